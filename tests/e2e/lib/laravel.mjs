@@ -1,0 +1,132 @@
+/** Runs fixtures/laravel-app, and visits it as a browser would. */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Child, onFreePort } from './process.mjs';
+import { program, requireLaravel } from './tools.mjs';
+import { DEADLINE_MS } from './wait.mjs';
+
+const APP = fileURLToPath(new URL('../../../fixtures/laravel-app', import.meta.url));
+
+/** The users that setup.php creates. */
+export const USERS = {
+  ann: { id: 1, name: 'Ann' },
+  bob: { id: 2, name: 'Bob' },
+  eve: { id: 100, name: 'Eve' },
+};
+
+export class LaravelApp {
+  /** `client`: "phpredis" or "predis". */
+  static async start({ redisPort, client = 'phpredis' }) {
+    requireLaravel();
+    const storage = mkdtempSync(path.join(os.tmpdir(), 'echo-laravel-'));
+    const env = {
+      APP_STORAGE: storage,
+      PHP_CLI_SERVER_WORKERS: '4',
+      REDIS_CLIENT: client,
+      REDIS_HOST: '127.0.0.1',
+      REDIS_PORT: String(redisPort),
+    };
+    try {
+      execFileSync(program('php'), ['setup.php'], { cwd: APP, env: { ...process.env, ...env }, encoding: 'utf8' });
+      return await onFreePort(async (port) => {
+        const argv = [program('php'), '-S', `127.0.0.1:${port}`, '-t', 'public', 'public/index.php'];
+        const child = new Child(argv, { cwd: APP, env });
+        await child.whenReady(async () => (await fetch(`http://127.0.0.1:${port}/me`)).ok);
+        return new LaravelApp(child, port, storage);
+      });
+    } catch (error) {
+      rmSync(storage, { recursive: true, force: true });
+      throw error;
+    }
+  }
+
+  constructor(child, port, storage) {
+    this.child = child;
+    this.storage = storage;
+    this.url = `http://127.0.0.1:${port}`;
+  }
+
+  /** A new visitor who has logged in. */
+  async login(name) {
+    const visitor = new Visitor(this.url);
+    await visitor.login(name);
+    return visitor;
+  }
+
+  /** Someone who has a session but no account. */
+  async guest() {
+    const visitor = new Visitor(this.url);
+    await visitor.get('/me');
+    return visitor;
+  }
+
+  async stop() {
+    await this.child.stop();
+    rmSync(this.storage, { recursive: true, force: true });
+  }
+}
+
+/** An HTTP client with a cookie jar that sends Laravel's CSRF token back. */
+export class Visitor {
+  #url;
+  #cookies = new Map();
+
+  constructor(url) {
+    this.#url = url;
+  }
+
+  /** The Cookie header. */
+  get cookie() {
+    return [...this.#cookies].map(([name, value]) => `${name}=${value}`).join('; ');
+  }
+
+  /** The cookies by name, as they came. */
+  get cookies() {
+    return Object.fromEntries(this.#cookies);
+  }
+
+  async login(name) {
+    await this.get('/me'); // for the CSRF token
+    await this.post('/login', { email: `${name}@example.test`, password: 'secret' });
+  }
+
+  get(address) {
+    return this.#request('GET', address);
+  }
+
+  post(address, body = {}, headers = {}) {
+    return this.#request('POST', address, {
+      body: JSON.stringify(body),
+      headers: {
+        'Content-Type': 'application/json',
+        'X-XSRF-TOKEN': decodeURIComponent(this.#cookies.get('XSRF-TOKEN') ?? ''),
+        ...headers,
+      },
+    });
+  }
+
+  /** POST /ship: publish an order on channels such as "private:orders.1". */
+  ship(order, on, { others = false, socketId } = {}) {
+    return this.post('/ship', { order, on, others }, socketId ? { 'X-Socket-ID': socketId } : {});
+  }
+
+  async #request(method, address, { body, headers = {} } = {}) {
+    const response = await fetch(this.#url + address, {
+      method,
+      body,
+      headers: { Accept: 'application/json', Cookie: this.cookie, ...headers },
+      redirect: 'manual',
+      signal: AbortSignal.timeout(DEADLINE_MS),
+    });
+    for (const line of response.headers.getSetCookie()) {
+      const [name, value] = line.split(';', 1)[0].split(/=(.*)/s);
+      this.#cookies.set(name, value);
+    }
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${method} ${address} answered ${response.status}: ${text.slice(0, 500)}`);
+    return JSON.parse(text);
+  }
+}

@@ -1,0 +1,34 @@
+/** Redis, Laravel and the server under test, working together. */
+import { EchoServer } from './echo-server.mjs';
+import { LaravelApp } from './laravel.mjs';
+import { RedisServer } from './redis.mjs';
+
+export class Stack {
+  #started = [];
+
+  /** `redisClient`: Laravel's; `format`: of the echo server's config file. */
+  static async start({ redisClient, format } = {}) {
+    const stack = new Stack();
+    try {
+      stack.redis = await stack.#start(RedisServer.start());
+      stack.laravel = await stack.#start(LaravelApp.start({ redisPort: stack.redis.port, client: redisClient }));
+      stack.echo = await stack.#start(
+        EchoServer.start({ redisPort: stack.redis.port, laravelUrl: stack.laravel.url, format }),
+      );
+    } catch (error) {
+      await stack.stop();
+      throw error;
+    }
+    return stack;
+  }
+
+  async #start(starting) {
+    const part = await starting;
+    this.#started.unshift(part);
+    return part;
+  }
+
+  async stop() {
+    for (const part of this.#started) await part.stop();
+  }
+}
