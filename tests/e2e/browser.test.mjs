@@ -22,7 +22,7 @@ const PAGES = [
   },
   {
     name: "socket.io-client 2's own file, Echo 1",
-    protocol: 4,
+    protocol: 3,
     scripts: () => ({ socketIoScript: '/socket.io-2.js', echoScript: '/echo-1.js' }),
   },
 ];
@@ -58,7 +58,7 @@ for (const { name, protocol, scripts } of PAGES) {
     test('an event published through Redis appears in the page', TEST, async (t) => {
       const tab = await openTab(t);
       await tab.goto(address({}));
-      assert.equal(await tab.text('protocol'), String(protocol));
+      await tab.shows('protocol', String(protocol));
       await tab.shows('transport', 'websocket'); // upgraded from polling
       await tab.whenDelivering('news');
 

@@ -23,21 +23,21 @@ function ourBinary() {
  *   configFormats  what it reads
  *   clients        the clients of lib/clients.mjs it can serve
  *   script         which socket.io-client it serves as /socket.io/socket.io.js: clientPath is put
- *                  into the config; protocol is what the script says it speaks (2.x: 4, 3.x and 4.x: 5)
+ *                  into the config; protocol is its Engine.IO: 3 in socket.io-client 2.x, 4 in 3.x and 4.x
  */
 const TARGETS = {
   rust: () => ({
     command: [ourBinary()],
     configFormats: ['json', 'toml'],
     clients: ['echo 2, socket.io 4', 'echo 2, socket.io 4, websocket', 'echo 1, socket.io 2', 'echo 1, socket.io 2, polling'],
-    script: { clientPath: path.join(packageFolder('sio-4'), 'dist'), protocol: 5 },
+    script: { clientPath: path.join(packageFolder('sio-4'), 'dist'), protocol: 4 },
   }),
   // Speaks Engine.IO 3 alone, so socket.io-client 2 alone; brings that script itself.
   original: () => ({
     command: [process.execPath, require.resolve('laravel-echo-server/bin/server.js')],
     configFormats: ['json'],
     clients: ['echo 2, socket.io 2', 'echo 1, socket.io 2', 'echo 1, socket.io 2, polling'],
-    script: { protocol: 4 },
+    script: { protocol: 3 },
   }),
 };
 
