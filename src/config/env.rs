@@ -1,0 +1,266 @@
+//! The environment: the only place that reads it. Input: the process environment and `.env` files.
+//! Output: values for config keys, which [`super::load`] lays over the file.
+//!
+//! Every key has the name `LARAVEL_ECHO_SERVER_` + its path in capitals (`auth.tls.verify` is
+//! `LARAVEL_ECHO_SERVER_AUTH_TLS_VERIFY`); the original's twelve names (`src/cli/cli.ts:29-42`) stand beside them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::schema;
+
+mod dotenv;
+
+/// What every name starts with.
+pub const PREFIX: &str = "LARAVEL_ECHO_SERVER_";
+
+/// How deep a `${VAR}` may lead to another one; more is a circle.
+const MAX_EXPANSIONS: u8 = 8;
+
+/// Names that do not follow the rule, without the prefix, and their keys.
+const SHORT_NAMES: &[(&str, &str)] = &[
+    ("DEBUG", "devMode"),
+    ("PROTO", "protocol"),
+    ("SSL_CERT", "sslCertPath"),
+    ("SSL_KEY", "sslKeyPath"),
+    ("SSL_CHAIN", "sslCertChainPath"),
+    ("SSL_PASS", "sslPassphrase"),
+    ("REDIS_PREFIX", "databaseConfig.redis.keyPrefix"),
+    ("REDIS_TLS", "databaseConfig.redis.tls.enabled"),
+];
+
+/// Where a variable was set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The environment of the process.
+    Process,
+    /// A `.env` file.
+    File(PathBuf),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process => f.write_str("the environment"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// A value for a config key.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Override {
+    pub(super) path: String,
+    pub(super) name: String,
+    pub(super) origin: Origin,
+    pub(super) value: Value,
+}
+
+/// All variables in sight; the first layer that has a name wins.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    layers: Vec<(Origin, BTreeMap<String, String>)>,
+}
+
+impl Environment {
+    /// The process environment, then the `.env` of each directory in turn.
+    ///
+    /// # Errors
+    /// When a `.env` is there but cannot be read.
+    pub fn read(directories: &[&Path]) -> Result<Self, (PathBuf, std::io::Error)> {
+        let mut environment = Self::of_process();
+        let mut seen = Vec::new();
+        for directory in directories {
+            let path = directory.join(".env");
+            let identity = path.canonicalize().unwrap_or_else(|_| path.clone());
+            if seen.contains(&identity) {
+                continue;
+            }
+            seen.push(identity);
+            match std::fs::read(&path) {
+                Ok(bytes) => environment.push(Origin::File(path), dotenv::parse(&String::from_utf8_lossy(&bytes))),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err((path, error)),
+            }
+        }
+        Ok(environment)
+    }
+
+    /// The process environment alone.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let mut environment = Self::default();
+        environment.push(Origin::Process, variables);
+        environment
+    }
+
+    /// Adds a layer below those that are there.
+    pub fn push(&mut self, origin: Origin, variables: impl IntoIterator<Item = (String, String)>) {
+        self.layers.push((origin, variables.into_iter().collect()));
+    }
+
+    /// The value of a variable and where it was set. An empty one counts as not set.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<(&str, &Origin)> {
+        self.layers.iter().find_map(|(origin, variables)| {
+            let value = variables.get(name).filter(|value| !value.is_empty())?;
+            Some((value.as_str(), origin))
+        })
+    }
+
+    /// The value with every `${VAR}` in it replaced; `None` when the variable is not set or comes out empty.
+    pub fn expanded(&self, name: &str, warnings: &mut Vec<String>) -> Option<(String, &Origin)> {
+        let (text, origin) = self.get(name)?;
+        let value = self.expand(name, text, MAX_EXPANSIONS, warnings);
+        // Laravel's own .env says REDIS_PASSWORD=null and means none.
+        (!value.is_empty() && value != "null" && value != "(null)").then_some((value, origin))
+    }
+
+    /// Compat: the original made the whole value that of the variable; text around it stays here.
+    fn expand(&self, name: &str, text: &str, depth: u8, warnings: &mut Vec<String>) -> String {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some(start) = rest.find("${") {
+            let Some(len) = rest[start..].find('}') else { break };
+            out.push_str(&rest[..start]);
+            let inner = &rest[start + 2..start + len];
+            match self.get(inner) {
+                Some((value, _)) if depth > 0 => out.push_str(&self.expand(name, value, depth - 1, warnings)),
+                Some(_) => warnings.push(format!("`{name}` refers to itself through `${{{inner}}}`; it is taken as empty there")),
+                None => warnings.push(format!("`{name}` refers to `${{{inner}}}`, which is not set; it is taken as empty there")),
+            }
+            rest = &rest[start + len + 1..];
+        }
+        out + rest
+    }
+
+    /// The values for config keys, and a word on names that mean nothing.
+    pub(super) fn overrides(&self, warnings: &mut Vec<String>) -> Result<Vec<Override>, BadList> {
+        let names = names();
+        let shape = schema::shape();
+        let mut overrides = Vec::new();
+        for (name, path) in &names {
+            let Some((text, origin)) = self.expanded(name, warnings) else { continue };
+            let kind = schema::at(&shape, path).unwrap_or(&Value::Null);
+            let value = to_value(kind, &text).map_err(|expected| BadList {
+                name: name.clone(),
+                origin: origin.clone(),
+                expected,
+            })?;
+            overrides.push(Override {
+                path: path.clone(),
+                name: name.clone(),
+                origin: origin.clone(),
+                value,
+            });
+        }
+        warnings.extend(self.strangers(&names));
+        Ok(overrides)
+    }
+
+    /// Our prefix with a name behind it that is no key.
+    fn strangers(&self, names: &BTreeMap<String, String>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (origin, variables) in &self.layers {
+            for name in variables.keys().filter(|name| name.starts_with(PREFIX)) {
+                if names.contains_key(name) || is_service_link(&name[PREFIX.len()..]) {
+                    continue;
+                }
+                let near = names.keys().min_by_key(|known| strsim::damerau_levenshtein(name, known));
+                let near = near.filter(|known| strsim::damerau_levenshtein(name, known) <= 5);
+                let hint = near.map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
+                warnings.push(format!("`{name}` in {origin} matches no config key{hint}"));
+            }
+        }
+        warnings
+    }
+}
+
+/// A variable whose text is not the list or table its key needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BadList {
+    pub(super) name: String,
+    pub(super) origin: Origin,
+    pub(super) expected: &'static str,
+}
+
+/// What Kubernetes and Docker links set for a service that is called `laravel-echo-server`.
+fn is_service_link(rest: &str) -> bool {
+    rest.starts_with("SERVICE_HOST") || rest.starts_with("SERVICE_PORT") || rest.strip_prefix("PORT_").is_some_and(|port| port.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// Every name with its key path.
+#[must_use]
+pub fn names() -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    for path in schema::paths() {
+        if let Some(key) = path.strip_prefix("databaseConfig.redis.") {
+            names.insert(format!("{PREFIX}REDIS_{}", screaming(key)), path.clone());
+        }
+        names.insert(format!("{PREFIX}{}", screaming(&path)), path);
+    }
+    // These come last: `HOST` and `PORT` are plain keys, the short names never hide one.
+    names.extend(SHORT_NAMES.iter().map(|(name, path)| (format!("{PREFIX}{name}"), (*path).to_owned())));
+    names
+}
+
+/// `auth.tls.rejectUnauthorized` as `AUTH_TLS_REJECT_UNAUTHORIZED`.
+fn screaming(path: &str) -> String {
+    let mut name = String::new();
+    for c in path.chars() {
+        match c {
+            '.' => name.push('_'),
+            c if c.is_ascii_uppercase() => name.extend(['_', c]),
+            c => name.push(c.to_ascii_uppercase()),
+        }
+    }
+    name
+}
+
+/// Text as the kind of value its key holds. Lists are comma separated; lists of tables are `appId:key` or
+/// `host:port` pairs, `headers` are `Name: value` pairs; JSON is taken for each of them.
+fn to_value(kind: &Value, text: &str) -> Result<Value, &'static str> {
+    let json = || serde_json::from_str::<Value>(text).map_err(|_| "valid JSON");
+    let items = || text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    match kind {
+        Value::Array(_) if text.trim_start().starts_with('[') => json(),
+        Value::Object(_) if text.trim_start().starts_with('{') => json(),
+        Value::Array(sample) => match sample.first().and_then(Value::as_object) {
+            None => Ok(items().collect()),
+            Some(table) if table.contains_key("appId") => pairs(items(), "appId", "key").ok_or("appId:key pairs, separated by commas"),
+            Some(_) => pairs(items(), "host", "port").ok_or("host:port pairs, separated by commas"),
+        },
+        Value::Object(_) => {
+            let headers = items().map(|item| item.split_once(':').map(|(name, value)| (name.trim().to_owned(), json!(value.trim()))));
+            headers.collect::<Option<_>>().map(Value::Object).ok_or("`Name: value` pairs, separated by commas")
+        }
+        _ => Ok(json!(text)),
+    }
+}
+
+fn pairs<'a>(items: impl Iterator<Item = &'a str>, left: &str, right: &str) -> Option<Value> {
+    items.map(|item| item.rsplit_once(':').map(|(a, b)| json!({left: a, right: b}))).collect()
+}
+
+/// The filter of `RUST_LOG`, if it is set.
+#[must_use]
+pub fn rust_log() -> Option<String> {
+    set("RUST_LOG")
+}
+
+/// Whether the user asks for no colours (<https://no-color.org>).
+#[must_use]
+pub fn no_color() -> bool {
+    set("NO_COLOR").is_some() || set("TERM").is_some_and(|term| term == "dumb")
+}
+
+fn set(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

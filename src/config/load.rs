@@ -1,0 +1,376 @@
+//! Puts the settings together. Input: a TOML file or the original's JSON, `.env` files and the environment over it.
+//! Output: a validated [`Config`] with what the operator should know about it; nothing is printed here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::env::{Environment, Origin};
+use super::value::{OneOrMany, Toggle};
+use super::{Config, schema, validate};
+
+/// The file that is looked for first.
+pub const TOML_FILE: &str = "laravel-echo-server.toml";
+
+/// The original's file, looked for next.
+pub const JSON_FILE: &str = "laravel-echo-server.json";
+
+/// All keys with their defaults and a comment, as it stands in the repository.
+pub const DEFAULTS: &str = include_str!("../../laravel-echo-server.toml");
+
+/// Where to look.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Folder of the config file; the working directory if none is given.
+    pub dir: Option<PathBuf>,
+    /// The config file, relative to `dir`.
+    pub config: Option<PathBuf>,
+    /// Read no file and take the defaults.
+    pub defaults: bool,
+}
+
+/// How a config file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The format of this server.
+    Toml,
+    /// That of the original.
+    Json,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The config file.
+    File(PathBuf),
+    /// A variable, set in `origin`.
+    Variable {
+        /// Its name.
+        name: String,
+        /// Where it was set.
+        origin: Origin,
+    },
+    /// The rule in words, for a value that follows from another one or from the file's format.
+    Rule(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Variable { name, origin } => write!(f, "{name} in {origin}"),
+            Self::Rule(rule) => f.write_str(rule),
+        }
+    }
+}
+
+/// The settings and how they came about.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings, validated.
+    pub config: Config,
+    /// The file, unless the defaults were asked for.
+    pub path: Option<PathBuf>,
+    /// What the operator should be told.
+    pub warnings: Vec<String>,
+    /// Source of each value that is not a default, by key path.
+    pub sources: BTreeMap<String, Source>,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No file at the place that was named, or at the usual places.
+    #[error(
+        "The config file could not be found.\n  looked for: {}\n  `laravel-echo-server init` writes one, `--dir` and `--config` say where one is, \
+         `start --defaults` runs without one",
+        list(.0)
+    )]
+    NotFound(Vec<PathBuf>),
+    /// The file is there, but cannot be read or is not TOML or JSON.
+    #[error("There was a problem reading the config file.\n  {}: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the place.
+        reason: String,
+    },
+    /// A value is of the wrong kind.
+    #[error("`{key}` is {value}, expected {expected}\n  set in {source_text}")]
+    WrongValue {
+        /// Key path.
+        key: String,
+        /// The value as it was written; secrets are masked.
+        value: String,
+        /// What was expected.
+        expected: String,
+        /// The file or variable.
+        source_text: String,
+    },
+    /// The values are well formed but cannot work.
+    #[error(transparent)]
+    Invalid(#[from] validate::Problems),
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Finds and reads the settings of the process: file, `.env` beside it, `.env` of the working directory, environment.
+///
+/// # Errors
+/// See [`LoadError`].
+pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
+    let found = find(options)?;
+    let beside = found.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+    let environment = Environment::read(&[beside, Path::new("")]).map_err(|(path, error)| LoadError::Unreadable {
+        path,
+        reason: error.to_string(),
+    })?;
+    load_with(options, &environment)
+}
+
+/// [`load`] with the environment given.
+///
+/// # Errors
+/// See [`LoadError`].
+pub fn load_with(options: &LoadOptions, environment: &Environment) -> Result<Loaded, LoadError> {
+    let path = find(options)?;
+    let mut warnings = Vec::new();
+    let (tree, format) = match &path {
+        Some(path) => {
+            warnings.extend(ignored_neighbour(options, path));
+            read(path)?
+        }
+        None => (Value::Object(Map::new()), Format::Toml),
+    };
+    let mut layers = Layers {
+        tree,
+        sources: BTreeMap::new(),
+        warnings,
+    };
+    if let Some(path) = &path {
+        layers.take_file(path);
+    }
+    layers.take_environment(environment)?;
+    layers.fill_in(format);
+    let mut config = layers.config()?;
+    relax_legacy(&mut config, &mut layers, format);
+    validate::check(&config)?;
+    Ok(Loaded {
+        config,
+        path,
+        warnings: layers.warnings,
+        sources: layers.sources,
+    })
+}
+
+/// The file the options lead to.
+///
+/// # Errors
+/// [`LoadError::NotFound`].
+pub fn find(options: &LoadOptions) -> Result<Option<PathBuf>, LoadError> {
+    if options.defaults {
+        return Ok(None);
+    }
+    let dir = options.dir.clone().unwrap_or_default();
+    let candidates = match &options.config {
+        Some(config) => vec![dir.join(config)],
+        None => vec![dir.join(TOML_FILE), dir.join(JSON_FILE)],
+    };
+    match candidates.iter().find(|path| path.is_file()) {
+        Some(path) => Ok(Some(path.clone())),
+        None => Err(LoadError::NotFound(candidates)),
+    }
+}
+
+/// Two files side by side are easily edited in the wrong place.
+fn ignored_neighbour(options: &LoadOptions, path: &Path) -> Option<String> {
+    let neighbour = path.with_file_name(JSON_FILE);
+    let both = options.config.is_none() && path.file_name()? == TOML_FILE && neighbour.is_file();
+    both.then(|| format!("{} is not read, because {} is there", neighbour.display(), path.display()))
+}
+
+/// JSON if the name or, with another name, the first character says so.
+#[must_use]
+pub fn format_of(path: &Path, text: &str) -> Format {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => Format::Json,
+        Some("toml") => Format::Toml,
+        _ if text.trim_start().starts_with('{') => Format::Json,
+        _ => Format::Toml,
+    }
+}
+
+/// Reads a file into a tree of values.
+///
+/// # Errors
+/// [`LoadError::Unreadable`].
+pub fn read(path: &Path) -> Result<(Value, Format), LoadError> {
+    let unreadable = |reason: String| LoadError::Unreadable {
+        path: path.to_owned(),
+        reason,
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let format = format_of(path, text);
+    let tree = match format {
+        Format::Json => serde_json::from_str(text).map_err(|error| unreadable(format!("not valid JSON: {error}")))?,
+        Format::Toml => toml::from_str(text).map_err(|error| unreadable(format!("not valid TOML: {}", error.to_string().trim_end())))?,
+    };
+    match tree {
+        Value::Object(_) => Ok((tree, format)),
+        _ => Err(unreadable("expected an object of settings at the top".to_owned())),
+    }
+}
+
+/// The values so far and where they come from.
+struct Layers {
+    tree: Value,
+    sources: BTreeMap<String, Source>,
+    warnings: Vec<String>,
+}
+
+impl Layers {
+    fn take_file(&mut self, path: &Path) {
+        self.warnings.extend(schema::remarks(&self.tree));
+        let defaults = serde_json::to_value(Config::default()).expect("the default Config serialises");
+        drop_unset(&mut self.tree, &defaults);
+        for key in schema::paths() {
+            if schema::at(&self.tree, &key).is_some() {
+                self.sources.insert(key, Source::File(path.to_owned()));
+            }
+        }
+    }
+
+    fn take_environment(&mut self, environment: &Environment) -> Result<(), LoadError> {
+        let overrides = environment.overrides(&mut self.warnings).map_err(|bad| LoadError::WrongValue {
+            key: bad.name,
+            value: "another text".to_owned(),
+            expected: bad.expected.to_owned(),
+            source_text: bad.origin.to_string(),
+        })?;
+        for item in overrides {
+            let source = Source::Variable {
+                name: item.name,
+                origin: item.origin,
+            };
+            self.set(&item.path, item.value, source);
+        }
+        Ok(())
+    }
+
+    /// Defaults that depend on other values.
+    fn fill_in(&mut self, format: Format) {
+        if format == Format::Json && self.tree.get("database").is_none() {
+            self.set("database", "redis".into(), Source::Rule("the default of laravel-echo-server.json"));
+        }
+        // Compat: the original's README promises this for the variable; its code does it for an empty `authHost`.
+        let auth_host = self.tree.get("authHost");
+        let unset = auth_host.is_none_or(|value| value.as_str() == Some("") || value.as_array().is_some_and(Vec::is_empty));
+        if !unset {
+            return;
+        }
+        let from_variable = matches!(self.sources.get("host"), Some(Source::Variable { .. }));
+        let host = self.tree.get("host").and_then(Value::as_str).map(base_url);
+        match host.flatten() {
+            Some(url) if from_variable || auth_host.is_some() => self.set("authHost", url.into(), Source::Rule("taken from `host`")),
+            _ => drop(self.tree.as_object_mut().and_then(|table| table.remove("authHost"))),
+        }
+    }
+
+    fn set(&mut self, path: &str, value: Value, source: Source) {
+        let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
+        let mut table = &mut self.tree;
+        for key in parents.split('.').filter(|key| !key.is_empty()) {
+            let Value::Object(object) = table else { return };
+            table = object.entry(key).or_insert_with(|| Value::Object(Map::new()));
+            if table.is_null() || table.is_boolean() {
+                *table = Value::Object(Map::new());
+            }
+        }
+        if let Value::Object(object) = table {
+            object.insert(last.to_owned(), value);
+            self.sources.insert(path.to_owned(), source);
+        }
+    }
+
+    /// The typed settings; a value of the wrong kind is reported with its key, its text and its source.
+    fn config(&self) -> Result<Config, LoadError> {
+        serde_path_to_error::deserialize(&self.tree).map_err(|error| {
+            let key = error.path().to_string();
+            let message = error.inner().to_string();
+            let expected = message.rsplit_once("expected ").map_or(message.as_str(), |(_, expected)| expected);
+            let pointer = format!("/{}", key.replace('.', "/").replace('[', "/").replace(']', ""));
+            let value = match self.tree.pointer(&pointer) {
+                Some(_) if schema::is_secret(&key) => "of the wrong kind".to_owned(),
+                Some(Value::Object(_)) if message.starts_with("missing") => "incomplete".to_owned(),
+                Some(value) => value.to_string(),
+                None => "not usable".to_owned(),
+            };
+            LoadError::WrongValue {
+                expected: if message.starts_with("missing") { message.replace("missing field", "a value for") } else { expected.to_owned() },
+                value,
+                source_text: self.source_of(&key),
+                key,
+            }
+        })
+    }
+
+    /// The source of a key, or of the table it stands in.
+    fn source_of(&self, key: &str) -> String {
+        let plain = key.split('[').next().unwrap_or(key);
+        let own = self.sources.get(plain);
+        let within = || self.sources.iter().find(|(path, _)| path.starts_with(plain)).map(|(_, source)| source);
+        let file = || self.sources.values().find(|source| matches!(source, Source::File(_)));
+        own.or_else(within).or_else(file).map_or_else(|| "the configuration".to_owned(), Source::to_string)
+    }
+}
+
+/// Takes out what is written down but not set: `null`, and `""` where the default is "none".
+fn drop_unset(tree: &mut Value, defaults: &Value) {
+    if let Value::Object(table) = tree {
+        table.retain(|key, value| {
+            let default = defaults.get(key);
+            !(value.is_null() || value.as_str() == Some("") && default.is_some_and(Value::is_null))
+        });
+        for (key, value) in table.iter_mut() {
+            drop_unset(value, defaults.get(key).unwrap_or(&Value::Bool(false)));
+        }
+    }
+}
+
+/// An address to listen on as one to call; addresses that mean "all" have none.
+fn base_url(host: &str) -> Option<String> {
+    match host {
+        "" | "0.0.0.0" | "::" | "[::]" => None,
+        _ if host.contains("://") => Some(host.to_owned()),
+        _ => Some(format!("http://{host}")),
+    }
+}
+
+/// Compat: the original never verified the certificate of `authHost`; its config files keep that until they say otherwise.
+fn relax_legacy(config: &mut Config, layers: &mut Layers, format: Format) {
+    if format != Format::Json || layers.sources.contains_key("auth.tls.verify") || config.auth.tls.ca.is_some() {
+        return;
+    }
+    config.auth.tls.verify = Toggle(false);
+    let rule = Source::Rule("the default of laravel-echo-server.json");
+    layers.sources.insert("auth.tls.verify".to_owned(), rule);
+    if is_https(&config.auth_host) {
+        layers.warnings.push(
+            "the certificate of `authHost` is not verified, because laravel-echo-server.json does not ask for it; \
+             set `auth.tls.verify` to true (or name your authority in `auth.tls.ca`) once it is a valid one, or to false to hide this"
+                .to_owned(),
+        );
+    }
+}
+
+fn is_https(hosts: &OneOrMany) -> bool {
+    hosts.0.iter().any(|host| host.trim_start().to_ascii_lowercase().starts_with("https:"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! Tests of files, environment and defaults together.
+
+use super::*;
+use crate::config::{Database, Protocol};
+
+/// A folder of its own that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let path = std::env::temp_dir().join(format!("echo-config-{}-{:016x}", std::process::id(), rand::random::<u64>()));
+        std::fs::create_dir(&path).unwrap();
+        for (name, text) in files {
+            std::fs::write(path.join(name), text).unwrap();
+        }
+        Self(path)
+    }
+
+    fn load(&self, variables: &[(&str, &str)]) -> Result<Loaded, LoadError> {
+        let options = LoadOptions {
+            dir: Some(self.0.clone()),
+            ..LoadOptions::default()
+        };
+        load_with(&options, &environment(variables))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    let mut environment = Environment::default();
+    environment.push(Origin::Process, variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    environment
+}
+
+fn json(text: &str, variables: &[(&str, &str)]) -> Loaded {
+    Folder::new(&[(JSON_FILE, text)]).load(variables).unwrap()
+}
+
+fn toml(text: &str) -> Result<Loaded, LoadError> {
+    Folder::new(&[(TOML_FILE, text)]).load(&[])
+}
+
+#[test]
+fn the_commented_defaults_are_the_defaults() {
+    let loaded = toml(DEFAULTS).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(loaded.warnings, [""; 0]);
+}
+
+/// The file shows optional keys as `#key = example`; a comment has a space after its `#`.
+#[test]
+fn the_commented_defaults_name_every_key() {
+    let mut table = String::new();
+    let mut named = std::collections::BTreeSet::new();
+    for line in DEFAULTS.lines().map(uncommented).filter(|line| !line.starts_with('#')) {
+        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            table = header.trim_matches('[').to_owned();
+            named.insert(table.clone());
+        } else if let Some((key, _)) = line.split_once('=') {
+            let key = key.trim();
+            named.insert(if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") });
+        }
+    }
+    let missing: Vec<_> = schema::paths().into_iter().filter(|path| !named.contains(path)).collect();
+    assert_eq!(missing, [""; 0]);
+}
+
+fn uncommented(line: &str) -> &str {
+    let example = line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c == '[' || c.is_ascii_alphanumeric()));
+    example.unwrap_or(line)
+}
+
+/// Uncommented, the examples of optional keys must be good ones.
+#[test]
+fn the_examples_of_optional_keys_parse() {
+    let text: Vec<_> = DEFAULTS.lines().map(uncommented).collect();
+    let tree: Value = toml::from_str(&text.join("\n")).unwrap();
+    assert_eq!(schema::remarks(&tree).into_iter().filter(|remark| !remark.contains("secureOptions")).collect::<Vec<_>>(), [""; 0]);
+    let config: Result<Config, _> = serde_path_to_error::deserialize(&tree);
+    config.unwrap();
+}
+
+#[test]
+fn a_config_of_the_original_works_unchanged() {
+    let loaded = json(
+        r#"{"authHost": "https://app.test", "authEndpoint": "/broadcasting/auth", "clients": [{"appId": 1234, "key": "k"}],
+            "databaseConfig": {"redis": {"port": "6380", "keyPrefix": null, "password": ""}}, "devMode": "true", "host": null, "port": "6002",
+            "protocol": "http", "socketio": {"pingTimeout": "100", "serveClient": false}, "secureOptions": 67108864,
+            "sslCertPath": "", "subscribers": {"http": false}, "apiOriginAllow": {"allowCors": false}}"#,
+        &[],
+    );
+    let config = loaded.config;
+    assert_eq!(config.database, Database::Redis);
+    assert_eq!((config.port.0, config.database_config.redis.port.0), (6002, 6380));
+    assert_eq!(config.database_config.redis.password, None);
+    assert_eq!(config.clients[0].app_id, "1234");
+    assert!(config.dev_mode.0 && !config.subscribers.http.0 && config.subscribers.redis.0);
+    assert!(!config.auth.tls.verify.0);
+    assert_eq!(loaded.warnings.len(), 3, "{:?}", loaded.warnings);
+    assert!(loaded.warnings[2].contains("auth.tls.verify"), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn certificates_are_verified_unless_an_old_config_leaves_it_open() {
+    assert!(toml("authHost = 'https://app.test'").unwrap().config.auth.tls.verify.0);
+    let strict = json(r#"{"authHost": "https://app.test", "auth": {"tls": {"verify": true}}}"#, &[]);
+    assert!(strict.config.auth.tls.verify.0);
+    assert_eq!(strict.warnings, [""; 0]);
+    assert_eq!(json(r#"{"authHost": "http://app.test"}"#, &[]).warnings, [""; 0]);
+}
+
+#[test]
+fn a_missing_database_is_memory_in_toml_and_redis_in_json() {
+    assert_eq!(toml("").unwrap().config.database, Database::Memory);
+    assert_eq!(json("{}", &[]).config.database, Database::Redis);
+}
+
+#[test]
+fn variables_win_over_the_file_and_tables_appear_as_needed() {
+    let loaded = json(
+        r#"{"port": 1, "databaseConfig": null}"#,
+        &[
+            ("LARAVEL_ECHO_SERVER_PORT", "tcp://10.0.0.1:7000"),
+            ("LARAVEL_ECHO_SERVER_REDIS_HOST", "redis"),
+            ("LARAVEL_ECHO_SERVER_DEBUG", "true"),
+            ("LARAVEL_ECHO_SERVER_AUTH_TIMEOUT", "3s"),
+            ("LARAVEL_ECHO_SERVER_REDIS_TLS", "true"),
+        ],
+    );
+    assert_eq!(loaded.config.port.0, 7000);
+    assert_eq!(loaded.config.database_config.redis.host, "redis");
+    assert!(loaded.config.dev_mode.0 && loaded.config.database_config.redis.tls.enabled);
+    assert_eq!(loaded.config.auth.timeout.to_string(), "3s");
+    assert_eq!(loaded.sources["port"].to_string(), "LARAVEL_ECHO_SERVER_PORT in the environment");
+}
+
+#[test]
+fn auth_host_falls_back_to_the_host_of_the_environment() {
+    let auth_host = |file, variables: &[(&str, &str)]| json(file, variables).config.auth_host.0.join(" ");
+    let host = &[("LARAVEL_ECHO_SERVER_HOST", "app.test")];
+    assert_eq!(auth_host("{}", host), "http://app.test");
+    assert_eq!(auth_host(r#"{"authHost": "http://laravel.test"}"#, host), "http://laravel.test");
+    assert_eq!(auth_host("{}", &[("LARAVEL_ECHO_SERVER_HOST", "0.0.0.0")]), "http://localhost");
+    assert_eq!(auth_host(r#"{"host": "127.0.0.1"}"#, &[]), "http://localhost");
+    assert_eq!(auth_host(r#"{"host": "app.test", "authHost": ""}"#, &[]), "http://app.test");
+    assert_eq!(auth_host(r#"{"authHost": ""}"#, &[]), "http://localhost");
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_told_with_key_value_and_source() {
+    let message = |text: &str| toml(text).unwrap_err().to_string();
+    let port = message("port = 'abc'");
+    assert!(port.starts_with("`port` is \"abc\", expected a port from 1 to 65535\n  set in "), "{port}");
+    assert!(port.ends_with(TOML_FILE), "{port}");
+    assert!(message("port = 70000").contains("`port` is 70000, expected a port"));
+    assert!(message("database = 'mysql'").contains("`database` is \"mysql\", expected one of `memory`, `redis`, `sqlite`"));
+    assert!(message("[auth]\ntimeout = 'soon'").contains("`auth.timeout` is \"soon\", expected a duration"));
+    assert!(message("[[clients]]\nkey = 'k'").contains("expected a value for `appId`"));
+    assert!(message("subscribers = 'http'").contains("`subscribers` is \"http\", expected"));
+    assert!(!message("[databaseConfig.redis]\npassword = ['hunter2']").contains("hunter2"));
+}
+
+#[test]
+fn a_wrong_variable_is_told_by_its_name() {
+    let error = Folder::new(&[(TOML_FILE, "")]).load(&[("LARAVEL_ECHO_SERVER_PORT", "abc")]).unwrap_err();
+    assert_eq!(error.to_string(), "`port` is \"abc\", expected a port from 1 to 65535\n  set in LARAVEL_ECHO_SERVER_PORT in the environment");
+}
+
+#[test]
+fn no_file_is_said_with_the_places_that_were_looked_at() {
+    let message = Folder::new(&[]).load(&[]).unwrap_err().to_string();
+    for part in ["The config file could not be found.", TOML_FILE, JSON_FILE, "init", "start --defaults"] {
+        assert!(message.contains(part), "{part} in {message}");
+    }
+}
+
+#[test]
+fn a_broken_file_is_said_with_the_place() {
+    let broken = |name| Folder::new(&[(name, "{\"broken\": [")]).load(&[]).unwrap_err().to_string();
+    assert!(broken(JSON_FILE).contains("There was a problem reading the config file."));
+    assert!(broken(JSON_FILE).contains("line 1"));
+    assert!(broken(TOML_FILE).contains("There was a problem reading the config file."));
+    let list = Folder::new(&[(JSON_FILE, "[]")]).load(&[]).unwrap_err().to_string();
+    assert!(list.contains("expected an object"), "{list}");
+}
+
+#[test]
+fn toml_is_taken_where_both_are_and_that_is_said() {
+    let folder = Folder::new(&[(TOML_FILE, "port = 1"), (JSON_FILE, "{}")]);
+    let loaded = folder.load(&[]).unwrap();
+    assert_eq!(loaded.config.port.0, 1);
+    assert!(loaded.warnings[0].contains("laravel-echo-server.json is not read"), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn the_config_can_have_any_name() {
+    let folder = Folder::new(&[("echo.conf", r#"{"protocol": "http"}"#), ("echo", "port = 5")]);
+    let load = |name: &str| {
+        let options = LoadOptions {
+            dir: Some(folder.0.clone()),
+            config: Some(name.into()),
+            defaults: false,
+        };
+        load_with(&options, &Environment::default()).unwrap().config
+    };
+    assert_eq!((load("echo.conf").protocol, load("echo.conf").database), (Protocol::Http, Database::Redis));
+    assert_eq!(load("echo").port.0, 5);
+}
+
+#[test]
+fn without_a_file_the_environment_still_counts() {
+    let options = LoadOptions {
+        defaults: true,
+        ..LoadOptions::default()
+    };
+    let loaded = load_with(&options, &environment(&[("LARAVEL_ECHO_SERVER_PORT", "9")])).unwrap();
+    assert_eq!((loaded.config.port.0, loaded.path), (9, None));
+}

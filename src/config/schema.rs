@@ -1,0 +1,241 @@
+//! The names of all keys, taken from [`Config`] itself, so that a key is declared in one place only.
+//!
+//! Input: a parsed file. Output: key paths such as `databaseConfig.redis.port` for the environment's names and for
+//! `config check`, and a word on each key of a file that means nothing here, with the nearest one that does.
+
+use serde_json::{Map, Value};
+
+use super::value::{OneOrMany, Secret};
+use super::{ApiClient, Config, RedisNode};
+
+/// Options of socket.io and engine.io 2 to 4 that are understood by the original and do nothing here.
+const SOCKETIO_WITHOUT_EFFECT: &[&str] = &[
+    "adapter",
+    "allowEIO3",
+    "allowRequest",
+    "allowUpgrades",
+    "cleanupEmptyChildNamespaces",
+    "connectTimeout",
+    "connectionStateRecovery",
+    "cookieHttpOnly",
+    "cookiePath",
+    "cors",
+    "destroyUpgrade",
+    "destroyUpgradeTimeout",
+    "handlePreflightRequest",
+    "httpCompression",
+    "initialPacket",
+    "parser",
+    "perMessageDeflate",
+    "serveClient",
+    "upgradeTimeout",
+    "wsEngine",
+];
+
+/// Options of ioredis 4 that do nothing here: this server reconnects and resubscribes by its own rules.
+const REDIS_WITHOUT_EFFECT: &[&str] = &[
+    "autoResendUnfulfilledCommands",
+    "autoResubscribe",
+    "commandTimeout",
+    "connectTimeout",
+    "connectionName",
+    "disconnectTimeout",
+    "dropBufferSupport",
+    "enableAutoPipelining",
+    "enableOfflineQueue",
+    "enableReadyCheck",
+    "enableTLSForSentinelMode",
+    "family",
+    "keepAlive",
+    "lazyConnect",
+    "maxRetriesPerRequest",
+    "natMap",
+    "noDelay",
+    "preferredSlaves",
+    "readOnly",
+    "reconnectOnError",
+    "retryStrategy",
+    "role",
+    "sentinelRetryStrategy",
+    "sentinelTLS",
+    "sentinelUsername",
+    "showFriendlyErrorStack",
+    "stringNumbers",
+    "updateSentinels",
+];
+
+/// A [`Config`] with one item in every list of tables, as JSON: its shape is the shape of a config file.
+pub(crate) fn shape() -> Value {
+    let mut sample = Config::default();
+    sample.clients.push(ApiClient {
+        app_id: String::new(),
+        key: Secret::default(),
+        secret: Some(Secret::default()),
+        require_signature: super::value::Toggle(false),
+        jwt: Some(Secret::default()),
+    });
+    let node = RedisNode {
+        host: String::new(),
+        port: super::value::Port(6379),
+    };
+    sample.database_config.redis.sentinels.push(node.clone());
+    sample.database_config.redis.cluster.push(node);
+    sample.socketio.origins = Some(OneOrMany::none());
+    serde_json::to_value(sample).expect("a Config serialises to JSON: its map keys are texts")
+}
+
+/// Every key that holds a value, as a dotted path; a list or a free table counts as one value.
+pub fn paths() -> Vec<String> {
+    fn collect(table: &Map<String, Value>, prefix: &str, into: &mut Vec<String>) {
+        for (key, value) in table {
+            let path = join(prefix, key);
+            match value {
+                Value::Object(inner) if !inner.is_empty() => collect(inner, &path, into),
+                _ => into.push(path),
+            }
+        }
+    }
+    let mut paths = Vec::new();
+    if let Value::Object(table) = shape() {
+        collect(&table, "", &mut paths);
+    }
+    paths
+}
+
+/// The value at a dotted path.
+pub(crate) fn at<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(tree, |value, key| value.get(key))
+}
+
+/// Whether what stands at `path` must not be shown.
+pub fn is_secret(path: &str) -> bool {
+    let last = path.rsplit('.').next().unwrap_or(path);
+    matches!(last, "password" | "sentinelPassword" | "sslPassphrase" | "secret" | "key" | "url") || (last == "jwt" && path.starts_with("clients"))
+}
+
+/// One line for each key of `tree` that has no effect.
+pub(crate) fn remarks(tree: &Value) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if let (Value::Object(given), Value::Object(known)) = (tree, shape()) {
+        walk(given, &known, "", &mut remarks);
+    }
+    remarks
+}
+
+fn walk(given: &Map<String, Value>, known: &Map<String, Value>, prefix: &str, remarks: &mut Vec<String>) {
+    for (key, value) in given {
+        let path = join(prefix, key);
+        let Some(expected) = known.get(key) else {
+            remarks.push(remark(&path, prefix, key, known));
+            continue;
+        };
+        if path == "secureOptions" {
+            remarks.push("`secureOptions` is read but has no effect: TLS 1.2 is the oldest version that is spoken".to_owned());
+        }
+        match (value, expected) {
+            // `headers` is free: its keys are header names.
+            (Value::Object(inner), Value::Object(known)) if !known.is_empty() => walk(inner, known, &path, remarks),
+            (Value::Array(items), Value::Array(known)) => {
+                if let Some(Value::Object(known)) = known.first() {
+                    for (index, item) in items.iter().enumerate() {
+                        if let Value::Object(item) = item {
+                            walk(item, known, &format!("{path}[{index}]"), remarks);
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn remark(path: &str, prefix: &str, key: &str, siblings: &Map<String, Value>) -> String {
+    let without_effect = match prefix {
+        "socketio" => SOCKETIO_WITHOUT_EFFECT.contains(&key),
+        "databaseConfig.redis" => REDIS_WITHOUT_EFFECT.contains(&key),
+        // Further options of Node's `tls.connect`.
+        "databaseConfig.redis.tls" => true,
+        _ => false,
+    };
+    if without_effect {
+        return format!("`{path}` is read but has no effect in this server");
+    }
+    match nearest(prefix, key, siblings) {
+        Some(near) => format!("unknown key `{path}`, did you mean `{near}`?"),
+        None => format!("unknown key `{path}`; it is ignored"),
+    }
+}
+
+/// The known key that was most likely meant: one beside it with nearly the same name, or the same name elsewhere.
+fn nearest(prefix: &str, key: &str, siblings: &Map<String, Value>) -> Option<String> {
+    let wanted = key.to_lowercase();
+    let close = |name: &str| {
+        let distance = strsim::damerau_levenshtein(&wanted, &name.to_lowercase());
+        (distance <= 1 + wanted.len() / 5).then_some(distance)
+    };
+    let beside = siblings.keys().filter_map(|name| Some((close(name)?, name))).min();
+    if let Some((_, name)) = beside {
+        return Some(join(prefix, name));
+    }
+    let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_lowercase();
+    paths().into_iter().filter_map(|path| Some((close(&last(&path))?, path))).min().map(|(_, path)| path)
+}
+
+fn join(prefix: &str, key: &str) -> String {
+    if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_mistyped_key_is_answered_with_the_right_one() {
+        assert_eq!(remarks(&json!({"autHost": "x"})), ["unknown key `autHost`, did you mean `authHost`?"]);
+        assert_eq!(
+            remarks(&json!({"databaseConfig": {"redis": {"keyprefix": "x"}}})),
+            ["unknown key `databaseConfig.redis.keyprefix`, did you mean `databaseConfig.redis.keyPrefix`?"]
+        );
+        assert_eq!(
+            remarks(&json!({"clients": [{"appId": "a", "key": "b"}, {"appid": "c"}]})),
+            ["unknown key `clients[1].appid`, did you mean `clients[1].appId`?"]
+        );
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_table_is_answered_with_its_place() {
+        assert_eq!(remarks(&json!({"keyPrefix": "x"})), ["unknown key `keyPrefix`, did you mean `databaseConfig.redis.keyPrefix`?"]);
+        assert_eq!(remarks(&json!({"flavour": "x"})), ["unknown key `flavour`; it is ignored"]);
+    }
+
+    #[test]
+    fn options_of_the_original_that_do_nothing_are_not_called_unknown() {
+        let tree = json!({
+            "secureOptions": 67_108_864,
+            "socketio": {"perMessageDeflate": false},
+            "databaseConfig": {"redis": {"family": 4, "tls": {"servername": "x"}}},
+            "headers": {"X-Anything": "goes"},
+        });
+        let remarks = remarks(&tree);
+        assert_eq!(remarks.len(), 4, "{remarks:?}");
+        assert!(remarks.iter().all(|remark| remark.contains("has no effect")), "{remarks:?}");
+    }
+
+    #[test]
+    fn paths_are_those_of_the_tables_with_optional_keys() {
+        let paths = paths();
+        for path in ["port", "auth.tls.verify", "auth.jwt.secret", "metrics.port", "databaseConfig.redis.tls.ca", "clients", "headers", "host"] {
+            assert!(paths.iter().any(|known| known == path), "{path}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_known_by_their_key() {
+        for path in ["databaseConfig.redis.password", "clients[0].key", "clients[0].jwt", "auth.jwt.secret", "sslPassphrase"] {
+            assert!(is_secret(path), "{path}");
+        }
+        assert!(!is_secret("sslKeyPath"));
+        assert!(!is_secret("databaseConfig.redis.keyPrefix"));
+    }
+}

@@ -1,0 +1,323 @@
+//! Every rule that refuses a configuration whose values are well formed but cannot work, or are not safe.
+//! Input: a resolved [`Config`]. Output: all problems at once, each with key, value, what was expected and how to mend it.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::{ApiClient, Config, Database, Protocol, RedisConfig};
+
+/// Signature algorithms of `auth.jwt.algorithm`.
+pub const JWT_ALGORITHMS: &[&str] = &[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
+];
+
+const LOG_LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+
+/// One value that cannot stay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Key path.
+    pub key: String,
+    /// The value as text.
+    pub value: String,
+    /// What was expected.
+    pub expected: String,
+    /// What to write instead, if that is not plain from what was expected.
+    pub remedy: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is {}, expected {}", self.key, self.value, self.expected)?;
+        match &self.remedy {
+            Some(remedy) => write!(f, "\n    {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration cannot work:")?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Refuses what cannot work.
+///
+/// # Errors
+/// Every problem there is.
+pub fn check(config: &Config) -> Result<(), Problems> {
+    let mut found = Found::default();
+    found.listening(config);
+    found.laravel(config);
+    found.sockets(config);
+    found.redis(config);
+    found.clients(&config.clients);
+    found.jwt(config);
+    found.limits(config);
+    found.headers(config);
+    if found.0.is_empty() { Ok(()) } else { Err(Problems(found.0)) }
+}
+
+#[derive(Default)]
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn refuse(&mut self, key: impl Into<String>, value: impl fmt::Display, expected: impl Into<String>) -> &mut Problem {
+        self.0.push(Problem {
+            key: key.into(),
+            value: value.to_string(),
+            expected: expected.into(),
+            remedy: None,
+        });
+        self.0.last_mut().expect("one was pushed")
+    }
+
+    fn listening(&mut self, config: &Config) {
+        if config.protocol == Protocol::Https {
+            for (key, path) in [("sslCertPath", &config.ssl_cert_path), ("sslKeyPath", &config.ssl_key_path)] {
+                if path.is_empty() {
+                    self.refuse(key, "empty", "the path of a PEM file")
+                        .mend("`protocol` is https: set both `sslCertPath` and `sslKeyPath`, or `protocol` to http behind a proxy that speaks TLS");
+                }
+            }
+        }
+        if config.metrics.port == Some(config.port) {
+            self.refuse("metrics.port", config.port.0, "a port of its own")
+                .mend("without `metrics.port`, /metrics answers on the main port for callers with a client's key");
+        }
+        let server = &config.redis_server;
+        if server.enabled.0 && server.port == config.port {
+            self.refuse("redisServer.port", server.port.0, "another port than `port`");
+        }
+        if server.enabled.0 && server.password.is_none() && !is_loopback(&server.host) {
+            self.refuse("redisServer.password", "unset", "a password, because `redisServer.host` is open to the network")
+                .mend("set `redisServer.password`, or `redisServer.host` to \"127.0.0.1\"");
+        }
+        let level = config.log.level.as_str();
+        let is_word = !level.contains(['=', ',']);
+        if is_word && !LOG_LEVELS.contains(&level) || tracing_subscriber::EnvFilter::try_new(level).is_err() {
+            self.refuse("log.level", quoted(level), "error, warn, info, debug, trace, or a filter such as `info,laravel_echo_server=debug`");
+        }
+    }
+
+    fn laravel(&mut self, config: &Config) {
+        for host in &config.auth_host.0 {
+            if !is_auth_host(host) {
+                self.refuse("authHost", quoted(host), "a URL such as `https://app.example.com`, or `https://.example.com` for all its subdomains");
+            }
+        }
+        let endpoint = &config.auth_endpoint;
+        if !endpoint.is_empty() && !endpoint.starts_with(['/', '?']) {
+            self.refuse("authEndpoint", quoted(endpoint), "a path that starts with a slash, such as `/broadcasting/auth`");
+        }
+        for (key, value) in [("auth.timeout", config.auth.timeout), ("auth.queueTimeout", config.auth.queue_timeout)] {
+            if value.0.is_zero() {
+                self.refuse(key, "0", "a duration such as `10s`");
+            }
+        }
+        if config.auth.max_concurrent == 0 {
+            self.refuse("auth.maxConcurrent", "0", "1 or more");
+        }
+        for name in &config.auth.forward.0 {
+            if http::HeaderName::try_from(name.as_str()).is_err() {
+                self.refuse("auth.forward", quoted(name), "names of HTTP headers");
+            }
+        }
+    }
+
+    fn sockets(&mut self, config: &Config) {
+        let socketio = &config.socketio;
+        if socketio.transports.0.is_empty() {
+            self.refuse("socketio.transports", "empty", "`polling`, `websocket` or both");
+        }
+        for transport in &socketio.transports.0 {
+            if !matches!(transport.as_str(), "polling" | "websocket") {
+                self.refuse("socketio.transports", quoted(transport), "`polling`, `websocket` or both");
+            }
+        }
+        if !socketio.path.starts_with('/') || socketio.path == "/" {
+            self.refuse("socketio.path", quoted(&socketio.path), "a path such as `/socket.io`");
+        }
+        if let Some(name) = &socketio.cookie.0
+            && !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+        {
+            self.refuse("socketio.cookie", quoted(name), "the name of a cookie, or false");
+        }
+        for pattern in &config.flat_channels.0 {
+            if pattern.is_empty() || pattern.contains("private-") || pattern.contains("presence-") {
+                self.refuse("flatChannels", quoted(pattern), "names of public channels, `*` for any text")
+                    .mend("channels with `private-` or `presence-` in their name need authorisation and are never flat");
+            }
+        }
+        for origin in &config.allowed_origins.0 {
+            if !is_origin(origin) {
+                self.refuse("allowedOrigins", quoted(origin), "origins such as `https://app.example.com` or `https://*.example.com`, without a path, or `*`");
+            }
+        }
+        for proxy in &config.trust_proxies.0 {
+            if !is_network(proxy) {
+                self.refuse("trustProxies", quoted(proxy), "addresses such as `10.0.0.7` or networks such as `10.0.0.0/8`");
+            }
+        }
+    }
+
+    fn redis(&mut self, config: &Config) {
+        let redis = &config.database_config.redis;
+        if config.cluster.enabled.0 && config.database != Database::Redis {
+            self.refuse("cluster.enabled", "true", "`database` to be `redis`, where all nodes keep the members");
+        }
+        if config.database == Database::Sqlite && config.database_config.sqlite.database_path.is_empty() {
+            self.refuse("databaseConfig.sqlite.databasePath", "empty", "the path of a file");
+        }
+        if let Some(url) = &redis.url {
+            let scheme = url.expose().split("://").next().unwrap_or_default();
+            if !matches!(scheme, "redis" | "rediss" | "unix" | "redis+unix" | "valkey" | "valkeys") || !url.expose().contains("://") {
+                self.refuse("databaseConfig.redis.url", "of another kind", "a URL that starts with `redis://`, `rediss://` or `unix://`");
+            }
+        }
+        self.redis_topology(redis);
+    }
+
+    fn redis_topology(&mut self, redis: &RedisConfig) {
+        let ways = [
+            ("cluster", !redis.cluster.is_empty()),
+            ("sentinels", !redis.sentinels.is_empty()),
+            ("url", redis.url.is_some()),
+            ("path", redis.path.is_some()),
+        ];
+        let given: Vec<_> = ways.iter().filter(|(_, given)| *given).map(|(key, _)| *key).collect();
+        if let [first, others @ ..] = given.as_slice()
+            && !others.is_empty()
+        {
+            self.refuse(format!("databaseConfig.redis.{first}"), format!("set beside `{}`", others.join("`, `")), "one way to reach Redis");
+        }
+        if !redis.sentinels.is_empty() && redis.name.is_none() {
+            self.refuse("databaseConfig.redis.name", "unset", "the name of the master that the sentinels watch, often `mymaster`");
+        }
+    }
+
+    fn clients(&mut self, clients: &[ApiClient]) {
+        for (index, client) in clients.iter().enumerate() {
+            if client.app_id.is_empty() {
+                self.refuse(format!("clients[{index}].appId"), "empty", "an id; `laravel-echo-server client:add` makes one");
+            }
+            if client.key.expose().is_empty() && client.jwt.is_none() {
+                self.refuse(format!("clients[{index}].key"), "empty", "a key")
+                    .mend(format!("`laravel-echo-server client:add {}` makes a new one", client.app_id));
+            }
+            if client.require_signature.0 && client.secret.is_none() {
+                self.refuse(format!("clients[{index}].secret"), "unset", "the secret that signatures are verified with, because `requireSignature` is true");
+            }
+        }
+    }
+
+    fn jwt(&mut self, config: &Config) {
+        let jwt = &config.auth.jwt;
+        let Some(algorithm) = &jwt.algorithm else {
+            if jwt.secret.is_some() || jwt.public_key.is_some() {
+                self.refuse("auth.jwt.algorithm", "unset", format!("one of {}", JWT_ALGORITHMS.join(", ")));
+            }
+            return;
+        };
+        if !JWT_ALGORITHMS.contains(&algorithm.as_str()) {
+            self.refuse("auth.jwt.algorithm", quoted(algorithm), format!("one of {}", JWT_ALGORITHMS.join(", ")));
+        } else if algorithm.starts_with("HS") && jwt.secret.is_none() {
+            self.refuse("auth.jwt.secret", "unset", format!("the secret that {algorithm} tokens are signed with"));
+        } else if !algorithm.starts_with("HS") && jwt.public_key.is_none() && jwt.jwks.is_none() {
+            self.refuse("auth.jwt.publicKey", "unset", format!("the path of the public key that verifies {algorithm} tokens, or `auth.jwt.jwks`"));
+        }
+    }
+
+    fn limits(&mut self, config: &Config) {
+        let (limits, socketio) = (&config.limits, &config.socketio);
+        let at_least_one = [
+            ("limits.subscriptions", limits.subscriptions),
+            ("limits.channelName", limits.channel_name.0),
+            ("limits.eventName", limits.event_name.0),
+            ("limits.subscribesPerSecond", limits.subscribes_per_second.into()),
+            ("limits.clientQueue", limits.client_queue),
+            ("limits.clientQueueBytes", limits.client_queue_bytes.0),
+            ("limits.apiBody", limits.api_body.0),
+            ("limits.apiChannels", limits.api_channels),
+            ("socketio.pingInterval", socketio.ping_interval),
+            ("socketio.pingTimeout", socketio.ping_timeout),
+            ("socketio.maxHttpBufferSize", socketio.max_http_buffer_size.0),
+        ];
+        for (key, _) in at_least_one.iter().filter(|(_, value)| *value == 0) {
+            self.refuse(*key, "0", "1 or more");
+        }
+        if config.presence.lease.0.as_secs() == 0 {
+            self.refuse("presence.lease", config.presence.lease, "one second or more");
+        }
+    }
+
+    fn headers(&mut self, config: &Config) {
+        let cors = &config.api_origin_allow;
+        let texts = [
+            ("apiOriginAllow.allowOrigin", &cors.allow_origin),
+            ("apiOriginAllow.allowMethods", &cors.allow_methods),
+            ("apiOriginAllow.allowHeaders", &cors.allow_headers),
+        ];
+        for (key, text) in texts {
+            if http::HeaderValue::try_from(text.as_str()).is_err() {
+                self.refuse(key, quoted(text), "one line of plain text");
+            }
+        }
+        for (name, value) in &config.headers {
+            if http::HeaderName::try_from(name.as_str()).is_err() || http::HeaderValue::try_from(value.as_str()).is_err() {
+                self.refuse(format!("headers.{name}"), quoted(value), "the name of an HTTP header with one line of text");
+            }
+        }
+    }
+}
+
+impl Problem {
+    fn mend(&mut self, remedy: impl Into<String>) {
+        self.remedy = Some(remedy.into());
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+/// `http(s)://host…`, or a wildcard `.example.com` with or without a scheme.
+fn is_auth_host(text: &str) -> bool {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    if let Some(suffix) = rest.strip_prefix('.') {
+        return matches!(scheme, "" | "http" | "https") && !suffix.is_empty() && !suffix.contains(['/', ' ', '*']);
+    }
+    let uri = text.parse::<http::Uri>();
+    matches!(scheme, "http" | "https") && uri.is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
+}
+
+/// What can equal an `Origin` header: no path, not even a slash at the end.
+fn is_origin(text: &str) -> bool {
+    match text.split_once("://") {
+        Some((scheme, host)) => !scheme.is_empty() && !host.is_empty() && !host.contains(['/', ' ', ',']),
+        None => text == "null" || text.starts_with('*') && !text.contains(['/', ' ', ',']),
+    }
+}
+
+/// An address, or a network in CIDR notation.
+fn is_network(text: &str) -> bool {
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let Ok(address) = address.parse::<IpAddr>() else { return false };
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    bits.is_none_or(|bits| bits.parse::<u8>().is_ok_and(|bits| bits <= most))
+}
+
+#[cfg(test)]
+mod tests;

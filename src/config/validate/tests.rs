@@ -1,0 +1,97 @@
+//! Each rule once: a value that must be refused, and the key it is refused under.
+
+use super::*;
+use serde_json::{Value, json};
+
+/// The keys that are refused when `settings` are laid over nothing.
+fn refused(settings: Value) -> Vec<String> {
+    let config: Config = serde_json::from_value(settings).unwrap();
+    match check(&config) {
+        Ok(()) => Vec::new(),
+        Err(problems) => problems.0.into_iter().map(|problem| problem.key).collect(),
+    }
+}
+
+#[test]
+fn the_defaults_are_fine() {
+    assert_eq!(check(&Config::default()), Ok(()));
+}
+
+#[test]
+fn values_that_cannot_work_are_refused_under_their_key() {
+    let redis = |redis: Value| json!({"databaseConfig": {"redis": redis}});
+    for (settings, key) in [
+        (json!({"protocol": "https", "sslCertPath": "cert.pem"}), "sslKeyPath"),
+        (json!({"protocol": "https", "sslKeyPath": "key.pem"}), "sslCertPath"),
+        (json!({"metrics": {"port": 6001}}), "metrics.port"),
+        (json!({"redisServer": {"enabled": true, "port": 6001}}), "redisServer.port"),
+        (json!({"redisServer": {"enabled": true, "host": "0.0.0.0"}}), "redisServer.password"),
+        (json!({"log": {"level": "verbose"}}), "log.level"),
+        (json!({"log": {"level": "info,x=verbose"}}), "log.level"),
+        (json!({"authHost": "app.test"}), "authHost"),
+        (json!({"authHost": ["http://app.test", "ftp://app.test"]}), "authHost"),
+        (json!({"authHost": "http://"}), "authHost"),
+        (json!({"authEndpoint": "broadcasting/auth"}), "authEndpoint"),
+        (json!({"auth": {"timeout": 0}}), "auth.timeout"),
+        (json!({"auth": {"maxConcurrent": 0}}), "auth.maxConcurrent"),
+        (json!({"auth": {"forward": ["X Y"]}}), "auth.forward"),
+        (json!({"socketio": {"transports": []}}), "socketio.transports"),
+        (json!({"socketio": {"transports": ["websocket", "flashsocket"]}}), "socketio.transports"),
+        (json!({"socketio": {"path": "socket.io"}}), "socketio.path"),
+        (json!({"socketio": {"cookie": "a;b"}}), "socketio.cookie"),
+        (json!({"socketio": {"pingInterval": 0}}), "socketio.pingInterval"),
+        (json!({"flatChannels": ["news", "private-*"]}), "flatChannels"),
+        (json!({"flatChannels": ["*presence-room"]}), "flatChannels"),
+        (json!({"allowedOrigins": ["https://app.test/"]}), "allowedOrigins"),
+        (json!({"allowedOrigins": ["app.test"]}), "allowedOrigins"),
+        (json!({"trustProxies": ["10.0.0.0/33"]}), "trustProxies"),
+        (json!({"trustProxies": ["proxy"]}), "trustProxies"),
+        (json!({"cluster": {"enabled": true}}), "cluster.enabled"),
+        (json!({"database": "sqlite", "databaseConfig": {"sqlite": {"databasePath": ""}}}), "databaseConfig.sqlite.databasePath"),
+        (redis(json!({"url": "http://x"})), "databaseConfig.redis.url"),
+        (redis(json!({"cluster": [{"host": "a"}], "sentinels": [{"host": "b"}], "name": "m"})), "databaseConfig.redis.cluster"),
+        (redis(json!({"sentinels": [{"host": "b"}]})), "databaseConfig.redis.name"),
+        (json!({"clients": [{"appId": "", "key": "k"}]}), "clients[0].appId"),
+        (json!({"clients": [{"appId": "a", "key": "k"}, {"appId": "b"}]}), "clients[1].key"),
+        (json!({"clients": [{"appId": "a", "key": "k", "requireSignature": true}]}), "clients[0].secret"),
+        (json!({"auth": {"jwt": {"secret": "s"}}}), "auth.jwt.algorithm"),
+        (json!({"auth": {"jwt": {"algorithm": "none"}}}), "auth.jwt.algorithm"),
+        (json!({"auth": {"jwt": {"algorithm": "HS256"}}}), "auth.jwt.secret"),
+        (json!({"auth": {"jwt": {"algorithm": "RS256"}}}), "auth.jwt.publicKey"),
+        (json!({"limits": {"subscriptions": 0}}), "limits.subscriptions"),
+        (json!({"presence": {"lease": "10ms"}}), "presence.lease"),
+        (json!({"apiOriginAllow": {"allowOrigin": "a\nb"}}), "apiOriginAllow.allowOrigin"),
+        (json!({"headers": {"X Y": "z"}}), "headers.X Y"),
+    ] {
+        assert_eq!(refused(settings.clone()), [key], "{settings}");
+    }
+}
+
+#[test]
+fn values_that_work_are_taken() {
+    for settings in [
+        json!({"protocol": "https", "sslCertPath": "cert.pem", "sslKeyPath": "key.pem"}),
+        json!({"authHost": [".example.test", "https://.example.test", "http://app.test:8000/sub", "http://[::1]:80"]}),
+        json!({"authEndpoint": ""}),
+        json!({"flatChannels": ["news", "public.*", "*"]}),
+        json!({"allowedOrigins": ["https://*.example.test", "http://localhost:*", "*.example.test", "null", "*"]}),
+        json!({"trustProxies": ["10.0.0.0/8", "::1", "fd00::/8"]}),
+        json!({"cluster": {"enabled": true}, "database": "redis"}),
+        json!({"redisServer": {"enabled": true, "host": "0.0.0.0", "password": "p"}}),
+        json!({"redisServer": {"enabled": true}}),
+        json!({"auth": {"jwt": {"algorithm": "ES256", "jwks": "https://issuer.test/keys"}}}),
+        json!({"log": {"level": "warn,laravel_echo_server=trace"}}),
+        json!({"limits": {"whispersPerSecond": 0, "connections": 0}}),
+    ] {
+        assert_eq!(refused(settings.clone()), [""; 0], "{settings}");
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once_with_what_to_do() {
+    let config: Config = serde_json::from_value(json!({"protocol": "https", "authHost": "app.test"})).unwrap();
+    let text = check(&config).unwrap_err().to_string();
+    for part in ["`sslCertPath` is empty", "set both", "`sslKeyPath`", "`authHost` is \"app.test\", expected a URL such as"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
