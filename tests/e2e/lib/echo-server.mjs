@@ -1,15 +1,13 @@
 /** Starts the server under test on a config of its own. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import os from 'node:os';
-import path from 'node:path';
 import { writeConfig } from './config.mjs';
+import { makeFolder, removeFolder } from './folder.mjs';
 import { Child, onFreePort } from './process.mjs';
 import { KEY_PREFIX } from './redis.mjs';
 import { target } from './targets.mjs';
 
 export class EchoServer {
   static async start({ redisPort, laravelUrl, format = 'json' }) {
-    const folder = mkdtempSync(path.join(os.tmpdir(), 'echo-server-'));
+    const folder = makeFolder('echo-server-');
     const { clientPath } = target.script;
     try {
       return await onFreePort(async (port) => {
@@ -29,7 +27,7 @@ export class EchoServer {
         return new EchoServer(child, url, folder);
       });
     } catch (error) {
-      rmSync(folder, { recursive: true, force: true });
+      removeFolder(folder);
       throw error;
     }
   }
@@ -46,6 +44,6 @@ export class EchoServer {
 
   async stop() {
     await this.child.stop();
-    rmSync(this.folder, { recursive: true, force: true });
+    removeFolder(this.folder);
   }
 }

@@ -1,9 +1,7 @@
 /** Runs fixtures/laravel-app, and visits it as a browser would. */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import os from 'node:os';
-import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { makeFolder, removeFolder } from './folder.mjs';
 import { Child, onFreePort } from './process.mjs';
 import { program, requireLaravel } from './tools.mjs';
 import { DEADLINE_MS } from './wait.mjs';
@@ -21,7 +19,7 @@ export class LaravelApp {
   /** `client`: "phpredis" or "predis". */
   static async start({ redisPort, client = 'phpredis' }) {
     requireLaravel();
-    const storage = mkdtempSync(path.join(os.tmpdir(), 'echo-laravel-'));
+    const storage = makeFolder('echo-laravel-');
     const env = {
       APP_STORAGE: storage,
       PHP_CLI_SERVER_WORKERS: '4',
@@ -38,7 +36,7 @@ export class LaravelApp {
         return new LaravelApp(child, port, storage);
       });
     } catch (error) {
-      rmSync(storage, { recursive: true, force: true });
+      removeFolder(storage);
       throw error;
     }
   }
@@ -65,7 +63,7 @@ export class LaravelApp {
 
   async stop() {
     await this.child.stop();
-    rmSync(this.storage, { recursive: true, force: true });
+    removeFolder(this.storage);
   }
 }
 
@@ -81,11 +79,6 @@ export class Visitor {
   /** The Cookie header. */
   get cookie() {
     return [...this.#cookies].map(([name, value]) => `${name}=${value}`).join('; ');
-  }
-
-  /** The cookies by name, as they came. */
-  get cookies() {
-    return Object.fromEntries(this.#cookies);
   }
 
   async login(name) {

@@ -92,7 +92,7 @@ export async function onFreePort(start) {
     try {
       return await start(port);
     } catch (error) {
-      if (attempt === 5 || !/address (already )?in use|EADDRINUSE/i.test(error.message)) throw error;
+      if (attempt === 5 || !/already in use|EADDRINUSE/i.test(error.message)) throw error;
     }
   }
 }
