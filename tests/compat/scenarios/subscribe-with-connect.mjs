@@ -1,0 +1,41 @@
+import WebSocket from 'ws';
+import { withTimeout } from '../lib/util.mjs';
+
+export const name = 'subscribe-with-connect';
+export const clients = 'none';
+export const formats = 'each';
+
+const TOTAL = 400;
+const AT_ONCE = 40;
+
+/** Connect and subscribe in one breath, as a client does that has its channels ready: none is lost. */
+export async function run(ctx) {
+  const protocols = ctx.target.can('engine-io-4') ? [3, 4] : [3];
+  for (const eio of protocols) {
+    await ctx.check(`Engine.IO ${eio}`, async () => {
+      const channel = `news-${eio}`;
+      const sockets = [];
+      ctx.onCleanup(() => sockets.forEach((socket) => socket.terminate()));
+      while (sockets.length < TOTAL) {
+        const batch = Array.from({ length: AT_ONCE }, () => open(ctx.port, eio, channel));
+        sockets.push(...(await withTimeout(Promise.all(batch), 20_000, `${AT_ONCE} connections`)));
+      }
+      await ctx.subscribed(channel, TOTAL);
+    });
+  }
+}
+
+/** Send everything as soon as the handshake is in, without waiting for more from the server. */
+function open(port, eio, channel) {
+  return new Promise((resolve, reject) => {
+    const socket = new WebSocket(`ws://127.0.0.1:${port}/socket.io/?EIO=${eio}&transport=websocket`);
+    socket.once('error', reject);
+    socket.once('message', () => {
+      if (eio === 4) socket.send('40');
+      socket.send(`42${JSON.stringify(['subscribe', { channel }])}`);
+      socket.off('error', reject);
+      socket.on('error', () => {}); // shows as a subscription that is missing
+      resolve(socket);
+    });
+  });
+}
