@@ -1,4 +1,5 @@
 import { writeFileSync } from 'node:fs';
+import { withTimeout } from '../lib/util.mjs';
 
 export const name = 'config-errors';
 export const requires = ['ours'];
@@ -22,7 +23,7 @@ export async function run(ctx) {
   const start = async () => {
     const server = ctx.launch();
     ctx.server = server;
-    const { code } = await server.ended;
+    const { code } = await withTimeout(server.ended, 10_000, 'the server did not end').finally(() => server.stop(500));
     return { code, text: server.text };
   };
   const ends = async (parts) => {

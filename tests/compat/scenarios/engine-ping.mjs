@@ -1,6 +1,6 @@
 export const name = 'engine-ping';
 export const transports = ['websocket', 'polling', 'upgrade'];
-export const config = { socketio: { pingInterval: 400, pingTimeout: 600 } };
+export const config = { socketio: { pingInterval: 1_000, pingTimeout: 1_500 } };
 
 /** Pings keep a quiet connection alive, and find out that a client no longer answers. */
 export async function run(ctx) {
@@ -9,7 +9,7 @@ export async function run(ctx) {
   await alice.event('presence-room', 'here');
 
   await ctx.check('a quiet connection stays', async () => {
-    await ctx.quiet(2_500);
+    await ctx.quiet(4_000);
     ctx.assert.equal(alice.connections.length, 1);
     await ctx.publish('presence-room', 'sent', { n: 1 });
     ctx.assert.deepEqual(await alice.event('presence-room', '.sent'), { n: 1 });

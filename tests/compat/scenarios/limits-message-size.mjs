@@ -19,12 +19,13 @@ export async function run(ctx) {
     return sender;
   };
   const refused = async (label, size) => {
+    const before = alice.connections.length;
     const sender = await send(label, size);
     await until(() => !sender.connected, 'the sender to be disconnected');
     await ctx.subscribed(label, 0);
     await ctx.publish('news', 'sent', { label });
     ctx.assert.deepEqual(await alice.event('news', '.sent'), { label });
-    ctx.assert.equal(alice.connections.length, 1, 'another client lost its connection');
+    ctx.assert.equal(alice.connections.length, before, 'another client lost its connection');
   };
 
   await ctx.check('900 KB', async () => {
@@ -39,7 +40,6 @@ export async function run(ctx) {
   await ctx.start();
   await until(() => alice.connections.length === 2, 'a client to connect again');
   await ctx.subscribed('news');
-  alice.connections.pop();
   await ctx.check('maxHttpBufferSize 20000: 15 KB', async () => {
     await send('small', 15_000);
     await ctx.subscribed('small');

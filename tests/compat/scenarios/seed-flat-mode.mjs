@@ -4,7 +4,7 @@ export const name = 'seed-flat-mode';
 export const requires = ['ours'];
 export const clients = 'none';
 export const formats = 'each';
-export const config = { flatChannels: ['news', 'public.*', '*private-*', 'presence-*'] };
+export const config = { flatChannels: ['news', 'public.*', '*-desk', '*-room'] };
 
 const require = createRequire(import.meta.url);
 const io = require('sio-2-plain');
