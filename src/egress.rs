@@ -1,0 +1,53 @@
+//! The way out: one connected client as the hub sees it.
+//!
+//! Input: [`Frame`]s from the hub. Output: the client's queue. The hub knows [`Socket`] alone; [`socket_io`] is the
+//! one that serves browsers, tests use one that records.
+
+use serde_json::value::RawValue;
+
+use crate::event::SocketId;
+
+pub mod socket_io;
+
+pub use socket_io::SocketIoSocket;
+
+/// A message to a client: the Socket.IO event `name` with `(channel, data)`, or with `(data)` alone in flat mode.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame<'a> {
+    /// Name of the Socket.IO event.
+    pub name: &'a str,
+    /// First argument: the channel; absent in flat mode.
+    pub channel: Option<&'a str>,
+    /// Last argument, as JSON.
+    pub data: &'a RawValue,
+}
+
+/// Why a frame did not get into a client's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmitError {
+    /// The client does not keep up: its queue is full, and it has now missed something.
+    Full,
+    /// The client is gone.
+    Closed,
+}
+
+/// A handle on one connected client; clones name the same client.
+pub trait Socket: Clone + Send + Sync + 'static {
+    /// The client's id.
+    fn id(&self) -> SocketId;
+
+    /// Headers of the handshake request.
+    fn handshake(&self) -> &http::HeaderMap;
+
+    /// Puts a frame into the client's queue, without waiting.
+    ///
+    /// # Errors
+    /// [`EmitError::Full`] when the queue is full, [`EmitError::Closed`] when the client is gone.
+    fn emit(&self, frame: Frame<'_>) -> Result<(), EmitError>;
+
+    /// Ends the connection under the client, which then reconnects by itself.
+    fn close(&self);
+
+    /// Tells the client to go away and not to come back by itself.
+    fn terminate(&self);
+}

@@ -1,0 +1,266 @@
+//! [`Hub`]: who is in which channel, and every rule about it.
+//!
+//! Input: clients' requests from [`crate::ingress::client`], events from [`crate::ingress::redis`] and
+//! [`crate::ingress::http`], all through the methods here. Output: [`Frame`]s to [`Socket`]s. The hub asks an
+//! [`Authorizer`] before anyone joins a guarded channel and keeps members in a [`PresenceStore`].
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::auth::Authorizer;
+use crate::channel::{ChannelKind, ChannelName, Pattern};
+use crate::config::{Config, Limits};
+use crate::egress::{EmitError, Frame, Socket};
+use crate::event::{Event, SocketId};
+use crate::metrics::{Metrics, Outcome, Source};
+use crate::store::{Members, PresenceStore, StoreError};
+
+mod presence;
+mod rooms;
+mod session;
+mod subscribe;
+mod whisper;
+
+use presence::ChannelLocks;
+use rooms::{Room, Rooms, Snapshot};
+use session::Session;
+
+pub use whisper::Whisper;
+
+/// Locks over all sessions.
+const SHARDS: usize = 64;
+
+type Shard<S> = RwLock<HashMap<SocketId, Arc<Session<S>>>>;
+
+/// Settings of the hub, resolved.
+#[derive(Debug)]
+struct Options {
+    limits: Limits,
+    flat: Vec<Pattern>,
+    expose_socket_id: bool,
+    dev_mode: bool,
+}
+
+/// Who is in which channel, and every rule about it.
+pub struct Hub<S> {
+    sessions: Vec<Shard<S>>,
+    hasher: RandomState,
+    rooms: Rooms<S>,
+    /// Everyone connected, for flat mode; empty when that is off.
+    everyone: RwLock<Room<S>>,
+    authorizer: Arc<dyn Authorizer>,
+    store: Arc<dyn PresenceStore>,
+    presence_locks: ChannelLocks,
+    /// Questions to the application and leaves under way.
+    tasks: TaskTracker,
+    /// Cancelled when the server is about to end: nobody joins any more, no answer is waited for.
+    closing: CancellationToken,
+    options: Options,
+    metrics: Arc<Metrics>,
+}
+
+impl<S: Socket> Hub<S> {
+    /// An empty hub.
+    #[must_use]
+    pub fn new(config: &Config, authorizer: Arc<dyn Authorizer>, store: Arc<dyn PresenceStore>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            sessions: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            hasher: RandomState::new(),
+            rooms: Rooms::new(),
+            everyone: RwLock::new(Room::new()),
+            authorizer,
+            store,
+            presence_locks: ChannelLocks::default(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            options: Options {
+                limits: config.limits.clone(),
+                flat: config.flat_channels.0.iter().map(|text| Pattern::new(text)).collect(),
+                expose_socket_id: config.presence.expose_socket_id.0,
+                dev_mode: config.dev_mode.0,
+            },
+            metrics,
+        })
+    }
+
+    fn shard(&self, id: SocketId) -> &Shard<S> {
+        &self.sessions[self.hasher.hash_one(id) as usize % SHARDS]
+    }
+
+    fn session(&self, id: SocketId) -> Option<Arc<Session<S>>> {
+        self.shard(id).read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// A socket has connected.
+    pub fn connect(&self, socket: S) {
+        self.metrics.connects.inc();
+        if !self.options.flat.is_empty() {
+            self.everyone.write().unwrap_or_else(PoisonError::into_inner).insert(socket.clone());
+        }
+        let id = socket.id();
+        let limits = &self.options.limits;
+        let session = Session::new(socket, limits.subscribes_per_second, limits.whispers_per_second);
+        self.shard(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::new(session));
+    }
+
+    /// A socket is gone: it leaves all its channels. `reason` is what the log shows.
+    pub fn disconnect(self: &Arc<Self>, id: SocketId, reason: &'static str) {
+        let Some(session) = self.shard(id).write().unwrap_or_else(PoisonError::into_inner).remove(&id) else {
+            return;
+        };
+        if !self.options.flat.is_empty() {
+            self.everyone.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        }
+        let channels = session.state().close();
+        for channel in channels {
+            self.left(&channel, id, reason);
+        }
+    }
+
+    /// Sends an event to the subscribers of its channel. Returns how many sockets it went to.
+    ///
+    /// Events of one channel arrive in the order of these calls; it never waits for a client.
+    pub fn publish(self: &Arc<Self>, event: &Event<'_>, source: Source) -> usize {
+        let channel = event.channel.as_str();
+        if self.options.dev_mode {
+            info!("Channel: {channel}");
+            info!("Event: {}", event.name);
+        }
+        let frame = Frame { name: &event.name, channel: Some(channel), data: event.data };
+        let mut delivered = self.fan_out(channel, frame, event.except);
+        if self.is_flat(&event.channel) {
+            let name = format!("{channel}:{}", event.name);
+            let frame = Frame { name: &name, channel: None, data: event.data };
+            let everyone = self.everyone.read().unwrap_or_else(PoisonError::into_inner).snapshot();
+            delivered += self.emit_to(&everyone, frame, event.except);
+        }
+        self.metrics.deliveries.inc_by(delivered as u64);
+        self.metrics.event(source, if delivered > 0 { Outcome::Delivered } else { Outcome::NoSubscribers });
+        delivered
+    }
+
+    /// Whether events of the channel also go to everyone; never those that need authorisation.
+    fn is_flat(&self, channel: &ChannelName) -> bool {
+        self.options.flat.iter().any(|pattern| pattern.matches(channel.as_str())) && channel.kind() == ChannelKind::Public
+    }
+
+    /// Puts a frame into the queue of everyone in a channel but `except`. Returns how many that were.
+    fn fan_out(self: &Arc<Self>, channel: &str, frame: Frame<'_>, except: Option<SocketId>) -> usize {
+        match self.rooms.snapshot(channel) {
+            Some(snapshot) => self.emit_to(&snapshot, frame, except),
+            None => 0,
+        }
+    }
+
+    fn emit_to(self: &Arc<Self>, snapshot: &Snapshot<S>, frame: Frame<'_>, except: Option<SocketId>) -> usize {
+        let mut delivered = 0;
+        for (id, socket) in snapshot.iter() {
+            if Some(id) == except {
+                continue;
+            }
+            match socket.emit(frame) {
+                Ok(()) => delivered += 1,
+                Err(EmitError::Closed) => {}
+                Err(EmitError::Full) => self.evict(id, socket),
+            }
+        }
+        delivered
+    }
+
+    /// Puts a frame into one socket's queue.
+    fn emit(self: &Arc<Self>, socket: &S, frame: Frame<'_>) {
+        if socket.emit(frame) == Err(EmitError::Full) {
+            self.evict(socket.id(), socket);
+        }
+    }
+
+    /// Closes a client that has missed something, so that it comes back and starts afresh.
+    fn evict(self: &Arc<Self>, id: SocketId, socket: &S) {
+        self.metrics.slow_clients.inc();
+        warn!(socket_id = %id, queue = self.options.limits.client_queue, "closed a client that does not keep up; it will reconnect");
+        self.disconnect(id, "too slow");
+        socket.close();
+    }
+
+    /// Lets every socket leave its channels, so that stores and other nodes know. Nobody joins any more.
+    pub async fn close(self: &Arc<Self>) {
+        self.closing.cancel();
+        let ids: Vec<SocketId> = self.ids();
+        // Out of the rooms first: those who go at the same moment need not hear of each other.
+        let sessions: Vec<_> = ids.into_iter().filter_map(|id| Some((id, self.session(id)?))).collect();
+        let mut left = Vec::new();
+        for (id, session) in sessions {
+            for channel in session.state().close() {
+                self.rooms.leave(&channel, id);
+                left.push((channel, id));
+            }
+        }
+        for (channel, id) in left {
+            self.left(&channel, id, "server shutting down");
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn ids(&self) -> Vec<SocketId> {
+        let ids = |shard: &Shard<S>| shard.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect::<Vec<_>>();
+        self.sessions.iter().flat_map(ids).collect()
+    }
+
+    /// How many sockets are connected.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.sessions.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+
+    /// The handle of a connected socket.
+    #[must_use]
+    pub fn socket(&self, id: SocketId) -> Option<S> {
+        self.session(id).map(|session| session.socket.clone())
+    }
+
+    /// Calls `visit` with every connected socket.
+    pub fn each_socket(&self, mut visit: impl FnMut(&S)) {
+        for shard in &self.sessions {
+            for session in shard.read().unwrap_or_else(PoisonError::into_inner).values() {
+                visit(&session.socket);
+            }
+        }
+    }
+
+    /// How many sockets are in a channel.
+    #[must_use]
+    pub fn subscription_count(&self, channel: &str) -> usize {
+        self.rooms.count(channel)
+    }
+
+    /// Channels whose name starts with `prefix`, with their counts of sockets, sorted by name.
+    #[must_use]
+    pub fn channels(&self, prefix: &str) -> Vec<(ChannelName, usize)> {
+        let mut channels = self.rooms.channels(|name| name.as_str().starts_with(prefix));
+        channels.sort_unstable();
+        channels
+    }
+
+    /// Who is in a presence channel: one entry a socket, in the order of joining.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be reached.
+    pub async fn members(&self, channel: &ChannelName) -> Result<Members, StoreError> {
+        self.store.members(channel).await
+    }
+
+    /// The metrics this hub counts in.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,215 @@
+//! One connected socket: which channels it is in or on its way into, and how fast it may ask.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+
+use crate::channel::ChannelName;
+
+/// A connected socket as the hub keeps it.
+pub(super) struct Session<S> {
+    pub(super) socket: S,
+    state: Mutex<State>,
+    subscribes: Rate,
+    whispers: Rate,
+}
+
+/// What a session is subscribed to.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    is_closed: bool,
+    channels: HashMap<ChannelName, Subscription>,
+    next_generation: u64,
+}
+
+/// A channel that the socket is in, or asks to be let into.
+#[derive(Debug)]
+struct Subscription {
+    /// Tells this stay from an earlier one that an unsubscribe ended.
+    generation: u64,
+    is_joined: bool,
+    /// Questions to the Laravel application without an answer yet.
+    pending: u32,
+}
+
+/// Proof that a subscribe was begun; void once the socket unsubscribes or closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket(u64);
+
+/// The socket is in, or on its way into, as many channels as it may be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooMany;
+
+/// A limit per second with a burst of twice as many; made when first used, most sockets never whisper.
+#[derive(Debug)]
+struct Rate {
+    per_second: u32,
+    limiter: OnceLock<Box<DefaultDirectRateLimiter>>,
+}
+
+impl Rate {
+    const fn new(per_second: u32) -> Self {
+        Self { per_second, limiter: OnceLock::new() }
+    }
+
+    /// Takes one; `false` when it is too soon. A limit of 0 is none.
+    fn take(&self) -> bool {
+        let Some(per_second) = NonZeroU32::new(self.per_second) else {
+            return true;
+        };
+        let limiter = self.limiter.get_or_init(|| {
+            let burst = per_second.saturating_mul(NonZeroU32::new(2).expect("two is not zero"));
+            Box::new(RateLimiter::direct(Quota::per_second(per_second).allow_burst(burst)))
+        });
+        limiter.check().is_ok()
+    }
+}
+
+impl<S> Session<S> {
+    pub(super) fn new(socket: S, subscribes_per_second: u32, whispers_per_second: u32) -> Self {
+        Self { socket, state: Mutex::default(), subscribes: Rate::new(subscribes_per_second), whispers: Rate::new(whispers_per_second) }
+    }
+
+    /// Never held across an await. Taken before the locks of rooms, never after.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn may_subscribe(&self) -> bool {
+        self.subscribes.take()
+    }
+
+    pub(super) fn may_whisper(&self) -> bool {
+        self.whispers.take()
+    }
+
+    pub(super) fn is_in(&self, channel: &str) -> bool {
+        self.state().channels.get(channel).is_some_and(|subscription| subscription.is_joined)
+    }
+}
+
+impl State {
+    /// Begins a subscribe; `limit` counts channels.
+    pub(super) fn begin(&mut self, channel: &ChannelName, limit: u64) -> Result<Ticket, TooMany> {
+        if !self.channels.contains_key(channel) && self.channels.len() as u64 >= limit {
+            return Err(TooMany);
+        }
+        let generation = self.next_generation;
+        let subscription = self.channels.entry(channel.clone()).or_insert_with(|| {
+            self.next_generation += 1;
+            Subscription { generation, is_joined: false, pending: 0 }
+        });
+        subscription.pending += 1;
+        Ok(Ticket(subscription.generation))
+    }
+
+    /// Whether nobody unsubscribed or left since `ticket` was given.
+    pub(super) fn is_current(&self, channel: &ChannelName, ticket: Ticket) -> bool {
+        !self.is_closed && self.channels.get(channel).is_some_and(|subscription| subscription.generation == ticket.0)
+    }
+
+    /// The question is answered with yes. `None`: the ticket is void. `Some(true)`: the socket was not in before.
+    pub(super) fn finish(&mut self, channel: &ChannelName, ticket: Ticket) -> Option<bool> {
+        if !self.is_current(channel, ticket) {
+            return None;
+        }
+        let subscription = self.channels.get_mut(channel)?;
+        subscription.pending -= 1;
+        Some(!std::mem::replace(&mut subscription.is_joined, true))
+    }
+
+    /// The question is answered with no. `false`: the ticket is void. A socket that was in before stays in.
+    pub(super) fn refuse(&mut self, channel: &ChannelName, ticket: Ticket) -> bool {
+        if !self.is_current(channel, ticket) {
+            return false;
+        }
+        if let Some(subscription) = self.channels.get_mut(channel) {
+            subscription.pending -= 1;
+            if subscription.pending == 0 && !subscription.is_joined {
+                self.channels.remove(channel);
+            }
+        }
+        true
+    }
+
+    /// Ends the subscription, also one under way. Whether the socket was in.
+    pub(super) fn leave(&mut self, channel: &str) -> bool {
+        self.channels.remove(channel).is_some_and(|subscription| subscription.is_joined)
+    }
+
+    /// Ends all subscriptions for good. Returns the channels the socket was in.
+    pub(super) fn close(&mut self) -> Vec<ChannelName> {
+        self.is_closed = true;
+        let joined = self.channels.drain().filter(|(_, subscription)| subscription.is_joined);
+        joined.map(|(channel, _)| channel).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channel() -> ChannelName {
+        "private-a".into()
+    }
+
+    #[test]
+    fn an_unsubscribe_voids_questions_under_way() {
+        let mut state = State::default();
+        let early = state.begin(&channel(), 10).unwrap();
+        assert!(!state.leave("private-a"));
+        let late = state.begin(&channel(), 10).unwrap();
+        assert_eq!(state.finish(&channel(), early), None);
+        assert_eq!(state.finish(&channel(), late), Some(true));
+    }
+
+    #[test]
+    fn a_repeated_subscribe_joins_once() {
+        let mut state = State::default();
+        let first = state.begin(&channel(), 10).unwrap();
+        let second = state.begin(&channel(), 10).unwrap();
+        assert_eq!(state.finish(&channel(), first), Some(true));
+        assert_eq!(state.finish(&channel(), second), Some(false));
+        assert!(state.leave("private-a"));
+    }
+
+    #[test]
+    fn a_refusal_takes_nobody_out() {
+        let mut state = State::default();
+        let first = state.begin(&channel(), 10).unwrap();
+        state.finish(&channel(), first);
+        let again = state.begin(&channel(), 10).unwrap();
+        assert!(state.refuse(&channel(), again));
+        assert!(state.leave("private-a"));
+    }
+
+    #[test]
+    fn refused_channels_do_not_count_against_the_limit() {
+        let mut state = State::default();
+        let ticket = state.begin(&channel(), 1).unwrap();
+        assert_eq!(state.begin(&"other".into(), 1), Err(TooMany));
+        assert!(state.begin(&channel(), 1).is_ok());
+        state.refuse(&channel(), ticket);
+        state.refuse(&channel(), ticket);
+        assert!(state.begin(&"other".into(), 1).is_ok());
+    }
+
+    #[test]
+    fn nothing_joins_after_the_close() {
+        let mut state = State::default();
+        let ticket = state.begin(&channel(), 10).unwrap();
+        assert!(state.close().is_empty());
+        assert_eq!(state.finish(&channel(), ticket), None);
+    }
+
+    #[test]
+    fn a_rate_allows_a_burst_of_twice_as_many() {
+        let rate = Rate::new(3);
+        assert!((0..6).all(|_| rate.take()));
+        assert!(!rate.take());
+        let unlimited = Rate::new(0);
+        assert!((0..1_000).all(|_| unlimited.take()));
+    }
+}

@@ -1,0 +1,212 @@
+//! Joining and leaving channels: the questions to the application, and what presence members are told.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use tracing::{debug, error, info, warn};
+
+use super::presence::{list_json, member_json};
+use super::session::{Session, Ticket};
+use super::{Hub, Socket};
+use crate::auth::{AuthRequest, Grant, SubscribeHeaders};
+use crate::channel::{ChannelKind, ChannelName};
+use crate::egress::Frame;
+use crate::event::SocketId;
+use crate::metrics::Refusal;
+use crate::store::{Left, Member, MemberError, StoreError};
+
+/// A name too long is cut to this many bytes in the error that says so.
+const SHOWN_OF_A_LONG_NAME: usize = 200;
+
+impl<S: Socket> Hub<S> {
+    /// A socket wants to join a channel. `headers` are those of this subscribe (Echo's `auth.headers`).
+    ///
+    /// A public channel is joined before this returns; for others the application is asked meanwhile. The client
+    /// hears of a refusal as `subscription_error(channel, status)`; success is announced in presence channels alone.
+    pub fn subscribe(self: &Arc<Self>, id: SocketId, channel: &str, headers: SubscribeHeaders) {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        if self.closing.is_cancelled() {
+            return;
+        }
+        let limits = &self.options.limits;
+        if !session.may_subscribe() {
+            return self.refuse(&session, channel, 429, Refusal::SubscribeRate);
+        }
+        if channel.len() as u64 > limits.channel_name.0 {
+            let mut shown = SHOWN_OF_A_LONG_NAME.min(channel.len());
+            while !channel.is_char_boundary(shown) {
+                shown -= 1;
+            }
+            return self.refuse(&session, &channel[..shown], 414, Refusal::ChannelName);
+        }
+        let channel = ChannelName::from(channel);
+        let begun = session.state().begin(&channel, limits.subscriptions);
+        let Ok(ticket) = begun else {
+            return self.refuse(&session, channel.as_str(), 429, Refusal::Subscriptions);
+        };
+        match channel.kind() {
+            ChannelKind::Public => {
+                self.enter(&session, &channel, ticket);
+            }
+            ChannelKind::Private | ChannelKind::Presence => {
+                let hub = Arc::clone(self);
+                self.tasks.spawn(async move { hub.authorize(&session, &channel, ticket, &headers).await });
+            }
+        }
+    }
+
+    /// A socket leaves a channel, or gives up waiting for it.
+    pub fn unsubscribe(self: &Arc<Self>, id: SocketId, channel: &str) {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        let was_in = session.state().leave(channel);
+        if was_in {
+            self.left(&channel.into(), id, "unsubscribed");
+        }
+    }
+
+    /// Asks the application and acts on its answer.
+    async fn authorize(self: &Arc<Self>, session: &Arc<Session<S>>, channel: &ChannelName, ticket: Ticket, headers: &[(String, String)]) {
+        let id = session.socket.id();
+        let request = AuthRequest { channel, headers, handshake: session.socket.handshake() };
+        let Some(answer) = self.closing.run_until_cancelled(self.authorizer.authorize(request)).await else {
+            return;
+        };
+        if self.options.dev_mode {
+            match &answer {
+                Ok(_) => info!("{id} authenticated for: {channel}"),
+                Err(_) => info!("{id} could not be authenticated to {channel}"),
+            }
+        }
+        match answer {
+            Ok(_) if channel.kind() != ChannelKind::Presence => {
+                self.enter(session, channel, ticket);
+            }
+            Ok(grant) => match member_of(&grant) {
+                Ok(member) => self.enter_presence(session, channel, ticket, member).await,
+                Err(error) => {
+                    let hint = "the callback in routes/channels.php must return an array with the user's data, as in: return ['id' => $user->id, 'name' => $user->name];";
+                    warn!(%channel, %error, hint, "presence channel refused: nothing tells who the user is");
+                    self.fail(session, channel, ticket, 500);
+                }
+            },
+            Err(denied) => self.fail(session, channel, ticket, denied.status),
+        }
+    }
+
+    /// The subscribe failed: tells the client, unless it does not want to know any more.
+    fn fail(self: &Arc<Self>, session: &Arc<Session<S>>, channel: &ChannelName, ticket: Ticket, status: u16) {
+        let is_wanted = session.state().refuse(channel, ticket);
+        if is_wanted {
+            self.refuse(session, channel.as_str(), status, Refusal::Unauthorized);
+        }
+    }
+
+    fn refuse(self: &Arc<Self>, session: &Session<S>, channel: &str, status: u16, cause: Refusal) {
+        self.metrics.refusal(cause);
+        debug!(socket_id = %session.socket.id(), channel, status, ?cause, "subscribe refused");
+        let status = RawValue::from_string(status.to_string()).expect("a number is JSON");
+        let frame = Frame { name: "subscription_error", channel: Some(channel), data: &status };
+        self.emit(&session.socket, frame);
+    }
+
+    /// Puts a socket into a channel's room, if it still wants in. Both happen under the session's lock, so that a
+    /// disconnect either comes first and voids the ticket, or comes later and finds the room.
+    fn enter(&self, session: &Session<S>, channel: &ChannelName, ticket: Ticket) -> bool {
+        let id = session.socket.id();
+        {
+            let mut state = session.state();
+            match state.finish(channel, ticket) {
+                None => return false,
+                Some(false) => return true,
+                Some(true) => self.rooms.join(channel, session.socket.clone()),
+            }
+        }
+        self.metrics.subscribed(channel.kind());
+        if self.options.dev_mode {
+            info!("{id} joined channel: {channel}");
+        }
+        true
+    }
+
+    /// Puts a socket into a presence channel: the member list for it, and news of it for the others.
+    async fn enter_presence(self: &Arc<Self>, session: &Arc<Session<S>>, channel: &ChannelName, ticket: Ticket, member: Member) {
+        let id = session.socket.id();
+        let _order = self.presence_locks.lock(channel).await;
+        let is_wanted = session.state().is_current(channel, ticket);
+        if !is_wanted {
+            return;
+        }
+        let joined = match self.store.join(channel, id, member.clone()).await {
+            Ok(joined) => joined,
+            Err(error) => {
+                error!(%channel, %error, "could not store a presence member");
+                return self.fail(session, channel, ticket, 500);
+            }
+        };
+        if !self.enter(session, channel, ticket) {
+            // It went away meanwhile. The others know of it only if it was here before.
+            match self.store.leave(channel, id).await {
+                Ok(Left::Gone(member)) if !joined.is_first => self.announce_leaving(channel, &member, None),
+                Ok(_) => {}
+                Err(error) => error!(%channel, %error, "could not remove a presence member"),
+            }
+            return;
+        }
+        let expose = self.options.expose_socket_id;
+        let list = list_json(&joined.members, expose);
+        let presence = |name, data| Frame { name, channel: Some(channel.as_str()), data };
+        self.emit(&session.socket, presence("presence:subscribed", &list));
+        if let Some(gone) = &joined.replaced {
+            self.announce_leaving(channel, gone, Some(id));
+        }
+        if joined.is_first {
+            let news = member_json(&member, expose.then_some(id));
+            self.fan_out(channel.as_str(), presence("presence:joining", &news), Some(id));
+        }
+    }
+
+    /// A socket has left a channel by its session's account; the room and the members follow.
+    pub(super) fn left(self: &Arc<Self>, channel: &ChannelName, id: SocketId, reason: &'static str) {
+        self.rooms.leave(channel, id);
+        self.metrics.unsubscribed(channel.kind());
+        if self.options.dev_mode {
+            info!("{id} left channel: {channel} ({reason})");
+        }
+        if channel.kind() == ChannelKind::Presence {
+            let (hub, channel) = (Arc::clone(self), channel.clone());
+            self.tasks.spawn(async move {
+                if let Err(error) = hub.leave_presence(&channel, id).await {
+                    error!(%channel, %error, "could not remove a presence member");
+                }
+            });
+        }
+    }
+
+    /// Takes a socket out of the members, and tells the others when that was the user's last one.
+    async fn leave_presence(self: &Arc<Self>, channel: &ChannelName, id: SocketId) -> Result<(), StoreError> {
+        let _order = self.presence_locks.lock(channel).await;
+        if self.session(id).is_some_and(|session| session.is_in(channel.as_str())) {
+            // It came back before this turn: its new membership is not to be taken away.
+            return Ok(());
+        }
+        if let Left::Gone(member) = self.store.leave(channel, id).await? {
+            self.announce_leaving(channel, &member, None);
+        }
+        Ok(())
+    }
+
+    /// Compat: the member in `presence:leaving` never has a `socketId` (`src/channels/presence-channel.ts:131`).
+    fn announce_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
+        let frame = Frame { name: "presence:leaving", channel: Some(channel.as_str()), data: &member_json(member, None) };
+        self.fan_out(channel.as_str(), frame, except);
+    }
+}
+
+fn member_of(grant: &Grant) -> Result<Member, MemberError> {
+    let data = grant.channel_data.as_ref().ok_or(MemberError::Missing)?;
+    Member::parse(data.get())
+}

@@ -1,0 +1,62 @@
+//! Client events ("whispers"): from one socket of a guarded channel to the others in it.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use tracing::debug;
+
+use super::{Hub, Socket};
+use crate::channel::kind_of;
+use crate::egress::Frame;
+use crate::event::SocketId;
+use crate::metrics::Refusal;
+
+/// A client event as it came from a socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Whisper<'a> {
+    /// The channel.
+    pub channel: &'a str,
+    /// The event's name, `client-…`.
+    pub event: &'a str,
+    /// Its data.
+    pub data: &'a RawValue,
+}
+
+impl<S: Socket> Hub<S> {
+    /// Relays a client event to the others in its channel. What breaks a rule is dropped and counted.
+    ///
+    /// Compat: the name must start with `client-`. The original takes any that contains it
+    /// (`src/channels/channel.ts:97`), which lets a client imitate events of the application.
+    pub fn whisper(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>) {
+        match self.judge_whisper(from, whisper) {
+            Ok(()) => {
+                let frame = Frame { name: whisper.event, channel: Some(whisper.channel), data: whisper.data };
+                self.metrics.whispers.inc();
+                self.fan_out(whisper.channel, frame, Some(from));
+            }
+            Err(cause) => {
+                self.metrics.refusal(cause);
+                debug!(socket_id = %from, channel = whisper.channel, event = whisper.event, ?cause, "whisper dropped");
+            }
+        }
+    }
+
+    fn judge_whisper(&self, from: SocketId, whisper: Whisper<'_>) -> Result<(), Refusal> {
+        let limits = &self.options.limits;
+        let has_name = whisper.event.starts_with("client-") && whisper.event.len() as u64 <= limits.event_name.0;
+        if !has_name || !kind_of(whisper.channel).is_guarded() {
+            return Err(Refusal::Whisper);
+        }
+        let session = self.session(from).ok_or(Refusal::Whisper)?;
+        if !session.is_in(whisper.channel) {
+            return Err(Refusal::Whisper);
+        }
+        if whisper.data.get().len() as u64 > limits.whisper_bytes.0 {
+            return Err(Refusal::WhisperSize);
+        }
+        if !session.may_whisper() {
+            return Err(Refusal::WhisperRate);
+        }
+        Ok(())
+    }
+}

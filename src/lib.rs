@@ -1,0 +1,35 @@
+//! Drop-in replacement for laravel-echo-server: takes events from Laravel and sends them to Laravel Echo clients.
+//!
+//! ```text
+//!   Redis PUBLISH ── ingress::redis ──┐
+//!   HTTP POST ────── ingress::http ───┼─▶ Hub ─▶ egress ─▶ sockets
+//!   Echo clients ─── ingress::client ─┘    │
+//!                                          ├── auth: may this socket join? (asks the Laravel application)
+//!                                          └── store: who is in a presence channel?
+//! ```
+//!
+//! There is one path for every event, whatever it comes from, so every rule stands once: in the [`hub`].
+//!
+//! Words: an *ingress* turns outside input into calls of the hub and holds no rules. To *publish* is to give an
+//! event to the hub, to *emit* is to put a frame into a client's queue. A *channel* is public, private or presence
+//! by its name; the last two are *guarded*. A *member* is a user in a presence channel, with one or more sockets.
+//! A *whisper* is a client event. The *callback* is the HTTP request that asks the application.
+//!
+//! Where the behaviour of laravel-echo-server 1.6.3 is left on purpose, a comment starts with `Compat:`.
+
+pub mod api;
+pub mod auth;
+pub mod channel;
+pub mod config;
+pub mod egress;
+pub mod event;
+pub mod hub;
+pub mod ingress;
+pub mod metrics;
+pub mod redis_client;
+pub mod server;
+pub mod store;
+pub mod telemetry;
+
+pub use config::Config;
+pub use server::Server;

@@ -1,0 +1,248 @@
+//! Every metric: name, labels and unit. All names start with `laravel_echo_`.
+//!
+//! Input: the parts that do the work count here, each in the place where the thing counted happens. Output:
+//! [`Metrics::render`], Prometheus text for `/metrics`. Labels are bounded sets: never a channel, user or socket id.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::channel::ChannelKind;
+
+/// Where an event came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// Redis `PUBLISH`.
+    Redis,
+    /// The HTTP API.
+    Http,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It went to at least one socket.
+    Delivered,
+    /// Nobody was subscribed.
+    NoSubscribers,
+    /// It could not be read, or its name is reserved.
+    Malformed,
+}
+
+/// Why something a client asked for was not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// A message that makes no sense.
+    Malformed,
+    /// A channel name over `limits.channelName`.
+    ChannelName,
+    /// More channels than `limits.subscriptions`.
+    Subscriptions,
+    /// Faster than `limits.subscribesPerSecond`.
+    SubscribeRate,
+    /// Laravel said no, or could not be asked.
+    Unauthorized,
+    /// A whisper that breaks the rules: event name, channel kind or membership.
+    Whisper,
+    /// A whisper over `limits.whisperBytes`.
+    WhisperSize,
+    /// Faster than `limits.whispersPerSecond`.
+    WhisperRate,
+    /// A page whose origin is not in `allowedOrigins`.
+    Origin,
+}
+
+/// How a callback to the Laravel application ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Callback {
+    /// The subscription was granted.
+    Granted,
+    /// The application answered, and said no.
+    Refused,
+    /// The application did not answer.
+    Unreachable,
+}
+
+/// Gives an enum the label values of its variants.
+macro_rules! label_values {
+    ($type:ident { $($variant:ident => $value:literal),+ $(,)? }) => {
+        impl EncodeLabelValue for $type {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+                EncodeLabelValue::encode(&match self { $(Self::$variant => $value),+ }, encoder)
+            }
+        }
+    };
+}
+
+label_values!(Source { Redis => "redis", Http => "http" });
+label_values!(Outcome { Delivered => "delivered", NoSubscribers => "no_subscribers", Malformed => "malformed" });
+label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Unauthorized => "unauthorized", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", Origin => "origin" });
+label_values!(Callback { Granted => "granted", Refused => "refused", Unreachable => "unreachable" });
+
+/// Labels of `laravel_echo_connections`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ConnectionLabels {
+    /// Engine.IO version: `3` (socket.io-client 1 and 2) or `4` (3 and 4).
+    pub engine: &'static str,
+    /// `polling` or `websocket`.
+    pub transport: &'static str,
+}
+
+/// Labels of `laravel_echo_events_received_total`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    source: Source,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabels {
+    cause: Refusal,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallbackLabels {
+    outcome: Callback,
+}
+
+/// All metrics of one server.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    connections: Family<ConnectionLabels, Gauge>,
+    subscriptions: Family<KindLabels, Gauge>,
+    events: Family<EventLabels, Counter>,
+    refusals: Family<CauseLabels, Counter>,
+    callbacks: Family<CallbackLabels, Counter>,
+    /// Sockets connected so far.
+    pub connects: Counter,
+    /// Messages put into clients' queues by events.
+    pub deliveries: Counter,
+    /// Whispers relayed.
+    pub whispers: Counter,
+    /// Clients closed because they did not keep up.
+    pub slow_clients: Counter,
+    /// Time of one callback.
+    pub callback_seconds: Histogram,
+    /// Callbacks under way.
+    pub callbacks_in_flight: Gauge,
+    /// 1 while events can arrive from Redis.
+    pub redis_up: Gauge,
+    /// Times Redis was lost.
+    pub redis_losses: Counter,
+    presence_members: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Buckets of callback times in seconds: from a fast PHP-FPM answer to the default timeout.
+const CALLBACK_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+impl Metrics {
+    /// A fresh set, all zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("laravel_echo");
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "Version of the server", build);
+        let metrics = Self {
+            connections: Family::default(),
+            subscriptions: Family::default(),
+            events: Family::default(),
+            refusals: Family::default(),
+            callbacks: Family::default(),
+            connects: Counter::<u64, AtomicU64>::default(),
+            deliveries: Counter::default(),
+            whispers: Counter::default(),
+            slow_clients: Counter::default(),
+            callback_seconds: Histogram::new(CALLBACK_BUCKETS),
+            callbacks_in_flight: Gauge::default(),
+            redis_up: Gauge::default(),
+            redis_losses: Counter::default(),
+            presence_members: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("connections", "Connected sockets by Engine.IO version and transport", metrics.connections.clone());
+        registry.register("connects", "Sockets connected so far", metrics.connects.clone());
+        registry.register("subscriptions", "Subscriptions of sockets to channels by kind of channel", metrics.subscriptions.clone());
+        registry.register("events_received", "Events received by source and outcome", metrics.events.clone());
+        registry.register("deliveries", "Messages put into the queues of clients by events", metrics.deliveries.clone());
+        registry.register("whispers", "Client events relayed", metrics.whispers.clone());
+        registry.register("refusals", "Requests of clients that were not done, by cause", metrics.refusals.clone());
+        registry.register("auth_callbacks", "Callbacks to the Laravel application by outcome", metrics.callbacks.clone());
+        registry.register("auth_callback_seconds", "Time of a callback to the Laravel application", metrics.callback_seconds.clone());
+        registry.register("auth_callbacks_in_flight", "Callbacks under way", metrics.callbacks_in_flight.clone());
+        registry.register("redis_up", "1 while events can arrive from Redis", metrics.redis_up.clone());
+        registry.register("redis_losses", "Times the connection to Redis was lost", metrics.redis_losses.clone());
+        registry.register("slow_clients_closed", "Clients closed because they did not keep up", metrics.slow_clients.clone());
+        registry.register("presence_members", "Presence memberships of this node's sockets", metrics.presence_members.clone());
+        // Label values that alerts are written on exist from the start, so that a rate can be taken of them.
+        for source in [Source::Redis, Source::Http] {
+            for outcome in [Outcome::Delivered, Outcome::NoSubscribers, Outcome::Malformed] {
+                let _ = metrics.events.get_or_create(&EventLabels { source, outcome });
+            }
+        }
+        for outcome in [Callback::Granted, Callback::Refused, Callback::Unreachable] {
+            let _ = metrics.callbacks.get_or_create(&CallbackLabels { outcome });
+        }
+        Self { registry, ..metrics }
+    }
+
+    /// Counts an event by where it came from and what became of it.
+    pub fn event(&self, source: Source, outcome: Outcome) {
+        self.events.get_or_create(&EventLabels { source, outcome }).inc();
+    }
+
+    /// Counts something that was not done for a client.
+    pub fn refusal(&self, cause: Refusal) {
+        self.refusals.get_or_create(&CauseLabels { cause }).inc();
+    }
+
+    /// Counts a callback.
+    pub fn callback(&self, outcome: Callback) {
+        self.callbacks.get_or_create(&CallbackLabels { outcome }).inc();
+    }
+
+    /// A subscription began.
+    pub fn subscribed(&self, kind: ChannelKind) {
+        if kind == ChannelKind::Presence {
+            self.presence_members.inc();
+        }
+        self.subscriptions.get_or_create(&KindLabels { kind: kind.as_str() }).inc();
+    }
+
+    /// A subscription ended.
+    pub fn unsubscribed(&self, kind: ChannelKind) {
+        if kind == ChannelKind::Presence {
+            self.presence_members.dec();
+        }
+        self.subscriptions.get_or_create(&KindLabels { kind: kind.as_str() }).dec();
+    }
+
+    /// Prometheus text (OpenMetrics 1.0). `connections` are counted now: a client's transport changes when it upgrades.
+    #[must_use]
+    pub fn render(&self, connections: impl Iterator<Item = (ConnectionLabels, i64)>) -> String {
+        self.connections.clear();
+        for (labels, count) in connections {
+            self.connections.get_or_create(&labels).set(count);
+        }
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry).expect("writing to a String cannot fail");
+        out
+    }
+}

@@ -1,0 +1,83 @@
+//! Connections to Redis as `databaseConfig.redis` describes them.
+//!
+//! Input: [`RedisConfig`], with the names of ioredis. Output: a [`redis::Client`], and an address fit for logs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
+
+use crate::config::RedisConfig;
+
+/// A connection that answers no probe for about this long is taken for dead.
+const DEAD_AFTER: Duration = Duration::from_secs(20);
+const PROBE_AFTER: Duration = Duration::from_secs(10);
+const PROBE_EVERY: Duration = Duration::from_secs(3);
+
+/// The settings under `databaseConfig.redis` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisConfigError {
+    /// The URL or the address.
+    #[error("databaseConfig.redis: cannot be used")]
+    Address(#[from] redis::RedisError),
+    /// The certificate authority.
+    #[error("databaseConfig.redis.tls.ca: cannot read `{path}`")]
+    Ca {
+        /// The configured path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A client for one Redis; it connects when asked to.
+///
+/// # Errors
+/// [`RedisConfigError`] when an address, URL or certificate cannot be used.
+pub fn client(config: &RedisConfig) -> Result<redis::Client, RedisConfigError> {
+    let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
+    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(DEAD_AFTER);
+    let info = connection_info(config)?.set_tcp_settings(tcp);
+    let is_tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+    match &config.tls.ca {
+        Some(path) if is_tls => {
+            let root_cert = std::fs::read(path).map_err(|source| RedisConfigError::Ca { path: path.clone(), source })?;
+            let certificates = TlsCertificates { client_tls: None, root_cert: Some(root_cert) };
+            Ok(redis::Client::build_with_tls(info, certificates)?)
+        }
+        _ => Ok(redis::Client::open(info)?),
+    }
+}
+
+fn connection_info(config: &RedisConfig) -> Result<ConnectionInfo, redis::RedisError> {
+    if let Some(url) = &config.url {
+        return url.expose().into_connection_info();
+    }
+    let address = match &config.path {
+        Some(path) => ConnectionAddr::Unix(path.into()),
+        None if config.tls.enabled => ConnectionAddr::TcpTls {
+            host: config.host.clone(),
+            port: config.port.0,
+            insecure: !config.tls.reject_unauthorized,
+            tls_params: None,
+        },
+        None => ConnectionAddr::Tcp(config.host.clone(), config.port.0),
+    };
+    let info = address.into_connection_info()?;
+    let mut settings = info.redis_settings().clone().set_db(config.db);
+    if let Some(username) = config.username.as_ref().filter(|username| !username.is_empty()) {
+        settings = settings.set_username(username);
+    }
+    if let Some(password) = config.password.as_ref().filter(|password| !password.expose().is_empty()) {
+        settings = settings.set_password(password.expose());
+    }
+    Ok(info.set_redis_settings(settings))
+}
+
+/// Where a client connects to, without credentials: `127.0.0.1:6379` or the path of a socket.
+#[must_use]
+pub fn address(client: &redis::Client) -> String {
+    client.get_connection_info().addr().to_string()
+}

@@ -1,0 +1,161 @@
+//! [`Server`]: the one place that wires the parts together.
+//!
+//! Input: a [`Config`]. Output: a bound listener, and everything that runs behind it until told to stop. Building,
+//! binding and running are separate steps, so that a wrong setting or a taken port is known before anything starts.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use socketioxide::SocketIo;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::{self, Api};
+use crate::auth::http::{AuthClientError, HttpAuthorizer};
+use crate::config::Config;
+use crate::egress::SocketIoSocket;
+use crate::egress::socket_io::ClosedSessions;
+use crate::hub::Hub;
+use crate::ingress::client;
+use crate::ingress::redis::{RedisIngress, RedisState};
+use crate::metrics::Metrics;
+use crate::redis_client::{self, RedisConfigError};
+use crate::store::{self, OpenError};
+
+pub mod client_script;
+pub mod engine;
+pub mod gate;
+pub mod link;
+pub mod listen;
+pub mod tls;
+
+/// The server could not be built or bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Host and port of the settings.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Settings of Redis.
+    #[error(transparent)]
+    Redis(#[from] RedisConfigError),
+    /// Settings of the callback.
+    #[error(transparent)]
+    Auth(#[from] AuthClientError),
+    /// Certificate or key.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// Where members are kept.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+}
+
+/// A server that is bound and not running yet; connections wait in the kernel.
+pub struct Server {
+    config: Config,
+    listener: TcpListener,
+    tls: Option<tls::Acceptor>,
+    hub: Arc<Hub<SocketIoSocket>>,
+    io: SocketIo,
+    service: listen::Service,
+    redis: Option<RedisIngress<SocketIoSocket>>,
+    redis_state: watch::Receiver<RedisState>,
+}
+
+impl Server {
+    /// Builds all parts and binds the listener.
+    ///
+    /// # Errors
+    /// [`BindError`] for settings that cannot be used, and for an address that cannot be listened on.
+    pub async fn bind(config: Config) -> Result<Self, BindError> {
+        // One crypto provider for everything that speaks TLS. Whoever embeds the server may have chosen one before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let metrics = Arc::new(Metrics::new());
+        let tls = tls::acceptor(&config)?;
+        let store = store::open(&config)?;
+        let authorizer = Arc::new(HttpAuthorizer::new(&config, Arc::clone(&metrics))?);
+        let hub = Hub::new(&config, authorizer, store, Arc::clone(&metrics));
+
+        let wants_redis = config.subscribers.redis.0;
+        let (state, redis_state) = watch::channel(if wants_redis { RedisState::Connecting } else { RedisState::Off });
+        let redis = if wants_redis {
+            let redis = &config.database_config.redis;
+            Some(RedisIngress::new(redis_client::client(redis)?, &redis.key_prefix, Arc::clone(&hub), state))
+        } else {
+            None
+        };
+
+        let (layer, io) = engine::build(&config);
+        let closed = Arc::new(ClosedSessions::default());
+        client::attach(&io, &hub, &closed);
+        let gate = gate::Gate::new(&config, Arc::clone(&hub), closed);
+        let router = api::router(&config, Api::new(&config, Arc::clone(&hub)))
+            .layer(layer)
+            .layer(axum::middleware::from_fn_with_state(gate, gate::gate));
+        let listener = listen::bind(config.host.as_deref(), config.port.0).await.map_err(|source| BindError::Listen {
+            address: format!("{}:{}", config.host.as_deref().unwrap_or("all interfaces"), config.port.0),
+            source,
+        })?;
+        Ok(Self { listener, tls, hub, io, service: listen::service(router), redis, redis_state, config })
+    }
+
+    /// The address that is listened on.
+    ///
+    /// # Panics
+    /// Never: a bound listener has an address.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.listener.local_addr().expect("a bound listener has an address")
+    }
+
+    /// Follows whether events can arrive from Redis.
+    #[must_use]
+    pub fn redis_state(&self) -> watch::Receiver<RedisState> {
+        self.redis_state.clone()
+    }
+
+    /// Serves until `shutdown`, then ends in order within `shutdown.timeout`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let stop_listening = CancellationToken::new();
+        let stop_redis = CancellationToken::new();
+        let redis = self.redis.map(|ingress| tokio::spawn(ingress.run(stop_redis.clone())));
+        let settings = listen::Settings::new(&self.config, self.tls);
+        let listening = tokio::spawn(listen::serve(self.listener, self.service, settings, stop_listening.clone()));
+
+        shutdown.cancelled().await;
+        info!("stopping: members leave, clients are told to come back");
+        let end = end(&self.hub, &self.io, redis, listening, &stop_redis, &stop_listening);
+        if tokio::time::timeout(self.config.shutdown.timeout.0, end).await.is_err() {
+            warn!("shutdown.timeout is over; what still ran is dropped");
+        }
+    }
+}
+
+/// The order of the end: no more events; members leave; no more connections; clients are closed, without the
+/// Socket.IO disconnect that would keep them from coming back.
+async fn end(
+    hub: &Arc<Hub<SocketIoSocket>>,
+    io: &SocketIo,
+    redis: Option<JoinHandle<()>>,
+    listening: JoinHandle<()>,
+    stop_redis: &CancellationToken,
+    stop_listening: &CancellationToken,
+) {
+    stop_redis.cancel();
+    if let Some(redis) = redis {
+        let _ = redis.await;
+    }
+    hub.close().await;
+    stop_listening.cancel();
+    io.close().await;
+    let _ = listening.await;
+}

@@ -1,0 +1,227 @@
+//! What stands before the Socket.IO engine: the browser's script, origins and CORS, sessions that are closed, and the
+//! details in which the engine's answers differ from the original's.
+//!
+//! Input: every HTTP request. Output: those under `socketio.path` to the engine, with its answer adapted; all others
+//! pass.
+
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::header::{self, HeaderMap, HeaderValue};
+use axum::http::{Method, Response, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::IntoResponse as _;
+use tracing::debug;
+
+use super::client_script::ClientScript;
+use super::engine::request_path;
+use super::link::Link;
+use crate::channel::Pattern;
+use crate::config::Config;
+use crate::egress::SocketIoSocket;
+use crate::egress::socket_io::ClosedSessions;
+use crate::event::SocketId;
+use crate::hub::Hub;
+use crate::metrics::Refusal;
+
+/// Longest answer of the engine that is looked into: its handshakes and errors have some hundred bytes.
+const LONGEST_ANSWER: usize = 4096;
+
+/// What the gate needs of the settings and of the other parts.
+#[derive(Clone)]
+pub struct Gate(Arc<Inner>);
+
+struct Inner {
+    /// Path of the engine, without a slash at the end.
+    path: String,
+    origins: Vec<Pattern>,
+    cookie: Option<String>,
+    script: ClientScript,
+    hub: Arc<Hub<SocketIoSocket>>,
+    closed: Arc<ClosedSessions>,
+}
+
+/// What the query of an engine request says.
+#[derive(Debug, Default)]
+struct Query {
+    session: Option<SocketId>,
+    has_session: bool,
+    is_websocket: bool,
+}
+
+impl Query {
+    fn parse(uri: &Uri) -> Self {
+        let mut query = Self::default();
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            match &*name {
+                "sid" => {
+                    query.has_session = true;
+                    query.session = SocketId::parse(&value);
+                }
+                "transport" => query.is_websocket = value == "websocket",
+                _ => {}
+            }
+        }
+        query
+    }
+}
+
+impl Gate {
+    /// Reads `socketio` and `allowedOrigins`.
+    #[must_use]
+    pub fn new(config: &Config, hub: Arc<Hub<SocketIoSocket>>, closed: Arc<ClosedSessions>) -> Self {
+        let options = &config.socketio;
+        Self(Arc::new(Inner {
+            path: request_path(&options.path),
+            origins: config.allowed_origins.0.iter().map(|origin| Pattern::new(origin.trim_end_matches('/'))).collect(),
+            cookie: options.cookie.0.clone(),
+            script: ClientScript::new(options.client_path.clone()),
+            hub,
+            closed,
+        }))
+    }
+
+    /// The part of a path below the engine's, without its first slash; `None` for other paths.
+    fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let rest = path.strip_prefix(&self.0.path)?;
+        if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+    }
+
+    fn allows(&self, origin: &HeaderValue) -> bool {
+        let text = origin.to_str().unwrap_or_default();
+        self.0.origins.iter().any(|pattern| pattern.matches(text))
+    }
+}
+
+/// Lets a request through to the engine, or answers it.
+pub async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response<Body> {
+    let Some(below) = gate.below(request.uri().path()) else {
+        return next.run(request).await;
+    };
+    if ClientScript::is_script(below) && matches!(*request.method(), Method::GET | Method::HEAD) {
+        return gate.0.script.serve(below, request.headers()).await;
+    }
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    if let Some(origin) = &origin
+        && !gate.allows(origin)
+    {
+        gate.0.hub.metrics().refusal(Refusal::Origin);
+        debug!(?origin, "refused a page whose origin is not in allowedOrigins");
+        return engine_error(StatusCode::FORBIDDEN, 4, "Forbidden");
+    }
+    let mut response = if request.method() == Method::OPTIONS { preflight() } else { gate.pass(request, next).await };
+    allow_origin(response.headers_mut(), origin);
+    response
+}
+
+impl Gate {
+    async fn pass(&self, request: Request, next: Next) -> Response<Body> {
+        let query = Query::parse(request.uri());
+        if query.session.is_some_and(|id| self.0.closed.contains(id)) {
+            return engine_error(StatusCode::BAD_REQUEST, 1, "Session ID unknown");
+        }
+        let link = request.extensions().get::<Arc<Link>>().cloned();
+        let response = next.run(request).await;
+        match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => {
+                // An upgrade: from now on this connection is the client's, not that of the handshake.
+                if let (Some(id), Some(link)) = (query.session, link)
+                    && let Some(socket) = self.0.hub.socket(id)
+                {
+                    socket.set_link(link);
+                }
+                response
+            }
+            StatusCode::BAD_REQUEST => numeric_code(response).await,
+            StatusCode::OK if !query.has_session && !query.is_websocket => self.with_cookie(response).await,
+            _ => response,
+        }
+    }
+
+    /// The answer to a polling handshake sets the session's cookie, which load balancers stick to.
+    async fn with_cookie(&self, response: Response<Body>) -> Response<Body> {
+        let Some(name) = &self.0.cookie else {
+            return response;
+        };
+        let (mut parts, body) = response.into_parts();
+        let Ok(body) = to_bytes(body, LONGEST_ANSWER).await else {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        let session = std::str::from_utf8(&body).ok().and_then(session_of);
+        if let Some(session) = session
+            && let Ok(cookie) = HeaderValue::from_str(&format!("{name}={session}; Path=/; HttpOnly; SameSite=Strict"))
+        {
+            parts.headers.append(header::SET_COOKIE, cookie);
+        }
+        Response::from_parts(parts, body.into())
+    }
+}
+
+/// The id in `…{"sid":"AbC…","upgrades":…`.
+fn session_of(handshake: &str) -> Option<&str> {
+    let (_, rest) = handshake.split_once("\"sid\":\"")?;
+    rest.split_once('"').map(|(session, _)| session)
+}
+
+/// The engine writes the code of an error as text; clients and the original have a number.
+async fn numeric_code(response: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    let Ok(body) = to_bytes(body, LONGEST_ANSWER).await else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let Ok(mut error) = serde_json::from_slice::<serde_json::Value>(&body) else {
+        return Response::from_parts(parts, body.into());
+    };
+    if let Some(code) = error["code"].as_str().and_then(|code| code.parse::<u8>().ok()) {
+        error["code"] = code.into();
+    }
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, error.to_string().into())
+}
+
+/// `{"code":1,"message":"Session ID unknown"}`
+fn engine_error(status: StatusCode, code: u8, message: &str) -> Response<Body> {
+    (status, axum::Json(serde_json::json!({ "code": code, "message": message }))).into_response()
+}
+
+fn preflight() -> Response<Body> {
+    let headers =
+        [(header::ACCESS_CONTROL_ALLOW_HEADERS, "Content-Type"), (header::ACCESS_CONTROL_ALLOW_METHODS, "GET,HEAD,PUT,PATCH,POST,DELETE")];
+    (StatusCode::OK, headers).into_response()
+}
+
+/// Reflects the origin with credentials, as socket.io 2 does: polling requests carry the session cookie.
+fn allow_origin(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
+    match origin {
+        Some(origin) => {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        }
+        None => {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_session_is_found_in_handshakes_of_both_protocols() {
+        assert_eq!(session_of(r#"97:0{"sid":"AbC","upgrades":[]}2:40"#), Some("AbC"));
+        assert_eq!(session_of(r#"0{"sid":"AbC"}"#), Some("AbC"));
+        assert_eq!(session_of("1"), None);
+    }
+
+    #[test]
+    fn queries_are_read_whatever_their_order() {
+        let query = Query::parse(&"/socket.io/?transport=websocket&EIO=4&sid=AbCd-_0123456789".parse().unwrap());
+        assert!(query.is_websocket && query.has_session);
+        assert_eq!(query.session, SocketId::parse("AbCd-_0123456789"));
+        let odd = Query::parse(&"/socket.io/?sid=odd".parse().unwrap());
+        assert!(odd.has_session && odd.session.is_none());
+    }
+}

@@ -1,0 +1,78 @@
+//! Members in this process: the default, for a single node. They are gone when it ends, as are its clients.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use indexmap::IndexMap;
+
+use super::{Joined, Left, Member, Members, PresenceStore, StoreError};
+use crate::channel::ChannelName;
+use crate::event::SocketId;
+
+/// Members in this process.
+#[derive(Debug, Default)]
+pub struct MemoryStore(Mutex<HashMap<ChannelName, Channel>>);
+
+#[derive(Debug, Default)]
+struct Channel {
+    /// In the order of joining.
+    members: IndexMap<SocketId, Member>,
+    /// How many sockets each user has here.
+    sockets: HashMap<Box<str>, usize>,
+}
+
+impl Channel {
+    fn remove(&mut self, socket: SocketId) -> Option<(Member, usize)> {
+        let member = self.members.shift_remove(&socket)?;
+        let left = self.sockets.get_mut(member.user()).expect("every member's user is counted");
+        *left -= 1;
+        let left = *left;
+        if left == 0 {
+            self.sockets.remove(member.user());
+        }
+        Some((member, left))
+    }
+
+    fn snapshot(&self) -> Members {
+        self.members.iter().map(|(&socket, member)| (socket, member.clone())).collect()
+    }
+}
+
+impl MemoryStore {
+    fn channels(&self) -> MutexGuard<'_, HashMap<ChannelName, Channel>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl PresenceStore for MemoryStore {
+    async fn join(&self, name: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError> {
+        let mut channels = self.channels();
+        let channel = channels.entry(name.clone()).or_default();
+        // A refresh under the same user is no first join, so look before the old entry goes.
+        let is_first = !channel.sockets.contains_key(member.user());
+        let replaced = match channel.remove(socket) {
+            Some((old, 0)) if old.user() != member.user() => Some(old),
+            _ => None,
+        };
+        *channel.sockets.entry(member.user().into()).or_default() += 1;
+        channel.members.insert(socket, member);
+        Ok(Joined { is_first, replaced, members: channel.snapshot() })
+    }
+
+    async fn leave(&self, name: &ChannelName, socket: SocketId) -> Result<Left, StoreError> {
+        let mut channels = self.channels();
+        let Some((member, left)) = channels.get_mut(name).and_then(|channel| channel.remove(socket)) else {
+            return Ok(Left::NotThere);
+        };
+        if channels.get(name).is_some_and(|channel| channel.members.is_empty()) {
+            channels.remove(name);
+        }
+        Ok(if left == 0 { Left::Gone(member) } else { Left::Remains })
+    }
+
+    async fn members(&self, name: &ChannelName) -> Result<Members, StoreError> {
+        Ok(self.channels().get(name).map(Channel::snapshot).unwrap_or_default())
+    }
+}
