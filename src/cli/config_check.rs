@@ -1,0 +1,97 @@
+//! `config check`: validates the settings and shows them. Input: file and environment, as `start` reads them.
+//! Output: every key with its value and source; secrets are hidden.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use laravel_echo_server::config::load::{self, Loaded, Source};
+use laravel_echo_server::config::schema;
+use serde_json::{Map, Value, json};
+
+use super::output::{self, FAINT, STRONG, paint};
+use super::{Place, config_file};
+
+/// What is shown in place of a secret that is set.
+const HIDDEN: &str = "***";
+
+/// Flags of `config check`.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Leave out what has its default
+    #[arg(long)]
+    changed: bool,
+}
+
+impl Check {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let loaded = load::load(&self.place.options())?;
+        let rows: Vec<_> = rows(&loaded).into_iter().filter(|row| !self.changed || row.source.is_some()).collect();
+        if self.json {
+            output::line(format!("{:#}", as_json(&loaded, rows)));
+        } else {
+            print(&loaded, &rows);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+struct Row {
+    path: String,
+    value: Value,
+    source: Option<Source>,
+}
+
+fn rows(loaded: &Loaded) -> Vec<Row> {
+    let mut resolved = serde_json::to_value(&loaded.config).expect("a Config serialises to JSON");
+    let row = |path: String| Row {
+        value: masked(&path, path.split('.').fold(&mut resolved, |table, key| &mut table[key]).take()),
+        source: loaded.sources.get(&path).cloned(),
+        path,
+    };
+    schema::paths().into_iter().map(row).collect()
+}
+
+/// The value with every secret in it hidden.
+fn masked(path: &str, value: Value) -> Value {
+    match value {
+        Value::String(text) if !text.is_empty() && schema::is_secret(path) => HIDDEN.into(),
+        Value::Array(items) => items.into_iter().map(|item| masked(path, item)).collect(),
+        Value::Object(table) => {
+            let table = table.into_iter().map(|(key, value)| (key.clone(), masked(&format!("{path}.{key}"), value)));
+            Value::Object(table.collect())
+        }
+        other => other,
+    }
+}
+
+fn print(loaded: &Loaded, rows: &[Row]) {
+    let width = rows.iter().map(|row| row.path.len()).max().unwrap_or(0);
+    for row in rows {
+        let value = match &row.value {
+            Value::Null => paint(FAINT, "unset"),
+            value => paint(STRONG, config_file::toml_value(value)),
+        };
+        let source = row.source.as_ref().map_or_else(|| paint(FAINT, "default"), Source::to_string);
+        output::line(format!("{:width$}  {value}  ({source})", row.path));
+    }
+    loaded.warnings.iter().for_each(output::warning);
+    let what = loaded.path.as_ref().map_or_else(String::new, |path| format!(" {}", path.display()));
+    output::done(format!("The configuration{what} is valid."));
+}
+
+fn as_json(loaded: &Loaded, rows: Vec<Row>) -> Value {
+    let values = rows.into_iter().map(|row| {
+        let source = row.source.map_or_else(|| "default".to_owned(), |source| source.to_string());
+        (row.path, json!({"value": row.value, "source": source}))
+    });
+    json!({
+        "file": loaded.path,
+        "warnings": loaded.warnings,
+        "values": values.collect::<Map<_, _>>(),
+    })
+}

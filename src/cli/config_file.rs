@@ -1,0 +1,195 @@
+//! Writes config files. Input: text, or values for keys. Output: the file, replaced in one step, or the commented
+//! TOML of the repository with those values filled in.
+
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use anyhow::Context as _;
+use laravel_echo_server::config::load::DEFAULTS;
+use serde_json::Value;
+
+/// Mode of a new file: it may hold passwords and keys, and the server may run as another user of its group.
+const NEW_FILE_MODE: u32 = 0o640;
+
+/// Replaces the file at `path`, so that a reader sees the old text or the new one; mode and owner stay.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    let writing = || format!("writing `{}`", path.display());
+    // Through a link, so that the link stays one.
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let old = target.metadata().ok();
+    let name = target.file_name().with_context(writing)?.to_string_lossy();
+    let temporary = target.with_file_name(format!(".{name}.{:016x}.tmp", rand::random::<u64>()));
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(NEW_FILE_MODE).open(&temporary).with_context(writing)?;
+    let written = (|| {
+        if let Some(old) = &old {
+            // Only root can give files away; for others the mode is what counts.
+            if (old.uid(), old.gid()) != owner(&file)? {
+                std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid())).or_else(ignore_permission)?;
+            }
+            file.set_permissions(std::fs::Permissions::from_mode(old.mode() & 0o7777))?;
+        }
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, &target)
+    })();
+    if written.is_err() && temporary.exists() {
+        std::fs::remove_file(&temporary).with_context(writing)?;
+    }
+    written.with_context(writing)
+}
+
+fn owner(file: &std::fs::File) -> std::io::Result<(u32, u32)> {
+    file.metadata().map(|metadata| (metadata.uid(), metadata.gid()))
+}
+
+fn ignore_permission(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::PermissionDenied { Ok(()) } else { Err(error) }
+}
+
+/// The commented TOML with all defaults, to be filled in.
+pub(super) struct Template {
+    lines: Vec<String>,
+}
+
+impl Template {
+    pub(super) fn new() -> Self {
+        Self { lines: DEFAULTS.lines().map(str::to_owned).collect() }
+    }
+
+    /// Writes a value to its key, which is uncommented if need be; `false` if there is no such key.
+    pub(super) fn set(&mut self, path: &str, value: &Value) -> bool {
+        let (table, key) = path.rsplit_once('.').unwrap_or(("", path));
+        let Some((start, end)) = self.table(table) else { return false };
+        let names_key = |line: &String| line.strip_prefix('#').unwrap_or(line).split_once('=').is_some_and(|(name, _)| name.trim() == key);
+        let Some(offset) = self.lines[start..end].iter().position(names_key) else { return false };
+        self.lines[start + offset] = format!("{key} = {}", toml_value(value));
+        true
+    }
+
+    /// The lines of the table `name`: from behind its header to the next one.
+    fn table(&self, name: &str) -> Option<(usize, usize)> {
+        let is_header = |line: &String| line.starts_with('[') || line.starts_with("#[");
+        let start = if name.is_empty() { 0 } else { self.lines.iter().position(|line| *line == format!("[{name}]"))? + 1 };
+        let len = self.lines[start..].iter().position(is_header).unwrap_or(self.lines.len() - start);
+        Some((start, start + len))
+    }
+
+    /// Replaces the example at the end by the clients there are.
+    pub(super) fn set_clients(&mut self, clients: &[Value]) {
+        let Some(start) = self.lines.iter().position(|line| line == "#[[clients]]").filter(|_| !clients.is_empty()) else { return };
+        self.lines.truncate(start);
+        for client in clients {
+            self.lines.push("[[clients]]".to_owned());
+            for (key, value) in client.as_object().into_iter().flatten() {
+                self.lines.push(format!("{} = {}", toml_key(key), toml_value(value)));
+            }
+            self.lines.push(String::new());
+        }
+        self.lines.pop();
+    }
+
+    /// Fills in the free table of header names.
+    pub(super) fn set_headers<'a>(&mut self, headers: impl Iterator<Item = (&'a String, &'a Value)>) {
+        let Some((start, _)) = self.table("headers") else { return };
+        let lines = headers.map(|(name, value)| format!("{} = {}", toml_key(name), toml_value(value)));
+        self.lines.splice(start..start, lines.collect::<Vec<_>>());
+    }
+
+    /// A comment below the introduction.
+    pub(super) fn note(&mut self, text: &str) {
+        let end = self.lines.iter().position(String::is_empty).unwrap_or(0);
+        let lines = std::iter::once("#".to_owned()).chain(text.lines().map(|line| format!("# {line}")));
+        self.lines.splice(end..end, lines.collect::<Vec<_>>());
+    }
+
+    pub(super) fn text(&self) -> String {
+        self.lines.join("\n") + "\n"
+    }
+}
+
+fn toml_key(key: &str) -> String {
+    let is_bare = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    if is_bare { key.to_owned() } else { toml_value(&key.into()) }
+}
+
+/// A JSON value as TOML on one line.
+pub(super) fn toml_value(value: &Value) -> String {
+    match value {
+        // TOML has no null; empty text is what "not set" is written as.
+        Value::Null => "\"\"".to_owned(),
+        Value::Array(items) => format!("[{}]", items.iter().map(toml_value).collect::<Vec<_>>().join(", ")),
+        Value::Object(table) if table.is_empty() => "{}".to_owned(),
+        Value::Object(table) => {
+            let pairs: Vec<_> = table.iter().map(|(key, value)| format!("{} = {}", toml_key(key), toml_value(value))).collect();
+            format!("{{ {} }}", pairs.join(", "))
+        }
+        Value::String(text) => toml_edit::Value::from(text.as_str()).to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// JSON with the indentation that `like` has.
+pub(super) fn json_text(value: &Value, like: &str) -> String {
+    let indent = like.lines().find_map(|line| {
+        let rest = line.trim_start_matches([' ', '\t']);
+        (rest.starts_with('"') && rest.len() < line.len()).then(|| &line[..line.len() - rest.len()])
+    });
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.unwrap_or("\t").as_bytes());
+    let mut bytes = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
+    serde::Serialize::serialize(value, &mut serializer).expect("JSON values serialise to memory");
+    let mut text = String::from_utf8(bytes).expect("JSON is UTF-8");
+    if like.is_empty() || like.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use laravel_echo_server::config::{Config, schema};
+    use serde_json::json;
+
+    fn parsed(template: &Template) -> Value {
+        toml::from_str(&template.text()).unwrap()
+    }
+
+    #[test]
+    fn every_single_key_can_be_filled_in() {
+        let defaults = serde_json::to_value(Config::default()).unwrap();
+        for path in schema::paths().iter().filter(|path| !matches!(path.as_str(), "clients" | "headers")) {
+            let mut template = Template::new();
+            let value = path.split('.').fold(&defaults, |table, key| &table[key]);
+            assert!(template.set(path, value), "{path}");
+            let tree = parsed(&template);
+            let got = path.split('.').fold(&tree, |table, key| &table[key]);
+            assert!(got == value || value.is_null(), "{path}: {got}");
+        }
+        assert!(!Template::new().set("flavour", &json!(1)));
+        assert!(!Template::new().set("auth.flavour", &json!(1)));
+    }
+
+    #[test]
+    fn clients_headers_and_notes_are_filled_in() {
+        let mut template = Template::new();
+        template.set_clients(&[json!({"appId": "a\"b", "key": "k"}), json!({"appId": "c", "key": "d"})]);
+        template.set_headers(json!({"X-A": "b", "odd key": "c"}).as_object().unwrap().iter());
+        template.note("one\ntwo");
+        let tree = parsed(&template);
+        assert_eq!(tree["clients"], json!([{"appId": "a\"b", "key": "k"}, {"appId": "c", "key": "d"}]));
+        assert_eq!(tree["headers"], json!({"X-A": "b", "odd key": "c"}));
+        assert!(template.text().contains("#\n# one\n# two\n\n"));
+    }
+
+    #[test]
+    fn json_keeps_its_indentation() {
+        for text in ["{\n\t\"a\": 1\n}", "{\n    \"a\": [\n        1\n    ]\n}\n", "{\n  \"b\": 1,\n  \"a\": {}\n}\n"] {
+            assert_eq!(json_text(&serde_json::from_str(text).unwrap(), text), text);
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! `configure` (or `init`): writes a config file. Input: flags, the Laravel project in the folder, and answers for what
+//! is left. Output: a commented TOML, or JSON under the original's keys.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use laravel_echo_server::config::load::{self, Format, JSON_FILE, TOML_FILE};
+use laravel_echo_server::config::value::Port;
+use laravel_echo_server::config::{Config, validate};
+use serde_json::{Value, json};
+
+use super::laravel::{self, Project};
+use super::output::{FAINT, GOOD, STRONG, paint};
+use super::prompt::Prompt;
+use super::{Place, client, config_file, output};
+
+mod answers;
+
+use answers::Answers;
+
+/// Flags of `configure`: one for each question.
+#[derive(Debug, Args)]
+pub(super) struct Configure {
+    #[command(flatten)]
+    place: Place,
+    /// Ask nothing: flags, what the project says, and defaults
+    #[arg(long, short)]
+    no_interaction: bool,
+    /// Write JSON under the keys of laravel-echo-server 1
+    #[arg(long)]
+    json: bool,
+    /// Overwrite an existing file without asking
+    #[arg(long)]
+    force: bool,
+    /// Log joins, leaves and events
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    dev_mode: Option<bool>,
+    /// Port to listen on
+    #[arg(long)]
+    port: Option<String>,
+    /// Address to listen on
+    #[arg(long)]
+    host: Option<String>,
+    /// Where presence members are kept
+    #[arg(long)]
+    database: Option<DatabaseChoice>,
+    /// Address of the Laravel application; may be given several times
+    #[arg(long, value_name = "URL")]
+    auth_host: Vec<String>,
+    /// Path that Laravel authorises channels at
+    #[arg(long, value_name = "PATH")]
+    auth_endpoint: Option<String>,
+    /// http or https
+    #[arg(long)]
+    protocol: Option<ProtocolChoice>,
+    /// Certificate (PEM) for https
+    #[arg(long, value_name = "FILE")]
+    ssl_cert_path: Option<String>,
+    /// Private key (PEM) for https
+    #[arg(long, value_name = "FILE")]
+    ssl_key_path: Option<String>,
+    /// Redis host
+    #[arg(long, value_name = "HOST")]
+    redis_host: Option<String>,
+    /// Redis port
+    #[arg(long, value_name = "PORT")]
+    redis_port: Option<String>,
+    /// Redis user
+    #[arg(long, value_name = "NAME")]
+    redis_username: Option<String>,
+    /// Redis password
+    #[arg(long, value_name = "TEXT")]
+    redis_password: Option<String>,
+    /// Redis database number
+    #[arg(long, value_name = "NUMBER")]
+    redis_db: Option<String>,
+    /// Laravel's Redis prefix
+    #[arg(long, value_name = "TEXT")]
+    redis_prefix: Option<String>,
+    /// Web origin that may open sockets; may be given several times
+    #[arg(long, value_name = "ORIGIN")]
+    allowed_origin: Vec<String>,
+    /// Make a client id and key for the HTTP API
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    add_client: Option<bool>,
+    /// Let web pages of other origins call the HTTP API
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    cors: Option<bool>,
+    /// Access-Control-Allow-Origin of the HTTP API
+    #[arg(long, value_name = "TEXT")]
+    cors_origin: Option<String>,
+    /// Access-Control-Allow-Methods of the HTTP API
+    #[arg(long, value_name = "TEXT")]
+    cors_methods: Option<String>,
+    /// Access-Control-Allow-Headers of the HTTP API
+    #[arg(long, value_name = "TEXT")]
+    cors_headers: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DatabaseChoice {
+    Memory,
+    Redis,
+    Sqlite,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ProtocolChoice {
+    Http,
+    Https,
+}
+
+impl Configure {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let prompt = Prompt::open(self.no_interaction);
+        let dir = self.place.dir.clone().unwrap_or_default();
+        let project = Project::read(if dir.as_os_str().is_empty() { Path::new(".") } else { &dir })?;
+        show(&project);
+
+        let mut answers = self.ask(&prompt, &project)?;
+        check(&answers)?;
+        let path = dir.join(self.file_name(&prompt)?);
+        if path.exists() && !self.force {
+            let question = format!("`{}` exists. Overwrite it?", path.display());
+            if !prompt.confirm(&question, false)? {
+                anyhow::bail!("`{}` exists and is left as it is; `--force` overwrites it, `--config` names another file", path.display());
+            }
+        }
+        let client = answers.take_client();
+        let format = load::format_of(&path, if self.json { "{" } else { "" });
+        let text = match format {
+            Format::Toml => answers.to_toml(client.as_ref()),
+            Format::Json => answers.to_json(client.as_ref()),
+        };
+        config_file::write(&path, &text)?;
+        if let Some(client) = client {
+            let shown = |key: &str| paint(STRONG, client[key].as_str().unwrap_or_default());
+            output::line(format!("appId: {}\nkey: {}", shown("appId"), shown("key")));
+        }
+        output::line(paint(GOOD, format!("Configuration file saved. Run {} to run server.", run_command(&path))));
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn is_json(&self) -> bool {
+        self.json || self.place.config.as_ref().is_some_and(|config| config.extension().is_some_and(|extension| extension == "json"))
+    }
+
+    fn file_name(&self, prompt: &Prompt) -> anyhow::Result<PathBuf> {
+        if let Some(config) = &self.place.config {
+            return Ok(config.clone());
+        }
+        let usual = if self.json { JSON_FILE } else { TOML_FILE };
+        let not_empty = |text: &str| if text.is_empty() { Err("a file name is needed".to_owned()) } else { Ok(()) };
+        prompt.text("What do you want this config to be saved as?", usual, not_empty).map(PathBuf::from)
+    }
+
+    /// Every question in the original's order, as far as neither a flag nor the project answers it.
+    fn ask(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<Answers> {
+        let mut answers = Answers::default();
+        let any = |_: &str| Ok(());
+        let text = |flag: &Option<String>, question: &str, default: &str, check: &dyn Fn(&str) -> Result<(), String>| match flag {
+            Some(given) => check(given).map(|()| given.clone()).map_err(anyhow::Error::msg),
+            None => prompt.text(question, default, check),
+        };
+        let confirm = |flag: Option<bool>, question: &str| flag.map_or_else(|| prompt.confirm(question, false), Ok);
+
+        answers.set("devMode", confirm(self.dev_mode, "Do you want to run this server in development mode?")?);
+        answers.set("port", text(&self.port, "Which port would you like to serve from?", "6001", &is_port)?);
+        if let Some(host) = &self.host {
+            answers.set("host", host.clone());
+        }
+        answers.set("database", self.database(prompt)?);
+        answers.set("authHost", self.auth_hosts(prompt, project)?);
+        answers.set("authEndpoint", self.auth_endpoint.clone().unwrap_or_else(|| "/broadcasting/auth".to_owned()));
+
+        let protocol = match self.protocol {
+            Some(ProtocolChoice::Http) => "http",
+            Some(ProtocolChoice::Https) => "https",
+            None => prompt.choose("Will you be serving on http or https?", &["http", "https"])?,
+        };
+        answers.set("protocol", protocol);
+        if protocol == "https" {
+            answers.set("sslCertPath", text(&self.ssl_cert_path, "Enter the path to your SSL cert file.", "", &any)?);
+            answers.set("sslKeyPath", text(&self.ssl_key_path, "Enter the path to your SSL key file.", "", &any)?);
+        }
+        self.redis(prompt, project, &mut answers)?;
+        answers.set("allowedOrigins", self.origins(prompt, project)?);
+
+        if confirm(self.add_client, "Do you want to generate a client ID/Key for HTTP API?")? {
+            answers.set("clients", client::random_client());
+        }
+        let cors = self.cors.or_else(|| self.cors_origin.is_some().then_some(true));
+        if confirm(cors, "Do you want to setup cross domain access to the API?")? {
+            answers.set("apiOriginAllow.allowCors", true);
+            let origin = text(&self.cors_origin, "Specify the URI that may access the API:", "http://localhost:80", &any)?;
+            answers.set("apiOriginAllow.allowOrigin", origin);
+            let methods = text(&self.cors_methods, "Enter the HTTP methods that are allowed for CORS:", "GET, POST", &any)?;
+            answers.set("apiOriginAllow.allowMethods", methods);
+            let usual = "Origin, Content-Type, X-Auth-Token, X-Requested-With, Accept, Authorization, X-CSRF-TOKEN, X-Socket-Id";
+            let headers = text(&self.cors_headers, "Enter the HTTP headers that are allowed for CORS:", usual, &any)?;
+            answers.set("apiOriginAllow.allowHeaders", headers);
+        }
+        Ok(answers)
+    }
+
+    fn database(&self, prompt: &Prompt) -> anyhow::Result<&'static str> {
+        Ok(match self.database {
+            Some(DatabaseChoice::Memory) => "memory",
+            Some(DatabaseChoice::Redis) => "redis",
+            Some(DatabaseChoice::Sqlite) => "sqlite",
+            None => {
+                // Compat: the original's files say redis.
+                let options = if self.is_json() { ["redis", "memory", "sqlite"] } else { ["memory", "redis", "sqlite"] };
+                prompt.choose("Which database would you like to use to store presence channel members?", &options)?
+            }
+        })
+    }
+
+    fn auth_hosts(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<Value> {
+        Ok(match (self.auth_host.as_slice(), project.get("authHost")) {
+            ([], Some(found)) => found.into(),
+            ([], None) => prompt.text("Enter the host of your Laravel authentication server.", "http://localhost", is_url)?.into(),
+            ([one], _) => one.as_str().into(),
+            (several, _) => json!(several),
+        })
+    }
+
+    fn redis(&self, prompt: &Prompt, project: &Project, answers: &mut Answers) -> anyhow::Result<()> {
+        // A project without its config/database.php says nothing of the defaults.
+        let is_known = project.get("databaseConfig.redis.host").is_some() || project.get("databaseConfig.redis.url").is_some();
+        for (flag, key, question) in [
+            (&self.redis_host, "host", Some(("Which host is your Redis on?", "127.0.0.1"))),
+            (&self.redis_port, "port", Some(("Which port is your Redis on?", "6379"))),
+            (&self.redis_username, "username", None),
+            (&self.redis_password, "password", None),
+            (&self.redis_db, "db", None),
+        ] {
+            let path = format!("databaseConfig.redis.{key}");
+            let found = flag.clone().or_else(|| project.get(&path).map(str::to_owned));
+            match (found, question) {
+                (Some(value), _) => answers.set(&path, value),
+                (None, Some((question, default))) if !is_known => answers.set(&path, prompt.text(question, default, |_| Ok(()))?),
+                _ => {}
+            }
+        }
+        if let Some(url) = project.get("databaseConfig.redis.url").filter(|_| self.redis_host.is_none()) {
+            answers.set("databaseConfig.redis.url", url);
+        }
+        let found = self.redis_prefix.clone().or_else(|| project.get("databaseConfig.redis.keyPrefix").map(str::to_owned));
+        let prefix = match found {
+            Some(prefix) => prefix,
+            None => prompt.text("Which prefix does Laravel put before its Redis channels? (often laravel_database_)", "", |_| Ok(()))?,
+        };
+        answers.set("databaseConfig.redis.keyPrefix", prefix);
+        Ok(())
+    }
+
+    fn origins(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<Value> {
+        if !self.allowed_origin.is_empty() {
+            return Ok(json!(self.allowed_origin));
+        }
+        // A project that says `localhost` is being developed, and opened under other names too.
+        let found = project.get("authHost").and_then(laravel::origin_of);
+        let proposed =
+            found.filter(|origin| !origin.contains("//localhost") && !origin.contains("//127.")).unwrap_or_else(|| "*".to_owned());
+        let answer = prompt.text("Which web origins may connect? (several with commas, * for any)", &proposed, |_| Ok(()))?;
+        Ok(answer.split(',').map(str::trim).filter(|origin| !origin.is_empty()).collect())
+    }
+}
+
+fn show(project: &Project) {
+    if project.findings.is_empty() {
+        return;
+    }
+    output::line("Found in the Laravel project:");
+    for finding in &project.findings {
+        let secret = laravel_echo_server::config::schema::is_secret(finding.key);
+        let value = if secret { "***" } else { &finding.value };
+        let place = paint(FAINT, format!("({})", finding.place));
+        output::line(format!("  {} = {} {place}", finding.key, paint(STRONG, value)));
+    }
+    output::line("");
+}
+
+/// Refuses a file that `start` would refuse.
+fn check(answers: &Answers) -> anyhow::Result<()> {
+    let config: Config =
+        serde_path_to_error::deserialize(answers.tree()).map_err(|error| anyhow::anyhow!("`{}`: {}", error.path(), error.inner()))?;
+    Ok(validate::check(&config)?)
+}
+
+fn is_port(text: &str) -> Result<(), String> {
+    let wrong = format!("`port` is {text:?}, expected a port from 1 to 65535");
+    text.parse::<Port>().map(|_| ()).map_err(|()| wrong)
+}
+
+fn is_url(text: &str) -> Result<(), String> {
+    let has_scheme = text.starts_with("http://") || text.starts_with("https://");
+    if has_scheme { Ok(()) } else { Err(format!("`authHost` is {text:?}, expected a URL such as https://app.example.com")) }
+}
+
+fn run_command(path: &Path) -> String {
+    let is_usual = [TOML_FILE, JSON_FILE].iter().any(|usual| path == Path::new(usual));
+    let start = "laravel-echo-server start";
+    if is_usual { start.to_owned() } else { format!("{start} --config {}", path.display()) }
+}

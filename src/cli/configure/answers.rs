@@ -1,0 +1,92 @@
+//! What `configure` knows in the end. Input: values by key path. Output: the text of a config file.
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::config_file::{self, Template};
+
+/// Values by dotted key path.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    values: Vec<(String, Value)>,
+}
+
+impl Answers {
+    pub(super) fn set(&mut self, path: &str, value: impl Into<Value>) {
+        self.values.push((path.to_owned(), value.into()));
+    }
+
+    /// The API client, which each format writes in its own place.
+    pub(super) fn take_client(&mut self) -> Option<Value> {
+        let index = self.values.iter().position(|(path, _)| path == "clients")?;
+        Some(self.values.remove(index).1)
+    }
+
+    /// The answers as the tree of a config file.
+    pub(super) fn tree(&self) -> Value {
+        let mut tree = json!({});
+        for (path, value) in &self.values {
+            let value = if path == "clients" { json!([value]) } else { value.clone() };
+            put(&mut tree, path, value);
+        }
+        tree
+    }
+
+    /// All keys with their comments, the answers filled in.
+    pub(super) fn to_toml(&self, client: Option<&Value>) -> String {
+        let mut template = Template::new();
+        for (path, value) in &self.values {
+            let is_written = template.set(path, &typed(path, value));
+            debug_assert!(is_written, "the template has no {path}");
+        }
+        template.set_clients(client.map(std::slice::from_ref).unwrap_or_default());
+        template.text()
+    }
+
+    /// The keys of the original in its order, then what it did not have.
+    pub(super) fn to_json(&self, client: Option<&Value>) -> String {
+        let mut tree = json!({
+            "authHost": "http://localhost",
+            "authEndpoint": "/broadcasting/auth",
+            "clients": client.map(std::slice::from_ref).unwrap_or_default(),
+            "database": "redis",
+            "databaseConfig": {"redis": {}, "sqlite": {"databasePath": "/database/laravel-echo-server.sqlite"}},
+            "devMode": false,
+            "host": null,
+            "port": "6001",
+            "protocol": "http",
+            "socketio": {},
+            "sslCertPath": "",
+            "sslKeyPath": "",
+            "sslCertChainPath": "",
+            "sslPassphrase": "",
+            "subscribers": {"http": true, "redis": true},
+            "apiOriginAllow": {"allowCors": false, "allowOrigin": "", "allowMethods": "", "allowHeaders": ""},
+            // Files of the original have no such key and accept any certificate; a new one need not.
+            "auth": {"tls": {"verify": true}},
+        });
+        for (path, value) in &self.values {
+            put(&mut tree, path, value.clone());
+        }
+        config_file::json_text(&tree, "")
+    }
+}
+
+/// Ports and database numbers are written as numbers where comments show them so.
+fn typed(path: &str, value: &Value) -> Value {
+    let is_number = matches!(path.rsplit('.').next(), Some("port" | "db"));
+    match value.as_str().and_then(|text| text.parse::<u64>().ok()).filter(|_| is_number) {
+        Some(number) => number.into(),
+        None => value.clone(),
+    }
+}
+
+fn put(tree: &mut Value, path: &str, value: Value) {
+    let mut place = tree;
+    for key in path.split('.') {
+        if !place.is_object() {
+            *place = Value::Object(Map::new());
+        }
+        place = &mut place[key];
+    }
+    *place = value;
+}

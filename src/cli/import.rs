@@ -1,0 +1,178 @@
+//! `import`: turns a `laravel-echo-server.json` into the commented TOML. Input: that file. Output: a TOML beside it
+//! that means the same, and a word on each setting that is unsafe or does nothing.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use laravel_echo_server::config::env::Environment;
+use laravel_echo_server::config::load::{self, Format, JSON_FILE, LoadOptions, Loaded, TOML_FILE};
+use laravel_echo_server::config::{Database, schema};
+use serde_json::Value;
+
+use super::config_file::{self, Template};
+use super::output;
+use super::output::{GOOD, paint};
+
+/// Flags of `import`.
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// The JSON file
+    #[arg(default_value = JSON_FILE)]
+    from: PathBuf,
+    /// The TOML file [default: laravel-echo-server.toml beside it]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Overwrite an existing TOML file
+    #[arg(long)]
+    force: bool,
+}
+
+impl Import {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let options = LoadOptions { config: Some(self.from.clone()), ..LoadOptions::default() };
+        // Without the environment: no secret of it may end up in the file.
+        let loaded = load::load_with(&options, &Environment::default())?;
+        let (tree, format) = load::read(&self.from)?;
+        anyhow::ensure!(format == Format::Json, "`{}` is TOML already, expected a laravel-echo-server.json", self.from.display());
+        let to = self.output.unwrap_or_else(|| self.from.with_file_name(TOML_FILE));
+        anyhow::ensure!(
+            self.force || !to.exists(),
+            "`{}` exists and is left as it is; `--force` overwrites it, `--output` names another file",
+            to.display()
+        );
+
+        config_file::write(&to, &translate(&tree, &loaded))?;
+        for remark in loaded.warnings.iter().cloned().chain(lint(&loaded)) {
+            output::warning(remark);
+        }
+        output::line(paint(GOOD, format!("Configuration file saved: {}", to.display())));
+        output::line(format!("`start` takes it before {}, which can be deleted once all is well.", self.from.display()));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The commented TOML with the values of `tree`, and with what the JSON means where it says nothing.
+fn translate(tree: &Value, loaded: &Loaded) -> String {
+    let mut template = Template::new();
+    let resolved = serde_json::to_value(&loaded.config).expect("a Config serialises to JSON");
+    let written = schema::paths().into_iter().filter(|path| loaded.sources.contains_key(path));
+    for path in written.filter(|path| !matches!(path.as_str(), "clients" | "headers")) {
+        let value = path.split('.').fold(&resolved, |table, key| &table[key]);
+        if !value.is_null() {
+            template.set(&path, value);
+        }
+    }
+    template.set_headers(resolved["headers"].as_object().into_iter().flatten());
+    if let Some(clients) = tree.get("clients").and_then(Value::as_array) {
+        template.set_clients(clients);
+    }
+    let unknown = unknown_keys(tree);
+    if !unknown.is_empty() {
+        template.note(&format!("Not taken over from laravel-echo-server.json, for they mean nothing here:\n{unknown}"));
+    }
+    template.text()
+}
+
+/// The top-level keys that are not ours, one a line.
+fn unknown_keys(tree: &Value) -> String {
+    let known = schema::paths();
+    let is_known = |key: &str| known.iter().any(|path| path.split('.').next() == Some(key));
+    let unknown = tree.as_object().into_iter().flatten().filter(|(key, _)| !is_known(key));
+    unknown.map(|(key, value)| format!("  {key} = {}", config_file::toml_value(value))).collect::<Vec<_>>().join("\n")
+}
+
+/// Settings that work, and that someone who looks at the file again should think about.
+fn lint(loaded: &Loaded) -> Vec<String> {
+    let config = &loaded.config;
+    let mut remarks = Vec::new();
+    let mut remark = |applies: bool, text: &str| {
+        if applies {
+            remarks.push(text.to_owned());
+        }
+    };
+    let any = |list: &[String]| list.iter().any(|origin| origin == "*");
+    remark(
+        any(&config.allowed_origins.0),
+        "`allowedOrigins` is \"*\": any web page can open sockets in the name of your users; name your application's origins",
+    );
+    remark(
+        config.api_origin_allow.allow_cors.0 && config.api_origin_allow.allow_origin == "*",
+        "`apiOriginAllow.allowOrigin` is \"*\": the HTTP API is open to pages of all origins that know a key",
+    );
+    remark(
+        config.database == Database::Redis && config.database_config.redis.key_prefix.is_empty(),
+        "`databaseConfig.redis.keyPrefix` is empty: everything that is published on that Redis becomes an event; \
+         it should be the prefix of Laravel's config/database.php",
+    );
+    remark(
+        config.database_config.publish_presence.0,
+        "`databaseConfig.publishPresence` tells every listener on that Redis who is in which channel",
+    );
+    remark(
+        config.auth_host.0.iter().all(|host| host.contains("://.") || host.starts_with('.')),
+        "`authHost` has wildcards only: pages without a Referer or Origin have nobody to ask; put the main address first",
+    );
+    remark(
+        config.clients.iter().any(|client| client.key.expose().len() < 16),
+        "a key in `clients` is shorter than 16 characters; `laravel-echo-server client:add <appId>` makes a good one",
+    );
+    remark(config.dev_mode.0, "`devMode` is on: every join and event is logged");
+    remarks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use laravel_echo_server::config::Config;
+    use serde_json::json;
+
+    /// The settings before and after, and the TOML.
+    fn imported(json: &Value) -> (Config, Config, String) {
+        let dir = std::env::temp_dir().join(format!("echo-import-{:016x}", rand::random::<u64>()));
+        std::fs::create_dir(&dir).unwrap();
+        let load = |name: &str, text: &str| {
+            std::fs::write(dir.join(name), text).unwrap();
+            let options = LoadOptions { config: Some(dir.join(name)), ..LoadOptions::default() };
+            load::load_with(&options, &Environment::default()).unwrap()
+        };
+        let before = load(JSON_FILE, &json.to_string());
+        let text = translate(json, &before);
+        let after = load(TOML_FILE, &text).config;
+        std::fs::remove_dir_all(&dir).unwrap();
+        (before.config, after, text)
+    }
+
+    #[test]
+    fn the_toml_means_what_the_json_meant() {
+        for json in [
+            json!({}),
+            json!({"authHost": ["https://a.test", "https://b.test"], "port": "7000", "devMode": true, "host": "127.0.0.1", "headers": {"X-A": "b"},
+                "clients": [{"appId": "a", "key": "k"}, {"appId": 5, "key": "l"}], "socketio": {"cookie": false, "transports": ["websocket"]},
+                "databaseConfig": {"redis": {"password": "p\"w", "keyPrefix": "x_", "sentinels": [{"host": "s", "port": 1}], "name": "m"}},
+                "auth": {"tls": {"verify": true}}, "limits": {"apiBody": "1MB"}}),
+            json!({"databaseConfig": {"redis": {"tls": {"ca": "ca.pem"}}}, "authHost": "https://a.test"}),
+        ] {
+            let (before, after, text) = imported(&json);
+            assert_eq!(after, before, "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_kept_as_comments() {
+        let (_, _, text) = imported(&json!({"verifyAuthPath": true, "unknown": {"a": [1]}}));
+        assert!(text.contains("#   verifyAuthPath = true\n#   unknown = { a = [1] }\n"), "{text}");
+    }
+
+    #[test]
+    fn unsafe_settings_are_pointed_out() {
+        let options = LoadOptions { defaults: true, ..LoadOptions::default() };
+        let mut loaded = load::load_with(&options, &Environment::default()).unwrap();
+        let keys = |loaded: &Loaded| lint(loaded).join("\n");
+        assert!(keys(&loaded).contains("`allowedOrigins`"));
+        assert!(!keys(&loaded).contains("keyPrefix"));
+        loaded.config.database = Database::Redis;
+        loaded.config.database_config.publish_presence.0 = true;
+        assert!(keys(&loaded).contains("keyPrefix") && keys(&loaded).contains("publishPresence"));
+    }
+}

@@ -1,0 +1,157 @@
+//! The lock file beside the config: `{"process": <pid>}` for tools that read it, made safe by an OS lock on the file.
+//! Input: its path. Output: a guard that holds it, or the process that does.
+//!
+//! Compat: the original trusted the number in the file (`src/cli/cli.ts:317`, `:414`); here only a process that
+//! holds the OS lock counts, so a file left behind or a reused process id is harmless.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How often a lock that is being given up is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A lock that this process holds; dropping it removes the file.
+#[derive(Debug)]
+pub(crate) struct LockFile {
+    path: PathBuf,
+    // Held open for its lock; closed after the file is removed.
+    _file: File,
+}
+
+/// What stands at the path.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// No file.
+    Nothing,
+    /// A file that nobody holds.
+    Stale,
+    /// A live process holds it.
+    Held(Holder),
+}
+
+/// The process that holds the lock.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    path: PathBuf,
+    file: File,
+    /// The number in the file, if it is one.
+    pub(crate) process: Option<i32>,
+}
+
+/// The lock file that belongs to a config file.
+pub(crate) fn beside(config: &Path) -> PathBuf {
+    config.with_extension("lock")
+}
+
+impl LockFile {
+    /// Takes the lock and writes this process's id into it.
+    ///
+    /// # Errors
+    /// The outer one when the file cannot be made; the inner one is the process that holds the lock.
+    pub(crate) fn take(path: &Path) -> anyhow::Result<Result<Self, Holder>> {
+        let making =
+            || format!("the lock file `{}` cannot be written; `--lockfile` puts it elsewhere, `--no-lock` does without", path.display());
+        loop {
+            // Not truncated: it may be somebody else's.
+            let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).with_context(making)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(Err(Holder::of(path, file))),
+                Err(TryLockError::Error(error)) => return Err(error).with_context(making),
+            }
+            if !is_at(&file, path) {
+                // Its last owner removed it between our open and our lock.
+                continue;
+            }
+            file.set_len(0).with_context(making)?;
+            write!(file, "{{\n\t\"process\": {}\n}}", std::process::id()).with_context(making)?;
+            file.flush().with_context(making)?;
+            return Ok(Ok(Self { path: path.to_owned(), _file: file }));
+        }
+    }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // Before the lock goes, so that nobody can have taken the file in between.
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!("the lock file `{}` is gone already: {error}", self.path.display());
+        }
+    }
+}
+
+/// Looks at a lock file without taking it.
+///
+/// # Errors
+/// When it is there but cannot be opened.
+pub(crate) fn look(path: &Path) -> anyhow::Result<Found> {
+    let file = match OpenOptions::new().read(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(error).with_context(|| format!("reading the lock file `{}`", path.display())),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Found::Stale),
+        Err(TryLockError::WouldBlock) => Ok(Found::Held(Holder::of(path, file))),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("locking `{}`", path.display())),
+    }
+}
+
+impl Holder {
+    fn of(path: &Path, mut file: File) -> Self {
+        let mut text = String::new();
+        let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
+        let json = read.ok().and_then(|_| serde_json::from_str::<serde_json::Value>(&text).ok());
+        let process = json.and_then(|json| i32::try_from(json.get("process")?.as_i64()?).ok());
+        Self { path: path.to_owned(), file, process }
+    }
+
+    /// Asks the process to end and waits until it has let go of the lock.
+    ///
+    /// # Errors
+    /// When it is not visible from here, may not be signalled, or is still there at the end of `patience`.
+    pub(crate) fn stop(&self, patience: Duration) -> anyhow::Result<()> {
+        let shown = self.path.display();
+        let process = self.process.with_context(|| format!("`{shown}` is locked, but names no process"))?;
+        if !self.is_visible(process) {
+            anyhow::bail!(
+                "`{shown}` is locked by a server that cannot be seen from here (another container or user?); process {process} is left alone"
+            );
+        }
+        let pid = Pid::from_raw(process).with_context(|| format!("`{shown}` names process {process}, which cannot be one"))?;
+        kill_process(pid, Signal::TERM).with_context(|| format!("stopping process {process}"))?;
+        let start = Instant::now();
+        while let Err(TryLockError::WouldBlock) = self.file.try_lock() {
+            if start.elapsed() > patience {
+                anyhow::bail!("process {process} did not end within {} seconds", patience.as_secs());
+            }
+            std::thread::sleep(POLL);
+        }
+        // The next owner must find it free.
+        self.file.unlock().with_context(|| format!("unlocking `{shown}`"))
+    }
+
+    /// Whether that process has this very file open. Where there is no `/proc`, the lock itself has to do as proof.
+    fn is_visible(&self, process: i32) -> bool {
+        if !Path::new("/proc/self/fd").exists() {
+            return true;
+        }
+        let Ok(descriptors) = std::fs::read_dir(format!("/proc/{process}/fd")) else { return false };
+        descriptors.flatten().any(|descriptor| is_at(&self.file, &descriptor.path()))
+    }
+}
+
+/// Whether the open file is the one at `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), path.metadata()) {
+        (Ok(own), Ok(there)) => identity(own) == identity(there),
+        _ => false,
+    }
+}

@@ -1,0 +1,49 @@
+//! What is printed for people: plain lines on stdout, warnings and errors on stderr. Colours go where a terminal is.
+
+use std::fmt::Display;
+
+use anstyle::{AnsiColor, Style};
+
+/// Colour of what went well.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+/// Colour of what needs a look.
+pub(crate) const CAUTION: Style = AnsiColor::Yellow.on_default();
+/// Colour of what failed.
+pub(crate) const BAD: Style = AnsiColor::Red.on_default();
+/// Names and values that stand out.
+pub(crate) const STRONG: Style = Style::new().bold();
+/// What matters less.
+pub(crate) const FAINT: Style = Style::new().dimmed();
+
+/// `text` in a style; the style is left out again where nothing shows it.
+pub(crate) fn paint(style: Style, text: impl Display) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// A line.
+pub(crate) fn line(text: impl Display) {
+    anstream::println!("{text}");
+}
+
+/// A step that is done, with the original's check mark.
+pub(crate) fn done(text: impl Display) {
+    anstream::println!("{}  {text}", paint(GOOD, '✔'));
+}
+
+/// Something the user should know.
+pub(crate) fn warning(text: impl Display) {
+    anstream::eprintln!("{} {text}", paint(CAUTION, "Warning:"));
+}
+
+/// Why the command failed, with all causes.
+pub(crate) fn error(error: &anyhow::Error) {
+    anstream::eprintln!("{} {error:#}", paint(BAD, "Error:"));
+}
+
+/// A question whose answer is read from the same line.
+pub(crate) fn question(text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let mut stdout = anstream::stdout();
+    write!(stdout, "{} {text}: ", paint(GOOD, '?'))?;
+    stdout.flush()
+}

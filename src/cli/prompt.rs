@@ -1,0 +1,99 @@
+//! Questions. Input: a terminal with its keys, or plain lines from a pipe, or nobody. Output: the answers.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+
+use anyhow::Context as _;
+use dialoguer::theme::{ColorfulTheme, SimpleTheme, Theme};
+use dialoguer::{Confirm, Input, Select};
+use laravel_echo_server::config::env;
+
+/// Who answers.
+pub(super) enum Prompt {
+    /// A person at a terminal.
+    Terminal(Box<dyn Theme>),
+    /// Lines on stdin; an empty one, or the end, takes the default.
+    Lines,
+    /// Nobody: every answer is the default.
+    Nobody,
+}
+
+impl Prompt {
+    /// The one that fits how the process was started.
+    pub(super) fn open(no_interaction: bool) -> Self {
+        if no_interaction {
+            Self::Nobody
+        } else if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+            let plain = env::no_color();
+            Self::Terminal(if plain { Box::new(SimpleTheme) } else { Box::new(ColorfulTheme::default()) })
+        } else {
+            Self::Lines
+        }
+    }
+
+    /// Asks for text until `check` takes it.
+    pub(super) fn text(&self, question: &str, default: &str, check: impl Fn(&str) -> Result<(), String>) -> anyhow::Result<String> {
+        match self {
+            Self::Terminal(theme) => {
+                let input = Input::<String>::with_theme(theme.as_ref()).with_prompt(question).allow_empty(true);
+                let input = if default.is_empty() { input } else { input.default(default.to_owned()) };
+                input.validate_with(|text: &String| check(text)).interact_text().context("asking")
+            }
+            Self::Lines => loop {
+                let Some(line) = read_line(&format!("{question} [{default}]"))? else { return Ok(default.to_owned()) };
+                let answer = if line.is_empty() { default.to_owned() } else { line };
+                match check(&answer) {
+                    Ok(()) => return Ok(answer),
+                    Err(reason) => super::output::warning(reason),
+                }
+            },
+            Self::Nobody => Ok(default.to_owned()),
+        }
+    }
+
+    /// Asks for yes or no.
+    pub(super) fn confirm(&self, question: &str, default: bool) -> anyhow::Result<bool> {
+        match self {
+            Self::Terminal(theme) => {
+                Confirm::with_theme(theme.as_ref()).with_prompt(question).default(default).interact().context("asking")
+            }
+            Self::Lines => loop {
+                let choice = if default { "Y/n" } else { "y/N" };
+                match read_line(&format!("{question} [{choice}]"))?.unwrap_or_default().to_ascii_lowercase().as_str() {
+                    "" => return Ok(default),
+                    "y" | "yes" | "true" => return Ok(true),
+                    "n" | "no" | "false" => return Ok(false),
+                    other => super::output::warning(format!("`{other}` is no answer, expected y or n")),
+                }
+            },
+            Self::Nobody => Ok(default),
+        }
+    }
+
+    /// Asks for one of `options`; the first is the default.
+    pub(super) fn choose<'a>(&self, question: &str, options: &[&'a str]) -> anyhow::Result<&'a str> {
+        match self {
+            Self::Terminal(theme) => {
+                let select = Select::with_theme(theme.as_ref()).with_prompt(question).items(options).default(0);
+                Ok(options[select.interact().context("asking")?])
+            }
+            Self::Lines => loop {
+                let answer = read_line(&format!("{question} [{}]", options.join("/")))?.unwrap_or_default();
+                match options.iter().find(|option| answer.is_empty() || option.eq_ignore_ascii_case(&answer)) {
+                    Some(option) => return Ok(option),
+                    None => super::output::warning(format!("`{answer}` is no answer, expected one of {}", options.join(", "))),
+                }
+            },
+            Self::Nobody => Ok(options[0]),
+        }
+    }
+}
+
+/// One line of stdin without its end; `None` when there are no more.
+fn read_line(question: &str) -> anyhow::Result<Option<String>> {
+    super::output::question(question)?;
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line).context("reading the answer")?;
+    // What is typed into a pipe is not echoed.
+    std::io::stdout().write_all(b"\n").context("writing")?;
+    Ok((read > 0).then(|| line.trim().to_owned()))
+}

@@ -1,0 +1,163 @@
+//! `start`: runs the server. Input: the flags, the settings they lead to, signals. Output: the original's start-up
+//! lines on stdout, logs and errors on stderr, an exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use laravel_echo_server::config::load::{self, LoadOptions, Loaded};
+use laravel_echo_server::config::value::Toggle;
+use laravel_echo_server::config::{Config, Subscribers};
+use laravel_echo_server::ingress::redis::RedisState;
+use laravel_echo_server::telemetry;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::lock_file::{self, LockFile};
+use super::{Place, output};
+
+mod port;
+mod signals;
+
+/// How long the start waits for Redis before it says that the server is ready without it.
+const REDIS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Time a replaced server has beyond its own `shutdown.timeout`.
+const FORCE_MARGIN: Duration = Duration::from_secs(5);
+
+/// Flags of `start`.
+#[derive(Debug, Args)]
+pub(super) struct Start {
+    #[command(flatten)]
+    place: Place,
+    /// Replace a server that runs with the same config
+    #[arg(long)]
+    force: bool,
+    /// Log joins, leaves and events
+    #[arg(long)]
+    dev: bool,
+    /// Read no config file: the defaults, and what the environment says
+    #[arg(long, conflicts_with = "config")]
+    defaults: bool,
+    /// Keep no lock file
+    #[arg(long, conflicts_with = "lockfile")]
+    no_lock: bool,
+    /// The lock file [default: beside the config file]
+    #[arg(long, value_name = "FILE")]
+    lockfile: Option<PathBuf>,
+}
+
+impl Start {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        output::line(output::paint(output::STRONG, "\nL A R A V E L  E C H O  S E R V E R\n"));
+        output::line(format!("version {}\n", env!("CARGO_PKG_VERSION")));
+
+        let mut loaded = load::load(&self.options())?;
+        if self.dev {
+            loaded.config.dev_mode = Toggle(true);
+        }
+        telemetry::init(&loaded.config.log)?;
+        loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        if loaded.config.dev_mode.0 {
+            output::line(output::paint(output::CAUTION, "⚠ Starting server in DEV mode...\n"));
+        }
+
+        let (lock, replaced) = self.lock(&loaded)?;
+        let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
+        let result = runtime.block_on(serve(loaded.config, replaced));
+        // After a second signal nothing is waited for.
+        runtime.shutdown_background();
+        drop(lock);
+        result
+    }
+
+    fn options(&self) -> LoadOptions {
+        LoadOptions { defaults: self.defaults, ..self.place.options() }
+    }
+
+    /// The lock, if one is wanted (a trial run on the defaults leaves no file behind), and whether another server
+    /// had to go for it.
+    fn lock(&self, loaded: &Loaded) -> anyhow::Result<(Option<LockFile>, bool)> {
+        let path = self.lockfile.clone().or_else(|| loaded.path.as_deref().map(lock_file::beside));
+        let Some(path) = path.filter(|_| !self.no_lock) else { return Ok((None, false)) };
+        let holder = match LockFile::take(&path)? {
+            Ok(lock) => return Ok((Some(lock), false)),
+            Err(holder) => holder,
+        };
+        let process = holder.process.map_or_else(|| "unknown".to_owned(), |process| process.to_string());
+        if !self.force {
+            anyhow::bail!(
+                "There is already a server running! (process {process}, lock file `{}`)\n  `--force` stops it and starts another one",
+                path.display()
+            );
+        }
+        tracing::info!("stopping the running server, process {process}");
+        holder.stop(loaded.config.shutdown.timeout.0 + FORCE_MARGIN)?;
+        match LockFile::take(&path)? {
+            Ok(lock) => Ok((Some(lock), true)),
+            Err(_) => anyhow::bail!("another server took the lock file `{}` first", path.display()),
+        }
+    }
+}
+
+/// From the first connection to the last.
+async fn serve(config: Config, replaced: bool) -> anyhow::Result<ExitCode> {
+    let mut signals = signals::Signals::listen()?;
+    let (subscribers, dev_mode) = (config.subscribers.clone(), config.dev_mode.0);
+    let host = config.host.clone().unwrap_or_else(|| "localhost".to_owned());
+
+    let server = port::bind(config, replaced).await?;
+    output::done(format!("Running at {host} on port {}", server.local_addr().port()));
+    let shutdown = CancellationToken::new();
+    let announcing = tokio::spawn(announce(subscribers, dev_mode, server.redis_state()));
+    let mut running = tokio::spawn(server.run(shutdown.clone()));
+
+    let ended = tokio::select! {
+        ended = &mut running => ended,
+        () = signals.stop() => {
+            shutdown.cancel();
+            tokio::select! {
+                ended = &mut running => ended,
+                () = signals.stop() => {
+                    tracing::warn!("second signal: ending at once");
+                    return Ok(ExitCode::from(signals::INTERRUPTED));
+                }
+            }
+        }
+    };
+    announcing.abort();
+    ended.context("the server task failed")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the original's lines, each when it is true; a Redis that is late is announced when it comes.
+async fn announce(subscribers: Subscribers, dev_mode: bool, mut redis: watch::Receiver<RedisState>) {
+    if dev_mode {
+        output::done("Channels are ready.");
+    }
+    if subscribers.http.0 {
+        output::done("Listening for http events...");
+    }
+    let mut is_late = false;
+    if subscribers.redis.0 {
+        match tokio::time::timeout(REDIS_PATIENCE, subscribed(&mut redis)).await {
+            Ok(true) => output::done(LISTENING_FOR_REDIS),
+            Ok(false) => {}
+            Err(_) => is_late = true,
+        }
+    }
+    output::line("\nServer ready!\n");
+    if is_late && subscribed(&mut redis).await {
+        output::done(LISTENING_FOR_REDIS);
+    }
+}
+
+const LISTENING_FOR_REDIS: &str = "Listening for redis events...";
+
+/// Waits until Redis is subscribed; `false` if it never will be.
+async fn subscribed(redis: &mut watch::Receiver<RedisState>) -> bool {
+    let state = redis.wait_for(|state| matches!(state, RedisState::Up | RedisState::Off)).await;
+    state.is_ok_and(|state| matches!(*state, RedisState::Up))
+}

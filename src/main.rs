@@ -1,0 +1,15 @@
+//! The command `laravel-echo-server`. Input: the command line. Output: what the command prints, and an exit code.
+
+use std::process::ExitCode;
+
+mod cli;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(code) => code,
+        Err(error) => {
+            cli::output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

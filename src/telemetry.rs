@@ -1,0 +1,185 @@
+//! Logging: one line per event on stderr. Input: `tracing` events and the `log` settings. Output: text or JSON lines.
+//!
+//! Text lines look as the original's: `[2026-01-31T12:00:00.000Z] - <message> field=value`; other levels than info
+//! carry their name behind the dash.
+
+use std::fmt;
+use std::io::IsTerminal as _;
+use std::time::SystemTime;
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::config::env;
+use crate::config::{LogConfig, LogFormat};
+
+/// Why logging was not set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// `RUST_LOG` or `log.level` is not a filter.
+    #[error("the log filter `{0}` is not usable, expected a level or a filter such as `info,laravel_echo_server=debug`")]
+    Filter(String, #[source] tracing_subscriber::filter::ParseError),
+    /// Somebody else did it before.
+    #[error("logging is set up already")]
+    Twice(#[source] tracing::subscriber::SetGlobalDefaultError),
+}
+
+/// Sends all events of the process to stderr from here on.
+///
+/// # Errors
+/// A filter that cannot be parsed, or a second call.
+pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
+    let filter = env::rust_log().unwrap_or_else(|| widen(&config.level));
+    let filter = EnvFilter::try_new(&filter).map_err(|error| TelemetryError::Filter(filter, error))?;
+    let colours = std::io::stderr().is_terminal() && !env::no_color();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let set = match config.format {
+        LogFormat::Text => tracing::subscriber::set_global_default(builder.event_format(TextLine).finish()),
+        LogFormat::Json => tracing::subscriber::set_global_default(builder.json().flatten_event(true).with_timer(Millis).finish()),
+    };
+    set.map_err(TelemetryError::Twice)
+}
+
+/// A plain level is meant for this server, not for the libraries below it: they only warn.
+fn widen(level: &str) -> String {
+    match level {
+        "info" | "debug" | "trace" => format!("warn,laravel_echo_server={level}"),
+        _ => level.to_owned(),
+    }
+}
+
+/// UTC with milliseconds, as JavaScript's `toISOString`.
+struct Millis;
+
+impl FormatTime for Millis {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{}", humantime::format_rfc3339_millis(SystemTime::now()))
+    }
+}
+
+struct TextLine;
+
+impl<S, N> FormatEvent<S, N> for TextLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        writer.write_char('[')?;
+        Millis.format_time(&mut writer)?;
+        writer.write_str("] - ")?;
+        if let Some((colour, word)) = level_word(*event.metadata().level()) {
+            if writer.has_ansi_escapes() {
+                write!(writer, "\u{1b}[{colour}m{word}\u{1b}[0m ")?;
+            } else {
+                write!(writer, "{word} ")?;
+            }
+        }
+        let mut line = OneLine(writer.by_ref());
+        context.format_fields(Writer::new(&mut line), event)?;
+        writeln!(writer)
+    }
+}
+
+/// The colour and the name of a level; info has none.
+const fn level_word(level: Level) -> Option<(u8, &'static str)> {
+    match level {
+        Level::ERROR => Some((31, "ERROR")),
+        Level::WARN => Some((33, "WARN")),
+        Level::INFO => None,
+        Level::DEBUG => Some((36, "DEBUG")),
+        Level::TRACE => Some((35, "TRACE")),
+    }
+}
+
+/// Channel names and answers come from outside: a line break or an escape sequence in them must not forge a line.
+struct OneLine<W>(W);
+
+impl<W: fmt::Write> fmt::Write for OneLine<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some(at) = rest.find(char::is_control) {
+            let control = rest[at..].chars().next().expect("found one here");
+            self.0.write_str(&rest[..at])?;
+            write!(self.0, "{}", control.escape_default())?;
+            rest = &rest[at + control.len_utf8()..];
+        }
+        self.0.write_str(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+    use tracing_subscriber::fmt::MakeWriter;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Captured {
+        type Writer = Self;
+
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    /// The line without its time, which is checked here.
+    fn line(colours: bool, log: impl FnOnce()) -> String {
+        let captured = Captured::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(Level::TRACE)
+            .with_writer(captured.clone())
+            .with_ansi(colours)
+            .event_format(TextLine)
+            .finish();
+        tracing::subscriber::with_default(subscriber, log);
+        let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        let (time, rest) = text.split_once(' ').unwrap();
+        assert_eq!(time.len(), "[2026-01-31T12:00:00.000Z]".len(), "{time}");
+        assert!(time.starts_with("[20") && time.ends_with("Z]"), "{time}");
+        rest.to_owned()
+    }
+
+    #[test]
+    fn info_lines_look_as_those_of_the_original() {
+        let text = line(false, || tracing::info!(channel = "news", "{} joined", "abc"));
+        assert_eq!(text, "- abc joined channel=\"news\"\n");
+    }
+
+    #[test]
+    fn other_levels_carry_their_name() {
+        assert_eq!(line(false, || tracing::warn!("hot")), "- WARN hot\n");
+        assert_eq!(line(true, || tracing::error!("hot")), "- \u{1b}[31mERROR\u{1b}[0m hot\n");
+    }
+
+    #[test]
+    fn values_from_outside_cannot_forge_a_line() {
+        let channel = "news\n[2026] - \u{1b}[2J ü";
+        let text = line(true, || tracing::info!("joined {channel} {}", channel.len()));
+        assert_eq!(text, "- joined news\\n[2026] - \\u{1b}[2J ü 21\n");
+    }
+
+    #[test]
+    fn a_plain_level_does_not_open_the_libraries() {
+        assert_eq!(widen("debug"), "warn,laravel_echo_server=debug");
+        assert_eq!(widen("error"), "error");
+        assert_eq!(widen("info,redis=trace"), "info,redis=trace");
+    }
+}
