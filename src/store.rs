@@ -46,8 +46,13 @@ pub enum MemberError {
 struct MemberKeys<'a> {
     #[serde(borrow)]
     user_id: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     user_info: Option<&'a RawValue>,
+}
+
+/// Tells a `null` that is there from a key that is not.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// `user_id` and `user_info` of a member, as they came.
@@ -198,6 +203,9 @@ mod tests {
         assert_eq!(number.user(), text.user());
         assert_eq!(number.view().user_id.get(), "1");
         assert_eq!(text.view().user_id.get(), "\"1\"");
+        assert!(text.view().user_info.is_none());
+        let null = Member::parse(r#"{"user_id":1,"user_info":null}"#).unwrap();
+        assert_eq!(null.view().user_info.unwrap().get(), "null");
     }
 
     #[test]

@@ -92,8 +92,8 @@ impl Entry {
             Some((suffix, port)) => (suffix, Some(port.parse().ok()?)),
             None => (self.authority.as_str(), None),
         };
-        let on_label_boundary = page.host.ends_with(suffix) || page.host == suffix[1..];
-        if !on_label_boundary || page.port != port {
+        // The dot makes it a boundary between labels; the name without a label before it has an entry of its own.
+        if !page.host.ends_with(suffix) || page.port != port {
             return None;
         }
         let scheme = &page.scheme;
@@ -160,8 +160,8 @@ mod tests {
     fn a_wildcard_fits_whole_labels_on_its_own_port() {
         let entries = ["http://app.test", ".example.com"];
         assert_eq!(by_referer(&entries, "https://a.example.com/x").unwrap(), "https://a.example.com");
-        assert_eq!(by_referer(&entries, "https://example.com/").unwrap(), "https://example.com");
         for referer in [
+            "https://example.com/",
             "https://evil-example.com/",
             "https://a.example.com.evil.test/",
             "https://a.example.com:1234/",

@@ -33,7 +33,8 @@ impl ClosedSessions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
-    fn insert(&self, id: SocketId) {
+    /// From now on requests of this session are refused.
+    pub fn insert(&self, id: SocketId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
     }
 }

@@ -37,6 +37,7 @@ struct Inner {
     path: String,
     origins: Vec<Pattern>,
     cookie: Option<String>,
+    has_websocket: bool,
     script: ClientScript,
     hub: Arc<Hub<SocketIoSocket>>,
     closed: Arc<ClosedSessions>,
@@ -76,6 +77,7 @@ impl Gate {
             path: request_path(&options.path),
             origins: config.allowed_origins.0.iter().map(|origin| Pattern::new(origin.trim_end_matches('/'))).collect(),
             cookie: options.cookie.0.clone(),
+            has_websocket: options.transports.0.iter().any(|name| name == "websocket"),
             script: ClientScript::new(options.client_path.clone()),
             hub,
             closed,
@@ -122,7 +124,12 @@ impl Gate {
             return engine_error(StatusCode::BAD_REQUEST, 1, "Session ID unknown");
         }
         let link = request.extensions().get::<Arc<Link>>().cloned();
+        let poll = query.session.filter(|_| !query.is_websocket && request.method() == Method::GET);
+        let poll = poll.map(|id| Poll { gate: self, id });
         let response = next.run(request).await;
+        if let Some(poll) = poll {
+            poll.answered();
+        }
         match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => {
                 // An upgrade: from now on this connection is the client's, not that of the handshake.
@@ -134,28 +141,57 @@ impl Gate {
                 response
             }
             StatusCode::BAD_REQUEST => numeric_code(response).await,
-            StatusCode::OK if !query.has_session && !query.is_websocket => self.with_cookie(response).await,
+            StatusCode::OK if !query.has_session && !query.is_websocket => self.handshake(response).await,
             _ => response,
         }
     }
 
-    /// The answer to a polling handshake sets the session's cookie, which load balancers stick to.
-    async fn with_cookie(&self, response: Response<Body>) -> Response<Body> {
-        let Some(name) = &self.0.cookie else {
-            return response;
-        };
+    /// The answer to a polling handshake sets the session's cookie, which load balancers stick to, and offers an
+    /// upgrade only where there is one.
+    async fn handshake(&self, response: Response<Body>) -> Response<Body> {
         let (mut parts, body) = response.into_parts();
-        let Ok(body) = to_bytes(body, LONGEST_ANSWER).await else {
+        let body = to_bytes(body, LONGEST_ANSWER).await.ok().and_then(|body| String::from_utf8(body.into()).ok());
+        let Some(mut body) = body else {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         };
-        let session = std::str::from_utf8(&body).ok().and_then(session_of);
-        if let Some(session) = session
+        if let (Some(name), Some(session)) = (&self.0.cookie, session_of(&body))
             && let Ok(cookie) = HeaderValue::from_str(&format!("{name}={session}; Path=/; HttpOnly; SameSite=Strict"))
         {
             parts.headers.append(header::SET_COOKIE, cookie);
         }
+        if !self.0.has_websocket {
+            body = without_upgrade(&body);
+            parts.headers.remove(header::CONTENT_LENGTH);
+        }
         Response::from_parts(parts, body.into())
     }
+}
+
+/// A polling request that waits for messages. A client that goes away while one waits is gone; the engine would
+/// notice only when the next heartbeats fail.
+struct Poll<'a> {
+    gate: &'a Gate,
+    id: SocketId,
+}
+
+impl Poll<'_> {
+    fn answered(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Poll<'_> {
+    fn drop(&mut self) {
+        self.gate.0.closed.insert(self.id);
+        self.gate.0.hub.disconnect(self.id, "transport close");
+    }
+}
+
+/// The engine offers `websocket` even where `transports` has none. Engine.IO 3 puts the packet's length before it.
+fn without_upgrade(handshake: &str) -> String {
+    let packet = handshake.find("0{").map_or(handshake, |at| &handshake[at..]);
+    let plain = packet.replacen("\"upgrades\":[\"websocket\"]", "\"upgrades\":[]", 1);
+    if packet.len() == handshake.len() { plain } else { format!("{}:{plain}", plain.len()) }
 }
 
 /// The id in `…{"sid":"AbC…","upgrades":…`.
@@ -214,6 +250,12 @@ mod tests {
         assert_eq!(session_of(r#"97:0{"sid":"AbC","upgrades":[]}2:40"#), Some("AbC"));
         assert_eq!(session_of(r#"0{"sid":"AbC"}"#), Some("AbC"));
         assert_eq!(session_of("1"), None);
+    }
+
+    #[test]
+    fn an_upgrade_is_offered_only_where_there_is_one() {
+        assert_eq!(without_upgrade(r#"0{"sid":"A","upgrades":["websocket"]}"#), r#"0{"sid":"A","upgrades":[]}"#);
+        assert_eq!(without_upgrade(r#"37:0{"sid":"A","upgrades":["websocket"]}"#), r#"26:0{"sid":"A","upgrades":[]}"#);
     }
 
     #[test]
