@@ -173,7 +173,7 @@ mod tests {
     fn values_from_outside_cannot_forge_a_line() {
         let channel = "news\n[2026] - \u{1b}[2J ü";
         let text = line(true, || tracing::info!("joined {channel} {}", channel.len()));
-        assert_eq!(text, "- joined news\\n[2026] - \\u{1b}[2J ü 21\n");
+        assert_eq!(text, "- joined news\\n[2026] - \\x1b[2J ü 21\n");
     }
 
     #[test]

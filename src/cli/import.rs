@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use laravel_echo_server::config::env::Environment;
 use laravel_echo_server::config::load::{self, Format, JSON_FILE, LoadOptions, Loaded, TOML_FILE};
-use laravel_echo_server::config::{Database, schema};
+use laravel_echo_server::config::{Config, Database, schema};
 use serde_json::Value;
 
 use super::config_file::{self, Template};
@@ -56,11 +56,13 @@ impl Import {
 fn translate(tree: &Value, loaded: &Loaded) -> String {
     let mut template = Template::new();
     let resolved = serde_json::to_value(&loaded.config).expect("a Config serialises to JSON");
-    let written = schema::paths().into_iter().filter(|path| loaded.sources.contains_key(path));
-    for path in written.filter(|path| !matches!(path.as_str(), "clients" | "headers")) {
-        let value = path.split('.').fold(&resolved, |table, key| &table[key]);
-        if !value.is_null() {
-            template.set(&path, value);
+    let defaults = serde_json::to_value(Config::default()).expect("the default Config serialises to JSON");
+    for path in schema::paths().into_iter().filter(|path| !matches!(path.as_str(), "clients" | "headers")) {
+        let at = |tree| path.split('.').fold(tree, |table: &Value, key| &table[key]).clone();
+        let value = at(&resolved);
+        let is_given = loaded.sources.contains_key(&path) || value != at(&defaults);
+        if is_given && !value.is_null() {
+            template.set(&path, &value);
         }
     }
     template.set_headers(resolved["headers"].as_object().into_iter().flatten());
@@ -124,7 +126,6 @@ fn lint(loaded: &Loaded) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use laravel_echo_server::config::Config;
     use serde_json::json;
 
     /// The settings before and after, and the TOML.

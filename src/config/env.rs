@@ -146,17 +146,8 @@ impl Environment {
         for (name, path) in &names {
             let Some((text, origin)) = self.expanded(name, warnings) else { continue };
             let kind = schema::at(&shape, path).unwrap_or(&Value::Null);
-            let value = to_value(kind, &text).map_err(|expected| BadList {
-                name: name.clone(),
-                origin: origin.clone(),
-                expected,
-            })?;
-            overrides.push(Override {
-                path: path.clone(),
-                name: name.clone(),
-                origin: origin.clone(),
-                value,
-            });
+            let value = to_value(kind, &text).map_err(|expected| BadList { name: name.clone(), origin: origin.clone(), expected })?;
+            overrides.push(Override { path: path.clone(), name: name.clone(), origin: origin.clone(), value });
         }
         warnings.extend(self.strangers(&names));
         Ok(overrides)
@@ -190,7 +181,9 @@ pub(super) struct BadList {
 
 /// What Kubernetes and Docker links set for a service that is called `laravel-echo-server`.
 fn is_service_link(rest: &str) -> bool {
-    rest.starts_with("SERVICE_HOST") || rest.starts_with("SERVICE_PORT") || rest.strip_prefix("PORT_").is_some_and(|port| port.starts_with(|c: char| c.is_ascii_digit()))
+    rest.starts_with("SERVICE_HOST")
+        || rest.starts_with("SERVICE_PORT")
+        || rest.strip_prefix("PORT_").is_some_and(|port| port.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// Every name with its key path.

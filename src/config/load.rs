@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::env::{Environment, Origin};
-use super::value::{OneOrMany, Toggle};
 use super::{Config, schema, validate};
+
+mod legacy;
 
 /// The file that is looked for first.
 pub const TOML_FILE: &str = "laravel-echo-server.toml";
@@ -125,10 +126,8 @@ fn list(paths: &[PathBuf]) -> String {
 pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
     let found = find(options)?;
     let beside = found.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
-    let environment = Environment::read(&[beside, Path::new("")]).map_err(|(path, error)| LoadError::Unreadable {
-        path,
-        reason: error.to_string(),
-    })?;
+    let environment =
+        Environment::read(&[beside, Path::new("")]).map_err(|(path, error)| LoadError::Unreadable { path, reason: error.to_string() })?;
     load_with(options, &environment)
 }
 
@@ -146,25 +145,16 @@ pub fn load_with(options: &LoadOptions, environment: &Environment) -> Result<Loa
         }
         None => (Value::Object(Map::new()), Format::Toml),
     };
-    let mut layers = Layers {
-        tree,
-        sources: BTreeMap::new(),
-        warnings,
-    };
+    let mut layers = Layers { tree, sources: BTreeMap::new(), warnings };
     if let Some(path) = &path {
         layers.take_file(path);
     }
     layers.take_environment(environment)?;
-    layers.fill_in(format);
+    legacy::fill_in(&mut layers, format);
     let mut config = layers.config()?;
-    relax_legacy(&mut config, &mut layers, format);
+    legacy::relax(&mut config, &mut layers, format);
     validate::check(&config)?;
-    Ok(Loaded {
-        config,
-        path,
-        warnings: layers.warnings,
-        sources: layers.sources,
-    })
+    Ok(Loaded { config, path, warnings: layers.warnings, sources: layers.sources })
 }
 
 /// The file the options lead to.
@@ -209,10 +199,7 @@ pub fn format_of(path: &Path, text: &str) -> Format {
 /// # Errors
 /// [`LoadError::Unreadable`].
 pub fn read(path: &Path) -> Result<(Value, Format), LoadError> {
-    let unreadable = |reason: String| LoadError::Unreadable {
-        path: path.to_owned(),
-        reason,
-    };
+    let unreadable = |reason: String| LoadError::Unreadable { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let format = format_of(path, text);
@@ -239,7 +226,7 @@ impl Layers {
         let defaults = serde_json::to_value(Config::default()).expect("the default Config serialises");
         drop_unset(&mut self.tree, &defaults);
         for key in schema::paths() {
-            if schema::at(&self.tree, &key).is_some() {
+            if is_written(&self.tree, &key) {
                 self.sources.insert(key, Source::File(path.to_owned()));
             }
         }
@@ -253,32 +240,10 @@ impl Layers {
             source_text: bad.origin.to_string(),
         })?;
         for item in overrides {
-            let source = Source::Variable {
-                name: item.name,
-                origin: item.origin,
-            };
+            let source = Source::Variable { name: item.name, origin: item.origin };
             self.set(&item.path, item.value, source);
         }
         Ok(())
-    }
-
-    /// Defaults that depend on other values.
-    fn fill_in(&mut self, format: Format) {
-        if format == Format::Json && self.tree.get("database").is_none() {
-            self.set("database", "redis".into(), Source::Rule("the default of laravel-echo-server.json"));
-        }
-        // Compat: the original's README promises this for the variable; its code does it for an empty `authHost`.
-        let auth_host = self.tree.get("authHost");
-        let unset = auth_host.is_none_or(|value| value.as_str() == Some("") || value.as_array().is_some_and(Vec::is_empty));
-        if !unset {
-            return;
-        }
-        let from_variable = matches!(self.sources.get("host"), Some(Source::Variable { .. }));
-        let host = self.tree.get("host").and_then(Value::as_str).map(base_url);
-        match host.flatten() {
-            Some(url) if from_variable || auth_host.is_some() => self.set("authHost", url.into(), Source::Rule("taken from `host`")),
-            _ => drop(self.tree.as_object_mut().and_then(|table| table.remove("authHost"))),
-        }
     }
 
     fn set(&mut self, path: &str, value: Value, source: Source) {
@@ -311,7 +276,11 @@ impl Layers {
                 None => "not usable".to_owned(),
             };
             LoadError::WrongValue {
-                expected: if message.starts_with("missing") { message.replace("missing field", "a value for") } else { expected.to_owned() },
+                expected: if message.starts_with("missing") {
+                    message.replace("missing field", "a value for")
+                } else {
+                    expected.to_owned()
+                },
                 value,
                 source_text: self.source_of(&key),
                 key,
@@ -329,6 +298,21 @@ impl Layers {
     }
 }
 
+/// Whether the tree has the key, or a plain value in place of its table (`tls = true`).
+fn is_written(tree: &Value, path: &str) -> bool {
+    let mut value = tree;
+    for key in path.split('.') {
+        match value {
+            Value::Object(table) => match table.get(key) {
+                Some(inner) => value = inner,
+                None => return false,
+            },
+            _ => return true,
+        }
+    }
+    true
+}
+
 /// Takes out what is written down but not set: `null`, and `""` where the default is "none".
 fn drop_unset(tree: &mut Value, defaults: &Value) {
     if let Value::Object(table) = tree {
@@ -340,36 +324,6 @@ fn drop_unset(tree: &mut Value, defaults: &Value) {
             drop_unset(value, defaults.get(key).unwrap_or(&Value::Bool(false)));
         }
     }
-}
-
-/// An address to listen on as one to call; addresses that mean "all" have none.
-fn base_url(host: &str) -> Option<String> {
-    match host {
-        "" | "0.0.0.0" | "::" | "[::]" => None,
-        _ if host.contains("://") => Some(host.to_owned()),
-        _ => Some(format!("http://{host}")),
-    }
-}
-
-/// Compat: the original never verified the certificate of `authHost`; its config files keep that until they say otherwise.
-fn relax_legacy(config: &mut Config, layers: &mut Layers, format: Format) {
-    if format != Format::Json || layers.sources.contains_key("auth.tls.verify") || config.auth.tls.ca.is_some() {
-        return;
-    }
-    config.auth.tls.verify = Toggle(false);
-    let rule = Source::Rule("the default of laravel-echo-server.json");
-    layers.sources.insert("auth.tls.verify".to_owned(), rule);
-    if is_https(&config.auth_host) {
-        layers.warnings.push(
-            "the certificate of `authHost` is not verified, because laravel-echo-server.json does not ask for it; \
-             set `auth.tls.verify` to true (or name your authority in `auth.tls.ca`) once it is a valid one, or to false to hide this"
-                .to_owned(),
-        );
-    }
-}
-
-fn is_https(hosts: &OneOrMany) -> bool {
-    hosts.0.iter().any(|host| host.trim_start().to_ascii_lowercase().starts_with("https:"))
 }
 
 #[cfg(test)]

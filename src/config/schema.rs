@@ -74,10 +74,7 @@ pub(crate) fn shape() -> Value {
         require_signature: super::value::Toggle(false),
         jwt: Some(Secret::default()),
     });
-    let node = RedisNode {
-        host: String::new(),
-        port: super::value::Port(6379),
-    };
+    let node = RedisNode { host: String::new(), port: super::value::Port(6379) };
     sample.database_config.redis.sentinels.push(node.clone());
     sample.database_config.redis.cluster.push(node);
     sample.socketio.origins = Some(OneOrMany::none());
@@ -110,7 +107,8 @@ pub(crate) fn at<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
 /// Whether what stands at `path` must not be shown.
 pub fn is_secret(path: &str) -> bool {
     let last = path.rsplit('.').next().unwrap_or(path);
-    matches!(last, "password" | "sentinelPassword" | "sslPassphrase" | "secret" | "key" | "url") || (last == "jwt" && path.starts_with("clients"))
+    matches!(last, "password" | "sentinelPassword" | "sslPassphrase" | "secret" | "key" | "url")
+        || (last == "jwt" && path.starts_with("clients"))
 }
 
 /// One line for each key of `tree` that has no effect.
@@ -225,7 +223,9 @@ mod tests {
     #[test]
     fn paths_are_those_of_the_tables_with_optional_keys() {
         let paths = paths();
-        for path in ["port", "auth.tls.verify", "auth.jwt.secret", "metrics.port", "databaseConfig.redis.tls.ca", "clients", "headers", "host"] {
+        for path in
+            ["port", "auth.tls.verify", "auth.jwt.secret", "metrics.port", "databaseConfig.redis.tls.ca", "clients", "headers", "host"]
+        {
             assert!(paths.iter().any(|known| known == path), "{path}");
         }
     }

@@ -7,9 +7,8 @@ use std::net::IpAddr;
 use super::{ApiClient, Config, Database, Protocol, RedisConfig};
 
 /// Signature algorithms of `auth.jwt.algorithm`.
-pub const JWT_ALGORITHMS: &[&str] = &[
-    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
-];
+pub const JWT_ALGORITHMS: &[&str] =
+    &["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
 const LOG_LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
@@ -71,12 +70,7 @@ struct Found(Vec<Problem>);
 
 impl Found {
     fn refuse(&mut self, key: impl Into<String>, value: impl fmt::Display, expected: impl Into<String>) -> &mut Problem {
-        self.0.push(Problem {
-            key: key.into(),
-            value: value.to_string(),
-            expected: expected.into(),
-            remedy: None,
-        });
+        self.0.push(Problem { key: key.into(), value: value.to_string(), expected: expected.into(), remedy: None });
         self.0.last_mut().expect("one was pushed")
     }
 
@@ -104,14 +98,22 @@ impl Found {
         let level = config.log.level.as_str();
         let is_word = !level.contains(['=', ',']);
         if is_word && !LOG_LEVELS.contains(&level) || tracing_subscriber::EnvFilter::try_new(level).is_err() {
-            self.refuse("log.level", quoted(level), "error, warn, info, debug, trace, or a filter such as `info,laravel_echo_server=debug`");
+            self.refuse(
+                "log.level",
+                quoted(level),
+                "error, warn, info, debug, trace, or a filter such as `info,laravel_echo_server=debug`",
+            );
         }
     }
 
     fn laravel(&mut self, config: &Config) {
         for host in &config.auth_host.0 {
             if !is_auth_host(host) {
-                self.refuse("authHost", quoted(host), "a URL such as `https://app.example.com`, or `https://.example.com` for all its subdomains");
+                self.refuse(
+                    "authHost",
+                    quoted(host),
+                    "a URL such as `https://app.example.com`, or `https://.example.com` for all its subdomains",
+                );
             }
         }
         let endpoint = &config.auth_endpoint;
@@ -159,7 +161,11 @@ impl Found {
         }
         for origin in &config.allowed_origins.0 {
             if !is_origin(origin) {
-                self.refuse("allowedOrigins", quoted(origin), "origins such as `https://app.example.com` or `https://*.example.com`, without a path, or `*`");
+                self.refuse(
+                    "allowedOrigins",
+                    quoted(origin),
+                    "origins such as `https://app.example.com` or `https://*.example.com`, without a path, or `*`",
+                );
             }
         }
         for proxy in &config.trust_proxies.0 {
@@ -214,7 +220,11 @@ impl Found {
                     .mend(format!("`laravel-echo-server client:add {}` makes a new one", client.app_id));
             }
             if client.require_signature.0 && client.secret.is_none() {
-                self.refuse(format!("clients[{index}].secret"), "unset", "the secret that signatures are verified with, because `requireSignature` is true");
+                self.refuse(
+                    format!("clients[{index}].secret"),
+                    "unset",
+                    "the secret that signatures are verified with, because `requireSignature` is true",
+                );
             }
         }
     }
@@ -232,7 +242,11 @@ impl Found {
         } else if algorithm.starts_with("HS") && jwt.secret.is_none() {
             self.refuse("auth.jwt.secret", "unset", format!("the secret that {algorithm} tokens are signed with"));
         } else if !algorithm.starts_with("HS") && jwt.public_key.is_none() && jwt.jwks.is_none() {
-            self.refuse("auth.jwt.publicKey", "unset", format!("the path of the public key that verifies {algorithm} tokens, or `auth.jwt.jwks`"));
+            self.refuse(
+                "auth.jwt.publicKey",
+                "unset",
+                format!("the path of the public key that verifies {algorithm} tokens, or `auth.jwt.jwks`"),
+            );
         }
     }
 
@@ -293,20 +307,22 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
-/// `http(s)://host…`, or a wildcard `.example.com` with or without a scheme.
+/// `http(s)://host…`, or a host alone that is matched with the page's; a leading dot means all subdomains.
 fn is_auth_host(text: &str) -> bool {
-    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
-    if let Some(suffix) = rest.strip_prefix('.') {
-        return matches!(scheme, "" | "http" | "https") && !suffix.is_empty() && !suffix.contains(['/', ' ', '*']);
-    }
-    let uri = text.parse::<http::Uri>();
-    matches!(scheme, "http" | "https") && uri.is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
+    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+    let host = rest.strip_prefix('.').unwrap_or(rest);
+    let is_host = !host.is_empty() && !host.starts_with(['.', '/', ':']) && !host.contains(['*', ' ', '@']);
+    let uri = format!("{scheme}://{host}").parse::<http::Uri>();
+    matches!(scheme, "http" | "https") && is_host && uri.is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
 }
 
-/// What can equal an `Origin` header: no path, not even a slash at the end.
+/// What can equal an `Origin` header: it has no path.
 fn is_origin(text: &str) -> bool {
     match text.split_once("://") {
-        Some((scheme, host)) => !scheme.is_empty() && !host.is_empty() && !host.contains(['/', ' ', ',']),
+        Some((scheme, host)) => {
+            let host = host.trim_end_matches('/');
+            !scheme.is_empty() && !host.is_empty() && !host.contains(['/', ' ', ','])
+        }
         None => text == "null" || text.starts_with('*') && !text.contains(['/', ' ', ',']),
     }
 }

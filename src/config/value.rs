@@ -120,11 +120,7 @@ impl FromStr for Seconds {
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
-        if millis.is_multiple_of(1_000) {
-            write!(f, "{}s", millis / 1_000)
-        } else {
-            write!(f, "{millis}ms")
-        }
+        if millis.is_multiple_of(1_000) { write!(f, "{}s", millis / 1_000) } else { write!(f, "{millis}ms") }
     }
 }
 
@@ -301,15 +297,13 @@ impl<'de> Deserialize<'de> for RedisTls {
             serde_json::Value::Bool(enabled) => Ok(switch(*enabled)),
             serde_json::Value::String(text) => match text.parse() {
                 Ok(Toggle(enabled)) => Ok(switch(enabled)),
-                Err(()) => Err(D::Error::custom(format!("invalid value `{text}`, expected true, false, or a table with ca and rejectUnauthorized"))),
+                Err(()) => Err(D::Error::custom(format!(
+                    "invalid value `{text}`, expected true, false, or a table with ca and rejectUnauthorized"
+                ))),
             },
             _ => {
                 let table = Table::deserialize(&value).map_err(D::Error::custom)?;
-                Ok(Self {
-                    enabled: table.enabled.0,
-                    ca: table.ca,
-                    reject_unauthorized: table.reject_unauthorized.0,
-                })
+                Ok(Self { enabled: table.enabled.0, ca: table.ca, reject_unauthorized: table.reject_unauthorized.0 })
             }
         }
     }
@@ -330,10 +324,7 @@ where
     D: Deserializer<'de>,
     T: FromStr + TryFrom<u64>,
 {
-    deserializer.deserialize_any(TextOrNumber {
-        expected: "a whole number",
-        from_number: |number| T::try_from(number).ok(),
-    })
+    deserializer.deserialize_any(TextOrNumber { expected: "a whole number", from_number: |number| T::try_from(number).ok() })
 }
 
 impl Serialize for Port {

@@ -56,7 +56,10 @@ fn lists_are_comma_separated() {
     assert_eq!(value_of("LARAVEL_ECHO_SERVER_AUTH_HOST", "http://a, http://b").1, json!(["http://a", "http://b"]));
     assert_eq!(value_of("LARAVEL_ECHO_SERVER_AUTH_FORWARD", r#"["A"]"#).1, json!(["A"]));
     assert_eq!(value_of("LARAVEL_ECHO_SERVER_CLIENTS", "app:key").1, json!([{"appId": "app", "key": "key"}]));
-    assert_eq!(value_of("LARAVEL_ECHO_SERVER_REDIS_SENTINELS", "a:1,b:2").1, json!([{"host": "a", "port": "1"}, {"host": "b", "port": "2"}]));
+    assert_eq!(
+        value_of("LARAVEL_ECHO_SERVER_REDIS_SENTINELS", "a:1,b:2").1,
+        json!([{"host": "a", "port": "1"}, {"host": "b", "port": "2"}])
+    );
     assert_eq!(value_of("LARAVEL_ECHO_SERVER_HEADERS", "A: b:c").1, json!({"A": "b:c"}));
     let error = environment(&[("LARAVEL_ECHO_SERVER_CLIENTS", "app")]).overrides(&mut Vec::new()).unwrap_err();
     assert_eq!(error.expected, "appId:key pairs, separated by commas");

@@ -17,10 +17,7 @@ impl Folder {
     }
 
     fn load(&self, variables: &[(&str, &str)]) -> Result<Loaded, LoadError> {
-        let options = LoadOptions {
-            dir: Some(self.0.clone()),
-            ..LoadOptions::default()
-        };
+        let options = LoadOptions { dir: Some(self.0.clone()), ..LoadOptions::default() };
         load_with(&options, &environment(variables))
     }
 }
@@ -152,6 +149,14 @@ fn auth_host_falls_back_to_the_host_of_the_environment() {
 }
 
 #[test]
+fn origins_of_socket_io_2_count_unless_allowed_origins_are_given() {
+    let origins = |file| json(file, &[]).config.allowed_origins.0;
+    assert_eq!(origins(r#"{"socketio": {"origins": "http://a.test:80 https://b.test:8443"}}"#), ["http://a.test", "https://b.test:8443"]);
+    assert_eq!(origins(r#"{"socketio": {"origins": ["*:*"]}}"#), ["*"]);
+    assert_eq!(origins(r#"{"socketio": {"origins": "*:*"}, "allowedOrigins": "https://c.test"}"#), ["https://c.test"]);
+}
+
+#[test]
 fn a_value_of_the_wrong_kind_is_told_with_key_value_and_source() {
     let message = |text: &str| toml(text).unwrap_err().to_string();
     let port = message("port = 'abc'");
@@ -168,7 +173,10 @@ fn a_value_of_the_wrong_kind_is_told_with_key_value_and_source() {
 #[test]
 fn a_wrong_variable_is_told_by_its_name() {
     let error = Folder::new(&[(TOML_FILE, "")]).load(&[("LARAVEL_ECHO_SERVER_PORT", "abc")]).unwrap_err();
-    assert_eq!(error.to_string(), "`port` is \"abc\", expected a port from 1 to 65535\n  set in LARAVEL_ECHO_SERVER_PORT in the environment");
+    assert_eq!(
+        error.to_string(),
+        "`port` is \"abc\", expected a port from 1 to 65535\n  set in LARAVEL_ECHO_SERVER_PORT in the environment"
+    );
 }
 
 #[test]
@@ -201,11 +209,7 @@ fn toml_is_taken_where_both_are_and_that_is_said() {
 fn the_config_can_have_any_name() {
     let folder = Folder::new(&[("echo.conf", r#"{"protocol": "http"}"#), ("echo", "port = 5")]);
     let load = |name: &str| {
-        let options = LoadOptions {
-            dir: Some(folder.0.clone()),
-            config: Some(name.into()),
-            defaults: false,
-        };
+        let options = LoadOptions { dir: Some(folder.0.clone()), config: Some(name.into()), defaults: false };
         load_with(&options, &Environment::default()).unwrap().config
     };
     assert_eq!((load("echo.conf").protocol, load("echo.conf").database), (Protocol::Http, Database::Redis));
@@ -214,10 +218,7 @@ fn the_config_can_have_any_name() {
 
 #[test]
 fn without_a_file_the_environment_still_counts() {
-    let options = LoadOptions {
-        defaults: true,
-        ..LoadOptions::default()
-    };
+    let options = LoadOptions { defaults: true, ..LoadOptions::default() };
     let loaded = load_with(&options, &environment(&[("LARAVEL_ECHO_SERVER_PORT", "9")])).unwrap();
     assert_eq!((loaded.config.port.0, loaded.path), (9, None));
 }

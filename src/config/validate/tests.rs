@@ -28,7 +28,7 @@ fn values_that_cannot_work_are_refused_under_their_key() {
         (json!({"redisServer": {"enabled": true, "host": "0.0.0.0"}}), "redisServer.password"),
         (json!({"log": {"level": "verbose"}}), "log.level"),
         (json!({"log": {"level": "info,x=verbose"}}), "log.level"),
-        (json!({"authHost": "app.test"}), "authHost"),
+        (json!({"authHost": "*.app.test"}), "authHost"),
         (json!({"authHost": ["http://app.test", "ftp://app.test"]}), "authHost"),
         (json!({"authHost": "http://"}), "authHost"),
         (json!({"authEndpoint": "broadcasting/auth"}), "authEndpoint"),
@@ -42,7 +42,7 @@ fn values_that_cannot_work_are_refused_under_their_key() {
         (json!({"socketio": {"pingInterval": 0}}), "socketio.pingInterval"),
         (json!({"flatChannels": ["news", "private-*"]}), "flatChannels"),
         (json!({"flatChannels": ["*presence-room"]}), "flatChannels"),
-        (json!({"allowedOrigins": ["https://app.test/"]}), "allowedOrigins"),
+        (json!({"allowedOrigins": ["https://app.test/path"]}), "allowedOrigins"),
         (json!({"allowedOrigins": ["app.test"]}), "allowedOrigins"),
         (json!({"trustProxies": ["10.0.0.0/33"]}), "trustProxies"),
         (json!({"trustProxies": ["proxy"]}), "trustProxies"),
@@ -71,7 +71,7 @@ fn values_that_cannot_work_are_refused_under_their_key() {
 fn values_that_work_are_taken() {
     for settings in [
         json!({"protocol": "https", "sslCertPath": "cert.pem", "sslKeyPath": "key.pem"}),
-        json!({"authHost": [".example.test", "https://.example.test", "http://app.test:8000/sub", "http://[::1]:80"]}),
+        json!({"authHost": [".example.test", "https://.example.test", "http://app.test:8000/sub", "app.test:8000", "http://[::1]:80"]}),
         json!({"authEndpoint": ""}),
         json!({"flatChannels": ["news", "public.*", "*"]}),
         json!({"allowedOrigins": ["https://*.example.test", "http://localhost:*", "*.example.test", "null", "*"]}),
@@ -89,9 +89,9 @@ fn values_that_work_are_taken() {
 
 #[test]
 fn all_problems_are_told_at_once_with_what_to_do() {
-    let config: Config = serde_json::from_value(json!({"protocol": "https", "authHost": "app.test"})).unwrap();
+    let config: Config = serde_json::from_value(json!({"protocol": "https", "authHost": "ftp://app.test"})).unwrap();
     let text = check(&config).unwrap_err().to_string();
-    for part in ["`sslCertPath` is empty", "set both", "`sslKeyPath`", "`authHost` is \"app.test\", expected a URL such as"] {
+    for part in ["`sslCertPath` is empty", "set both", "`sslKeyPath`", "`authHost` is \"ftp://app.test\", expected a URL such as"] {
         assert!(text.contains(part), "{part} in {text}");
     }
 }
