@@ -1,4 +1,5 @@
 import { writeFileSync } from 'node:fs';
+import path from 'node:path';
 import { withTimeout } from '../lib/util.mjs';
 
 export const name = 'config-errors';
@@ -20,14 +21,14 @@ const WRONG = {
 
 /** What is wrong with a config is said with key and value, and the exit status shows it. */
 export async function run(ctx) {
-  const start = async () => {
-    const server = ctx.launch();
+  const start = async (dir = ctx.dir) => {
+    const server = ctx.launch({ dir });
     ctx.server = server;
     const { code } = await withTimeout(server.ended, 10_000, 'the server did not end').finally(() => server.stop(500));
     return { code, text: server.text };
   };
-  const ends = async (parts) => {
-    const { code, text } = await start();
+  const ends = async (parts, dir) => {
+    const { code, text } = await start(dir);
     ctx.assert.notEqual(code, 0, 'it ended with status 0');
     for (const part of parts) ctx.assert.ok(text.includes(part), `"${part}" is not in: ${text.trim()}`);
   };
@@ -44,7 +45,9 @@ export async function run(ctx) {
   await ctx.check('a port in use', async () => {
     ctx.writeConfig(ctx.config);
     const first = await ctx.start();
-    await ends([String(ctx.port)]);
+    const other = path.join(ctx.dir, 'other');
+    ctx.writeConfig(ctx.config, { dir: other });
+    await ends([String(ctx.port)], other);
     await first.stop();
   });
   await ctx.check('an unknown key: a warning with the nearest one, and the server runs', async () => {
