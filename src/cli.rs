@@ -14,6 +14,7 @@ mod completions;
 mod config_check;
 mod config_file;
 mod configure;
+mod doctor;
 mod import;
 mod laravel;
 mod lock_file;
@@ -47,6 +48,8 @@ enum Command {
     ClientRemove(client::Remove),
     /// Turn a laravel-echo-server.json into a commented TOML file
     Import(import::Import),
+    /// Find out why events do not arrive
+    Doctor(doctor::Doctor),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -86,6 +89,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::ClientAdd(command) => command.run(),
         Command::ClientRemove(command) => command.run(),
         Command::Import(command) => command.run(),
+        Command::Doctor(command) => command.run(),
         Command::Config(ConfigCommand::Check(command)) => command.run(),
         Command::Completions(command) => command.run(&mut Cli::command()),
     }

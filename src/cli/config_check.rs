@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use laravel_echo_server::config::load::{self, Loaded, Source};
-use laravel_echo_server::config::schema;
+use laravel_echo_server::config::{Config, schema};
 use serde_json::{Map, Value, json};
 
 use super::output::{self, FAINT, STRONG, paint};
@@ -30,7 +30,7 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let loaded = load::load(&self.place.options())?;
-        let rows: Vec<_> = rows(&loaded).into_iter().filter(|row| !self.changed || row.source.is_some()).collect();
+        let rows: Vec<_> = rows(&loaded).into_iter().filter(|row| !self.changed || row.is_changed).collect();
         if self.json {
             output::line(format!("{:#}", as_json(&loaded, rows)));
         } else {
@@ -44,14 +44,17 @@ struct Row {
     path: String,
     value: Value,
     source: Option<Source>,
+    /// Whether it is another value than the default.
+    is_changed: bool,
 }
 
 fn rows(loaded: &Loaded) -> Vec<Row> {
     let mut resolved = serde_json::to_value(&loaded.config).expect("a Config serialises to JSON");
-    let row = |path: String| Row {
-        value: masked(&path, path.split('.').fold(&mut resolved, |table, key| &mut table[key]).take()),
-        source: loaded.sources.get(&path).cloned(),
-        path,
+    let defaults = serde_json::to_value(Config::default()).expect("the default Config serialises to JSON");
+    let row = |path: String| {
+        let value = path.split('.').fold(&mut resolved, |table, key| &mut table[key]).take();
+        let is_changed = value != *path.split('.').fold(&defaults, |table, key| &table[key]);
+        Row { value: masked(&path, value), source: loaded.sources.get(&path).cloned(), is_changed, path }
     };
     schema::paths().into_iter().map(row).collect()
 }

@@ -115,7 +115,7 @@ impl Configure {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let prompt = Prompt::open(self.no_interaction);
         let dir = self.place.dir.clone().unwrap_or_default();
-        let project = Project::read(if dir.as_os_str().is_empty() { Path::new(".") } else { &dir })?;
+        let project = Project::read(&dir)?;
         show(&project);
 
         let mut answers = self.ask(&prompt, &project)?;

@@ -1,0 +1,77 @@
+//! `doctor`: why does my event not arrive? Input: the settings and the live set-up around them: port, Redis, Laravel,
+//! this machine. Output: a line for each thing looked at, with what to type where it is not well.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use laravel_echo_server::config::load::{self, Loaded};
+
+use super::Place;
+use super::laravel::Project;
+
+mod app;
+mod machine;
+mod names;
+mod redis;
+mod report;
+
+use report::Report;
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Seconds to listen for events; publish one meanwhile
+    #[arg(long, value_name = "SECONDS", default_value_t = 3)]
+    listen: u64,
+    /// Connections that are expected at once [default: limits.connections, or 1000]
+    #[arg(long, value_name = "NUMBER")]
+    connections: Option<u64>,
+}
+
+impl Doctor {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let mut report = Report::new(self.json);
+        match load::load(&self.place.options()) {
+            Ok(loaded) => {
+                configuration(&loaded, &mut report);
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+                runtime.block_on(self.examine(&loaded, &mut report))?;
+            }
+            Err(error) => report.problem("config", error, "mend that, then run this again"),
+        }
+        Ok(if report.finish() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    async fn examine(&self, loaded: &Loaded, report: &mut Report) -> anyhow::Result<()> {
+        // One crypto provider for everything that speaks TLS; nothing else in this process chose one.
+        let provider = rustls::crypto::ring::default_provider().install_default();
+        anyhow::ensure!(provider.is_ok(), "TLS is set up twice");
+        let dir = loaded.path.as_deref().and_then(std::path::Path::parent).unwrap_or(std::path::Path::new(""));
+        let project = Project::read(dir)?;
+        let config = &loaded.config;
+
+        machine::port(loaded, report).await;
+        machine::certificate(config, report);
+        let default = if config.limits.connections > 0 { config.limits.connections } else { 1000 };
+        machine::open_files(self.connections.unwrap_or(default), report);
+        app::origins(config, &project, report);
+        app::callback(config, report).await;
+        redis::examine(config, &project, Duration::from_secs(self.listen), report).await;
+        Ok(())
+    }
+}
+
+fn configuration(loaded: &Loaded, report: &mut Report) {
+    for warning in &loaded.warnings {
+        report.warning("config", warning, "");
+    }
+    let path = loaded.path.as_ref().map_or_else(String::new, |path| path.display().to_string());
+    report.ok("config", format!("{path} is valid"));
+}

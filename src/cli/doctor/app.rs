@@ -1,0 +1,145 @@
+//! Checks of the Laravel application: its answer to a channel that nobody may join, and the origins of its pages.
+
+use http::HeaderMap;
+use laravel_echo_server::auth::answer;
+use laravel_echo_server::auth::host::AuthHosts;
+use laravel_echo_server::channel::Pattern;
+use laravel_echo_server::config::Config;
+
+use super::report::{Report, Status};
+use crate::cli::laravel::{self, Project};
+
+/// A channel that no application has.
+const UNKNOWN_CHANNEL: &str = "private-laravel-echo-server-doctor";
+
+/// The application's own pages may connect.
+pub(super) fn origins(config: &Config, project: &Project, report: &mut Report) {
+    let allowed = &config.allowed_origins.0;
+    let Some(origin) = project.get("authHost").and_then(laravel::origin_of) else {
+        return report.ok("origins", format!("allowed are {}", allowed.join(", ")));
+    };
+    if !allowed.iter().any(|pattern| Pattern::new(pattern.trim_end_matches('/')).matches(&origin)) {
+        report.problem(
+            "origins",
+            format!("pages of APP_URL ({origin}) are not in `allowedOrigins`"),
+            format!("allowedOrigins = [\"{origin}\"]"),
+        );
+    } else if allowed.iter().any(|pattern| pattern == "*") {
+        report.warning("origins", "any web page may connect in the name of your users", format!("allowedOrigins = [\"{origin}\"]"));
+    } else {
+        report.ok("origins", format!("{origin} may connect"));
+    }
+}
+
+/// Every address of `authHost` refuses a channel that it does not know.
+pub(super) async fn callback(config: &Config, report: &mut Report) {
+    let client = match client(config) {
+        Ok(client) => client,
+        Err(reason) => return report.problem("auth", reason, "check `auth.tls.ca`"),
+    };
+    let mut asked = 0;
+    for entry in &config.auth_host.0 {
+        // A wildcard has no address until a page names it.
+        let Some(base) = AuthHosts::new(std::slice::from_ref(entry)).choose(&HeaderMap::new()) else { continue };
+        asked += 1;
+        let url = format!("{base}{}", config.auth_endpoint);
+        let (status, message, mend) = ask(&client, &url).await;
+        report.add("auth", status, format!("{url} {message}"), mend);
+    }
+    if asked == 0 {
+        report.warning(
+            "auth",
+            "`authHost` has wildcards only",
+            "add the address to ask for pages that send neither Referer nor Origin, in first place",
+        );
+    }
+}
+
+fn client(config: &Config) -> Result<reqwest::Client, String> {
+    let mut builder = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(config.auth.timeout.0)
+        .tls_danger_accept_invalid_certs(!config.auth.tls.verify.0);
+    if let Some(path) = &config.auth.tls.ca {
+        let pem = std::fs::read(path).map_err(|error| format!("`auth.tls.ca` cannot be read: {error}"))?;
+        let certificates =
+            reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| format!("`auth.tls.ca` holds no certificate: {error}"))?;
+        builder = builder.tls_certs_merge(certificates);
+    } else if config.auth_host.0.iter().all(|host| host.starts_with("http://")) {
+        // A machine without any certificates can still be asked over HTTP.
+        builder = builder.tls_certs_only([]);
+    }
+    builder.build().map_err(|error| error.to_string())
+}
+
+async fn ask(client: &reqwest::Client, url: &str) -> (Status, String, String) {
+    let request = client.post(url).header("X-Requested-With", "XMLHttpRequest").header("Content-Type", "application/x-www-form-urlencoded");
+    match request.body(format!("channel_name={UNKNOWN_CHANNEL}")).send().await {
+        Ok(response) => {
+            let status = response.status().as_u16();
+            let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+            let (content_type, location) = (header("content-type"), header("location"));
+            let body = response.text().await.unwrap_or_default();
+            judge(status, content_type.as_deref(), location.as_deref(), &body)
+        }
+        Err(error) => {
+            let mut cause: &dyn std::error::Error = &error;
+            while let Some(deeper) = cause.source() {
+                cause = deeper;
+            }
+            let mend = if cause.to_string().contains("certificate") {
+                "name your authority in `auth.tls.ca`, or set `auth.tls.verify` to false"
+            } else if error.is_timeout() {
+                "the application is too slow, or a firewall drops the packets"
+            } else {
+                "is the application running, and is `authHost` its address as seen from this machine (or container)?"
+            };
+            (Status::Problem, format!("cannot be asked: {cause}"), mend.to_owned())
+        }
+    }
+}
+
+/// What an answer to the unknown channel says about the application.
+fn judge(status: u16, content_type: Option<&str>, location: Option<&str>, body: &str) -> (Status, String, String) {
+    let says = |text: &str| format!("answers {status}{text}");
+    match status {
+        403 => (Status::Ok, says(" to an unknown channel, as it should"), String::new()),
+        401 => (Status::Ok, says(" to somebody who is not logged in, as it should"), String::new()),
+        200 if answer::judge(status, content_type, body).is_ok() => {
+            let mend =
+                "routes/channels.php grants a channel that nobody knows: look for a `{…}` pattern or a callback that always returns true";
+            (Status::Problem, says(" and lets anybody into an unknown channel"), mend.to_owned())
+        }
+        200 => (Status::Problem, says(" with a page in place of an answer"), answer::hint(status).to_owned()),
+        300..=399 => {
+            let to = location.map_or_else(String::new, |location| format!(" and sends to {location}"));
+            (Status::Problem, says(&to), answer::hint(status).to_owned())
+        }
+        _ => (Status::Problem, says(&format!(": {}", answer::first_line(body))), answer::hint(status).to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_is_well() {
+        for (status, content_type, body, expected) in [
+            (403, "application/json", "{}", Status::Ok),
+            (401, "application/json", r#"{"message":"Unauthenticated."}"#, Status::Ok),
+            (200, "application/json", "true", Status::Problem),
+            (200, "text/html", "<html>", Status::Problem),
+            (302, "text/html", "", Status::Problem),
+            (404, "text/html", "Not found", Status::Problem),
+            (419, "text/html", "Page expired", Status::Problem),
+            (500, "text/html", "Server error", Status::Problem),
+        ] {
+            let (got, message, mend) = judge(status, Some(content_type), Some("/login"), body);
+            assert_eq!(got, expected, "{status} {body}");
+            assert_eq!(mend.is_empty(), expected == Status::Ok, "{message}");
+        }
+        assert!(judge(302, None, Some("/login"), "").1.contains("/login"));
+        assert!(judge(404, None, None, "Not found\nmore").1.ends_with("404: Not found"));
+    }
+}

@@ -1,0 +1,90 @@
+//! What the names of Redis channels say about the prefix. Input: the configured prefix and the names that were heard.
+//! Output: a finding. Pure.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::report::Status;
+
+/// Names shown at most.
+const SHOWN: usize = 3;
+
+/// Ends of the prefixes that Laravel makes by itself, before and since version 12.
+const USUAL_ENDS: [&str; 2] = ["_database_", "-database-"];
+
+/// Status, message, and how to mend it.
+pub(super) fn judge(prefix: &str, heard: &BTreeSet<String>, listened: Duration) -> (Status, String, String) {
+    // Redis' own news, and the member lists that servers publish, are no events.
+    let events: Vec<_> = heard.iter().filter(|name| !name.starts_with("__key") && !name.ends_with("PresenceChannelUpdated")).collect();
+    if events.is_empty() {
+        let message = format!("nothing was published within {} seconds", listened.as_secs());
+        let mend = "run this again with `--listen 30` and fire an event in Laravel meanwhile; if it stays silent, BROADCAST_CONNECTION \
+                    (or BROADCAST_DRIVER) is not redis, the queue worker does not run, or Laravel uses another Redis";
+        return (Status::Ok, message, mend.to_owned());
+    }
+    if let Some((name, found)) = events.iter().find_map(|name| Some((name, actual_prefix(name, prefix)?))) {
+        let message = format!("events carry the prefix {found:?} (`{name}`), but `databaseConfig.redis.keyPrefix` is {prefix:?}");
+        return (Status::Problem, message, format!("[databaseConfig.redis] keyPrefix = {found:?}"));
+    }
+    let strangers: Vec<_> = events.iter().filter(|name| !name.starts_with(prefix)).collect();
+    if strangers.len() == events.len() {
+        let message = format!("nothing of what was published has the prefix {prefix:?}: {}", shown(&strangers));
+        return (
+            Status::Warning,
+            message,
+            "check `databaseConfig.redis.keyPrefix` against `php artisan config:show database.redis.options`".to_owned(),
+        );
+    }
+    (
+        Status::Ok,
+        format!("{} channels have the configured prefix, such as {}", events.len() - strangers.len(), shown(&events)),
+        String::new(),
+    )
+}
+
+/// The prefix that this name seems to have, if it is not the configured one.
+fn actual_prefix(name: &str, configured: &str) -> Option<String> {
+    let guarded = ["private-", "presence-"].iter().filter_map(|kind| name.find(kind)).min();
+    let usual = || USUAL_ENDS.iter().find_map(|end| name.find(end).map(|at| at + end.len()));
+    let found = &name[..guarded.or_else(usual)?];
+    // Names can hold such a word themselves: behind the right prefix nothing is wrong.
+    (found != configured && !(name.starts_with(configured) && !configured.is_empty())).then(|| found.to_owned())
+}
+
+fn shown(names: &[impl AsRef<str>]) -> String {
+    names.iter().take(SHOWN).map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(prefix: &str, names: &[&str]) -> (Status, String) {
+        let heard = names.iter().map(|name| (*name).to_owned()).collect();
+        let (status, _, mend) = judge(prefix, &heard, Duration::from_secs(3));
+        (status, mend)
+    }
+
+    #[test]
+    fn a_prefix_that_is_not_cut_is_found_in_guarded_names() {
+        let (found, mend) = status("", &["news", "shop_private-orders"]);
+        assert_eq!((found, mend.as_str()), (Status::Problem, "[databaseConfig.redis] keyPrefix = \"shop_\""));
+        let (found, mend) = status("", &["laravel_database_news"]);
+        assert_eq!((found, mend.as_str()), (Status::Problem, "[databaseConfig.redis] keyPrefix = \"laravel_database_\""));
+        let (found, mend) = status("laravel_database_", &["private-orders"]);
+        assert_eq!((found, mend.as_str()), (Status::Problem, "[databaseConfig.redis] keyPrefix = \"\""));
+    }
+
+    #[test]
+    fn names_with_the_right_prefix_are_well() {
+        assert_eq!(status("", &["news", "private-orders"]).0, Status::Ok);
+        assert_eq!(status("shop_", &["shop_private-orders", "shop_a-database-b", "other"]).0, Status::Ok);
+        assert_eq!(status("", &[]).0, Status::Ok);
+        assert_eq!(status("x_", &["PresenceChannelUpdated", "__keyspace@0__:a"]).0, Status::Ok);
+    }
+
+    #[test]
+    fn names_that_all_lack_the_prefix_are_told() {
+        assert_eq!(status("shop_", &["news", "orders"]).0, Status::Warning);
+    }
+}

@@ -1,0 +1,115 @@
+//! Checks of Redis: it answers, takes the credentials, lets us subscribe, has the same time, and the events on it
+//! carry the configured prefix.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::StreamExt as _;
+use laravel_echo_server::config::Config;
+use laravel_echo_server::redis_client;
+use redis::{ErrorKind, RedisError};
+
+use super::names;
+use super::report::Report;
+use crate::cli::laravel::Project;
+
+/// Time for connecting.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Clocks further apart than this make tokens look expired, or not valid yet.
+const CLOCK: u64 = 5;
+
+/// Names kept while listening.
+const MOST_NAMES: usize = 1000;
+
+/// All checks, as far as each makes sense after the one before.
+pub(super) async fn examine(config: &Config, project: &Project, listen: Duration, report: &mut Report) {
+    let settings = &config.database_config.redis;
+    prefix(&settings.key_prefix, project, report);
+    if !config.subscribers.redis.0 {
+        return report.ok("redis", "`subscribers.redis` is false: events come over HTTP only");
+    }
+    let client = match redis_client::client(settings) {
+        Ok(client) => client,
+        Err(error) => return report.problem("redis", error, "check `databaseConfig.redis`"),
+    };
+    let address = redis_client::address(&client);
+    let mut connection = match tokio::time::timeout(CONNECT, client.get_multiplexed_async_connection()).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return report.problem("redis", format!("{address} does not let us in: {error}"), mend_of(&error)),
+        Err(_) => return report.problem("redis", format!("{address} does not answer within {} seconds", CONNECT.as_secs()), mend_host()),
+    };
+    match redis::cmd("TIME").query_async::<(u64, u64)>(&mut connection).await {
+        Ok((seconds, _)) => {
+            report.ok("redis", format!("{address} answers"));
+            clock(seconds, report);
+        }
+        Err(error) if error.code() == Some("NOPERM") => report.ok("redis", format!("{address} answers")),
+        Err(error) => return report.problem("redis", format!("{address} answers with an error: {error}"), mend_of(&error)),
+    }
+    match events(&client, listen).await {
+        Ok(heard) => {
+            let (status, message, mend) = names::judge(&settings.key_prefix, &heard, listen);
+            report.add("events", status, message, mend);
+        }
+        Err(error) => report.problem("events", format!("PSUBSCRIBE is refused: {error}"), mend_of(&error)),
+    }
+}
+
+/// The configured prefix is the one of the project that the config stands in.
+fn prefix(configured: &str, project: &Project, report: &mut Report) {
+    let Some(found) = project.findings.iter().find(|finding| finding.key == "databaseConfig.redis.keyPrefix") else { return };
+    if found.value == configured {
+        return report.ok("prefix", format!("{configured:?} is Laravel's ({})", found.place));
+    }
+    let mend = format!("[databaseConfig.redis] keyPrefix = {:?}", found.value);
+    report.problem(
+        "prefix",
+        format!("`databaseConfig.redis.keyPrefix` is {configured:?}, Laravel's is {:?} ({})", found.value, found.place),
+        mend,
+    );
+}
+
+fn clock(theirs: u64, report: &mut Report) {
+    let ours = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let difference = ours.abs_diff(theirs);
+    if difference > CLOCK {
+        report.warning(
+            "clock",
+            format!("differs by {difference} seconds from that of Redis"),
+            "`timedatectl set-ntp true` on both machines",
+        );
+    } else {
+        report.ok("clock", "agrees with that of Redis");
+    }
+}
+
+/// The names of the channels that something is published to meanwhile.
+async fn events(client: &redis::Client, listen: Duration) -> Result<BTreeSet<String>, RedisError> {
+    let mut pubsub = client.get_async_pubsub().await?;
+    pubsub.psubscribe("*").await?;
+    let mut names = BTreeSet::new();
+    let mut messages = pubsub.on_message();
+    let end = tokio::time::Instant::now() + listen;
+    while let Ok(Some(message)) = tokio::time::timeout_at(end, messages.next()).await {
+        if names.len() < MOST_NAMES {
+            names.insert(message.get_channel_name().to_owned());
+        }
+    }
+    Ok(names)
+}
+
+fn mend_of(error: &RedisError) -> String {
+    match error.code() {
+        Some("NOAUTH") => "set `databaseConfig.redis.password`, REDIS_PASSWORD in Laravel's .env".to_owned(),
+        Some("WRONGPASS") => "check `databaseConfig.redis.password` (and `username`) against requirepass or the ACL".to_owned(),
+        Some("NOPERM") => "the ACL user needs `&*` (all channels) and `+psubscribe +subscribe +publish +ping`".to_owned(),
+        _ if error.kind() == ErrorKind::AuthenticationFailed => "check `databaseConfig.redis.password` and `username`".to_owned(),
+        _ => mend_host(),
+    }
+}
+
+fn mend_host() -> String {
+    "does it run (`redis-cli ping`), and are `databaseConfig.redis.host` and `port` its address as seen from this machine (or container)?"
+        .to_owned()
+}

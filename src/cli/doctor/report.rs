@@ -1,0 +1,89 @@
+//! The findings of `doctor`. Input: what each check says. Output: a line as soon as it is known, or one JSON at the end.
+
+use std::fmt::Display;
+
+use serde::Serialize;
+
+use crate::cli::output::{self, BAD, CAUTION, FAINT, GOOD, paint};
+
+/// How well it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Status {
+    Ok,
+    Warning,
+    Problem,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Finding {
+    pub(super) check: &'static str,
+    pub(super) status: Status,
+    pub(super) message: String,
+    /// What to type or write.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) mend: String,
+}
+
+/// All findings so far.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    findings: Vec<Finding>,
+    as_json: bool,
+}
+
+impl Report {
+    pub(super) fn new(as_json: bool) -> Self {
+        Self { findings: Vec::new(), as_json }
+    }
+
+    pub(super) fn ok(&mut self, check: &'static str, message: impl Display) {
+        self.add(check, Status::Ok, message, "");
+    }
+
+    pub(super) fn warning(&mut self, check: &'static str, message: impl Display, mend: impl Display) {
+        self.add(check, Status::Warning, message, mend);
+    }
+
+    pub(super) fn problem(&mut self, check: &'static str, message: impl Display, mend: impl Display) {
+        self.add(check, Status::Problem, message, mend);
+    }
+
+    pub(super) fn add(&mut self, check: &'static str, status: Status, message: impl Display, mend: impl Display) {
+        let finding = Finding { check, status, message: message.to_string(), mend: mend.to_string() };
+        if !self.as_json {
+            print(&finding);
+        }
+        self.findings.push(finding);
+    }
+
+    #[cfg(test)]
+    pub(super) fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Prints the sum, or everything as JSON. `true` when there is no problem.
+    pub(super) fn finish(self) -> bool {
+        let count = |status| self.findings.iter().filter(|finding| finding.status == status).count();
+        let (problems, warnings) = (count(Status::Problem), count(Status::Warning));
+        if self.as_json {
+            output::line(format!("{:#}", serde_json::json!({"ok": problems == 0, "findings": self.findings})));
+        } else {
+            output::line(format!("\nproblems: {problems}, warnings: {warnings}"));
+        }
+        problems == 0
+    }
+}
+
+fn print(finding: &Finding) {
+    let mark = match finding.status {
+        Status::Ok => paint(GOOD, "✔ ok     "),
+        Status::Warning => paint(CAUTION, "! warning"),
+        Status::Problem => paint(BAD, "✖ problem"),
+    };
+    output::line(format!("{mark} {:8} {}", finding.check, finding.message));
+    for line in finding.mend.lines() {
+        output::line(format!("                   {} {line}", paint(FAINT, "→")));
+    }
+}
