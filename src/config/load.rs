@@ -268,7 +268,7 @@ impl Layers {
             let key = error.path().to_string();
             let message = error.inner().to_string();
             let expected = message.rsplit_once("expected ").map_or(message.as_str(), |(_, expected)| expected);
-            let pointer = format!("/{}", key.replace('.', "/").replace('[', "/").replace(']', ""));
+            let pointer = format!("/{}", key.replace(['.', '['], "/").replace(']', ""));
             let value = match self.tree.pointer(&pointer) {
                 Some(_) if schema::is_secret(&key) => "of the wrong kind".to_owned(),
                 Some(Value::Object(_)) if message.starts_with("missing") => "incomplete".to_owned(),

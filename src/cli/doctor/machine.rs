@@ -21,9 +21,8 @@ const ANSWER: Duration = Duration::from_secs(3);
 pub(super) async fn port(loaded: &Loaded, report: &mut Report) {
     let config = &loaded.config;
     let (host, port) = (config.host.as_deref().unwrap_or("0.0.0.0"), config.port.0);
-    let error = match TcpListener::bind((host, port)) {
-        Ok(_) => return report.ok("port", format!("{port} is free: no server runs yet, `laravel-echo-server start` starts one")),
-        Err(error) => error,
+    let Err(error) = TcpListener::bind((host, port)) else {
+        return report.ok("port", format!("{port} is free: no server runs yet, `laravel-echo-server start` starts one"));
     };
     match error.kind() {
         std::io::ErrorKind::AddrInUse if is_echo_server(config).await => {

@@ -1,0 +1,129 @@
+//! `configure` without a terminal: flags, the Laravel project around it, and answers from a pipe.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use super::{Ended, Folder, assert_holds, mode};
+
+fn toml(text: &str) -> Value {
+    toml::from_str(text).expect("it wrote TOML")
+}
+
+/// Runs it with lines on stdin.
+fn answer(folder: &Folder, arguments: &[&str], lines: &str) -> Ended {
+    let mut child = folder.command(arguments).stdin(Stdio::piped()).spawn().expect("starting the command");
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    stdin.write_all(lines.as_bytes()).expect("writing the answers");
+    drop(stdin);
+    Ended::of(child.wait_with_output().expect("waiting for the command"))
+}
+
+/// A Laravel project as `laravel new` makes it, with a name of its own.
+fn project() -> Folder {
+    let folder = Folder::new();
+    folder.write(".env", "APP_NAME=\"My Shop\"\nAPP_URL=https://shop.test\nREDIS_HOST=redis.test\nREDIS_PASSWORD=null\nREDIS_PORT=6380\n");
+    let database = r"<?php return ['redis' => [
+        'options' => ['prefix' => env('REDIS_PREFIX', Str::slug(env('APP_NAME', 'laravel'), '_').'_database_')],
+        'default' => ['url' => env('REDIS_URL'), 'host' => env('REDIS_HOST', '127.0.0.1'), 'password' => env('REDIS_PASSWORD'),
+            'port' => env('REDIS_PORT', '6379'), 'database' => env('REDIS_DB', '0')]]];";
+    folder.write("config/database.php", database);
+    folder
+}
+
+#[test]
+fn the_project_answers_for_redis_prefix_host_and_origin() {
+    let folder = project();
+    let ended = folder.run(&["init", "--no-interaction"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_holds(&ended.stdout, &["databaseConfig.redis.keyPrefix = my_shop_database_ (APP_NAME in .env)", "Configuration file saved"]);
+    let text = folder.read("laravel-echo-server.toml");
+    let config = toml(&text);
+    let redis = &config["databaseConfig"]["redis"];
+    assert_eq!(
+        json!([redis["host"], redis["port"], redis["keyPrefix"], config["authHost"], config["allowedOrigins"]]),
+        json!(["redis.test", 6380, "my_shop_database_", "https://shop.test", ["https://shop.test"]])
+    );
+    assert_eq!(redis.get("password"), None, "REDIS_PASSWORD=null is none");
+    assert!(text.contains("# Address of the Laravel application"), "the comments are there");
+    assert_eq!(mode(&folder.path("laravel-echo-server.toml")) & 0o007, 0, "it may hold a password");
+}
+
+#[test]
+fn every_question_has_a_flag() {
+    let folder = Folder::new();
+    let arguments = "configure --no-interaction --config echo.toml --dev-mode --port 7001 --host 127.0.0.1 --database redis --auth-host http://a.test \
+        --auth-host http://b.test --auth-endpoint /auth --protocol https --ssl-cert-path c.pem --ssl-key-path k.pem --redis-host r --redis-port 1 \
+        --redis-username u --redis-password p --redis-db 2 --redis-prefix x_ --allowed-origin https://a.test --add-client --cors --cors-origin o \
+        --cors-methods m --cors-headers h";
+    let ended = folder.run(&arguments.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let config = toml(&folder.read("echo.toml"));
+    for (pointer, value) in [
+        ("/devMode", json!(true)),
+        ("/port", json!(7001)),
+        ("/host", json!("127.0.0.1")),
+        ("/database", json!("redis")),
+        ("/authHost", json!(["http://a.test", "http://b.test"])),
+        ("/authEndpoint", json!("/auth")),
+        ("/protocol", json!("https")),
+        ("/sslCertPath", json!("c.pem")),
+        ("/sslKeyPath", json!("k.pem")),
+        ("/databaseConfig/redis/host", json!("r")),
+        ("/databaseConfig/redis/port", json!(1)),
+        ("/databaseConfig/redis/username", json!("u")),
+        ("/databaseConfig/redis/password", json!("p")),
+        ("/databaseConfig/redis/db", json!(2)),
+        ("/databaseConfig/redis/keyPrefix", json!("x_")),
+        ("/allowedOrigins", json!(["https://a.test"])),
+        ("/apiOriginAllow", json!({"allowCors": true, "allowOrigin": "o", "allowMethods": "m", "allowHeaders": "h"})),
+    ] {
+        assert_eq!(config.pointer(pointer), Some(&value), "{pointer}");
+    }
+    let client = &config["clients"][0];
+    assert_holds(&ended.stdout, &[client["appId"].as_str().unwrap(), client["key"].as_str().unwrap()]);
+    assert_holds(&folder.run(&["config", "check", "--config", "echo.toml"]).stdout, &["is valid"]);
+}
+
+#[test]
+fn json_has_the_keys_of_the_original() {
+    let folder = Folder::new();
+    assert_eq!(folder.run(&["init", "-n", "--json"]).code, 0);
+    let text = folder.read("laravel-echo-server.json");
+    let config: Value = serde_json::from_str(&text).unwrap();
+    let keys: Vec<_> = config.as_object().unwrap().keys().take(16).map(String::as_str).collect();
+    let wanted = "authHost authEndpoint clients database databaseConfig devMode host port protocol socketio sslCertPath sslKeyPath sslCertChainPath \
+        sslPassphrase subscribers apiOriginAllow";
+    assert_eq!(keys, wanted.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(json!([config["database"], config["port"], config["clients"]]), json!(["redis", "6001", []]));
+    assert_holds(&folder.run(&["config", "check"]).stdout, &["is valid"]);
+}
+
+#[test]
+fn answers_come_from_a_pipe_line_by_line() {
+    let folder = Folder::new();
+    // Development mode, port (wrong first), database, authHost, then Enter for the rest.
+    let ended = answer(&folder, &["init"], "y\nabc\n7001\nredis\nhttp://app.test\n");
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_holds(&ended.stderr, &["`port` is \"abc\", expected a port"]);
+    let config = toml(&folder.read("laravel-echo-server.toml"));
+    assert_eq!(
+        json!([config["devMode"], config["port"], config["database"], config["authHost"]]),
+        json!([true, 7001, "redis", "http://app.test"])
+    );
+}
+
+#[test]
+fn an_existing_file_is_overwritten_after_a_yes_only() {
+    let folder = Folder::new();
+    folder.write("laravel-echo-server.toml", "# mine\n");
+    for (arguments, lines) in [(&["init", "--no-interaction"][..], ""), (&["init"], ""), (&["init"], "n\n\n\n\n\n\n\n\n\n\n\n\nn\n")] {
+        let ended = answer(&folder, arguments, lines);
+        assert_eq!(ended.code, 1, "{arguments:?}: {}", ended.stdout);
+        assert_holds(&ended.stderr, &["left as it is", "--force"]);
+        assert_eq!(folder.read("laravel-echo-server.toml"), "# mine\n");
+    }
+    assert_eq!(folder.run(&["init", "--no-interaction", "--force"]).code, 0);
+    assert_ne!(folder.read("laravel-echo-server.toml"), "# mine\n");
+}

@@ -1,0 +1,140 @@
+//! `doctor` against a live Redis and a stand-in for the application.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use super::{Folder, Redis, Running, free_port};
+
+/// An application that answers every request alike.
+fn app(answer: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binding a free port");
+    let url = format!("http://{}", listener.local_addr().expect("a bound listener has an address"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request);
+            let reply = format!("HTTP/1.1 {answer}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}");
+            // A caller that has gone is no matter here.
+            let _ = read.and_then(|_| stream.write_all(reply.as_bytes()));
+        }
+    });
+    url
+}
+
+const REFUSES: &str = "403 Forbidden\r\nContent-Type: application/json";
+
+fn config(folder: &Folder, auth_host: &str, redis: &Redis, more: &str) {
+    let text = format!(
+        "host = \"127.0.0.1\"\nport = {}\nauthHost = \"{auth_host}\"\n[databaseConfig.redis]\nport = {}\n{more}\n",
+        free_port(),
+        redis.port
+    );
+    folder.write("laravel-echo-server.toml", &text);
+}
+
+/// The findings of a run and its exit code.
+fn examine(folder: &Folder, listen: &str) -> (i32, Value) {
+    let ended = folder.run(&["doctor", "--json", "--listen", listen]);
+    (ended.code, serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", ended.stdout, ended.stderr)))
+}
+
+/// Status, message and mending line of a check.
+fn finding(report: &Value, check: &str) -> (String, String) {
+    let findings = report["findings"].as_array().expect("findings are a list");
+    let finding = findings.iter().find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("no {check} in {report:#}"));
+    let text = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    (text("status"), text("message") + "\n" + &text("mend"))
+}
+
+#[test]
+fn a_good_set_up_has_no_problem() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    config(&folder, &app(REFUSES), &redis, "");
+    let (code, report) = examine(&folder, "0");
+    assert_eq!((code, &report["ok"]), (0, &Value::Bool(true)), "{report:#}");
+    for check in ["config", "port", "files", "auth", "redis", "clock", "events"] {
+        assert_eq!(finding(&report, check).0, "ok", "{check}: {report:#}");
+    }
+    assert!(finding(&report, "port").1.contains("is free"));
+
+    let running = folder.start(&[]);
+    let (code, report) = examine(&folder, "0");
+    assert_eq!(code, 0, "{report:#}");
+    assert!(finding(&report, "port").1.contains(&format!("process {}", running.pid())), "{report:#}");
+}
+
+#[test]
+fn each_fault_is_a_problem_with_a_way_out() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &["--requirepass", "secret"]);
+    let nowhere = format!("http://127.0.0.1:{}", free_port());
+    for (auth_host, more, check, parts) in [
+        (app("404 Not Found"), "password = \"secret\"", "auth", ["answers 404", "authEndpoint"]),
+        (app("302 Found\r\nLocation: /login"), "password = \"secret\"", "auth", ["answers 302 and sends to /login", "redirects"]),
+        (app("419 Expired"), "password = \"secret\"", "auth", ["answers 419", "CSRF"]),
+        (app("200 OK\r\nContent-Type: application/json"), "password = \"secret\"", "auth", ["lets anybody", "routes/channels.php"]),
+        (nowhere, "password = \"secret\"", "auth", ["cannot be asked", "authHost"]),
+        (app(REFUSES), "", "redis", ["NOAUTH", "password"]),
+        (app(REFUSES), "password = \"wrong\"", "redis", ["does not let us in", "password"]),
+    ] {
+        config(&folder, &auth_host, &redis, more);
+        let (code, report) = examine(&folder, "0");
+        let (status, text) = finding(&report, check);
+        assert_eq!((code, status.as_str()), (1, "problem"), "{report:#}");
+        super::assert_holds(&text, &parts);
+    }
+}
+
+#[test]
+fn a_port_of_somebody_else_is_a_problem() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    config(&folder, &app(REFUSES), &redis, "");
+    let other = app("200 OK");
+    let port = other.rsplit(':').next().unwrap();
+    let text = folder.read("laravel-echo-server.toml");
+    let line = text.lines().find(|line| line.starts_with("port = ")).unwrap();
+    folder.write("laravel-echo-server.toml", &text.replacen(line, &format!("port = {port}"), 1));
+    let (code, report) = examine(&folder, "0");
+    assert_eq!(code, 1);
+    assert!(finding(&report, "port").1.contains("no laravel-echo-server"), "{report:#}");
+}
+
+#[test]
+fn the_prefix_is_compared_with_the_project_and_with_live_events() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    config(&folder, &app(REFUSES), &redis, "");
+    folder.write(".env", "APP_URL=https://shop.test\nREDIS_PREFIX=shop_database_\n");
+    let mut doctor = Running::spawn(folder.command(&["doctor", "--listen", "1"]));
+    doctor.wait_for("agrees with that of Redis");
+    // It listens now, or in a moment: publish until it has heard.
+    let mut publisher = redis::Client::open(("127.0.0.1", redis.port)).unwrap().get_connection().unwrap();
+    while doctor.is_alive() {
+        redis::cmd("PUBLISH").arg("shop_database_private-orders").arg("{}").query::<i64>(&mut publisher).unwrap();
+        std::thread::yield_now();
+    }
+    assert_eq!(doctor.end().code(), Some(1));
+    let text = doctor.seen.join("\n");
+    super::assert_holds(
+        &text,
+        &[
+            "`databaseConfig.redis.keyPrefix` is \"\", Laravel's is \"shop_database_\"",
+            "events carry the prefix \"shop_database_\" (`shop_database_private-orders`)",
+            "[databaseConfig.redis] keyPrefix = \"shop_database_\"",
+            "any web page may connect",
+        ],
+    );
+}
+
+#[test]
+fn a_broken_config_is_the_first_problem() {
+    let folder = Folder::new();
+    folder.write("laravel-echo-server.toml", "port = \"abc\"\n");
+    let (code, report) = examine(&folder, "0");
+    assert_eq!(code, 1);
+    assert!(finding(&report, "config").1.contains("`port` is \"abc\""), "{report:#}");
+}

@@ -1,0 +1,47 @@
+//! `import`: the original's JSON becomes a TOML that means the same.
+
+use super::{Folder, assert_holds};
+
+const JSON: &str = r#"{"authHost": "http://app.test", "port": "6002", "devMode": true, "clients": [{"appId": "a", "key": "k"}],
+    "databaseConfig": {"redis": {"host": "r", "keyPrefix": "shop_"}, "publishPresence": true}, "verifyAuthPath": true}"#;
+
+#[test]
+fn the_toml_stands_beside_the_json_and_is_taken_from_then_on() {
+    let folder = Folder::new();
+    folder.write("laravel-echo-server.json", JSON);
+    let ended = folder.run(&["import"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_holds(
+        &ended.stderr,
+        &["unknown key `verifyAuthPath`", "`allowedOrigins`", "`databaseConfig.publishPresence`", "shorter than 16"],
+    );
+    let text = folder.read("laravel-echo-server.toml");
+    assert_holds(
+        &text,
+        &["port = 6002", "keyPrefix = \"shop_\"", "database = \"redis\"", "appId = \"a\"", "# Address of the Laravel application"],
+    );
+    assert_holds(&folder.run(&["config", "check"]).stdout, &["laravel-echo-server.toml is valid"]);
+}
+
+#[test]
+fn nothing_is_overwritten_without_force() {
+    let folder = Folder::new();
+    folder.write("laravel-echo-server.json", JSON);
+    folder.write("laravel-echo-server.toml", "# mine\n");
+    let ended = folder.run(&["import"]);
+    assert_eq!(ended.code, 1);
+    assert_holds(&ended.stderr, &["exists and is left as it is", "--force"]);
+    assert_eq!(folder.read("laravel-echo-server.toml"), "# mine\n");
+    assert_eq!(folder.run(&["import", "--output", "other.toml"]).code, 0);
+    assert_eq!(folder.run(&["import", "--force"]).code, 0);
+    assert_eq!(folder.read("laravel-echo-server.toml"), folder.read("other.toml"));
+}
+
+#[test]
+fn secrets_of_the_environment_stay_there() {
+    let folder = Folder::new();
+    folder.write("laravel-echo-server.json", JSON);
+    folder.write(".env", "LARAVEL_ECHO_SERVER_REDIS_PASSWORD=hunter2\n");
+    assert_eq!(folder.run(&["import"]).code, 0);
+    assert!(!folder.read("laravel-echo-server.toml").contains("hunter2"));
+}

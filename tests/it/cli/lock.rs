@@ -1,0 +1,125 @@
+//! The lock file, `stop` and `--force`: only a process that really holds the lock counts, and no other is signalled.
+
+use std::process::Command;
+
+use super::{Folder, Running, assert_holds};
+
+const LOCK: &str = "laravel-echo-server.lock";
+
+#[test]
+fn the_lock_file_names_the_process_as_the_originals_did() {
+    let (folder, _) = Folder::with_config();
+    let running = folder.start(&[]);
+    assert_eq!(folder.read(LOCK), format!("{{\n\t\"process\": {}\n}}", running.pid()));
+}
+
+#[test]
+fn a_second_start_is_refused() {
+    let (folder, _) = Folder::with_config();
+    let mut running = folder.start(&[]);
+    let second = folder.run(&["start"]);
+    assert_eq!(second.code, 1);
+    assert_holds(&second.stderr, &["already a server running", &running.pid().to_string(), "--force"]);
+    assert!(running.is_alive());
+    assert!(folder.read(LOCK).contains(&running.pid().to_string()));
+}
+
+#[test]
+fn force_replaces_the_running_server() {
+    let (folder, _) = Folder::with_config();
+    let mut first = folder.start(&[]);
+    let second = folder.start(&["--force"]);
+    assert_eq!(first.end().code(), Some(0));
+    assert!(folder.read(LOCK).contains(&second.pid().to_string()));
+}
+
+#[test]
+fn force_without_a_running_server_is_a_plain_start() {
+    let (folder, _) = Folder::with_config();
+    folder.start(&["--force"]);
+}
+
+/// A process that has nothing to do with the server.
+fn bystander() -> Running {
+    let mut command = Command::new("sleep");
+    command.arg("600").stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    Running::spawn(command)
+}
+
+#[test]
+fn a_lock_file_left_behind_never_blocks_or_kills() {
+    let (folder, _) = Folder::with_config();
+    let mut bystander = bystander();
+    let stale = format!("{{\"process\": {}}}", bystander.pid());
+
+    folder.write(LOCK, &stale);
+    let mut running = folder.start(&[]);
+    assert!(folder.read(LOCK).contains(&running.pid().to_string()));
+    running.signal(rustix::process::Signal::TERM);
+    running.end();
+
+    folder.write(LOCK, &stale);
+    let stopped = folder.run(&["stop"]);
+    assert_eq!(stopped.code, 0, "{}", stopped.stderr);
+    assert_holds(&stopped.stdout, &["No server is running"]);
+    assert!(!folder.path(LOCK).exists());
+    assert!(bystander.is_alive());
+}
+
+/// Whoever holds the lock but has put another number into the file does not get that number killed.
+#[test]
+fn a_process_that_does_not_hold_the_lock_is_left_alone() {
+    let (folder, _) = Folder::with_config();
+    let mut running = folder.start(&[]);
+    let mut bystander = bystander();
+    // In place, so that the file stays the one that is locked.
+    folder.write(LOCK, &format!("{{\"process\": {}}}", bystander.pid()));
+    for arguments in [&["stop"][..], &["start", "--force"]] {
+        let ended = folder.run(arguments);
+        assert_eq!(ended.code, 1, "{arguments:?}");
+        assert_holds(&ended.stderr, &["left alone"]);
+    }
+    assert!(bystander.is_alive() && running.is_alive());
+}
+
+#[test]
+fn stop_ends_the_server_of_the_folder() {
+    let (folder, _) = Folder::with_config();
+    for arguments in [&["stop"][..], &["stop", "--dir", "."], &["stop", "--config", "laravel-echo-server.toml"]] {
+        let mut running = folder.start(&[]);
+        let stopped = folder.run(arguments);
+        assert_eq!(stopped.code, 0, "{}", stopped.stderr);
+        assert_holds(&stopped.stdout, &["Closed the running server."]);
+        assert_eq!(running.end().code(), Some(0));
+        assert!(!folder.path(LOCK).exists());
+    }
+}
+
+#[test]
+fn stop_works_while_the_config_is_broken() {
+    let (folder, _) = Folder::with_config();
+    let mut running = folder.start(&[]);
+    folder.write("laravel-echo-server.toml", "broken [");
+    assert_eq!(folder.run(&["stop"]).code, 0);
+    assert_eq!(running.end().code(), Some(0));
+}
+
+#[test]
+fn stop_without_a_lock_file_fails() {
+    let (folder, _) = Folder::with_config();
+    let stopped = folder.run(&["stop"]);
+    assert_eq!(stopped.code, 1);
+    assert_holds(&stopped.stderr, &["Could not find any lock file", LOCK]);
+}
+
+#[test]
+fn the_lock_file_can_be_elsewhere_or_nowhere() {
+    let (folder, _) = Folder::with_config();
+    let mut running = folder.start(&["--lockfile", "run.lock"]);
+    assert_eq!(folder.names(), ["laravel-echo-server.toml", "run.lock"]);
+    assert_eq!(folder.run(&["stop", "--lockfile", "run.lock"]).code, 0);
+    assert_eq!(running.end().code(), Some(0));
+
+    let _running = folder.start(&["--no-lock"]);
+    assert_eq!(folder.names(), ["laravel-echo-server.toml"]);
+}

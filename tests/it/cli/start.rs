@@ -1,0 +1,130 @@
+//! `start`: its lines, its signals, its ways to a config.
+
+use rustix::process::Signal;
+
+use super::{Folder, Redis, Running, assert_holds, free_port};
+
+#[test]
+fn it_says_the_originals_lines_in_order() {
+    let (folder, port) = Folder::with_config();
+    let running = folder.start(&["--dev"]);
+    let wanted = [
+        "L A R A V E L  E C H O  S E R V E R".to_owned(),
+        format!("version {}", env!("CARGO_PKG_VERSION")),
+        "⚠ Starting server in DEV mode...".to_owned(),
+        format!("✔  Running at 127.0.0.1 on port {port}"),
+        "✔  Channels are ready.".to_owned(),
+        "✔  Listening for http events...".to_owned(),
+        "Server ready!".to_owned(),
+    ];
+    let said: Vec<_> = running.seen.iter().filter(|line| wanted.contains(line)).collect();
+    assert_eq!(said, wanted.iter().collect::<Vec<_>>(), "{:#?}", running.seen);
+    assert!(!running.has_seen("redis events"));
+}
+
+#[test]
+fn without_dev_mode_it_says_less() {
+    let (folder, _) = Folder::with_config();
+    let running = folder.start(&[]);
+    assert!(!running.has_seen("DEV mode") && !running.has_seen("Channels are ready"), "{:#?}", running.seen);
+}
+
+#[test]
+fn logs_go_to_stderr_and_look_as_the_originals() {
+    let (folder, port) = Folder::with_config();
+    folder.write("laravel-echo-server.toml", &(folder.read("laravel-echo-server.toml") + "[unknown]\n"));
+    // With its port taken it comes to its end by itself.
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let ended = folder.run(&["start"]);
+    let line = ended.stderr.lines().find(|line| line.contains("unknown key `unknown`")).unwrap();
+    assert!(line.starts_with("[20") && line.contains("Z] - WARN unknown key"), "{line}");
+    assert!(!ended.stdout.contains("unknown key"), "{}", ended.stdout);
+}
+
+#[test]
+fn termination_and_interrupt_end_it_well() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (folder, _) = Folder::with_config();
+        let mut running = folder.start(&[]);
+        running.signal(signal);
+        assert_eq!(running.end().code(), Some(0), "{signal:?}: {:#?}", running.seen);
+        assert_eq!(folder.names(), ["laravel-echo-server.toml"], "{signal:?}");
+    }
+}
+
+#[test]
+fn hanging_up_does_not_end_it() {
+    let (folder, _) = Folder::with_config();
+    let mut running = folder.start(&[]);
+    running.signal(Signal::HUP);
+    running.wait_for("SIGHUP");
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().code(), Some(0));
+}
+
+#[test]
+fn defaults_need_no_file_and_leave_none() {
+    let folder = Folder::new();
+    let port = free_port().to_string();
+    let mut command = folder.command(&["start", "--defaults"]);
+    command.env("LARAVEL_ECHO_SERVER_PORT", &port).env("LARAVEL_ECHO_SERVER_HOST", "127.0.0.1");
+    command.env("LARAVEL_ECHO_SERVER_SUBSCRIBERS_REDIS", "false");
+    let mut running = Running::spawn(command);
+    running.wait_for("Server ready!");
+    running.wait_for(&format!("Running at 127.0.0.1 on port {port}"));
+    assert_eq!(folder.names(), [""; 0]);
+}
+
+#[test]
+fn redis_is_announced_when_it_is_there() {
+    let (folder, _) = Folder::with_config();
+    let redis_port = free_port();
+    let config =
+        format!("{}redisMode = \"pattern\"\n[databaseConfig.redis]\nport = {redis_port}\n", folder.read("laravel-echo-server.toml"));
+    folder.write("laravel-echo-server.toml", &config.replace("redis = false", "redis = true"));
+
+    let mut running = folder.start(&[]);
+    assert!(!running.has_seen("Listening for redis events"), "there is no Redis yet: {:#?}", running.seen);
+    let redis = Redis::start(redis_port, &[]);
+    running.wait_for("✔  Listening for redis events...");
+    drop(running);
+
+    let running = folder.start(&[]);
+    let at = |text: &str| running.seen.iter().position(|line| line.contains(text)).unwrap();
+    assert!(at("Listening for redis events...") < at("Server ready!"), "{:#?}", running.seen);
+    drop(redis);
+}
+
+#[test]
+fn a_log_filter_of_the_environment_wins() {
+    let (folder, _) = Folder::with_config();
+    folder.write("laravel-echo-server.toml", &(folder.read("laravel-echo-server.toml") + "[unknown]\n"));
+    let mut command = folder.command(&["start"]);
+    command.env("RUST_LOG", "off");
+    let mut running = Running::spawn(command);
+    running.wait_for("Server ready!");
+    running.signal(Signal::TERM);
+    running.end();
+    assert!(!running.has_seen("unknown key"), "{:#?}", running.seen);
+}
+
+#[test]
+fn logs_can_be_json() {
+    let (folder, _) = Folder::with_config();
+    folder.write("laravel-echo-server.toml", &(folder.read("laravel-echo-server.toml") + "[unknown]\n[log]\nformat = \"json\"\n"));
+    let mut running = folder.start(&[]);
+    running.wait_for("unknown key");
+    let line = running.seen.iter().find(|line| line.contains("unknown key")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(line).expect("the line is JSON");
+    assert_eq!(json["level"], "WARN");
+    assert!(json["message"].as_str().unwrap().contains("unknown key `unknown`"), "{json}");
+}
+
+#[test]
+fn the_config_is_found_by_dir_and_name() {
+    let (folder, port) = Folder::with_config();
+    folder.write("sub/echo.toml", &folder.read("laravel-echo-server.toml"));
+    let running = folder.start(&["--dir", "sub", "--config=echo.toml"]);
+    assert_holds(&running.seen.join("\n"), &[&format!("on port {port}")]);
+    assert!(folder.path("sub/echo.lock").exists());
+}

@@ -1,0 +1,98 @@
+//! `init` at a terminal: somebody types.
+
+use std::process::Command;
+
+use rexpect::session::{PtySession, spawn_command};
+
+use super::{BIN, DEADLINE, Folder};
+
+/// `init` on a terminal of its own.
+fn init(folder: &Folder) -> PtySession {
+    let mut command = Command::new(BIN);
+    command.arg("init").current_dir(&folder.0).env_clear().env("TERM", "xterm-256color");
+    let deadline = u64::try_from(DEADLINE.as_millis()).expect("a deadline of seconds");
+    spawn_command(command, Some(deadline)).expect("starting it on a terminal")
+}
+
+/// Waits for a question and types the answer.
+fn reply(terminal: &mut PtySession, question: &str, keys: &str) {
+    terminal.exp_string(question).unwrap_or_else(|error| panic!("no question `{question}`: {error}"));
+    terminal.send(keys).expect("typing");
+    terminal.flush().expect("typing");
+}
+
+const DOWN: &str = "\u{1b}[B";
+const ENTER: &str = "\r";
+
+#[test]
+fn a_person_types_through_all_questions() {
+    let folder = Folder::new();
+    let mut terminal = init(&folder);
+    reply(&mut terminal, "development mode", "y");
+    reply(&mut terminal, "Which port", "99999\r");
+    // It says what is wrong and asks again; the mistake is typed over.
+    reply(&mut terminal, "expected a port from 1 to 65535", "\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}7001\r");
+    reply(&mut terminal, "Which database", &format!("{DOWN}{ENTER}"));
+    reply(&mut terminal, "authentication server", "https://app.test\r");
+    reply(&mut terminal, "http or https", ENTER);
+    reply(&mut terminal, "Which host is your Redis on", ENTER);
+    reply(&mut terminal, "Which port is your Redis on", "6390\r");
+    reply(&mut terminal, "Which prefix", "shop_database_\r");
+    reply(&mut terminal, "web origins", "https://app.test\r");
+    reply(&mut terminal, "client ID/Key", "y");
+    reply(&mut terminal, "cross domain", "n");
+    reply(&mut terminal, "saved as", ENTER);
+    terminal.exp_string("appId: ").unwrap();
+    terminal.exp_string("Configuration file saved").unwrap();
+    terminal.exp_eof().unwrap();
+
+    let config: serde_json::Value = toml::from_str(&folder.read("laravel-echo-server.toml")).unwrap();
+    let redis = &config["databaseConfig"]["redis"];
+    assert_eq!(
+        serde_json::json!([
+            config["devMode"],
+            config["port"],
+            config["database"],
+            redis["port"],
+            redis["keyPrefix"],
+            config["allowedOrigins"]
+        ]),
+        serde_json::json!([true, 7001, "redis", 6390, "shop_database_", ["https://app.test"]])
+    );
+    assert_eq!(config["clients"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_person_keeps_the_file_that_is_there() {
+    let folder = Folder::new();
+    folder.write("laravel-echo-server.toml", "# mine\n");
+    let mut terminal = init(&folder);
+    for question in [
+        "development mode",
+        "Which port",
+        "Which database",
+        "authentication server",
+        "http or https",
+        "host is your Redis",
+        "port is your Redis",
+    ] {
+        reply(&mut terminal, question, ENTER);
+    }
+    for question in ["Which prefix", "web origins", "client ID/Key", "cross domain", "saved as"] {
+        reply(&mut terminal, question, ENTER);
+    }
+    reply(&mut terminal, "Overwrite it?", "n");
+    terminal.exp_string("left as it is").unwrap();
+    terminal.exp_eof().unwrap();
+    assert_eq!(folder.read("laravel-echo-server.toml"), "# mine\n");
+}
+
+#[test]
+fn interrupting_writes_nothing() {
+    let folder = Folder::new();
+    let mut terminal = init(&folder);
+    reply(&mut terminal, "development mode", "y");
+    reply(&mut terminal, "Which port", "\u{3}");
+    terminal.exp_eof().unwrap();
+    assert_eq!(folder.names(), [""; 0]);
+}

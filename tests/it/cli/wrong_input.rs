@@ -1,0 +1,125 @@
+//! Every wrong input ends with a message that names it, on stderr, and an exit code that is not 0.
+
+use std::net::TcpListener;
+
+use super::{Folder, assert_holds};
+
+#[track_caller]
+fn refuses(folder: &Folder, arguments: &[&str], code: i32, parts: &[&str]) {
+    let ended = folder.run(arguments);
+    assert_eq!(ended.code, code, "{arguments:?}: {}{}", ended.stdout, ended.stderr);
+    assert_holds(&ended.stderr, parts);
+}
+
+#[test]
+fn a_wrong_command_line_is_code_2_with_the_usage() {
+    let folder = Folder::new();
+    refuses(&folder, &[], 2, &["Usage:", "start", "stop", "configure", "client:add", "client:remove"]);
+    refuses(&folder, &["strat"], 2, &["strat", "start"]);
+    refuses(&folder, &["start", "--prot", "1"], 2, &["--prot"]);
+    refuses(&folder, &["client:remove"], 2, &["<ID>"]);
+    refuses(&folder, &["init", "--database", "mysql"], 2, &["mysql", "memory", "redis", "sqlite"]);
+    refuses(&folder, &["start", "--defaults", "--config", "x"], 2, &["--defaults", "--config"]);
+    refuses(&folder, &["completions", "dos"], 2, &["dos", "bash"]);
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    let folder = Folder::new();
+    for arguments in [["--help"], ["-h"], ["--version"]] {
+        assert_eq!(folder.run(&arguments).code, 0);
+    }
+    assert_holds(&folder.run(&["--version"]).stdout, &[env!("CARGO_PKG_VERSION")]);
+}
+
+#[test]
+fn a_missing_file_is_said_by_every_command_that_needs_one() {
+    let folder = Folder::new();
+    for arguments in [&["start"][..], &["client:add"], &["client:remove", "a"], &["config", "check"], &["import"]] {
+        refuses(&folder, arguments, 1, &["The config file could not be found", "laravel-echo-server.json"]);
+    }
+    refuses(&folder, &["start", "--config", "nope.json"], 1, &["could not be found", "nope.json"]);
+    assert_eq!(folder.names(), [""; 0], "nothing is created");
+}
+
+#[test]
+fn a_broken_file_is_said_with_the_place() {
+    let folder = Folder::new();
+    for name in ["broken.json", "broken.toml"] {
+        folder.write(name, "{\"port\": [");
+        for command in ["start", "client:add"] {
+            refuses(&folder, &[command, "--config", name], 1, &["There was a problem reading the config file", name, "line 1"]);
+        }
+    }
+}
+
+#[test]
+fn a_wrong_value_is_said_with_key_value_and_what_was_expected() {
+    let folder = Folder::new();
+    for (text, parts) in [
+        ("port = \"abc\"", &["`port` is \"abc\"", "expected a port from 1 to 65535", "laravel-echo-server.toml"][..]),
+        ("protocol = \"https\"", &["`sslCertPath` is empty", "`sslKeyPath` is empty", "PEM"]),
+        ("database = \"mysql\"", &["`database` is \"mysql\"", "expected one of", "sqlite"]),
+        ("authHost = \"ftp://x\"", &["`authHost` is \"ftp://x\"", "expected a URL"]),
+        ("[auth]\ntimeout = \"soon\"", &["`auth.timeout` is \"soon\"", "duration"]),
+        ("[log]\nlevel = \"loud\"", &["`log.level` is \"loud\"", "error, warn, info"]),
+        ("flatChannels = [\"private-*\"]", &["`flatChannels` is \"private-*\"", "never flat"]),
+        ("[cluster]\nenabled = true", &["`cluster.enabled` is true", "`database` to be `redis`"]),
+    ] {
+        folder.write("laravel-echo-server.toml", text);
+        refuses(&folder, &["start"], 1, parts);
+        assert_eq!(folder.names(), ["laravel-echo-server.toml"], "a server that does not start leaves no lock");
+    }
+}
+
+#[test]
+fn a_wrong_variable_is_said_by_name() {
+    let (folder, _) = Folder::with_config();
+    folder.write(".env", "LARAVEL_ECHO_SERVER_PORT=abc\n");
+    refuses(&folder, &["start"], 1, &["`port` is \"abc\"", "LARAVEL_ECHO_SERVER_PORT in .env"]);
+    folder.write(".env", "LARAVEL_ECHO_SERVER_CLIENTS=abc\n");
+    refuses(&folder, &["start"], 1, &["LARAVEL_ECHO_SERVER_CLIENTS", "appId:key"]);
+}
+
+#[test]
+fn a_port_in_use_is_said_with_the_key() {
+    let (folder, _) = Folder::with_config();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    folder.write("laravel-echo-server.toml", &format!("host = \"127.0.0.1\"\nport = {port}\n[subscribers]\nredis = false\n"));
+    refuses(&folder, &["start"], 1, &["EADDRINUSE", "`port`", &port.to_string(), "laravel-echo-server stop"]);
+    assert_eq!(folder.names(), ["laravel-echo-server.toml"], "the lock is given back");
+}
+
+#[test]
+fn an_address_of_another_machine_is_said_with_the_key() {
+    let folder = Folder::new();
+    // 192.0.2.0/24 is for documentation and on no machine.
+    folder.write("laravel-echo-server.toml", "host = \"192.0.2.1\"\nport = 6001\n[subscribers]\nredis = false\n");
+    refuses(&folder, &["start"], 1, &["`host` is 192.0.2.1"]);
+}
+
+#[test]
+fn missing_certificates_are_said_with_key_and_path() {
+    let (folder, _) = Folder::with_config();
+    let text = folder.read("laravel-echo-server.toml");
+    folder
+        .write("laravel-echo-server.toml", &format!("protocol = \"https\"\nsslCertPath = \"nope.pem\"\nsslKeyPath = \"nope.key\"\n{text}"));
+    refuses(&folder, &["start"], 1, &["sslCertPath", "nope.pem"]);
+}
+
+#[test]
+fn a_lock_file_that_cannot_be_made_is_said_with_a_way_out() {
+    let (folder, _) = Folder::with_config();
+    refuses(&folder, &["start", "--lockfile", "no/such/folder.lock"], 1, &["no/such/folder.lock", "--no-lock"]);
+}
+
+#[test]
+fn flags_of_configure_are_checked_before_anything_is_written() {
+    let folder = Folder::new();
+    refuses(&folder, &["init", "-n", "--port", "0"], 1, &["`port` is \"0\"", "1 to 65535"]);
+    refuses(&folder, &["init", "-n", "--auth-host", "ftp://x"], 1, &["`authHost`", "ftp://x"]);
+    refuses(&folder, &["init", "-n", "--protocol", "https"], 1, &["`sslCertPath` is empty"]);
+    refuses(&folder, &["init", "-n", "--redis-port", "x"], 1, &["databaseConfig.redis.port"]);
+    assert_eq!(folder.names(), [""; 0]);
+}
