@@ -1,4 +1,4 @@
-//! The hub's rules against recording sockets and an application that answers at will.
+//! What unit tests of the hub are written with.
 
 use std::sync::{Arc, Mutex};
 

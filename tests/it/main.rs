@@ -1,3 +1,13 @@
 //! Integration tests: the server and its command line, seen from outside. One binary, a file per feature.
+//!
+//! Tests run in parallel: each has a server on a free port, and a Redis and a Laravel of its own where it needs them.
 
 mod cli;
+mod client_script;
+mod events;
+mod malformed;
+mod members;
+mod redis;
+mod slow;
+mod stop;
+mod support;

@@ -1,0 +1,86 @@
+//! Packets that no client library sends. The sender may lose its connection; nobody else notices.
+
+use serde_json::json;
+
+use crate::support::{Laravel, TestServer};
+
+const PACKETS: &[&str] = &[
+    "42",
+    "42[]",
+    "42{}",
+    "42null",
+    "42[null]",
+    "42[5]",
+    r#"42["subscribe"]"#,
+    r#"42["subscribe",null]"#,
+    r#"42["subscribe",5]"#,
+    r#"42["subscribe",{"channel":null}]"#,
+    r#"42["subscribe",{"channel":""}]"#,
+    r#"42["subscribe",{"channel":{"toString":1}}]"#,
+    r#"42["subscribe",{"channel":"constructor"}]"#,
+    r#"42["subscribe",{"channel":"__proto__"}]"#,
+    r#"42["subscribe",{"channel":"private-x","auth":5}]"#,
+    r#"42["subscribe",{"channel":"private-x","auth":{"headers":{"a\r\nb":"c","x":"\u0000"}}}]"#,
+    r#"42["unsubscribe",null]"#,
+    r#"42["unsubscribe",{"channel":123}]"#,
+    r#"42["unsubscribe",{"channel":"presence-never-joined"}]"#,
+    r#"42["client event"]"#,
+    r#"42["client event","null"]"#,
+    r#"42["client event","{"]"#,
+    r#"42["client event",{"channel":["private-x"],"event":["client-x"]}]"#,
+    r#"451-["subscribe",{"_placeholder":true,"num":0}]"#,
+    "459999999999999999999-[]",
+    "43",
+    "431[]",
+    "40",
+    "41",
+    "44",
+    "4",
+    "4/none,",
+    "9",
+    "2probe",
+    "žluťoučký kůň",
+    "",
+];
+
+#[tokio::test]
+async fn nobody_else_notices() {
+    let laravel = Laravel::start().await;
+    let server = TestServer::start(json!({ "authHost": laravel.url })).await;
+    let mut alice = server.client_of(1).await;
+    alice.subscribe("presence-room").await;
+    alice.event("presence:subscribed").await;
+    for packet in PACKETS {
+        let mut attacker = server.client_of(2).await;
+        attacker.subscribe("presence-room").await;
+        alice.event("presence:joining").await;
+        attacker.send_text(packet).await;
+        drop(attacker);
+        assert_eq!(alice.event("presence:leaving").await[1]["user_id"], 2, "after {packet}");
+    }
+    assert!(alice.left_over().is_empty(), "{:?}", alice.left_over());
+}
+
+#[tokio::test]
+async fn what_is_too_large_costs_the_connection() {
+    let server = TestServer::start(json!({ "socketio": { "maxHttpBufferSize": "10KB" } })).await;
+    let mut alice = server.client().await;
+    alice.subscribe("open").await;
+    server.subscribed("open", 1).await;
+    alice.send_text(&format!(r#"42["subscribe",{{"channel":"{}"}}]"#, "x".repeat(11_000))).await;
+    alice.closed().await;
+    server.subscribed("open", 0).await;
+}
+
+#[tokio::test]
+async fn a_subscribe_at_once_after_connect_is_never_lost() {
+    const COUNT: u64 = 300;
+    let server = TestServer::start(json!({})).await;
+    let mut clients = Vec::new();
+    for _ in 0..COUNT {
+        let mut client = server.client().await;
+        client.subscribe("open").await;
+        clients.push(client);
+    }
+    server.subscribed("open", COUNT).await;
+}

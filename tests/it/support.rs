@@ -1,0 +1,32 @@
+//! What the tests are written with: a server, a Redis, a Laravel application that answers at will, an Echo client.
+
+use std::time::Duration;
+
+pub(crate) mod client;
+pub(crate) mod laravel;
+pub(crate) mod redis;
+pub(crate) mod server;
+
+pub(crate) use client::Client;
+pub(crate) use laravel::Laravel;
+pub(crate) use redis::Redis;
+pub(crate) use server::TestServer;
+
+/// How long to wait for what must happen. Generous: the machine may be busy.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits until `probe` is true.
+pub(crate) async fn until(what: &str, mut probe: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !probe().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "timed out waiting for {what}");
+}
+
+/// A port that nobody listens on now.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("a bound listener has an address").port()
+}

@@ -1,0 +1,116 @@
+//! A client that speaks as laravel-echo on socket.io-client 4 over websocket does.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use super::DEADLINE;
+
+/// A connected Socket.IO client.
+pub(crate) struct Client {
+    pub(crate) id: String,
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// Events that came while another was waited for: `[name, argument, …]`.
+    inbox: VecDeque<Vec<Value>>,
+}
+
+impl Client {
+    pub(crate) async fn connect(address: SocketAddr, headers: &[(&str, &str)]) -> Self {
+        let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
+        let mut request = url.into_client_request().expect("a valid request");
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().expect("a valid header name");
+            request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a valid header value"));
+        }
+        let (stream, _) = connect_async(request).await.expect("the server takes websockets");
+        let mut client = Self { id: String::new(), stream, inbox: VecDeque::new() };
+        let open = client.packet().await.expect("an open packet");
+        assert!(open.starts_with("0{"), "{open}");
+        client.send_text("40").await;
+        let connected = client.packet().await.expect("a connect packet");
+        let payload: Value = serde_json::from_str(connected.strip_prefix("40").expect("a connect packet")).expect("JSON");
+        client.id = payload["sid"].as_str().expect("an id").to_owned();
+        client
+    }
+
+    /// Sends a packet as it is.
+    pub(crate) async fn send_text(&mut self, packet: &str) {
+        self.stream.send(Message::text(packet)).await.expect("the connection is open");
+    }
+
+    /// Sends a Socket.IO event.
+    pub(crate) async fn emit(&mut self, event: &str, argument: Value) {
+        self.send_text(&format!("42{}", json!([event, argument]))).await;
+    }
+
+    pub(crate) async fn subscribe(&mut self, channel: &str) {
+        self.emit("subscribe", json!({ "channel": channel, "auth": { "headers": {} } })).await;
+    }
+
+    pub(crate) async fn unsubscribe(&mut self, channel: &str) {
+        self.emit("unsubscribe", json!({ "channel": channel })).await;
+    }
+
+    pub(crate) async fn whisper(&mut self, channel: &str, event: &str, data: Value) {
+        self.emit("client event", json!({ "channel": channel, "event": event, "data": data })).await;
+    }
+
+    /// The next event with this name; returns its arguments. Others wait for their turn.
+    pub(crate) async fn event(&mut self, name: &str) -> Vec<Value> {
+        let is_it = |event: &Vec<Value>| event[0] == name;
+        if let Some(at) = self.inbox.iter().position(is_it) {
+            return self.inbox.remove(at).expect("it was found").split_off(1);
+        }
+        loop {
+            let mut event = self.next().await.unwrap_or_else(|| panic!("the connection ended before `{name}`"));
+            if is_it(&event) {
+                return event.split_off(1);
+            }
+            self.inbox.push_back(event);
+        }
+    }
+
+    /// Names of events that came while others were waited for.
+    pub(crate) fn left_over(&self) -> Vec<&str> {
+        self.inbox.iter().map(|event| event[0].as_str().expect("an event has a name")).collect()
+    }
+
+    /// The next event, whatever its name; `None` when the server has closed the connection.
+    pub(crate) async fn next(&mut self) -> Option<Vec<Value>> {
+        loop {
+            let packet = self.packet().await?;
+            if let Some(event) = packet.strip_prefix("42") {
+                return Some(serde_json::from_str(event).expect("an event is a list"));
+            }
+        }
+    }
+
+    /// Waits until the server has closed the connection; returns the packets that came before.
+    pub(crate) async fn closed(&mut self) -> Vec<String> {
+        let mut packets = Vec::new();
+        while let Some(packet) = self.packet().await {
+            packets.push(packet);
+        }
+        packets
+    }
+
+    /// The next packet but heartbeats, which are answered.
+    async fn packet(&mut self) -> Option<String> {
+        loop {
+            let message = tokio::time::timeout(DEADLINE, self.stream.next()).await.expect("a packet within the deadline");
+            match message {
+                Some(Ok(Message::Text(text))) if text == "2" => self.send_text("3").await,
+                Some(Ok(Message::Text(text))) => return Some(text.to_string()),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+}

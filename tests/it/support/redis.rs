@@ -1,0 +1,78 @@
+//! A redis-server of one's own.
+
+use std::process::{Child, Command, Stdio};
+
+use redis::AsyncTypedCommands as _;
+use serde_json::{Value, json};
+
+use super::{free_port, until};
+
+/// A running redis-server without persistence; it ends with the value.
+pub(crate) struct Redis {
+    pub(crate) port: u16,
+    process: Option<Child>,
+}
+
+impl Redis {
+    pub(crate) async fn start() -> Self {
+        let mut redis = Self { port: free_port(), process: None };
+        redis.up().await;
+        redis
+    }
+
+    /// A place where a Redis may be started later.
+    pub(crate) fn not_yet() -> Self {
+        Self { port: free_port(), process: None }
+    }
+
+    pub(crate) async fn up(&mut self) {
+        let process = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/tmp"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("these tests need redis-server: apt-get install redis-server");
+        self.process = Some(process);
+        until("redis-server to answer", async || self.connect().await.is_some()).await;
+    }
+
+    /// Kills the server; what it held is lost.
+    pub(crate) fn down(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("redis-server can be killed");
+            process.wait().expect("redis-server ends");
+        }
+    }
+
+    async fn connect(&self) -> Option<redis::aio::MultiplexedConnection> {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a valid URL");
+        client.get_multiplexed_async_connection().await.ok()
+    }
+
+    /// Publishes as Laravel's RedisBroadcaster does. Returns how many subscribers Redis gave it to.
+    pub(crate) async fn publish(&self, channel: &str, event: &str, data: &Value, socket: Option<&str>) -> usize {
+        self.publish_text(channel, &json!({ "event": event, "data": data, "socket": socket }).to_string()).await
+    }
+
+    /// Publishes any text.
+    pub(crate) async fn publish_text(&self, channel: &str, text: &str) -> usize {
+        let mut connection = self.connect().await.expect("redis-server runs");
+        connection.publish(channel, text).await.expect("PUBLISH succeeds")
+    }
+
+    /// Publishes many texts in one go.
+    pub(crate) async fn publish_all(&self, channel: &str, texts: impl Iterator<Item = String>) {
+        let mut pipeline = redis::pipe();
+        texts.for_each(|text| {
+            pipeline.publish(channel, text).ignore();
+        });
+        let mut connection = self.connect().await.expect("redis-server runs");
+        pipeline.query_async::<()>(&mut connection).await.expect("PUBLISH succeeds");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.down();
+    }
+}

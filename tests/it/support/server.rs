@@ -1,0 +1,108 @@
+//! A server of one's own, on a free port.
+
+use std::net::SocketAddr;
+
+use laravel_echo_server::{Config, Server};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Client, Laravel, Redis, until};
+
+/// A running server; it ends with the value.
+pub(crate) struct TestServer {
+    pub(crate) address: SocketAddr,
+    stop: CancellationToken,
+    running: Option<JoinHandle<()>>,
+}
+
+/// Key of the application `app` in every test's settings.
+pub(crate) const KEY: &str = "test-key";
+
+impl TestServer {
+    /// A server without Redis; `settings` come on top of the tests' own, as JSON with the names of the config file.
+    pub(crate) async fn start(settings: Value) -> Self {
+        let mut all = json!({
+            "host": "127.0.0.1",
+            "clients": [{ "appId": "app", "key": KEY }],
+            "subscribers": { "http": true, "redis": false },
+        });
+        merge(&mut all, settings);
+        let mut config: Config = serde_json::from_value(all).expect("valid settings");
+        // 0 is no port of a config file, but here the system is to choose one.
+        config.port.0 = 0;
+        let server = Server::bind(config).await.expect("the server can be bound");
+        let address = server.local_addr();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                server.run(stop).await;
+            }
+        });
+        Self { address, stop, running: Some(running) }
+    }
+
+    /// A server that listens to `redis` and asks `laravel`.
+    pub(crate) async fn with(redis: &Redis, laravel: &Laravel, settings: Value) -> Self {
+        let mut all = json!({
+            "authHost": laravel.url,
+            "subscribers": { "redis": true },
+            "databaseConfig": { "redis": { "host": "127.0.0.1", "port": redis.port } },
+        });
+        merge(&mut all, settings);
+        Self::start(all).await
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// A connected client of Engine.IO 4.
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(self.address, &[]).await
+    }
+
+    /// A connected client with the session cookie of a user.
+    pub(crate) async fn client_of(&self, user: u32) -> Client {
+        Client::connect(self.address, &[("cookie", &format!("user={user}"))]).await
+    }
+
+    /// How many sockets are in a channel, by the HTTP API.
+    pub(crate) async fn subscription_count(&self, channel: &str) -> u64 {
+        let url = self.url(&format!("/apps/app/channels/{channel}?auth_key={KEY}"));
+        let body = reqwest::get(url).await.expect("the API answers").text().await.expect("the API answers");
+        let answer: Value = serde_json::from_str(&body).expect("the API answers JSON");
+        answer["subscription_count"].as_u64().expect("a count")
+    }
+
+    /// Waits until so many sockets are in a channel.
+    pub(crate) async fn subscribed(&self, channel: &str, count: u64) {
+        until(&format!("{count} in {channel}"), async || self.subscription_count(channel).await == count).await;
+    }
+
+    /// Tells the server to end, as SIGTERM does, and waits for it.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        let running = self.running.take().expect("it is stopped once");
+        tokio::time::timeout(super::DEADLINE, running).await.expect("the server ends in time").expect("the server does not panic");
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Merges objects recursively; anything else replaces what was there.
+fn merge(base: &mut Value, extra: Value) {
+    match (base, extra) {
+        (Value::Object(base), Value::Object(extra)) => {
+            for (key, value) in extra {
+                merge(base.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (base, extra) => *base = extra,
+    }
+}
