@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
 use socketioxide::SocketIo;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -66,7 +67,7 @@ pub struct Server {
     tls: Option<tls::Acceptor>,
     hub: Arc<Hub<SocketIoSocket>>,
     io: SocketIo,
-    service: listen::Service,
+    router: Router,
     redis: Option<RedisIngress<SocketIoSocket>>,
     redis_state: watch::Receiver<RedisState>,
 }
@@ -105,7 +106,7 @@ impl Server {
             address: format!("{}:{}", config.host.as_deref().unwrap_or("all interfaces"), config.port.0),
             source,
         })?;
-        Ok(Self { listener, tls, hub, io, service: listen::service(router), redis, redis_state, config })
+        Ok(Self { listener, tls, hub, io, router, redis, redis_state, config })
     }
 
     /// The address that is listened on.
@@ -129,7 +130,7 @@ impl Server {
         let stop_redis = CancellationToken::new();
         let redis = self.redis.map(|ingress| tokio::spawn(ingress.run(stop_redis.clone())));
         let settings = listen::Settings::new(&self.config, self.tls);
-        let listening = tokio::spawn(listen::serve(self.listener, self.service, settings, stop_listening.clone()));
+        let listening = tokio::spawn(listen::serve(self.listener, self.router, settings, stop_listening.clone()));
 
         shutdown.cancelled().await;
         info!("stopping: members leave, clients are told to come back");

@@ -89,7 +89,7 @@ impl<S: Socket> RedisIngress<S> {
                 reason = self.listen(&mut wait) => reason,
                 () = stop.cancelled() => return,
             };
-            self.lost(reason);
+            self.lost(&reason);
             let jitter = rand::rng().random_range(0.5..1.5);
             tokio::select! {
                 () = tokio::time::sleep(wait.mul_f64(jitter)) => {}
@@ -131,11 +131,11 @@ impl<S: Socket> RedisIngress<S> {
     }
 
     /// Notes the loss, and says so once.
-    fn lost(&self, reason: String) {
+    fn lost(&self, reason: &str) {
         let metrics = self.hub.metrics();
         metrics.redis_up.set(0);
         let address = redis_client::address(&self.client);
-        let before = self.state.send_replace(RedisState::Lost(reason.clone()));
+        let before = self.state.send_replace(RedisState::Lost(reason.to_owned()));
         match before {
             RedisState::Lost(_) => debug!(redis = address, reason, "Redis is still away"),
             RedisState::Up => {

@@ -38,15 +38,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause when no connection can be accepted (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What answers requests.
-pub type Service = Router;
-
-/// Turns a router into what [`serve`] takes.
-#[must_use]
-pub fn service(router: Router) -> Service {
-    router
-}
-
 /// How connections are treated.
 #[derive(Clone)]
 pub struct Settings {
@@ -97,7 +88,7 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until `stop`, then waits for requests under way.
-pub async fn serve(listener: TcpListener, service: Service, settings: Settings, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, service: Router, settings: Settings, stop: CancellationToken) {
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -127,7 +118,7 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 }
 
 /// One connection to its end; a websocket goes on in a task of its own after its upgrade.
-async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, settings: Settings, stop: CancellationToken) {
+async fn connection(stream: TcpStream, peer: SocketAddr, service: Router, settings: Settings, stop: CancellationToken) {
     // Frames are small and wait for nothing. Neither option is worth losing a connection for.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(settings.stalled_after));
@@ -143,7 +134,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, setti
     }
 }
 
-async fn http<S>(stream: S, link: Arc<Link>, service: Service, stop: CancellationToken)
+async fn http<S>(stream: S, link: Arc<Link>, service: Router, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
