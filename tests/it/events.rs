@@ -65,6 +65,6 @@ async fn events_of_a_channel_keep_their_order_in_a_burst() {
 /// Publishes through the HTTP API.
 async fn post(server: &TestServer, body: serde_json::Value) {
     let url = server.url(&format!("/apps/app/events?auth_key={}", crate::support::server::KEY));
-    let response = reqwest::Client::new().post(url).body(body.to_string()).send().await.unwrap();
+    let response = reqwest::Client::new().post(url).body(body.to_string()).send().await.expect("the API answers");
     assert_eq!(response.status(), 200);
 }
