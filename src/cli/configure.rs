@@ -138,7 +138,7 @@ impl Configure {
             let shown = |key: &str| paint(STRONG, client[key].as_str().unwrap_or_default());
             output::line(format!("appId: {}\nkey: {}", shown("appId"), shown("key")));
         }
-        output::line(paint(GOOD, format!("Configuration file saved. Run {} to run server.", run_command(&path))));
+        output::line(paint(GOOD, format!("Configuration file saved: {}. `{}` runs it.", path.display(), run_command(&path))));
         Ok(ExitCode::SUCCESS)
     }
 
@@ -152,7 +152,7 @@ impl Configure {
         }
         let usual = if self.json { JSON_FILE } else { TOML_FILE };
         let not_empty = |text: &str| if text.is_empty() { Err("a file name is needed".to_owned()) } else { Ok(()) };
-        prompt.text("What do you want this config to be saved as?", usual, not_empty).map(PathBuf::from)
+        prompt.text("Name of the config file", usual, not_empty).map(PathBuf::from)
     }
 
     /// Every question in the original's order, as far as neither a flag nor the project answers it.
@@ -165,8 +165,8 @@ impl Configure {
         };
         let confirm = |flag: Option<bool>, question: &str| flag.map_or_else(|| prompt.confirm(question, false), Ok);
 
-        answers.set("devMode", confirm(self.dev_mode, "Do you want to run this server in development mode?")?);
-        answers.set("port", text(&self.port, "Which port would you like to serve from?", "6001", &is_port)?);
+        answers.set("devMode", confirm(self.dev_mode, "Log joins, leaves and events (development mode)?")?);
+        answers.set("port", text(&self.port, "Port to listen on", "6001", &is_port)?);
         if let Some(host) = &self.host {
             answers.set("host", host.clone());
         }
@@ -177,28 +177,28 @@ impl Configure {
         let protocol = match self.protocol {
             Some(ProtocolChoice::Http) => "http",
             Some(ProtocolChoice::Https) => "https",
-            None => prompt.choose("Will you be serving on http or https?", &["http", "https"])?,
+            None => prompt.choose("Speak http or https?", &["http", "https"])?,
         };
         answers.set("protocol", protocol);
         if protocol == "https" {
-            answers.set("sslCertPath", text(&self.ssl_cert_path, "Enter the path to your SSL cert file.", "", &any)?);
-            answers.set("sslKeyPath", text(&self.ssl_key_path, "Enter the path to your SSL key file.", "", &any)?);
+            answers.set("sslCertPath", text(&self.ssl_cert_path, "Path of the certificate (PEM)", "", &any)?);
+            answers.set("sslKeyPath", text(&self.ssl_key_path, "Path of its private key (PEM)", "", &any)?);
         }
         self.redis(prompt, project, &mut answers)?;
         answers.set("allowedOrigins", self.origins(prompt, project)?);
 
-        if confirm(self.add_client, "Do you want to generate a client ID/Key for HTTP API?")? {
+        if confirm(self.add_client, "Make an id and a key for the HTTP API?")? {
             answers.set("clients", client::random_client());
         }
         let cors = self.cors.or_else(|| self.cors_origin.is_some().then_some(true));
-        if confirm(cors, "Do you want to setup cross domain access to the API?")? {
+        if confirm(cors, "May web pages of other origins call the HTTP API?")? {
             answers.set("apiOriginAllow.allowCors", true);
-            let origin = text(&self.cors_origin, "Specify the URI that may access the API:", "http://localhost:80", &any)?;
+            let origin = text(&self.cors_origin, "Their origin", "http://localhost", &any)?;
             answers.set("apiOriginAllow.allowOrigin", origin);
-            let methods = text(&self.cors_methods, "Enter the HTTP methods that are allowed for CORS:", "GET, POST", &any)?;
+            let methods = text(&self.cors_methods, "HTTP methods they may use", "GET, POST", &any)?;
             answers.set("apiOriginAllow.allowMethods", methods);
-            let usual = "Origin, Content-Type, X-Auth-Token, X-Requested-With, Accept, Authorization, X-CSRF-TOKEN, X-Socket-Id";
-            let headers = text(&self.cors_headers, "Enter the HTTP headers that are allowed for CORS:", usual, &any)?;
+            let usual = "Authorization, Content-Type, X-CSRF-TOKEN, X-Requested-With, X-Socket-Id";
+            let headers = text(&self.cors_headers, "HTTP headers they may send", usual, &any)?;
             answers.set("apiOriginAllow.allowHeaders", headers);
         }
         Ok(answers)
@@ -212,7 +212,7 @@ impl Configure {
             None => {
                 // Compat: the original's files say redis.
                 let options = if self.is_json() { ["redis", "memory", "sqlite"] } else { ["memory", "redis", "sqlite"] };
-                prompt.choose("Which database would you like to use to store presence channel members?", &options)?
+                prompt.choose("Where are the members of presence channels kept?", &options)?
             }
         })
     }
@@ -220,7 +220,7 @@ impl Configure {
     fn auth_hosts(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<Value> {
         Ok(match (self.auth_host.as_slice(), project.get("authHost")) {
             ([], Some(found)) => found.into(),
-            ([], None) => prompt.text("Enter the host of your Laravel authentication server.", "http://localhost", is_url)?.into(),
+            ([], None) => prompt.text("Address of the Laravel application", "http://localhost", is_url)?.into(),
             ([one], _) => one.as_str().into(),
             (several, _) => json!(several),
         })
@@ -230,8 +230,8 @@ impl Configure {
         // A project without its config/database.php says nothing of the defaults.
         let is_known = project.get("databaseConfig.redis.host").is_some() || project.get("databaseConfig.redis.url").is_some();
         for (flag, key, question) in [
-            (&self.redis_host, "host", Some(("Which host is your Redis on?", "127.0.0.1"))),
-            (&self.redis_port, "port", Some(("Which port is your Redis on?", "6379"))),
+            (&self.redis_host, "host", Some(("Redis host", "127.0.0.1"))),
+            (&self.redis_port, "port", Some(("Redis port", "6379"))),
             (&self.redis_username, "username", None),
             (&self.redis_password, "password", None),
             (&self.redis_db, "db", None),
@@ -250,7 +250,7 @@ impl Configure {
         let found = self.redis_prefix.clone().or_else(|| project.get("databaseConfig.redis.keyPrefix").map(str::to_owned));
         let prefix = match found {
             Some(prefix) => prefix,
-            None => prompt.text("Which prefix does Laravel put before its Redis channels? (often laravel_database_)", "", |_| Ok(()))?,
+            None => prompt.text("Prefix of Laravel's Redis channels (often laravel_database_)", "", |_| Ok(()))?,
         };
         answers.set("databaseConfig.redis.keyPrefix", prefix);
         Ok(())
@@ -264,7 +264,7 @@ impl Configure {
         let found = project.get("authHost").and_then(laravel::origin_of);
         let proposed =
             found.filter(|origin| !origin.contains("//localhost") && !origin.contains("//127.")).unwrap_or_else(|| "*".to_owned());
-        let answer = prompt.text("Which web origins may connect? (several with commas, * for any)", &proposed, |_| Ok(()))?;
+        let answer = prompt.text("Web origins that may connect (commas between several, * for any)", &proposed, |_| Ok(()))?;
         Ok(answer.split(',').map(str::trim).filter(|origin| !origin.is_empty()).collect())
     }
 }

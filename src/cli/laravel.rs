@@ -2,7 +2,7 @@
 //! Output: the settings that can be known from them, each with the place it was found at.
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use laravel_echo_server::config::env::Environment;
 
@@ -76,7 +76,7 @@ impl Project {
         }
     }
 
-    fn database(&mut self, path: &PathBuf, text: &str, environment: &Environment) {
+    fn database(&mut self, path: &Path, text: &str, environment: &Environment) {
         // The variable that gave the last value, to say where it comes from.
         let used = RefCell::new(None);
         let variable = |name: &str| {
@@ -142,7 +142,7 @@ mod tests {
         environment.push(laravel_echo_server::config::env::Origin::File(".env".into()), variables);
         let mut project = Project::default();
         project.app_url(&environment);
-        project.database(&"config/database.php".into(), text, &environment);
+        project.database(Path::new("config/database.php"), text, &environment);
         project
     }
 

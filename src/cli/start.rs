@@ -33,10 +33,10 @@ pub(super) struct Start {
     #[command(flatten)]
     place: Place,
     /// Replace a server that runs with the same config
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_default_value = true, hide_possible_values = true)]
     force: bool,
     /// Log joins, leaves and events
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_default_value = true, hide_possible_values = true)]
     dev: bool,
     /// Read no config file: the defaults, and what the environment says
     #[arg(long, conflicts_with = "config")]
@@ -89,7 +89,7 @@ impl Start {
         let process = holder.process.map_or_else(|| "unknown".to_owned(), |process| process.to_string());
         if !self.force {
             anyhow::bail!(
-                "There is already a server running! (process {process}, lock file `{}`)\n  `--force` stops it and starts another one",
+                "a server runs with this config already (process {process}, lock file `{}`)\n  `--force` stops it and starts another one",
                 path.display()
             );
         }

@@ -24,17 +24,17 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const BIN: &str = env!("CARGO_BIN_EXE_laravel-echo-server");
 
 /// A folder that goes away with the test.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 /// What a command that ended left behind.
-struct Ended {
-    code: i32,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
     stdout: String,
     stderr: String,
 }
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let path = std::env::temp_dir().join(format!("echo-cli-{:016x}", rand::random::<u64>()));
         fs::create_dir(&path).expect("creating a folder for the test");
         Self(path)
@@ -53,13 +53,13 @@ impl Folder {
         self.0.join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().expect("the file is in a folder")).expect("creating a folder");
         fs::write(path, text).expect("writing a file of the test");
     }
 
-    fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).expect("reading a file of the test")
     }
 
@@ -78,7 +78,7 @@ impl Folder {
     }
 
     /// Runs the command to its end.
-    fn run(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         ended(self.command(arguments))
     }
 

@@ -4,6 +4,7 @@
 
 mod cli;
 mod client_script;
+mod config;
 mod events;
 mod malformed;
 mod members;

@@ -48,7 +48,8 @@ fn actual_prefix(name: &str, configured: &str) -> Option<String> {
     let usual = || USUAL_ENDS.iter().find_map(|end| name.find(end).map(|at| at + end.len()));
     let found = &name[..guarded.or_else(usual)?];
     // Names can hold such a word themselves: behind the right prefix nothing is wrong.
-    (found != configured && !(name.starts_with(configured) && !configured.is_empty())).then(|| found.to_owned())
+    let is_right = found == configured || !configured.is_empty() && name.starts_with(configured);
+    (!is_right).then(|| found.to_owned())
 }
 
 fn shown(names: &[impl AsRef<str>]) -> String {

@@ -19,7 +19,7 @@ fn a_second_start_is_refused() {
     let mut running = folder.start(&[]);
     let second = folder.run(&["start"]);
     assert_eq!(second.code, 1);
-    assert_holds(&second.stderr, &["already a server running", &running.pid().to_string(), "--force"]);
+    assert_holds(&second.stderr, &["a server runs with this config already", &running.pid().to_string(), "--force"]);
     assert!(running.is_alive());
     assert!(folder.read(LOCK).contains(&running.pid().to_string()));
 }

@@ -29,19 +29,19 @@ fn a_person_types_through_all_questions() {
     let folder = Folder::new();
     let mut terminal = init(&folder);
     reply(&mut terminal, "development mode", "y");
-    reply(&mut terminal, "Which port", "99999\r");
+    reply(&mut terminal, "Port to listen on", "99999\r");
     // It says what is wrong and asks again; the mistake is typed over.
     reply(&mut terminal, "expected a port from 1 to 65535", "\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}7001\r");
-    reply(&mut terminal, "Which database", &format!("{DOWN}{ENTER}"));
-    reply(&mut terminal, "authentication server", "https://app.test\r");
+    reply(&mut terminal, "members of presence channels", &format!("{DOWN}{ENTER}"));
+    reply(&mut terminal, "Laravel application", "https://app.test\r");
     reply(&mut terminal, "http or https", ENTER);
-    reply(&mut terminal, "Which host is your Redis on", ENTER);
-    reply(&mut terminal, "Which port is your Redis on", "6390\r");
-    reply(&mut terminal, "Which prefix", "shop_database_\r");
-    reply(&mut terminal, "web origins", "https://app.test\r");
-    reply(&mut terminal, "client ID/Key", "y");
-    reply(&mut terminal, "cross domain", "n");
-    reply(&mut terminal, "saved as", ENTER);
+    reply(&mut terminal, "Redis host", ENTER);
+    reply(&mut terminal, "Redis port", "6390\r");
+    reply(&mut terminal, "Prefix of Laravel", "shop_database_\r");
+    reply(&mut terminal, "Web origins", "https://app.test\r");
+    reply(&mut terminal, "id and a key", "y");
+    reply(&mut terminal, "other origins", "n");
+    reply(&mut terminal, "Name of the config file", ENTER);
     terminal.exp_string("appId: ").unwrap();
     terminal.exp_string("Configuration file saved").unwrap();
     terminal.exp_eof().unwrap();
@@ -69,16 +69,16 @@ fn a_person_keeps_the_file_that_is_there() {
     let mut terminal = init(&folder);
     for question in [
         "development mode",
-        "Which port",
-        "Which database",
-        "authentication server",
+        "Port to listen on",
+        "members of presence channels",
+        "Laravel application",
         "http or https",
-        "host is your Redis",
-        "port is your Redis",
+        "Redis host",
+        "Redis port",
     ] {
         reply(&mut terminal, question, ENTER);
     }
-    for question in ["Which prefix", "web origins", "client ID/Key", "cross domain", "saved as"] {
+    for question in ["Prefix of Laravel", "Web origins", "id and a key", "other origins", "Name of the config file"] {
         reply(&mut terminal, question, ENTER);
     }
     reply(&mut terminal, "Overwrite it?", "n");
@@ -92,7 +92,7 @@ fn interrupting_writes_nothing() {
     let folder = Folder::new();
     let mut terminal = init(&folder);
     reply(&mut terminal, "development mode", "y");
-    reply(&mut terminal, "Which port", "\u{3}");
+    reply(&mut terminal, "Port to listen on", "\u{3}");
     terminal.exp_eof().unwrap();
     assert_eq!(folder.names(), [""; 0]);
 }
