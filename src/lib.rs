@@ -21,6 +21,7 @@ pub mod api;
 pub mod auth;
 pub mod channel;
 pub mod config;
+pub mod demo;
 pub mod egress;
 pub mod event;
 pub mod hub;

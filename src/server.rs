@@ -109,6 +109,13 @@ impl Server {
         Ok(Self { listener, tls, hub, io, router, redis, redis_state, config })
     }
 
+    /// Answers these routes too. They come before the API and are asked for no key.
+    #[must_use]
+    pub fn with_routes(mut self, routes: Router) -> Self {
+        self.router = self.router.merge(routes);
+        self
+    }
+
     /// The address that is listened on.
     ///
     /// # Panics

@@ -10,6 +10,7 @@ use clap::Args;
 use laravel_echo_server::config::load::{self, LoadOptions, Loaded};
 use laravel_echo_server::config::value::Toggle;
 use laravel_echo_server::config::{Config, Subscribers};
+use laravel_echo_server::demo::Demo;
 use laravel_echo_server::ingress::redis::RedisState;
 use laravel_echo_server::telemetry;
 use tokio::sync::watch;
@@ -41,6 +42,9 @@ pub(super) struct Start {
     /// Read no config file: the defaults, and what the environment says
     #[arg(long, conflicts_with = "config")]
     defaults: bool,
+    /// Show events as they arrive on a page at /demo; reads no config file, as --defaults
+    #[arg(long, conflicts_with = "config")]
+    demo: bool,
     /// Keep no lock file
     #[arg(long, conflicts_with = "lockfile")]
     no_lock: bool,
@@ -66,7 +70,8 @@ impl Start {
 
         let (lock, replaced) = self.lock(&loaded)?;
         let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
-        let result = runtime.block_on(serve(loaded.config, replaced));
+        let demo = self.demo.then(|| Demo::add_to(&mut loaded.config));
+        let result = runtime.block_on(serve(loaded.config, replaced, demo));
         // After a second signal nothing is waited for.
         runtime.shutdown_background();
         drop(lock);
@@ -74,7 +79,7 @@ impl Start {
     }
 
     fn options(&self) -> LoadOptions {
-        LoadOptions { defaults: self.defaults, ..self.place.options() }
+        LoadOptions { defaults: self.defaults || self.demo, ..self.place.options() }
     }
 
     /// The lock, if one is wanted (a trial run on the defaults leaves no file behind), and whether another server
@@ -103,13 +108,18 @@ impl Start {
 }
 
 /// From the first connection to the last.
-async fn serve(config: Config, replaced: bool) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, replaced: bool, demo: Option<Demo>) -> anyhow::Result<ExitCode> {
     let mut signals = signals::Signals::listen()?;
     let (subscribers, dev_mode) = (config.subscribers.clone(), config.dev_mode.0);
     let host = config.host.clone().unwrap_or_else(|| "localhost".to_owned());
 
-    let server = port::bind(config, replaced).await?;
-    output::done(format!("Running at {host} on port {}", server.local_addr().port()));
+    let mut server = port::bind(config, replaced).await?;
+    let port = server.local_addr().port();
+    output::done(format!("Running at {host} on port {port}"));
+    if let Some(demo) = demo {
+        server = server.with_routes(demo.routes());
+        output::line(format!("\nOpen http://localhost:{port}/demo to see events arrive, and send one:\n  {}\n", demo.command(port)));
+    }
     let shutdown = CancellationToken::new();
     let announcing = tokio::spawn(announce(subscribers, dev_mode, server.redis_state()));
     let mut running = tokio::spawn(server.run(shutdown.clone()));

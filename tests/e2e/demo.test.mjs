@@ -1,0 +1,39 @@
+/** The README's first command: the demo page of a server with nothing else on the machine, in a real browser. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { launchBrowser } from './lib/browser.mjs';
+import { makeFolder, removeFolder } from './lib/folder.mjs';
+import { Child, onFreePort } from './lib/process.mjs';
+import { target } from './lib/targets.mjs';
+import { DEADLINE_MS } from './lib/wait.mjs';
+
+// The original has no demo.
+const demo = process.env.TARGET === 'original' ? () => {} : test;
+
+demo('a visitor sends an event and sees it arrive', { timeout: 60_000 }, async (t) => {
+  const folder = makeFolder('demo-');
+  t.after(() => removeFolder(folder));
+  const { child, url } = await onFreePort(async (port) => {
+    const env = { LARAVEL_ECHO_SERVER_PORT: String(port), LARAVEL_ECHO_SERVER_HOST: '127.0.0.1' };
+    const server = new Child([...target.command, 'start', '--demo'], { cwd: folder, env });
+    const address = `http://127.0.0.1:${port}`;
+    await server.whenReady(async () => (await (await fetch(address)).text()) === 'OK');
+    return { child: server, url: address };
+  });
+  t.after(() => child.stop());
+  const browser = await launchBrowser();
+  t.after(() => browser.close());
+
+  const page = await browser.newPage();
+  page.setDefaultTimeout(DEADLINE_MS);
+  await page.goto(`${url}/demo`);
+  await page.getByText('connected, subscribed').waitFor();
+  await page.getByRole('button', { name: 'Send an event' }).click();
+  await page.getByText('hello on demo: {"text":"Hi"}').waitFor();
+
+  // The command that the page and the terminal show does the same.
+  const [, endpoint, body] = /POST '([^']+)' -d '([^']+)'/.exec(await page.locator('#curl').textContent());
+  assert.match(child.output, new RegExp(endpoint.split('auth_key=')[1]));
+  assert.equal((await fetch(endpoint, { method: 'POST', body })).status, 200);
+  await page.getByText('hello on demo').nth(1).waitFor();
+});
