@@ -1,7 +1,9 @@
 //! `completions`: a completion script for a shell. Input: the shell's name. Output: the script on stdout.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Command};
 use clap_complete::Shell;
 
@@ -14,7 +16,9 @@ pub(super) struct Completions {
 
 impl Completions {
     pub(super) fn run(self, command: &mut Command) -> anyhow::Result<ExitCode> {
-        clap_complete::generate(self.shell, command, "laravel-echo-server", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, command, "laravel-echo-server", &mut script);
+        std::io::stdout().write_all(&script).context("writing the script")?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::path::Path;
 
+use anyhow::Context as _;
 use laravel_echo_server::config::env::Environment;
 
 mod php;
@@ -43,7 +44,7 @@ impl Project {
     /// Reads the project in `dir`; nothing is found where there is none.
     ///
     /// # Errors
-    /// When a file is there but cannot be read.
+    /// When `config/database.php` is there but cannot be read.
     pub(super) fn read(dir: &Path) -> anyhow::Result<Self> {
         let mut project = Self::default();
         let env_file = dir.join(".env");
@@ -51,11 +52,13 @@ impl Project {
         if !env_file.is_file() && database.is_none() {
             return Ok(project);
         }
-        let environment = Environment::read(&[dir])
-            .map_err(|(path, error)| anyhow::Error::new(error).context(format!("reading `{}`", path.display())))?;
+        let environment = Environment::read(&[dir]);
         project.app_url(&environment);
         match database {
-            Some(path) => project.database(&path, &std::fs::read_to_string(&path)?, &environment),
+            Some(path) => {
+                let text = std::fs::read_to_string(&path).with_context(|| format!("reading `{}`", path.display()))?;
+                project.database(&path, &text, &environment);
+            }
             None => project.redis_of(&environment),
         }
         Ok(project)

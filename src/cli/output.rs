@@ -1,6 +1,7 @@
 //! What is printed for people: plain lines on stdout, warnings and errors on stderr. Colours go where a terminal is.
 
 use std::fmt::Display;
+use std::io::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
@@ -22,27 +23,27 @@ pub(crate) fn paint(style: Style, text: impl Display) -> String {
 
 /// A line.
 pub(crate) fn line(text: impl Display) {
-    anstream::println!("{text}");
+    // A reader that has gone (`start | head`) is no reason to end.
+    let _ = writeln!(anstream::stdout(), "{text}");
 }
 
 /// A step that is done, with the original's check mark.
 pub(crate) fn done(text: impl Display) {
-    anstream::println!("{}  {text}", paint(GOOD, '✔'));
+    line(format!("{}  {text}", paint(GOOD, '✔')));
 }
 
 /// Something the user should know.
 pub(crate) fn warning(text: impl Display) {
-    anstream::eprintln!("{} {text}", paint(CAUTION, "Warning:"));
+    let _ = writeln!(anstream::stderr(), "{} {text}", paint(CAUTION, "Warning:"));
 }
 
 /// Why the command failed, with all causes.
 pub(crate) fn error(error: &anyhow::Error) {
-    anstream::eprintln!("{} {error:#}", paint(BAD, "Error:"));
+    let _ = writeln!(anstream::stderr(), "{} {error:#}", paint(BAD, "Error:"));
 }
 
 /// A question whose answer is read from the same line.
 pub(crate) fn question(text: &str) -> std::io::Result<()> {
-    use std::io::Write as _;
     let mut stdout = anstream::stdout();
     write!(stdout, "{} {text}: ", paint(GOOD, '?'))?;
     stdout.flush()

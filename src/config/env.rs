@@ -63,14 +63,17 @@ pub(super) struct Override {
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     layers: Vec<(Origin, BTreeMap<String, String>)>,
+    /// What could not be read.
+    warnings: Vec<String>,
 }
 
 impl Environment {
     /// The process environment, then the `.env` of each directory in turn.
     ///
-    /// # Errors
-    /// When a `.env` is there but cannot be read.
-    pub fn read(directories: &[&Path]) -> Result<Self, (PathBuf, std::io::Error)> {
+    /// One that cannot be read is passed over with a warning, as the original did without one: Laravel's `.env` often
+    /// belongs to another user, and everything in it can be set elsewhere.
+    #[must_use]
+    pub fn read(directories: &[&Path]) -> Self {
         let mut environment = Self::of_process();
         let mut seen = Vec::new();
         for directory in directories {
@@ -83,10 +86,10 @@ impl Environment {
             match std::fs::read(&path) {
                 Ok(bytes) => environment.push(Origin::File(path), dotenv::parse(&String::from_utf8_lossy(&bytes))),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err((path, error)),
+                Err(error) => environment.warnings.push(format!("`{}` cannot be read and does not count: {error}", path.display())),
             }
         }
-        Ok(environment)
+        environment
     }
 
     /// The process environment alone.
@@ -140,6 +143,7 @@ impl Environment {
 
     /// The values for config keys, and a word on names that mean nothing.
     pub(super) fn overrides(&self, warnings: &mut Vec<String>) -> Result<Vec<Override>, BadList> {
+        warnings.extend_from_slice(&self.warnings);
         let names = names();
         let shape = schema::shape();
         let mut overrides = Vec::new();
@@ -150,6 +154,8 @@ impl Environment {
             overrides.push(Override { path: path.clone(), name: name.clone(), origin: origin.clone(), value });
         }
         warnings.extend(self.strangers(&names));
+        // A key can have two names: the one in the layer that wins is applied last.
+        overrides.sort_by_key(|item| std::cmp::Reverse(self.layers.iter().position(|(origin, _)| *origin == item.origin)));
         Ok(overrides)
     }
 

@@ -126,8 +126,7 @@ fn list(paths: &[PathBuf]) -> String {
 pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
     let found = find(options)?;
     let beside = found.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
-    let environment =
-        Environment::read(&[beside, Path::new("")]).map_err(|(path, error)| LoadError::Unreadable { path, reason: error.to_string() })?;
+    let environment = Environment::read(&[beside, Path::new("")]);
     load_with(options, &environment)
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct Folder(PathBuf);
 pub(crate) struct Ended {
     pub(crate) code: i32,
     stdout: String,
-    stderr: String,
+    pub(crate) stderr: String,
 }
 
 impl Folder {

@@ -45,3 +45,14 @@ fn adding_and_removing_a_client_leaves_the_file_as_it_was() {
         assert_eq!(folder.read("laravel-echo-server.json"), before, "{name}");
     }
 }
+
+#[test]
+fn an_env_file_that_cannot_be_read_is_passed_over_with_a_warning() {
+    let folder = crate::cli::Folder::new();
+    folder.write("laravel-echo-server.toml", "port = 6002\n");
+    // Nobody can read a folder as a file, not even root.
+    folder.write(".env/file", "");
+    let ended = folder.run(&["config", "check"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("`.env` cannot be read"), "{}", ended.stderr);
+}

@@ -9,7 +9,7 @@ use super::report::Status;
 /// Names shown at most.
 const SHOWN: usize = 3;
 
-/// Ends of the prefixes that Laravel makes by itself, before and since version 12.
+/// Ends of the prefixes that Laravel makes by itself: older and newer versions.
 const USUAL_ENDS: [&str; 2] = ["_database_", "-database-"];
 
 /// Status, message, and how to mend it.

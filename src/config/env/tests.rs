@@ -119,3 +119,14 @@ fn names_that_match_no_key_warn() {
     assert_eq!(warnings("LARAVEL_ECHO_SERVER_SERVICE_HOST"), [""; 0]);
     assert_eq!(warnings("OTHER"), [""; 0]);
 }
+
+#[test]
+fn of_two_names_of_a_key_the_one_of_the_process_wins() {
+    for (process, file) in [("REDIS_HOST", "DATABASE_CONFIG_REDIS_HOST"), ("DATABASE_CONFIG_REDIS_HOST", "REDIS_HOST")] {
+        let mut environment = environment(&[(&format!("{PREFIX}{process}"), "process")]);
+        environment.push(Origin::File(".env".into()), [(format!("{PREFIX}{file}"), "file".to_owned())]);
+        let overrides = environment.overrides(&mut Vec::new()).unwrap();
+        assert_eq!(overrides.last().unwrap().value, "process", "{process}");
+        assert_eq!(overrides.len(), 2);
+    }
+}
