@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
 use laravel_echo_server::config::env::Environment;
 use laravel_echo_server::config::load::{self, Format, JSON_FILE, LoadOptions, Loaded, TOML_FILE};
@@ -43,6 +44,9 @@ impl Import {
         );
 
         config_file::write(&to, &translate(&tree, &loaded))?;
+        // Whoever may read the old file, the server's user for one, may read the new one, and nobody else.
+        let permissions = self.from.metadata().with_context(|| format!("reading `{}`", self.from.display()))?.permissions();
+        std::fs::set_permissions(&to, permissions).with_context(|| format!("writing `{}`", to.display()))?;
         for remark in loaded.warnings.iter().cloned().chain(lint(&loaded)) {
             output::warning(remark);
         }

@@ -14,6 +14,7 @@ use laravel_echo_server::demo::Demo;
 use laravel_echo_server::ingress::redis::RedisState;
 use laravel_echo_server::telemetry;
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::lock_file::{self, LockFile};
@@ -21,6 +22,8 @@ use super::{Place, output};
 
 mod port;
 mod signals;
+
+use signals::Signals;
 
 /// How long the start waits for Redis before it says that the server is ready without it.
 const REDIS_PATIENCE: Duration = Duration::from_secs(2);
@@ -109,7 +112,7 @@ impl Start {
 
 /// From the first connection to the last.
 async fn serve(config: Config, replaced: bool, demo: Option<Demo>) -> anyhow::Result<ExitCode> {
-    let mut signals = signals::Signals::listen()?;
+    let mut signals = Signals::listen()?;
     let (subscribers, dev_mode) = (config.subscribers.clone(), config.dev_mode.0);
     let host = config.host.clone().unwrap_or_else(|| "localhost".to_owned());
 
@@ -122,24 +125,28 @@ async fn serve(config: Config, replaced: bool, demo: Option<Demo>) -> anyhow::Re
     }
     let shutdown = CancellationToken::new();
     let announcing = tokio::spawn(announce(subscribers, dev_mode, server.redis_state()));
-    let mut running = tokio::spawn(server.run(shutdown.clone()));
-
-    let ended = tokio::select! {
-        ended = &mut running => ended,
-        () = signals.stop() => {
-            shutdown.cancel();
-            tokio::select! {
-                ended = &mut running => ended,
-                () = signals.stop() => {
-                    tracing::warn!("second signal: ending at once");
-                    return Ok(ExitCode::from(signals::INTERRUPTED));
-                }
-            }
-        }
-    };
+    let running = tokio::spawn(server.run(shutdown.clone()));
+    let ended = until_told(running, &shutdown, &mut signals).await;
     announcing.abort();
-    ended.context("the server task failed")?;
-    Ok(ExitCode::SUCCESS)
+    match ended {
+        Some(ended) => ended.context("the server task failed").map(|()| ExitCode::SUCCESS),
+        None => Ok(ExitCode::from(signals::INTERRUPTED)),
+    }
+}
+
+/// Waits for the server's end, which the first signal asks for; `None` when a second one does not want to wait for it.
+async fn until_told(mut running: JoinHandle<()>, shutdown: &CancellationToken, signals: &mut Signals) -> Option<Result<(), JoinError>> {
+    tokio::select! {
+        ended = &mut running => return Some(ended),
+        () = signals.stop() => shutdown.cancel(),
+    }
+    tokio::select! {
+        ended = running => Some(ended),
+        () = signals.stop() => {
+            tracing::warn!("second signal: ending at once");
+            None
+        }
+    }
 }
 
 /// Prints the original's lines, each when it is true; a Redis that is late is announced when it comes.
@@ -170,4 +177,27 @@ const LISTENING_FOR_REDIS: &str = "Listening for redis events...";
 async fn subscribed(redis: &mut watch::Receiver<RedisState>) -> bool {
     let state = redis.wait_for(|state| matches!(state, RedisState::Up | RedisState::Off)).await;
     state.is_ok_and(|state| matches!(*state, RedisState::Up))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Signal, getpid, kill_process};
+
+    #[tokio::test]
+    async fn a_second_signal_does_not_wait_for_the_end() {
+        let mut signals = Signals::listen().unwrap();
+        let shutdown = CancellationToken::new();
+        // A server that never ends.
+        let running = tokio::spawn(std::future::pending());
+        let told = until_told(running, &shutdown, &mut signals);
+        let person = async {
+            kill_process(getpid(), Signal::TERM).unwrap();
+            shutdown.cancelled().await;
+            kill_process(getpid(), Signal::INT).unwrap();
+        };
+        let both = async { tokio::join!(told, person).0 };
+        let ended = tokio::time::timeout(Duration::from_secs(20), both).await.expect("it ends in time");
+        assert!(ended.is_none());
+    }
 }

@@ -29,7 +29,7 @@ pub(crate) struct Folder(PathBuf);
 /// What a command that ended left behind.
 pub(crate) struct Ended {
     pub(crate) code: i32,
-    stdout: String,
+    pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 

@@ -56,3 +56,15 @@ fn an_env_file_that_cannot_be_read_is_passed_over_with_a_warning() {
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert!(ended.stderr.contains("`.env` cannot be read"), "{}", ended.stderr);
 }
+
+#[test]
+fn the_env_file_beside_the_config_wins_over_that_of_the_working_directory() {
+    let folder = crate::cli::Folder::new();
+    folder.write("sub/laravel-echo-server.toml", "port = 1\n");
+    folder.write("sub/.env", "LARAVEL_ECHO_SERVER_PORT=2\n");
+    folder.write(".env", "LARAVEL_ECHO_SERVER_PORT=3\nLARAVEL_ECHO_SERVER_HOST=${MY_HOST}\nMY_HOST=127.0.0.9\n");
+    let ended = folder.run(&["config", "check", "--dir", "sub", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&ended.stdout).expect("it prints JSON");
+    assert_eq!(json["values"]["port"], serde_json::json!({"value": 2, "source": "LARAVEL_ECHO_SERVER_PORT in sub/.env"}));
+    assert_eq!(json["values"]["host"], serde_json::json!({"value": "127.0.0.9", "source": "LARAVEL_ECHO_SERVER_HOST in .env"}));
+}

@@ -1,6 +1,9 @@
 //! `import`: the original's JSON becomes a TOML that means the same.
 
-use super::{Folder, assert_holds};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::{Folder, assert_holds, mode};
 
 const JSON: &str = r#"{"authHost": "http://app.test", "port": "6002", "devMode": true, "clients": [{"appId": "a", "key": "k"}],
     "databaseConfig": {"redis": {"host": "r", "keyPrefix": "shop_"}, "publishPresence": true}, "verifyAuthPath": true}"#;
@@ -9,8 +12,10 @@ const JSON: &str = r#"{"authHost": "http://app.test", "port": "6002", "devMode":
 fn the_toml_stands_beside_the_json_and_is_taken_from_then_on() {
     let folder = Folder::new();
     folder.write("laravel-echo-server.json", JSON);
+    fs::set_permissions(folder.path("laravel-echo-server.json"), fs::Permissions::from_mode(0o604)).unwrap();
     let ended = folder.run(&["import"]);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(mode(&folder.path("laravel-echo-server.toml")), 0o604, "as readable as the old file");
     assert_holds(
         &ended.stderr,
         &["unknown key `verifyAuthPath`", "`allowedOrigins`", "`databaseConfig.publishPresence`", "shorter than 16"],
