@@ -272,11 +272,7 @@ pub struct RedisTls {
 
 impl Default for RedisTls {
     fn default() -> Self {
-        Self {
-            enabled: false,
-            ca: None,
-            reject_unauthorized: true,
-        }
+        Self { enabled: false, ca: None, reject_unauthorized: true }
     }
 }
 
@@ -290,9 +286,7 @@ pub struct SqliteConfig {
 
 impl Default for SqliteConfig {
     fn default() -> Self {
-        Self {
-            database_path: "/database/laravel-echo-server.sqlite".into(),
-        }
+        Self { database_path: "/database/laravel-echo-server.sqlite".into() }
     }
 }
 
@@ -353,11 +347,7 @@ pub struct Subscribers {
 
 impl Default for Subscribers {
     fn default() -> Self {
-        Self {
-            http: Toggle(true),
-            redis: Toggle(true),
-            redis_mode: RedisMode::Pattern,
-        }
+        Self { http: Toggle(true), redis: Toggle(true), redis_mode: RedisMode::Pattern }
     }
 }
 
@@ -399,11 +389,7 @@ pub struct PresenceConfig {
 
 impl Default for PresenceConfig {
     fn default() -> Self {
-        Self {
-            expose_socket_id: Toggle(false),
-            leave_grace: Seconds(Duration::ZERO),
-            lease: Seconds(Duration::from_secs(30)),
-        }
+        Self { expose_socket_id: Toggle(false), leave_grace: Seconds(Duration::ZERO), lease: Seconds(Duration::from_secs(30)) }
     }
 }
 
@@ -462,10 +448,7 @@ pub struct AuthTls {
 
 impl Default for AuthTls {
     fn default() -> Self {
-        Self {
-            verify: Toggle(true),
-            ca: None,
-        }
+        Self { verify: Toggle(true), ca: None }
     }
 }
 
@@ -618,11 +601,7 @@ pub struct MetricsConfig {
 
 impl Default for MetricsConfig {
     fn default() -> Self {
-        Self {
-            enabled: Toggle(true),
-            host: "127.0.0.1".into(),
-            port: None,
-        }
+        Self { enabled: Toggle(true), host: "127.0.0.1".into(), port: None }
     }
 }
 
@@ -638,10 +617,7 @@ pub struct ShutdownConfig {
 
 impl Default for ShutdownConfig {
     fn default() -> Self {
-        Self {
-            drain: Seconds(Duration::from_secs(5)),
-            timeout: Seconds(Duration::from_secs(15)),
-        }
+        Self { drain: Seconds(Duration::from_secs(5)), timeout: Seconds(Duration::from_secs(15)) }
     }
 }
 
@@ -657,10 +633,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            format: LogFormat::Text,
-            level: "info".into(),
-        }
+        Self { format: LogFormat::Text, level: "info".into() }
     }
 }
 
