@@ -20,6 +20,7 @@ pub mod auth;
 pub mod channels;
 pub mod cors;
 pub mod error;
+pub mod moderation;
 pub mod status;
 
 pub use error::ApiError;
@@ -78,7 +79,8 @@ pub fn router(config: &Config, api: Api) -> Router {
         .route("/apps/{app_id}/status", get(status::status))
         .route("/apps/{app_id}/channels", get(channels::list))
         .route("/apps/{app_id}/channels/{channel}", get(channels::one))
-        .route("/apps/{app_id}/channels/{channel}/users", get(channels::users));
+        .route("/apps/{app_id}/channels/{channel}/users", get(channels::users))
+        .merge(moderation::routes());
     if config.subscribers.http.0 {
         router = router.route("/apps/{app_id}/events", post(events));
     }

@@ -1,24 +1,37 @@
 //! Who may join a guarded channel: the trait [`Authorizer`] and its outcomes.
 //!
 //! Input: a subscribe from the hub, with its headers and those of the handshake. Output: [`Grant`] or [`Denied`].
-//! [`http::HttpAuthorizer`] asks the Laravel application; [`host`], [`headers`] and [`answer`] are its pure decisions.
+//!
+//! ```text
+//!   Hub ─▶ jwt: a signed token that lists channels decides alone
+//!            └─▶ shield: one question for equal subscribes, a cap and a queue per host, a breaker
+//!                  └─▶ http: asks the Laravel application
+//! ```
+//!
+//! [`host`], [`headers`] and [`answer`] are the pure decisions of a callback.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use crate::channel::ChannelName;
+use crate::config::Config;
+use crate::metrics::Metrics;
 
 pub mod answer;
 pub mod headers;
 pub mod host;
 pub mod http;
+pub mod jwt;
+pub mod shield;
 
 /// Headers a client sends with one subscribe (Echo's `auth.headers`), as text.
 pub type SubscribeHeaders = Vec<(String, String)>;
 
-/// A socket wants to join a guarded channel.
+/// A socket wants to join a guarded channel, or to stay in it.
 #[derive(Debug, Clone, Copy)]
 pub struct AuthRequest<'a> {
     /// The channel.
@@ -27,28 +40,71 @@ pub struct AuthRequest<'a> {
     pub headers: &'a [(String, String)],
     /// Headers of the handshake request.
     pub handshake: &'a ::http::HeaderMap,
+    /// Address at the other end of the connection: the client, or a proxy before it.
+    pub peer: Option<IpAddr>,
+    /// The socket is in the channel already, and the question is whether it may stay: no earlier answer and no token
+    /// counts, the application decides anew.
+    pub is_again: bool,
 }
 
 /// The socket may join.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Grant {
     /// `channel_data` of the answer, which describes a presence member.
     pub channel_data: Option<Arc<RawValue>>,
+    /// When the grant ends, if it does.
+    pub ends: Option<Instant>,
+    /// The user's id, where the grant tells it outside of `channel_data`.
+    pub user: Option<Arc<str>>,
 }
 
 /// The socket may not join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Denied {
-    /// What the client is told: the callback's HTTP status, or 0 when it could not be sent or was not answered.
+    /// What the client is told: the callback's HTTP status, 0 when it could not be sent or was not answered, 503 when
+    /// it was not sent to spare the application.
     pub status: u16,
+}
+
+impl Denied {
+    /// Whether somebody decided so: the application is there, and its answer was no.
+    #[must_use]
+    pub const fn is_decision(self) -> bool {
+        matches!(self.status, 100..=428 | 430..=499)
+    }
 }
 
 /// Decides who may join a guarded channel.
 #[async_trait]
 pub trait Authorizer: Send + Sync + 'static {
-    /// Decides about one subscribe. Failures are logged where they happen.
+    /// Decides about one subscribe. Failures are logged where they happen. Dropping the future takes the question
+    /// back.
     ///
     /// # Errors
     /// [`Denied`] with the status for the client.
     async fn authorize(&self, request: AuthRequest<'_>) -> Result<Grant, Denied>;
+}
+
+/// Settings under `auth` that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// The client for callbacks.
+    #[error(transparent)]
+    Client(#[from] http::AuthClientError),
+    /// `auth.jwt`.
+    #[error(transparent)]
+    Jwt(#[from] jwt::JwtError),
+}
+
+/// The authorizer of the settings.
+///
+/// # Errors
+/// [`AuthError`] for a certificate or key that cannot be used.
+pub fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Authorizer>, AuthError> {
+    let application = http::HttpApplication::new(config, Arc::clone(metrics))?;
+    let shield = shield::Shield::new(&config.auth, application, Arc::clone(metrics));
+    match jwt::JwtAuthorizer::new(config, shield, Arc::clone(metrics))? {
+        jwt::Choice::Tokens(authorizer) => Ok(Arc::new(authorizer)),
+        jwt::Choice::Off(shield) => Ok(Arc::new(shield)),
+    }
 }

@@ -39,6 +39,9 @@ pub trait Socket: Clone + Send + Sync + 'static {
     /// Headers of the handshake request.
     fn handshake(&self) -> &http::HeaderMap;
 
+    /// Address at the other end of the connection: the client, or a proxy before it.
+    fn peer(&self) -> Option<std::net::IpAddr>;
+
     /// Puts a frame into the client's queue, without waiting.
     ///
     /// # Errors

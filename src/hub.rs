@@ -20,6 +20,7 @@ use crate::event::{Event, SocketId};
 use crate::metrics::{Metrics, Outcome, Source};
 use crate::store::{Members, PresenceStore, StoreError};
 
+mod grants;
 mod presence;
 mod rooms;
 mod session;
@@ -30,6 +31,7 @@ use presence::ChannelLocks;
 use rooms::{Room, Rooms, Snapshot};
 use session::Session;
 
+pub use grants::Recheck;
 pub use whisper::Whisper;
 
 /// Locks over all sessions.

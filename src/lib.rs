@@ -27,6 +27,7 @@ pub mod event;
 pub mod hub;
 pub mod ingress;
 pub mod metrics;
+pub mod proxies;
 pub mod redis_client;
 pub mod server;
 pub mod store;

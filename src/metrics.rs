@@ -15,6 +15,10 @@ use prometheus_client::registry::Registry;
 
 use crate::channel::ChannelKind;
 
+pub mod auth;
+
+use auth::AuthMetrics;
+
 /// Where an event came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
@@ -80,6 +84,8 @@ macro_rules! label_values {
     };
 }
 
+use label_values;
+
 label_values!(Source { Redis => "redis", Http => "http" });
 label_values!(Outcome { Delivered => "delivered", NoSubscribers => "no_subscribers", Malformed => "malformed" });
 label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Unauthorized => "unauthorized", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", Origin => "origin" });
@@ -142,6 +148,8 @@ pub struct Metrics {
     /// Times Redis was lost.
     pub redis_losses: Counter,
     presence_members: Gauge,
+    /// The way to the application.
+    pub auth: AuthMetrics,
 }
 
 impl Default for Metrics {
@@ -160,7 +168,9 @@ impl Metrics {
         let mut registry = Registry::with_prefix("laravel_echo");
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of the server", build);
+        let auth = AuthMetrics::new(&mut registry);
         let metrics = Self {
+            auth,
             connections: Family::default(),
             subscriptions: Family::default(),
             events: Family::default(),

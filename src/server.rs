@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::{self, Api};
-use crate::auth::http::{AuthClientError, HttpAuthorizer};
+use crate::auth::{self, AuthError};
 use crate::config::Config;
 use crate::egress::SocketIoSocket;
 use crate::egress::socket_io::ClosedSessions;
@@ -49,9 +49,9 @@ pub enum BindError {
     /// Settings of Redis.
     #[error(transparent)]
     Redis(#[from] RedisConfigError),
-    /// Settings of the callback.
+    /// Settings under `auth`.
     #[error(transparent)]
-    Auth(#[from] AuthClientError),
+    Auth(#[from] AuthError),
     /// Certificate or key.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
@@ -83,7 +83,7 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let tls = tls::acceptor(&config)?;
         let store = store::open(&config)?;
-        let authorizer = Arc::new(HttpAuthorizer::new(&config, Arc::clone(&metrics))?);
+        let authorizer = auth::open(&config, &metrics)?;
         let hub = Hub::new(&config, authorizer, store, Arc::clone(&metrics));
 
         let wants_redis = config.subscribers.redis.0;

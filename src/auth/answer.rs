@@ -1,16 +1,18 @@
 //! What the answer of a callback means: grant, refusal, and a hint for the log. Pure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::{Denied, Grant};
 
 /// Status of an answer with 200 that plainly says no, or is a page and no answer.
 const REFUSED_BY_BODY: u16 = 403;
 
-/// Reads the answer of a callback.
+/// Reads the answer of a callback, which came just now. `expires_in` in its JSON tells for how many seconds it holds.
 ///
 /// Compat: the original takes any 200 as a grant (`src/channels/private-channel.ts:95-113`). Here JSON `false` and
 /// `null` refuse, and so does an HTML page: it is a login form, shown because nobody is logged in.
@@ -18,6 +20,10 @@ const REFUSED_BY_BODY: u16 = 403;
 /// # Errors
 /// [`Denied`] with the status of the answer, or 403 when the body says no.
 pub fn judge(status: u16, content_type: Option<&str>, body: &str) -> Result<Grant, Denied> {
+    judge_at(status, content_type, body, Instant::now())
+}
+
+fn judge_at(status: u16, content_type: Option<&str>, body: &str, now: Instant) -> Result<Grant, Denied> {
     if status != 200 {
         return Err(Denied { status });
     }
@@ -28,12 +34,32 @@ pub fn judge(status: u16, content_type: Option<&str>, body: &str) -> Result<Gran
     #[derive(Deserialize)]
     struct Answer {
         channel_data: Option<Box<RawValue>>,
+        expires_in: Option<serde_json::Value>,
     }
-    let channel_data = match serde_json::from_str::<Answer>(body) {
-        Ok(answer) if body.starts_with('{') => answer.channel_data.map(Arc::from),
+    let answer = match serde_json::from_str::<Answer>(body) {
+        Ok(answer) if body.starts_with('{') => answer,
+        _ => return Ok(Grant::default()),
+    };
+    let ends = match answer.expires_in {
+        Some(given) => end(&given, now).ok_or(Denied { status: REFUSED_BY_BODY })?,
+        None => None,
+    };
+    Ok(Grant { channel_data: answer.channel_data.map(Arc::from), ends, user: None })
+}
+
+/// The end of a grant by its `expires_in`: seconds, as a number or its text. `None` when it is over already;
+/// `Some(None)` when there is none, or one too far away to matter.
+fn end(expires_in: &serde_json::Value, now: Instant) -> Option<Option<Instant>> {
+    let seconds = match expires_in {
+        serde_json::Value::Number(number) => number.as_f64(),
+        serde_json::Value::String(text) => text.trim().parse().ok(),
         _ => None,
     };
-    Ok(Grant { channel_data })
+    match seconds {
+        Some(seconds) if seconds <= 0.0 => None,
+        Some(seconds) => Some(Duration::try_from_secs_f64(seconds).ok().and_then(|time| now.checked_add(time))),
+        None => Some(None),
+    }
 }
 
 fn is_html(content_type: Option<&str>, body: &str) -> bool {
@@ -114,6 +140,19 @@ mod tests {
     fn channel_data_is_kept_as_it_came() {
         let grant = judge(200, None, r#"{"channel_data": {"user_id": 1.0, "user_info": {"b":1,"a":2}}}"#).unwrap();
         assert_eq!(grant.channel_data.unwrap().get(), r#"{"user_id": 1.0, "user_info": {"b":1,"a":2}}"#);
+    }
+
+    #[test]
+    fn grants_end_when_the_answer_says_so() {
+        let now = Instant::now();
+        let ends = |body| judge_at(200, None, body, now).map(|grant| grant.ends);
+        assert_eq!(ends(r#"{"expires_in":60}"#), Ok(Some(now + Duration::from_secs(60))));
+        assert_eq!(ends(r#"{"expires_in":"1.5"}"#), Ok(Some(now + Duration::from_millis(1500))));
+        for endless in ["{}", r#"{"expires_in":null}"#, r#"{"expires_in":"soon"}"#, r#"{"expires_in":1e300}"#] {
+            assert_eq!(ends(endless), Ok(None), "{endless}");
+        }
+        assert_eq!(ends(r#"{"expires_in":0}"#), Err(Denied { status: 403 }));
+        assert_eq!(ends(r#"{"expires_in":-5}"#), Err(Denied { status: 403 }));
     }
 
     #[test]

@@ -2,6 +2,10 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::AuthRequest;
+use crate::config::Config;
+use crate::proxies::TrustedProxies;
+
 /// Names that a client may not set: they belong to the connection, to the body, or would let it pose as a proxy.
 const DROPPED: [&str; 11] = [
     "connection",
@@ -18,15 +22,58 @@ const DROPPED: [&str; 11] = [
 ];
 const DROPPED_PREFIXES: [&str; 3] = ["content-", "proxy-", "x-forwarded-"];
 
+/// Names among those that belong to the connection or the body, which `auth.forward` cannot pass on either.
+const OF_THE_CONNECTION: [&str; 7] = ["connection", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
+
+/// `auth.forward`, and whose word about addresses is believed.
+#[derive(Debug, Clone, Default)]
+pub struct Forward {
+    names: Vec<HeaderName>,
+    proxies: TrustedProxies,
+}
+
+impl Forward {
+    /// Reads `auth.forward` and `trustProxies`.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let is_ours = |name: &HeaderName| {
+            let name = name.as_str();
+            !OF_THE_CONNECTION.contains(&name) && !name.starts_with("content-") && !name.starts_with("proxy-")
+        };
+        let names = config.auth.forward.0.iter().filter_map(|name| name.parse().ok()).filter(is_ours);
+        Self { names: names.collect(), proxies: TrustedProxies::new(&config.trust_proxies.0) }
+    }
+
+    /// What the application gets under `name`. Addresses come from the connection; what the request itself says of
+    /// addresses, host and scheme counts only when a trusted proxy has sent it.
+    fn value(&self, name: &HeaderName, request: AuthRequest<'_>) -> Option<HeaderValue> {
+        let given = request.handshake.get(name);
+        let is_trusted = request.peer.is_some_and(|peer| self.proxies.contains(peer));
+        match name.as_str() {
+            "x-forwarded-for" => {
+                let peer = request.peer?.to_canonical();
+                match given.filter(|_| is_trusted).and_then(|before| before.to_str().ok()) {
+                    Some(before) => format!("{before}, {peer}").parse().ok(),
+                    None => peer.to_string().parse().ok(),
+                }
+            }
+            "x-real-ip" => self.proxies.client(request.peer?, request.handshake).to_string().parse().ok(),
+            "forwarded" => given.filter(|_| is_trusted).cloned(),
+            other if other.starts_with("x-forwarded-") => given.filter(|_| is_trusted).cloned(),
+            _ => given.cloned(),
+        }
+    }
+}
+
 /// Headers of the callback to the Laravel application: those of the subscribe, the handshake's cookie unless the
-/// subscribe has one, those of the handshake that `forward` names, and `X-Requested-With`.
+/// subscribe has one, those of the handshake that `auth.forward` names, and `X-Requested-With`.
 ///
 /// Compat: the original lets the client set any header (`src/channels/private-channel.ts:26,123`), so that it could
 /// choose the virtual host and its own address.
 #[must_use]
-pub fn callback_headers(subscribe: &[(String, String)], handshake: &HeaderMap, forward: &[HeaderName]) -> HeaderMap {
+pub fn callback_headers(request: AuthRequest<'_>, forward: &Forward) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    for (name, value) in subscribe {
+    for (name, value) in request.headers {
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
             continue;
         };
@@ -37,11 +84,11 @@ pub fn callback_headers(subscribe: &[(String, String)], handshake: &HeaderMap, f
             headers.insert(name, value);
         }
     }
-    for name in forward.iter().chain([&header::COOKIE]) {
-        if let Some(value) = handshake.get(name)
-            && !headers.contains_key(name)
+    for name in forward.names.iter().chain([&header::COOKIE]) {
+        if !headers.contains_key(name)
+            && let Some(value) = forward.value(name, request)
         {
-            headers.insert(name.clone(), value.clone());
+            headers.insert(name.clone(), value);
         }
     }
     headers.insert("x-requested-with", HeaderValue::from_static("XMLHttpRequest"));
@@ -51,6 +98,23 @@ pub fn callback_headers(subscribe: &[(String, String)], handshake: &HeaderMap, f
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn callback_headers(headers: &[(String, String)], handshake: &HeaderMap, forward: &Forward) -> HeaderMap {
+        from_peer(headers, handshake, forward, None)
+    }
+
+    fn from_peer(headers: &[(String, String)], handshake: &HeaderMap, forward: &Forward, peer: Option<[u8; 4]>) -> HeaderMap {
+        let channel = "private-orders".into();
+        let request = AuthRequest { channel: &channel, headers, handshake, peer: peer.map(Into::into), is_again: false };
+        super::callback_headers(request, forward)
+    }
+
+    fn forward(names: &[&str], proxies: &[&str]) -> Forward {
+        let mut config = Config::default();
+        config.auth.forward.0 = names.iter().map(|&name| name.to_owned()).collect();
+        config.trust_proxies.0 = proxies.iter().map(|&proxy| proxy.to_owned()).collect();
+        Forward::new(&config)
+    }
 
     fn subscribe(headers: &[(&str, &str)]) -> Vec<(String, String)> {
         headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
@@ -72,7 +136,7 @@ mod tests {
             ("no spaces", "x"),
             ("X-Split", "a\r\nHost: evil.test"),
         ]);
-        let headers = callback_headers(&sent, &HeaderMap::new(), &[]);
+        let headers = callback_headers(&sent, &HeaderMap::new(), &Forward::default());
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["authorization", "x-csrf-token", "x-requested-with"]);
@@ -83,9 +147,9 @@ mod tests {
     fn the_cookie_of_the_subscribe_wins_over_the_handshake() {
         let mut handshake = HeaderMap::new();
         handshake.insert(header::COOKIE, HeaderValue::from_static("session=old"));
-        assert_eq!(callback_headers(&[], &handshake, &[])[header::COOKIE], "session=old");
+        assert_eq!(callback_headers(&[], &handshake, &Forward::default())[header::COOKIE], "session=old");
         let fresh = subscribe(&[("cookie", "session=new")]);
-        assert_eq!(callback_headers(&fresh, &handshake, &[])[header::COOKIE], "session=new");
+        assert_eq!(callback_headers(&fresh, &handshake, &Forward::default())[header::COOKIE], "session=new");
     }
 
     #[test]
@@ -93,8 +157,24 @@ mod tests {
         let mut handshake = HeaderMap::new();
         handshake.insert(header::USER_AGENT, HeaderValue::from_static("Browser/1.0"));
         handshake.insert(header::ORIGIN, HeaderValue::from_static("http://app.test"));
-        let headers = callback_headers(&[], &handshake, &[header::USER_AGENT]);
+        let headers = callback_headers(&[], &handshake, &forward(&["User-Agent"], &[]));
         assert_eq!(headers[header::USER_AGENT], "Browser/1.0");
         assert!(!headers.contains_key(header::ORIGIN));
+    }
+
+    #[test]
+    fn the_address_is_that_of_the_connection() {
+        let mut handshake = HeaderMap::new();
+        handshake.insert("x-forwarded-for", HeaderValue::from_static("6.6.6.6"));
+        handshake.insert("x-forwarded-proto", HeaderValue::from_static("https"));
+        let names = ["X-Forwarded-For", "X-Real-IP", "X-Forwarded-Proto", "Connection"];
+        let direct = from_peer(&[], &handshake, &forward(&names, &[]), Some([203, 0, 113, 9]));
+        assert_eq!(direct["x-forwarded-for"], "203.0.113.9");
+        assert_eq!(direct["x-real-ip"], "203.0.113.9");
+        assert!(!direct.contains_key("x-forwarded-proto"));
+        let proxied = from_peer(&[], &handshake, &forward(&names, &["10.0.0.0/8"]), Some([10, 0, 0, 1]));
+        assert_eq!(proxied["x-forwarded-for"], "6.6.6.6, 10.0.0.1");
+        assert_eq!(proxied["x-real-ip"], "6.6.6.6");
+        assert_eq!(proxied["x-forwarded-proto"], "https");
     }
 }

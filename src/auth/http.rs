@@ -1,20 +1,22 @@
-//! [`HttpAuthorizer`]: asks the Laravel application with the request of the original.
+//! [`HttpApplication`]: asks the Laravel application with the request of the original.
 //!
-//! Input: [`AuthRequest`]s. Output: `POST <authHost><authEndpoint>` with `channel_name=…`, and the verdict on its answer.
+//! Input: [`AuthRequest`]s, and [`Call`]s when the shield lets them through. Output: `POST <authHost><authEndpoint>`
+//! with `channel_name=…`, and the verdict on its answer.
 
 use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tracing::{info, warn};
 
 use super::answer::{first_line, hint, judge};
-use super::headers::callback_headers;
+use super::headers::{Forward, callback_headers};
 use super::host::AuthHosts;
-use super::{AuthRequest, Authorizer, Denied, Grant};
+use super::shield::{Application, Call, Reply};
+use super::{AuthRequest, Denied};
 use crate::channel::ChannelName;
 use crate::config::Config;
 use crate::metrics::{Callback, Metrics};
@@ -43,54 +45,46 @@ pub enum AuthClientError {
 }
 
 /// Asks the Laravel application over HTTP.
-pub struct HttpAuthorizer {
+pub struct HttpApplication {
     client: reqwest::Client,
     hosts: AuthHosts,
     endpoint: String,
-    forward: Vec<HeaderName>,
+    forward: Forward,
     dev_mode: bool,
     metrics: Arc<Metrics>,
 }
 
-impl HttpAuthorizer {
+impl HttpApplication {
     /// Makes the pooled client.
     ///
     /// # Errors
     /// [`AuthClientError`] when the certificate authority cannot be read or TLS cannot be set up.
     pub fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, AuthClientError> {
-        let mut builder = reqwest::Client::builder()
+        let is_plain = config.auth_host.0.iter().all(|host| host.starts_with("http://"));
+        let builder = client_builder(config, is_plain)?
             .redirect(reqwest::redirect::Policy::none())
             .timeout(config.auth.timeout.0)
             .tls_danger_accept_invalid_certs(!config.auth.tls.verify.0);
-        if let Some(path) = &config.auth.tls.ca {
-            let unreadable =
-                |source: Box<dyn std::error::Error + Send + Sync>| AuthClientError::Ca { path: path.display().to_string(), source };
-            let pem = std::fs::read(path).map_err(|error| unreadable(error.into()))?;
-            let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unreadable(error.into()))?;
-            builder = builder.tls_certs_merge(certificates);
-        } else if config.auth_host.0.iter().all(|host| host.starts_with("http://")) {
-            // Without this a machine with no certificates at all (a small container) could not even start.
-            builder = builder.tls_certs_only([]);
-        }
         Ok(Self {
             client: builder.build()?,
             hosts: AuthHosts::new(&config.auth_host.0),
             endpoint: config.auth_endpoint.clone(),
-            forward: config.auth.forward.0.iter().filter_map(|name| name.parse().ok()).collect(),
+            forward: Forward::new(config),
             dev_mode: config.dev_mode.0,
             metrics,
         })
     }
 
     /// Sends the callback and reads its answer: status, content type and body.
-    async fn ask(&self, url: &str, request: AuthRequest<'_>) -> Result<(u16, Option<String>, String), reqwest::Error> {
-        let mut headers = callback_headers(request.headers, request.handshake, &self.forward);
+    async fn send(&self, call: &Call) -> Result<(u16, Option<String>, String), Failure> {
+        let mut headers: HeaderMap = call.headers.iter().cloned().collect();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-        let mut response = self.client.post(url).headers(headers).body(form(request.channel)).send().await?;
+        let sent = self.client.post(&call.url).headers(headers).body(form(&call.channel)).send().await;
+        let mut response = sent.map_err(|error| Failure { is_unanswered: is_unanswered(&error), error })?;
         let status = response.status().as_u16();
         let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| Failure { error, is_unanswered: false })? {
             body.extend_from_slice(&chunk);
             if body.len() > LONGEST_BODY {
                 break;
@@ -98,6 +92,19 @@ impl HttpAuthorizer {
         }
         Ok((status, content_type, String::from_utf8_lossy(&body).into_owned()))
     }
+}
+
+/// A client that trusts the system's certificates and `auth.tls.ca`; `is_plain` when it will speak no TLS.
+pub(super) fn client_builder(config: &Config, is_plain: bool) -> Result<reqwest::ClientBuilder, AuthClientError> {
+    let builder = reqwest::Client::builder();
+    let Some(path) = &config.auth.tls.ca else {
+        // Without this a machine with no certificates at all (a small container) could not even start.
+        return Ok(if is_plain { builder.tls_certs_only([]) } else { builder });
+    };
+    let unreadable = |source: Box<dyn std::error::Error + Send + Sync>| AuthClientError::Ca { path: path.display().to_string(), source };
+    let pem = std::fs::read(path).map_err(|error| unreadable(error.into()))?;
+    let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unreadable(error.into()))?;
+    Ok(builder.tls_certs_merge(certificates))
 }
 
 fn form(channel: &ChannelName) -> String {
@@ -129,39 +136,88 @@ fn failure_hint(error: &reqwest::Error, causes: &str) -> &'static str {
     }
 }
 
+/// A callback that came to nothing.
+struct Failure {
+    error: reqwest::Error,
+    /// The connection failed before any of the answer was there.
+    is_unanswered: bool,
+}
+
+/// Whether a request failed on its connection with nothing of an answer: it was refused, or a connection kept open
+/// turned out to be closed. A timeout is none of it: the application has the question.
+fn is_unanswered(error: &reqwest::Error) -> bool {
+    if error.is_timeout() || error.is_builder() {
+        return false;
+    }
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(cause) = cause.downcast_ref::<hyper::Error>() {
+            return !cause.is_parse();
+        }
+        source = cause.source();
+    }
+    error.is_connect()
+}
+
 #[async_trait]
-impl Authorizer for HttpAuthorizer {
-    async fn authorize(&self, request: AuthRequest<'_>) -> Result<Grant, Denied> {
+impl Application for HttpApplication {
+    fn prepare(&self, request: AuthRequest<'_>) -> Result<Call, Denied> {
         let channel = request.channel;
-        let Some(base) = self.hosts.choose(request.handshake) else {
+        let Some(host) = self.hosts.choose(request.handshake) else {
             warn!(%channel, "no entry of authHost fits the page of this client; add one that is no wildcard");
             self.metrics.callback(Callback::Unreachable);
             return Err(Denied { status: 0 });
         };
-        let url = format!("{base}{}", self.endpoint);
+        let url = format!("{host}{}", self.endpoint);
+        Ok(Call::new(host, url, channel.clone(), callback_headers(request, &self.forward)))
+    }
+
+    async fn ask(&self, call: &Call) -> Reply {
+        let (channel, url) = (&call.channel, &call.url);
         if self.dev_mode {
             info!("Sending auth request to: {url}");
         }
         let started = Instant::now();
-        self.metrics.callbacks_in_flight.inc();
-        let answer = self.ask(&url, request).await;
-        self.metrics.callbacks_in_flight.dec();
+        let in_flight = InFlight::new(&self.metrics);
+        let answer = self.send(call).await;
+        drop(in_flight);
         self.metrics.callback_seconds.observe(started.elapsed().as_secs_f64());
         match answer {
-            Ok((status, content_type, body)) => {
-                judge(status, content_type.as_deref(), &body).inspect(|_| self.metrics.callback(Callback::Granted)).inspect_err(|_| {
+            Ok((status, content_type, body)) => match judge(status, content_type.as_deref(), &body) {
+                Ok(grant) => {
+                    self.metrics.callback(Callback::Granted);
+                    Reply::Granted(grant)
+                }
+                Err(denied) => {
                     self.metrics.callback(Callback::Refused);
                     let body = first_line(&body);
                     warn!(%channel, url, body, hint = hint(status), "Client can not be authenticated, got HTTP status {status}");
-                })
-            }
-            Err(error) => {
+                    Reply::Refused(denied)
+                }
+            },
+            Err(Failure { error, is_unanswered }) => {
                 self.metrics.callback(Callback::Unreachable);
                 let error = error.without_url();
                 let cause = causes(&error);
-                warn!(%channel, url, cause, hint = failure_hint(&error, &cause), "Error authenticating client");
-                Err(Denied { status: 0 })
+                let hint = failure_hint(&error, &cause);
+                Reply::Unanswered { may_retry: is_unanswered, cause, hint }
             }
         }
+    }
+}
+
+/// Counts a callback as under way, also when it is given up.
+struct InFlight<'a>(&'a Metrics);
+
+impl<'a> InFlight<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.callbacks_in_flight.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.callbacks_in_flight.dec();
     }
 }

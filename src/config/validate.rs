@@ -232,7 +232,7 @@ impl Found {
     fn jwt(&mut self, config: &Config) {
         let jwt = &config.auth.jwt;
         let Some(algorithm) = &jwt.algorithm else {
-            if jwt.secret.is_some() || jwt.public_key.is_some() {
+            if jwt.secret.is_some() || jwt.public_key.is_some() || jwt.jwks.is_some() {
                 self.refuse("auth.jwt.algorithm", "unset", format!("one of {}", JWT_ALGORITHMS.join(", ")));
             }
             return;

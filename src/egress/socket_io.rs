@@ -90,6 +90,10 @@ impl Socket for SocketIoSocket {
         &self.0.socket.req_parts().headers
     }
 
+    fn peer(&self) -> Option<std::net::IpAddr> {
+        self.0.link.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|link| link.peer.ip())
+    }
+
     fn emit(&self, frame: Frame<'_>) -> Result<(), EmitError> {
         let sent = match frame.channel {
             Some(channel) => self.0.socket.emit(frame.name, &(channel, frame.data)),

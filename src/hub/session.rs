@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::auth::SubscribeHeaders;
 use crate::channel::ChannelName;
 
 /// A connected socket as the hub keeps it.
@@ -22,6 +24,8 @@ pub(super) struct State {
     is_closed: bool,
     channels: HashMap<ChannelName, Subscription>,
     next_generation: u64,
+    /// Headers of the last grant: a client sends the same with every subscribe, and they are kept once.
+    headers: Arc<SubscribeHeaders>,
 }
 
 /// A channel that the socket is in, or asks to be let into.
@@ -32,6 +36,22 @@ struct Subscription {
     is_joined: bool,
     /// Questions to the Laravel application without an answer yet.
     pending: u32,
+    /// What the subscription of a guarded channel rests on.
+    terms: Option<Terms>,
+    /// Cancels the questions of this subscription, once it is over.
+    end: Option<DropGuard>,
+    /// Cancels the watch over the end of the grant, once there is another grant or the subscription is over.
+    watch: Option<DropGuard>,
+}
+
+/// What a subscription rests on, and what it takes to ask for it again.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
+    pub(super) ticket: Ticket,
+    /// Headers of the last subscribe that was granted.
+    pub(super) headers: Arc<SubscribeHeaders>,
+    /// The user's id, where it is known.
+    pub(super) user: Option<Arc<str>>,
 }
 
 /// Proof that a subscribe was begun; void once the socket unsubscribes or closes.
@@ -99,7 +119,7 @@ impl State {
         let generation = self.next_generation;
         let subscription = self.channels.entry(channel.clone()).or_insert_with(|| {
             self.next_generation += 1;
-            Subscription { generation, is_joined: false, pending: 0 }
+            Subscription { generation, is_joined: false, pending: 0, terms: None, end: None, watch: None }
         });
         subscription.pending += 1;
         Ok(Ticket(subscription.generation))
@@ -132,6 +152,61 @@ impl State {
             }
         }
         true
+    }
+
+    /// A token that is cancelled when the subscription is over; cancelled already if it is.
+    pub(super) fn end_of(&mut self, channel: &ChannelName, ticket: Ticket) -> CancellationToken {
+        let token = CancellationToken::new();
+        if !self.is_current(channel, ticket) {
+            token.cancel();
+            return token;
+        }
+        let Some(subscription) = self.channels.get_mut(channel) else {
+            return token;
+        };
+        match &subscription.end {
+            Some(guard) => guard.token().clone(),
+            None => {
+                subscription.end = Some(token.clone().drop_guard());
+                token
+            }
+        }
+    }
+
+    /// Notes what a subscription rests on from now on. The token is cancelled when that changes again, or the
+    /// subscription is over; `None` when it is already.
+    pub(super) fn accept(
+        &mut self,
+        channel: &ChannelName,
+        ticket: Ticket,
+        headers: &SubscribeHeaders,
+        user: Option<Arc<str>>,
+    ) -> Option<(Terms, CancellationToken)> {
+        if !self.is_current(channel, ticket) {
+            return None;
+        }
+        if *self.headers != *headers {
+            self.headers = Arc::new(headers.clone());
+        }
+        let terms = Terms { ticket, headers: Arc::clone(&self.headers), user };
+        let watch = CancellationToken::new();
+        let subscription = self.channels.get_mut(channel)?;
+        subscription.terms = Some(terms.clone());
+        subscription.watch = Some(watch.clone().drop_guard());
+        Some((terms, watch))
+    }
+
+    /// What the subscription of a channel rests on, once the socket is in.
+    pub(super) fn terms(&self, channel: &str) -> Option<Terms> {
+        self.channels.get(channel).filter(|subscription| subscription.is_joined)?.terms.clone()
+    }
+
+    /// Whether any channel of the socket is known to be that of this user.
+    pub(super) fn is_user(&self, user: &str) -> bool {
+        self.channels.values().any(|subscription| {
+            let terms = subscription.terms.as_ref().filter(|_| subscription.is_joined);
+            terms.is_some_and(|terms| terms.user.as_deref() == Some(user))
+        })
     }
 
     /// Ends the subscription, also one under way. Whether the socket was in.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::presence::{list_json, member_json};
 use super::session::{Session, Ticket};
 use super::{Hub, Socket};
-use crate::auth::{AuthRequest, Grant, SubscribeHeaders};
+use crate::auth::{AuthRequest, Denied, Grant, SubscribeHeaders};
 use crate::channel::{ChannelKind, ChannelName};
 use crate::egress::Frame;
 use crate::event::SocketId;
@@ -52,7 +53,8 @@ impl<S: Socket> Hub<S> {
             }
             ChannelKind::Private | ChannelKind::Presence => {
                 let hub = Arc::clone(self);
-                self.tasks.spawn(async move { hub.authorize(&session, &channel, ticket, &headers).await });
+                let end = session.state().end_of(&channel, ticket);
+                self.tasks.spawn(async move { hub.authorize(&session, &channel, ticket, &headers, end).await });
             }
         }
     }
@@ -68,11 +70,19 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Asks the application and acts on its answer.
-    async fn authorize(self: &Arc<Self>, session: &Arc<Session<S>>, channel: &ChannelName, ticket: Ticket, headers: &[(String, String)]) {
+    /// Asks the application and acts on its answer. At `end` the socket is gone, or does not want in any more, and
+    /// takes its question back.
+    async fn authorize(
+        self: &Arc<Self>,
+        session: &Arc<Session<S>>,
+        channel: &ChannelName,
+        ticket: Ticket,
+        headers: &SubscribeHeaders,
+        end: CancellationToken,
+    ) {
         let id = session.socket.id();
-        let request = AuthRequest { channel, headers, handshake: session.socket.handshake() };
-        let Some(answer) = self.closing.run_until_cancelled(self.authorizer.authorize(request)).await else {
+        let question = end.run_until_cancelled(self.ask(session, channel, headers, false));
+        let Some(Some(answer)) = self.closing.run_until_cancelled(question).await else {
             return;
         };
         if self.options.dev_mode {
@@ -82,30 +92,61 @@ impl<S: Socket> Hub<S> {
             }
         }
         match answer {
-            Ok(_) if channel.kind() != ChannelKind::Presence => {
-                self.enter(session, channel, ticket);
-            }
-            Ok(grant) => match member_of(&grant) {
-                Ok(member) => self.enter_presence(session, channel, ticket, member).await,
-                Err(error) => {
-                    let hint = "the callback in routes/channels.php must return an array with the user's data, as in: return ['id' => $user->id, 'name' => $user->name];";
-                    warn!(%channel, %error, hint, "presence channel refused: nothing tells who the user is");
-                    self.fail(session, channel, ticket, 500);
-                }
-            },
+            Ok(grant) => self.admit(session, channel, ticket, headers, grant).await,
             Err(denied) => self.fail(session, channel, ticket, denied.status),
         }
     }
 
+    /// Asks the application; `is_again` about a socket that is in the channel already.
+    pub(super) async fn ask(
+        &self,
+        session: &Session<S>,
+        channel: &ChannelName,
+        headers: &[(String, String)],
+        is_again: bool,
+    ) -> Result<Grant, Denied> {
+        let socket = &session.socket;
+        let request = AuthRequest { channel, headers, handshake: socket.handshake(), peer: socket.peer(), is_again };
+        self.authorizer.authorize(request).await
+    }
+
+    /// Lets a socket in that has a grant.
+    async fn admit(
+        self: &Arc<Self>,
+        session: &Arc<Session<S>>,
+        channel: &ChannelName,
+        ticket: Ticket,
+        headers: &SubscribeHeaders,
+        grant: Grant,
+    ) {
+        let (is_in, user) = match channel.kind() {
+            ChannelKind::Public | ChannelKind::Private => (self.enter(session, channel, ticket), grant.user),
+            ChannelKind::Presence => match member_of(&grant) {
+                Ok(member) => {
+                    let user = Some(Arc::from(member.user()));
+                    (self.enter_presence(session, channel, ticket, member).await, user)
+                }
+                Err(error) => {
+                    let hint = "the callback in routes/channels.php must return an array with the user's data, as in: return ['id' => $user->id, 'name' => $user->name];";
+                    warn!(%channel, %error, hint, "presence channel refused: nothing tells who the user is");
+                    return self.fail(session, channel, ticket, 500);
+                }
+            },
+        };
+        if is_in {
+            self.accept(session, channel, ticket, headers, user, grant.ends);
+        }
+    }
+
     /// The subscribe failed: tells the client, unless it does not want to know any more.
-    fn fail(self: &Arc<Self>, session: &Arc<Session<S>>, channel: &ChannelName, ticket: Ticket, status: u16) {
+    fn fail(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, status: u16) {
         let is_wanted = session.state().refuse(channel, ticket);
         if is_wanted {
             self.refuse(session, channel.as_str(), status, Refusal::Unauthorized);
         }
     }
 
-    fn refuse(self: &Arc<Self>, session: &Session<S>, channel: &str, status: u16, cause: Refusal) {
+    pub(super) fn refuse(self: &Arc<Self>, session: &Session<S>, channel: &str, status: u16, cause: Refusal) {
         self.metrics.refusal(cause);
         debug!(socket_id = %session.socket.id(), channel, status, ?cause, "subscribe refused");
         let status = RawValue::from_string(status.to_string()).expect("a number is JSON");
@@ -133,18 +174,20 @@ impl<S: Socket> Hub<S> {
     }
 
     /// Puts a socket into a presence channel: the member list for it, and news of it for the others.
-    async fn enter_presence(self: &Arc<Self>, session: &Arc<Session<S>>, channel: &ChannelName, ticket: Ticket, member: Member) {
+    /// Whether it is in afterwards.
+    async fn enter_presence(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, member: Member) -> bool {
         let id = session.socket.id();
         let _order = self.presence_locks.lock(channel).await;
         let is_wanted = session.state().is_current(channel, ticket);
         if !is_wanted {
-            return;
+            return false;
         }
         let joined = match self.store.join(channel, id, member.clone()).await {
             Ok(joined) => joined,
             Err(error) => {
                 error!(%channel, %error, "could not store a presence member");
-                return self.fail(session, channel, ticket, 500);
+                self.fail(session, channel, ticket, 500);
+                return false;
             }
         };
         if !self.enter(session, channel, ticket) {
@@ -154,7 +197,7 @@ impl<S: Socket> Hub<S> {
                 Ok(_) => {}
                 Err(error) => error!(%channel, %error, "could not remove a presence member"),
             }
-            return;
+            return false;
         }
         let expose = self.options.expose_socket_id;
         let list = list_json(&joined.members, expose);
@@ -167,6 +210,7 @@ impl<S: Socket> Hub<S> {
             let news = member_json(&member, expose.then_some(id));
             self.fan_out(channel.as_str(), presence("presence:joining", &news), Some(id));
         }
+        true
     }
 
     /// A socket has left a channel by its session's account; the room and the members follow.
@@ -206,7 +250,7 @@ impl<S: Socket> Hub<S> {
     }
 }
 
-fn member_of(grant: &Grant) -> Result<Member, MemberError> {
+pub(super) fn member_of(grant: &Grant) -> Result<Member, MemberError> {
     let data = grant.channel_data.as_ref().ok_or(MemberError::Missing)?;
     Member::parse(data.get())
 }

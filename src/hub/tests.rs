@@ -31,6 +31,10 @@ impl Socket for Recorder {
         &self.0.headers
     }
 
+    fn peer(&self) -> Option<std::net::IpAddr> {
+        None
+    }
+
     fn emit(&self, frame: Frame<'_>) -> Result<(), EmitError> {
         let channel = frame.channel.map(|channel| format!(" [{channel}]")).unwrap_or_default();
         self.0.frames.lock().unwrap().push(format!("{}{channel} {}", frame.name, frame.data.get()));

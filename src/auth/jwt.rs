@@ -1,0 +1,236 @@
+//! [`JwtAuthorizer`]: signed tokens that list channels grant them without asking the application.
+//!
+//! Input: the Bearer token in a subscribe's `Authorization` header. Output: a grant or refusal by its claims; every
+//! subscribe without such a token goes to the authorizer behind.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, Validation, dangerous, decode, decode_header};
+use serde_json::value::to_raw_value;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::http::AuthClientError;
+use super::{AuthRequest, Authorizer, Denied, Grant};
+use crate::channel::{ChannelKind, ChannelName, Pattern};
+use crate::config::{Config, JwtConfig};
+use crate::metrics::Metrics;
+use crate::metrics::auth::SavedBy;
+
+mod jwks;
+mod keys;
+
+use keys::{KeyError, Keys};
+
+/// Settings under `auth.jwt` that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JwtError {
+    /// `auth.jwt.algorithm`.
+    #[error("auth.jwt.algorithm: `{0}` is not known")]
+    Algorithm(String),
+    /// `auth.jwt.publicKey`.
+    #[error("auth.jwt.publicKey: `{path}` is no PEM public key for {algorithm:?}")]
+    PublicKey {
+        /// The configured path.
+        path: PathBuf,
+        /// The configured algorithm.
+        algorithm: Algorithm,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// `auth.jwt.jwks` as a file.
+    #[error("auth.jwt.jwks: `{path}` is no JWKS with a key for {algorithm:?}")]
+    Jwks {
+        /// The configured path.
+        path: PathBuf,
+        /// The configured algorithm.
+        algorithm: Algorithm,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No key at all.
+    #[error("auth.jwt: needs `secret`, `publicKey` or `jwks` for {0:?}")]
+    NoKey(Algorithm),
+    /// The client that fetches a JWKS.
+    #[error(transparent)]
+    Client(#[from] AuthClientError),
+}
+
+/// Whether tokens are looked at.
+pub enum Choice<A> {
+    /// They are, before the authorizer behind is asked.
+    Tokens(JwtAuthorizer<A>),
+    /// `auth.jwt.algorithm` is unset.
+    Off(A),
+}
+
+/// Grants channels by tokens; asks the authorizer behind where there is none.
+pub struct JwtAuthorizer<A> {
+    next: A,
+    keys: Keys,
+    validation: Validation,
+    channels_claim: String,
+    info_claim: String,
+    metrics: Arc<Metrics>,
+}
+
+/// Seconds of difference between clocks beyond which nothing is a clock any more.
+const MOST_LEEWAY: u64 = 365 * 24 * 3600;
+
+type Claims = Map<String, Value>;
+
+/// Why a token is not believed.
+#[derive(Debug, thiserror::Error)]
+enum TokenError {
+    #[error("{0}")]
+    Invalid(#[from] jsonwebtoken::errors::Error),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("its claim `{0}` does not list the channel")]
+    NotListed(String),
+    #[error("it has no `sub`, which would be the user_id of a presence member")]
+    NoSubject,
+}
+
+impl TokenError {
+    /// 401: get a new token. 403: no token of this kind helps. 503: nobody can tell now.
+    fn status(&self) -> u16 {
+        match self {
+            Self::Invalid(error) if *error.kind() == ErrorKind::ExpiredSignature => 401,
+            Self::Key(KeyError::Unavailable) => 503,
+            _ => 403,
+        }
+    }
+}
+
+impl<A: Authorizer> JwtAuthorizer<A> {
+    /// Stands before `next`, if `auth.jwt` is set.
+    ///
+    /// # Errors
+    /// [`JwtError`] when a key cannot be used.
+    pub fn new(config: &Config, next: A, metrics: Arc<Metrics>) -> Result<Choice<A>, JwtError> {
+        let jwt = &config.auth.jwt;
+        let Some(name) = &jwt.algorithm else {
+            return Ok(Choice::Off(next));
+        };
+        let algorithm: Algorithm = name.parse().map_err(|_| JwtError::Algorithm(name.clone()))?;
+        Ok(Choice::Tokens(Self {
+            next,
+            keys: Keys::new(config, algorithm)?,
+            validation: validation(jwt, algorithm),
+            channels_claim: jwt.channels_claim.clone(),
+            info_claim: jwt.info_claim.clone(),
+            metrics,
+        }))
+    }
+
+    /// Decides by a token that lists channels.
+    async fn judge(&self, token: &str, channel: &ChannelName) -> Result<Grant, TokenError> {
+        let header = decode_header(token)?;
+        let key = self.keys.find(header.kid.as_deref()).await?;
+        let claims: Claims = decode(token, &key, &self.validation)?.claims;
+        if !lists(claims.get(&self.channels_claim), channel) {
+            return Err(TokenError::NotListed(self.channels_claim.clone()));
+        }
+        let user = claims.get("sub").and_then(id_text);
+        let channel_data = match channel.kind() {
+            ChannelKind::Presence if user.is_none() => return Err(TokenError::NoSubject),
+            ChannelKind::Presence => Some(self.member(&claims)),
+            ChannelKind::Private | ChannelKind::Public => None,
+        };
+        let leeway = Duration::from_secs(self.validation.leeway);
+        Ok(Grant { channel_data: channel_data.map(Arc::from), ends: end(&claims, leeway), user: user.map(Arc::from) })
+    }
+
+    /// `{"user_id": <sub>, "user_info": <info>}`
+    fn member(&self, claims: &Claims) -> Box<serde_json::value::RawValue> {
+        let mut member = Map::new();
+        member.insert("user_id".to_owned(), claims.get("sub").cloned().unwrap_or_default());
+        if let Some(info) = claims.get(&self.info_claim) {
+            member.insert("user_info".to_owned(), info.clone());
+        }
+        to_raw_value(&member).expect("a JSON value can be written")
+    }
+}
+
+fn validation(jwt: &JwtConfig, algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.leeway = jwt.leeway.0.as_secs().min(MOST_LEEWAY);
+    validation.validate_nbf = true;
+    // What is set is required; what is not set is not looked at. A token without an end is the application's choice.
+    validation.required_spec_claims.clear();
+    if let Some(issuer) = &jwt.issuer {
+        validation.set_issuer(&[issuer]);
+        validation.required_spec_claims.insert("iss".to_owned());
+    }
+    match &jwt.audience {
+        Some(audience) => {
+            validation.set_audience(&[audience]);
+            validation.required_spec_claims.insert("aud".to_owned());
+        }
+        None => validation.validate_aud = false,
+    }
+    validation
+}
+
+#[async_trait]
+impl<A: Authorizer> Authorizer for JwtAuthorizer<A> {
+    async fn authorize(&self, request: AuthRequest<'_>) -> Result<Grant, Denied> {
+        let token = bearer(request.headers).filter(|token| {
+            let claims = dangerous::insecure_decode_claims::<Claims>(token);
+            claims.is_ok_and(|claims| claims.contains_key(&self.channels_claim))
+        });
+        let Some(token) = token.filter(|_| !request.is_again) else {
+            return self.next.authorize(request).await;
+        };
+        self.metrics.auth.saved(SavedBy::Token);
+        self.judge(token, request.channel).await.map_err(|error| {
+            let status = error.status();
+            warn!(channel = %request.channel, %error, "Client can not be authenticated by its token: {status}");
+            Denied { status }
+        })
+    }
+}
+
+/// The token of `Authorization: Bearer …`.
+fn bearer(headers: &[(String, String)]) -> Option<&str> {
+    let (_, value) = headers.iter().rfind(|(name, _)| name.eq_ignore_ascii_case("authorization"))?;
+    let (scheme, token) = value.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Whether a claim, one name or a list of them (`*` for any text), covers a channel.
+fn lists(claim: Option<&Value>, channel: &ChannelName) -> bool {
+    let covers = |value: &Value| value.as_str().is_some_and(|text| Pattern::new(text).matches(channel.as_str()));
+    match claim {
+        Some(Value::Array(names)) => names.iter().any(covers),
+        Some(name) => covers(name),
+        None => false,
+    }
+}
+
+fn id_text(id: &Value) -> Option<String> {
+    match id {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// When a token ends, on the clock that does not jump. `None` for one without `exp`, or with one out of reach.
+fn end(claims: &Claims, leeway: Duration) -> Option<Instant> {
+    let expires = claims.get("exp")?.as_f64()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let left = Duration::try_from_secs_f64(expires).ok()?.saturating_sub(now);
+    Instant::now().checked_add(left.checked_add(leeway)?)
+}
+
+#[cfg(test)]
+mod tests;

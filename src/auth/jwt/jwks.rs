@@ -1,0 +1,158 @@
+//! [`Jwks`]: a set of public keys in a file or behind a URL, which its issuer rotates.
+//!
+//! Input: `auth.jwt.jwks`. Output: keys by `kid`. An unknown `kid` makes it look again, though not at every token; a
+//! source that is away leaves the keys that are known.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::JwtError;
+use super::keys::KeyError;
+use crate::auth::http::{AuthClientError, client_builder};
+use crate::config::Config;
+
+/// Known keys are looked at again after this time, so that withdrawn ones go.
+const REFRESH: Duration = Duration::from_mins(10);
+/// Time between two looks: tokens with made-up `kid`s must not turn into requests.
+const PAUSE: Duration = Duration::from_secs(5);
+/// Time for one look.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// More than any set has.
+const LONGEST: usize = 1024 * 1024;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A set of keys, with its source.
+pub(super) struct Jwks {
+    source: Source,
+    algorithm: Algorithm,
+    keys: RwLock<Known>,
+    /// When the source was last looked at; held meanwhile.
+    looked: Arc<Mutex<Option<Instant>>>,
+}
+
+enum Source {
+    File(PathBuf),
+    Url(String, reqwest::Client),
+}
+
+#[derive(Default)]
+struct Known {
+    keys: HashMap<Option<String>, Arc<DecodingKey>>,
+    /// `None` until the source was read once.
+    read: Option<Instant>,
+}
+
+impl Jwks {
+    /// Reads a file at once; a URL when the first token comes.
+    pub(super) fn new(place: &str, algorithm: Algorithm, config: &Config) -> Result<Arc<Self>, JwtError> {
+        let is_url = place.starts_with("http://") || place.starts_with("https://");
+        let source = if is_url {
+            let builder = client_builder(config, place.starts_with("http://"))?;
+            Source::Url(place.to_owned(), builder.timeout(TIMEOUT).build().map_err(AuthClientError::from)?)
+        } else {
+            Source::File(place.into())
+        };
+        let mut known = Known::default();
+        if let Source::File(path) = &source {
+            let keys = std::fs::read(path).map_err(Failure::from).and_then(|json| parse(&json, algorithm.family()));
+            known.keys = keys.map_err(|source| JwtError::Jwks { path: path.clone(), algorithm, source })?;
+            known.read = Some(Instant::now());
+        }
+        Ok(Arc::new(Self { source, algorithm, keys: RwLock::new(known), looked: Arc::default() }))
+    }
+
+    /// The key named `kid`; for a token that names none, the only key there is.
+    pub(super) async fn find(self: &Arc<Self>, kid: Option<&str>) -> Result<Arc<DecodingKey>, KeyError> {
+        let known = self.known(kid);
+        let is_fresh = self.read().is_some_and(|read| read.elapsed() < REFRESH);
+        match known {
+            Some(key) if is_fresh => Ok(key),
+            Some(key) => {
+                // Nobody waits for this; whoever comes meanwhile finds the lock taken.
+                if let Ok(looked) = Arc::clone(&self.looked).try_lock_owned() {
+                    let set = Arc::clone(self);
+                    tokio::spawn(async move { set.look(looked).await });
+                }
+                Ok(key)
+            }
+            None => {
+                let looked = Arc::clone(&self.looked).lock_owned().await;
+                if let Some(key) = self.known(kid) {
+                    return Ok(key);
+                }
+                self.look(looked).await;
+                let missing = if self.read().is_some() { KeyError::Unknown } else { KeyError::Unavailable };
+                self.known(kid).ok_or(missing)
+            }
+        }
+    }
+
+    fn read(&self) -> Option<Instant> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).read
+    }
+
+    fn known(&self, kid: Option<&str>) -> Option<Arc<DecodingKey>> {
+        let known = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        match kid {
+            Some(kid) => known.keys.get(&Some(kid.to_owned())).cloned(),
+            None if known.keys.len() == 1 => known.keys.values().next().cloned(),
+            None => None,
+        }
+    }
+
+    /// Reads the source, unless that was tried a moment ago.
+    async fn look(&self, mut looked: tokio::sync::OwnedMutexGuard<Option<Instant>>) {
+        if looked.is_some_and(|at| at.elapsed() < PAUSE) {
+            return;
+        }
+        let result = self.load().await;
+        *looked = Some(Instant::now());
+        match result.and_then(|json| parse(&json, self.algorithm.family())) {
+            Ok(keys) => {
+                debug!(keys = keys.len(), "read auth.jwt.jwks");
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Known { keys, read: Some(Instant::now()) };
+            }
+            Err(error) => warn!(error, "auth.jwt.jwks cannot be read; the keys that are known stay"),
+        }
+    }
+
+    async fn load(&self) -> Result<Vec<u8>, Failure> {
+        match &self.source {
+            Source::File(path) => Ok(tokio::fs::read(path).await?),
+            Source::Url(url, client) => {
+                let mut response = client.get(url).send().await?.error_for_status()?;
+                let mut body = Vec::new();
+                while let Some(chunk) = response.chunk().await? {
+                    body.extend_from_slice(&chunk);
+                    if body.len() > LONGEST {
+                        return Err(format!("it is larger than {LONGEST} bytes").into());
+                    }
+                }
+                Ok(body)
+            }
+        }
+    }
+}
+
+/// The keys of a set that are of the right family; keys of other kinds may stand beside them.
+fn parse(json: &[u8], family: AlgorithmFamily) -> Result<HashMap<Option<String>, Arc<DecodingKey>>, Failure> {
+    let set: JwkSet = serde_json::from_slice(json)?;
+    let usable = set.keys.iter().filter_map(|jwk| {
+        let key = DecodingKey::from_jwk(jwk).ok().filter(|key| key.family() == family)?;
+        Some((jwk.common.key_id.clone(), Arc::new(key)))
+    });
+    let keys: HashMap<_, _> = usable.collect();
+    if keys.is_empty() {
+        return Err("it has no key of that kind".into());
+    }
+    Ok(keys)
+}

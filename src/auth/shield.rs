@@ -1,0 +1,261 @@
+//! [`Shield`]: keeps a crowd of clients from running the application over.
+//!
+//! Input: [`AuthRequest`]s from the hub. Output: calls of an [`Application`], at most `auth.maxConcurrent` at once and
+//! host. The rest waits in order of arrival, for `auth.queueTimeout` at the most. Equal questions are asked once. While
+//! an application does not answer, one question at a time finds out whether it is back, and the others wait.
+//!
+//! A question belongs to those who wait for its answer: when the last of them is gone, it leaves the queue, and its
+//! request is given up.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{AuthRequest, Authorizer, Denied, Grant};
+use crate::channel::ChannelName;
+use crate::config::AuthConfig;
+use crate::metrics::Metrics;
+use crate::metrics::auth::SavedBy;
+
+mod breaker;
+mod cache;
+mod gate;
+
+use cache::Cache;
+use gate::{Busy, Gate};
+
+/// Hosts that are remembered; beyond, those with nothing under way are forgotten. Wildcards of `authHost` let pages
+/// choose names.
+const MOST_HOSTS: usize = 1000;
+
+/// What clients are told when a question was not asked, or not in time.
+const BUSY: Denied = Denied { status: 503 };
+
+/// A callback, ready to be sent. Equal calls get equal answers.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Call {
+    /// The entry of `authHost`, as a base URL.
+    pub host: String,
+    /// The whole URL.
+    pub url: String,
+    /// The channel.
+    pub channel: ChannelName,
+    /// All headers but those of the body, sorted by name.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Call {
+    /// A call of `url`, which is on `host`.
+    #[must_use]
+    pub fn new(host: String, url: String, channel: ChannelName, headers: HeaderMap) -> Self {
+        let mut headers: Vec<_> = headers.into_iter().filter_map(|(name, value)| Some((name?, value))).collect();
+        headers.sort_unstable_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+        Self { host, url, channel, headers }
+    }
+}
+
+/// What came of a callback.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// The application says yes.
+    Granted(Grant),
+    /// The application says no, or fails.
+    Refused(Denied),
+    /// There was no answer.
+    Unanswered {
+        /// The connection failed before any of the answer came: asking once more does no harm.
+        may_retry: bool,
+        /// What went wrong.
+        cause: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+}
+
+impl Reply {
+    /// Whether the application is not there: no answer, or a proxy (or maintenance mode) that says so.
+    fn is_outage(&self) -> bool {
+        match self {
+            Self::Granted(_) => false,
+            Self::Refused(denied) => matches!(denied.status, 502..=504),
+            Self::Unanswered { .. } => true,
+        }
+    }
+}
+
+/// Whom the shield stands before.
+#[async_trait]
+pub trait Application: Send + Sync + 'static {
+    /// Makes the call for a request, without sending it.
+    ///
+    /// # Errors
+    /// [`Denied`] when there is nobody to ask.
+    fn prepare(&self, request: AuthRequest<'_>) -> Result<Call, Denied>;
+
+    /// Sends a call.
+    async fn ask(&self, call: &Call) -> Reply;
+}
+
+type Answer = Result<Grant, Denied>;
+type Question = Shared<BoxFuture<'static, Answer>>;
+
+/// An [`Authorizer`] that asks an [`Application`] with care.
+pub struct Shield<A>(Arc<Inner<A>>);
+
+struct Inner<A> {
+    application: A,
+    max_concurrent: usize,
+    queue_timeout: Duration,
+    gates: Mutex<HashMap<String, Arc<Gate>>>,
+    /// Questions without an answer yet, each with a number of its own.
+    open: Mutex<Open>,
+    cache: Option<Cache>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Open {
+    questions: HashMap<Call, (u64, WeakShared<BoxFuture<'static, Answer>>)>,
+    next: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<A: Application> Shield<A> {
+    /// Stands before `application`.
+    #[must_use]
+    pub fn new(config: &AuthConfig, application: A, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Inner {
+            application,
+            max_concurrent: config.max_concurrent as usize,
+            queue_timeout: config.queue_timeout.0,
+            gates: Mutex::default(),
+            open: Mutex::default(),
+            cache: (!config.cache_ttl.0.is_zero()).then(|| Cache::new(config.cache_ttl.0)),
+            metrics,
+        }))
+    }
+
+    /// The question that is under way for an equal call, or a new one.
+    fn share(&self, call: Call) -> Question {
+        let inner = &self.0;
+        let mut open = lock(&inner.open);
+        if let Some(question) = open.questions.get(&call).and_then(|(_, question)| question.upgrade()) {
+            inner.metrics.auth.saved(SavedBy::Sharing);
+            return question;
+        }
+        let number = open.next;
+        open.next += 1;
+        let entry = OpenEntry { inner: Arc::clone(inner), call: call.clone(), number };
+        let question = async move { entry.inner.ask(&entry.call).await }.boxed().shared();
+        open.questions.insert(call, (number, question.downgrade().expect("it is not done before it is polled")));
+        question
+    }
+}
+
+#[async_trait]
+impl<A: Application> Authorizer for Shield<A> {
+    async fn authorize(&self, request: AuthRequest<'_>) -> Answer {
+        let call = self.0.application.prepare(request)?;
+        if request.is_again {
+            // Earlier questions may have been answered before whatever is the reason to ask again.
+            return self.0.ask(&call).await;
+        }
+        if let Some(answer) = self.0.cache.as_ref().and_then(|cache| cache.get(&call)) {
+            self.0.metrics.auth.saved(SavedBy::Cache);
+            return answer;
+        }
+        self.share(call).await
+    }
+}
+
+/// Keeps a question findable until it is answered or given up.
+struct OpenEntry<A> {
+    inner: Arc<Inner<A>>,
+    call: Call,
+    number: u64,
+}
+
+impl<A> Drop for OpenEntry<A> {
+    fn drop(&mut self) {
+        let mut open = lock(&self.inner.open);
+        // A question given up may have been followed by an equal one already.
+        if open.questions.get(&self.call).is_some_and(|(number, _)| *number == self.number) {
+            open.questions.remove(&self.call);
+        }
+    }
+}
+
+impl<A: Application> Inner<A> {
+    fn gate(&self, host: &str) -> Arc<Gate> {
+        let mut gates = lock(&self.gates);
+        if let Some(gate) = gates.get(host) {
+            return Arc::clone(gate);
+        }
+        if gates.len() >= MOST_HOSTS {
+            gates.retain(|_, gate| Arc::strong_count(gate) > 1);
+        }
+        let gate = Gate::new(host, self.max_concurrent, Arc::clone(&self.metrics));
+        gates.insert(host.to_owned(), Arc::clone(&gate));
+        gate
+    }
+
+    /// Waits for a turn, asks, and asks once more where that is harmless.
+    async fn ask(&self, call: &Call) -> Answer {
+        let gate = self.gate(&call.host);
+        let pass = match gate.enter(Instant::now() + self.queue_timeout).await {
+            Ok(pass) => pass,
+            Err(busy) => {
+                self.refused(call, busy);
+                return Err(BUSY);
+            }
+        };
+        let mut reply = self.application.ask(call).await;
+        if matches!(reply, Reply::Unanswered { may_retry: true, .. }) {
+            self.metrics.auth.retries.inc();
+            reply = self.application.ask(call).await;
+        }
+        pass.report(reply.is_outage());
+        self.settle(call, reply)
+    }
+
+    fn settle(&self, call: &Call, reply: Reply) -> Answer {
+        let answer = match reply {
+            Reply::Granted(grant) => Ok(grant),
+            Reply::Refused(denied) => Err(denied),
+            Reply::Unanswered { cause, hint, .. } => {
+                warn!(channel = %call.channel, url = call.url, cause, hint, "Error authenticating client");
+                return Err(Denied { status: 0 });
+            }
+        };
+        if let Some(cache) = &self.cache {
+            cache.put(call, &answer);
+        }
+        answer
+    }
+
+    fn refused(&self, call: &Call, busy: Busy) {
+        self.metrics.auth.busy(busy);
+        let (channel, host) = (&call.channel, &call.host);
+        match busy {
+            Busy::QueueFull => warn!(%channel, host, "subscribe refused: too many wait for the application already"),
+            Busy::QueueTimeout => {
+                let hint = "the application is slower than its users come; raise auth.maxConcurrent if it can do more at once, or auth.queueTimeout";
+                warn!(%channel, host, hint, "subscribe refused: its turn did not come within auth.queueTimeout");
+            }
+            Busy::Outage => warn!(%channel, host, "subscribe refused: the application did not come back within auth.queueTimeout"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

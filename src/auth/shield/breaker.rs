@@ -1,0 +1,181 @@
+//! [`Breaker`]: notices that a host is away, and that it is back.
+//!
+//! Input: how questions ended. Output: turns. While it is open, one turn at a time is a probe, after a wait that grows
+//! with each one that fails; all other questions wait for what becomes of it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Failures in a row after which a host counts as away: fewer could be chance.
+const FAILURES: u32 = 10;
+/// Wait before the first probe; doubled after each one that fails.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// The longest wait: an application that comes back is noticed within seconds.
+const LONGEST_WAIT: Duration = Duration::from_secs(4);
+
+/// Whether questions may be asked.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// The host answers; so many failures since it last did.
+    Closed { failures: u32 },
+    /// The host is away.
+    Open { wait: Duration, probe_at: Instant, is_probing: bool },
+}
+
+/// Leave to ask one question.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Like any other.
+    Normal,
+    /// The one that finds out whether the host is back.
+    Probe,
+}
+
+/// What a report changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    None,
+    Opened,
+    Closed,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { state: Mutex::new(State::Closed { failures: 0 }), changed: Notify::new() }
+    }
+}
+
+impl Breaker {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(*self.state(), State::Open { .. })
+    }
+
+    /// Waits until a question may be asked.
+    pub(super) async fn turn(&self) -> Turn {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Before the look at the state, so that no change after it is missed.
+            changed.as_mut().enable();
+            match self.try_turn(Instant::now()) {
+                Ok(turn) => return turn,
+                Err(None) => changed.await,
+                Err(Some(probe_at)) => {
+                    tokio::select! {
+                        () = changed => {}
+                        () = tokio::time::sleep_until(probe_at) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// A turn, or the time to look again; `None` while a probe is under way.
+    fn try_turn(&self, now: Instant) -> Result<Turn, Option<Instant>> {
+        match &mut *self.state() {
+            State::Closed { .. } => Ok(Turn::Normal),
+            State::Open { is_probing: true, .. } => Err(None),
+            State::Open { probe_at, .. } if *probe_at > now => Err(Some(*probe_at)),
+            State::Open { is_probing, .. } => {
+                *is_probing = true;
+                Ok(Turn::Probe)
+            }
+        }
+    }
+
+    /// A question has ended. An answer to any question shows that the host is there.
+    pub(super) fn report(&self, turn: Turn, is_outage: bool) -> Change {
+        self.report_at(turn, is_outage, Instant::now())
+    }
+
+    fn report_at(&self, turn: Turn, is_outage: bool, now: Instant) -> Change {
+        let mut state = self.state();
+        let (next, change) = match (*state, is_outage, turn) {
+            (State::Closed { .. }, false, _) => (State::Closed { failures: 0 }, Change::None),
+            (State::Open { .. }, false, _) => (State::Closed { failures: 0 }, Change::Closed),
+            (State::Closed { failures }, true, _) if failures + 1 < FAILURES => (State::Closed { failures: failures + 1 }, Change::None),
+            (State::Closed { .. }, true, _) => {
+                (State::Open { wait: FIRST_WAIT, probe_at: now + FIRST_WAIT, is_probing: false }, Change::Opened)
+            }
+            (State::Open { wait, .. }, true, Turn::Probe) => {
+                let wait = (wait * 2).min(LONGEST_WAIT);
+                (State::Open { wait, probe_at: now + wait, is_probing: false }, Change::None)
+            }
+            (open @ State::Open { .. }, true, Turn::Normal) => (open, Change::None),
+        };
+        *state = next;
+        drop(state);
+        self.changed.notify_waiters();
+        change
+    }
+
+    /// A question was taken back before its end: another one may probe.
+    pub(super) fn give_up(&self, turn: Turn) {
+        if let (Turn::Probe, State::Open { is_probing, .. }) = (turn, &mut *self.state()) {
+            *is_probing = false;
+        }
+        self.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(now: Instant) -> Breaker {
+        let breaker = Breaker::default();
+        for _ in 1..FAILURES {
+            assert_eq!(breaker.report_at(Turn::Normal, true, now), Change::None);
+        }
+        assert_eq!(breaker.report_at(Turn::Normal, true, now), Change::Opened);
+        breaker
+    }
+
+    #[test]
+    fn an_answer_in_between_keeps_it_closed() {
+        let (breaker, now) = (Breaker::default(), Instant::now());
+        for _ in 0..100 {
+            breaker.report_at(Turn::Normal, true, now);
+            breaker.report_at(Turn::Normal, false, now);
+        }
+        assert!(!breaker.is_open());
+    }
+
+    #[test]
+    fn one_probe_at_a_time_with_growing_waits() {
+        let now = Instant::now();
+        let breaker = opened(now);
+        assert_eq!(breaker.try_turn(now), Err(Some(now + FIRST_WAIT)));
+        let then = now + FIRST_WAIT;
+        assert_eq!(breaker.try_turn(then), Ok(Turn::Probe));
+        assert_eq!(breaker.try_turn(then), Err(None));
+        assert_eq!(breaker.report_at(Turn::Probe, true, then), Change::None);
+        assert_eq!(breaker.try_turn(then), Err(Some(then + FIRST_WAIT * 2)));
+        let later = then + FIRST_WAIT * 2;
+        assert_eq!(breaker.try_turn(later), Ok(Turn::Probe));
+        assert_eq!(breaker.report_at(Turn::Probe, false, later), Change::Closed);
+        assert_eq!(breaker.try_turn(later), Ok(Turn::Normal));
+    }
+
+    #[test]
+    fn a_probe_taken_back_leaves_its_turn_to_another() {
+        let now = Instant::now();
+        let breaker = opened(now);
+        let then = now + FIRST_WAIT;
+        breaker.give_up(breaker.try_turn(then).unwrap());
+        assert_eq!(breaker.try_turn(then), Ok(Turn::Probe));
+    }
+}

@@ -1,0 +1,104 @@
+//! [`Cache`]: answers that are given again for `auth.cacheTtl`.
+//!
+//! Input: calls with their answers. Output: the same answers for equal calls. What the application said without
+//! deciding (5xx, 429) is not kept.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Answer, Call, lock};
+
+/// Answers that are kept; a call with its cookies has some kilobytes.
+const MOST_ANSWERS: usize = 10_000;
+
+/// Answers by call, each with its end.
+pub(super) struct Cache {
+    ttl: Duration,
+    answers: Mutex<HashMap<Call, (Instant, Answer)>>,
+}
+
+impl Cache {
+    pub(super) fn new(ttl: Duration) -> Self {
+        Self { ttl, answers: Mutex::default() }
+    }
+
+    pub(super) fn get(&self, call: &Call) -> Option<Answer> {
+        self.get_at(call, Instant::now())
+    }
+
+    fn get_at(&self, call: &Call, now: Instant) -> Option<Answer> {
+        let answers = lock(&self.answers);
+        answers.get(call).filter(|(end, _)| *end > now).map(|(_, answer)| answer.clone())
+    }
+
+    pub(super) fn put(&self, call: &Call, answer: &Answer) {
+        self.put_at(call, answer, Instant::now());
+    }
+
+    fn put_at(&self, call: &Call, answer: &Answer, now: Instant) {
+        let mut answers = lock(&self.answers);
+        if answer.as_ref().is_err_and(|denied| !denied.is_decision()) {
+            answers.remove(call);
+            return;
+        }
+        if answers.len() >= MOST_ANSWERS {
+            answers.retain(|_, (end, _)| *end > now);
+        }
+        let mut end = now + self.ttl;
+        if let Ok(grant) = answer {
+            end = grant.ends.map_or(end, |ends| ends.min(end));
+        }
+        if answers.len() < MOST_ANSWERS || answers.contains_key(call) {
+            answers.insert(call.clone(), (end, answer.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::auth::{Denied, Grant};
+
+    fn call(channel: usize) -> Call {
+        Call::new("http://app".to_owned(), "http://app/auth".to_owned(), format!("private-{channel}").into(), HeaderMap::new())
+    }
+
+    #[test]
+    fn answers_last_for_their_time() {
+        let (cache, now) = (Cache::new(Duration::from_secs(5)), Instant::now());
+        cache.put_at(&call(1), &Err(Denied { status: 403 }), now);
+        assert_eq!(cache.get_at(&call(1), now + Duration::from_secs(4)).unwrap().unwrap_err().status, 403);
+        assert!(cache.get_at(&call(1), now + Duration::from_secs(5)).is_none());
+        assert!(cache.get_at(&call(2), now).is_none());
+        let ends = Some(now + Duration::from_secs(1));
+        cache.put_at(&call(1), &Ok(Grant { ends, ..Grant::default() }), now);
+        assert!(cache.get_at(&call(1), now + Duration::from_secs(1)).is_none());
+    }
+
+    #[test]
+    fn failures_are_not_kept() {
+        let (cache, now) = (Cache::new(Duration::from_secs(5)), Instant::now());
+        for status in [0, 429, 500, 503] {
+            cache.put_at(&call(1), &Err(Denied { status }), now);
+            assert!(cache.get_at(&call(1), now).is_none(), "{status}");
+        }
+    }
+
+    #[test]
+    fn it_does_not_grow_for_ever() {
+        let (cache, now) = (Cache::new(Duration::from_secs(5)), Instant::now());
+        for n in 0..MOST_ANSWERS + 10 {
+            cache.put_at(&call(n), &Ok(Grant::default()), now);
+        }
+        assert_eq!(lock(&cache.answers).len(), MOST_ANSWERS);
+        cache.put_at(&call(0), &Ok(Grant::default()), now);
+        let later = now + Duration::from_secs(5);
+        cache.put_at(&call(MOST_ANSWERS), &Ok(Grant::default()), later);
+        assert_eq!(lock(&cache.answers).len(), 1);
+    }
+}

@@ -1,0 +1,178 @@
+//! Grants after the moment they are given: those that end, those that are asked for again, those that are taken back.
+//!
+//! Input: grants of the authorizer, and the HTTP API ([`crate::api::moderation`]). Output: sockets stay, or leave with
+//! `subscription_error(channel, status)`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info};
+
+use super::session::{Session, Terms, Ticket};
+use super::subscribe::member_of;
+use super::{Hub, Socket};
+use crate::auth::{Grant, SubscribeHeaders};
+use crate::channel::{ChannelKind, ChannelName};
+use crate::event::SocketId;
+use crate::metrics::Refusal;
+use crate::metrics::auth::Renewal;
+
+/// What a client is told when its grant has ended.
+const ENDED: u16 = 401;
+/// What a client is told when it was taken out of a channel.
+const TAKEN_OUT: u16 = 403;
+
+/// The application is asked again this long before a grant ends, or a tenth of its time before.
+const LONGEST_LEAD: Duration = Duration::from_secs(30);
+/// The least time between two questions about one grant.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Questions of one recheck at once; the shield lets fewer through.
+const RECHECKS: usize = 1000;
+
+/// What a recheck came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recheck {
+    /// Sockets whose right was asked for again.
+    pub checked: usize,
+    /// Those of them that had to leave.
+    pub removed: usize,
+    /// Those of them that stay because nobody answered.
+    pub undecided: usize,
+}
+
+enum Verdict {
+    Stays,
+    Removed,
+    Undecided,
+}
+
+impl<S: Socket> Hub<S> {
+    /// Notes what a subscription rests on, and watches over its end.
+    pub(super) fn accept(
+        self: &Arc<Self>,
+        session: &Arc<Session<S>>,
+        channel: &ChannelName,
+        ticket: Ticket,
+        headers: &SubscribeHeaders,
+        user: Option<Arc<str>>,
+        ends: Option<Instant>,
+    ) {
+        let Some((terms, watch)) = session.state().accept(channel, ticket, headers, user) else {
+            return;
+        };
+        let Some(ends) = ends else {
+            return;
+        };
+        let (hub, session, channel) = (Arc::clone(self), Arc::clone(session), channel.clone());
+        self.tasks.spawn(async move { watch.run_until_cancelled(hub.watch(&session, &channel, &terms, ends)).await });
+    }
+
+    /// Asks again shortly before a grant ends, for as long as it is granted again. A refusal ends it at once; an
+    /// application that does not answer is asked again until the end.
+    async fn watch(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, terms: &Terms, mut ends: Instant) {
+        let mut ask_at = ends - lead(ends);
+        loop {
+            sleep_until(ask_at).await;
+            match self.ask(session, channel, &terms.headers, true).await {
+                Ok(grant) if still_fits(channel, terms, &grant) => {
+                    self.metrics.auth.renewal(Renewal::Renewed);
+                    let Some(later) = grant.ends else {
+                        return;
+                    };
+                    ends = later;
+                    ask_at = (ends - lead(ends)).max(Instant::now() + PAUSE);
+                }
+                Err(denied) if !denied.is_decision() && Instant::now() < ends => {
+                    ask_at = (Instant::now() + PAUSE).min(ends);
+                }
+                Ok(_) | Err(_) => break,
+            }
+        }
+        debug!(socket_id = %session.socket.id(), %channel, "a grant has ended");
+        if self.revoke(session, channel, terms.ticket, ENDED) {
+            self.metrics.auth.renewal(Renewal::Ended);
+        }
+    }
+
+    /// Asks the application about every socket in a guarded channel, and takes out those it refuses now.
+    pub async fn recheck(self: &Arc<Self>, channel: &ChannelName) -> Recheck {
+        let ids: Vec<SocketId> =
+            self.rooms.snapshot(channel.as_str()).map_or_else(Vec::new, |room| room.iter().map(|(id, _)| id).collect());
+        let verdicts = stream::iter(ids).map(|id| self.recheck_one(id, channel)).buffer_unordered(RECHECKS);
+        let sum = verdicts.fold(Recheck::default(), async |sum, verdict| match verdict {
+            None => sum,
+            Some(Verdict::Stays) => Recheck { checked: sum.checked + 1, ..sum },
+            Some(Verdict::Removed) => Recheck { checked: sum.checked + 1, removed: sum.removed + 1, ..sum },
+            Some(Verdict::Undecided) => Recheck { checked: sum.checked + 1, undecided: sum.undecided + 1, ..sum },
+        });
+        let sum = sum.await;
+        info!(%channel, checked = sum.checked, removed = sum.removed, undecided = sum.undecided, "rechecked a channel");
+        sum
+    }
+
+    /// `None` for a socket that rests on no grant, or has left meanwhile.
+    async fn recheck_one(self: &Arc<Self>, id: SocketId, channel: &ChannelName) -> Option<Verdict> {
+        let session = self.session(id)?;
+        let terms = session.state().terms(channel.as_str())?;
+        match self.ask(&session, channel, &terms.headers, true).await {
+            Ok(grant) if still_fits(channel, &terms, &grant) => {
+                if grant.ends.is_some() {
+                    self.accept(&session, channel, terms.ticket, &terms.headers, terms.user, grant.ends);
+                }
+                Some(Verdict::Stays)
+            }
+            Err(denied) if !denied.is_decision() => Some(Verdict::Undecided),
+            refused => {
+                let status = refused.err().map_or(TAKEN_OUT, |denied| denied.status);
+                self.revoke(&session, channel, terms.ticket, status).then_some(Verdict::Removed)
+            }
+        }
+    }
+
+    /// Takes a user's sockets out of a channel. A user is known by a presence channel the socket is in, or by the `sub`
+    /// of its token. Returns how many sockets that were.
+    pub fn unsubscribe_user(self: &Arc<Self>, user: &str, channel: &ChannelName) -> usize {
+        let Some(room) = self.rooms.snapshot(channel.as_str()) else {
+            return 0;
+        };
+        let mut removed = 0;
+        for (id, _) in room.iter() {
+            let Some(session) = self.session(id).filter(|session| session.state().is_user(user)) else {
+                continue;
+            };
+            let was_in = session.state().leave(channel.as_str());
+            if was_in {
+                self.left(channel, id, "taken out by the HTTP API");
+                self.refuse(&session, channel.as_str(), TAKEN_OUT, Refusal::Unauthorized);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// Ends a subscription from this side, if it is still the one of `ticket`.
+    fn revoke(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, status: u16) -> bool {
+        let was_in = {
+            let mut state = session.state();
+            state.is_current(channel, ticket) && state.leave(channel.as_str())
+        };
+        if was_in {
+            self.left(channel, session.socket.id(), "not allowed any more");
+            self.refuse(session, channel.as_str(), status, Refusal::Unauthorized);
+        }
+        was_in
+    }
+}
+
+/// How long before its end a grant is asked for again.
+fn lead(ends: Instant) -> Duration {
+    (ends.saturating_duration_since(Instant::now()) / 10).min(LONGEST_LEAD)
+}
+
+/// Whether a new grant is for the same user as before; somebody else may have logged in with the same cookie.
+fn still_fits(channel: &ChannelName, terms: &Terms, grant: &Grant) -> bool {
+    channel.kind() != ChannelKind::Presence || member_of(grant).is_ok_and(|member| Some(member.user()) == terms.user.as_deref())
+}

@@ -1,0 +1,108 @@
+//! [`TrustedProxies`]: who is the client behind proxies? Pure.
+//!
+//! Input: `trustProxies`, the peer of a connection, and the `X-Forwarded-For` of its request. Output: addresses that
+//! nobody but a trusted proxy could have made up.
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+
+/// Addresses and networks of `trustProxies`.
+#[derive(Debug, Clone, Default)]
+pub struct TrustedProxies(Vec<Network>);
+
+#[derive(Debug, Clone, Copy)]
+struct Network {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Network {
+    fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address.trim().parse().ok()?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Some(most), |bits| bits.trim().parse().ok())?;
+        (bits <= most).then_some(Self { address, bits })
+    }
+
+    fn contains(self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let difference = u32::from(network) ^ u32::from(address);
+                difference.checked_shr(32 - u32::from(self.bits)).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let difference = u128::from(network) ^ u128::from(address);
+                difference.checked_shr(128 - u32::from(self.bits)).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl TrustedProxies {
+    /// Reads `trustProxies`; the settings were checked before, so that nothing is left out here.
+    #[must_use]
+    pub fn new(entries: &[String]) -> Self {
+        Self(entries.iter().filter_map(|text| Network::parse(text)).collect())
+    }
+
+    /// Whether `address` belongs to a trusted proxy. An IPv4 address is the same in its IPv6 form.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(address))
+    }
+
+    /// The client's address: the peer, or the last address in `X-Forwarded-For` that is no trusted proxy's.
+    #[must_use]
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer.to_canonical();
+        let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+        let mut hops = lines.iter().flat_map(|line| line.split(',')).rev();
+        while self.contains(client) {
+            match hops.next().map(|hop| hop.trim().parse::<IpAddr>()) {
+                Some(Ok(address)) => client = address.to_canonical(),
+                Some(Err(_)) | None => break,
+            }
+        }
+        client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trusted(entries: &[&str]) -> TrustedProxies {
+        TrustedProxies::new(&entries.iter().map(|&entry| entry.to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn networks_end_at_their_bits() {
+        let proxies = trusted(&["10.0.0.0/8", "192.168.1.7", "fd00::/8", "0.0.0.0/32"]);
+        for (address, is_trusted) in [
+            ("10.255.0.1", true),
+            ("11.0.0.1", false),
+            ("192.168.1.7", true),
+            ("192.168.1.8", false),
+            ("::ffff:10.1.2.3", true),
+            ("fdff::1", true),
+            ("fe80::1", false),
+        ] {
+            assert_eq!(proxies.contains(address.parse().unwrap()), is_trusted, "{address}");
+        }
+        assert!(trusted(&["0.0.0.0/0"]).contains([8, 8, 8, 8].into()));
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", "6.6.6.6, 203.0.113.5, 10.0.0.2".parse().unwrap());
+        let proxies = trusted(&["10.0.0.0/8"]);
+        assert_eq!(proxies.client([10, 0, 0, 1].into(), &headers), IpAddr::from([203, 0, 113, 5]));
+        assert_eq!(proxies.client([9, 9, 9, 9].into(), &headers), IpAddr::from([9, 9, 9, 9]));
+        assert_eq!(proxies.client([10, 0, 0, 1].into(), &HeaderMap::new()), IpAddr::from([10, 0, 0, 1]));
+    }
+}
