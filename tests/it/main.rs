@@ -2,6 +2,9 @@
 //!
 //! Tests run in parallel: each has a server on a free port, and a Redis and a Laravel of its own where it needs them.
 
+mod auth_grants;
+mod auth_jwt;
+mod auth_shield;
 mod cli;
 mod client_script;
 mod config;

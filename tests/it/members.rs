@@ -83,7 +83,7 @@ async fn members_hear_of_first_joins_and_last_leaves() {
 async fn five_hundred_join_at_once() {
     const COUNT: u32 = 500;
     let laravel = Laravel::start().await;
-    let server = server(&laravel).await;
+    let server = TestServer::start(json!({ "authHost": laravel.url, "auth": { "maxConcurrent": COUNT } })).await;
     let mut watcher = server.client_of(1_000_000).await;
     watcher.subscribe("presence-room").await;
     watcher.event("presence:subscribed").await;

@@ -6,11 +6,13 @@ pub(crate) mod client;
 pub(crate) mod laravel;
 pub(crate) mod redis;
 pub(crate) mod server;
+pub(crate) mod slow_app;
 
 pub(crate) use client::Client;
 pub(crate) use laravel::Laravel;
 pub(crate) use redis::Redis;
 pub(crate) use server::TestServer;
+pub(crate) use slow_app::SlowApp;
 
 /// How long to wait for what must happen. Generous: the machine may be busy.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);

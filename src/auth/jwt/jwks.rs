@@ -156,3 +156,11 @@ fn parse(json: &[u8], family: AlgorithmFamily) -> Result<HashMap<Option<String>,
     }
     Ok(keys)
 }
+
+#[cfg(test)]
+impl Jwks {
+    /// As if the source had not been looked at for long.
+    pub(super) async fn forget_last_look(&self) {
+        *self.looked.lock().await = None;
+    }
+}

@@ -32,7 +32,7 @@ enum State {
 }
 
 /// Leave to ask one question.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
     /// Like any other.
     Normal,
@@ -41,7 +41,7 @@ pub(super) enum Turn {
 }
 
 /// What a report changed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     None,
     Opened,

@@ -1,0 +1,137 @@
+//! A crowd of clients before an application that takes its time, fails, and comes back.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{SlowApp, TestServer, free_port, until};
+
+#[tokio::test]
+async fn a_storm_of_5000_stays_within_the_cap_and_all_are_granted() {
+    const SOCKETS: u64 = 50;
+    const CHANNELS: u64 = 100;
+    let app = SlowApp::start(Duration::from_millis(50)).await;
+    let server = TestServer::start(json!({ "authHost": app.url })).await;
+    let mut clients = Vec::new();
+    for n in 0..SOCKETS {
+        let mut client = server.client().await;
+        for channel in 0..CHANNELS {
+            client.subscribe(&format!("private-{n}.{channel}")).await;
+        }
+        clients.push(client);
+    }
+    for n in 0..SOCKETS {
+        for channel in [0, CHANNELS / 2, CHANNELS - 1] {
+            server.subscribed(&format!("private-{n}.{channel}"), 1).await;
+        }
+    }
+    until("all callbacks", async || app.callbacks() as u64 == SOCKETS * CHANNELS).await;
+    assert_eq!(app.peak(), 64);
+    for client in &mut clients {
+        // Whatever came before this answer would have been a refusal.
+        client.subscribe(&"x".repeat(201)).await;
+        assert_eq!(client.event("subscription_error").await[1], json!(414));
+    }
+}
+
+#[tokio::test]
+async fn equal_subscribes_share_a_callback() {
+    let app = SlowApp::start(Duration::from_millis(300)).await;
+    let server = TestServer::start(json!({ "authHost": app.url })).await;
+    let mut clients = Vec::new();
+    for n in 0..20 {
+        let mut client = server.client_of(n % 2).await;
+        client.subscribe("marker").await;
+        clients.push(client);
+    }
+    server.subscribed("marker", 20).await;
+    for client in &mut clients {
+        client.subscribe("private-orders").await;
+    }
+    server.subscribed("private-orders", 20).await;
+    assert!(app.callbacks() < 20, "{} callbacks for 20 subscribes of 2 users", app.callbacks());
+}
+
+#[tokio::test]
+async fn answers_are_shared_for_the_time_of_auth_cache_ttl() {
+    let app = SlowApp::start(Duration::ZERO).await;
+    let server = TestServer::start(json!({ "authHost": app.url, "auth": { "cacheTtl": "60s" } })).await;
+    for count in 1..=3 {
+        let mut client = server.client_of(1).await;
+        client.subscribe("private-orders").await;
+        server.subscribed("private-orders", 1).await;
+        drop(client);
+        server.subscribed("private-orders", 0).await;
+        assert_eq!(app.callbacks(), 1, "after {count} subscribes");
+    }
+    let mut other = server.client_of(2).await;
+    other.subscribe("private-orders").await;
+    server.subscribed("private-orders", 1).await;
+    assert_eq!(app.callbacks(), 2);
+}
+
+#[tokio::test]
+async fn who_waits_longer_than_auth_queue_timeout_is_told_503() {
+    let app = SlowApp::start(Duration::from_secs(3)).await;
+    let server = TestServer::start(json!({ "authHost": app.url, "auth": { "maxConcurrent": 1, "queueTimeout": "100ms" } })).await;
+    let mut client = server.client().await;
+    client.subscribe("private-first").await;
+    until("the callback", async || app.callbacks() == 1).await;
+    client.subscribe("private-second").await;
+    assert_eq!(client.event("subscription_error").await, [json!("private-second"), json!(503)]);
+    server.subscribed("private-first", 1).await;
+    assert_eq!(app.callbacks(), 1);
+}
+
+#[tokio::test]
+async fn sockets_that_leave_take_their_questions_back() {
+    let app = SlowApp::start(Duration::from_millis(500)).await;
+    let server = TestServer::start(json!({ "authHost": app.url, "auth": { "maxConcurrent": 1 } })).await;
+    let (mut gone, mut patient) = (server.client().await, server.client().await);
+    for n in 0..100 {
+        gone.subscribe(&format!("private-gone.{n}")).await;
+    }
+    until("the first callback", async || app.callbacks() == 1).await;
+    gone.subscribe("marker").await;
+    server.subscribed("marker", 1).await;
+    patient.subscribe("private-patient").await;
+    drop(gone);
+    server.subscribed("private-patient", 1).await;
+    assert!(app.callbacks() < 10, "{} callbacks, most of them for nobody", app.callbacks());
+}
+
+#[tokio::test]
+async fn an_application_that_is_away_is_found_when_it_comes_back() {
+    let port = free_port();
+    let server = TestServer::start(json!({ "authHost": format!("http://127.0.0.1:{port}") })).await;
+    let mut client = server.client().await;
+    for n in 0..10 {
+        client.subscribe(&format!("private-{n}")).await;
+        assert_eq!(client.event("subscription_error").await, [json!(format!("private-{n}")), json!(0)]);
+    }
+    // From here on subscribes wait, all but the few that find out whether it is back.
+    for n in 10..110 {
+        client.subscribe(&format!("private-{n}")).await;
+    }
+    client.event("subscription_error").await;
+    let app = SlowApp::start_on(port, Duration::ZERO).await;
+    server.subscribed("private-109", 1).await;
+    assert!(app.callbacks() > 90, "only {} of 100 waited", app.callbacks());
+    client.subscribe("private-after").await;
+    server.subscribed("private-after", 1).await;
+}
+
+#[tokio::test]
+async fn named_headers_of_the_handshake_are_passed_on() {
+    let laravel = crate::support::Laravel::start().await;
+    let settings = json!({ "authHost": laravel.url, "auth": { "forward": ["X-Forwarded-For", "User-Agent"] } });
+    let server = TestServer::start(settings).await;
+    let headers = [("user-agent", "Browser/1.0"), ("x-forwarded-for", "6.6.6.6"), ("x-other", "1")];
+    let mut client = crate::support::Client::connect(server.address, &headers).await;
+    client.subscribe("private-orders").await;
+    server.subscribed("private-orders", 1).await;
+    let callback = &laravel.callbacks()[0];
+    assert_eq!(callback.headers["x-forwarded-for"], "127.0.0.1");
+    assert_eq!(callback.headers["user-agent"], "Browser/1.0");
+    assert!(!callback.headers.contains_key("x-other"));
+}
