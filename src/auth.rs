@@ -103,8 +103,8 @@ pub enum AuthError {
 pub fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Authorizer>, AuthError> {
     let application = http::HttpApplication::new(config, Arc::clone(metrics))?;
     let shield = shield::Shield::new(&config.auth, application, Arc::clone(metrics));
-    match jwt::JwtAuthorizer::new(config, shield, Arc::clone(metrics))? {
-        jwt::Choice::Tokens(authorizer) => Ok(Arc::new(authorizer)),
-        jwt::Choice::Off(shield) => Ok(Arc::new(shield)),
+    match &config.auth.jwt.algorithm {
+        Some(algorithm) => Ok(Arc::new(jwt::JwtAuthorizer::new(config, algorithm, shield, Arc::clone(metrics))?)),
+        None => Ok(Arc::new(shield)),
     }
 }

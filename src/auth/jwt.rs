@@ -63,14 +63,6 @@ pub enum JwtError {
     Client(#[from] AuthClientError),
 }
 
-/// Whether tokens are looked at.
-pub enum Choice<A> {
-    /// They are, before the authorizer behind is asked.
-    Tokens(JwtAuthorizer<A>),
-    /// `auth.jwt.algorithm` is unset.
-    Off(A),
-}
-
 /// Grants channels by tokens; asks the authorizer behind where there is none.
 pub struct JwtAuthorizer<A> {
     next: A,
@@ -111,24 +103,21 @@ impl TokenError {
 }
 
 impl<A: Authorizer> JwtAuthorizer<A> {
-    /// Stands before `next`, if `auth.jwt` is set.
+    /// Stands before `next`, with the keys of `auth.jwt` and the algorithm named there.
     ///
     /// # Errors
     /// [`JwtError`] when a key cannot be used.
-    pub fn new(config: &Config, next: A, metrics: Arc<Metrics>) -> Result<Choice<A>, JwtError> {
+    pub fn new(config: &Config, algorithm: &str, next: A, metrics: Arc<Metrics>) -> Result<Self, JwtError> {
         let jwt = &config.auth.jwt;
-        let Some(name) = &jwt.algorithm else {
-            return Ok(Choice::Off(next));
-        };
-        let algorithm: Algorithm = name.parse().map_err(|_| JwtError::Algorithm(name.clone()))?;
-        Ok(Choice::Tokens(Self {
+        let algorithm: Algorithm = algorithm.parse().map_err(|_| JwtError::Algorithm(algorithm.to_owned()))?;
+        Ok(Self {
             next,
             keys: Keys::new(config, algorithm)?,
             validation: validation(jwt, algorithm),
             channels_claim: jwt.channels_claim.clone(),
             info_claim: jwt.info_claim.clone(),
             metrics,
-        }))
+        })
     }
 
     /// Decides by a token that lists channels.

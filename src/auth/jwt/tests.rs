@@ -34,10 +34,8 @@ fn authorizer(change: impl FnOnce(&mut JwtConfig)) -> JwtAuthorizer<Callback> {
     config.auth.jwt.algorithm = Some("HS256".to_owned());
     config.auth.jwt.secret = Some(Secret(SECRET.to_owned()));
     change(&mut config.auth.jwt);
-    match JwtAuthorizer::new(&config, Callback, Arc::new(Metrics::new())).unwrap() {
-        Choice::Tokens(authorizer) => authorizer,
-        Choice::Off(_) => panic!("an algorithm is set"),
-    }
+    let algorithm = config.auth.jwt.algorithm.clone().unwrap();
+    JwtAuthorizer::new(&config, &algorithm, Callback, Arc::new(Metrics::new())).unwrap()
 }
 
 fn pem(name: &str) -> Vec<u8> {
@@ -178,9 +176,8 @@ async fn a_token_describes_a_member_and_its_end() {
 fn keys_that_cannot_be_used_stop_the_start() {
     let error = |algorithm: &str, change: fn(&mut JwtConfig)| {
         let mut config = Config::default();
-        config.auth.jwt.algorithm = Some(algorithm.to_owned());
         change(&mut config.auth.jwt);
-        JwtAuthorizer::new(&config, Callback, Arc::new(Metrics::new())).err().unwrap().to_string()
+        JwtAuthorizer::new(&config, algorithm, Callback, Arc::new(Metrics::new())).err().unwrap().to_string()
     };
     assert!(error("RS256", |jwt| jwt.public_key = Some("/nowhere.pem".into())).starts_with("auth.jwt.publicKey: `/nowhere.pem`"));
     assert!(error("RS256", |jwt| jwt.public_key = public_key_path(Algorithm::ES256)).starts_with("auth.jwt.publicKey"));
