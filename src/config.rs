@@ -39,6 +39,8 @@ pub struct Config {
     pub host: Option<String>,
     /// Port to listen on.
     pub port: Port,
+    /// Port for plain HTTP beside `https`.
+    pub http_port: Option<Port>,
     /// `http` or `https`.
     pub protocol: Protocol,
     /// Engine options under the names of socket.io 2.
@@ -95,6 +97,7 @@ impl Default for Config {
             dev_mode: Toggle(false),
             host: None,
             port: Port(6001),
+            http_port: None,
             protocol: Protocol::Http,
             socketio: SocketIoConfig::default(),
             ssl_cert_path: String::new(),

@@ -11,13 +11,14 @@ use axum::Router;
 use socketioxide::SocketIo;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::{self, Api};
 use crate::auth::{self, AuthError};
 use crate::config::Config;
+use crate::config::value::Port;
 use crate::egress::SocketIoSocket;
 use crate::egress::socket_io::ClosedSessions;
 use crate::hub::Hub;
@@ -33,6 +34,8 @@ pub mod gate;
 pub mod link;
 pub mod listen;
 pub mod tls;
+
+use tls::Tls;
 
 /// The server could not be built or bound.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +67,9 @@ pub enum BindError {
 pub struct Server {
     config: Config,
     listener: TcpListener,
-    tls: Option<tls::Acceptor>,
+    /// Plain HTTP beside https (`httpPort`).
+    http: Option<TcpListener>,
+    tls: Option<(Arc<Tls>, tls::Acceptor)>,
     hub: Arc<Hub<SocketIoSocket>>,
     io: SocketIo,
     router: Router,
@@ -81,7 +86,10 @@ impl Server {
         // One crypto provider for everything that speaks TLS. Whoever embeds the server may have chosen one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let metrics = Arc::new(Metrics::new());
-        let tls = tls::acceptor(&config)?;
+        let tls = match Tls::new(&config)? {
+            Some(tls) => Some((Arc::clone(&tls), tls.acceptor()?)),
+            None => None,
+        };
         let store = store::open(&config)?;
         let authorizer = auth::open(&config, &metrics)?;
         let hub = Hub::new(&config, authorizer, store, Arc::clone(&metrics));
@@ -102,11 +110,12 @@ impl Server {
         let router = api::router(&config, Api::new(&config, Arc::clone(&hub)))
             .layer(layer)
             .layer(axum::middleware::from_fn_with_state(gate, gate::gate));
-        let listener = listen::bind(config.host.as_deref(), config.port.0).await.map_err(|source| BindError::Listen {
-            address: format!("{}:{}", config.host.as_deref().unwrap_or("all interfaces"), config.port.0),
-            source,
-        })?;
-        Ok(Self { listener, tls, hub, io, router, redis, redis_state, config })
+        let listener = listen(&config, config.port).await?;
+        let http = match config.http_port.filter(|_| tls.is_some()) {
+            Some(port) => Some(listen(&config, port).await?),
+            None => None,
+        };
+        Ok(Self { listener, http, tls, hub, io, router, redis, redis_state, config })
     }
 
     /// Answers these routes too. They come before the API and are asked for no key.
@@ -125,6 +134,12 @@ impl Server {
         self.listener.local_addr().expect("a bound listener has an address")
     }
 
+    /// The address of plain HTTP beside https, when `httpPort` asks for one.
+    #[must_use]
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
     /// Follows whether events can arrive from Redis.
     #[must_use]
     pub fn redis_state(&self) -> watch::Receiver<RedisState> {
@@ -136,8 +151,17 @@ impl Server {
         let stop_listening = CancellationToken::new();
         let stop_redis = CancellationToken::new();
         let redis = self.redis.map(|ingress| tokio::spawn(ingress.run(stop_redis.clone())));
-        let settings = listen::Settings::new(&self.config, self.tls);
-        let listening = tokio::spawn(listen::serve(self.listener, self.router, settings, stop_listening.clone()));
+        let mut listening = JoinSet::new();
+        let (tls, acceptor) = self.tls.unzip();
+        if let Some(tls) = tls {
+            listening.spawn(tls.watch(stop_listening.clone()));
+        }
+        for (listener, acceptor) in [(Some(self.listener), acceptor), (self.http, None)] {
+            if let Some(listener) = listener {
+                let settings = listen::Settings::new(&self.config, acceptor);
+                listening.spawn(listen::serve(listener, self.router.clone(), settings, stop_listening.clone()));
+            }
+        }
 
         shutdown.cancelled().await;
         info!("stopping: members leave, clients are told to come back");
@@ -148,13 +172,20 @@ impl Server {
     }
 }
 
+/// Binds one port on `host`.
+async fn listen(config: &Config, port: Port) -> Result<TcpListener, BindError> {
+    let host = config.host.as_deref();
+    let address = || format!("{}:{}", host.unwrap_or("all interfaces"), port.0);
+    listen::bind(host, port.0).await.map_err(|source| BindError::Listen { address: address(), source })
+}
+
 /// The order of the end: no more events; members leave; no more connections; clients are closed, without the
 /// Socket.IO disconnect that would keep them from coming back.
 async fn end(
     hub: &Arc<Hub<SocketIoSocket>>,
     io: &SocketIo,
     redis: Option<JoinHandle<()>>,
-    listening: JoinHandle<()>,
+    mut listening: JoinSet<()>,
     stop_redis: &CancellationToken,
     stop_listening: &CancellationToken,
 ) {
@@ -165,5 +196,5 @@ async fn end(
     hub.close().await;
     stop_listening.cancel();
     io.close().await;
-    let _ = listening.await;
+    while listening.join_next().await.is_some() {}
 }

@@ -83,6 +83,14 @@ impl Found {
                 }
             }
         }
+        if let Some(port) = config.http_port {
+            if config.protocol == Protocol::Http {
+                self.refuse("httpPort", port.0, "`protocol` to be https")
+                    .mend("plain HTTP is spoken on `port` already; `httpPort` is a second port beside https");
+            } else if port == config.port && port.0 != 0 {
+                self.refuse("httpPort", port.0, "another port than `port`");
+            }
+        }
         if config.metrics.port == Some(config.port) {
             self.refuse("metrics.port", config.port.0, "a port of its own")
                 .mend("without `metrics.port`, /metrics answers on the main port for callers with a client's key");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use laravel_echo_server::config::load::Loaded;
 use laravel_echo_server::config::{Config, Protocol};
-use laravel_echo_server::server::tls;
+use laravel_echo_server::server::tls::Tls;
 use rustix::process::{Resource, getrlimit};
 
 use super::report::Report;
@@ -65,7 +65,7 @@ fn holder(loaded: &Loaded) -> String {
 
 /// Certificate and key can be used.
 pub(super) fn certificate(config: &Config, report: &mut Report) {
-    match tls::acceptor(config) {
+    match Tls::new(config) {
         Ok(Some(_)) => report.ok("tls", format!("{} and {} fit", config.ssl_cert_path, config.ssl_key_path)),
         Ok(None) => {}
         Err(error) => {

@@ -1,0 +1,49 @@
+//! When a certificate is valid. Input: the certificate. Output: a line in the log when that is not now, or not for long.
+
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::CertificateDer;
+use tracing::{error, warn};
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
+
+/// Rest of a certificate's time in which it should have been renewed. Let's Encrypt's tools renew 30 days before.
+const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How a certificate stands at a time.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Validity {
+    Valid,
+    NotYet { from: SystemTime },
+    EndsSoon { at: SystemTime },
+    Expired { at: SystemTime },
+}
+
+/// Reads the times of a certificate; `None` when it is none that can be read.
+pub(super) fn at(certificate: &CertificateDer<'_>, now: SystemTime) -> Option<Validity> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    let validity = certificate.tbs_certificate().validity();
+    let (from, end) = (validity.not_before.to_system_time(), validity.not_after.to_system_time());
+    Some(if now < from {
+        Validity::NotYet { from }
+    } else if now > end {
+        Validity::Expired { at: end }
+    } else if now + SOON > end {
+        Validity::EndsSoon { at: end }
+    } else {
+        Validity::Valid
+    })
+}
+
+/// Says so when a certificate is not valid now, or will not be for long.
+pub(super) fn check(certificate: &CertificateDer<'_>, path: &str) {
+    let date = |time| humantime::format_rfc3339_seconds(time).to_string();
+    match at(certificate, SystemTime::now()) {
+        Some(Validity::Expired { at }) => error!("sslCertPath: the certificate in `{path}` expired at {}; browsers refuse it", date(at)),
+        Some(Validity::NotYet { from }) => {
+            error!("sslCertPath: the certificate in `{path}` is valid from {} on; until then browsers refuse it", date(from));
+        }
+        Some(Validity::EndsSoon { at }) => warn!("sslCertPath: the certificate in `{path}` expires at {}", date(at)),
+        Some(Validity::Valid) | None => {}
+    }
+}
