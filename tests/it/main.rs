@@ -15,3 +15,4 @@ mod redis;
 mod slow;
 mod stop;
 mod support;
+mod tls;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use laravel_echo_server::config::value::Port;
 use laravel_echo_server::{Config, Server};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -12,6 +13,8 @@ use super::{Client, Laravel, Redis, until};
 /// A running server; it ends with the value.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
+    /// Plain HTTP beside https.
+    pub(crate) http_address: Option<SocketAddr>,
     stop: CancellationToken,
     running: Option<JoinHandle<()>>,
 }
@@ -31,8 +34,9 @@ impl TestServer {
         let mut config: Config = serde_json::from_value(all).expect("valid settings");
         // 0 is no port of a config file, but here the system is to choose one.
         config.port.0 = 0;
+        config.http_port = config.http_port.map(|_| Port(0));
         let server = Server::bind(config).await.expect("the server can be bound");
-        let address = server.local_addr();
+        let (address, http_address) = (server.local_addr(), server.http_addr());
         let stop = CancellationToken::new();
         let running = tokio::spawn({
             let stop = stop.clone();
@@ -40,7 +44,7 @@ impl TestServer {
                 server.run(stop).await;
             }
         });
-        Self { address, stop, running: Some(running) }
+        Self { address, http_address, stop, running: Some(running) }
     }
 
     /// A server that listens to `redis` and asks `laravel`.
