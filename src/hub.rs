@@ -184,7 +184,9 @@ impl<S: Socket> Hub<S> {
     /// Closes a client that has missed something, so that it comes back and starts afresh.
     fn evict(self: &Arc<Self>, id: SocketId, socket: &S) {
         self.metrics.slow_clients.inc();
-        warn!(socket_id = %id, queue = self.options.limits.client_queue, "closed a client that does not keep up; it will reconnect");
+        let limits = &self.options.limits;
+        let (queue, bytes) = (limits.client_queue, limits.client_queue_bytes.0);
+        warn!(socket_id = %id, queue, bytes, "closed a client that does not keep up; it will reconnect");
         self.disconnect(id, "too slow");
         socket.close();
     }

@@ -105,7 +105,7 @@ impl Server {
 
         let (layer, io) = engine::build(&config);
         let closed = Arc::new(ClosedSessions::default());
-        client::attach(&io, &hub, &closed);
+        client::attach(&io, &hub, &closed, config.limits.client_queue_bytes.0);
         let gate = gate::Gate::new(&config, Arc::clone(&hub), closed);
         let router = api::router(&config, Api::new(&config, Arc::clone(&hub)))
             .layer(layer)

@@ -28,7 +28,8 @@ type SocketIoHub = Hub<SocketIoSocket>;
 type SioSocket = socketioxide::socket::Socket<LocalAdapter>;
 
 /// Registers what happens on connections of the default namespace.
-pub fn attach(io: &SocketIo, hub: &Arc<SocketIoHub>, closed: &Arc<ClosedSessions>) {
+/// At most `queue_bytes` may wait for a client (`limits.clientQueueBytes`).
+pub fn attach(io: &SocketIo, hub: &Arc<SocketIoHub>, closed: &Arc<ClosedSessions>, queue_bytes: u64) {
     let (hub, closed) = (Arc::clone(hub), Arc::clone(closed));
     // In a middleware, since the CONNECT packet goes out before a connect handler runs: a `subscribe` that answers
     // it at once would find no handler.
@@ -37,7 +38,7 @@ pub fn attach(io: &SocketIo, hub: &Arc<SocketIoHub>, closed: &Arc<ClosedSessions
         socket.on("unsubscribe", Handler::new(&hub, unsubscribe));
         socket.on("client event", Handler::new(&hub, client_event));
         socket.on_disconnect(Goodbye { hub: Arc::clone(&hub), closed: Arc::clone(&closed) });
-        hub.connect(SocketIoSocket::new(socket, Arc::clone(&closed)));
+        hub.connect(SocketIoSocket::new(socket, Arc::clone(&closed), queue_bytes));
         std::future::ready(Ok::<(), Infallible>(()))
     };
     io.ns("/", (async |_: SocketRef| {}).with(connect));

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{Method, Response, StatusCode, Uri};
@@ -128,10 +128,13 @@ impl Gate {
         let poll = poll.map(|id| Poll { gate: self, id });
         let response = next.run(request).await;
         if let Some(poll) = poll {
-            poll.answered();
+            poll.answered(&response);
         }
         match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => {
+                if let Some(link) = &link {
+                    link.upgraded();
+                }
                 // An upgrade: from now on this connection is the client's, not that of the handshake.
                 if let (Some(id), Some(link)) = (query.session, link)
                     && let Some(socket) = self.0.hub.socket(id)
@@ -175,7 +178,10 @@ struct Poll<'a> {
 }
 
 impl Poll<'_> {
-    fn answered(self) {
+    fn answered(self, response: &Response<Body>) {
+        if let (Some(socket), Some(bytes)) = (self.gate.0.hub.socket(self.id), response.body().size_hint().exact()) {
+            socket.polled(bytes);
+        }
         std::mem::forget(self);
     }
 }

@@ -1,17 +1,20 @@
-//! [`Link`]: the TCP connection under a client, which can be cut from elsewhere.
+//! [`Link`]: one connection under a client, which can be cut from elsewhere and tells how much has gone out.
 //!
 //! Input: accepted streams. Output: the same streams, wrapped. Neither hyper nor the Socket.IO engine lets one end a
-//! connection whose writer is stuck on a peer that does not read; cutting it here ends both of its halves at once.
+//! connection whose writer is stuck on a peer that does not read; cutting it here ends both of its halves at once. A
+//! writer that is stuck on a silent peer ends by itself after a while, for its session can hardly end before.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
 
 /// One accepted connection.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub struct Link {
     /// Address of the peer: the client, or a proxy before it.
     pub peer: SocketAddr,
     is_cut: AtomicBool,
+    is_websocket: AtomicBool,
+    written: AtomicU64,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -27,7 +32,14 @@ impl Link {
     /// A connection from `peer`.
     #[must_use]
     pub fn new(peer: SocketAddr) -> Arc<Self> {
-        Arc::new(Self { peer, is_cut: AtomicBool::new(false), reader: AtomicWaker::new(), writer: AtomicWaker::new() })
+        Arc::new(Self {
+            peer,
+            is_cut: AtomicBool::new(false),
+            is_websocket: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            reader: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
+        })
     }
 
     /// Makes every read and write fail from now on, those that wait included.
@@ -35,6 +47,17 @@ impl Link {
         self.is_cut.store(true, Ordering::Release);
         self.reader.wake();
         self.writer.wake();
+    }
+
+    /// From now on this is a websocket, whose client has to send heartbeats.
+    pub fn upgraded(&self) {
+        self.is_websocket.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes handed to the kernel so far, before encryption.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
     }
 
     /// Fails when the connection is cut; otherwise remembers whom to wake when it will be.
@@ -47,37 +70,77 @@ impl Link {
     }
 }
 
-/// A stream that ends when its [`Link`] is cut.
+/// A stream that ends when its [`Link`] is cut, or when its peer neither reads nor sends for too long.
 #[derive(Debug)]
 pub struct LinkedStream<S> {
     stream: S,
     link: Arc<Link>,
+    patience: Duration,
+    last_sign: Instant,
+    /// Set while a write waits.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> LinkedStream<S> {
-    /// Ties a stream to its link.
+    /// Ties a stream to its link. A write may wait for `patience` while nothing comes from the peer.
     #[must_use]
-    pub fn new(stream: S, link: Arc<Link>) -> Self {
-        Self { stream, link }
+    pub fn new(stream: S, link: Arc<Link>, patience: Duration) -> Self {
+        Self { stream, link, patience, last_sign: Instant::now(), deadline: None }
+    }
+
+    /// Looks at the outcome of a write: counts what has gone out, or how long it has waited.
+    fn wrote(&mut self, outcome: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match outcome {
+            Poll::Ready(Ok(count)) => {
+                self.link.written.fetch_add(count as u64, Ordering::AcqRel);
+                self.deadline = None;
+                outcome
+            }
+            Poll::Ready(Err(_)) => outcome,
+            Poll::Pending => self.stalled(cx).map(Err),
+        }
+    }
+
+    /// Ready with an error once a write has waited for too long.
+    ///
+    /// The client of a websocket has to send something meanwhile: one that reads a byte now and then would otherwise
+    /// keep its session for ever. An HTTP client only reads while it takes an answer.
+    fn stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if self.deadline.is_none() && !self.link.is_websocket.load(Ordering::Relaxed) {
+            self.last_sign = Instant::now();
+        }
+        let due = self.last_sign + self.patience;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if deadline.deadline() != due {
+            deadline.as_mut().reset(due);
+        }
+        deadline.as_mut().poll(cx).map(|()| io::Error::new(io::ErrorKind::TimedOut, "the peer does not read"))
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for LinkedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.link.check(&self.link.reader, cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.last_sign = Instant::now();
+        }
+        outcome
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for LinkedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.link.check(&self.link.writer, cx)?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(outcome, cx)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.link.check(&self.link.writer, cx)?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(outcome, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -86,11 +149,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LinkedStream<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.link.check(&self.link.writer, cx)?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            // TLS keeps what the kernel has not taken yet, and waits here.
+            Poll::Pending => self.stalled(cx).map(Err),
+            outcome @ Poll::Ready(_) => outcome,
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.link.check(&self.link.writer, cx)?;
+        match Pin::new(&mut self.stream).poll_shutdown(cx) {
+            Poll::Pending => self.stalled(cx).map(Err),
+            outcome @ Poll::Ready(_) => outcome,
+        }
     }
 }
 
@@ -100,16 +171,54 @@ mod tests {
 
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(3600);
+    const SHORT: Duration = Duration::from_secs(45);
+
     #[tokio::test]
     async fn cutting_ends_a_read_and_a_write_that_wait() {
         let (ours, _theirs) = tokio::io::duplex(8);
         let link = Link::new(([127, 0, 0, 1], 1).into());
-        let (mut reader, mut writer) = tokio::io::split(LinkedStream::new(ours, link.clone()));
+        let (mut reader, mut writer) = tokio::io::split(LinkedStream::new(ours, link.clone(), LONG));
         let read = tokio::spawn(async move { reader.read_u8().await });
         let write = tokio::spawn(async move { writer.write_all(&[0; 64]).await });
         tokio::task::yield_now().await;
         link.cut();
         assert_eq!(read.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
         assert_eq!(write.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_waits_for_as_long_as_the_peer_shows_signs() {
+        let (ours, mut theirs) = tokio::io::duplex(8);
+        let link = Link::new(([127, 0, 0, 1], 1).into());
+        link.upgraded();
+        let (mut reader, mut writer) = tokio::io::split(LinkedStream::new(ours, link.clone(), SHORT));
+        let reading = tokio::spawn(async move { while reader.read_u8().await.is_ok() {} });
+        let started = Instant::now();
+        let write = tokio::spawn(async move { writer.write_all(&[0; 64]).await });
+        for _ in 0..4 {
+            tokio::time::sleep(SHORT / 2).await;
+            theirs.write_u8(1).await.unwrap();
+        }
+        // Reading alone is no sign of a client that has to answer heartbeats.
+        tokio::time::sleep(SHORT / 2).await;
+        theirs.read_u8().await.unwrap();
+        assert_eq!(write.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(started.elapsed().as_secs(), 3 * SHORT.as_secs());
+        assert_eq!(link.written(), 9);
+        reading.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_http_client_may_read_slowly() {
+        let (ours, mut theirs) = tokio::io::duplex(8);
+        let link = Link::new(([127, 0, 0, 1], 1).into());
+        let mut stream = LinkedStream::new(ours, link, SHORT);
+        let write = tokio::spawn(async move { stream.write_all(&[0; 24]).await });
+        for _ in 0..16 {
+            tokio::time::sleep(SHORT / 2).await;
+            theirs.read_u8().await.unwrap();
+        }
+        write.await.unwrap().unwrap();
     }
 }

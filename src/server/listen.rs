@@ -122,12 +122,11 @@ async fn connection(stream: TcpStream, peer: SocketAddr, service: Router, settin
     // Frames are small and wait for nothing. Neither option is worth losing a connection for.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(settings.stalled_after));
-    let link = Link::new(peer);
-    let stream = LinkedStream::new(stream, Arc::clone(&link));
+    let (link, patience) = (Link::new(peer), settings.stalled_after);
     match settings.tls {
-        None => http(stream, link, service, stop).await,
+        None => http(LinkedStream::new(stream, Arc::clone(&link), patience), link, service, stop).await,
         Some(acceptor) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => http(stream, link, service, stop).await,
+            Ok(Ok(stream)) => http(LinkedStream::new(stream, Arc::clone(&link), patience), link, service, stop).await,
             Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => debug!(%peer, "TLS handshake took too long"),
         },

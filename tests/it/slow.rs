@@ -44,3 +44,78 @@ async fn a_burst_larger_than_the_queue_closes_a_client_that_had_no_time_to_read(
         "something is missing in {packets:?}"
     );
 }
+
+#[tokio::test]
+async fn large_messages_count_by_their_bytes() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let server = TestServer::with(&redis, &laravel, json!({ "limits": { "clientQueueBytes": "1MB" } })).await;
+    let (mut frozen, mut alice) = (server.client().await, server.client().await);
+    frozen.subscribe("news").await;
+    alice.subscribe("news").await;
+    server.subscribed("news", 2).await;
+    until("the server to listen", async || redis.publish("x", "x", &json!(1), None).await == 1).await;
+    // 30 MB: far below `clientQueue` in messages, far above what the kernel and the queue hold together.
+    let pad = "x".repeat(100_000);
+    for n in 0..300 {
+        redis.publish("news", "sent", &json!({ "n": n, "pad": pad }), None).await;
+        assert_eq!(alice.event("sent").await[1]["n"], n);
+    }
+    server.subscribed("news", 1).await;
+    frozen.closed().await;
+}
+
+#[tokio::test]
+async fn a_message_larger_than_the_queue_reaches_a_client_that_has_nothing_else_to_read() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let server = TestServer::with(&redis, &laravel, json!({ "limits": { "clientQueueBytes": 1000 } })).await;
+    let mut alice = server.client().await;
+    alice.subscribe("news").await;
+    server.subscribed("news", 1).await;
+    until("the server to listen", async || redis.publish("x", "x", &json!(1), None).await == 1).await;
+    let pad = "x".repeat(500_000);
+    for n in 0..5 {
+        redis.publish("news", "sent", &json!({ "n": n, "pad": pad }), None).await;
+        assert_eq!(alice.event("sent").await[1]["n"], n);
+    }
+}
+
+#[tokio::test]
+async fn a_burst_reaches_a_client_that_reads_whole_and_in_order() {
+    const COUNT: u64 = 10_000;
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let server = TestServer::with(&redis, &laravel, json!({})).await;
+    let mut alice = server.client().await;
+    alice.subscribe("news").await;
+    server.subscribed("news", 1).await;
+    until("the server to listen", async || redis.publish("x", "x", &json!(1), None).await == 1).await;
+    let publishing = redis.publish_all("news", (0..COUNT).map(|n| json!({ "event": "sent", "data": n }).to_string()));
+    let reading = async {
+        for n in 0..COUNT {
+            assert_eq!(alice.event("sent").await[1], n);
+        }
+    };
+    tokio::join!(publishing, reading);
+}
+
+#[tokio::test]
+async fn a_frozen_member_leaves_when_its_heartbeat_is_due() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let settings = json!({ "socketio": { "pingInterval": 1000, "pingTimeout": 1000 }, "limits": { "clientQueueBytes": "1GB" } });
+    let server = TestServer::with(&redis, &laravel, settings).await;
+    let mut alice = server.client_of(1).await;
+    alice.subscribe("presence-room").await;
+    alice.event("presence:subscribed").await;
+    let mut frozen = server.client_of(2).await;
+    frozen.subscribe("presence-room").await;
+    alice.event("presence:joining").await;
+    until("the server to listen", async || redis.publish("x", "x", &json!(1), None).await == 1).await;
+    // The writer gets stuck in the middle of this, so the heartbeat alone cannot end the session.
+    let pad = "x".repeat(1_000_000);
+    for n in 0..20 {
+        redis.publish("presence-room", "sent", &json!({ "n": n, "pad": pad }), None).await;
+        alice.event("sent").await;
+    }
+    let left = alice.event("presence:leaving").await;
+    assert_eq!(left[1]["user_id"], 2);
+    drop(frozen);
+}
