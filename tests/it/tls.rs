@@ -13,7 +13,7 @@ struct Certificate(PathBuf);
 impl Certificate {
     fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("echo-it-tls-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::create_dir_all(&folder).expect("a temporary folder");
         let arguments =
             ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=localhost", "-keyout", "key", "-out", "crt"];
         let made = Command::new("openssl").args(arguments).current_dir(&folder).output().expect("this test needs the command openssl");
