@@ -21,12 +21,14 @@ use crate::metrics::{Metrics, Outcome, Source};
 use crate::store::{Members, PresenceStore, StoreError};
 
 mod grants;
+mod hints;
 mod presence;
 mod rooms;
 mod session;
 mod subscribe;
 mod whisper;
 
+use hints::Hints;
 use presence::ChannelLocks;
 use rooms::{Room, Rooms, Snapshot};
 use session::Session;
@@ -62,6 +64,7 @@ pub struct Hub<S> {
     tasks: TaskTracker,
     /// Cancelled when the server is about to end: nobody joins any more, no answer is waited for.
     closing: CancellationToken,
+    hints: Hints,
     options: Options,
     metrics: Arc<Metrics>,
 }
@@ -80,6 +83,7 @@ impl<S: Socket> Hub<S> {
             presence_locks: ChannelLocks::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
+            hints: Hints::default(),
             options: Options {
                 limits: config.limits.clone(),
                 flat: config.flat_channels.0.iter().map(|text| Pattern::new(text)).collect(),
@@ -141,9 +145,21 @@ impl<S: Socket> Hub<S> {
             let everyone = self.everyone.read().unwrap_or_else(PoisonError::into_inner).snapshot();
             delivered += self.emit_to(&everyone, frame, event.except);
         }
+        if delivered == 0 && event.except.is_none() {
+            self.hint(channel);
+        }
         self.metrics.deliveries.inc_by(delivered as u64);
         self.metrics.event(source, if delivered > 0 { Outcome::Delivered } else { Outcome::NoSubscribers });
         delivered
+    }
+
+    /// An event found nobody: warns when a channel of nearly the same name has subscribers.
+    fn hint(&self, channel: &str) {
+        if self.hints.is_due(channel) {
+            for (joined, _) in self.rooms.channels(|name| Hints::is_near(channel, name.as_str())) {
+                self.hints.say(channel, joined.as_str());
+            }
+        }
     }
 
     /// Whether events of the channel also go to everyone; never those that need authorisation.

@@ -31,6 +31,7 @@ use crate::store::{self, OpenError};
 pub mod client_script;
 pub mod engine;
 pub mod gate;
+pub mod handshakes;
 pub mod link;
 pub mod listen;
 pub mod tls;

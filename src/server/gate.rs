@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::client_script::ClientScript;
 use super::engine::request_path;
+use super::handshakes::FailedHandshakes;
 use super::link::Link;
 use crate::channel::Pattern;
 use crate::config::Config;
@@ -41,6 +42,7 @@ struct Inner {
     script: ClientScript,
     hub: Arc<Hub<SocketIoSocket>>,
     closed: Arc<ClosedSessions>,
+    failed: FailedHandshakes,
 }
 
 /// What the query of an engine request says.
@@ -81,6 +83,7 @@ impl Gate {
             script: ClientScript::new(options.client_path.clone()),
             hub,
             closed,
+            failed: FailedHandshakes::default(),
         }))
     }
 
@@ -110,6 +113,7 @@ pub async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Res
     {
         gate.0.hub.metrics().refusal(Refusal::Origin);
         debug!(?origin, "refused a page whose origin is not in allowedOrigins");
+        gate.0.failed.count(4, origin.to_str().unwrap_or_default());
         return engine_error(StatusCode::FORBIDDEN, 4, "Forbidden");
     }
     let mut response = if request.method() == Method::OPTIONS { preflight() } else { gate.pass(request, next).await };
@@ -123,6 +127,7 @@ impl Gate {
         if query.session.is_some_and(|id| self.0.closed.contains(id)) {
             return engine_error(StatusCode::BAD_REQUEST, 1, "Session ID unknown");
         }
+        let asked = request.uri().query().unwrap_or_default().to_owned();
         let link = request.extensions().get::<Arc<Link>>().cloned();
         let poll = query.session.filter(|_| !query.is_websocket && request.method() == Method::GET);
         let poll = poll.map(|id| Poll { gate: self, id });
@@ -143,10 +148,27 @@ impl Gate {
                 }
                 response
             }
-            StatusCode::BAD_REQUEST => numeric_code(response).await,
+            StatusCode::BAD_REQUEST => self.numeric_code(response, &asked).await,
             StatusCode::OK if !query.has_session && !query.is_websocket => self.handshake(response).await,
             _ => response,
         }
+    }
+
+    /// The engine writes the code of an error as text; clients and the original have a number.
+    async fn numeric_code(&self, response: Response<Body>, asked: &str) -> Response<Body> {
+        let (mut parts, body) = response.into_parts();
+        let Ok(body) = to_bytes(body, LONGEST_ANSWER).await else {
+            return StatusCode::BAD_REQUEST.into_response();
+        };
+        let Ok(mut error) = serde_json::from_slice::<serde_json::Value>(&body) else {
+            return Response::from_parts(parts, body.into());
+        };
+        if let Some(code) = error["code"].as_str().and_then(|code| code.parse::<u64>().ok()) {
+            error["code"] = code.into();
+            self.0.failed.count(code, asked);
+        }
+        parts.headers.remove(header::CONTENT_LENGTH);
+        Response::from_parts(parts, error.to_string().into())
     }
 
     /// The answer to a polling handshake sets the session's cookie, which load balancers stick to, and offers an
@@ -204,22 +226,6 @@ fn without_upgrade(handshake: &str) -> String {
 fn session_of(handshake: &str) -> Option<&str> {
     let (_, rest) = handshake.split_once("\"sid\":\"")?;
     rest.split_once('"').map(|(session, _)| session)
-}
-
-/// The engine writes the code of an error as text; clients and the original have a number.
-async fn numeric_code(response: Response<Body>) -> Response<Body> {
-    let (mut parts, body) = response.into_parts();
-    let Ok(body) = to_bytes(body, LONGEST_ANSWER).await else {
-        return StatusCode::BAD_REQUEST.into_response();
-    };
-    let Ok(mut error) = serde_json::from_slice::<serde_json::Value>(&body) else {
-        return Response::from_parts(parts, body.into());
-    };
-    if let Some(code) = error["code"].as_str().and_then(|code| code.parse::<u8>().ok()) {
-        error["code"] = code.into();
-    }
-    parts.headers.remove(header::CONTENT_LENGTH);
-    Response::from_parts(parts, error.to_string().into())
 }
 
 /// `{"code":1,"message":"Session ID unknown"}`

@@ -9,6 +9,7 @@ mod cli;
 mod client_script;
 mod config;
 mod events;
+mod hints;
 mod malformed;
 mod members;
 mod redis;

@@ -1,0 +1,77 @@
+//! Says why clients keep failing to connect. Input: refused engine requests. Output: one warning a cause and while.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+/// So many failures of one kind within [`WINDOW`] are no accident.
+const MANY: u32 = 5;
+const WINDOW: Duration = Duration::from_secs(60);
+/// After a warning the same is not said again for so long.
+const QUIET: Duration = Duration::from_secs(600);
+
+/// Failures by the engine's error code.
+#[derive(Debug, Default)]
+pub struct FailedHandshakes(Mutex<HashMap<u64, Failures>>);
+
+#[derive(Debug)]
+struct Failures {
+    count: u32,
+    since: Instant,
+    warned: Option<Instant>,
+}
+
+impl FailedHandshakes {
+    /// Counts a refused request; `detail` is the query or the origin that it came with.
+    pub fn count(&self, code: u64, detail: &str) {
+        if self.is_worth_saying(code) {
+            let hint = hint(code);
+            warn!(code, detail, hint, "clients keep failing to connect");
+        }
+    }
+
+    fn is_worth_saying(&self, code: u64) -> bool {
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let failures = failures.entry(code).or_insert(Failures { count: 0, since: now, warned: None });
+        if now - failures.since > WINDOW {
+            (failures.count, failures.since) = (0, now);
+        }
+        failures.count += 1;
+        let is_quiet = failures.warned.is_some_and(|warned| now - warned < QUIET);
+        if failures.count < MANY || is_quiet {
+            return false;
+        }
+        failures.warned = Some(now);
+        true
+    }
+}
+
+/// What a code of the engine usually means, and what to do about it.
+fn hint(code: u64) -> &'static str {
+    match code {
+        0 => "they ask for a transport that does not exist: is something else than a socket.io client pointed here?",
+        1 => "their session is unknown: several nodes need sticky sessions for polling, or clients with transports: ['websocket']",
+        2 => "they open a session with another method than GET: does a proxy change the request?",
+        3 => "they ask for a transport that is off, or mix transports: check socketio.transports here and `transports` in the client",
+        4 => "their page's origin is not allowed: add it to allowedOrigins",
+        5 => "they speak an Engine.IO version that is neither 3 nor 4: use socket.io-client 1.7 to 4.x",
+        _ => "is something else than a socket.io client pointed here?",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_named_once_it_repeats_and_then_not_again() {
+        let failed = FailedHandshakes::default();
+        let said: Vec<bool> = (0..MANY * 2).map(|_| failed.is_worth_saying(1)).collect();
+        assert_eq!(said.iter().filter(|&&said| said).count(), 1);
+        assert!(said[MANY as usize - 1]);
+        assert!(!failed.is_worth_saying(5), "another cause counts for itself");
+    }
+}
