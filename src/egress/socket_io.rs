@@ -159,7 +159,7 @@ impl Socket for SocketIoSocket {
     }
 
     fn peer(&self) -> Option<std::net::IpAddr> {
-        self.0.link.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|link| link.peer.ip())
+        self.backlog().link.as_ref().map(|link| link.peer.ip())
     }
 
     fn emit(&self, frame: Frame<'_>) -> Result<(), EmitError> {
