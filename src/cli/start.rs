@@ -1,7 +1,7 @@
 //! `start`: runs the server. Input: the flags, the settings they lead to, signals. Output: the original's start-up
 //! lines on stdout, logs and errors on stderr, an exit code.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ impl Start {
         if self.dev {
             loaded.config.dev_mode = Toggle(true);
         }
+        let project = loaded.path.as_deref().and_then(Path::parent);
+        loaded.config.socketio.client_path = loaded.config.socketio.client_path.or_else(|| installed_client(project?));
         telemetry::init(&loaded.config.log)?;
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         if loaded.config.dev_mode.0 {
@@ -108,6 +110,12 @@ impl Start {
             Err(_) => anyhow::bail!("another server took the lock file `{}` first", path.display()),
         }
     }
+}
+
+/// `socket.io.js` of the Laravel project that the config file lies in, wherever the command was started.
+fn installed_client(project: &Path) -> Option<PathBuf> {
+    let folder = project.join("node_modules/socket.io-client/dist");
+    folder.join("socket.io.js").is_file().then_some(folder)
 }
 
 /// From the first connection to the last.

@@ -128,3 +128,18 @@ fn the_config_is_found_by_dir_and_name() {
     assert_holds(&running.seen.join("\n"), &[&format!("on port {port}")]);
     assert!(folder.path("sub/echo.lock").exists());
 }
+
+#[test]
+fn the_browser_script_of_the_project_beside_the_config_is_served() {
+    use std::io::{Read as _, Write as _};
+
+    let (folder, port) = Folder::with_config();
+    folder.write("project/laravel-echo-server.toml", &folder.read("laravel-echo-server.toml"));
+    folder.write("project/node_modules/socket.io-client/dist/socket.io.js", "var io = 'of the project';");
+    let _running = folder.start(&["--dir", "project"]);
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"GET /socket.io/socket.io.js HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("var io = 'of the project';"), "{answer}");
+}
