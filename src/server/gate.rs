@@ -210,8 +210,11 @@ impl Poll<'_> {
 
 impl Drop for Poll<'_> {
     fn drop(&mut self) {
-        self.gate.0.closed.insert(self.id);
-        self.gate.0.hub.disconnect(self.id, "transport close");
+        // A session that never came as far as the hub has nobody to forget it, and ends by the engine's own clock.
+        if self.gate.0.hub.socket(self.id).is_some() {
+            self.gate.0.closed.insert(self.id);
+            self.gate.0.hub.disconnect(self.id, "transport close");
+        }
     }
 }
 
