@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +27,7 @@ mod presence;
 mod rooms;
 mod session;
 mod subscribe;
+mod upkeep;
 mod whisper;
 
 use hints::Hints;
@@ -47,6 +49,7 @@ struct Options {
     limits: Limits,
     flat: Vec<Pattern>,
     expose_socket_id: bool,
+    leave_grace: Duration,
     dev_mode: bool,
 }
 
@@ -88,6 +91,7 @@ impl<S: Socket> Hub<S> {
                 limits: config.limits.clone(),
                 flat: config.flat_channels.0.iter().map(|text| Pattern::new(text)).collect(),
                 expose_socket_id: config.presence.expose_socket_id.0,
+                leave_grace: config.presence.leave_grace.0,
                 dev_mode: config.dev_mode.0,
             },
             metrics,
@@ -124,7 +128,7 @@ impl<S: Socket> Hub<S> {
         }
         let channels = session.state().close();
         for channel in channels {
-            self.left(&channel, id, reason);
+            self.left_after(&channel, id, reason, self.options.leave_grace);
         }
     }
 
@@ -225,6 +229,7 @@ impl<S: Socket> Hub<S> {
         }
         self.tasks.close();
         self.tasks.wait().await;
+        self.store.close().await;
     }
 
     fn ids(&self) -> Vec<SocketId> {

@@ -1,6 +1,7 @@
 //! Connections to Redis as `databaseConfig.redis` describes them.
 //!
-//! Input: [`RedisConfig`], with the names of ioredis. Output: a [`redis::Client`], and an address fit for logs.
+//! Input: [`RedisConfig`], with the names of ioredis. Output: a [`redis::Client`] for one server, or [`Redis`] for
+//! whatever stands behind the settings, and an address fit for logs.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +10,10 @@ use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 
 use crate::config::RedisConfig;
+
+pub mod topology;
+
+pub use topology::{ANSWER_TIMEOUT, Link, Redis};
 
 /// A connection that answers no probe for about this long is taken for dead.
 const DEAD_AFTER: Duration = Duration::from_secs(20);
@@ -37,18 +42,24 @@ pub enum RedisConfigError {
 /// # Errors
 /// [`RedisConfigError`] when an address, URL or certificate cannot be used.
 pub fn client(config: &RedisConfig) -> Result<redis::Client, RedisConfigError> {
-    let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
-    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(DEAD_AFTER);
-    let info = connection_info(config)?.set_tcp_settings(tcp);
+    let info = connection_info(config)?.set_tcp_settings(tcp_settings());
     let is_tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
-    match &config.tls.ca {
-        Some(path) if is_tls => {
-            let root_cert = std::fs::read(path).map_err(|source| RedisConfigError::Ca { path: path.clone(), source })?;
-            let certificates = TlsCertificates { client_tls: None, root_cert: Some(root_cert) };
-            Ok(redis::Client::build_with_tls(info, certificates)?)
-        }
+    match certificates(config)? {
+        Some(certificates) if is_tls => Ok(redis::Client::build_with_tls(info, certificates)?),
         _ => Ok(redis::Client::open(info)?),
     }
+}
+
+fn tcp_settings() -> TcpSettings {
+    let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
+    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(DEAD_AFTER)
+}
+
+/// The certificate authority of `tls.ca`.
+fn certificates(config: &RedisConfig) -> Result<Option<TlsCertificates>, RedisConfigError> {
+    let Some(path) = &config.tls.ca else { return Ok(None) };
+    let root_cert = std::fs::read(path).map_err(|source| RedisConfigError::Ca { path: path.clone(), source })?;
+    Ok(Some(TlsCertificates { client_tls: None, root_cert: Some(root_cert) }))
 }
 
 fn connection_info(config: &RedisConfig) -> Result<ConnectionInfo, redis::RedisError> {

@@ -25,7 +25,7 @@ use crate::hub::Hub;
 use crate::ingress::client;
 use crate::ingress::redis::{RedisIngress, RedisState};
 use crate::metrics::Metrics;
-use crate::redis_client::{self, RedisConfigError};
+use crate::redis_client::{Redis, RedisConfigError};
 use crate::store::{self, OpenError};
 
 pub mod client_script;
@@ -91,7 +91,7 @@ impl Server {
             Some(tls) => Some((Arc::clone(&tls), tls.acceptor()?)),
             None => None,
         };
-        let store = store::open(&config)?;
+        let store = store::open(&config).await?;
         let authorizer = auth::open(&config, &metrics)?;
         let hub = Hub::new(&config, authorizer, store, Arc::clone(&metrics));
 
@@ -99,7 +99,7 @@ impl Server {
         let (state, redis_state) = watch::channel(if wants_redis { RedisState::Connecting } else { RedisState::Off });
         let redis = if wants_redis {
             let redis = &config.database_config.redis;
-            Some(RedisIngress::new(redis_client::client(redis)?, &redis.key_prefix, Arc::clone(&hub), state))
+            Some(RedisIngress::new(Redis::new(redis)?, &redis.key_prefix, Arc::clone(&hub), state))
         } else {
             None
         };
@@ -152,6 +152,7 @@ impl Server {
         let stop_listening = CancellationToken::new();
         let stop_redis = CancellationToken::new();
         let redis = self.redis.map(|ingress| tokio::spawn(ingress.run(stop_redis.clone())));
+        self.hub.keep_store();
         let mut listening = JoinSet::new();
         let (tls, acceptor) = self.tls.unzip();
         if let Some(tls) = tls {

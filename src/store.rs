@@ -6,117 +6,21 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::channel::ChannelName;
-use crate::event::SocketId;
-
-pub mod memory;
-
 use crate::config::{Config, Database};
+use crate::event::SocketId;
+use crate::redis_client::RedisConfigError;
+
+mod member;
+pub mod memory;
+pub mod redis;
+pub mod sqlite;
+
+pub use member::{Member, MemberError, MemberView};
 use memory::MemoryStore;
-
-/// A user in a presence channel, as the Laravel application described it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member(Arc<MemberData>);
-
-#[derive(Debug, PartialEq, Eq)]
-struct MemberData {
-    user: Box<str>,
-    json: Box<str>,
-}
-
-/// What is wrong with the `channel_data` of a callback.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MemberError {
-    /// There is none.
-    #[error("the answer has no channel_data")]
-    Missing,
-    /// It is no JSON object, nor the text of one.
-    #[error("channel_data is no object")]
-    NotAnObject,
-    /// It has no `user_id`, or one that is neither text nor a number.
-    #[error("channel_data has no user_id")]
-    NoUserId,
-}
-
-/// The keys of a member that the server looks at.
-#[derive(Deserialize)]
-struct MemberKeys<'a> {
-    #[serde(borrow)]
-    user_id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    user_info: Option<&'a RawValue>,
-}
-
-/// Tells a `null` that is there from a key that is not.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
-/// `user_id` and `user_info` of a member, as they came.
-#[derive(Debug, Clone, Copy)]
-pub struct MemberView<'a> {
-    /// The id, text or number.
-    pub user_id: &'a RawValue,
-    /// What the application tells about the user; absent when it told nothing.
-    pub user_info: Option<&'a RawValue>,
-}
-
-impl Member {
-    /// Reads `channel_data`: an object such as `{"user_id":1,"user_info":{"name":"Ann"}}`, or its JSON as text, as
-    /// Laravel's Pusher broadcaster answers. Further keys are kept.
-    ///
-    /// # Errors
-    /// [`MemberError::NotAnObject`], [`MemberError::NoUserId`].
-    pub fn parse(channel_data: &str) -> Result<Self, MemberError> {
-        let text = channel_data.trim();
-        if text.starts_with('"') {
-            let inner: String = serde_json::from_str(text).map_err(|_| MemberError::NotAnObject)?;
-            return Self::from_object(inner.trim());
-        }
-        Self::from_object(text)
-    }
-
-    fn from_object(json: &str) -> Result<Self, MemberError> {
-        if !json.starts_with('{') {
-            return Err(MemberError::NotAnObject);
-        }
-        let keys: MemberKeys<'_> = serde_json::from_str(json).map_err(|_| MemberError::NotAnObject)?;
-        let user = keys.user_id.and_then(id_text).ok_or(MemberError::NoUserId)?;
-        Ok(Self(Arc::new(MemberData { user: user.into(), json: json.into() })))
-    }
-
-    /// The text of the user's id: two members with the same text are the same user, `1` and `"1"` alike.
-    #[must_use]
-    pub fn user(&self) -> &str {
-        &self.0.user
-    }
-
-    /// The member as JSON, byte for byte as it came.
-    #[must_use]
-    pub fn json(&self) -> &str {
-        &self.0.json
-    }
-
-    /// `user_id` and `user_info`.
-    #[must_use]
-    pub fn view(&self) -> MemberView<'_> {
-        let keys: MemberKeys<'_> = serde_json::from_str(&self.0.json).expect("the JSON was parsed before");
-        MemberView { user_id: keys.user_id.expect("a member has a user_id"), user_info: keys.user_info }
-    }
-}
-
-/// The text of an id, whatever its JSON type.
-fn id_text(id: &RawValue) -> Option<String> {
-    match serde_json::from_str(id.get()).ok()? {
-        serde_json::Value::String(text) => Some(text),
-        serde_json::Value::Number(_) => Some(id.get().to_owned()),
-        serde_json::Value::Bool(value) => Some(value.to_string()),
-        _ => None,
-    }
-}
+use redis::RedisStore;
+use sqlite::{SqliteError, SqliteStore};
 
 /// Members of a channel by socket, in the order of joining.
 pub type Members = Vec<(SocketId, Member)>;
@@ -150,16 +54,25 @@ pub struct StoreError(#[from] pub Box<dyn std::error::Error + Send + Sync>);
 
 /// The store of the settings cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {}
+pub enum OpenError {
+    /// Settings of Redis. A Redis that is down is no reason: it is looked for until it is there.
+    #[error(transparent)]
+    Redis(#[from] RedisConfigError),
+    /// The SQLite file.
+    #[error(transparent)]
+    Sqlite(#[from] SqliteError),
+}
 
 /// Opens the store that `database` names.
 ///
 /// # Errors
 /// [`OpenError`] when it cannot be opened.
-pub fn open(config: &Config) -> Result<Arc<dyn PresenceStore>, OpenError> {
-    match config.database {
-        Database::Memory | Database::Redis | Database::Sqlite => Ok(Arc::new(MemoryStore::default())),
-    }
+pub async fn open(config: &Config) -> Result<Arc<dyn PresenceStore>, OpenError> {
+    Ok(match config.database {
+        Database::Memory => Arc::new(MemoryStore::default()),
+        Database::Redis => Arc::new(RedisStore::new(config)?),
+        Database::Sqlite => Arc::new(SqliteStore::open(&config.database_config.sqlite).await?),
+    })
 }
 
 /// Keeps the members of presence channels.
@@ -182,44 +95,30 @@ pub trait PresenceStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when the backend cannot be reached.
     async fn members(&self, channel: &ChannelName) -> Result<Members, StoreError>;
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn members_come_as_object_or_as_text() {
-        let json = r#"{"user_id":1,"user_info":{"name":"Žofie"},"extra":"kept"}"#;
-        assert_eq!(Member::parse(json).unwrap().json(), json);
-        let text = serde_json::to_string(json).unwrap();
-        assert_eq!(Member::parse(&text).unwrap().json(), json);
+    /// Waits until the store wants [`Self::renew`] to be called. For ever when it lasts by itself.
+    async fn due(&self) {
+        std::future::pending().await
     }
 
-    #[test]
-    fn users_are_equal_when_their_ids_read_the_same() {
-        let number = Member::parse(r#"{"user_id":1}"#).unwrap();
-        let text = Member::parse(r#"{"user_id":"1"}"#).unwrap();
-        assert_eq!(number.user(), text.user());
-        assert_eq!(number.view().user_id.get(), "1");
-        assert_eq!(text.view().user_id.get(), "\"1\"");
-        assert!(text.view().user_info.is_none());
-        let null = Member::parse(r#"{"user_id":1,"user_info":null}"#).unwrap();
-        assert_eq!(null.view().user_info.unwrap().get(), "null");
+    /// Tells the backend that this node lives. Returns the channels to [`Self::settle`], one after the other or at
+    /// once, each while no join or leave of it is under way on this node.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the backend cannot be reached.
+    async fn renew(&self) -> Result<Vec<ChannelName>, StoreError> {
+        Ok(Vec::new())
     }
 
-    #[test]
-    fn what_cannot_be_a_member_says_why() {
-        for (data, error) in [
-            ("true", MemberError::NotAnObject),
-            ("[]", MemberError::NotAnObject),
-            ("\"text\"", MemberError::NotAnObject),
-            ("{", MemberError::NotAnObject),
-            ("{}", MemberError::NoUserId),
-            (r#"{"user_id":null}"#, MemberError::NoUserId),
-            (r#"{"user_id":{"id":1}}"#, MemberError::NoUserId),
-        ] {
-            assert_eq!(Member::parse(data), Err(error), "{data}");
-        }
+    /// Puts a channel right: what this node holds is there, what it could not take out is taken out now, and so are
+    /// the members of nodes that died. Returns the users who are gone by that.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the backend cannot be reached.
+    async fn settle(&self, _channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
+        Ok(Vec::new())
     }
+
+    /// Ends this node's part; all its sockets have left before.
+    async fn close(&self) {}
 }

@@ -12,7 +12,7 @@ use crate::store::Member;
 /// A member as clients see it: `{"user_id":1,"user_info":{…}}`, with `socketId` when that is to be exposed.
 pub(super) fn member_json(member: &Member, expose: Option<SocketId>) -> Box<RawValue> {
     let mut json = String::with_capacity(member.json().len() + 40);
-    push_member(&mut json, member, expose);
+    member.push_json(&mut json, expose);
     RawValue::from_string(json).expect("made from valid JSON")
 }
 
@@ -25,23 +25,11 @@ pub(super) fn list_json(members: &[(SocketId, Member)], expose_socket_id: bool) 
             if json.len() > 1 {
                 json.push(',');
             }
-            push_member(&mut json, member, expose_socket_id.then_some(*socket));
+            member.push_json(&mut json, expose_socket_id.then_some(*socket));
         }
     }
     json.push(']');
     RawValue::from_string(json).expect("made from valid JSON")
-}
-
-fn push_member(json: &mut String, member: &Member, expose: Option<SocketId>) {
-    let Some(socket) = expose else {
-        return json.push_str(member.json());
-    };
-    // A member has at least its user_id, so a comma is right.
-    let object = member.json().trim_end().strip_suffix('}').expect("a member is an object");
-    json.push_str(object);
-    json.push_str(",\"socketId\":\"");
-    json.push_str(socket.as_str());
-    json.push_str("\"}");
 }
 
 /// One lock a channel. What a store answers and what clients are told must come in the same order.

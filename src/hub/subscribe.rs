@@ -1,6 +1,7 @@
 //! Joining and leaving channels: the questions to the application, and what presence members are told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
@@ -215,6 +216,12 @@ impl<S: Socket> Hub<S> {
 
     /// A socket has left a channel by its session's account; the room and the members follow.
     pub(super) fn left(self: &Arc<Self>, channel: &ChannelName, id: SocketId, reason: &'static str) {
+        self.left_after(channel, id, reason, Duration::ZERO);
+    }
+
+    /// As [`Self::left`], but the members follow after `grace`: who comes back with another socket until then has not
+    /// been away.
+    pub(super) fn left_after(self: &Arc<Self>, channel: &ChannelName, id: SocketId, reason: &'static str, grace: Duration) {
         self.rooms.leave(channel, id);
         self.metrics.unsubscribed(channel.kind());
         if self.options.dev_mode {
@@ -223,8 +230,11 @@ impl<S: Socket> Hub<S> {
         if channel.kind() == ChannelKind::Presence {
             let (hub, channel) = (Arc::clone(self), channel.clone());
             self.tasks.spawn(async move {
+                if !grace.is_zero() {
+                    hub.closing.run_until_cancelled(tokio::time::sleep(grace)).await;
+                }
                 if let Err(error) = hub.leave_presence(&channel, id).await {
-                    error!(%channel, %error, "could not remove a presence member");
+                    warn!(%channel, %error, "could not remove a presence member yet");
                 }
             });
         }
@@ -244,7 +254,7 @@ impl<S: Socket> Hub<S> {
     }
 
     /// Compat: the member in `presence:leaving` never has a `socketId` (`src/channels/presence-channel.ts:131`).
-    fn announce_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
+    pub(super) fn announce_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
         let frame = Frame { name: "presence:leaving", channel: Some(channel.as_str()), data: &member_json(member, None) };
         self.fan_out(channel.as_str(), frame, except);
     }

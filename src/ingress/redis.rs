@@ -21,7 +21,7 @@ use crate::egress::Socket;
 use crate::event::{Event, SocketId, is_reserved};
 use crate::hub::Hub;
 use crate::metrics::{Outcome, Source};
-use crate::redis_client;
+use crate::redis_client::Redis;
 
 /// Time for connecting and subscribing.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,7 +48,7 @@ pub enum RedisState {
 
 /// Listens to Redis and publishes what it hears.
 pub struct RedisIngress<S> {
-    client: redis::Client,
+    redis: Redis,
     key_prefix: String,
     hub: Arc<Hub<S>>,
     state: watch::Sender<RedisState>,
@@ -77,8 +77,8 @@ enum MessageError {
 impl<S: Socket> RedisIngress<S> {
     /// An ingress that is not running yet.
     #[must_use]
-    pub fn new(client: redis::Client, key_prefix: &str, hub: Arc<Hub<S>>, state: watch::Sender<RedisState>) -> Self {
-        Self { client, key_prefix: key_prefix.to_owned(), hub, state }
+    pub fn new(redis: Redis, key_prefix: &str, hub: Arc<Hub<S>>, state: watch::Sender<RedisState>) -> Self {
+        Self { redis, key_prefix: key_prefix.to_owned(), hub, state }
     }
 
     /// Listens until `stop`. Messages are published in the order they come.
@@ -102,7 +102,7 @@ impl<S: Socket> RedisIngress<S> {
     /// One connection from its beginning to its end; returns why it ended.
     async fn listen(&self, wait: &mut Duration) -> String {
         let connect = async {
-            let mut pubsub = self.client.get_async_pubsub().await?;
+            let mut pubsub = self.redis.pubsub().await?;
             pubsub.psubscribe(format!("{}*", escape_pattern(&self.key_prefix))).await?;
             Ok::<_, redis::RedisError>(pubsub)
         };
@@ -123,7 +123,7 @@ impl<S: Socket> RedisIngress<S> {
     fn up(&self) {
         self.hub.metrics().redis_up.set(1);
         let before = self.state.send_replace(RedisState::Up);
-        let address = redis_client::address(&self.client);
+        let address = self.redis.address();
         match before {
             RedisState::Lost(_) => info!(redis = address, "Redis is back; events arrive again"),
             _ => debug!(redis = address, "subscribed to Redis"),
@@ -134,7 +134,7 @@ impl<S: Socket> RedisIngress<S> {
     fn lost(&self, reason: &str) {
         let metrics = self.hub.metrics();
         metrics.redis_up.set(0);
-        let address = redis_client::address(&self.client);
+        let address = self.redis.address();
         let before = self.state.send_replace(RedisState::Lost(reason.to_owned()));
         match before {
             RedisState::Lost(_) => debug!(redis = address, reason, "Redis is still away"),

@@ -11,7 +11,7 @@ pub(crate) mod slow_app;
 pub(crate) use client::Client;
 pub(crate) use laravel::Laravel;
 pub(crate) use redis::Redis;
-pub(crate) use server::TestServer;
+pub(crate) use server::{TestServer, merge};
 pub(crate) use slow_app::SlowApp;
 
 /// How long to wait for what must happen. Generous: the machine may be busy.

@@ -44,6 +44,48 @@ impl Redis {
         }
     }
 
+    /// Forgets everything.
+    pub(crate) async fn flush(&self) {
+        let mut connection = self.connect().await.expect("redis-server runs");
+        redis::cmd("FLUSHALL").exec_async(&mut connection).await.expect("FLUSHALL succeeds");
+    }
+
+    pub(crate) async fn get(&self, key: &str) -> Option<String> {
+        let mut connection = self.connect().await.expect("redis-server runs");
+        connection.get(key).await.expect("GET succeeds")
+    }
+
+    /// How often a command was run so far.
+    pub(crate) async fn calls(&self, command: &str) -> u64 {
+        let mut connection = self.connect().await.expect("redis-server runs");
+        let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("INFO succeeds");
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.map_or(0, |line| line.split(',').next().and_then(|count| count.parse().ok()).expect("a count"))
+    }
+
+    /// Names of keys, sorted.
+    pub(crate) async fn keys(&self, pattern: &str) -> Vec<String> {
+        let mut connection = self.connect().await.expect("redis-server runs");
+        let mut keys: Vec<String> = connection.keys(pattern).await.expect("KEYS succeeds");
+        keys.sort();
+        keys
+    }
+
+    /// Stops the server's process, which keeps its connections.
+    pub(crate) fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let process = self.process.as_ref().expect("redis-server runs");
+        rustix::process::kill_process(rustix::process::Pid::from_child(process), signal).expect("redis-server can be signalled");
+    }
+
     async fn connect(&self) -> Option<redis::aio::MultiplexedConnection> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a valid URL");
         client.get_multiplexed_async_connection().await.ok()

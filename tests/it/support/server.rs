@@ -100,7 +100,7 @@ impl Drop for TestServer {
 }
 
 /// Merges objects recursively; anything else replaces what was there.
-fn merge(base: &mut Value, extra: Value) {
+pub(crate) fn merge(base: &mut Value, extra: Value) {
     match (base, extra) {
         (Value::Object(base), Value::Object(extra)) => {
             for (key, value) in extra {

@@ -1,0 +1,50 @@
+//! Keeps the presence store right over time: the node's lease, members that Redis lost, members of nodes that died.
+//!
+//! Input: the store says when it is due, and which channels it wants to settle. Output: `presence:leaving` for users
+//! who turn out to be gone.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use tracing::{debug, error};
+
+use super::{Hub, Socket};
+use crate::channel::ChannelName;
+
+/// Channels that are settled at a time: enough to fill a connection, few enough to leave room for joins.
+const AT_ONCE: usize = 16;
+
+impl<S: Socket> Hub<S> {
+    /// Begins to keep the store; ends when the hub closes.
+    pub fn keep_store(self: &Arc<Self>) {
+        let hub = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let keep = async {
+                loop {
+                    hub.renew().await;
+                    hub.store.due().await;
+                }
+            };
+            hub.closing.run_until_cancelled(keep).await
+        });
+    }
+
+    async fn renew(self: &Arc<Self>) {
+        match self.store.renew().await {
+            Ok(unsettled) => {
+                let settling = futures_util::stream::iter(unsettled).map(|channel| self.settle(channel));
+                settling.buffer_unordered(AT_ONCE).for_each(std::future::ready).await;
+            }
+            // The store has said why; it asks again when it is due.
+            Err(error) => debug!(%error, "the presence store could not be renewed"),
+        }
+    }
+
+    async fn settle(self: &Arc<Self>, channel: ChannelName) {
+        let _order = self.presence_locks.lock(&channel).await;
+        match self.store.settle(&channel).await {
+            Ok(gone) => gone.iter().for_each(|member| self.announce_leaving(&channel, member, None)),
+            Err(error) => error!(%channel, %error, "presence members could not be put right; trying again"),
+        }
+    }
+}

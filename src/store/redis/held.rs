@@ -1,0 +1,136 @@
+//! What this node has, or should have, in Redis: enough to put everything back when Redis has lost it.
+//!
+//! Input: joins and leaves as they are tried and as they end. Output: which channels are not as they should be.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use indexmap::IndexMap;
+
+use crate::channel::ChannelName;
+use crate::event::SocketId;
+use crate::store::Member;
+
+#[derive(Debug, Default)]
+pub(super) struct Held(Mutex<HashMap<ChannelName, Holding>>);
+
+/// One channel.
+#[derive(Debug, Default)]
+struct Holding {
+    /// In the order of joining.
+    members: IndexMap<SocketId, Member>,
+    /// Sockets that are to be taken out, and were not yet for all that is known.
+    owed: HashSet<SocketId>,
+    /// Redis may have lost some of the members.
+    is_doubtful: bool,
+    /// The channel is in this node's index.
+    is_indexed: bool,
+}
+
+/// What is to be done about a channel.
+#[derive(Debug, Default)]
+pub(super) struct Chores {
+    /// To be asserted, in the order of joining.
+    pub(super) members: Vec<(SocketId, Member)>,
+    /// To be taken out.
+    pub(super) owed: Vec<SocketId>,
+}
+
+impl Held {
+    fn channels(&self) -> MutexGuard<'_, HashMap<ChannelName, Holding>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the channel is about to be put into the index; whether that is still to be done.
+    pub(super) fn needs_index(&self, channel: &ChannelName) -> bool {
+        !self.channels().get(channel).is_some_and(|holding| holding.is_indexed)
+    }
+
+    pub(super) fn indexed(&self, channel: &ChannelName) {
+        self.channels().entry(channel.clone()).or_default().is_indexed = true;
+    }
+
+    /// The socket is to be in the channel. Returns the member it was before.
+    pub(super) fn hold(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Option<Member> {
+        let mut channels = self.channels();
+        let holding = channels.entry(channel.clone()).or_default();
+        holding.owed.remove(&socket);
+        let before = holding.members.shift_remove(&socket);
+        holding.members.insert(socket, member);
+        before
+    }
+
+    /// The join came to nothing, or nobody knows what it came to: all is to be as `before`.
+    pub(super) fn undo(&self, channel: &ChannelName, socket: SocketId, before: Option<Member>) {
+        let mut channels = self.channels();
+        let holding = channels.entry(channel.clone()).or_default();
+        match before {
+            Some(member) => {
+                holding.members.insert(socket, member);
+                holding.is_doubtful = true;
+            }
+            None => {
+                holding.members.shift_remove(&socket);
+                holding.owed.insert(socket);
+            }
+        }
+    }
+
+    /// The socket is to be out of the channel. Returns the member it was.
+    pub(super) fn owe(&self, channel: &ChannelName, socket: SocketId) -> Option<Member> {
+        let mut channels = self.channels();
+        let holding = channels.entry(channel.clone()).or_default();
+        holding.owed.insert(socket);
+        holding.members.shift_remove(&socket)
+    }
+
+    /// The socket was taken out.
+    pub(super) fn paid(&self, channel: &ChannelName, socket: SocketId) {
+        if let Some(holding) = self.channels().get_mut(channel) {
+            holding.owed.remove(&socket);
+        }
+    }
+
+    /// The connection was lost and is back: nothing is sure. With a new lease the index is to be made again, too.
+    pub(super) fn doubt(&self, is_new_lease: bool) {
+        for holding in self.channels().values_mut() {
+            holding.is_doubtful = true;
+            holding.is_indexed &= !is_new_lease;
+        }
+    }
+
+    /// Channels that are not as they should be, and those nobody is in any more.
+    pub(super) fn unsettled(&self) -> Vec<ChannelName> {
+        let channels = self.channels();
+        let unsettled =
+            channels.iter().filter(|(_, holding)| holding.is_doubtful || !holding.owed.is_empty() || holding.members.is_empty());
+        unsettled.map(|(channel, _)| channel.clone()).collect()
+    }
+
+    pub(super) fn chores(&self, channel: &ChannelName) -> Chores {
+        let channels = self.channels();
+        let Some(holding) = channels.get(channel) else { return Chores::default() };
+        let members = holding.members.iter().filter(|_| holding.is_doubtful);
+        Chores {
+            members: members.map(|(&socket, member)| (socket, member.clone())).collect(),
+            owed: holding.owed.iter().copied().collect(),
+        }
+    }
+
+    /// The channel is as it should be.
+    pub(super) fn settled(&self, channel: &ChannelName) {
+        if let Some(holding) = self.channels().get_mut(channel) {
+            holding.is_doubtful = false;
+        }
+    }
+
+    /// Forgets the channel when nothing of it is left. Whether it is forgotten.
+    pub(super) fn forget(&self, channel: &ChannelName) -> bool {
+        let mut channels = self.channels();
+        let is_empty = channels.get(channel).is_some_and(|holding| holding.members.is_empty() && holding.owed.is_empty());
+        if is_empty {
+            channels.remove(channel);
+        }
+        is_empty
+    }
+}

@@ -1,0 +1,44 @@
+-- Adds a socket. KEYS: sockets, users. ARGV: socket, user, node, member, mode, topic.
+-- mode: `join` makes it the newest; `again` is a join whose first answer was lost; `assert` keeps its place.
+-- Returns whether this is the user's first socket, the version, and the user that was here on it before.
+local sockets, users = KEYS[1], KEYS[2]
+local socket, user, node, member, mode, topic = unpack(ARGV)
+
+if redis.call('HEXISTS', sockets, 'version') == 0 then
+  -- Starting at the time, in microseconds, versions grow even when all was lost meanwhile.
+  local now = redis.call('TIME')
+  redis.call('HSET', sockets, 'version', now[1] .. string.format('%06d', now[2]))
+end
+local version = string.format('%.0f', redis.call('HINCRBY', sockets, 'version', 1))
+
+local function publish(name, json)
+  if topic ~= '' then
+    redis.call('PUBLISH', topic, '{"event":"presence:' .. name .. '","data":' .. json ..
+      ',"socket":"' .. socket .. '","presence":' .. version .. '}')
+  end
+end
+
+local place, is_new, replaced = version, true, ''
+local old = redis.call('HGET', sockets, socket)
+if old then
+  local old_place, length, at = string.match(old, '^(%d+) %S+ (%d+) ()')
+  local old_user = string.sub(old, at, at + length - 1)
+  if old_user == user then
+    is_new = false
+    if mode == 'assert' then place = old_place end
+  elseif redis.call('HINCRBY', users, old_user, -1) <= 0 then
+    redis.call('HDEL', users, old_user)
+    replaced = string.sub(old, at + length)
+    publish('leaving', replaced)
+  end
+end
+
+local is_first
+if is_new then
+  is_first = redis.call('HINCRBY', users, user, 1) == 1
+else
+  is_first = mode == 'again' and redis.call('HGET', users, user) == '1'
+end
+redis.call('HSET', sockets, socket, place .. ' ' .. node .. ' ' .. #user .. ' ' .. user .. member)
+if is_first then publish('joining', member) end
+return { is_first and 1 or 0, version, replaced }

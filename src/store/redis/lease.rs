@@ -1,0 +1,138 @@
+//! The lease of this node: a key that Redis lets expire when the node does not renew it.
+//!
+//! Input: the store's connection. Output: the node's id, and the channels that nodes without a lease left behind.
+//!
+//! A node whose lease ran out takes a new id and puts its members back under that. An id is dead once and for ever,
+//! so whoever takes a dead node's members out cannot meet new ones under the same id.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use super::link::{Link, QueryError};
+use super::scripts::Keys;
+
+#[derive(Debug)]
+pub(super) struct Lease {
+    duration: Duration,
+    state: RwLock<State>,
+    /// Two renewals at once would make two leases.
+    renewing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    node: Arc<str>,
+    /// When it was renewed last; `None` before the first time.
+    renewed: Option<Instant>,
+}
+
+/// What a renewal came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Renewal {
+    /// The lease had not run out.
+    Kept,
+    /// It is a new one, under a new id.
+    New,
+}
+
+impl Lease {
+    pub(super) fn new(duration: Duration) -> Self {
+        Self { duration, state: RwLock::new(State { node: new_id(), renewed: None }), renewing: tokio::sync::Mutex::default() }
+    }
+
+    /// The id that members are written under now.
+    pub(super) fn node(&self) -> Arc<str> {
+        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).node)
+    }
+
+    /// Three tries before it runs out.
+    pub(super) fn interval(&self) -> Duration {
+        self.duration / 3
+    }
+
+    /// Whether it may have run out without this node's knowing, as after a long stop of the process.
+    fn is_doubtful(&self) -> bool {
+        let renewed = self.state.read().unwrap_or_else(PoisonError::into_inner).renewed;
+        renewed.is_none_or(|renewed| renewed.elapsed() >= self.duration)
+    }
+
+    /// Renews it if it may have run out.
+    pub(super) async fn ensure(&self, link: &Link, keys: &Keys) -> Result<Renewal, QueryError> {
+        if !self.is_doubtful() {
+            return Ok(Renewal::Kept);
+        }
+        let _turn = self.renewing.lock().await;
+        // Whoever had the turn before may have done it.
+        if self.is_doubtful() { self.renew_in_turn(link, keys).await } else { Ok(Renewal::Kept) }
+    }
+
+    pub(super) async fn renew(&self, link: &Link, keys: &Keys) -> Result<Renewal, QueryError> {
+        let _turn = self.renewing.lock().await;
+        self.renew_in_turn(link, keys).await
+    }
+
+    async fn renew_in_turn(&self, link: &Link, keys: &Keys) -> Result<Renewal, QueryError> {
+        let started = Instant::now();
+        let node = self.node();
+        let duration = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX);
+        let mut renew = redis::pipe();
+        renew.cmd("PEXPIRE").arg(keys.lease(&node)).arg(duration);
+        let (is_kept,): (bool,) = link.query(&renew).await?;
+        if is_kept {
+            self.state.write().unwrap_or_else(PoisonError::into_inner).renewed = Some(started);
+            return Ok(Renewal::Kept);
+        }
+        let node = new_id();
+        let mut begin = redis::pipe();
+        begin.cmd("SET").arg(keys.lease(&node)).arg(std::process::id()).arg("PX").arg(duration);
+        link.query::<()>(&begin).await?;
+        let mut enter = redis::pipe();
+        enter.cmd("SADD").arg(keys.nodes()).arg(&*node);
+        link.query::<()>(&enter).await?;
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State { node, renewed: Some(started) };
+        Ok(Renewal::New)
+    }
+
+    /// Nodes whose lease ran out, each with the channels it may have members in.
+    pub(super) async fn dead(&self, link: &Link, keys: &Keys) -> Result<Vec<(String, Vec<String>)>, QueryError> {
+        let mut ask = redis::pipe();
+        ask.cmd("SMEMBERS").arg(keys.nodes());
+        let (nodes,): (Vec<String>,) = link.query(&ask).await?;
+        let this = self.node();
+        let mut dead = Vec::new();
+        for node in nodes.into_iter().filter(|node| **node != *this) {
+            let mut ask = redis::pipe();
+            ask.cmd("EXISTS").arg(keys.lease(&node));
+            let (lives,): (bool,) = link.query(&ask).await?;
+            if lives {
+                continue;
+            }
+            let mut ask = redis::pipe();
+            ask.cmd("SMEMBERS").arg(keys.index(&node));
+            let (channels,): (Vec<String>,) = link.query(&ask).await?;
+            if channels.is_empty() {
+                let mut bury = redis::pipe();
+                bury.cmd("SREM").arg(keys.nodes()).arg(&node);
+                link.query::<()>(&bury).await?;
+            } else {
+                dead.push((node, channels));
+            }
+        }
+        Ok(dead)
+    }
+
+    /// Gives the lease up.
+    pub(super) async fn end(&self, link: &Link, keys: &Keys) -> Result<(), QueryError> {
+        let node = self.node();
+        let mut end = redis::pipe();
+        end.cmd("DEL").arg(keys.lease(&node)).arg(keys.index(&node));
+        link.query::<()>(&end).await?;
+        let mut leave = redis::pipe();
+        leave.cmd("SREM").arg(keys.nodes()).arg(&*node);
+        link.query::<()>(&leave).await
+    }
+}
+
+fn new_id() -> Arc<str> {
+    format!("{:016x}", rand::random::<u64>()).into()
+}

@@ -1,0 +1,166 @@
+//! The connection of the store, made again when it breaks.
+//!
+//! Input: pipelines. Output: their answers, or an error within a bounded time: a moment's outage is waited for, a
+//! longer one fails what is asked at once.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
+use tokio::sync::{Mutex, Notify};
+use tracing::{info, warn};
+
+use crate::redis_client;
+use crate::store::StoreError;
+
+/// How long an outage may last before what is asked fails: as long as Redis takes for a restart or a failover of the
+/// quick kind, and no longer than a visitor waits for a page.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries to connect.
+pub(super) const RETRY: Duration = Duration::from_millis(250);
+/// Between two looks whether somebody has connected.
+const POLL: Duration = Duration::from_millis(50);
+
+pub(super) struct Link {
+    redis: redis_client::Redis,
+    state: Mutex<State>,
+    /// Counts connections: what was written over an older one may be lost.
+    generation: AtomicU64,
+    /// Told when a connection breaks.
+    pub(super) broken: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    link: Option<redis_client::Link>,
+    outage: Option<Outage>,
+}
+
+struct Outage {
+    since: Instant,
+    tried: Instant,
+    reason: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum QueryError {
+    /// No connection can be had. Nothing was done.
+    #[error("Redis is away: {0}")]
+    Away(String),
+    /// The connection broke. It is not known whether it was done.
+    #[error("the connection to Redis broke")]
+    Broken(#[source] RedisError),
+    /// Redis took too long. It is not known whether it was done.
+    #[error("Redis did not answer in time")]
+    Late(#[source] RedisError),
+    /// Redis refused.
+    #[error("Redis refused")]
+    Refused(#[source] RedisError),
+}
+
+impl From<QueryError> for StoreError {
+    fn from(error: QueryError) -> Self {
+        let text = match &error {
+            QueryError::Away(_) => error.to_string(),
+            QueryError::Broken(cause) | QueryError::Late(cause) | QueryError::Refused(cause) => format!("{error}: {cause}"),
+        };
+        Self(text.into())
+    }
+}
+
+impl Link {
+    pub(super) fn new(redis: redis_client::Redis) -> Self {
+        Self { redis, state: Mutex::default(), generation: AtomicU64::new(0), broken: Notify::new() }
+    }
+
+    /// Changes with every new connection.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub(super) async fn is_down(&self) -> bool {
+        self.state.lock().await.outage.is_some()
+    }
+
+    pub(super) async fn query<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, QueryError> {
+        let (mut link, generation) = self.connection().await?;
+        match pipeline.query_async(&mut link).await {
+            Ok(answer) => Ok(answer),
+            Err(error) if is_refusal(&error) => Err(QueryError::Refused(error)),
+            Err(error) => {
+                self.discard(generation, &error).await;
+                Err(if error.is_timeout() { QueryError::Late(error) } else { QueryError::Broken(error) })
+            }
+        }
+    }
+
+    async fn connection(&self) -> Result<(redis_client::Link, u64), QueryError> {
+        loop {
+            if let Some(found) = self.try_connection().await? {
+                return Ok(found);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// `None`: not now, but there is hope.
+    async fn try_connection(&self) -> Result<Option<(redis_client::Link, u64)>, QueryError> {
+        let mut state = self.state.lock().await;
+        if let Some(link) = &state.link {
+            return Ok(Some((link.clone(), self.generation())));
+        }
+        if state.outage.as_ref().is_none_or(|outage| outage.tried.elapsed() >= RETRY) {
+            match self.redis.connect().await {
+                Ok(link) => {
+                    if state.outage.take().is_some() {
+                        info!(redis = self.redis.address(), "Redis is back; presence members are put right");
+                    }
+                    state.link = Some(link.clone());
+                    return Ok(Some((link, self.generation.fetch_add(1, Ordering::AcqRel) + 1)));
+                }
+                Err(error) => self.note_outage(&mut state, &error, Duration::ZERO),
+            }
+        }
+        match &state.outage {
+            Some(outage) if outage.since.elapsed() >= PATIENCE => Err(QueryError::Away(outage.reason.clone())),
+            _ => Ok(None),
+        }
+    }
+
+    /// `before`: how long the outage has lasted already if this is the first sign of it.
+    fn note_outage(&self, state: &mut State, error: &RedisError, before: Duration) {
+        let now = Instant::now();
+        let (tried, reason) = (now, error.to_string());
+        if state.outage.is_none() {
+            warn!(redis = self.redis.address(), reason, "presence members cannot be stored until Redis is back");
+        }
+        let since = state.outage.as_ref().map_or(now.checked_sub(before).unwrap_or(now), |outage| outage.since);
+        state.outage = Some(Outage { since, tried, reason });
+    }
+
+    /// The connection of this generation is of no use any more.
+    async fn discard(&self, generation: u64, error: &RedisError) {
+        let mut state = self.state.lock().await;
+        if state.link.is_some() && self.generation() == generation {
+            state.link = None;
+            if error.is_timeout() {
+                self.note_outage(&mut state, error, redis_client::ANSWER_TIMEOUT);
+            }
+            self.broken.notify_one();
+        }
+    }
+}
+
+/// Whether Redis answered, and will answer the next question: the connection is fine.
+fn is_refusal(error: &RedisError) -> bool {
+    match error.kind() {
+        ErrorKind::Server(kind) => !matches!(
+            kind,
+            // These come while a failover or a restart is under way.
+            ServerErrorKind::BusyLoading | ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown | ServerErrorKind::ClusterDown
+        ),
+        ErrorKind::Extension | ErrorKind::UnexpectedReturnType | ErrorKind::Client => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,166 @@
+//! What other programs read of the members: the original's `<prefix><channel>:members`, and `publishPresence`.
+//!
+//! Input: channels that have changed. Output: a JSON list of the members, each with its `socketId`, in the order of
+//! joining, `[]` when nobody is there, as the original wrote it (`src/channels/presence-channel.ts:100`).
+//!
+//! The key is written at once when a channel changes for the first time in a while, and then once a second at most.
+//! Messages follow every change; changes that come while a message is on its way are told of by one more.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::link::Link;
+use super::scripts::{self, Keys, Listing};
+use crate::channel::ChannelName;
+use crate::config::DatabaseConfig;
+use crate::store::StoreError;
+
+/// Between two writes of a key.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The original's channel for messages, which has no prefix.
+const UPDATES: &str = "PresenceChannelUpdated";
+
+pub(super) struct Mirror {
+    writers: Vec<Arc<Writer>>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+/// Where members are written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Key,
+    Message,
+}
+
+struct Writer {
+    target: Target,
+    link: Arc<Link>,
+    keys: Keys,
+    /// Channels that are being written, and whether they have changed since.
+    busy: Mutex<HashMap<ChannelName, bool>>,
+}
+
+/// `{"event":{"channel":"presence-room:members","members":[…]}}`
+#[derive(Serialize)]
+struct Message<'a> {
+    event: Update<'a>,
+}
+
+#[derive(Serialize)]
+struct Update<'a> {
+    channel: String,
+    members: &'a RawValue,
+}
+
+impl Mirror {
+    pub(super) fn new(config: &DatabaseConfig, link: &Arc<Link>, keys: &Keys) -> Self {
+        let targets = [(config.members_mirror.0, Target::Key), (config.publish_presence.0, Target::Message)];
+        let wanted = targets.into_iter().filter(|(is_wanted, _)| *is_wanted);
+        let writers =
+            wanted.map(|(_, target)| Arc::new(Writer { target, link: Arc::clone(link), keys: keys.clone(), busy: Mutex::default() }));
+        Self { writers: writers.collect(), tasks: TaskTracker::new(), closing: CancellationToken::new() }
+    }
+
+    /// The channel has changed.
+    pub(super) fn changed(&self, channel: &ChannelName) {
+        for writer in &self.writers {
+            match writer.busy().entry(channel.clone()) {
+                Entry::Occupied(mut entry) => *entry.get_mut() = true,
+                Entry::Vacant(entry) => {
+                    entry.insert(false);
+                    let (writer, closing) = (Arc::clone(writer), self.closing.clone());
+                    let channel = channel.clone();
+                    self.tasks.spawn(async move { writer.run(&channel, &closing).await });
+                }
+            }
+        }
+    }
+
+    /// Writes what is not written yet.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Writer {
+    fn busy(&self) -> MutexGuard<'_, HashMap<ChannelName, bool>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn run(&self, channel: &ChannelName, closing: &CancellationToken) {
+        loop {
+            match self.write(channel).await {
+                // Another node has changed the channel, and may have written before this one did.
+                Ok(false) => drop(self.busy().insert(channel.clone(), true)),
+                Ok(true) => {}
+                // Who can read it then? The next change writes it, and so does the settling after an outage.
+                Err(error) => debug!(%channel, %error, target = ?self.target, "the members could not be mirrored"),
+            }
+            if self.target == Target::Key {
+                closing.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+            }
+            let mut busy = self.busy();
+            if busy.get(channel) != Some(&true) {
+                busy.remove(channel);
+                return;
+            }
+            busy.insert(channel.clone(), false);
+        }
+    }
+
+    /// Whether what was written is still true.
+    async fn write(&self, channel: &ChannelName) -> Result<bool, StoreError> {
+        let listing = self.list(channel).await?;
+        let list = json_list(&listing)?;
+        let mut pipeline = redis::pipe();
+        match self.target {
+            Target::Key => {
+                pipeline.cmd("SET").arg(self.keys.mirror(channel)).arg(list.get());
+                self.link.query::<()>(&pipeline).await?;
+                // Two questions, since the keys may live on different nodes of a Redis Cluster.
+                let mut pipeline = redis::pipe();
+                self.keys.version(&mut pipeline, channel);
+                let (version,): (Option<u64>,) = self.link.query(&pipeline).await?;
+                Ok(version.unwrap_or_default() == scripts::version(&listing))
+            }
+            Target::Message => {
+                let message = Message { event: Update { channel: format!("{channel}:members"), members: &list } };
+                let message = serde_json::to_string(&message).expect("texts and JSON serialize");
+                pipeline.cmd("PUBLISH").arg(UPDATES).arg(message);
+                self.link.query::<()>(&pipeline).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn list(&self, channel: &ChannelName) -> Result<Listing, StoreError> {
+        let mut pipeline = redis::pipe();
+        self.keys.list(&mut pipeline, channel);
+        let (listing,) = self.link.query(&pipeline).await?;
+        Ok(listing)
+    }
+}
+
+fn json_list(listing: &Listing) -> Result<Box<RawValue>, StoreError> {
+    let mut json = String::from("[");
+    for (socket, member) in scripts::members(listing)? {
+        if json.len() > 1 {
+            json.push(',');
+        }
+        member.push_json(&mut json, Some(socket));
+    }
+    json.push(']');
+    RawValue::from_string(json).map_err(|error| StoreError(error.into()))
+}

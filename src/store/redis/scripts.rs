@@ -1,0 +1,214 @@
+//! What is written to and read from Redis: key names, the two scripts that change a channel, and entries.
+//!
+//! A channel is two hashes with one hash tag: `sockets` maps a socket to its entry, `users` maps a user to the count
+//! of its sockets. An entry is `<place> <node> <length> <user><member JSON>`; places are versions of the channel,
+//! which grow with every change, so that sorting by place gives the order of joining.
+
+use redis::Pipeline;
+
+use crate::channel::ChannelName;
+use crate::event::SocketId;
+use crate::store::{Member, Members, StoreError};
+
+const JOIN: &str = include_str!("join.lua");
+const LEAVE: &str = include_str!("leave.lua");
+
+/// The field of `sockets` that is no socket.
+const VERSION: &str = "version";
+
+/// Names of keys, all under the configured prefix.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: String,
+    /// Whether changes are PUBLISHed to the channel, for the other nodes.
+    publishes: bool,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str, publishes: bool) -> Self {
+        Self { prefix: prefix.to_owned(), publishes }
+    }
+
+    fn channel(&self, channel: &ChannelName, part: &str) -> String {
+        format!("{}laravel-echo:{{{channel}}}:{part}", self.prefix)
+    }
+
+    fn topic(&self, channel: &ChannelName) -> String {
+        if self.publishes { format!("{}{channel}", self.prefix) } else { String::new() }
+    }
+
+    /// The original's readable list.
+    pub(super) fn mirror(&self, channel: &ChannelName) -> String {
+        format!("{}{channel}:members", self.prefix)
+    }
+
+    /// The set of all nodes.
+    pub(super) fn nodes(&self) -> String {
+        format!("{}laravel-echo:nodes", self.prefix)
+    }
+
+    /// There as long as the node lives.
+    pub(super) fn lease(&self, node: &str) -> String {
+        format!("{}laravel-echo:node:{{{node}}}:lease", self.prefix)
+    }
+
+    /// The set of channels the node may have members in.
+    pub(super) fn index(&self, node: &str) -> String {
+        format!("{}laravel-echo:node:{{{node}}}:channels", self.prefix)
+    }
+
+    /// Appends the question for everyone in a channel; the answer is for [`members`].
+    pub(super) fn list(&self, pipeline: &mut Pipeline, channel: &ChannelName) {
+        pipeline.cmd("HGETALL").arg(self.channel(channel, "sockets"));
+    }
+
+    /// Appends the question for a channel's version; there is none when it is empty.
+    pub(super) fn version(&self, pipeline: &mut Pipeline, channel: &ChannelName) {
+        pipeline.cmd("HGET").arg(self.channel(channel, "sockets")).arg(VERSION);
+    }
+
+    /// Appends a join.
+    pub(super) fn join(&self, pipeline: &mut Pipeline, join: &Join<'_>) {
+        self.script(pipeline, JOIN, join.channel);
+        pipeline.arg(join.socket.as_str()).arg(join.member.user()).arg(join.node).arg(join.member.json());
+        pipeline.arg(join.mode.as_str()).arg(self.topic(join.channel));
+    }
+
+    /// Appends a leave.
+    pub(super) fn leave(&self, pipeline: &mut Pipeline, channel: &ChannelName, socket: SocketId, condition: Condition<'_>) {
+        self.script(pipeline, LEAVE, channel);
+        let (expected, user) = match condition {
+            Condition::None => ("", ""),
+            Condition::Entry(entry) => (entry, ""),
+            Condition::LostAnswer(member) => ("", member.user()),
+        };
+        pipeline.arg(socket.as_str()).arg(expected).arg(user).arg(self.topic(channel));
+    }
+
+    // By source each time: an answer of NOSCRIPT amid a pipeline would leave half of it done.
+    fn script(&self, pipeline: &mut Pipeline, source: &str, channel: &ChannelName) {
+        pipeline.cmd("EVAL").arg(source).arg(2).arg(self.channel(channel, "sockets")).arg(self.channel(channel, "users"));
+    }
+}
+
+/// A socket that is to be in a channel.
+pub(super) struct Join<'a> {
+    pub(super) channel: &'a ChannelName,
+    pub(super) socket: SocketId,
+    pub(super) member: &'a Member,
+    pub(super) node: &'a str,
+    pub(super) mode: Mode,
+}
+
+/// Why a socket is put into a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// It subscribed.
+    Join,
+    /// It subscribed, and what came of it was not heard.
+    Again,
+    /// It is here, and Redis may have forgotten.
+    Assert,
+}
+
+impl Mode {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Again => "again",
+            Self::Assert => "assert",
+        }
+    }
+}
+
+/// When a socket is taken out.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Condition<'a> {
+    /// In any case.
+    None,
+    /// If its entry is this one still.
+    Entry(&'a str),
+    /// In any case, and what came of the first try was not heard.
+    LostAnswer(&'a Member),
+}
+
+/// Fields and values of a channel's `sockets`.
+pub(super) type Listing = Vec<(String, String)>;
+
+/// One socket's entry, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry<'a> {
+    place: u64,
+    node: &'a str,
+    member: &'a str,
+}
+
+impl<'a> Entry<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.splitn(4, ' ');
+        let (place, node, length, rest) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let member = rest.get(length.parse().ok()?..)?;
+        Some(Self { place: place.parse().ok()?, node, member })
+    }
+}
+
+fn entries(listing: &Listing) -> impl Iterator<Item = Result<(SocketId, Entry<'_>, &str), StoreError>> {
+    listing.iter().filter(|(field, _)| field != VERSION).map(|(field, text)| {
+        let entry = SocketId::parse(field).zip(Entry::parse(text));
+        let (socket, entry) =
+            entry.ok_or_else(|| StoreError(format!("socket `{field}` has an entry that is none of ours: {text}").into()))?;
+        Ok((socket, entry, text.as_str()))
+    })
+}
+
+/// Members in the order of joining.
+pub(super) fn members(listing: &Listing) -> Result<Members, StoreError> {
+    let mut found = Vec::with_capacity(listing.len());
+    for entry in entries(listing) {
+        let (socket, entry, _) = entry?;
+        let member = Member::parse(entry.member).map_err(|error| StoreError(error.into()))?;
+        found.push((entry.place, socket, member));
+    }
+    found.sort_unstable_by_key(|(place, socket, _)| (*place, *socket));
+    Ok(found.into_iter().map(|(_, socket, member)| (socket, member)).collect())
+}
+
+/// Sockets of these nodes, with their entries as they stand.
+pub(super) fn of_nodes<'a>(listing: &'a Listing, nodes: &[String]) -> Result<Vec<(SocketId, &'a str)>, StoreError> {
+    let mut found = Vec::new();
+    for entry in entries(listing) {
+        let (socket, entry, text) = entry?;
+        if nodes.iter().any(|node| node == entry.node) {
+            found.push((socket, text));
+        }
+    }
+    Ok(found)
+}
+
+/// The version of a channel; 0 when it is empty.
+pub(super) fn version(listing: &Listing) -> u64 {
+    let version = listing.iter().find(|(field, _)| field == VERSION);
+    version.and_then(|(_, version)| version.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_keeps_users_with_any_character() {
+        let entry = Entry::parse("1700000000000001 n0de 6 a b 1ž{\"user_id\":\"a b 1ž\"}");
+        assert_eq!(entry, None, "the length counts bytes, as Lua does");
+        let entry = Entry::parse("1700000000000001 n0de 7 a b 1ž{\"user_id\":\"a b 1ž\"}").unwrap();
+        assert_eq!(entry, Entry { place: 1_700_000_000_000_001, node: "n0de", member: "{\"user_id\":\"a b 1ž\"}" });
+    }
+
+    #[test]
+    fn keys_of_a_channel_share_a_hash_tag() {
+        let keys = Keys::new("app_", true);
+        assert_eq!(keys.channel(&"presence-room".into(), "users"), "app_laravel-echo:{presence-room}:users");
+        assert_eq!(keys.mirror(&"presence-room".into()), "app_presence-room:members");
+        assert_eq!(keys.topic(&"presence-room".into()), "app_presence-room");
+        assert_eq!(Keys::new("app_", false).topic(&"presence-room".into()), "");
+    }
+}

@@ -1,0 +1,97 @@
+//! Presence through the public faces where time, Redis or the store play a part.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{Laravel, Redis, TestServer, until};
+
+const ROOM: &str = "presence-room";
+
+#[tokio::test]
+async fn a_page_reload_is_hidden_for_a_while() {
+    let laravel = Laravel::start().await;
+    let server = TestServer::start(json!({ "authHost": laravel.url, "presence": { "leaveGrace": "2s" } })).await;
+    let mut alice = server.client_of(1).await;
+    alice.subscribe(ROOM).await;
+    alice.event("presence:subscribed").await;
+    let mut page = server.client_of(2).await;
+    page.subscribe(ROOM).await;
+    alice.event("presence:joining").await;
+
+    drop(page);
+    server.subscribed(ROOM, 1).await;
+    let mut reloaded = server.client_of(2).await;
+    reloaded.subscribe(ROOM).await;
+    reloaded.event("presence:subscribed").await;
+    // Whoever leaves by choice leaves at once.
+    let mut carol = server.client_of(3).await;
+    carol.subscribe(ROOM).await;
+    assert_eq!(alice.event("presence:joining").await[1]["user_id"], 3);
+    carol.unsubscribe(ROOM).await;
+    assert_eq!(alice.event("presence:leaving").await[1]["user_id"], 3);
+    assert!(alice.left_over().is_empty(), "a reload is heard: {:?}", alice.left_over());
+
+    let started = Instant::now();
+    drop(reloaded);
+    assert_eq!(alice.event("presence:leaving").await[1]["user_id"], 2);
+    assert!(started.elapsed() >= Duration::from_millis(1900), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_the_grace() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let server = TestServer::with(&redis, &laravel, json!({ "database": "redis", "presence": { "leaveGrace": "1h" } })).await;
+    let mut alice = server.client_of(1).await;
+    alice.subscribe(ROOM).await;
+    alice.event("presence:subscribed").await;
+    drop(alice);
+    server.subscribed(ROOM, 0).await;
+    server.stop().await;
+    assert_eq!(redis.keys("*").await, ["presence-room:members"]);
+    assert_eq!(redis.get("presence-room:members").await.as_deref(), Some("[]"));
+}
+
+#[tokio::test]
+async fn without_redis_a_subscribe_fails_and_later_ones_do_not() {
+    let (mut redis, laravel) = (Redis::not_yet(), Laravel::start().await);
+    let server = TestServer::with(&redis, &laravel, json!({ "database": "redis" })).await;
+    let mut alice = server.client_of(1).await;
+    alice.subscribe(ROOM).await;
+    assert_eq!(alice.event("subscription_error").await, [json!(ROOM), json!(500)]);
+    redis.up().await;
+    until("a subscribe that works", async || {
+        alice.subscribe(ROOM).await;
+        alice.next().await.unwrap()[0] == "presence:subscribed"
+    })
+    .await;
+    // Redis comes back empty, and nobody has to do anything.
+    redis.down();
+    redis.up().await;
+    until("the member", async || redis.get("presence-room:members").await.is_some_and(|list| list.contains(&alice.id))).await;
+    let mut bob = server.client_of(2).await;
+    bob.subscribe(ROOM).await;
+    assert_eq!(bob.event("presence:subscribed").await[1].as_array().unwrap().len(), 2);
+    assert!(alice.left_over().is_empty(), "{:?}", alice.left_over());
+}
+
+#[tokio::test]
+async fn members_of_a_crashed_run_leave_when_their_lease_ends() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    // A lease that nobody renews, as a process leaves it behind that was killed.
+    let config = json!({
+        "database": "redis",
+        "databaseConfig": { "redis": { "host": "127.0.0.1", "port": redis.port } },
+        "presence": { "lease": "2s" },
+    });
+    let ghost = laravel_echo_server::store::open(&serde_json::from_value(config).unwrap()).await.unwrap();
+    let member = laravel_echo_server::store::Member::parse(r#"{"user_id":9}"#).unwrap();
+    let socket = laravel_echo_server::event::SocketId::parse("0123456789abcdef").unwrap();
+    ghost.join(&ROOM.into(), socket, member).await.unwrap();
+
+    let server = TestServer::with(&redis, &laravel, json!({ "database": "redis", "presence": { "lease": "2s" } })).await;
+    let mut alice = server.client_of(1).await;
+    alice.subscribe(ROOM).await;
+    assert_eq!(alice.event("presence:subscribed").await[1].as_array().unwrap().len(), 2);
+    assert_eq!(alice.event("presence:leaving").await, [json!(ROOM), json!({ "user_id": 9 })]);
+}

@@ -1,0 +1,226 @@
+//! Presence stores: one suite for all of them, then what only one backend has to prove.
+
+#![expect(clippy::unwrap_used, reason = "helpers here are tests as well")]
+
+use std::sync::Arc;
+
+use laravel_echo_server::Config;
+use laravel_echo_server::channel::ChannelName;
+use laravel_echo_server::event::SocketId;
+use laravel_echo_server::store::{self, Left, Member, PresenceStore};
+use serde_json::{Value, json};
+
+use crate::support::Redis;
+
+mod redis;
+
+type Store = Arc<dyn PresenceStore>;
+
+async fn open(settings: Value) -> Store {
+    let config: Config = serde_json::from_value(settings).unwrap();
+    store::open(&config).await.unwrap()
+}
+
+/// A path that is relative to the working directory, as `databasePath` is.
+fn sqlite_path(name: &str) -> String {
+    let depth = std::env::current_dir().unwrap().components().count() - 1;
+    let folder = format!("{}/stores-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    format!("/{}{}/{name}.sqlite", "../".repeat(depth), folder.trim_start_matches('/'))
+}
+
+async fn sqlite(name: &str) -> Store {
+    open(json!({ "database": "sqlite", "databaseConfig": { "sqlite": { "databasePath": sqlite_path(name) } } })).await
+}
+
+fn socket(n: usize) -> SocketId {
+    SocketId::parse(&format!("socket-{n:09}")).unwrap()
+}
+
+fn member(user: &Value, info: &str) -> Member {
+    Member::parse(&json!({ "user_id": user, "user_info": info }).to_string()).unwrap()
+}
+
+fn user(n: usize) -> Member {
+    member(&json!(n), "")
+}
+
+/// Sockets with the JSON of their members.
+async fn listed(store: &Store, channel: &ChannelName) -> Vec<(SocketId, String)> {
+    let members = store.members(channel).await.unwrap();
+    members.into_iter().map(|(socket, member)| (socket, member.json().to_owned())).collect()
+}
+
+/// Runs the suite as one test per store.
+macro_rules! conformance {
+    ($($case:ident),+ $(,)?) => {
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                super::$case(super::open(serde_json::json!({ "database": "memory" })).await).await;
+            })+
+        }
+        mod sqlite_file {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                super::$case(super::sqlite(stringify!($case)).await).await;
+            })+
+        }
+        mod redis_server {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                let redis = super::Redis::start().await;
+                super::$case(super::redis::node(&redis, serde_json::json!({})).await).await;
+            })+
+        }
+    };
+}
+
+conformance!(
+    a_user_comes_with_the_first_socket_and_goes_with_the_last,
+    a_repeated_join_makes_a_socket_the_newest,
+    another_user_on_the_same_socket_replaces_the_first,
+    any_text_is_a_user_a_channel_or_data,
+    users_are_equal_when_their_ids_read_the_same,
+    five_hundred_join_at_once_and_leave_at_once,
+    tabs_of_one_user_in_any_order_come_and_go_once,
+);
+
+async fn a_user_comes_with_the_first_socket_and_goes_with_the_last(store: Store) {
+    let channel = ChannelName::from("presence-room");
+    assert_eq!(store.leave(&channel, socket(1)).await.unwrap(), Left::NotThere);
+    let joined = store.join(&channel, socket(1), user(1)).await.unwrap();
+    assert!(joined.is_first && joined.replaced.is_none());
+    assert_eq!(joined.members, [(socket(1), user(1))]);
+    let joined = store.join(&channel, socket(2), user(2)).await.unwrap();
+    assert!(joined.is_first);
+    let joined = store.join(&channel, socket(3), user(1)).await.unwrap();
+    assert!(!joined.is_first);
+    assert_eq!(joined.members, [(socket(1), user(1)), (socket(2), user(2)), (socket(3), user(1))]);
+    assert_eq!(store.leave(&channel, socket(1)).await.unwrap(), Left::Remains);
+    assert_eq!(store.leave(&channel, socket(1)).await.unwrap(), Left::NotThere);
+    assert_eq!(store.leave(&channel, socket(3)).await.unwrap(), Left::Gone(user(1)));
+    assert_eq!(store.members(&channel).await.unwrap(), [(socket(2), user(2))]);
+    assert_eq!(store.leave(&channel, socket(2)).await.unwrap(), Left::Gone(user(2)));
+    assert!(store.members(&channel).await.unwrap().is_empty());
+    assert!(store.join(&channel, socket(4), user(1)).await.unwrap().is_first);
+    assert!(store.members(&"presence-other".into()).await.unwrap().is_empty());
+}
+
+async fn a_repeated_join_makes_a_socket_the_newest(store: Store) {
+    let channel = ChannelName::from("presence-room");
+    store.join(&channel, socket(1), member(&json!(1), "old")).await.unwrap();
+    store.join(&channel, socket(2), user(2)).await.unwrap();
+    let joined = store.join(&channel, socket(1), member(&json!(1), "new")).await.unwrap();
+    assert!(!joined.is_first && joined.replaced.is_none());
+    assert_eq!(joined.members, [(socket(2), user(2)), (socket(1), member(&json!(1), "new"))]);
+    assert_eq!(store.leave(&channel, socket(1)).await.unwrap(), Left::Gone(member(&json!(1), "new")));
+}
+
+async fn another_user_on_the_same_socket_replaces_the_first(store: Store) {
+    let channel = ChannelName::from("presence-room");
+    store.join(&channel, socket(1), user(1)).await.unwrap();
+    let joined = store.join(&channel, socket(1), user(2)).await.unwrap();
+    assert!(joined.is_first);
+    assert_eq!(joined.replaced, Some(user(1)));
+    assert_eq!(joined.members, [(socket(1), user(2))]);
+    store.join(&channel, socket(3), user(2)).await.unwrap();
+    let joined = store.join(&channel, socket(1), user(3)).await.unwrap();
+    assert_eq!(joined.replaced, None, "user 2 is here with another socket");
+    assert_eq!(store.leave(&channel, socket(3)).await.unwrap(), Left::Gone(user(2)));
+}
+
+async fn any_text_is_a_user_a_channel_or_data(store: Store) {
+    let odd = ["", " ", "version", "7 a b", "žluťoučký kůň", "\"quoted\"", "a{b}c", "%d %s", "\u{1f980}", "line\nline"];
+    for name in odd {
+        let channel = ChannelName::from(format!("presence-{name}"));
+        for (n, id) in odd.into_iter().enumerate() {
+            let joined = store.join(&channel, socket(n), member(&json!(id), name)).await.unwrap();
+            assert!(joined.is_first, "{id:?} in {name:?}");
+            assert_eq!(joined.members.len(), n + 1, "{id:?} in {name:?}");
+        }
+        for (n, id) in odd.into_iter().enumerate() {
+            assert_eq!(store.leave(&channel, socket(n)).await.unwrap(), Left::Gone(member(&json!(id), name)));
+        }
+    }
+    let json = r#"{ "user_id" : 1.0, "user_info":{"\u017e\/":[1e2, null]}, "more":"kept" }"#;
+    let channel = ChannelName::from("presence-bytes");
+    store.join(&channel, socket(1), Member::parse(json).unwrap()).await.unwrap();
+    assert_eq!(listed(&store, &channel).await, [(socket(1), json.to_owned())]);
+}
+
+async fn users_are_equal_when_their_ids_read_the_same(store: Store) {
+    let channel = ChannelName::from("presence-room");
+    assert!(store.join(&channel, socket(1), member(&json!(1), "")).await.unwrap().is_first);
+    assert!(!store.join(&channel, socket(2), member(&json!("1"), "")).await.unwrap().is_first);
+    assert!(store.join(&channel, socket(3), member(&json!("01"), "")).await.unwrap().is_first);
+    assert_eq!(store.leave(&channel, socket(1)).await.unwrap(), Left::Remains);
+    assert_eq!(store.leave(&channel, socket(2)).await.unwrap(), Left::Gone(member(&json!("1"), "")));
+}
+
+async fn five_hundred_join_at_once_and_leave_at_once(store: Store) {
+    const COUNT: usize = 500;
+    let channel = ChannelName::from("presence-room");
+    let joins: Vec<_> = (0..COUNT)
+        .map(|n| {
+            let (store, channel) = (Arc::clone(&store), channel.clone());
+            tokio::spawn(async move { store.join(&channel, socket(n), user(n)).await.unwrap() })
+        })
+        .collect();
+    let mut longest = 0;
+    for join in joins {
+        let joined = join.await.unwrap();
+        assert!(joined.is_first);
+        longest = longest.max(joined.members.len());
+    }
+    assert_eq!(longest, COUNT);
+    assert_eq!(store.members(&channel).await.unwrap().len(), COUNT);
+    let leaves: Vec<_> = (0..COUNT)
+        .map(|n| {
+            let (store, channel) = (Arc::clone(&store), channel.clone());
+            tokio::spawn(async move { store.leave(&channel, socket(n)).await.unwrap() })
+        })
+        .collect();
+    for leave in leaves {
+        assert!(matches!(leave.await.unwrap(), Left::Gone(_)));
+    }
+    assert!(store.members(&channel).await.unwrap().is_empty());
+}
+
+async fn tabs_of_one_user_in_any_order_come_and_go_once(store: Store) {
+    const COUNT: usize = 60;
+    let channel = ChannelName::from("presence-room");
+    let tabs: Vec<_> = (0..COUNT)
+        .map(|n| {
+            let (store, channel) = (Arc::clone(&store), channel.clone());
+            tokio::spawn(async move {
+                let came = store.join(&channel, socket(n), user(1)).await.unwrap().is_first;
+                let went = matches!(store.leave(&channel, socket(n)).await.unwrap(), Left::Gone(_));
+                (usize::from(came), usize::from(went))
+            })
+        })
+        .collect();
+    let (mut came, mut went) = (0, 0);
+    for tab in tabs {
+        let (first, last) = tab.await.unwrap();
+        came += first;
+        went += last;
+    }
+    assert!(came >= 1);
+    assert_eq!(came, went, "a user comes and goes equally often");
+    assert!(store.members(&channel).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_sqlite_file_belongs_to_one_server() {
+    let path = sqlite_path("owned");
+    let settings = json!({ "database": "sqlite", "databaseConfig": { "sqlite": { "databasePath": path } } });
+    let channel = ChannelName::from("presence-room");
+    let first = open(settings.clone()).await;
+    first.join(&channel, socket(1), user(1)).await.unwrap();
+    let config: Config = serde_json::from_value(settings.clone()).unwrap();
+    let error = store::open(&config).await.err().expect("a second server must not open the file").to_string();
+    assert!(error.contains("owned.sqlite` is used by another server"), "{error}");
+    drop(first);
+    // The sockets of the server before are gone.
+    assert!(open(settings).await.members(&channel).await.unwrap().is_empty());
+}

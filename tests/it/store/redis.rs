@@ -1,0 +1,256 @@
+//! The Redis store where Redis, or a node, is not as it should be.
+
+use std::time::{Duration, Instant};
+
+use laravel_echo_server::channel::ChannelName;
+use laravel_echo_server::store::Left;
+use serde_json::{Value, json};
+
+use super::{Store, open, socket, user};
+use crate::support::{Redis, until};
+
+/// A node on this Redis, with a short lease.
+pub(super) async fn node(redis: &Redis, extra: Value) -> Store {
+    let mut settings = json!({
+        "database": "redis",
+        "databaseConfig": { "redis": { "host": "127.0.0.1", "port": redis.port, "keyPrefix": "app_" } },
+        "presence": { "lease": "1s" },
+    });
+    crate::support::merge(&mut settings, extra);
+    let store = open(settings).await;
+    settle(&store).await;
+    store
+}
+
+/// What the hub does whenever the store is due. Returns the users who are gone by it.
+async fn settle(store: &Store) -> Vec<(String, String)> {
+    let mut gone = Vec::new();
+    let Ok(channels) = store.renew().await else { return gone };
+    for channel in channels {
+        let Ok(members) = store.settle(&channel).await else { continue };
+        gone.extend(members.into_iter().map(|member| (channel.to_string(), member.user().to_owned())));
+    }
+    gone
+}
+
+/// Keeps a node's lease as the hub does.
+fn keep(store: &Store) -> tokio::task::JoinHandle<()> {
+    let store = std::sync::Arc::clone(store);
+    tokio::spawn(async move {
+        loop {
+            store.due().await;
+            settle(&store).await;
+        }
+    })
+}
+
+fn channel() -> ChannelName {
+    "presence-room".into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_share_members() {
+    let redis = Redis::start().await;
+    let (one, other) = (node(&redis, json!({})).await, node(&redis, json!({})).await);
+    assert!(one.join(&channel(), socket(1), user(1)).await.unwrap().is_first);
+    let joined = other.join(&channel(), socket(2), user(1)).await.unwrap();
+    assert!(!joined.is_first);
+    assert_eq!(joined.members, [(socket(1), user(1)), (socket(2), user(1))]);
+    assert_eq!(one.leave(&channel(), socket(1)).await.unwrap(), Left::Remains);
+    assert_eq!(other.leave(&channel(), socket(2)).await.unwrap(), Left::Gone(user(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_of_a_dead_node_go_once() {
+    let redis = Redis::start().await;
+    let dead = node(&redis, json!({})).await;
+    let survivors = [node(&redis, json!({})).await, node(&redis, json!({})).await];
+    for n in 0..50 {
+        dead.join(&channel(), socket(n), user(n)).await.unwrap();
+    }
+    survivors[0].join(&channel(), socket(100), user(7)).await.unwrap();
+    drop(dead);
+    let mut gone = Vec::new();
+    until("the lease to run out", async || {
+        let [one, other] = &survivors;
+        let (first, second) = tokio::join!(settle(one), settle(other));
+        gone.extend(first);
+        gone.extend(second);
+        survivors[0].members(&channel()).await.unwrap().len() == 1
+    })
+    .await;
+    gone.sort();
+    let before = gone.len();
+    gone.dedup();
+    assert_eq!((before, gone.len()), (49, 49), "each user goes once, and user 7 stays");
+    assert_eq!(survivors[1].members(&channel()).await.unwrap(), [(socket(100), user(7))]);
+    until("nothing of the dead node to be left", async || {
+        settle(&survivors[0]).await;
+        redis.keys("app_laravel-echo:node*").await.len() == 4
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_thought_dead_puts_its_members_back() {
+    let redis = Redis::start().await;
+    let (stopped, survivor) = (node(&redis, json!({})).await, node(&redis, json!({})).await);
+    let keeping = keep(&survivor);
+    for n in 0..3 {
+        stopped.join(&channel(), socket(n), user(n)).await.unwrap();
+    }
+    until("the members to be taken out", async || survivor.members(&channel()).await.unwrap().is_empty()).await;
+    // It comes back, and somebody leaves and somebody joins before its lease is looked after.
+    assert_eq!(stopped.leave(&channel(), socket(1)).await.unwrap(), Left::NotThere);
+    stopped.join(&channel(), socket(5), user(5)).await.unwrap();
+    settle(&stopped).await;
+    let keeping_too = keep(&stopped);
+    let sockets = async || survivor.members(&channel()).await.unwrap().into_iter().map(|(socket, _)| socket).collect::<Vec<_>>();
+    let mut back = sockets().await;
+    back.sort_unstable();
+    assert_eq!(back, [socket(0), socket(2), socket(5)]);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(sockets().await.len(), 3, "they live under a lease that is kept");
+    keeping.abort();
+    keeping_too.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_redis_forgets_comes_back_in_order() {
+    let mut redis = Redis::start().await;
+    let store = node(&redis, json!({ "presence": { "lease": "600ms" } })).await;
+    for n in 0..5 {
+        store.join(&channel(), socket(n), user(n)).await.unwrap();
+    }
+    store.join(&channel(), socket(0), user(0)).await.unwrap();
+    let before = store.members(&channel()).await.unwrap();
+    let keeping = keep(&store);
+    redis.flush().await;
+    until("members after a flush", async || store.members(&channel()).await.unwrap() == before).await;
+    redis.down();
+    redis.up().await;
+    until("members after a restart", async || store.members(&channel()).await.is_ok_and(|members| members == before)).await;
+    keeping.abort();
+    assert_eq!(store.leave(&channel(), socket(3)).await.unwrap(), Left::Gone(user(3)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_nothing_hangs_and_nothing_is_forgotten() {
+    let mut redis = Redis::not_yet();
+    // The start does not need it.
+    let store = node(&redis, json!({})).await;
+    let started = Instant::now();
+    let error = store.join(&channel(), socket(1), user(1)).await.unwrap_err().to_string();
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    assert!(error.contains("Redis is away"), "{error}");
+    redis.up().await;
+    let keeping = keep(&store);
+    until("Redis to be found", async || store.join(&channel(), socket(2), user(2)).await.is_ok()).await;
+    store.join(&channel(), socket(3), user(3)).await.unwrap();
+    redis.down();
+    store.leave(&channel(), socket(2)).await.unwrap_err();
+    redis.up().await;
+    until("the one to be back, the other not", async || {
+        store.members(&channel()).await.is_ok_and(|members| members == [(socket(3), user(3))])
+    })
+    .await;
+    keeping.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_outage_is_waited_for() {
+    let mut redis = Redis::start().await;
+    let store = node(&redis, json!({})).await;
+    store.join(&channel(), socket(1), user(1)).await.unwrap();
+    redis.down();
+    let joining = tokio::spawn({
+        let store = std::sync::Arc::clone(&store);
+        async move { store.join(&channel(), socket(2), user(2)).await }
+    });
+    redis.up().await;
+    assert!(joining.await.unwrap().unwrap().is_first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_hangs_fails_a_join_in_time() {
+    let redis = Redis::start().await;
+    let store = node(&redis, json!({})).await;
+    redis.pause();
+    let joins: Vec<_> = (0..20)
+        .map(|n| {
+            let store = std::sync::Arc::clone(&store);
+            tokio::spawn(async move { store.join(&channel(), socket(n), user(n)).await })
+        })
+        .collect();
+    let started = Instant::now();
+    for join in joins {
+        assert!(join.await.unwrap().is_err());
+    }
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    redis.resume();
+    let keeping = keep(&store);
+    // What was under way when it hung is undone, since nobody heard of it.
+    until("an empty channel", async || store.members(&channel()).await.is_ok_and(|members| members.is_empty())).await;
+    until("a join", async || store.join(&channel(), socket(1), user(1)).await.is_ok()).await;
+    keeping.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_end_leaves_nothing_behind() {
+    let redis = Redis::start().await;
+    let store = node(&redis, json!({ "databaseConfig": { "membersMirror": false } })).await;
+    store.join(&channel(), socket(1), user(1)).await.unwrap();
+    store.leave(&channel(), socket(1)).await.unwrap();
+    store.close().await;
+    assert_eq!(redis.keys("*").await, Vec::<String>::new());
+}
+
+/// The readable list of a channel, as other programs see it.
+async fn mirrored(redis: &Redis) -> Option<Value> {
+    let text = redis.get("app_presence-room:members").await?;
+    Some(serde_json::from_str(&text).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readable_list_follows_at_most_once_a_second() {
+    let redis = Redis::start().await;
+    let store = node(&redis, json!({})).await;
+    let member = |n: usize| json!({ "user_id": n, "user_info": "", "socketId": socket(n) });
+    store.join(&channel(), socket(1), user(1)).await.unwrap();
+    until("the first write", async || mirrored(&redis).await == Some(json!([member(1)]))).await;
+    let started = Instant::now();
+    let writes_before = redis.calls("set").await;
+    for n in 2..50 {
+        store.join(&channel(), socket(n), user(n)).await.unwrap();
+    }
+    let all: Vec<_> = (1..50).map(member).collect();
+    until("the last write", async || mirrored(&redis).await == Some(json!(all))).await;
+    let writes = redis.calls("set").await - writes_before;
+    assert!(writes <= 1 + started.elapsed().as_secs(), "{writes} writes in {:?}", started.elapsed());
+    for n in 1..50 {
+        store.leave(&channel(), socket(n)).await.unwrap();
+    }
+    store.close().await;
+    assert_eq!(mirrored(&redis).await, Some(json!([])), "the end does not wait for the second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readable_list_can_be_off() {
+    let redis = Redis::start().await;
+    let store = node(&redis, json!({ "databaseConfig": { "membersMirror": false } })).await;
+    store.join(&channel(), socket(1), user(1)).await.unwrap();
+    store.close().await;
+    assert_eq!(mirrored(&redis).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_a_dead_node_is_emptied() {
+    let redis = Redis::start().await;
+    let (dead, survivor) = (node(&redis, json!({})).await, node(&redis, json!({})).await);
+    dead.join(&channel(), socket(1), user(1)).await.unwrap();
+    until("the write", async || mirrored(&redis).await.is_some()).await;
+    drop(dead);
+    let keeping = keep(&survivor);
+    until("an empty list", async || mirrored(&redis).await == Some(json!([]))).await;
+    keeping.abort();
+}
