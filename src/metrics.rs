@@ -60,6 +60,12 @@ pub enum Refusal {
     WhisperRate,
     /// A page whose origin is not in `allowedOrigins`.
     Origin,
+    /// More clients than `limits.connections`.
+    Connections,
+    /// More clients of one address than `limits.connectionsPerIp`.
+    ConnectionsPerIp,
+    /// The server is stopping.
+    Draining,
 }
 
 /// How a callback to the Laravel application ended.
@@ -88,7 +94,7 @@ use label_values;
 
 label_values!(Source { Redis => "redis", Http => "http" });
 label_values!(Outcome { Delivered => "delivered", NoSubscribers => "no_subscribers", Malformed => "malformed" });
-label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Unauthorized => "unauthorized", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", Origin => "origin" });
+label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Unauthorized => "unauthorized", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", Origin => "origin", Connections => "connections", ConnectionsPerIp => "connections_per_ip", Draining => "draining" });
 label_values!(Callback { Granted => "granted", Refused => "refused", Unreachable => "unreachable" });
 
 /// Labels of `laravel_echo_connections`.

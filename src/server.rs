@@ -28,14 +28,18 @@ use crate::metrics::Metrics;
 use crate::redis_client::{Redis, RedisConfigError};
 use crate::store::{self, OpenError};
 
+pub mod admission;
+pub mod body;
 pub mod client_script;
 pub mod engine;
 pub mod gate;
 pub mod handshakes;
 pub mod link;
 pub mod listen;
+pub mod proxy_protocol;
 pub mod tls;
 
+use admission::Admission;
 use tls::Tls;
 
 /// The server could not be built or bound.
@@ -107,7 +111,8 @@ impl Server {
         let (layer, io) = engine::build(&config);
         let closed = Arc::new(ClosedSessions::default());
         client::attach(&io, &hub, &closed, config.limits.client_queue_bytes.0);
-        let gate = gate::Gate::new(&config, Arc::clone(&hub), closed);
+        let admission = Admission::new(&config.limits);
+        let gate = gate::Gate::new(&config, Arc::clone(&hub), closed, Arc::clone(&admission));
         let router = api::router(&config, Api::new(&config, Arc::clone(&hub)))
             .layer(layer)
             .layer(axum::middleware::from_fn_with_state(gate, gate::gate));

@@ -14,6 +14,7 @@ use axum::middleware::Next;
 use axum::response::IntoResponse as _;
 use tracing::debug;
 
+use super::admission::{Admission, Full, Slot};
 use super::client_script::ClientScript;
 use super::engine::request_path;
 use super::handshakes::FailedHandshakes;
@@ -25,9 +26,13 @@ use crate::egress::socket_io::ClosedSessions;
 use crate::event::SocketId;
 use crate::hub::Hub;
 use crate::metrics::Refusal;
+use crate::proxies::TrustedProxies;
 
 /// Longest answer of the engine that is looked into: its handshakes and errors have some hundred bytes.
 const LONGEST_ANSWER: usize = 4096;
+
+/// Seconds after which a client that was turned away should try again.
+const RETRY_AFTER: &str = "5";
 
 /// What the gate needs of the settings and of the other parts.
 #[derive(Clone)]
@@ -43,6 +48,8 @@ struct Inner {
     hub: Arc<Hub<SocketIoSocket>>,
     closed: Arc<ClosedSessions>,
     failed: FailedHandshakes,
+    admission: Arc<Admission>,
+    proxies: TrustedProxies,
 }
 
 /// What the query of an engine request says.
@@ -71,9 +78,9 @@ impl Query {
 }
 
 impl Gate {
-    /// Reads `socketio` and `allowedOrigins`.
+    /// Reads `socketio`, `allowedOrigins` and `trustProxies`.
     #[must_use]
-    pub fn new(config: &Config, hub: Arc<Hub<SocketIoSocket>>, closed: Arc<ClosedSessions>) -> Self {
+    pub fn new(config: &Config, hub: Arc<Hub<SocketIoSocket>>, closed: Arc<ClosedSessions>, admission: Arc<Admission>) -> Self {
         let options = &config.socketio;
         Self(Arc::new(Inner {
             path: request_path(&options.path),
@@ -84,6 +91,8 @@ impl Gate {
             hub,
             closed,
             failed: FailedHandshakes::default(),
+            admission,
+            proxies: TrustedProxies::new(&config.trust_proxies.0),
         }))
     }
 
@@ -122,8 +131,15 @@ pub async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Res
 }
 
 impl Gate {
-    async fn pass(&self, request: Request, next: Next) -> Response<Body> {
+    async fn pass(&self, mut request: Request, next: Next) -> Response<Body> {
         let query = Query::parse(request.uri());
+        if !query.has_session {
+            match self.admit(&request) {
+                // The engine keeps the request as long as the session lives.
+                Ok(slot) => drop(request.extensions_mut().insert(slot)),
+                Err(full) => return self.turn_away(full),
+            }
+        }
         if query.session.is_some_and(|id| self.0.closed.contains(id)) {
             return engine_error(StatusCode::BAD_REQUEST, 1, "Session ID unknown");
         }
@@ -169,6 +185,30 @@ impl Gate {
         }
         parts.headers.remove(header::CONTENT_LENGTH);
         Response::from_parts(parts, error.to_string().into())
+    }
+
+    /// A place for a client that begins a session.
+    fn admit(&self, request: &Request) -> Result<Arc<Slot>, Full> {
+        let link = request.extensions().get::<Arc<Link>>().expect("every request comes over a link");
+        self.0.admission.enter(self.0.proxies.client(link.peer.ip(), request.headers()))
+    }
+
+    /// Says why there is no place. The client tries again by itself.
+    fn turn_away(&self, full: Full) -> Response<Body> {
+        self.0.hub.metrics().refusal(full.refusal());
+        debug!(%full, "refused a client");
+        let status = match full {
+            Full::Draining | Full::Connections(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Full::ConnectionsPerIp(_) => StatusCode::TOO_MANY_REQUESTS,
+        };
+        let mut response = engine_error(status, 4, &full.to_string());
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        if full == Full::Draining {
+            // A proxy that keeps connections open is to take them elsewhere.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 
     /// The answer to a polling handshake sets the session's cookie, which load balancers stick to, and offers an

@@ -23,6 +23,7 @@ pub struct Link {
     pub peer: SocketAddr,
     is_cut: AtomicBool,
     is_websocket: AtomicBool,
+    has_asked: AtomicBool,
     written: AtomicU64,
     reader: AtomicWaker,
     writer: AtomicWaker,
@@ -36,6 +37,7 @@ impl Link {
             peer,
             is_cut: AtomicBool::new(false),
             is_websocket: AtomicBool::new(false),
+            has_asked: AtomicBool::new(false),
             written: AtomicU64::new(0),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
@@ -52,6 +54,17 @@ impl Link {
     /// From now on this is a websocket, whose client has to send heartbeats.
     pub fn upgraded(&self) {
         self.is_websocket.store(true, Ordering::Relaxed);
+    }
+
+    /// A request has come.
+    pub fn asked(&self) {
+        self.has_asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a request has come yet.
+    #[must_use]
+    pub fn has_asked(&self) -> bool {
+        self.has_asked.load(Ordering::Relaxed)
     }
 
     /// Bytes handed to the kernel so far, before encryption.

@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
-use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -22,8 +22,10 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use super::link::{Link, LinkedStream};
-use super::tls;
+use super::proxy_protocol::{self, Replay};
+use super::{body, tls};
 use crate::config::Config;
+use crate::proxies::TrustedProxies;
 
 /// Connections that may wait for their turn; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -31,6 +33,12 @@ const BACKLOG: i32 = 4096;
 /// Time for the head of a request, and between two requests of a connection. Longer than the usual keep-alive of
 /// proxies (60 s for nginx), so that they and not we close an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Time for the first request of a connection to begin and its head to arrive. Browsers open connections in advance.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of a request's head beyond which no more are read; twice as many are refused for sure, with 431.
+const LONGEST_HEAD: usize = 64 * 1024;
 
 /// Time for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,6 +50,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub struct Settings {
     tls: Option<tls::Acceptor>,
+    /// Peers that may begin with a header of the PROXY protocol.
+    proxies: Arc<ArcSwap<TrustedProxies>>,
     /// A peer that takes no byte for so long is gone: it would have failed the heartbeat, too.
     stalled_after: Duration,
 }
@@ -50,7 +60,8 @@ impl Settings {
     /// Reads the times of `socketio`.
     #[must_use]
     pub fn new(config: &Config, tls: Option<tls::Acceptor>) -> Self {
-        Self { tls, stalled_after: Duration::from_millis(config.socketio.ping_interval + config.socketio.ping_timeout) }
+        let proxies = Arc::new(ArcSwap::from_pointee(TrustedProxies::new(&config.trust_proxies.0)));
+        Self { tls, proxies, stalled_after: Duration::from_millis(config.socketio.ping_interval + config.socketio.ping_timeout) }
     }
 }
 
@@ -122,7 +133,17 @@ async fn connection(stream: TcpStream, peer: SocketAddr, service: Router, settin
     // Frames are small and wait for nothing. Neither option is worth losing a connection for.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(settings.stalled_after));
-    let (link, patience) = (Link::new(peer), settings.stalled_after);
+    let patience = settings.stalled_after;
+    let (peer, stream) = if settings.proxies.load().contains(peer.ip()) {
+        match tokio::time::timeout(FIRST_REQUEST_TIMEOUT, proxy_protocol::accept(stream)).await {
+            Ok(Ok((client, stream))) => (client.unwrap_or(peer), stream),
+            Ok(Err(error)) => return debug!(%peer, %error, "no client's address from a trusted proxy"),
+            Err(_) => return debug!(%peer, "a trusted proxy sent nothing"),
+        }
+    } else {
+        (peer, Replay::nothing(stream))
+    };
+    let link = Link::new(peer);
     match settings.tls {
         None => http(LinkedStream::new(stream, Arc::clone(&link), patience), link, service, stop).await,
         Some(acceptor) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
@@ -137,25 +158,80 @@ async fn http<S>(stream: S, link: Arc<Link>, service: Router, stop: Cancellation
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let asked = Arc::clone(&link);
     let answer = service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request = request.map(Body::new);
+        link.asked();
+        let mut request = request.map(body::timed);
         request.extensions_mut().insert(Arc::clone(&link));
         service.clone().oneshot(request)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(LONGEST_HEAD)
         .serve_connection(TokioIo::new(stream), answer)
         .with_upgrades();
     tokio::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let first_request = tokio::time::sleep(FIRST_REQUEST_TIMEOUT);
+    tokio::pin!(first_request);
+    let (mut is_new, mut is_stopping) = (true, false);
+    let result = loop {
+        tokio::select! {
+            result = connection.as_mut() => break result,
+            () = first_request.as_mut(), if is_new => {
+                if !asked.has_asked() {
+                    return debug!(peer = %asked.peer, "no request came");
+                }
+                is_new = false;
+            }
+            () = stop.cancelled(), if !is_stopping => {
+                connection.as_mut().graceful_shutdown();
+                is_stopping = true;
+            }
         }
     };
     if let Err(error) = result {
         debug!(%error, "connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Sends `head` bit by bit, one byte every five seconds after the part that is sent at once; returns what came
+    /// back, and when the server had enough.
+    async fn trickle(at_once: &str, head: &str) -> (String, Duration) {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let link = Link::new(([127, 0, 0, 1], 1).into());
+        let router = Router::new().route("/", axum::routing::get(async || "fine"));
+        tokio::spawn(http(ours, link, router, CancellationToken::new()));
+        let started = Instant::now();
+        let (mut reader, mut writer) = tokio::io::split(theirs);
+        writer.write_all(at_once.as_bytes()).await.unwrap();
+        let head = head.to_owned();
+        tokio::spawn(async move {
+            for byte in head.bytes().cycle() {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                if writer.write_u8(byte).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let mut answer = String::new();
+        reader.read_to_string(&mut answer).await.unwrap();
+        (answer, started.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heads_that_trickle_in_are_not_waited_for_without_end() {
+        let (answer, after) = trickle("", "GET / HTTP/1.1\r\nX: ").await;
+        assert_eq!((answer.as_str(), after), ("", FIRST_REQUEST_TIMEOUT));
+        let (answer, after) = trickle("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "GET / HTTP/1.1\r\nX: ").await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("fine"), "{answer}");
+        assert!((HEADER_TIMEOUT..HEADER_TIMEOUT + Duration::from_secs(6)).contains(&after), "{after:?}");
     }
 }

@@ -10,6 +10,7 @@ mod client_script;
 mod config;
 mod events;
 mod hints;
+mod limits;
 mod malformed;
 mod members;
 mod presence;

@@ -1,0 +1,181 @@
+//! How many clients there may be at once: `limits.connections` and `limits.connectionsPerIp`.
+//!
+//! Input: the address of each client that begins a session. Output: a [`Slot`], which the session keeps as long as it
+//! lives, or what to answer instead.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config::Limits;
+use crate::metrics::Refusal;
+
+/// Why a client does not get in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// The server is about to end.
+    Draining,
+    /// `limits.connections`, with its value.
+    Connections(u64),
+    /// `limits.connectionsPerIp`, with its value.
+    ConnectionsPerIp(u64),
+}
+
+impl Full {
+    /// What it is counted as.
+    #[must_use]
+    pub const fn refusal(self) -> Refusal {
+        match self {
+            Self::Draining => Refusal::Draining,
+            Self::Connections(_) => Refusal::Connections,
+            Self::ConnectionsPerIp(_) => Refusal::ConnectionsPerIp,
+        }
+    }
+}
+
+impl std::fmt::Display for Full {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Draining => f.write_str("the server is stopping"),
+            Self::Connections(limit) => write!(f, "limits.connections ({limit}) is reached"),
+            Self::ConnectionsPerIp(limit) => write!(f, "limits.connectionsPerIp ({limit}) is reached"),
+        }
+    }
+}
+
+/// Counts the clients that are in.
+#[derive(Debug)]
+pub struct Admission(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    is_draining: bool,
+    /// 0: no limit.
+    most: u64,
+    /// 0: no limit.
+    most_per_address: u64,
+    total: u64,
+    by_address: HashMap<IpAddr, u64>,
+}
+
+impl Admission {
+    /// Nobody is in yet.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Arc<Self> {
+        let admission = Self(Mutex::default());
+        admission.set_limits(limits);
+        Arc::new(admission)
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes other limits; who is in stays in.
+    pub fn set_limits(&self, limits: &Limits) {
+        let mut counts = self.counts();
+        (counts.most, counts.most_per_address) = (limits.connections, limits.connections_per_ip);
+    }
+
+    /// From now on nobody gets in.
+    pub fn drain(&self) {
+        self.counts().is_draining = true;
+    }
+
+    /// Lets a client in.
+    ///
+    /// # Errors
+    /// [`Full`] when there are too many.
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Arc<Slot>, Full> {
+        let address = subscriber(address);
+        let mut counts = self.counts();
+        let from_address = counts.by_address.get(&address).copied().unwrap_or_default();
+        if counts.is_draining {
+            return Err(Full::Draining);
+        }
+        if counts.most > 0 && counts.total >= counts.most {
+            return Err(Full::Connections(counts.most));
+        }
+        if counts.most_per_address > 0 && from_address >= counts.most_per_address {
+            return Err(Full::ConnectionsPerIp(counts.most_per_address));
+        }
+        counts.total += 1;
+        counts.by_address.insert(address, from_address + 1);
+        Ok(Arc::new(Slot { admission: Arc::clone(self), address }))
+    }
+}
+
+/// Who is behind an address: whoever has one of IPv6 has the other 2^64 of its network, too.
+fn subscriber(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// The place of one session; it is free again when the last handle goes.
+#[derive(Debug)]
+pub struct Slot {
+    admission: Arc<Admission>,
+    address: IpAddr,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut counts = self.admission.counts();
+        counts.total -= 1;
+        if let Some(count) = counts.by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(connections: u64, connections_per_ip: u64) -> Arc<Admission> {
+        Admission::new(&Limits { connections, connections_per_ip, ..Limits::default() })
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_place_is_free_when_its_session_ends() {
+        let admission = admission(2, 0);
+        let first = admission.enter(address("10.0.0.1")).unwrap();
+        let second = admission.enter(address("10.0.0.1")).unwrap();
+        assert_eq!(admission.enter(address("10.0.0.2")).unwrap_err(), Full::Connections(2));
+        drop(first);
+        let third = admission.enter(address("10.0.0.2")).unwrap();
+        assert_eq!(admission.enter(address("10.0.0.2")).unwrap_err().to_string(), "limits.connections (2) is reached");
+        drop((second, third));
+        assert!(admission.counts().by_address.is_empty());
+    }
+
+    #[test]
+    fn addresses_are_counted_apart_and_networks_of_ipv6_together() {
+        let admission = admission(0, 1);
+        let _first = admission.enter(address("10.0.0.1")).unwrap();
+        assert_eq!(admission.enter(address("::ffff:10.0.0.1")).unwrap_err(), Full::ConnectionsPerIp(1));
+        let _second = admission.enter(address("10.0.0.2")).unwrap();
+        let _third = admission.enter(address("2001:db8::1")).unwrap();
+        assert_eq!(admission.enter(address("2001:db8::2")).unwrap_err(), Full::ConnectionsPerIp(1));
+        let _fourth = admission.enter(address("2001:db8:0:1::1")).unwrap();
+    }
+
+    #[test]
+    fn other_limits_hold_for_newcomers() {
+        let admission = admission(1, 0);
+        let _first = admission.enter(address("10.0.0.1")).unwrap();
+        admission.set_limits(&Limits::default());
+        let _second = admission.enter(address("10.0.0.1")).unwrap();
+        admission.drain();
+        assert_eq!(admission.enter(address("10.0.0.1")).unwrap_err(), Full::Draining);
+    }
+}
