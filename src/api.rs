@@ -1,29 +1,43 @@
-//! The HTTP API: extract, ask the hub, shape JSON.
+//! The HTTP face: extract, ask the hub, shape JSON.
 //!
-//! Input: requests under `/apps/:appId`, with the key of that application. Output: the original's answers
-//! (`src/api/http-api.ts`), and for everything that fails [`ApiError`].
+//! Input: requests under `/apps/:appId`, with the key of that application, and those of probes and dashboards. Output:
+//! the original's answers (`src/api/http-api.ts`), Pusher's where the original has none, and for everything that fails
+//! [`ApiError`].
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::State;
-use axum::response::{Html, IntoResponse};
-use axum::routing::{get, post};
+use axum::extract::FromRef;
+use axum::http::header::ALLOW;
+use axum::response::Html;
+use axum::routing::{MethodRouter, get, post};
 
-use crate::config::{ApiClient, Config};
+use crate::config::Config;
 use crate::egress::SocketIoSocket;
 use crate::hub::Hub;
-use crate::ingress::http::events;
+use crate::ingress::http::{batch, events};
 
 pub mod auth;
+pub mod body;
 pub mod channels;
 pub mod cors;
 pub mod error;
+pub mod health;
+pub mod metrics;
 pub mod moderation;
+pub mod openapi;
+pub mod params;
+pub mod signature;
 pub mod status;
+pub mod token;
+pub mod users;
 
 pub use error::ApiError;
+pub use health::Readiness;
+
+use auth::Client;
+use token::TokenKeyError;
 
 /// What handlers share.
 #[derive(Clone)]
@@ -34,10 +48,12 @@ pub struct Inner {
     /// Who is in which channel.
     pub hub: Arc<Hub<SocketIoSocket>>,
     /// Applications and their keys.
-    pub clients: Vec<ApiClient>,
+    pub clients: Vec<Client>,
+    /// Whether the server does its work.
+    pub readiness: Readiness,
     /// Largest body, in bytes (`limits.apiBody`).
     pub body_limit: usize,
-    /// Most channels of one event (`limits.apiChannels`).
+    /// Most channels of one event, and events of one batch (`limits.apiChannels`).
     pub channel_limit: usize,
     /// Longest channel name, in bytes (`limits.channelName`).
     pub channel_name_limit: usize,
@@ -55,38 +71,70 @@ impl std::ops::Deref for Api {
     }
 }
 
+impl FromRef<Api> for Readiness {
+    fn from_ref(api: &Api) -> Self {
+        api.readiness.clone()
+    }
+}
+
 impl Api {
     /// What handlers need of the settings.
-    #[must_use]
-    pub fn new(config: &Config, hub: Arc<Hub<SocketIoSocket>>) -> Self {
+    ///
+    /// # Errors
+    /// [`TokenKeyError`] when the `jwt` of a client cannot be used.
+    pub fn new(config: &Config, hub: Arc<Hub<SocketIoSocket>>, readiness: Readiness) -> Result<Self, TokenKeyError> {
+        let limits = &config.limits;
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
-        Self(Arc::new(Inner {
+        let clients = config.clients.iter().map(|client| Client::new(client, limits.api_requests_per_second));
+        Ok(Self(Arc::new(Inner {
             hub,
-            clients: config.clients.clone(),
-            body_limit: bytes(config.limits.api_body.0),
-            channel_limit: bytes(config.limits.api_channels),
-            channel_name_limit: bytes(config.limits.channel_name.0),
-            event_name_limit: bytes(config.limits.event_name.0),
+            clients: clients.collect::<Result<_, _>>()?,
+            readiness,
+            body_limit: bytes(limits.api_body.0),
+            channel_limit: bytes(limits.api_channels),
+            channel_name_limit: bytes(limits.channel_name.0),
+            event_name_limit: bytes(limits.event_name.0),
             started: Instant::now(),
-        }))
+        })))
     }
 }
 
 /// All routes.
 pub fn router(config: &Config, api: Api) -> Router {
     let mut router = Router::new()
-        .route("/", get(async || Html("OK")))
-        .route("/apps/{app_id}/status", get(status::status))
-        .route("/apps/{app_id}/channels", get(channels::list))
-        .route("/apps/{app_id}/channels/{channel}", get(channels::one))
-        .route("/apps/{app_id}/channels/{channel}/users", get(channels::users))
+        .route("/", reads(get(async || Html("OK"))))
+        .route("/health", reads(get(health::health)))
+        .route("/ready", reads(get(health::ready)))
+        .route("/openapi.json", reads(get(openapi::openapi)))
+        .route("/apps/{app_id}/status", reads(get(status::status)))
+        .route("/apps/{app_id}/channels", reads(get(channels::list)))
+        .route("/apps/{app_id}/channels/{channel}", reads(get(channels::one)))
+        .route("/apps/{app_id}/channels/{channel}/users", reads(get(channels::users)))
+        .route("/apps/{app_id}/users/{user}/terminate_connections", writes(post(users::terminate)))
         .merge(moderation::routes());
     if config.subscribers.http.0 {
-        router = router.route("/apps/{app_id}/events", post(events));
+        router = router.route("/apps/{app_id}/events", writes(post(events))).route("/apps/{app_id}/batch_events", writes(post(batch)));
+    }
+    if config.metrics.enabled.0 && config.metrics.port.is_none() {
+        router = router.route("/metrics", reads(get(metrics::with_key)));
     }
     router
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        .fallback(async |State(_): State<Api>| ApiError::not_found().into_response())
+        .fallback(async || ApiError::not_found())
+        .layer(axum::middleware::from_fn(params::decodable_path))
         .layer(axum::middleware::from_fn_with_state(cors::Cors::new(config), cors::cors))
         .with_state(api)
+}
+
+fn reads(route: MethodRouter<Api>) -> MethodRouter<Api> {
+    options(route, "GET,HEAD")
+}
+
+fn writes(route: MethodRouter<Api>) -> MethodRouter<Api> {
+    options(route, "POST")
+}
+
+/// Express answers OPTIONS by itself, with the methods of the route and without asking for a key.
+fn options(route: MethodRouter<Api>, methods: &'static str) -> MethodRouter<Api> {
+    route.options(async move || ([(ALLOW, methods)], methods))
 }

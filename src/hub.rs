@@ -28,6 +28,7 @@ mod rooms;
 mod session;
 mod subscribe;
 mod upkeep;
+mod users;
 mod whisper;
 
 use hints::Hints;

@@ -3,6 +3,7 @@
 //! Input: the parts that do the work count here, each in the place where the thing counted happens. Output:
 //! [`Metrics::render`], Prometheus text for `/metrics`. Labels are bounded sets: never a channel, user or socket id.
 
+use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
@@ -82,6 +83,11 @@ pub enum Callback {
 /// Gives an enum the label values of its variants.
 macro_rules! label_values {
     ($type:ident { $($variant:ident => $value:literal),+ $(,)? }) => {
+        impl $type {
+            /// Every value, so that each can be seen from the start.
+            const ALL: &[Self] = &[$(Self::$variant),+];
+        }
+
         impl EncodeLabelValue for $type {
             fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
                 EncodeLabelValue::encode(&match self { $(Self::$variant => $value),+ }, encoder)
@@ -153,6 +159,8 @@ pub struct Metrics {
     pub redis_up: Gauge,
     /// Times Redis was lost.
     pub redis_losses: Counter,
+    /// Times Redis was there again.
+    pub redis_reconnects: Counter,
     presence_members: Gauge,
     /// The way to the application.
     pub auth: AuthMetrics,
@@ -190,6 +198,7 @@ impl Metrics {
             callbacks_in_flight: Gauge::default(),
             redis_up: Gauge::default(),
             redis_losses: Counter::default(),
+            redis_reconnects: Counter::default(),
             presence_members: Gauge::default(),
             registry: Registry::default(),
         };
@@ -205,16 +214,23 @@ impl Metrics {
         registry.register("auth_callbacks_in_flight", "Callbacks under way", metrics.callbacks_in_flight.clone());
         registry.register("redis_up", "1 while events can arrive from Redis", metrics.redis_up.clone());
         registry.register("redis_losses", "Times the connection to Redis was lost", metrics.redis_losses.clone());
+        registry.register("redis_reconnects", "Times Redis was there again after it was lost", metrics.redis_reconnects.clone());
         registry.register("slow_clients_closed", "Clients closed because they did not keep up", metrics.slow_clients.clone());
         registry.register("presence_members", "Presence memberships of this node's sockets", metrics.presence_members.clone());
         // Label values that alerts are written on exist from the start, so that a rate can be taken of them.
-        for source in [Source::Redis, Source::Http] {
-            for outcome in [Outcome::Delivered, Outcome::NoSubscribers, Outcome::Malformed] {
+        for &source in Source::ALL {
+            for &outcome in Outcome::ALL {
                 let _ = metrics.events.get_or_create(&EventLabels { source, outcome });
             }
         }
-        for outcome in [Callback::Granted, Callback::Refused, Callback::Unreachable] {
+        for &outcome in Callback::ALL {
             let _ = metrics.callbacks.get_or_create(&CallbackLabels { outcome });
+        }
+        for &cause in Refusal::ALL {
+            let _ = metrics.refusals.get_or_create(&CauseLabels { cause });
+        }
+        for kind in [ChannelKind::Public, ChannelKind::Private, ChannelKind::Presence] {
+            let _ = metrics.subscriptions.get_or_create(&KindLabels { kind: kind.as_str() });
         }
         Self { registry, ..metrics }
     }
@@ -253,9 +269,13 @@ impl Metrics {
     /// Prometheus text (OpenMetrics 1.0). `connections` are counted now: a client's transport changes when it upgrades.
     #[must_use]
     pub fn render(&self, connections: impl Iterator<Item = (ConnectionLabels, i64)>) -> String {
-        self.connections.clear();
-        for (labels, count) in connections {
-            self.connections.get_or_create(&labels).set(count);
+        let connections: HashMap<_, _> = connections.collect();
+        for engine in ["3", "4"] {
+            for transport in ["polling", "websocket"] {
+                let labels = ConnectionLabels { engine, transport };
+                let count = connections.get(&labels).copied().unwrap_or_default();
+                self.connections.get_or_create(&labels).set(count);
+            }
         }
         let mut out = String::new();
         text::encode(&mut out, &self.registry).expect("writing to a String cannot fail");

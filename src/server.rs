@@ -15,7 +15,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::api::{self, Api};
+use crate::api::token::TokenKeyError;
+use crate::api::{self, Api, Readiness};
 use crate::auth::{self, AuthError};
 use crate::config::Config;
 use crate::config::value::Port;
@@ -63,6 +64,9 @@ pub enum BindError {
     /// Certificate or key.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
+    /// Tokens of the HTTP API.
+    #[error(transparent)]
+    Token(#[from] TokenKeyError),
     /// Where members are kept.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -80,6 +84,10 @@ pub struct Server {
     router: Router,
     redis: Option<RedisIngress<SocketIoSocket>>,
     redis_state: watch::Receiver<RedisState>,
+    /// The listener of `metrics.port`, with its routes.
+    metrics: Option<(TcpListener, Router)>,
+    /// Cancelled when the end begins.
+    draining: CancellationToken,
 }
 
 impl Server {
@@ -113,7 +121,10 @@ impl Server {
         client::attach(&io, &hub, &closed, config.limits.client_queue_bytes.0);
         let admission = Admission::new(&config.limits);
         let gate = gate::Gate::new(&config, Arc::clone(&hub), closed, Arc::clone(&admission));
-        let router = api::router(&config, Api::new(&config, Arc::clone(&hub)))
+        let draining = CancellationToken::new();
+        let readiness = Readiness { redis: redis_state.clone(), draining: draining.clone() };
+        let metrics = metrics_listener(&config, &hub, &readiness).await?;
+        let router = api::router(&config, Api::new(&config, Arc::clone(&hub), readiness)?)
             .layer(layer)
             .layer(axum::middleware::from_fn_with_state(gate, gate::gate));
         let listener = listen(&config, config.port).await?;
@@ -121,7 +132,7 @@ impl Server {
             Some(port) => Some(listen(&config, port).await?),
             None => None,
         };
-        Ok(Self { listener, http, tls, hub, io, router, redis, redis_state, config })
+        Ok(Self { listener, http, tls, hub, io, router, redis, redis_state, metrics, draining, config })
     }
 
     /// Answers these routes too. They come before the API and are asked for no key.
@@ -169,8 +180,13 @@ impl Server {
                 listening.spawn(listen::serve(listener, self.router.clone(), settings, stop_listening.clone()));
             }
         }
+        if let Some((listener, router)) = self.metrics {
+            let settings = listen::Settings::new(&self.config, None);
+            listening.spawn(listen::serve(listener, router, settings, stop_listening.clone()));
+        }
 
         shutdown.cancelled().await;
+        self.draining.cancel();
         info!("stopping: members leave, clients are told to come back");
         let end = end(&self.hub, &self.io, redis, listening, &stop_redis, &stop_listening);
         if tokio::time::timeout(self.config.shutdown.timeout.0, end).await.is_err() {
@@ -184,6 +200,20 @@ async fn listen(config: &Config, port: Port) -> Result<TcpListener, BindError> {
     let host = config.host.as_deref();
     let address = || format!("{}:{}", host.unwrap_or("all interfaces"), port.0);
     listen::bind(host, port.0).await.map_err(|source| BindError::Listen { address: address(), source })
+}
+
+/// The listener of its own for `/metrics`, if there is to be one.
+async fn metrics_listener(
+    config: &Config,
+    hub: &Arc<Hub<SocketIoSocket>>,
+    readiness: &Readiness,
+) -> Result<Option<(TcpListener, Router)>, BindError> {
+    let Some(port) = config.metrics.port.filter(|_| config.metrics.enabled.0) else {
+        return Ok(None);
+    };
+    let address = format!("{}:{} (metrics.port)", config.metrics.host, port.0);
+    let listener = listen::bind(Some(&config.metrics.host), port.0).await.map_err(|source| BindError::Listen { address, source })?;
+    Ok(Some((listener, api::metrics::router(Arc::clone(hub), readiness.clone()))))
 }
 
 /// The order of the end: no more events; members leave; no more connections; clients are closed, without the

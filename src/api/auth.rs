@@ -1,50 +1,148 @@
-//! Who may use the HTTP API: the application id in the path, and its key.
+//! Who may use the HTTP API: the application id in the path, with a key, a token or a signature.
+//!
+//! Input: path, `Authorization` and query of a request, and the entries of `clients`. Output: [`App`], the proof that
+//! handlers ask for, or 403 and 429.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use subtle::ConstantTimeEq as _;
 
+use super::params::Params;
+use super::signature::{Signable, Signed, verify};
+use super::token::{TokenKey, TokenKeyError};
 use super::{Api, ApiError};
 use crate::config::ApiClient;
+use crate::config::value::Secret;
 
-/// Proof that a request came with the key of the application in its path.
+/// An entry of `clients`, made ready.
+pub struct Client {
+    app_id: String,
+    key: Secret,
+    secret: Option<Secret>,
+    requires_signature: bool,
+    token_key: Option<TokenKey>,
+    /// `limits.apiRequestsPerSecond`, with a burst of one second's requests.
+    requests: Option<DefaultDirectRateLimiter>,
+}
+
+impl Client {
+    /// Reads an entry of `clients`.
+    ///
+    /// # Errors
+    /// [`TokenKeyError`] when its `jwt` cannot be used.
+    pub fn new(client: &ApiClient, requests_per_second: u32) -> Result<Self, TokenKeyError> {
+        let token_key = client.jwt.as_ref().map(|jwt| TokenKey::new(&client.app_id, jwt.expose())).transpose()?;
+        Ok(Self {
+            app_id: client.app_id.clone(),
+            key: client.key.clone(),
+            secret: client.secret.clone(),
+            requires_signature: client.require_signature.0,
+            token_key,
+            requests: std::num::NonZeroU32::new(requests_per_second).map(|rate| RateLimiter::direct(Quota::per_second(rate))),
+        })
+    }
+
+    /// Compares in constant time; an empty key lets nobody in.
+    fn has_key(&self, given: &str) -> bool {
+        let key = self.key.expose();
+        !key.is_empty() && bool::from(key.as_bytes().ct_eq(given.as_bytes()))
+    }
+
+    /// Whether a bearer may read the metrics: a key that alone opens the API, or a token.
+    pub(super) fn opens_metrics(&self, bearer: &str) -> bool {
+        match &self.token_key {
+            Some(key) if TokenKey::is_token(bearer) => key.verify(bearer, &self.app_id).is_ok(),
+            _ => !self.requires_signature && self.has_key(bearer),
+        }
+    }
+
+    /// Judges the credentials of a request. `Some` holds a signature whose body is still to be compared.
+    fn admit(&self, given: &Given<'_>) -> Result<Option<Signed>, ApiError> {
+        if let (Some(key), Some(token)) = (&self.token_key, given.bearer.as_deref().filter(|text| TokenKey::is_token(text))) {
+            return key.verify(token, &self.app_id).map(|()| None).map_err(|error| ApiError::forbidden(error.to_string()));
+        }
+        let auth_key = given.params.get("auth_key");
+        let has_key = given.bearer.as_deref().or(auth_key).is_some_and(|key| self.has_key(key));
+        let names_app = given.bearer.is_none() && auth_key == Some(self.app_id.as_str());
+        match &self.secret {
+            Some(secret) if (has_key || names_app) && given.params.get("auth_signature").is_some() => {
+                let signed = verify(secret.expose(), given.request, seconds_since_1970());
+                signed.map(Some).map_err(|error| ApiError::forbidden(error.to_string()))
+            }
+            _ if !has_key => Err(ApiError::unauthorized()),
+            _ if self.requires_signature => Err(ApiError::forbidden("auth_signature is missing, and this application requires signatures")),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// What a request shows of who sent it.
+struct Given<'a> {
+    /// The header decides when there is one (`src/server.ts:181`).
+    bearer: Option<String>,
+    params: Params,
+    request: Signable<'a>,
+}
+
+/// Proof that a request may act for the application in its path.
 #[derive(Debug, Clone)]
 pub struct App {
-    /// The application's id.
-    pub id: String,
+    signed: Option<Signed>,
+}
+
+impl App {
+    /// Compares the body with the signature, if there was one.
+    ///
+    /// # Errors
+    /// 403 when the signature is that of another body, or of none.
+    pub fn check_body(&self, body: &[u8]) -> Result<(), ApiError> {
+        match &self.signed {
+            Some(signed) => signed.check_body(body).map_err(|error| ApiError::forbidden(error.to_string())),
+            None => Ok(()),
+        }
+    }
 }
 
 impl FromRequestParts<Api> for App {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        let params = RawPathParams::from_request_parts(parts, api).await.map_err(|_| ApiError::unauthorized())?;
-        let id = params.iter().find(|(name, _)| *name == "app_id").map(|(_, id)| id.to_owned());
-        let id = id.ok_or_else(ApiError::unauthorized)?;
-        let client = api.clients.iter().find(|client| client.app_id == id).ok_or_else(ApiError::unauthorized)?;
-        match given_key(parts) {
-            Some(key) if has_key(client, &key) => Ok(Self { id }),
-            _ => Err(ApiError::unauthorized()),
+        let path = RawPathParams::from_request_parts(parts, api).await.map_err(|_| ApiError::unauthorized())?;
+        let id = path.iter().find(|(name, _)| *name == "app_id").map(|(_, id)| id).ok_or_else(ApiError::unauthorized)?;
+        let query = parts.uri.query().unwrap_or_default();
+        let given = Given {
+            bearer: bearer(&parts.headers),
+            params: Params::parse(query),
+            request: Signable { method: parts.method.as_str(), path: parts.uri.path(), query },
+        };
+        let mut denial = ApiError::unauthorized();
+        for client in api.clients.iter().filter(|client| client.app_id == id) {
+            match client.admit(&given) {
+                Ok(signed) => {
+                    if client.requests.as_ref().is_some_and(|requests| requests.check().is_err()) {
+                        return Err(ApiError::too_many_requests());
+                    }
+                    return Ok(Self { signed });
+                }
+                Err(error) => denial = error,
+            }
         }
+        Err(denial)
     }
 }
 
-/// The key of a request: `Authorization: Bearer <key>`, the bare key there, or `?auth_key=`. The header decides when
-/// there are both (`src/server.ts:181`).
-fn given_key(parts: &Parts) -> Option<String> {
-    match parts.headers.get(AUTHORIZATION).map(|value| value.to_str()) {
-        Some(Ok(value)) if !value.is_empty() => Some(value.strip_prefix("Bearer ").unwrap_or(value).to_owned()),
-        Some(Err(_)) => None,
-        _ => {
-            let query = parts.uri.query()?;
-            form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "auth_key").map(|(_, key)| key.into_owned())
-        }
-    }
+/// The key in `Authorization: Bearer <key>`, or the bare key there. Text that cannot be a key hides `auth_key` too.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(AUTHORIZATION).filter(|value| !value.is_empty())?;
+    let text = value.to_str().unwrap_or_default();
+    Some(text.strip_prefix("Bearer ").unwrap_or(text).to_owned())
 }
 
-/// Compares in constant time; an empty key lets nobody in.
-fn has_key(client: &ApiClient, given: &str) -> bool {
-    let key = client.key.expose();
-    !key.is_empty() && bool::from(key.as_bytes().ct_eq(given.as_bytes()))
+fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -1,36 +1,91 @@
 //! `GET /apps/:id/channels`, one channel, and the users of a presence channel.
+//!
+//! Input: names, prefixes and `info` of requests. Output: the original's answers; `info` adds `user_count` to lists, and
+//! tells what the answers to events say of their channels.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
-use serde::{Deserialize, Serialize};
+use axum::extract::{Path, State};
+use serde::Serialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 use super::auth::App;
+use super::params::Params;
 use super::{Api, ApiError};
 use crate::channel::{ChannelKind, ChannelName};
 
-/// Query of the channel list.
-#[derive(Debug, Deserialize)]
-pub struct ListQuery {
-    #[serde(default)]
-    filter_by_prefix: String,
-}
-
-/// `{"channels":{"news":{"subscription_count":2,"occupied":true}}}`
-#[derive(Debug, Serialize)]
-pub struct ChannelList {
-    channels: BTreeMap<String, ChannelInfo>,
-}
-
-/// `{"subscription_count":2,"occupied":true}`, and `user_count` for presence channels.
-#[derive(Debug, Serialize)]
-pub struct ChannelInfo {
-    subscription_count: usize,
+/// Attributes of a channel that `info` asks for, as at Pusher: `info=subscription_count,user_count`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attributes {
+    subscription_count: bool,
+    user_count: bool,
     occupied: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_count: Option<usize>,
+}
+
+impl Attributes {
+    /// Reads `info`. Names of attributes that there are none of here are passed over, as callers name those of any
+    /// version of Pusher.
+    #[must_use]
+    pub fn parse(info: &str) -> Self {
+        let has = |name: &str| info.split(',').any(|part| part.trim() == name);
+        Self { subscription_count: has("subscription_count"), user_count: has("user_count"), occupied: has("occupied") }
+    }
+}
+
+/// The wanted attributes of a channel, such as `{"subscription_count":3,"user_count":2}`. Only presence channels have
+/// users to count.
+///
+/// # Errors
+/// [`ApiError`] when the members of a presence channel cannot be read.
+pub async fn attributes(api: &Api, channel: &ChannelName, wanted: Attributes) -> Result<Value, ApiError> {
+    let mut found = Map::new();
+    let count = api.hub.subscription_count(channel.as_str());
+    if wanted.subscription_count {
+        found.insert("subscription_count".into(), json!(count));
+    }
+    if wanted.occupied {
+        found.insert("occupied".into(), json!(count > 0));
+    }
+    if wanted.user_count && channel.kind() == ChannelKind::Presence {
+        found.insert("user_count".into(), json!(user_count(api, channel).await?));
+    }
+    Ok(Value::Object(found))
+}
+
+async fn user_count(api: &Api, channel: &ChannelName) -> Result<usize, ApiError> {
+    let members = api.hub.members(channel).await?;
+    let users: HashSet<_> = members.iter().map(|(_, member)| member.user()).collect();
+    Ok(users.len())
+}
+
+/// `{"channels":{"news":{"subscription_count":2,"occupied":true}}}`: channels with at least one socket, those that
+/// start with `filter_by_prefix`. `info=user_count` counts the users of presence channels.
+///
+/// # Errors
+/// [`ApiError`] when the members of a presence channel cannot be read.
+pub async fn list(_: App, State(api): State<Api>, params: Params) -> Result<Json<Value>, ApiError> {
+    let counts_users = params.get("info").is_some_and(|info| Attributes::parse(info).user_count);
+    let mut channels = Map::new();
+    for (name, count) in api.hub.channels(params.get("filter_by_prefix").unwrap_or_default()) {
+        let mut channel = json!({ "subscription_count": count, "occupied": true });
+        if counts_users && name.kind() == ChannelKind::Presence {
+            channel["user_count"] = json!(user_count(&api, &name).await?);
+        }
+        channels.insert(name.as_str().to_owned(), channel);
+    }
+    Ok(Json(json!({ "channels": channels })))
+}
+
+/// `{"subscription_count":2,"occupied":true}`, and `user_count` for presence channels. A channel nobody is in answers
+/// 200 with 0. That is more than any `info` asks for, so it is not looked at.
+///
+/// # Errors
+/// [`ApiError`] when the members of a presence channel cannot be read.
+pub async fn one(_: App, State(api): State<Api>, Path((_, channel)): Path<(String, String)>) -> Result<Json<Value>, ApiError> {
+    let all = Attributes { subscription_count: true, user_count: true, occupied: true };
+    attributes(&api, &ChannelName::from(channel), all).await.map(Json)
 }
 
 /// `{"users":[{"id":1,"user_info":{"name":"Ann"}}]}`
@@ -44,33 +99,6 @@ struct User {
     id: Box<RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_info: Option<Box<RawValue>>,
-}
-
-/// Channels with at least one socket.
-pub async fn list(_: App, State(api): State<Api>, Query(query): Query<ListQuery>) -> Json<ChannelList> {
-    let channels = api.hub.channels(&query.filter_by_prefix).into_iter().map(|(name, count)| {
-        let info = ChannelInfo { subscription_count: count, occupied: true, user_count: None };
-        (name.as_str().to_owned(), info)
-    });
-    Json(ChannelList { channels: channels.collect() })
-}
-
-/// One channel. A channel nobody is in answers 200 with 0.
-///
-/// # Errors
-/// [`ApiError`] when the members of a presence channel cannot be read.
-pub async fn one(_: App, State(api): State<Api>, Path((_, channel)): Path<(String, String)>) -> Result<Json<ChannelInfo>, ApiError> {
-    let channel = ChannelName::from(channel);
-    let count = api.hub.subscription_count(channel.as_str());
-    let user_count = match channel.kind() {
-        ChannelKind::Presence => {
-            let members = api.hub.members(&channel).await?;
-            let users: HashSet<_> = members.iter().map(|(_, member)| member.user()).collect();
-            Some(users.len())
-        }
-        ChannelKind::Public | ChannelKind::Private => None,
-    };
-    Ok(Json(ChannelInfo { subscription_count: count, occupied: count > 0, user_count }))
 }
 
 /// Users of a presence channel, each once, in the order of joining.
@@ -90,4 +118,17 @@ pub async fn users(_: App, State(api): State<Api>, Path((_, channel)): Path<(Str
         User { id: view.user_id.to_owned(), user_info: view.user_info.map(ToOwned::to_owned) }
     });
     Ok(Json(UserList { users: users.collect() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_names_attributes_in_any_order() {
+        let counts = Attributes { subscription_count: true, user_count: true, occupied: false };
+        assert_eq!(Attributes::parse("user_count,subscription_count"), counts);
+        assert_eq!(Attributes::parse("subscription_count, user_count,cache"), counts);
+        assert_eq!(Attributes::parse(""), Attributes::default());
+    }
 }

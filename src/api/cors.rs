@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use crate::config::Config;
 
@@ -14,8 +13,6 @@ use crate::config::Config;
 #[derive(Debug, Clone)]
 pub struct Cors {
     headers: Arc<HeaderMap>,
-    /// `apiOriginAllow.allowCors`: preflights are answered too.
-    allows_cors: bool,
 }
 
 impl Cors {
@@ -40,18 +37,13 @@ impl Cors {
                 headers.insert(name, value);
             }
         }
-        Self { headers: Arc::new(headers), allows_cors: allow.allow_cors.0 }
+        Self { headers: Arc::new(headers) }
     }
 }
 
-/// Adds the headers, and answers preflights, which come without a key.
+/// Adds the headers.
 pub async fn cors(State(cors): State<Cors>, request: Request, next: Next) -> Response {
-    let mut response = if cors.allows_cors && request.method() == Method::OPTIONS {
-        let methods = [(header::ALLOW, "GET,HEAD,POST")];
-        (StatusCode::OK, methods).into_response()
-    } else {
-        next.run(request).await
-    };
+    let mut response = next.run(request).await;
     for (name, value) in cors.headers.iter() {
         response.headers_mut().insert(name, value.clone());
     }

@@ -1,7 +1,10 @@
 //! How the HTTP API fails: a status and `{"error": "…"}`.
 
+use std::time::Duration;
+
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tracing::error;
@@ -28,6 +31,18 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "Unauthorized")
     }
 
+    /// There is no key at all: 401. Only for routes that the original does not have; it answers 403.
+    #[must_use]
+    pub fn unauthenticated() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "Authorization: a client's key is needed, as `Bearer <key>`")
+    }
+
+    /// The credentials are there, and wrong in a way that may be told: 403.
+    #[must_use]
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, message)
+    }
+
     /// No such path: 404.
     #[must_use]
     pub fn not_found() -> Self {
@@ -43,7 +58,43 @@ impl ApiError {
     /// The body is larger than `limit` bytes: 413.
     #[must_use]
     pub fn too_large(limit: usize) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than limits.apiBody ({limit} bytes)"))
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body: larger than limits.apiBody ({limit} bytes)"))
+    }
+
+    /// The body did not come in time: 408.
+    #[must_use]
+    pub fn slow_body(patience: Duration) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, format!("body: did not arrive within {} seconds", patience.as_secs()))
+    }
+
+    /// The body is compressed: 415.
+    #[must_use]
+    pub fn unsupported_encoding() -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Encoding: compressed bodies are not read, send plain JSON")
+    }
+
+    /// More requests than `limits.apiRequestsPerSecond`: 429.
+    #[must_use]
+    pub fn too_many_requests() -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "more requests than limits.apiRequestsPerSecond for this application")
+    }
+
+    /// Says in which part of the request the error is.
+    #[must_use]
+    pub fn within(self, place: &str) -> Self {
+        Self { message: format!("{place}: {}", self.message), ..self }
+    }
+
+    /// What is wrong.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether it is about who asks, and not about what.
+    #[must_use]
+    pub fn is_about_credentials(&self) -> bool {
+        matches!(self.status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS)
     }
 
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
@@ -60,6 +111,15 @@ impl From<StoreError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": self.message }))).into_response()
+        let mut response = (self.status, Json(json!({ "error": self.message }))).into_response();
+        let header = match self.status {
+            StatusCode::TOO_MANY_REQUESTS => Some((RETRY_AFTER, "1")),
+            StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, "Bearer")),
+            _ => None,
+        };
+        if let Some((name, value)) = header {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
     }
 }

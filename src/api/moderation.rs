@@ -3,21 +3,20 @@
 //! Input: requests with the application's key. Output: calls of the hub, and how many sockets they met. Both act on
 //! the sockets of this server.
 
-use axum::body::{Body, to_bytes};
 use axum::extract::{Path, State};
 use axum::routing::post;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::auth::App;
-use super::{Api, ApiError};
+use super::body::{Posted, PostedNothing};
+use super::{Api, ApiError, writes};
 use crate::channel::ChannelName;
 
 /// The routes of this file.
 pub fn routes() -> Router<Api> {
     Router::new()
-        .route("/apps/{app_id}/users/{user}/unsubscribe", post(unsubscribe))
-        .route("/apps/{app_id}/channels/{channel}/recheck", post(recheck))
+        .route("/apps/{app_id}/users/{user}/unsubscribe", writes(post(unsubscribe)))
+        .route("/apps/{app_id}/channels/{channel}/recheck", writes(post(recheck)))
 }
 
 /// `{"channel":"private-orders.1"}`
@@ -42,24 +41,25 @@ struct Rechecked {
 
 /// Takes a user's sockets out of a channel.
 async fn unsubscribe(
-    _: App,
     State(api): State<Api>,
     Path((_, user)): Path<(String, String)>,
-    body: Body,
+    Posted(body): Posted,
 ) -> Result<Json<Unsubscribed>, ApiError> {
-    let body = to_bytes(body, api.body_limit).await.map_err(|_| ApiError::too_large(api.body_limit))?;
-    let body: UnsubscribeBody = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::bad_request(format!("the body must be an object such as {{\"channel\":\"private-orders.1\"}}: {error}"))
-    })?;
+    let body: UnsubscribeBody = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::bad_request(format!("body: must be an object such as {{\"channel\":\"private-orders.1\"}}: {error}")))?;
     let unsubscribed = api.hub.unsubscribe_user(&user, &ChannelName::from(body.channel));
     Ok(Json(Unsubscribed { unsubscribed }))
 }
 
 /// Asks the application again about everybody in a channel; answers when that is done.
-async fn recheck(_: App, State(api): State<Api>, Path((_, channel)): Path<(String, String)>) -> Result<Json<Rechecked>, ApiError> {
+async fn recheck(
+    State(api): State<Api>,
+    Path((_, channel)): Path<(String, String)>,
+    _: PostedNothing,
+) -> Result<Json<Rechecked>, ApiError> {
     let channel = ChannelName::from(channel);
     if !channel.kind().is_guarded() {
-        return Err(ApiError::bad_request("only private and presence channels are granted, and can be rechecked"));
+        return Err(ApiError::bad_request("channel: only private and presence channels are granted, and can be rechecked"));
     }
     // A caller that gives up waiting does not stop it half way.
     let done = tokio::spawn(async move { api.hub.recheck(&channel).await }).await.unwrap_or_default();

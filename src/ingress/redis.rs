@@ -125,7 +125,10 @@ impl<S: Socket> RedisIngress<S> {
         let before = self.state.send_replace(RedisState::Up);
         let address = self.redis.address();
         match before {
-            RedisState::Lost(_) => info!(redis = address, "Redis is back; events arrive again"),
+            RedisState::Lost(_) => {
+                self.hub.metrics().redis_reconnects.inc();
+                info!(redis = address, "Redis is back; events arrive again");
+            }
             _ => debug!(redis = address, "subscribed to Redis"),
         }
     }

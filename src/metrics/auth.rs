@@ -104,13 +104,13 @@ impl AuthMetrics {
         registry.register("auth_retries", "Callbacks sent again after a connection failed", metrics.retries.clone());
         registry.register("auth_breakers_open", "Hosts of authHost that do not answer now", metrics.breakers_open.clone());
         registry.register("auth_breaker_opens", "Times a host of authHost was found not to answer", metrics.breaker_opens.clone());
-        for cause in [Busy::QueueFull, Busy::QueueTimeout, Busy::Outage] {
+        for &cause in Busy::ALL {
             let _ = metrics.busy.get_or_create(&BusyLabels { cause });
         }
-        for by in [SavedBy::Sharing, SavedBy::Cache, SavedBy::Token] {
+        for &by in SavedBy::ALL {
             let _ = metrics.saved.get_or_create(&SavedLabels { by });
         }
-        for outcome in [Renewal::Renewed, Renewal::Ended] {
+        for &outcome in Renewal::ALL {
             let _ = metrics.renewals.get_or_create(&RenewalLabels { outcome });
         }
         metrics

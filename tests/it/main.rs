@@ -2,6 +2,7 @@
 //!
 //! Tests run in parallel: each has a server on a free port, and a Redis and a Laravel of its own where it needs them.
 
+mod api;
 mod auth_grants;
 mod auth_jwt;
 mod auth_shield;

@@ -102,7 +102,7 @@ impl Client {
     }
 
     /// The next packet but heartbeats, which are answered.
-    async fn packet(&mut self) -> Option<String> {
+    pub(crate) async fn packet(&mut self) -> Option<String> {
         loop {
             let message = tokio::time::timeout(DEADLINE, self.stream.next()).await.expect("a packet within the deadline");
             match message {

@@ -1,0 +1,48 @@
+//! `/metrics`: on the main port for whoever has a client's key, or on a listener of its own.
+//!
+//! Input: the counters of [`crate::metrics::Metrics`] and the sockets connected now. Output: Prometheus text.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::auth::bearer;
+use super::{Api, ApiError, Readiness, health};
+use crate::egress::SocketIoSocket;
+use crate::hub::Hub;
+
+type SocketIoHub = Hub<SocketIoSocket>;
+
+/// On the main port: asks for the key of any client in `Authorization: Bearer`.
+///
+/// # Errors
+/// 401 without a key, 403 for one that is none.
+pub async fn with_key(State(api): State<Api>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let key = bearer(&headers).ok_or_else(ApiError::unauthenticated)?;
+    if api.clients.iter().any(|client| client.opens_metrics(&key)) { Ok(text(&api.hub)) } else { Err(ApiError::unauthorized()) }
+}
+
+/// The routes of the listener of its own, which asks for no key.
+pub fn router(hub: Arc<SocketIoHub>, readiness: Readiness) -> Router {
+    Router::new()
+        .route("/metrics", get(async |State(hub): State<Arc<SocketIoHub>>| text(&hub)))
+        .with_state(hub)
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .fallback(async || ApiError::not_found())
+        .with_state(readiness)
+}
+
+fn text(hub: &SocketIoHub) -> Response {
+    let mut connections = HashMap::new();
+    hub.each_socket(|socket| *connections.entry(socket.labels()).or_insert(0) += 1);
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], hub.metrics().render(connections.into_iter()))
+        .into_response()
+}

@@ -1,0 +1,74 @@
+//! Path and query of a request, read so that nothing in them goes without an answer.
+//!
+//! Input: the request line. Output: [`Params`] for handlers, and 400 for a path that cannot be decoded.
+
+use std::convert::Infallible;
+
+use axum::extract::{FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
+
+use super::ApiError;
+
+/// Parameters of a query, decoded. Where one is given twice, the first counts.
+#[derive(Debug, Clone, Default)]
+pub struct Params(Vec<(String, String)>);
+
+impl Params {
+    /// Reads a query such as `info=user_count&filter_by_prefix=presence-`.
+    #[must_use]
+    pub fn parse(query: &str) -> Self {
+        Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+    }
+
+    /// The value of a parameter.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Params {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::parse(parts.uri.query().unwrap_or_default()))
+    }
+}
+
+/// Refuses paths with a `%` that two hexadecimal digits do not follow, or that are no UTF-8, as Express does.
+pub async fn decodable_path(request: Request, next: Next) -> Response {
+    if is_decodable(request.uri().path()) {
+        return next.run(request).await;
+    }
+    ApiError::bad_request("path: not a valid percent-encoding of UTF-8 text").into_response()
+}
+
+fn is_decodable(path: &str) -> bool {
+    let escapes = path.split('%').skip(1);
+    let are_whole = escapes.into_iter().all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit()));
+    are_whole && percent_decode_str(path).decode_utf8().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_cannot_be_decoded_are_known() {
+        for path in ["/apps/1/channels/a%20b%2F%C3%A9", "/", "/apps/x/channels/é"] {
+            assert!(is_decodable(path), "{path}");
+        }
+        for path in ["/%", "/a%2", "/a%zz", "/a%ff", "/a%C3/", "/%é9"] {
+            assert!(!is_decodable(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_two_counts() {
+        let params = Params::parse("a=1&a=2&b=x+y%2Bz&c");
+        assert_eq!((params.get("a"), params.get("b"), params.get("c"), params.get("d")), (Some("1"), Some("x y+z"), Some(""), None));
+    }
+}

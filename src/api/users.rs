@@ -1,0 +1,16 @@
+//! `POST /apps/:id/users/:user/terminate_connections`: logs a user out everywhere.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+use tracing::info;
+
+use super::Api;
+use super::body::PostedNothing;
+
+/// Closes all sockets known to be the user's. Answers `{}`, also when there are none, as Pusher.
+pub async fn terminate(Path((app_id, user)): Path<(String, String)>, State(api): State<Api>, _: PostedNothing) -> Json<Value> {
+    let sockets = api.hub.terminate_user(&user);
+    info!(app_id, sockets, "closed the connections of a user");
+    Json(json!({}))
+}
