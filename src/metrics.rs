@@ -27,6 +27,8 @@ pub enum Source {
     Redis,
     /// The HTTP API.
     Http,
+    /// The built-in Redis endpoint.
+    RedisServer,
 }
 
 /// What became of an event.
@@ -98,7 +100,7 @@ macro_rules! label_values {
 
 use label_values;
 
-label_values!(Source { Redis => "redis", Http => "http" });
+label_values!(Source { Redis => "redis", Http => "http", RedisServer => "redis_server" });
 label_values!(Outcome { Delivered => "delivered", NoSubscribers => "no_subscribers", Malformed => "malformed" });
 label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Unauthorized => "unauthorized", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", Origin => "origin", Connections => "connections", ConnectionsPerIp => "connections_per_ip", Draining => "draining" });
 label_values!(Callback { Granted => "granted", Refused => "refused", Unreachable => "unreachable" });

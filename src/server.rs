@@ -11,7 +11,7 @@ use axum::Router;
 use socketioxide::SocketIo;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -25,6 +25,7 @@ use crate::egress::socket_io::ClosedSessions;
 use crate::hub::Hub;
 use crate::ingress::client;
 use crate::ingress::redis::{RedisIngress, RedisState};
+use crate::ingress::redis_server::{self, RedisServer};
 use crate::metrics::Metrics;
 use crate::redis_client::{Redis, RedisConfigError};
 use crate::store::{self, OpenError};
@@ -58,6 +59,9 @@ pub enum BindError {
     /// Settings of Redis.
     #[error(transparent)]
     Redis(#[from] RedisConfigError),
+    /// The built-in Redis endpoint.
+    #[error(transparent)]
+    RedisServer(#[from] redis_server::BindError),
     /// Settings under `auth`.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -88,6 +92,7 @@ pub struct Server {
     metrics: Option<(TcpListener, Router)>,
     /// Cancelled when the end begins.
     draining: CancellationToken,
+    redis_server: Option<RedisServer<SocketIoSocket>>,
 }
 
 impl Server {
@@ -132,7 +137,11 @@ impl Server {
             Some(port) => Some(listen(&config, port).await?),
             None => None,
         };
-        Ok(Self { listener, http, tls, hub, io, router, redis, redis_state, metrics, draining, config })
+        let redis_server = match config.redis_server.enabled.0 {
+            true => Some(RedisServer::bind(&config, Arc::clone(&hub)).await?),
+            false => None,
+        };
+        Ok(Self { listener, http, tls, hub, io, router, redis, redis_state, metrics, draining, redis_server, config })
     }
 
     /// Answers these routes too. They come before the API and are asked for no key.
@@ -167,7 +176,13 @@ impl Server {
     pub async fn run(self, shutdown: CancellationToken) {
         let stop_listening = CancellationToken::new();
         let stop_redis = CancellationToken::new();
-        let redis = self.redis.map(|ingress| tokio::spawn(ingress.run(stop_redis.clone())));
+        let mut ingresses = JoinSet::new();
+        if let Some(ingress) = self.redis {
+            ingresses.spawn(ingress.run(stop_redis.clone()));
+        }
+        if let Some(ingress) = self.redis_server {
+            ingresses.spawn(ingress.run(stop_redis.clone()));
+        }
         self.hub.keep_store();
         let mut listening = JoinSet::new();
         let (tls, acceptor) = self.tls.unzip();
@@ -188,7 +203,7 @@ impl Server {
         shutdown.cancelled().await;
         self.draining.cancel();
         info!("stopping: members leave, clients are told to come back");
-        let end = end(&self.hub, &self.io, redis, listening, &stop_redis, &stop_listening);
+        let end = end(&self.hub, &self.io, ingresses, listening, &stop_redis, &stop_listening);
         if tokio::time::timeout(self.config.shutdown.timeout.0, end).await.is_err() {
             warn!("shutdown.timeout is over; what still ran is dropped");
         }
@@ -221,15 +236,13 @@ async fn metrics_listener(
 async fn end(
     hub: &Arc<Hub<SocketIoSocket>>,
     io: &SocketIo,
-    redis: Option<JoinHandle<()>>,
+    mut ingresses: JoinSet<()>,
     mut listening: JoinSet<()>,
     stop_redis: &CancellationToken,
     stop_listening: &CancellationToken,
 ) {
     stop_redis.cancel();
-    if let Some(redis) = redis {
-        let _ = redis.await;
-    }
+    while ingresses.join_next().await.is_some() {}
     hub.close().await;
     stop_listening.cancel();
     io.close().await;

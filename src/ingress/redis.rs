@@ -20,7 +20,7 @@ use crate::channel::ChannelName;
 use crate::egress::Socket;
 use crate::event::{Event, SocketId, is_reserved};
 use crate::hub::Hub;
-use crate::metrics::{Outcome, Source};
+use crate::metrics::{Metrics, Outcome, Source};
 use crate::redis_client::Redis;
 
 /// Time for connecting and subscribing.
@@ -31,7 +31,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The channel that `publishPresence` writes to. What comes from it is our own, or another node's, and no event.
-const PRESENCE_UPDATES: &str = "PresenceChannelUpdated";
+pub(super) const PRESENCE_UPDATES: &str = "PresenceChannelUpdated";
 
 /// Whether events can arrive from Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,7 @@ struct Envelope<'a> {
 
 /// Why a message is no event.
 #[derive(Debug, thiserror::Error)]
-enum MessageError {
+pub(super) enum MessageError {
     #[error("the payload is no JSON object with an event name")]
     Malformed(#[from] serde_json::Error),
     #[error("event name `{0}` is reserved by Socket.IO")]
@@ -163,19 +163,22 @@ impl<S: Socket> RedisIngress<S> {
             Ok(event) => {
                 self.hub.publish(&event, Source::Redis);
             }
-            Err(error) => {
-                self.hub.metrics().event(Source::Redis, Outcome::Malformed);
-                match error {
-                    MessageError::Malformed(cause) => debug!(channel, %cause, "skipped a message that is no event"),
-                    MessageError::Reserved(_) => warn!(channel, %error, "skipped an event; rename it with broadcastAs()"),
-                }
-            }
+            Err(error) => skipped(self.hub.metrics(), Source::Redis, channel, &error),
         }
     }
 }
 
+/// Counts and logs a message that is no event.
+pub(super) fn skipped(metrics: &Metrics, source: Source, channel: &str, error: &MessageError) {
+    metrics.event(source, Outcome::Malformed);
+    match error {
+        MessageError::Malformed(cause) => debug!(channel, %cause, "skipped a message that is no event"),
+        MessageError::Reserved(_) => warn!(channel, %error, "skipped an event; rename it with broadcastAs()"),
+    }
+}
+
 /// Reads a message of a channel (without prefix).
-fn event_of<'a>(channel: &str, payload: &'a [u8]) -> Result<Event<'a>, MessageError> {
+pub(super) fn event_of<'a>(channel: &str, payload: &'a [u8]) -> Result<Event<'a>, MessageError> {
     let envelope: Envelope<'a> = serde_json::from_slice(payload)?;
     if is_reserved(&envelope.event) {
         return Err(MessageError::Reserved(envelope.event.into_owned()));

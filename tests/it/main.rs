@@ -16,6 +16,7 @@ mod malformed;
 mod members;
 mod presence;
 mod redis;
+mod redis_server;
 mod slow;
 mod stop;
 mod store;

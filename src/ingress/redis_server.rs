@@ -1,0 +1,169 @@
+//! A small Redis, for publishing alone: Laravel's redis broadcaster can point straight at this server.
+//!
+//! Input: connections of Redis clients, with `PUBLISH`, or with `EVAL` of the script Laravel broadcasts with. Output:
+//! events for the [`Hub`]; with `cluster.enabled`, messages for the Redis of the cluster, which all nodes hear. Nothing
+//! is stored. Everything a client can make it hold is bounded.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use crate::config::Config;
+use crate::egress::Socket;
+use crate::hub::Hub;
+use crate::redis_client::RedisConfigError;
+
+mod access;
+mod commands;
+mod connection;
+mod frame;
+mod publisher;
+mod reply;
+mod script;
+mod scripts;
+mod watch;
+
+use access::Access;
+use connection::Connection;
+use publisher::Publisher;
+use scripts::Scripts;
+use watch::Watchers;
+
+/// Pause when no connection can be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Half commands of all connections together may take this many times `redisServer.maxMessageBytes`.
+const LARGEST_AT_ONCE: usize = 16;
+
+/// The endpoint, bound and not running yet.
+pub struct RedisServer<S> {
+    listener: TcpListener,
+    shared: Arc<Shared<S>>,
+}
+
+/// What all connections share.
+struct Shared<S> {
+    publisher: Publisher<S>,
+    access: Access,
+    scripts: Scripts,
+    watchers: Watchers,
+    max_clients: usize,
+    /// Largest command in bytes.
+    max_message: usize,
+    /// Bytes of half commands, over all connections.
+    pending: AtomicUsize,
+    clients: AtomicUsize,
+    next_id: AtomicUsize,
+}
+
+impl<S: Socket> RedisServer<S> {
+    /// Binds the endpoint of `redisServer`.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn bind(config: &Config, hub: Arc<Hub<S>>) -> Result<Self, BindError> {
+        let options = &config.redis_server;
+        let address = format!("{}:{}", options.host, options.port.0);
+        let bound = TcpListener::bind((options.host.as_str(), options.port.0)).await;
+        let listener = bound.map_err(|source| BindError::Listen { address, source })?;
+        let shared = Shared {
+            publisher: Publisher::new(config, hub)?,
+            access: Access::new(options),
+            scripts: Scripts::default(),
+            watchers: Watchers::default(),
+            max_clients: options.max_clients as usize,
+            max_message: usize::try_from(options.max_message_bytes.0).unwrap_or(usize::MAX),
+            pending: AtomicUsize::new(0),
+            clients: AtomicUsize::new(0),
+            next_id: AtomicUsize::new(1),
+        };
+        Ok(Self { listener, shared: Arc::new(shared) })
+    }
+
+    /// The address that is listened on.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop`, then waits for commands under way.
+    pub async fn run(self, stop: CancellationToken) {
+        let connections = TaskTracker::new();
+        info!(address = ?self.listener.local_addr().ok(), "taking broadcasts as a Redis would");
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = stop.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let (shared, stop) = (Arc::clone(&self.shared), stop.clone());
+                    connections.spawn(serve(shared, stream, peer, stop));
+                }
+                Err(error) => {
+                    warn!(%error, "the Redis endpoint cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+/// The endpoint could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address cannot be listened on.
+    #[error("redisServer: cannot listen on {address}")]
+    Listen {
+        /// Host and port of the settings.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The Redis of the cluster.
+    #[error(transparent)]
+    Redis(#[from] RedisConfigError),
+}
+
+async fn serve<S: Socket>(shared: Arc<Shared<S>>, mut stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+    let Some(client) = Client::enter(&shared) else {
+        debug!(%peer, "refused a Redis client: redisServer.maxClients are here");
+        let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
+        return;
+    };
+    let _ = stream.set_nodelay(true);
+    let connection = Connection::new(Arc::clone(&shared));
+    if let Err(error) = connection.run(stream, stop).await {
+        debug!(%peer, %error, "a Redis client is gone");
+    }
+    drop(client);
+}
+
+/// A place among `redisServer.maxClients`.
+struct Client<'a>(&'a AtomicUsize);
+
+impl<'a> Client<'a> {
+    fn enter<S>(shared: &'a Shared<S>) -> Option<Self> {
+        let client = Self(&shared.clients);
+        (shared.clients.fetch_add(1, Ordering::Relaxed) < shared.max_clients).then_some(client)
+    }
+}
+
+impl Drop for Client<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,34 @@
+//! [`Access`]: who may publish? Input: `redisServer.username` and `password`, and what a client sends. Output: yes or no.
+
+use subtle::ConstantTimeEq as _;
+
+use crate::config::RedisServerConfig;
+use crate::config::value::Secret;
+
+/// The user of Redis clients that name none.
+const DEFAULT_USER: &str = "default";
+
+/// Name and password that clients must have; none when there is no password.
+pub(super) struct Access {
+    username: String,
+    password: Option<Secret>,
+}
+
+impl Access {
+    pub(super) fn new(options: &RedisServerConfig) -> Self {
+        let username = options.username.clone().filter(|name| !name.is_empty());
+        let password = options.password.clone().filter(|password| !password.expose().is_empty());
+        Self { username: username.unwrap_or_else(|| DEFAULT_USER.to_owned()), password }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.password.is_none()
+    }
+
+    /// `AUTH password` comes without a name; a password alone is enough then.
+    pub(super) fn allows(&self, username: Option<&[u8]>, password: &[u8]) -> bool {
+        let Some(expected) = &self.password else { return true };
+        let is_user = username.is_none_or(|name| bool::from(name.ct_eq(self.username.as_bytes())));
+        is_user & bool::from(password.ct_eq(expected.expose().as_bytes()))
+    }
+}

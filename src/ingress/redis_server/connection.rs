@@ -1,0 +1,210 @@
+//! [`Connection`]: one Redis client from its first byte to its last.
+//!
+//! Input: bytes of the client, and messages it watches. Output: commands for [`super::commands`], answers in their order.
+//! Answers are written before more is read, so that a client that does not read is not read from either.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::frame::{Command, FrameError, Framer};
+use super::reply::{Protocol, Reply};
+use super::watch::{Message, Watch};
+use super::{LARGEST_AT_ONCE, Shared};
+use crate::egress::Socket;
+
+/// Time for the rest of a command, and for the password where one is asked for.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Time for a client to take its answers.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Answers that are written in one go.
+const BATCH: usize = 64 * 1024;
+/// Largest command before the password is given.
+const STRANGERS_LIMIT: usize = 16 * 1024;
+
+/// What comes after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Go,
+    Close,
+}
+
+/// Commands between `MULTI` and `EXEC`.
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    pub(super) commands: Vec<Command>,
+    pub(super) bytes: usize,
+    pub(super) is_broken: bool,
+}
+
+/// One client.
+pub(super) struct Connection<S> {
+    pub(super) shared: Arc<Shared<S>>,
+    pub(super) id: usize,
+    pub(super) name: bytes::Bytes,
+    pub(super) protocol: Protocol,
+    pub(super) is_allowed: bool,
+    pub(super) transaction: Option<Transaction>,
+    pub(super) watch: Watch,
+    messages: Option<broadcast::Receiver<Message>>,
+    framer: Framer,
+    out: BytesMut,
+    /// Bytes of the half command, as counted in [`Shared::pending`].
+    counted: usize,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectionError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("half a command, and no more for {PATIENCE:?}")]
+    HalfACommand,
+    #[error("it does not take its answers")]
+    NotReading,
+    #[error("it does not keep up with what it watches")]
+    TooSlow,
+    #[error("half commands of all clients together take too much memory")]
+    TooMuch,
+}
+
+enum Event {
+    Read(usize),
+    Message(Message),
+    Stop,
+}
+
+impl<S: Socket> Connection<S> {
+    pub(super) fn new(shared: Arc<Shared<S>>) -> Self {
+        let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let is_allowed = shared.access.is_open();
+        Self {
+            shared,
+            id,
+            name: bytes::Bytes::new(),
+            protocol: Protocol::Resp2,
+            is_allowed,
+            transaction: None,
+            watch: Watch::default(),
+            messages: None,
+            framer: Framer::default(),
+            out: BytesMut::new(),
+            counted: 0,
+        }
+    }
+
+    /// Serves the client until one side ends it.
+    pub(super) async fn run(mut self, mut stream: TcpStream, stop: CancellationToken) -> Result<(), ConnectionError> {
+        loop {
+            let next = self.work(&mut stream).await?;
+            self.flush(&mut stream).await?;
+            if next == Next::Close {
+                return Ok(());
+            }
+            self.count()?;
+            match self.event(&mut stream, &stop).await? {
+                Event::Read(0) | Event::Stop => return Ok(()),
+                Event::Read(_) => {}
+                Event::Message(message) => self.watch.hears(&message).encode(self.protocol, &mut self.out),
+            }
+        }
+    }
+
+    /// Runs the commands that are complete.
+    async fn work(&mut self, stream: &mut TcpStream) -> Result<Next, ConnectionError> {
+        loop {
+            let limit = if self.is_allowed { self.shared.max_message } else { STRANGERS_LIMIT.min(self.shared.max_message) };
+            let command = match self.framer.next(limit) {
+                Ok(Some(command)) => command,
+                Ok(None) => return Ok(Next::Go),
+                Err(error) => {
+                    Reply::error(&error).encode(self.protocol, &mut self.out);
+                    self.flush(stream).await?;
+                    return Err(error.into());
+                }
+            };
+            let (reply, next) = self.take(command).await;
+            reply.encode(self.protocol, &mut self.out);
+            if next == Next::Close {
+                return Ok(Next::Close);
+            }
+            if self.out.len() > BATCH {
+                self.flush(stream).await?;
+            }
+        }
+    }
+
+    async fn event(&mut self, stream: &mut TcpStream, stop: &CancellationToken) -> Result<Event, ConnectionError> {
+        self.messages = match self.messages.take() {
+            _ if self.watch.is_empty() => None,
+            Some(messages) => Some(messages),
+            None => Some(self.shared.watchers.listen()),
+        };
+        let messages = async {
+            match &mut self.messages {
+                Some(messages) => messages.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        let is_hurried = self.framer.pending() > 0 || !self.is_allowed;
+        let patience = if is_hurried { PATIENCE } else { Duration::MAX };
+        tokio::select! {
+            read = timeout(patience, stream.read_buf(self.framer.space())) => match read {
+                Ok(read) => Ok(Event::Read(read?)),
+                Err(_) => Err(ConnectionError::HalfACommand),
+            },
+            message = messages => match message {
+                Ok(message) => Ok(Event::Message(message)),
+                Err(RecvError::Lagged(_)) => Err(ConnectionError::TooSlow),
+                Err(RecvError::Closed) => Ok(Event::Stop),
+            },
+            () = stop.cancelled() => Ok(Event::Stop),
+        }
+    }
+
+    async fn flush(&mut self, stream: &mut TcpStream) -> Result<(), ConnectionError> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let written = timeout(WRITE_TIMEOUT, stream.write_all(&self.out)).await;
+        written.map_err(|_| ConnectionError::NotReading)??;
+        if self.out.capacity() > 4 * BATCH {
+            self.out = BytesMut::new();
+        } else {
+            self.out.clear();
+        }
+        Ok(())
+    }
+
+    /// Counts what is half here, for the limit over all clients.
+    fn count(&mut self) -> Result<(), ConnectionError> {
+        let queued = self.transaction.as_ref().map_or(0, |transaction| transaction.bytes);
+        let now = self.framer.pending() + queued;
+        let pending = &self.shared.pending;
+        let total = pending.fetch_add(now, Ordering::Relaxed) + now - self.counted;
+        pending.fetch_sub(self.counted, Ordering::Relaxed);
+        let grows = now > self.counted;
+        self.counted = now;
+        if grows && total > self.shared.max_message.saturating_mul(LARGEST_AT_ONCE) {
+            return Err(ConnectionError::TooMuch);
+        }
+        Ok(())
+    }
+}
+
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        self.shared.pending.fetch_sub(self.counted, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,288 @@
+//! The built-in Redis endpoint, with the clients that publish to it, and with some that mean no good.
+
+use std::process::Stdio;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncTypedCommands as _, RedisError, Script};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::support::{Client, DEADLINE, Redis, TestServer, free_port, until};
+
+const LARAVEL: &str = "for i = 2, #ARGV do\n  redis.call('publish', ARGV[i], ARGV[1])\nend";
+
+struct Setup {
+    server: TestServer,
+    port: u16,
+}
+
+async fn setup(mut options: Value) -> Setup {
+    let port = free_port();
+    options["enabled"] = json!(true);
+    options["port"] = json!(port);
+    Setup { server: TestServer::start(json!({ "redisServer": options })).await, port }
+}
+
+impl Setup {
+    async fn connect(&self) -> MultiplexedConnection {
+        self.connect_as("").await.expect("the endpoint answers")
+    }
+
+    async fn connect_as(&self, credentials: &str) -> Result<MultiplexedConnection, RedisError> {
+        let client = redis::Client::open(format!("redis://{credentials}127.0.0.1:{}/0", self.port)).expect("a valid URL");
+        client.get_multiplexed_async_connection().await
+    }
+
+    async fn raw(&self) -> TcpStream {
+        TcpStream::connect(("127.0.0.1", self.port)).await.expect("the endpoint listens")
+    }
+
+    /// A client in the channel `news`.
+    async fn subscriber(&self) -> Client {
+        let mut client = self.server.client().await;
+        client.subscribe("news").await;
+        self.server.subscribed("news", 1).await;
+        client
+    }
+}
+
+fn event(n: u32) -> String {
+    json!({ "event": "sent", "data": { "n": n }, "socket": null }).to_string()
+}
+
+async fn expect(client: &mut Client, numbers: impl IntoIterator<Item = u32>) {
+    for n in numbers {
+        assert_eq!(client.event("sent").await, [json!("news"), json!({ "n": n })]);
+    }
+    assert!(client.left_over().is_empty());
+}
+
+/// Sends bytes and reads to the end of the connection.
+async fn talk(setup: &Setup, bytes: &[u8]) -> String {
+    let mut stream = setup.raw().await;
+    stream.write_all(bytes).await.expect("the endpoint reads");
+    let mut answer = Vec::new();
+    let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("the connection is closed");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+async fn output(command: &mut Command) -> String {
+    let program = format!("this test needs {:?}", command.as_std().get_program());
+    let output = timeout(DEADLINE, command.kill_on_drop(true).output()).await.expect("it ends in time").expect(&program);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+#[tokio::test]
+async fn publish_says_how_many_sockets_it_reached() {
+    let setup = setup(json!({})).await;
+    let mut client = setup.subscriber().await;
+    let mut redis = setup.connect().await;
+    assert_eq!(redis.publish("news", event(1)).await.unwrap(), 1);
+    assert_eq!(redis.publish("other", event(2)).await.unwrap(), 0);
+    assert_eq!(redis.publish("news", "no event").await.unwrap(), 0);
+    let spublish: usize = redis::cmd("SPUBLISH").arg("news").arg(event(3)).query_async(&mut redis).await.unwrap();
+    assert_eq!(spublish, 1);
+    expect(&mut client, [1, 3]).await;
+}
+
+#[tokio::test]
+async fn laravels_script_runs_and_no_other() {
+    let setup = setup(json!({})).await;
+    let mut client = setup.subscriber().await;
+    let mut redis = setup.connect().await;
+    let eval = redis::cmd("EVAL").arg(LARAVEL).arg(0).arg(event(1)).arg("news").arg("other").clone();
+    eval.query_async::<()>(&mut redis).await.unwrap();
+    // EVALSHA first, then the script itself.
+    let script = Script::new("for _, channel in ipairs(KEYS) do redis.call('publish', channel, ARGV[1]) end");
+    for n in [2, 3] {
+        script.key("news").arg(event(n)).invoke_async::<()>(&mut redis).await.unwrap();
+    }
+    let sha: String = redis::cmd("SCRIPT").arg("LOAD").arg(LARAVEL).query_async(&mut redis).await.unwrap();
+    redis::cmd("EVALSHA").arg(sha).arg(0).arg(event(4)).arg("news").query_async::<()>(&mut redis).await.unwrap();
+    expect(&mut client, 1..=4).await;
+    let queue =
+        redis::cmd("EVAL").arg("return redis.call('llen', KEYS[1])").arg(1).arg("queues:default").query_async::<()>(&mut redis).await;
+    assert!(queue.unwrap_err().to_string().contains("only scripts that publish"));
+    let get = redis.get("key").await.unwrap_err().to_string();
+    assert!(get.contains("takes broadcasts only"), "{get}");
+}
+
+#[tokio::test]
+async fn pipelines_and_transactions_keep_their_order() {
+    let setup = setup(json!({})).await;
+    let mut client = setup.subscriber().await;
+    let mut redis = setup.connect().await;
+    let mut pipe = redis::pipe();
+    (0..500).for_each(|n| _ = pipe.publish("news", event(n)));
+    assert_eq!(pipe.query_async::<Vec<usize>>(&mut redis).await.unwrap(), vec![1; 500]);
+    let mut transaction = redis::pipe();
+    transaction.atomic();
+    (500..510).for_each(|n| _ = transaction.publish("news", event(n)));
+    assert_eq!(transaction.query_async::<Vec<usize>>(&mut redis).await.unwrap(), vec![1; 10]);
+    expect(&mut client, 0..510).await;
+    let mut broken = redis::pipe();
+    broken.atomic().publish("news", event(1)).get("key");
+    broken.query_async::<(usize, Option<String>)>(&mut redis).await.unwrap_err();
+    redis.publish("news", event(510)).await.unwrap();
+    expect(&mut client, [510]).await;
+}
+
+#[tokio::test]
+async fn a_password_keeps_others_out() {
+    let setup = setup(json!({ "password": "pass word", "username": "laravel" })).await;
+    for good in [":pass%20word@", "laravel:pass%20word@"] {
+        setup.connect_as(good).await.unwrap().publish("news", event(1)).await.unwrap();
+    }
+    for bad in ["", ":wrong@", "other:pass%20word@", "laravel:@"] {
+        let refused = match setup.connect_as(bad).await {
+            Ok(mut redis) => redis.publish("news", event(1)).await.is_err(),
+            Err(_) => true,
+        };
+        assert!(refused, "`{bad}` came in");
+    }
+    assert!(talk(&setup, b"*1\r\n$20000\r\n").await.starts_with("-ERR the command is larger"));
+    assert!(talk(&setup, b"PUBLISH news x\r\nQUIT\r\n").await.starts_with("-NOAUTH"));
+    let hello = talk(&setup, b"HELLO 3 AUTH laravel 'pass word'\r\nPING\r\nQUIT\r\n").await;
+    assert!(hello.starts_with("%7\r\n") && hello.ends_with("+PONG\r\n+OK\r\n"), "{hello}");
+}
+
+#[tokio::test]
+async fn hostile_clients_are_told_why_and_cut_off() {
+    let setup = setup(json!({ "maxMessageBytes": "100KB", "maxClients": 20 })).await;
+    for (bytes, error) in [
+        (&b"*1\r\n$4294967296\r\n"[..], "-ERR the command is larger than redisServer.maxMessageBytes (100000)"),
+        (b"*2147483647\r\n", "-ERR Protocol error: invalid multibulk length"),
+        (b"*1\r\n*1\r\n*1\r\n", "-ERR Protocol error: expected '$', got '*'"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\n\r\nPUBLISH news x\r\n", "-ERR this port speaks Redis, not HTTP"),
+    ] {
+        let answer = talk(&setup, bytes).await;
+        assert!(answer.starts_with(error), "{answer}");
+        assert_eq!(answer.matches("\r\n").count(), 1, "{answer}");
+    }
+    assert_eq!(talk(&setup, b"ping\r\nQUIT\r\n").await, "+PONG\r\n+OK\r\n");
+    let unknown = talk(&setup, b"FLUSHALL\r\nQUIT\r\n").await;
+    assert!(
+        unknown.starts_with("-ERR unknown command 'FLUSHALL': this endpoint of laravel-echo-server takes broadcasts only"),
+        "{unknown}"
+    );
+
+    let mut idle = Vec::new();
+    let refused = async {
+        loop {
+            let mut stream = setup.raw().await;
+            stream.write_all(b"PING\r\n").await.unwrap();
+            let mut line = String::new();
+            BufReader::new(&mut stream).read_line(&mut line).await.unwrap();
+            if line.starts_with("-ERR max number of clients") {
+                return;
+            }
+            idle.push(stream);
+        }
+    };
+    timeout(DEADLINE, refused).await.expect("clients are limited");
+    assert!(idle.len() <= 20, "{}", idle.len());
+    drop(idle);
+    until("places to be free", async || talk(&setup, b"PING\r\nQUIT\r\n").await.starts_with("+PONG")).await;
+}
+
+#[tokio::test]
+async fn half_commands_of_all_clients_together_are_bounded() {
+    let setup = setup(json!({ "maxMessageBytes": 100_000 })).await;
+    let half = [&b"*1\r\n$99000\r\n"[..], &[b'x'; 98_000]].concat();
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        let mut stream = setup.raw().await;
+        let _ = stream.write_all(&half).await;
+        streams.push(stream);
+    }
+    let mut closed = 0;
+    while closed < 20 {
+        let (ended, rest): (Vec<_>, Vec<_>) = streams.into_iter().partition(|stream| match stream.try_read(&mut [0; 64]) {
+            Ok(0) => true,
+            Ok(_) => false,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        });
+        closed += ended.len();
+        streams = rest;
+        tokio::task::yield_now().await;
+    }
+    assert!(streams.len() <= 20);
+    let mut redis = setup.connect().await;
+    assert_eq!(redis.publish("news", event(1)).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn redis_cli_publishes_and_watches() {
+    let setup = setup(json!({})).await;
+    let mut client = setup.subscriber().await;
+    let port = setup.port.to_string();
+    for protocol in ["-2", "-3"] {
+        let cli = |args: &[&str]| {
+            let mut command = Command::new("redis-cli");
+            command.args(["-p", &port, protocol]).args(args);
+            command
+        };
+        let mut watching =
+            cli(&["PSUBSCRIBE", "ne*"]).stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("this test needs redis-cli");
+        let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+        let mut line = async || timeout(DEADLINE, lines.next_line()).await.expect("a line in time").unwrap().unwrap_or_default();
+        until("redis-cli to watch", async || line().await.contains("psubscribe")).await;
+        assert_eq!(output(&mut cli(&["PUBLISH", "news", &event(1)])).await, "1\n");
+        until("the message", async || line().await.contains(r#""event":"sent""#)).await;
+        assert_eq!(output(&mut cli(&["EVAL", LARAVEL, "0", &event(2), "news"])).await, "\n");
+        assert_eq!(output(&mut cli(&["PING"])).await, "PONG\n");
+        assert!(output(&mut cli(&["INFO"])).await.contains("server_name:laravel-echo-server"));
+        expect(&mut client, [1, 2]).await;
+    }
+}
+
+#[tokio::test]
+async fn php_publishes_with_both_of_laravels_clients() {
+    let setup = setup(json!({ "password": "secret" })).await;
+    let mut client = setup.subscriber().await;
+    let phpredis = "$redis = new Redis(); $redis->connect('127.0.0.1', PORT); $redis->auth('secret'); $redis->select(0);
+        $eval = fn ($script, ...$args) => $redis->eval($script, $args, 0);";
+    let predis = "require 'Predis/autoload.php';
+        $redis = new Predis\\Client(['port' => PORT, 'password' => 'secret', 'database' => 0]);
+        $eval = fn ($script, ...$args) => $redis->eval($script, 0, ...$args);";
+    for connect in [phpredis, predis] {
+        let script = format!(
+            "{} echo $redis->publish('news', $argv[1]); $eval($argv[3], $argv[2], 'news', 'other');",
+            connect.replace("PORT", &setup.port.to_string())
+        );
+        let answer = output(Command::new("php").args(["-r", &script, &event(1), &event(2), LARAVEL])).await;
+        assert_eq!(answer, "1");
+        expect(&mut client, [1, 2]).await;
+    }
+}
+
+#[tokio::test]
+async fn in_a_cluster_messages_go_on_to_its_redis() {
+    let redis = Redis::start().await;
+    let port = free_port();
+    let shared = json!({
+        "database": "redis",
+        "cluster": { "enabled": true },
+        "subscribers": { "redis": true },
+        "databaseConfig": { "redis": { "host": "127.0.0.1", "port": redis.port } },
+    });
+    let mut first = shared.clone();
+    first["redisServer"] = json!({ "enabled": true, "port": port });
+    let (one, other) = (TestServer::start(first).await, TestServer::start(shared).await);
+    let (mut here, mut there) = (one.client().await, other.client().await);
+    for (server, client) in [(&one, &mut here), (&other, &mut there)] {
+        client.subscribe("news").await;
+        server.subscribed("news", 1).await;
+    }
+    until("both to listen", async || redis.publish("x", "x", &json!(1), None).await == 2).await;
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    connection.publish("news", event(1)).await.unwrap();
+    expect(&mut here, [1]).await;
+    expect(&mut there, [1]).await;
+}
