@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::auth::Authorizer;
 use crate::channel::{ChannelKind, ChannelName, Pattern};
+use crate::cluster::Bus;
 use crate::config::{Config, Limits};
 use crate::egress::{EmitError, Frame, Socket};
 use crate::event::{Event, SocketId};
@@ -23,15 +24,18 @@ use crate::store::{Members, PresenceStore, StoreError};
 
 mod grants;
 mod hints;
+mod nodes;
 mod presence;
 mod rooms;
 mod session;
 mod subscribe;
 mod upkeep;
 mod users;
+mod view;
 mod whisper;
 
 use hints::Hints;
+use nodes::Nodes;
 use presence::ChannelLocks;
 use rooms::{Room, Rooms, Snapshot};
 use session::Session;
@@ -64,6 +68,8 @@ pub struct Hub<S> {
     authorizer: Arc<dyn Authorizer>,
     store: Arc<dyn PresenceStore>,
     presence_locks: ChannelLocks,
+    /// With other nodes: the way to them, and what is known from them. `None` for a single node.
+    nodes: Option<Nodes>,
     /// Questions to the application and leaves under way.
     tasks: TaskTracker,
     /// Cancelled when the server is about to end: nobody joins any more, no answer is waited for.
@@ -76,7 +82,13 @@ pub struct Hub<S> {
 impl<S: Socket> Hub<S> {
     /// An empty hub.
     #[must_use]
-    pub fn new(config: &Config, authorizer: Arc<dyn Authorizer>, store: Arc<dyn PresenceStore>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(
+        config: &Config,
+        authorizer: Arc<dyn Authorizer>,
+        store: Arc<dyn PresenceStore>,
+        bus: Option<Bus>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             sessions: (0..SHARDS).map(|_| RwLock::default()).collect(),
             hasher: RandomState::new(),
@@ -85,6 +97,7 @@ impl<S: Socket> Hub<S> {
             authorizer,
             store,
             presence_locks: ChannelLocks::default(),
+            nodes: bus.map(|bus| Nodes::new(bus, &config.presence)),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             hints: Hints::default(),

@@ -20,6 +20,7 @@
 pub mod api;
 pub mod auth;
 pub mod channel;
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod egress;

@@ -11,9 +11,11 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates}
 
 use crate::config::RedisConfig;
 
+pub mod link;
 pub mod topology;
 
-pub use topology::{ANSWER_TIMEOUT, Link, Redis};
+pub use link::{Link, QueryError};
+pub use topology::{Connection, Redis};
 
 /// A connection that answers no probe for about this long is taken for dead.
 const DEAD_AFTER: Duration = Duration::from_secs(20);

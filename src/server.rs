@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::api::token::TokenKeyError;
 use crate::api::{self, Api, Readiness};
 use crate::auth::{self, AuthError};
+use crate::cluster::Bus;
 use crate::config::Config;
 use crate::config::value::Port;
 use crate::egress::SocketIoSocket;
@@ -110,7 +111,7 @@ impl Server {
         };
         let store = store::open(&config).await?;
         let authorizer = auth::open(&config, &metrics)?;
-        let hub = Hub::new(&config, authorizer, store, Arc::clone(&metrics));
+        let hub = Hub::new(&config, authorizer, store, Bus::open(&config)?, Arc::clone(&metrics));
 
         let wants_redis = config.subscribers.redis.0;
         let (state, redis_state) = watch::channel(if wants_redis { RedisState::Connecting } else { RedisState::Off });
@@ -184,6 +185,7 @@ impl Server {
             ingresses.spawn(ingress.run(stop_redis.clone()));
         }
         self.hub.keep_store();
+        self.hub.run_bus();
         let mut listening = JoinSet::new();
         let (tls, acceptor) = self.tls.unzip();
         if let Some(tls) = tls {

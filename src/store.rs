@@ -34,6 +34,8 @@ pub struct Joined {
     pub replaced: Option<Member>,
     /// Everyone in the channel, the new one last.
     pub members: Members,
+    /// The version of that list, where the store counts changes for other nodes; else 0.
+    pub version: u64,
 }
 
 /// What a leave came to.
@@ -95,6 +97,14 @@ pub trait PresenceStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when the backend cannot be reached.
     async fn members(&self, channel: &ChannelName) -> Result<Members, StoreError>;
+
+    /// As [`Self::members`], with the version of the list as in [`Joined::version`].
+    ///
+    /// # Errors
+    /// [`StoreError`] when the backend cannot be reached.
+    async fn versioned(&self, channel: &ChannelName) -> Result<(u64, Members), StoreError> {
+        Ok((0, self.members(channel).await?))
+    }
 
     /// Waits until the store wants [`Self::renew`] to be called. For ever when it lasts by itself.
     async fn due(&self) {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tracing::error;
 
+use crate::cluster::BusError;
 use crate::store::StoreError;
 
 /// An answer that is no success.
@@ -106,6 +107,13 @@ impl From<StoreError> for ApiError {
     fn from(cause: StoreError) -> Self {
         error!(%cause, "the HTTP API could not read presence members");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "presence members cannot be read now")
+    }
+}
+
+impl From<BusError> for ApiError {
+    fn from(cause: BusError) -> Self {
+        error!(%cause, "an event of the HTTP API was lost");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the event could not be published, Redis is away")
     }
 }
 

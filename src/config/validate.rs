@@ -188,6 +188,9 @@ impl Found {
         if config.cluster.enabled.0 && config.database != Database::Redis {
             self.refuse("cluster.enabled", "true", "`database` to be `redis`, where all nodes keep the members");
         }
+        if config.cluster.enabled.0 && !config.subscribers.redis.0 {
+            self.refuse("cluster.enabled", "true", "`subscribers.redis` to be true, since that is how the nodes hear of each other");
+        }
         if config.database == Database::Sqlite && config.database_config.sqlite.database_path.is_empty() {
             self.refuse("databaseConfig.sqlite.databasePath", "empty", "the path of a file");
         }

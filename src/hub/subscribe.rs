@@ -15,7 +15,7 @@ use crate::channel::{ChannelKind, ChannelName};
 use crate::egress::Frame;
 use crate::event::SocketId;
 use crate::metrics::Refusal;
-use crate::store::{Left, Member, MemberError, StoreError};
+use crate::store::{Left, Member, MemberError, Members, StoreError};
 
 /// A name too long is cut to this many bytes in the error that says so.
 const SHOWN_OF_A_LONG_NAME: usize = 200;
@@ -157,7 +157,7 @@ impl<S: Socket> Hub<S> {
 
     /// Puts a socket into a channel's room, if it still wants in. Both happen under the session's lock, so that a
     /// disconnect either comes first and voids the ticket, or comes later and finds the room.
-    fn enter(&self, session: &Session<S>, channel: &ChannelName, ticket: Ticket) -> bool {
+    pub(super) fn enter(&self, session: &Session<S>, channel: &ChannelName, ticket: Ticket) -> bool {
         let id = session.socket.id();
         {
             let mut state = session.state();
@@ -191,6 +191,9 @@ impl<S: Socket> Hub<S> {
                 return false;
             }
         };
+        if let Some(nodes) = &self.nodes {
+            return self.enter_among_nodes(nodes, session, channel, ticket, &joined).await;
+        }
         if !self.enter(session, channel, ticket) {
             // It went away meanwhile. The others know of it only if it was here before.
             match self.store.leave(channel, id).await {
@@ -200,18 +203,26 @@ impl<S: Socket> Hub<S> {
             }
             return false;
         }
-        let expose = self.options.expose_socket_id;
-        let list = list_json(&joined.members, expose);
-        let presence = |name, data| Frame { name, channel: Some(channel.as_str()), data };
-        self.emit(&session.socket, presence("presence:subscribed", &list));
+        self.show_members(session, channel, &joined.members);
         if let Some(gone) = &joined.replaced {
             self.announce_leaving(channel, gone, Some(id));
         }
         if joined.is_first {
-            let news = member_json(&member, expose.then_some(id));
-            self.fan_out(channel.as_str(), presence("presence:joining", &news), Some(id));
+            self.tell_joining(channel, id, &member);
         }
         true
+    }
+
+    /// Sends the member list to a socket that has joined.
+    pub(super) fn show_members(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, members: &Members) {
+        let list = list_json(members, self.options.expose_socket_id);
+        self.emit(&session.socket, Frame { name: "presence:subscribed", channel: Some(channel.as_str()), data: &list });
+    }
+
+    pub(super) fn tell_joining(self: &Arc<Self>, channel: &ChannelName, id: SocketId, member: &Member) {
+        let data = member_json(member, self.options.expose_socket_id.then_some(id));
+        let frame = Frame { name: "presence:joining", channel: Some(channel.as_str()), data: &data };
+        self.fan_out(channel.as_str(), frame, Some(id));
     }
 
     /// A socket has left a channel by its session's account; the room and the members follow.
@@ -243,6 +254,9 @@ impl<S: Socket> Hub<S> {
     /// Takes a socket out of the members, and tells the others when that was the user's last one.
     async fn leave_presence(self: &Arc<Self>, channel: &ChannelName, id: SocketId) -> Result<(), StoreError> {
         let _order = self.presence_locks.lock(channel).await;
+        if let Some(nodes) = &self.nodes {
+            nodes.views.prune(channel, || self.rooms.count(channel.as_str()) == 0);
+        }
         if self.session(id).is_some_and(|session| session.is_in(channel.as_str())) {
             // It came back before this turn: its new membership is not to be taken away.
             return Ok(());
@@ -253,8 +267,16 @@ impl<S: Socket> Hub<S> {
         Ok(())
     }
 
-    /// Compat: the member in `presence:leaving` never has a `socketId` (`src/channels/presence-channel.ts:131`).
+    /// Tells clients that a user is gone by what this node did to the store. With other nodes, the store has PUBLISHed
+    /// it, and it comes back from there.
     pub(super) fn announce_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
+        if self.nodes.is_none() {
+            self.tell_leaving(channel, member, except);
+        }
+    }
+
+    /// Compat: the member in `presence:leaving` never has a `socketId` (`src/channels/presence-channel.ts:131`).
+    pub(super) fn tell_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
         let frame = Frame { name: "presence:leaving", channel: Some(channel.as_str()), data: &member_json(member, None) };
         self.fan_out(channel.as_str(), frame, except);
     }

@@ -8,7 +8,7 @@ use tracing::debug;
 use super::{Hub, Socket};
 use crate::channel::kind_of;
 use crate::egress::Frame;
-use crate::event::SocketId;
+use crate::event::{Event, SocketId};
 use crate::metrics::Refusal;
 
 /// A client event as it came from a socket.
@@ -30,9 +30,17 @@ impl<S: Socket> Hub<S> {
     pub fn whisper(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>) {
         match self.judge_whisper(from, whisper) {
             Ok(()) => {
-                let frame = Frame { name: whisper.event, channel: Some(whisper.channel), data: whisper.data };
                 self.metrics.whispers.inc();
-                self.fan_out(whisper.channel, frame, Some(from));
+                match &self.nodes {
+                    Some(nodes) => {
+                        let (channel, name) = (whisper.channel.into(), whisper.event.into());
+                        nodes.bus.toss(&Event { channel, name, data: whisper.data, except: Some(from) });
+                    }
+                    None => {
+                        let frame = Frame { name: whisper.event, channel: Some(whisper.channel), data: whisper.data };
+                        self.fan_out(whisper.channel, frame, Some(from));
+                    }
+                }
             }
             Err(cause) => {
                 self.metrics.refusal(cause);

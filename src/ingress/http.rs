@@ -26,7 +26,7 @@ use body::HttpEvent;
 pub async fn events(State(api): State<Api>, request: Request) -> Result<Json<Value>, ApiError> {
     let body = posted(&api, request).await?;
     let event = counted(&api, body::event(&body, &api))?;
-    publish(&api, &event);
+    publish(&api, &event).await?;
     let mut answer = json!({ "message": "ok" });
     if let Some(wanted) = event.info {
         let mut channels = Map::new();
@@ -46,7 +46,7 @@ pub async fn batch(State(api): State<Api>, request: Request) -> Result<Json<Valu
     let body = posted(&api, request).await?;
     let events = counted(&api, body::batch(&body, &api))?;
     for event in &events {
-        publish(&api, event);
+        publish(&api, event).await?;
     }
     if events.iter().all(|event| event.info.is_none()) {
         return Ok(Json(json!({})));
@@ -72,7 +72,7 @@ fn counted<T>(api: &Api, read: Result<T, ApiError>) -> Result<T, ApiError> {
     read.inspect_err(|_| api.hub.metrics().event(Source::Http, Outcome::Malformed))
 }
 
-fn publish(api: &Api, event: &HttpEvent) {
+async fn publish(api: &Api, event: &HttpEvent) -> Result<(), ApiError> {
     for channel in &event.channels {
         let event = Event {
             channel: ChannelName::from(channel.as_str()),
@@ -80,6 +80,7 @@ fn publish(api: &Api, event: &HttpEvent) {
             data: &event.data,
             except: event.except,
         };
-        api.hub.publish(&event, Source::Http);
+        api.hub.publish_everywhere(&event, Source::Http).await?;
     }
+    Ok(())
 }

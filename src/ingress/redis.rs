@@ -63,6 +63,9 @@ struct Envelope<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     socket: Option<&'a RawValue>,
+    /// In what the presence store of a node tells the others: the channel's version. Laravel sends no such key.
+    #[serde(borrow, default)]
+    presence: Option<&'a RawValue>,
 }
 
 /// Why a message is no event.
@@ -131,6 +134,7 @@ impl<S: Socket> RedisIngress<S> {
             }
             _ => debug!(redis = address, "subscribed to Redis"),
         }
+        self.hub.catch_up();
     }
 
     /// Notes the loss, and says so once.
@@ -159,9 +163,11 @@ impl<S: Socket> RedisIngress<S> {
         if channel == PRESENCE_UPDATES || message.get_channel_name() == PRESENCE_UPDATES {
             return;
         }
-        match event_of(channel, message.get_payload_bytes()) {
-            Ok(event) => {
-                self.hub.publish(&event, Source::Redis);
+        match message_of(channel, message.get_payload_bytes()) {
+            Ok((event, version)) => {
+                if !version.is_some_and(|version| self.hub.hear(&event, version)) {
+                    self.hub.publish(&event, Source::Redis);
+                }
             }
             Err(error) => skipped(self.hub.metrics(), Source::Redis, channel, &error),
         }
@@ -179,17 +185,24 @@ pub(super) fn skipped(metrics: &Metrics, source: Source, channel: &str, error: &
 
 /// Reads a message of a channel (without prefix).
 pub(super) fn event_of<'a>(channel: &str, payload: &'a [u8]) -> Result<Event<'a>, MessageError> {
+    message_of(channel, payload).map(|(event, _)| event)
+}
+
+/// As [`event_of`], with the version if it is a change of a presence channel.
+fn message_of<'a>(channel: &str, payload: &'a [u8]) -> Result<(Event<'a>, Option<u64>), MessageError> {
     let envelope: Envelope<'a> = serde_json::from_slice(payload)?;
     if is_reserved(&envelope.event) {
         return Err(MessageError::Reserved(envelope.event.into_owned()));
     }
     let socket: Option<Cow<'_, str>> = envelope.socket.and_then(|id| serde_json::from_str(id.get()).ok());
-    Ok(Event {
+    let version = envelope.presence.and_then(|version| version.get().parse().ok());
+    let event = Event {
         channel: ChannelName::from(channel),
         name: envelope.event,
         data: envelope.data.unwrap_or(RawValue::NULL),
         except: socket.and_then(|id| SocketId::parse(&id)),
-    })
+    };
+    Ok((event, version))
 }
 
 /// A prefix is text, not a pattern: its glob characters stand for themselves.
@@ -211,7 +224,8 @@ mod tests {
     #[test]
     fn an_event_keeps_its_data_to_the_byte() {
         let payload = r#"{"event":"App\\Events\\Sent","data":{"b":1.0,"a":"\u017e\/", "socket":null},"socket":"AbCd-_0123456789"}"#;
-        let event = event_of("news", payload.as_bytes()).unwrap();
+        let (event, version) = message_of("news", payload.as_bytes()).unwrap();
+        assert_eq!(version, None);
         assert_eq!(event.name, "App\\Events\\Sent");
         assert_eq!(event.data.get(), r#"{"b":1.0,"a":"\u017e\/", "socket":null}"#);
         assert_eq!(event.except, SocketId::parse("AbCd-_0123456789"));

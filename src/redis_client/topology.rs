@@ -1,6 +1,6 @@
 //! [`Redis`]: one Redis, a master that sentinels watch, or a Redis Cluster, behind the same two questions.
 //!
-//! Input: [`RedisConfig`]. Output: a [`Link`] for commands, and a connection for PUBLISHed messages. Every call looks
+//! Input: [`RedisConfig`]. Output: a [`Connection`] for commands, and a connection for PUBLISHed messages. Every call looks
 //! for the master, or for a node that answers, afresh: whoever holds a broken connection drops it and asks again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,7 +41,7 @@ enum Topology {
 
 /// A connection for commands; clones share it.
 #[derive(Clone)]
-pub enum Link {
+pub enum Connection {
     /// To one server.
     Single(MultiplexedConnection),
     /// To the nodes of a cluster.
@@ -75,22 +75,28 @@ impl Redis {
         &self.address
     }
 
+    /// Whether this is a Redis Cluster.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.topology, Topology::Cluster { .. })
+    }
+
     /// A connection for commands, known to answer.
     ///
     /// # Errors
     /// When none can be had within a few seconds.
-    pub async fn connect(&self) -> RedisResult<Link> {
+    pub async fn connect(&self) -> RedisResult<Connection> {
         let connect = async {
             let config =
                 AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(ANSWER_TIMEOUT));
-            let mut link = match &self.topology {
-                Topology::Single(client) => Link::Single(client.get_multiplexed_async_connection_with_config(&config).await?),
-                Topology::Sentinel(sentinel) => Link::Single(sentinel.lock().await.get_async_connection_with_config(&config).await?),
-                Topology::Cluster { client, .. } => Link::Cluster(client.get_async_connection().await?),
+            let mut connection = match &self.topology {
+                Topology::Single(client) => Connection::Single(client.get_multiplexed_async_connection_with_config(&config).await?),
+                Topology::Sentinel(sentinel) => Connection::Single(sentinel.lock().await.get_async_connection_with_config(&config).await?),
+                Topology::Cluster { client, .. } => Connection::Cluster(client.get_async_connection().await?),
             };
             // A stopped server's kernel accepts connections as well.
-            redis::cmd("PING").exec_async(&mut link).await?;
-            Ok(link)
+            redis::cmd("PING").exec_async(&mut connection).await?;
+            Ok(connection)
         };
         within(connect).await
     }
@@ -182,7 +188,7 @@ fn given(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }
 
-impl ConnectionLike for Link {
+impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
             Self::Single(connection) => connection.req_packed_command(cmd),

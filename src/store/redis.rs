@@ -18,17 +18,15 @@ use super::{Joined, Left, Member, Members, PresenceStore, StoreError};
 use crate::channel::ChannelName;
 use crate::config::Config;
 use crate::event::SocketId;
-use crate::redis_client::{Redis, RedisConfigError};
+use crate::redis_client::{Link, QueryError, Redis, RedisConfigError, link};
 
 mod held;
 mod lease;
-mod link;
 mod mirror;
 mod scripts;
 
 use held::Held;
 use lease::{Lease, Renewal};
-use link::{Link, QueryError};
 use mirror::Mirror;
 use scripts::{Condition, Join, Keys, Listing, Mode};
 
@@ -78,7 +76,7 @@ impl RedisStore {
     /// [`RedisConfigError`] when the settings cannot be used.
     pub fn new(config: &Config) -> Result<Self, RedisConfigError> {
         let database = &config.database_config;
-        let link = Arc::new(Link::new(Redis::new(&database.redis)?));
+        let link = Arc::new(Link::new(Redis::new(&database.redis)?, "presence members cannot be stored"));
         let keys = Keys::new(&database.redis.key_prefix, config.cluster.enabled.0);
         Ok(Self {
             mirror: Mirror::new(database, &link, &keys),
@@ -200,6 +198,12 @@ impl RedisStore {
     }
 }
 
+impl From<QueryError> for StoreError {
+    fn from(error: QueryError) -> Self {
+        Self(error.full_text().into())
+    }
+}
+
 fn left((state, json): LeaveAnswer, before: Option<&Member>) -> Result<Left, StoreError> {
     match (state, before) {
         (0, _) => Ok(Left::NotThere),
@@ -221,7 +225,7 @@ impl PresenceStore for RedisStore {
             "" => None,
             json => Some(Member::parse(json).map_err(|error| StoreError(error.into()))?),
         };
-        Ok(Joined { is_first, replaced, members: scripts::members(&listing)? })
+        Ok(Joined { is_first, replaced, members: scripts::members(&listing)?, version: scripts::version(&listing) })
     }
 
     async fn leave(&self, channel: &ChannelName, socket: SocketId) -> Result<Left, StoreError> {
@@ -237,6 +241,11 @@ impl PresenceStore for RedisStore {
 
     async fn members(&self, channel: &ChannelName) -> Result<Members, StoreError> {
         scripts::members(&self.listing(channel).await?)
+    }
+
+    async fn versioned(&self, channel: &ChannelName) -> Result<(u64, Members), StoreError> {
+        let listing = self.listing(channel).await?;
+        Ok((scripts::version(&listing), scripts::members(&listing)?))
     }
 
     async fn due(&self) {

@@ -8,6 +8,7 @@ mod auth_jwt;
 mod auth_shield;
 mod cli;
 mod client_script;
+mod cluster;
 mod config;
 mod events;
 mod hints;

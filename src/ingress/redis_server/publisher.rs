@@ -13,7 +13,7 @@ use crate::egress::Socket;
 use crate::hub::Hub;
 use crate::ingress::redis::{PRESENCE_UPDATES, event_of, skipped};
 use crate::metrics::{Outcome, Source};
-use crate::redis_client::{Link, Redis, RedisConfigError};
+use crate::redis_client::{Connection, Redis, RedisConfigError};
 
 /// The way of messages into the server.
 pub(super) struct Publisher<S> {
@@ -25,7 +25,7 @@ pub(super) struct Publisher<S> {
 struct Cluster {
     redis: Redis,
     /// Made when first needed, and again after it failed.
-    link: Mutex<Option<Link>>,
+    link: Mutex<Option<Connection>>,
     /// Whether this node hears what it publishes (`subscribers.redis`).
     is_heard_here: bool,
 }
@@ -88,7 +88,7 @@ impl Cluster {
         }
     }
 
-    async fn link(&self) -> Result<Link, ClusterError> {
+    async fn link(&self) -> Result<Connection, ClusterError> {
         let mut link = self.link.lock().await;
         if let Some(link) = &*link {
             return Ok(link.clone());

@@ -8,8 +8,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::link::{Link, QueryError};
 use super::scripts::Keys;
+use crate::redis_client::{Link, QueryError};
 
 #[derive(Debug)]
 pub(super) struct Lease {

@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::link::Link;
 use super::scripts::{self, Keys, Listing};
 use crate::channel::ChannelName;
 use crate::config::DatabaseConfig;
+use crate::redis_client::Link;
 use crate::store::StoreError;
 
 /// Between two writes of a key.

@@ -1,4 +1,4 @@
-//! The connection of the store, made again when it breaks.
+//! [`Link`]: a connection for commands, made again when it breaks.
 //!
 //! Input: pipelines. Output: their answers, or an error within a bounded time: a moment's outage is waited for, a
 //! longer one fails what is asked at once.
@@ -10,29 +10,31 @@ use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
 use tokio::sync::{Mutex, Notify};
 use tracing::{info, warn};
 
-use crate::redis_client;
-use crate::store::StoreError;
+use super::topology::{ANSWER_TIMEOUT, Connection, Redis};
 
 /// How long an outage may last before what is asked fails: as long as Redis takes for a restart or a failover of the
 /// quick kind, and no longer than a visitor waits for a page.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two tries to connect.
-pub(super) const RETRY: Duration = Duration::from_millis(250);
+pub const RETRY: Duration = Duration::from_millis(250);
 /// Between two looks whether somebody has connected.
 const POLL: Duration = Duration::from_millis(50);
 
-pub(super) struct Link {
-    redis: redis_client::Redis,
+/// A connection for commands.
+pub struct Link {
+    /// What cannot be done without Redis, for the log.
+    purpose: &'static str,
+    redis: Redis,
     state: Mutex<State>,
     /// Counts connections: what was written over an older one may be lost.
     generation: AtomicU64,
     /// Told when a connection breaks.
-    pub(super) broken: Notify,
+    pub broken: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    link: Option<redis_client::Link>,
+    link: Option<Connection>,
     outage: Option<Outage>,
 }
 
@@ -44,7 +46,7 @@ struct Outage {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum QueryError {
+pub enum QueryError {
     /// No connection can be had. Nothing was done.
     #[error("Redis is away: {0}")]
     Away(String),
@@ -59,31 +61,46 @@ pub(super) enum QueryError {
     Refused(#[source] RedisError),
 }
 
-impl From<QueryError> for StoreError {
-    fn from(error: QueryError) -> Self {
-        let text = match &error {
-            QueryError::Away(_) => error.to_string(),
-            QueryError::Broken(cause) | QueryError::Late(cause) | QueryError::Refused(cause) => format!("{error}: {cause}"),
-        };
-        Self(text.into())
+impl QueryError {
+    /// With its cause, for an error that keeps text alone.
+    #[must_use]
+    pub fn full_text(&self) -> String {
+        match self {
+            Self::Away(_) => self.to_string(),
+            Self::Broken(cause) | Self::Late(cause) | Self::Refused(cause) => format!("{self}: {cause}"),
+        }
     }
 }
 
 impl Link {
-    pub(super) fn new(redis: redis_client::Redis) -> Self {
-        Self { redis, state: Mutex::default(), generation: AtomicU64::new(0), broken: Notify::new() }
+    /// A connection that is made when it is first used. `purpose` says what cannot be done without it.
+    #[must_use]
+    pub fn new(redis: Redis, purpose: &'static str) -> Self {
+        Self { purpose, redis, state: Mutex::default(), generation: AtomicU64::new(0), broken: Notify::new() }
     }
 
     /// Changes with every new connection.
-    pub(super) fn generation(&self) -> u64 {
+    #[must_use]
+    pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    pub(super) async fn is_down(&self) -> bool {
+    /// Whether the last try to connect failed.
+    pub async fn is_down(&self) -> bool {
         self.state.lock().await.outage.is_some()
     }
 
-    pub(super) async fn query<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, QueryError> {
+    /// Whether commands for different channels go to different servers.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.redis.is_cluster()
+    }
+
+    /// Asks, and reads the answers of the pipeline's commands as one tuple or list.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn query<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, QueryError> {
         let (mut link, generation) = self.connection().await?;
         match pipeline.query_async(&mut link).await {
             Ok(answer) => Ok(answer),
@@ -95,7 +112,7 @@ impl Link {
         }
     }
 
-    async fn connection(&self) -> Result<(redis_client::Link, u64), QueryError> {
+    async fn connection(&self) -> Result<(Connection, u64), QueryError> {
         loop {
             if let Some(found) = self.try_connection().await? {
                 return Ok(found);
@@ -105,7 +122,7 @@ impl Link {
     }
 
     /// `None`: not now, but there is hope.
-    async fn try_connection(&self) -> Result<Option<(redis_client::Link, u64)>, QueryError> {
+    async fn try_connection(&self) -> Result<Option<(Connection, u64)>, QueryError> {
         let mut state = self.state.lock().await;
         if let Some(link) = &state.link {
             return Ok(Some((link.clone(), self.generation())));
@@ -114,7 +131,7 @@ impl Link {
             match self.redis.connect().await {
                 Ok(link) => {
                     if state.outage.take().is_some() {
-                        info!(redis = self.redis.address(), "Redis is back; presence members are put right");
+                        info!(redis = self.redis.address(), "Redis is back");
                     }
                     state.link = Some(link.clone());
                     return Ok(Some((link, self.generation.fetch_add(1, Ordering::AcqRel) + 1)));
@@ -133,7 +150,7 @@ impl Link {
         let now = Instant::now();
         let (tried, reason) = (now, error.to_string());
         if state.outage.is_none() {
-            warn!(redis = self.redis.address(), reason, "presence members cannot be stored until Redis is back");
+            warn!(redis = self.redis.address(), reason, "{} until Redis is back", self.purpose);
         }
         let since = state.outage.as_ref().map_or(now.checked_sub(before).unwrap_or(now), |outage| outage.since);
         state.outage = Some(Outage { since, tried, reason });
@@ -145,7 +162,7 @@ impl Link {
         if state.link.is_some() && self.generation() == generation {
             state.link = None;
             if error.is_timeout() {
-                self.note_outage(&mut state, error, redis_client::ANSWER_TIMEOUT);
+                self.note_outage(&mut state, error, ANSWER_TIMEOUT);
             }
             self.broken.notify_one();
         }

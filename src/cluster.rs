@@ -1,0 +1,143 @@
+//! Several nodes on one Redis: what happens on one is PUBLISHed, and reaches all of them, this one too, by the way that
+//! Laravel's events take.
+//!
+//! Input: events of the HTTP API and whispers. Output: messages of Laravel's form on Laravel's channels, in the order
+//! they were given. The presence store PUBLISHes its changes itself, together with each change.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redis::Pipeline;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tracing::warn;
+
+use crate::config::Config;
+use crate::event::{Event, SocketId};
+use crate::redis_client::{Link, QueryError, Redis, RedisConfigError};
+
+/// Messages that wait for Redis; beyond, whispers are dropped and HTTP requests wait.
+const QUEUE: usize = 4096;
+/// Messages of one round trip.
+const BATCH: usize = 128;
+
+/// PUBLISHes on the server that owns the channel's slot, so that a channel's messages keep their order.
+const PUBLISH_BY_SLOT: &str = "return redis.call('PUBLISH', ARGV[1], ARGV[2])";
+
+/// The way to the other nodes.
+pub struct Bus {
+    link: Link,
+    key_prefix: String,
+    queue: mpsc::Sender<Message>,
+    /// Taken by [`Bus::run`].
+    waiting: Mutex<mpsc::Receiver<Message>>,
+    /// Whether somebody was told that whispers are dropped.
+    is_dropping: AtomicBool,
+}
+
+struct Message {
+    channel: String,
+    payload: String,
+    done: Option<oneshot::Sender<Result<(), BusError>>>,
+}
+
+/// An event could not be PUBLISHed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the event could not be published to the nodes: {0}")]
+pub struct BusError(String);
+
+/// The form of Laravel's `RedisBroadcaster`.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    event: &'a str,
+    data: &'a RawValue,
+    socket: Option<SocketId>,
+}
+
+impl Bus {
+    /// A bus that [`Bus::run`] has to move. `None` for a single node.
+    ///
+    /// # Errors
+    /// [`RedisConfigError`] when the settings of Redis cannot be used.
+    pub fn open(config: &Config) -> Result<Option<Self>, RedisConfigError> {
+        if !config.cluster.enabled.0 {
+            return Ok(None);
+        }
+        let redis = &config.database_config.redis;
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        Ok(Some(Self {
+            link: Link::new(Redis::new(redis)?, "events of this node cannot be published"),
+            key_prefix: redis.key_prefix.clone(),
+            queue,
+            waiting: Mutex::new(waiting),
+            is_dropping: AtomicBool::new(false),
+        }))
+    }
+
+    /// PUBLISHes an event, once.
+    ///
+    /// # Errors
+    /// [`BusError`] when Redis could not be reached, or was lost meanwhile.
+    pub async fn publish(&self, event: &Event<'_>) -> Result<(), BusError> {
+        let (done, answer) = oneshot::channel();
+        let message = Message { done: Some(done), ..self.message(event) };
+        let closed = || BusError("the server is shutting down".into());
+        self.queue.send(message).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// PUBLISHes an event if there is room for it; nobody is told what became of it.
+    pub fn toss(&self, event: &Event<'_>) {
+        let is_full = self.queue.try_send(self.message(event)).is_err();
+        if is_full && !self.is_dropping.swap(true, Ordering::Relaxed) {
+            warn!(queue = QUEUE, "whispers are dropped until Redis keeps up");
+        } else if !is_full && self.is_dropping.load(Ordering::Relaxed) {
+            self.is_dropping.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn message(&self, event: &Event<'_>) -> Message {
+        let envelope = Envelope { event: &event.name, data: event.data, socket: event.except };
+        let payload = serde_json::to_string(&envelope).expect("texts and JSON serialize");
+        Message { channel: format!("{}{}", self.key_prefix, event.channel), payload, done: None }
+    }
+
+    /// Moves messages until dropped.
+    pub async fn run(&self) {
+        let mut waiting = self.waiting.lock().await;
+        let mut batch = Vec::with_capacity(BATCH);
+        while waiting.recv_many(&mut batch, BATCH).await > 0 {
+            if self.link.is_cluster() {
+                // One at a time: a pipeline would have to stay on one server.
+                for message in batch.drain(..) {
+                    let mut pipeline = redis::pipe();
+                    pipeline.cmd("EVAL").arg(PUBLISH_BY_SLOT).arg(1).arg(self.slot_of(&message.channel));
+                    pipeline.arg(&message.channel).arg(&message.payload);
+                    self.send(&pipeline, std::iter::once(message)).await;
+                }
+            } else {
+                let mut pipeline = redis::pipe();
+                for message in &batch {
+                    pipeline.publish(&message.channel, &message.payload);
+                }
+                self.send(&pipeline, batch.drain(..)).await;
+            }
+        }
+    }
+
+    /// A key in the slot of the store's keys of the channel.
+    fn slot_of(&self, channel: &str) -> String {
+        let name = channel.strip_prefix(&self.key_prefix).unwrap_or(channel);
+        format!("{}laravel-echo:{{{name}}}:order", self.key_prefix)
+    }
+
+    async fn send(&self, pipeline: &Pipeline, messages: impl Iterator<Item = Message>) {
+        // Never tried again after a break: some of it may have been done, and nothing is to come twice.
+        let result: Result<redis::Value, QueryError> = self.link.query(pipeline).await;
+        let result = result.map(drop).map_err(|error| BusError(error.full_text()));
+        for done in messages.filter_map(|message| message.done) {
+            // Whoever asked may have gone.
+            let _ = done.send(result.clone());
+        }
+    }
+}

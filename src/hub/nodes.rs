@@ -1,0 +1,152 @@
+//! The hub among other nodes: what goes out to them, and what comes in from them.
+//!
+//! Input: events of the HTTP API and whispers, which go out; changes of presence channels, which the store PUBLISHes
+//! and every node hears. Output: the same events to the clients of every node, each once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, error};
+
+use super::session::{Session, Ticket};
+use super::view::{News, Views};
+use super::{Hub, Socket};
+use crate::channel::ChannelName;
+use crate::cluster::{Bus, BusError};
+use crate::config::PresenceConfig;
+use crate::event::Event;
+use crate::metrics::Source;
+use crate::store::{Joined, Member};
+
+/// What a hub among other nodes has besides.
+pub(super) struct Nodes {
+    pub(super) bus: Bus,
+    pub(super) views: Views,
+    /// Time for every node to put back what Redis may have lost, before lists are believed again.
+    settling: Duration,
+}
+
+impl Nodes {
+    pub(super) fn new(bus: Bus, config: &PresenceConfig) -> Self {
+        Self { bus, views: Views::default(), settling: (config.lease.0 / 10).min(Duration::from_secs(3)) }
+    }
+}
+
+impl<S: Socket> Hub<S> {
+    /// Begins to send to the other nodes; ends when the hub closes. A single node has nobody to send to.
+    pub fn run_bus(self: &Arc<Self>) {
+        if self.nodes.is_some() {
+            let hub = Arc::clone(self);
+            self.tasks.spawn(async move {
+                if let Some(nodes) = &hub.nodes {
+                    hub.closing.run_until_cancelled(nodes.bus.run()).await;
+                }
+            });
+        }
+    }
+
+    /// Sends an event to the subscribers of its channel on every node.
+    ///
+    /// # Errors
+    /// [`BusError`] when the other nodes cannot be reached; then it went to nobody.
+    pub async fn publish_everywhere(self: &Arc<Self>, event: &Event<'_>, source: Source) -> Result<(), BusError> {
+        match &self.nodes {
+            Some(nodes) => nodes.bus.publish(event).await,
+            None => {
+                self.publish(event, source);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes up a change that a node made to a presence channel; `version` is the channel's by that change. `false`:
+    /// this is no such change, or a single node, which makes its changes known itself.
+    pub fn hear(self: &Arc<Self>, event: &Event<'_>, version: u64) -> bool {
+        let Some(nodes) = &self.nodes else { return false };
+        let news = |member| match (&*event.name, event.except) {
+            ("presence:joining", Some(socket)) => Some(News::Joining(socket, member)),
+            ("presence:leaving", _) => Some(News::Leaving(member)),
+            _ => None,
+        };
+        let Some(news) = Member::parse(event.data.get()).ok().and_then(news) else { return false };
+        nodes.views.visit(event.channel.as_str(), |view| {
+            if let Some(news) = view.hear(version, news) {
+                self.tell(&event.channel, &news);
+            }
+        });
+        true
+    }
+
+    fn tell(self: &Arc<Self>, channel: &ChannelName, news: &News) {
+        match news {
+            News::Joining(socket, member) => self.tell_joining(channel, *socket, member),
+            News::Leaving(member) => self.tell_leaving(channel, member, None),
+        }
+    }
+
+    /// The end of a join. What others are told, what the new one is told and that it is in the room happen as one
+    /// step, as far as news from other nodes are concerned.
+    pub(super) async fn enter_among_nodes(
+        self: &Arc<Self>,
+        nodes: &Nodes,
+        session: &Session<S>,
+        channel: &ChannelName,
+        ticket: Ticket,
+        joined: &Joined,
+    ) -> bool {
+        let has_entered = nodes.views.enter(channel, |view| {
+            for news in view.merge(joined.version, &joined.members) {
+                self.tell(channel, &news);
+            }
+            let has_entered = self.enter(session, channel, ticket);
+            if has_entered {
+                self.show_members(session, channel, &view.list(&joined.members));
+            }
+            has_entered
+        });
+        if !has_entered {
+            // It went away meanwhile; the store tells everyone.
+            if let Err(error) = self.store.leave(channel, session.socket.id()).await {
+                error!(%channel, %error, "could not remove a presence member");
+            }
+            nodes.views.prune(channel, || self.rooms.count(channel.as_str()) == 0);
+        }
+        has_entered
+    }
+
+    /// News may have been missed: looks up who is in every channel that clients here are in. A single node misses none.
+    pub fn catch_up(self: &Arc<Self>) {
+        if self.nodes.is_none() {
+            return;
+        }
+        let hub = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let catching_up = async {
+                let Some(nodes) = &hub.nodes else { return };
+                tokio::time::sleep(nodes.settling).await;
+                for channel in nodes.views.channels() {
+                    hub.look_up(nodes, &channel).await;
+                }
+                debug!("presence channels are up to date with the other nodes");
+            };
+            hub.closing.run_until_cancelled(catching_up).await
+        });
+    }
+
+    async fn look_up(self: &Arc<Self>, nodes: &Nodes, channel: &ChannelName) {
+        /// Between two tries while the store is away.
+        const RETRY: Duration = Duration::from_secs(1);
+        loop {
+            match self.store.versioned(channel).await {
+                Ok((version, members)) => {
+                    return nodes.views.visit(channel.as_str(), |view| {
+                        for news in view.merge(version, &members) {
+                            self.tell(channel, &news);
+                        }
+                    });
+                }
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+        }
+    }
+}

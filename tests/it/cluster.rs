@@ -1,0 +1,186 @@
+//! Several nodes on one Redis.
+
+use laravel_echo_server::Config;
+use serde_json::{Value, json};
+
+use crate::support::server::KEY;
+use crate::support::{Client, Laravel, Redis, TestServer, until};
+
+const ROOM: &str = "presence-room";
+
+fn settings() -> Value {
+    json!({
+        "database": "redis",
+        "databaseConfig": { "redis": { "keyPrefix": "app_" } },
+        "cluster": { "enabled": true },
+        "presence": { "lease": "2s" },
+    })
+}
+
+async fn nodes(redis: &Redis, laravel: &Laravel) -> [TestServer; 2] {
+    let nodes = [TestServer::with(redis, laravel, settings()).await, TestServer::with(redis, laravel, settings()).await];
+    for node in &nodes {
+        let mut probe = node.client().await;
+        probe.subscribe("probe").await;
+        node.subscribed("probe", 1).await;
+        until("the node to listen", async || redis.publish("app_probe", "ready", &json!(1), None).await == 2).await;
+        probe.event("ready").await;
+    }
+    nodes
+}
+
+async fn post(node: &TestServer, path: &str, body: &Value) -> (u16, Value) {
+    let request = reqwest::Client::new().post(node.url(path)).bearer_auth(KEY).body(body.to_string());
+    let response = request.send().await.expect("the API answers");
+    let status = response.status().as_u16();
+    let text = response.text().await.expect("the API answers");
+    (status, serde_json::from_str(&text).expect("the API answers JSON"))
+}
+
+async fn join(node: &TestServer, user: u32) -> (Client, Vec<u64>) {
+    let mut client = node.client_of(user).await;
+    client.subscribe(ROOM).await;
+    let here = users(&client.event("presence:subscribed").await[1]);
+    (client, here)
+}
+
+fn users(members: &Value) -> Vec<u64> {
+    members.as_array().expect("a list").iter().map(|member| member["user_id"].as_u64().expect("an id")).collect()
+}
+
+#[tokio::test]
+async fn members_on_all_nodes_see_each_other_once() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let [one, other] = nodes(&redis, &laravel).await;
+    let (mut alice, here) = join(&one, 1).await;
+    assert_eq!(here, [1]);
+    let (mut bob, here) = join(&other, 2).await;
+    assert_eq!(here, [2, 1], "newest first");
+    assert_eq!(alice.event("presence:joining").await, [json!(ROOM), json!({ "user_id": 2, "user_info": { "id": 2 } })]);
+    // A second tab of alice, on the other node, is no news; nor is it when the first goes.
+    let (mut tab, here) = join(&other, 1).await;
+    assert_eq!(here, [1, 2]);
+    drop(alice);
+    one.subscribed(ROOM, 0).await;
+    tab.unsubscribe(ROOM).await;
+    assert_eq!(bob.event("presence:leaving").await, [json!(ROOM), json!({ "user_id": 1, "user_info": { "id": 1 } })]);
+    let (_carol, here) = join(&one, 3).await;
+    assert_eq!(here, [3, 2]);
+    assert_eq!(bob.event("presence:joining").await[1]["user_id"], 3);
+    assert!(bob.left_over().is_empty(), "{:?}", bob.left_over());
+    assert!(tab.left_over().is_empty(), "{:?}", tab.left_over());
+}
+
+#[tokio::test]
+async fn events_and_whispers_reach_every_node_once_and_in_order() {
+    const COUNT: u64 = 50;
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let [one, other] = nodes(&redis, &laravel).await;
+    let (mut alice, mut bob) = (one.client_of(1).await, other.client_of(2).await);
+    for (node, client) in [(&one, &mut alice), (&other, &mut bob)] {
+        client.subscribe("private-desk").await;
+        node.subscribed("private-desk", 1).await;
+    }
+    for n in 0..COUNT {
+        alice.whisper("private-desk", "client-typing", json!(n)).await;
+    }
+    for n in 0..COUNT {
+        assert_eq!(bob.event("client-typing").await, [json!("private-desk"), json!(n)]);
+    }
+    for n in 0..COUNT {
+        let body = json!({ "channel": "private-desk", "name": "sent", "data": { "n": n }, "socket_id": bob.id });
+        let (status, answer) = post(&one, "/apps/app/events", &body).await;
+        assert_eq!((status, answer), (200, json!({ "message": "ok" })));
+    }
+    for n in 0..COUNT {
+        assert_eq!(alice.event("sent").await, [json!("private-desk"), json!({ "n": n })]);
+    }
+    bob.whisper("private-desk", "client-end", json!(null)).await;
+    alice.event("client-end").await;
+    alice.whisper("private-desk", "client-end", json!(null)).await;
+    bob.event("client-end").await;
+    assert!(alice.left_over().is_empty(), "heard its own whisper or something twice: {:?}", alice.left_over());
+    assert!(bob.left_over().is_empty(), "was not left out: {:?}", bob.left_over());
+}
+
+#[tokio::test]
+async fn one_hundred_join_over_two_nodes_at_once() {
+    const COUNT: u64 = 100;
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let nodes = nodes(&redis, &laravel).await;
+    laravel.hold();
+    let mut clients = Vec::new();
+    for user in 0..COUNT {
+        let mut client = nodes[user as usize % 2].client_of(user as u32).await;
+        client.subscribe(ROOM).await;
+        clients.push(client);
+    }
+    until("all callbacks", async || laravel.callbacks().len() as u64 == COUNT).await;
+    laravel.release();
+    // What each was given and heard of later makes everyone, and nobody twice.
+    for client in &mut clients {
+        let mut here = users(&client.event("presence:subscribed").await[1]);
+        while (here.len() as u64) < COUNT {
+            here.push(client.event("presence:joining").await[1]["user_id"].as_u64().expect("an id"));
+        }
+        here.sort_unstable();
+        assert_eq!(here, (0..COUNT).collect::<Vec<_>>());
+    }
+    let half = clients.split_off(COUNT as usize / 2);
+    drop(half);
+    for client in &mut clients {
+        let mut gone = Vec::new();
+        while (gone.len() as u64) < COUNT / 2 {
+            gone.push(client.event("presence:leaving").await[1]["user_id"].as_u64().expect("an id"));
+        }
+        gone.sort_unstable();
+        assert_eq!(gone, (COUNT / 2..COUNT).collect::<Vec<_>>());
+        assert!(client.left_over().is_empty(), "{:?}", client.left_over());
+    }
+}
+
+#[tokio::test]
+async fn without_redis_the_http_api_says_so() {
+    let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let [one, _other] = nodes(&redis, &laravel).await;
+    redis.down();
+    let body = json!({ "channel": "news", "name": "sent", "data": 1 });
+    let (status, answer) = post(&one, "/apps/app/events", &body).await;
+    assert_eq!((status, answer), (503, json!({ "error": "the event could not be published, Redis is away" })));
+}
+
+#[tokio::test]
+async fn redis_restarts_empty_under_two_nodes() {
+    let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let [one, other] = nodes(&redis, &laravel).await;
+    let (mut alice, _) = join(&one, 1).await;
+    let (mut bob, _) = join(&other, 2).await;
+    alice.event("presence:joining").await;
+    redis.down();
+    // Who leaves while nobody can be told is gone in the end.
+    let (gone, mut late) = (other.client_of(3).await, one.client_of(4).await);
+    drop(gone);
+    redis.up().await;
+    until("both members", async || {
+        let list = redis.get("app_presence-room:members").await.unwrap_or_default();
+        list.contains(&alice.id) && list.contains(&bob.id)
+    })
+    .await;
+    until("both nodes to listen", async || redis.publish("app_nothing", "ready", &json!(1), None).await == 2).await;
+    late.subscribe(ROOM).await;
+    assert_eq!(users(&late.event("presence:subscribed").await[1]).len(), 3);
+    for client in [&mut alice, &mut bob] {
+        assert_eq!(client.event("presence:joining").await[1]["user_id"], 4);
+        assert!(client.left_over().is_empty(), "{:?}", client.left_over());
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_needs_redis() {
+    let config: Config = serde_json::from_value(json!({
+        "cluster": { "enabled": true }, "database": "redis", "subscribers": { "redis": false },
+    }))
+    .expect("valid settings");
+    let problems = laravel_echo_server::config::validate::check(&config).expect_err("nodes that do not listen").to_string();
+    assert!(problems.contains("`cluster.enabled` is true, expected `subscribers.redis` to be true"), "{problems}");
+}
