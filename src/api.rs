@@ -101,27 +101,32 @@ impl Api {
 
 /// All routes.
 pub fn router(config: &Config, api: Api) -> Router {
-    let mut router = Router::new()
-        .route("/", reads(get(async || Html("OK"))))
-        .route("/health", reads(get(health::health)))
-        .route("/ready", reads(get(health::ready)))
-        .route("/openapi.json", reads(get(openapi::openapi)))
-        .route("/apps/{app_id}/status", reads(get(status::status)))
-        .route("/apps/{app_id}/channels", reads(get(channels::list)))
-        .route("/apps/{app_id}/channels/{channel}", reads(get(channels::one)))
-        .route("/apps/{app_id}/channels/{channel}/users", reads(get(channels::users)))
-        .route("/apps/{app_id}/users/{user}/terminate_connections", writes(post(users::terminate)))
-        .merge(moderation::routes());
+    let mut routes = vec![
+        ("/health", reads(get(health::health))),
+        ("/ready", reads(get(health::ready))),
+        ("/openapi.json", reads(get(openapi::openapi))),
+        ("/apps/{app_id}/status", reads(get(status::status))),
+        ("/apps/{app_id}/channels", reads(get(channels::list))),
+        ("/apps/{app_id}/channels/{channel}", reads(get(channels::one))),
+        ("/apps/{app_id}/channels/{channel}/users", reads(get(channels::users))),
+        ("/apps/{app_id}/users/{user}/terminate_connections", writes(post(users::terminate))),
+    ];
     if config.subscribers.http.0 {
-        router = router.route("/apps/{app_id}/events", writes(post(events))).route("/apps/{app_id}/batch_events", writes(post(batch)));
+        routes.push(("/apps/{app_id}/events", writes(post(events))));
+        routes.push(("/apps/{app_id}/batch_events", writes(post(batch))));
     }
     if config.metrics.enabled.0 && config.metrics.port.is_none() {
-        router = router.route("/metrics", reads(get(metrics::with_key)));
+        routes.push(("/metrics", reads(get(metrics::with_key))));
+    }
+    let mut router = Router::new().route("/", reads(get(async || Html("OK")))).merge(moderation::routes());
+    for (path, route) in routes {
+        // Express takes a slash at the end as well.
+        router = router.route(&format!("{path}/"), route.clone()).route(path, route);
     }
     router
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .fallback(async || ApiError::not_found())
-        .layer(axum::middleware::from_fn(params::decodable_path))
+        .layer(axum::middleware::from_fn(params::checked_path))
         .layer(axum::middleware::from_fn_with_state(cors::Cors::new(config), cors::cors))
         .with_state(api)
 }

@@ -1,6 +1,7 @@
 //! `/metrics`: on the main port for whoever has a client's key, or on a listener of its own.
 //!
-//! Input: the counters of [`crate::metrics::Metrics`] and the sockets connected now. Output: Prometheus text.
+//! Input: the counters of [`crate::metrics::Metrics`] and the sockets connected now. Output: OpenMetrics text, under the
+//! content type that the asker knows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -25,13 +26,13 @@ type SocketIoHub = Hub<SocketIoSocket>;
 /// 401 without a key, 403 for one that is none.
 pub async fn with_key(State(api): State<Api>, headers: HeaderMap) -> Result<Response, ApiError> {
     let key = bearer(&headers).ok_or_else(ApiError::unauthenticated)?;
-    if api.clients.iter().any(|client| client.opens_metrics(&key)) { Ok(text(&api.hub)) } else { Err(ApiError::unauthorized()) }
+    if api.clients.iter().any(|client| client.opens_metrics(&key)) { Ok(text(&api.hub, &headers)) } else { Err(ApiError::unauthorized()) }
 }
 
 /// The routes of the listener of its own, which asks for no key.
 pub fn router(hub: Arc<SocketIoHub>, readiness: Readiness) -> Router {
     Router::new()
-        .route("/metrics", get(async |State(hub): State<Arc<SocketIoHub>>| text(&hub)))
+        .route("/metrics", get(async |State(hub): State<Arc<SocketIoHub>>, headers: HeaderMap| text(&hub, &headers)))
         .with_state(hub)
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
@@ -40,9 +41,15 @@ pub fn router(hub: Arc<SocketIoHub>, readiness: Readiness) -> Router {
         .with_state(readiness)
 }
 
-fn text(hub: &SocketIoHub) -> Response {
+/// What is written is valid in the older format, too; only the suffix of counters is then part of their names.
+fn text(hub: &SocketIoHub, asker: &HeaderMap) -> Response {
+    let mut accepted = asker.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let content_type = if accepted.any(|value| value.contains("application/openmetrics-text")) {
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    } else {
+        "text/plain; version=0.0.4; charset=utf-8"
+    };
     let mut connections = HashMap::new();
     hub.each_socket(|socket| *connections.entry(socket.labels()).or_insert(0) += 1);
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], hub.metrics().render(connections.into_iter()))
-        .into_response()
+    ([(CONTENT_TYPE, content_type)], hub.metrics().render(connections.into_iter())).into_response()
 }

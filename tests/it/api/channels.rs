@@ -41,6 +41,15 @@ async fn lists_and_single_channels_are_those_of_the_original() {
 }
 
 #[tokio::test]
+async fn a_slash_at_the_end_changes_nothing() {
+    let (server, _clients) = populated().await;
+    for path in ["/apps/app/channels", "/apps/app/channels/news", "/apps/app/channels/presence-room/users"] {
+        let (plain, slashed) = (get(&server, path).await, get(&server, &format!("{path}/")).await);
+        assert_eq!((plain.status, slashed.status, plain.text), (200, 200, slashed.text), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn info_counts_users() {
     let (server, _clients) = populated().await;
     let room = json!({ "subscription_count": 3, "occupied": true, "user_count": 2 });

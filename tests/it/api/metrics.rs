@@ -25,7 +25,10 @@ async fn a_key_is_asked_for_on_the_main_port() {
     assert_eq!(send(&server, "GET", "/metrics?auth_key=test-key", &[], "").await.status, 401);
     let metrics = send(&server, "GET", "/metrics", &[BEARER], "").await;
     assert_eq!(metrics.status, 200);
-    assert!(metrics.header("content-type").starts_with("application/openmetrics-text; version=1.0.0"));
+    assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let prometheus = ("accept", "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2");
+    let openmetrics = send(&server, "GET", "/metrics", &[BEARER, prometheus], "").await;
+    assert_eq!(openmetrics.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
     assert!(metrics.text.ends_with("# EOF\n"));
 }
 

@@ -74,7 +74,7 @@ async fn paths_and_methods_that_there_are_none_of_are_named() {
     for (method, path, status, error) in [
         ("GET", "/nothing", 404, "Not Found"),
         ("GET", "/apps", 404, "Not Found"),
-        ("GET", "/apps/app/channels/", 404, "Not Found"),
+        ("GET", "/apps/app/channels//", 404, "Not Found"),
         ("DELETE", "/", 405, "Method Not Allowed"),
         ("PUT", "/apps/app/events", 405, "Method Not Allowed"),
         ("GET", "/apps/app/channels/%ff", 400, "path: not a valid percent-encoding of UTF-8 text"),
