@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -51,7 +52,6 @@ type Shard<S> = RwLock<HashMap<SocketId, Arc<Session<S>>>>;
 /// Settings of the hub, resolved.
 #[derive(Debug)]
 struct Options {
-    limits: Limits,
     flat: Vec<Pattern>,
     expose_socket_id: bool,
     leave_grace: Duration,
@@ -76,6 +76,7 @@ pub struct Hub<S> {
     closing: CancellationToken,
     hints: Hints,
     options: Options,
+    limits: ArcSwap<Limits>,
     metrics: Arc<Metrics>,
 }
 
@@ -102,14 +103,19 @@ impl<S: Socket> Hub<S> {
             closing: CancellationToken::new(),
             hints: Hints::default(),
             options: Options {
-                limits: config.limits.clone(),
                 flat: config.flat_channels.0.iter().map(|text| Pattern::new(text)).collect(),
                 expose_socket_id: config.presence.expose_socket_id.0,
                 leave_grace: config.presence.leave_grace.0,
                 dev_mode: config.dev_mode.0,
             },
+            limits: ArcSwap::from_pointee(config.limits.clone()),
             metrics,
         })
+    }
+
+    /// Takes other limits. Those on what a socket may do in a second hold for sockets that connect from now on.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.limits.store(Arc::new(limits.clone()));
     }
 
     fn shard(&self, id: SocketId) -> &Shard<S> {
@@ -127,7 +133,7 @@ impl<S: Socket> Hub<S> {
             self.everyone.write().unwrap_or_else(PoisonError::into_inner).insert(socket.clone());
         }
         let id = socket.id();
-        let limits = &self.options.limits;
+        let limits = self.limits.load();
         let session = Session::new(socket, limits.subscribes_per_second, limits.whispers_per_second);
         self.shard(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::new(session));
     }
@@ -218,7 +224,7 @@ impl<S: Socket> Hub<S> {
     /// Closes a client that has missed something, so that it comes back and starts afresh.
     fn evict(self: &Arc<Self>, id: SocketId, socket: &S) {
         self.metrics.slow_clients.inc();
-        let limits = &self.options.limits;
+        let limits = self.limits.load();
         let (queue, bytes) = (limits.client_queue, limits.client_queue_bytes.0);
         warn!(socket_id = %id, queue, bytes, "closed a client that does not keep up; it will reconnect");
         self.disconnect(id, "too slow");

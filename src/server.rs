@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use socketioxide::SocketIo;
 use tokio::net::TcpListener;
@@ -16,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::token::TokenKeyError;
-use crate::api::{self, Api, Readiness};
+use crate::api::{self, Readiness};
 use crate::auth::{self, AuthError};
 use crate::cluster::Bus;
-use crate::config::Config;
 use crate::config::value::Port;
+use crate::config::{Config, ShutdownConfig};
 use crate::egress::SocketIoSocket;
 use crate::egress::socket_io::ClosedSessions;
 use crate::hub::Hub;
@@ -28,22 +29,28 @@ use crate::ingress::client;
 use crate::ingress::redis::{RedisIngress, RedisState};
 use crate::ingress::redis_server::{self, RedisServer};
 use crate::metrics::Metrics;
+use crate::proxies::TrustedProxies;
 use crate::redis_client::{Redis, RedisConfigError};
 use crate::store::{self, OpenError};
 
 pub mod admission;
 pub mod body;
 pub mod client_script;
+pub mod drain;
 pub mod engine;
 pub mod gate;
 pub mod handshakes;
 pub mod link;
 pub mod listen;
 pub mod proxy_protocol;
+pub mod reload;
 pub mod tls;
 
 use admission::Admission;
+use reload::Parts;
 use tls::Tls;
+
+pub use reload::Reload;
 
 /// The server could not be built or bound.
 #[derive(Debug, thiserror::Error)]
@@ -83,16 +90,13 @@ pub struct Server {
     listener: TcpListener,
     /// Plain HTTP beside https (`httpPort`).
     http: Option<TcpListener>,
-    tls: Option<(Arc<Tls>, tls::Acceptor)>,
-    hub: Arc<Hub<SocketIoSocket>>,
+    acceptor: Option<tls::Acceptor>,
     io: SocketIo,
-    router: Router,
+    reload: Reload,
     redis: Option<RedisIngress<SocketIoSocket>>,
     redis_state: watch::Receiver<RedisState>,
     /// The listener of `metrics.port`, with its routes.
     metrics: Option<(TcpListener, Router)>,
-    /// Cancelled when the end begins.
-    draining: CancellationToken,
     redis_server: Option<RedisServer<SocketIoSocket>>,
 }
 
@@ -105,10 +109,8 @@ impl Server {
         // One crypto provider for everything that speaks TLS. Whoever embeds the server may have chosen one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let metrics = Arc::new(Metrics::new());
-        let tls = match Tls::new(&config)? {
-            Some(tls) => Some((Arc::clone(&tls), tls.acceptor()?)),
-            None => None,
-        };
+        let tls = Tls::new(&config)?;
+        let acceptor = tls.as_ref().map(Tls::acceptor).transpose()?;
         let store = store::open(&config).await?;
         let authorizer = auth::open(&config, &metrics)?;
         let hub = Hub::new(&config, authorizer, store, Bus::open(&config)?, Arc::clone(&metrics));
@@ -125,30 +127,37 @@ impl Server {
         let (layer, io) = engine::build(&config);
         let closed = Arc::new(ClosedSessions::default());
         client::attach(&io, &hub, &closed, config.limits.client_queue_bytes.0);
-        let admission = Admission::new(&config.limits);
-        let gate = gate::Gate::new(&config, Arc::clone(&hub), closed, Arc::clone(&admission));
         let draining = CancellationToken::new();
         let readiness = Readiness { redis: redis_state.clone(), draining: draining.clone() };
         let metrics = metrics_listener(&config, &hub, &readiness).await?;
-        let router = api::router(&config, Api::new(&config, Arc::clone(&hub), readiness)?)
-            .layer(layer)
-            .layer(axum::middleware::from_fn_with_state(gate, gate::gate));
-        let listener = listen(&config, config.port).await?;
-        let http = match config.http_port.filter(|_| tls.is_some()) {
-            Some(port) => Some(listen(&config, port).await?),
-            None => None,
-        };
         let redis_server = match config.redis_server.enabled.0 {
             true => Some(RedisServer::bind(&config, Arc::clone(&hub)).await?),
             false => None,
         };
-        Ok(Self { listener, http, tls, hub, io, router, redis, redis_state, metrics, draining, redis_server, config })
+        let parts = Parts {
+            hub,
+            engine: layer,
+            closed,
+            admission: Admission::new(&config.limits),
+            proxies: Arc::new(ArcSwap::from_pointee(TrustedProxies::new(&config.trust_proxies.0))),
+            tls,
+            draining,
+            readiness,
+            extra: Router::new(),
+        };
+        let reload = Reload::new(parts, config.clone())?;
+        let listener = listen(&config, config.port).await?;
+        let http = match config.http_port.filter(|_| acceptor.is_some()) {
+            Some(port) => Some(listen(&config, port).await?),
+            None => None,
+        };
+        Ok(Self { listener, http, acceptor, io, reload, redis, redis_state, metrics, redis_server, config })
     }
 
     /// Answers these routes too. They come before the API and are asked for no key.
     #[must_use]
     pub fn with_routes(mut self, routes: Router) -> Self {
-        self.router = self.router.merge(routes);
+        self.reload = self.reload.with_routes(routes);
         self
     }
 
@@ -173,9 +182,22 @@ impl Server {
         self.redis_state.clone()
     }
 
+    /// Takes other settings while the server runs.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
+    }
+
+    /// Cancelled when the end has begun: load balancers had better go elsewhere.
+    #[must_use]
+    pub fn draining(&self) -> CancellationToken {
+        self.reload.parts().draining.clone()
+    }
+
     /// Serves until `shutdown`, then ends in order within `shutdown.timeout`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let stop_listening = CancellationToken::new();
+        let parts = self.reload.parts();
+        let stop = listen::Stop { accepting: parts.draining.clone(), serving: CancellationToken::new() };
         let stop_redis = CancellationToken::new();
         let mut ingresses = JoinSet::new();
         if let Some(ingress) = self.redis {
@@ -184,29 +206,36 @@ impl Server {
         if let Some(ingress) = self.redis_server {
             ingresses.spawn(ingress.run(stop_redis.clone()));
         }
-        self.hub.keep_store();
-        self.hub.run_bus();
+        parts.hub.keep_store();
+        parts.hub.run_bus();
         let mut listening = JoinSet::new();
-        let (tls, acceptor) = self.tls.unzip();
-        if let Some(tls) = tls {
-            listening.spawn(tls.watch(stop_listening.clone()));
+        if let Some(tls) = &parts.tls {
+            listening.spawn(Arc::clone(tls).watch(stop.serving.clone()));
         }
-        for (listener, acceptor) in [(Some(self.listener), acceptor), (self.http, None)] {
+        for (listener, acceptor) in [(Some(self.listener), self.acceptor), (self.http, None)] {
             if let Some(listener) = listener {
-                let settings = listen::Settings::new(&self.config, acceptor);
-                listening.spawn(listen::serve(listener, self.router.clone(), settings, stop_listening.clone()));
+                let settings = listen::Settings::new(&self.config, acceptor, Arc::clone(&parts.proxies));
+                listening.spawn(listen::serve(listener, self.reload.service(), settings, stop.clone()));
             }
         }
         if let Some((listener, router)) = self.metrics {
-            let settings = listen::Settings::new(&self.config, None);
-            listening.spawn(listen::serve(listener, router, settings, stop_listening.clone()));
+            // Until the very end: probes and dashboards want to see it coming.
+            let settings = listen::Settings::new(&self.config, None, Arc::clone(&parts.proxies));
+            let stop = listen::Stop { accepting: stop.serving.clone(), serving: stop.serving.clone() };
+            listening.spawn(listen::serve(listener, Arc::new(ArcSwap::from_pointee(router)), settings, stop));
         }
 
         shutdown.cancelled().await;
-        self.draining.cancel();
         info!("stopping: members leave, clients are told to come back");
-        let end = end(&self.hub, &self.io, ingresses, listening, &stop_redis, &stop_listening);
-        if tokio::time::timeout(self.config.shutdown.timeout.0, end).await.is_err() {
+        parts.admission.drain();
+        parts.draining.cancel();
+        let ShutdownConfig { drain: time, timeout } = &self.config.shutdown;
+        let ending = async {
+            // The end itself takes its time, too.
+            drain::drain(&parts.hub, time.0.min(timeout.0 / 2)).await;
+            end(&parts.hub, &self.io, ingresses, listening, &stop_redis, &stop.serving).await;
+        };
+        if tokio::time::timeout(timeout.0, ending).await.is_err() {
             warn!("shutdown.timeout is over; what still ran is dropped");
         }
     }
@@ -233,7 +262,7 @@ async fn metrics_listener(
     Ok(Some((listener, api::metrics::router(Arc::clone(hub), readiness.clone()))))
 }
 
-/// The order of the end: no more events; members leave; no more connections; clients are closed, without the
+/// The order of the end: no more events; members leave; no more requests; clients are closed, without the
 /// Socket.IO disconnect that would keep them from coming back.
 async fn end(
     hub: &Arc<Hub<SocketIoSocket>>,
@@ -241,12 +270,12 @@ async fn end(
     mut ingresses: JoinSet<()>,
     mut listening: JoinSet<()>,
     stop_redis: &CancellationToken,
-    stop_listening: &CancellationToken,
+    stop_serving: &CancellationToken,
 ) {
     stop_redis.cancel();
     while ingresses.join_next().await.is_some() {}
     hub.close().await;
-    stop_listening.cancel();
+    stop_serving.cancel();
     io.close().await;
     while listening.join_next().await.is_some() {}
 }

@@ -12,6 +12,7 @@ use laravel_echo_server::config::value::Toggle;
 use laravel_echo_server::config::{Config, Subscribers};
 use laravel_echo_server::demo::Demo;
 use laravel_echo_server::ingress::redis::RedisState;
+use laravel_echo_server::server::Reload;
 use laravel_echo_server::telemetry;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
@@ -23,7 +24,7 @@ use super::{Place, output};
 mod port;
 mod signals;
 
-use signals::Signals;
+use signals::{Signals, Wish};
 
 /// How long the start waits for Redis before it says that the server is ready without it.
 const REDIS_PATIENCE: Duration = Duration::from_secs(2);
@@ -61,12 +62,7 @@ impl Start {
         output::line(output::paint(output::STRONG, "\nL A R A V E L  E C H O  S E R V E R\n"));
         output::line(format!("version {}\n", env!("CARGO_PKG_VERSION")));
 
-        let mut loaded = load::load(&self.options())?;
-        if self.dev {
-            loaded.config.dev_mode = Toggle(true);
-        }
-        let project = loaded.path.as_deref().and_then(Path::parent);
-        loaded.config.socketio.client_path = loaded.config.socketio.client_path.or_else(|| installed_client(project?));
+        let mut loaded = self.load()?;
         telemetry::init(&loaded.config.log)?;
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         if loaded.config.dev_mode.0 {
@@ -76,11 +72,22 @@ impl Start {
         let (lock, replaced) = self.lock(&loaded)?;
         let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
         let demo = self.demo.then(|| Demo::add_to(&mut loaded.config));
-        let result = runtime.block_on(serve(loaded.config, replaced, demo));
+        let result = runtime.block_on(serve(loaded.config, replaced, demo, || self.load()));
         // After a second signal nothing is waited for.
         runtime.shutdown_background();
         drop(lock);
         result
+    }
+
+    /// The settings as the files, the environment and the flags have them now.
+    fn load(&self) -> anyhow::Result<Loaded> {
+        let mut loaded = load::load(&self.options())?;
+        if self.dev {
+            loaded.config.dev_mode = Toggle(true);
+        }
+        let project = loaded.path.as_deref().and_then(Path::parent);
+        loaded.config.socketio.client_path = loaded.config.socketio.client_path.or_else(|| installed_client(project?));
+        Ok(loaded)
     }
 
     fn options(&self) -> LoadOptions {
@@ -119,11 +126,12 @@ fn installed_client(project: &Path) -> Option<PathBuf> {
 }
 
 /// From the first connection to the last.
-async fn serve(config: Config, replaced: bool, demo: Option<Demo>) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, replaced: bool, demo: Option<Demo>, load: impl Fn() -> anyhow::Result<Loaded>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let (subscribers, dev_mode) = (config.subscribers.clone(), config.dev_mode.0);
     let host = config.host.clone().unwrap_or_else(|| "localhost".to_owned());
 
+    let is_demo = demo.is_some();
     let mut server = port::bind(config, replaced).await?;
     let port = server.local_addr().port();
     output::done(format!("Running at {host} on port {port}"));
@@ -133,8 +141,18 @@ async fn serve(config: Config, replaced: bool, demo: Option<Demo>) -> anyhow::Re
     }
     let shutdown = CancellationToken::new();
     let announcing = tokio::spawn(announce(subscribers, dev_mode, server.redis_state()));
+    let reload = server.reload();
     let running = tokio::spawn(server.run(shutdown.clone()));
-    let ended = until_told(running, &shutdown, &mut signals).await;
+    let ended = until_told(running, &shutdown, &mut signals, || {
+        if is_demo {
+            return tracing::warn!("SIGHUP: the demo has no configuration to read");
+        }
+        match load().and_then(|loaded| take(&reload, &loaded)) {
+            Ok(()) => tracing::info!("SIGHUP: took the configuration"),
+            Err(error) => tracing::error!("SIGHUP: the configuration stays as it was: {error:#}"),
+        }
+    })
+    .await;
     announcing.abort();
     match ended {
         Some(ended) => ended.context("the server task failed").map(|()| ExitCode::SUCCESS),
@@ -142,11 +160,31 @@ async fn serve(config: Config, replaced: bool, demo: Option<Demo>) -> anyhow::Re
     }
 }
 
+/// Gives the settings to the running server, and says what it cannot take now.
+fn take(reload: &Reload, loaded: &Loaded) -> anyhow::Result<()> {
+    let later = reload.reload(&loaded.config)?;
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    if !later.is_empty() {
+        tracing::warn!("SIGHUP: changes take effect after a restart: {}", later.join(", "));
+    }
+    Ok(())
+}
+
 /// Waits for the server's end, which the first signal asks for; `None` when a second one does not want to wait for it.
-async fn until_told(mut running: JoinHandle<()>, shutdown: &CancellationToken, signals: &mut Signals) -> Option<Result<(), JoinError>> {
-    tokio::select! {
-        ended = &mut running => return Some(ended),
-        () = signals.stop() => shutdown.cancel(),
+async fn until_told(
+    mut running: JoinHandle<()>,
+    shutdown: &CancellationToken,
+    signals: &mut Signals,
+    reload: impl Fn(),
+) -> Option<Result<(), JoinError>> {
+    loop {
+        tokio::select! {
+            ended = &mut running => return Some(ended),
+            wish = signals.next() => match wish {
+                Wish::Stop => break shutdown.cancel(),
+                Wish::Reload => reload(),
+            }
+        }
     }
     tokio::select! {
         ended = running => Some(ended),
@@ -198,7 +236,7 @@ mod tests {
         let shutdown = CancellationToken::new();
         // A server that never ends.
         let running = tokio::spawn(std::future::pending());
-        let told = until_told(running, &shutdown, &mut signals);
+        let told = until_told(running, &shutdown, &mut signals, || ());
         let person = async {
             kill_process(getpid(), Signal::TERM).unwrap();
             shutdown.cancelled().await;

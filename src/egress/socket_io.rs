@@ -57,6 +57,8 @@ struct Inner {
 struct Backlog {
     /// The TCP connection of the websocket; that of the handshake until an upgrade.
     link: Option<Arc<Link>>,
+    /// The connection of a poll that waits for messages now.
+    poll: Option<Arc<Link>>,
     /// What `link` had written when it was last looked at.
     seen: u64,
     waiting: u64,
@@ -64,7 +66,7 @@ struct Backlog {
 
 impl Backlog {
     fn new(link: Option<Arc<Link>>) -> Self {
-        Self { seen: link.as_ref().map_or(0, |link| link.written()), link, waiting: 0 }
+        Self { seen: link.as_ref().map_or(0, |link| link.written()), link, poll: None, waiting: 0 }
     }
 
     /// So many bytes have gone out. Heartbeats and framing are among them, so it may be more than has waited.
@@ -114,9 +116,16 @@ impl SocketIoSocket {
         backlog.link = Some(link);
     }
 
-    /// A poll of the client was answered with so many bytes.
+    /// A poll of the client begins to wait on this connection.
+    pub fn polls(&self, link: Arc<Link>) {
+        self.backlog().poll = Some(link);
+    }
+
+    /// The poll was answered with so many bytes.
     pub fn polled(&self, bytes: u64) {
-        self.backlog().sent(bytes);
+        let mut backlog = self.backlog();
+        backlog.poll = None;
+        backlog.sent(bytes);
     }
 
     /// Makes room for a frame of so many bytes. A single one always fits, however large: `limits.apiBody` and Redis
@@ -178,9 +187,9 @@ impl Socket for SocketIoSocket {
         // Both, since the client may be upgrading right now. A Socket.IO disconnect packet would keep clients from
         // coming back, and would not fit into a full queue anyway.
         self.0.closed.insert(self.0.id);
-        if self.is_websocket()
-            && let Some(link) = &self.backlog().link
-        {
+        let backlog = self.backlog();
+        let link = if self.is_websocket() { &backlog.link } else { &backlog.poll };
+        if let Some(link) = link {
             link.cut();
         }
     }

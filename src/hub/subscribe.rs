@@ -32,7 +32,7 @@ impl<S: Socket> Hub<S> {
         if self.closing.is_cancelled() {
             return;
         }
-        let limits = &self.options.limits;
+        let limits = self.limits.load();
         if !session.may_subscribe() {
             return self.refuse(&session, channel, 429, Refusal::SubscribeRate);
         }

@@ -50,7 +50,7 @@ impl<S: Socket> Hub<S> {
     }
 
     fn judge_whisper(&self, from: SocketId, whisper: Whisper<'_>) -> Result<(), Refusal> {
-        let limits = &self.options.limits;
+        let limits = self.limits.load();
         let has_name = whisper.event.starts_with("client-") && whisper.event.len() as u64 <= limits.event_name.0;
         if !has_name || !kind_of(whisper.channel).is_guarded() {
             return Err(Refusal::Whisper);

@@ -147,6 +147,11 @@ impl Gate {
         let link = request.extensions().get::<Arc<Link>>().cloned();
         let poll = query.session.filter(|_| !query.is_websocket && request.method() == Method::GET);
         let poll = poll.map(|id| Poll { gate: self, id });
+        if let (Some(poll), Some(link)) = (&poll, &link)
+            && let Some(socket) = self.0.hub.socket(poll.id)
+        {
+            socket.polls(Arc::clone(link));
+        }
         let response = next.run(request).await;
         if let Some(poll) = poll {
             poll.answered(&response);
@@ -241,8 +246,8 @@ struct Poll<'a> {
 
 impl Poll<'_> {
     fn answered(self, response: &Response<Body>) {
-        if let (Some(socket), Some(bytes)) = (self.gate.0.hub.socket(self.id), response.body().size_hint().exact()) {
-            socket.polled(bytes);
+        if let Some(socket) = self.gate.0.hub.socket(self.id) {
+            socket.polled(response.body().size_hint().exact().unwrap_or_default());
         }
         std::mem::forget(self);
     }

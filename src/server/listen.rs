@@ -46,6 +46,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause when no connection can be accepted (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// What answers requests; another router may take its place while the server runs.
+pub type Service = Arc<ArcSwap<Router>>;
+
 /// How connections are treated.
 #[derive(Clone)]
 pub struct Settings {
@@ -59,8 +62,7 @@ pub struct Settings {
 impl Settings {
     /// Reads the times of `socketio`.
     #[must_use]
-    pub fn new(config: &Config, tls: Option<tls::Acceptor>) -> Self {
-        let proxies = Arc::new(ArcSwap::from_pointee(TrustedProxies::new(&config.trust_proxies.0)));
+    pub fn new(config: &Config, tls: Option<tls::Acceptor>, proxies: Arc<ArcSwap<TrustedProxies>>) -> Self {
         Self { tls, proxies, stalled_after: Duration::from_millis(config.socketio.ping_interval + config.socketio.ping_timeout) }
     }
 }
@@ -98,17 +100,26 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until `stop`, then waits for requests under way.
-pub async fn serve(listener: TcpListener, service: Router, settings: Settings, stop: CancellationToken) {
+/// When a listener comes to its end.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    /// No more connections.
+    pub accepting: CancellationToken,
+    /// No more requests on those that exist.
+    pub serving: CancellationToken,
+}
+
+/// Accepts and serves connections until told to stop, then waits for requests under way.
+pub async fn serve(listener: TcpListener, service: Service, settings: Settings, stop: Stop) {
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
+            () = stop.accepting.cancelled() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, peer, service.clone(), settings.clone(), stop.clone());
+                let connection = connection(stream, peer, Arc::clone(&service), settings.clone(), stop.serving.clone());
                 connections.spawn(connection);
             }
             Err(error) if is_about_the_peer(&error) => debug!(%error, "a connection ended before it was accepted"),
@@ -129,7 +140,7 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 }
 
 /// One connection to its end; a websocket goes on in a task of its own after its upgrade.
-async fn connection(stream: TcpStream, peer: SocketAddr, service: Router, settings: Settings, stop: CancellationToken) {
+async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, settings: Settings, stop: CancellationToken) {
     // Frames are small and wait for nothing. Neither option is worth losing a connection for.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(settings.stalled_after));
@@ -154,7 +165,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, service: Router, settin
     }
 }
 
-async fn http<S>(stream: S, link: Arc<Link>, service: Router, stop: CancellationToken)
+async fn http<S>(stream: S, link: Arc<Link>, service: Service, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -163,7 +174,7 @@ where
         link.asked();
         let mut request = request.map(body::timed);
         request.extensions_mut().insert(Arc::clone(&link));
-        service.clone().oneshot(request)
+        Router::clone(&service.load()).oneshot(request)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -208,7 +219,7 @@ mod tests {
         let (ours, theirs) = tokio::io::duplex(1024);
         let link = Link::new(([127, 0, 0, 1], 1).into());
         let router = Router::new().route("/", axum::routing::get(async || "fine"));
-        tokio::spawn(http(ours, link, router, CancellationToken::new()));
+        tokio::spawn(http(ours, link, Arc::new(ArcSwap::from_pointee(router)), CancellationToken::new()));
         let started = Instant::now();
         let (mut reader, mut writer) = tokio::io::split(theirs);
         writer.write_all(at_once.as_bytes()).await.unwrap();

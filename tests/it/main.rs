@@ -18,6 +18,7 @@ mod members;
 mod presence;
 mod redis;
 mod redis_server;
+mod reload;
 mod slow;
 mod stop;
 mod store;

@@ -8,10 +8,10 @@ use serde_json::json;
 use crate::support::{Client, TestServer};
 
 /// A folder with a self-signed certificate and its key.
-struct Certificate(PathBuf);
+pub(crate) struct Certificate(pub(crate) PathBuf);
 
 impl Certificate {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("echo-it-tls-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a temporary folder");
         let arguments =

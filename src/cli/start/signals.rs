@@ -1,10 +1,19 @@
-//! The signals that end the server. Input: SIGTERM, SIGINT, SIGHUP. Output: one wake-up per wish to stop.
+//! The signals that end the server or change its settings. Input: SIGTERM, SIGINT, SIGHUP. Output: one [`Wish`] each.
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Exit code of a server that was interrupted while it was stopping, as shells number SIGINT.
 pub(super) const INTERRUPTED: u8 = 130;
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// SIGTERM or SIGINT: the end.
+    Stop,
+    /// SIGHUP: the configuration as it is now.
+    Reload,
+}
 
 /// The signals of this process, from now on ours.
 pub(super) struct Signals {
@@ -23,14 +32,19 @@ impl Signals {
         })
     }
 
-    /// Waits for SIGTERM or SIGINT. SIGHUP asks for a reload, which takes a restart here; it does not end the server.
+    /// Waits for the next signal.
+    pub(super) async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.hang_up.recv() => Wish::Reload,
+        }
+    }
+
+    /// Waits for SIGTERM or SIGINT.
     pub(super) async fn stop(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv() => tracing::warn!("SIGHUP: the configuration is read at start only; restart the server to apply changes"),
-            }
+        while self.next().await != Wish::Stop {
+            tracing::warn!("SIGHUP: the server is stopping and reads no configuration");
         }
     }
 }

@@ -53,11 +53,17 @@ fn termination_and_interrupt_end_it_well() {
 }
 
 #[test]
-fn hanging_up_does_not_end_it() {
+fn hanging_up_takes_the_configuration_anew() {
     let (folder, _) = Folder::with_config();
+    let config = folder.read("laravel-echo-server.toml");
     let mut running = folder.start(&[]);
+    folder.write("laravel-echo-server.toml", &format!("devMode = true\n{config}[limits]\nconnections = 7\n"));
     running.signal(Signal::HUP);
-    running.wait_for("SIGHUP");
+    running.wait_for("changes take effect after a restart: devMode");
+    running.wait_for("SIGHUP: took the configuration");
+    folder.write("laravel-echo-server.toml", "port = [");
+    running.signal(Signal::HUP);
+    running.wait_for("SIGHUP: the configuration stays as it was");
     running.signal(Signal::TERM);
     assert_eq!(running.end().code(), Some(0));
 }

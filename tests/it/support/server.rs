@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use laravel_echo_server::config::value::Port;
+use laravel_echo_server::server::Reload;
 use laravel_echo_server::{Config, Server};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -15,6 +16,11 @@ pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     /// Plain HTTP beside https.
     pub(crate) http_address: Option<SocketAddr>,
+    /// Gives the running server other settings.
+    pub(crate) reload: Reload,
+    /// Cancelled when the end has begun.
+    pub(crate) draining: CancellationToken,
+    settings: Value,
     stop: CancellationToken,
     running: Option<JoinHandle<()>>,
 }
@@ -31,12 +37,13 @@ impl TestServer {
             "subscribers": { "http": true, "redis": false },
         });
         merge(&mut all, settings);
-        let mut config: Config = serde_json::from_value(all).expect("valid settings");
+        let mut config: Config = serde_json::from_value(all.clone()).expect("valid settings");
         // 0 is no port of a config file, but here the system is to choose one.
         config.port.0 = 0;
         config.http_port = config.http_port.map(|_| Port(0));
         let server = Server::bind(config).await.expect("the server can be bound");
         let (address, http_address) = (server.local_addr(), server.http_addr());
+        let (reload, draining) = (server.reload(), server.draining());
         let stop = CancellationToken::new();
         let running = tokio::spawn({
             let stop = stop.clone();
@@ -44,7 +51,7 @@ impl TestServer {
                 server.run(stop).await;
             }
         });
-        Self { address, http_address, stop, running: Some(running) }
+        Self { address, http_address, reload, draining, settings: all, stop, running: Some(running) }
     }
 
     /// A server that listens to `redis` and asks `laravel`.
@@ -83,6 +90,20 @@ impl TestServer {
     /// Waits until so many sockets are in a channel.
     pub(crate) async fn subscribed(&self, channel: &str, count: u64) {
         until(&format!("{count} in {channel}"), async || self.subscription_count(channel).await == count).await;
+    }
+
+    /// The server's settings with others on top.
+    pub(crate) fn changed(&self, settings: Value) -> Config {
+        let mut all = self.settings.clone();
+        merge(&mut all, settings);
+        let mut config: Config = serde_json::from_value(all).expect("valid settings");
+        config.port.0 = 0;
+        config
+    }
+
+    /// Tells the server to end, and does not wait for it.
+    pub(crate) fn begin_to_stop(&self) {
+        self.stop.cancel();
     }
 
     /// Tells the server to end, as SIGTERM does, and waits for it.

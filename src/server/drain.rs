@@ -1,0 +1,79 @@
+//! Moving clients off before the end. Input: a hub that takes no more clients. Output: its clients, closed in small
+//! groups in a random order, so that neither the other nodes nor the Laravel application meet all of them at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::seq::SliceRandom as _;
+use tracing::info;
+
+use crate::egress::Socket;
+use crate::hub::Hub;
+
+/// Fewer clients than this are no burden when they come all at once.
+const FEW: usize = 100;
+
+/// Time between two groups.
+const STEP: Duration = Duration::from_millis(50);
+
+/// Closes all clients over `time`; returns at once when there are few.
+pub async fn drain<S: Socket>(hub: &Arc<Hub<S>>, time: Duration) {
+    let mut sockets = Vec::new();
+    hub.each_socket(|socket| sockets.push(socket.clone()));
+    if sockets.len() < FEW || time < STEP {
+        return;
+    }
+    info!(clients = sockets.len(), ?time, "moving clients off");
+    sockets.shuffle(&mut rand::rng());
+    let steps = usize::try_from(time.as_millis() / STEP.as_millis()).unwrap_or(usize::MAX);
+    let mut clock = tokio::time::interval(STEP);
+    for group in sockets.chunks(sockets.len().div_ceil(steps)) {
+        clock.tick().await;
+        for socket in group {
+            hub.disconnect(socket.id(), "server shutting down");
+            socket.close();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
+    use crate::config::Config;
+    use crate::hub::tests::Recorder;
+    use crate::metrics::Metrics;
+
+    /// Nobody asks it.
+    struct Nobody;
+
+    #[async_trait::async_trait]
+    impl Authorizer for Nobody {
+        async fn authorize(&self, _: AuthRequest<'_>) -> Result<Grant, Denied> {
+            unreachable!("nobody subscribes")
+        }
+    }
+
+    async fn drained(clients: usize, time: Duration) -> (usize, Duration) {
+        let config = Config::default();
+        let hub = Hub::new(&config, Arc::new(Nobody), crate::store::open(&config).await.unwrap(), Arc::new(Metrics::new()));
+        for n in 0..clients {
+            hub.connect(Recorder::new(&format!("{n:016}")));
+        }
+        let started = Instant::now();
+        drain(&hub, time).await;
+        (hub.connections(), started.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_clients_go_in_groups_and_few_are_left_to_the_end() {
+        let second = Duration::from_secs(1);
+        assert_eq!(drained(99, 5 * second).await, (99, Duration::ZERO));
+        let (left, time) = drained(1000, 5 * second).await;
+        assert_eq!(left, 0);
+        assert!((4 * second..=5 * second).contains(&time), "{time:?}");
+        assert_eq!(drained(1000, Duration::ZERO).await, (1000, Duration::ZERO));
+    }
+}
