@@ -58,7 +58,7 @@ mod tests {
 
     async fn drained(clients: usize, time: Duration) -> (usize, Duration) {
         let config = Config::default();
-        let hub = Hub::new(&config, Arc::new(Nobody), crate::store::open(&config).await.unwrap(), Arc::new(Metrics::new()));
+        let hub = Hub::new(&config, Arc::new(Nobody), crate::store::open(&config).await.unwrap(), None, Arc::new(Metrics::new()));
         for n in 0..clients {
             hub.connect(Recorder::new(&format!("{n:016}")));
         }
