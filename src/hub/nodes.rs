@@ -14,7 +14,7 @@ use super::{Hub, Socket};
 use crate::channel::ChannelName;
 use crate::cluster::{Bus, BusError};
 use crate::config::PresenceConfig;
-use crate::event::Event;
+use crate::event::{Event, SocketId};
 use crate::metrics::Source;
 use crate::store::{Joined, Member};
 
@@ -71,16 +71,17 @@ impl<S: Socket> Hub<S> {
         let Some(news) = Member::parse(event.data.get()).ok().and_then(news) else { return false };
         nodes.views.visit(event.channel.as_str(), |view| {
             if let Some(news) = view.hear(version, news) {
-                self.tell(&event.channel, &news);
+                self.tell(&event.channel, &news, None);
             }
         });
         true
     }
 
-    fn tell(self: &Arc<Self>, channel: &ChannelName, news: &News) {
+    /// Tells everyone in the room but `except`. A socket may hear of itself: it was thought gone, and is back.
+    fn tell(self: &Arc<Self>, channel: &ChannelName, news: &News, except: Option<SocketId>) {
         match news {
-            News::Joining(socket, member) => self.tell_joining(channel, *socket, member),
-            News::Leaving(member) => self.tell_leaving(channel, member, None),
+            News::Joining(socket, member) => self.tell_joining(channel, *socket, member, except),
+            News::Leaving(member) => self.tell_leaving(channel, member, except),
         }
     }
 
@@ -96,7 +97,7 @@ impl<S: Socket> Hub<S> {
     ) -> bool {
         let has_entered = nodes.views.enter(channel, |view| {
             for news in view.merge(joined.version, &joined.members) {
-                self.tell(channel, &news);
+                self.tell(channel, &news, Some(session.socket.id()));
             }
             let has_entered = self.enter(session, channel, ticket);
             if has_entered {
@@ -124,6 +125,8 @@ impl<S: Socket> Hub<S> {
             let catching_up = async {
                 let Some(nodes) = &hub.nodes else { return };
                 tokio::time::sleep(nodes.settling).await;
+                // First what is here, or its own members would be missing in the lists.
+                hub.renew().await;
                 for channel in nodes.views.channels() {
                     hub.look_up(nodes, &channel).await;
                 }
@@ -141,7 +144,7 @@ impl<S: Socket> Hub<S> {
                 Ok((version, members)) => {
                     return nodes.views.visit(channel.as_str(), |view| {
                         for news in view.merge(version, &members) {
-                            self.tell(channel, &news);
+                            self.tell(channel, &news, None);
                         }
                     });
                 }

@@ -208,7 +208,7 @@ impl<S: Socket> Hub<S> {
             self.announce_leaving(channel, gone, Some(id));
         }
         if joined.is_first {
-            self.tell_joining(channel, id, &member);
+            self.tell_joining(channel, id, &member, Some(id));
         }
         true
     }
@@ -219,10 +219,10 @@ impl<S: Socket> Hub<S> {
         self.emit(&session.socket, Frame { name: "presence:subscribed", channel: Some(channel.as_str()), data: &list });
     }
 
-    pub(super) fn tell_joining(self: &Arc<Self>, channel: &ChannelName, id: SocketId, member: &Member) {
+    pub(super) fn tell_joining(self: &Arc<Self>, channel: &ChannelName, id: SocketId, member: &Member, except: Option<SocketId>) {
         let data = member_json(member, self.options.expose_socket_id.then_some(id));
         let frame = Frame { name: "presence:joining", channel: Some(channel.as_str()), data: &data };
-        self.fan_out(channel.as_str(), frame, Some(id));
+        self.fan_out(channel.as_str(), frame, except);
     }
 
     /// A socket has left a channel by its session's account; the room and the members follow.

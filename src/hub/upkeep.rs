@@ -29,7 +29,7 @@ impl<S: Socket> Hub<S> {
         });
     }
 
-    async fn renew(self: &Arc<Self>) {
+    pub(super) async fn renew(self: &Arc<Self>) {
         match self.store.renew().await {
             Ok(unsettled) => {
                 let settling = futures_util::stream::iter(unsettled).map(|channel| self.settle(channel));

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use crate::support::server::KEY;
 use crate::support::{Client, Laravel, Redis, TestServer, until};
 
+mod failures;
+
 const ROOM: &str = "presence-room";
 
 fn settings() -> Value {

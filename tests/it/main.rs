@@ -24,3 +24,4 @@ mod stop;
 mod store;
 mod support;
 mod tls;
+mod topologies;

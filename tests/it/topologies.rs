@@ -1,0 +1,252 @@
+//! Redis as people run it: Sentinel with a failover, a Redis Cluster, TLS, ACL users, a URL.
+
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, Laravel, TestServer, free_port, until};
+
+const ROOM: &str = "presence-room";
+
+/// A redis process with its own folder; it is killed with the value.
+struct Instance {
+    port: u16,
+    process: Child,
+    folder: std::path::PathBuf,
+}
+
+impl Instance {
+    fn start(port: u16, config: &str, arguments: &[&str]) -> Self {
+        let folder = std::env::temp_dir().join(format!("echo-redis-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let file = folder.join("redis.conf");
+        let base = format!("port {port}\nbind 127.0.0.1\nsave \"\"\nappendonly no\ndir {}\n", folder.display());
+        std::fs::write(&file, base + config).expect("a config file");
+        let process = Command::new("redis-server")
+            .arg(&file)
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("these tests need redis-server: apt-get install redis-server");
+        Self { port, process, folder }
+    }
+
+    async fn ask<T: redis::FromRedisValue>(&self, command: &str) -> Option<T> {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a valid URL");
+        let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+        let mut words = command.split(' ');
+        let mut command = redis::cmd(words.next().expect("a command"));
+        for word in words {
+            command.arg(word);
+        }
+        command.query_async(&mut connection).await.ok()
+    }
+
+    async fn answers(&self) {
+        until("redis to answer", async || self.ask::<String>("PING").await.is_some()).await;
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().expect("redis can be killed");
+        self.process.wait().expect("redis ends");
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+async fn server(laravel: &Laravel, redis: Value) -> TestServer {
+    TestServer::start(json!({
+        "authHost": laravel.url,
+        "database": "redis",
+        "subscribers": { "redis": true },
+        "databaseConfig": { "redis": redis, "publishPresence": true },
+        "cluster": { "enabled": true },
+        "presence": { "lease": "2s" },
+    }))
+    .await
+}
+
+/// A member who has joined; waits while Redis is not ready.
+async fn member(server: &TestServer, user: u32) -> Client {
+    loop {
+        let mut client = server.client_of(user).await;
+        client.subscribe(ROOM).await;
+        if client.next().await.expect("the connection holds")[0] == "presence:subscribed" {
+            return client;
+        }
+    }
+}
+
+/// Sends whispers from one to the other until one arrives: events go through Redis, and Redis is there.
+async fn whispers(from: &mut Client, to: &mut Client) {
+    let arriving = async {
+        loop {
+            from.whisper(ROOM, "client-ping", json!(1)).await;
+            let heard = tokio::time::timeout(std::time::Duration::from_millis(200), to.event("client-ping")).await;
+            if heard.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(crate::support::DEADLINE * 2, arriving).await.expect("a whisper that arrives");
+}
+
+#[tokio::test]
+async fn a_sentinel_failover_in_mid_traffic() {
+    let laravel = Laravel::start().await;
+    let mut master = Instance::start(free_port(), "requirepass secret\nmasterauth secret\n", &[]);
+    let replica = Instance::start(
+        free_port(),
+        &format!("requirepass secret\nmasterauth secret\nreplicaof 127.0.0.1 {}\nrepl-diskless-sync-delay 0\n", master.port),
+        &[],
+    );
+    let client = redis::Client::open(format!("redis://:secret@127.0.0.1:{}", replica.port)).expect("a valid URL");
+    until("the replica to be in sync", async || {
+        let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return false };
+        let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await.unwrap_or_default();
+        info.contains("master_link_status:up")
+    })
+    .await;
+    let watch = format!(
+        "sentinel monitor mymaster 127.0.0.1 {} 1\nsentinel auth-pass mymaster secret\nsentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 3000\nrequirepass watching\n",
+        master.port
+    );
+    let sentinel = Instance::start(free_port(), &watch, &["--sentinel"]);
+    let sentinel_client = redis::Client::open(format!("redis://:watching@127.0.0.1:{}", sentinel.port)).expect("a valid URL");
+    until("the sentinel to know the replica", async || {
+        let Ok(mut connection) = sentinel_client.get_multiplexed_async_connection().await else { return false };
+        let known: String = redis::cmd("INFO").arg("sentinel").query_async(&mut connection).await.unwrap_or_default();
+        known.contains("slaves=1")
+    })
+    .await;
+    let settings = json!({
+        "sentinels": [{ "host": "127.0.0.1", "port": sentinel.port }],
+        "name": "mymaster", "password": "secret", "sentinelPassword": "watching",
+    });
+    let nodes = [server(&laravel, settings.clone()).await, server(&laravel, settings).await];
+    let (mut alice, mut bob) = (member(&nodes[0], 1).await, member(&nodes[1], 2).await);
+    alice.event("presence:joining").await;
+    whispers(&mut alice, &mut bob).await;
+    master.kill();
+    whispers(&mut alice, &mut bob).await;
+    whispers(&mut bob, &mut alice).await;
+    let mut carol = nodes[0].client_of(3).await;
+    until("a join on the new master", async || {
+        carol.subscribe(ROOM).await;
+        let answer = carol.next().await.expect("the connection holds");
+        answer[0] == "presence:subscribed" && answer[2].as_array().expect("a list").len() == 3
+    })
+    .await;
+    assert_eq!(bob.event("presence:joining").await[1]["user_id"], 3);
+    assert!(!bob.left_over().contains(&"presence:leaving"), "somebody was thought gone");
+}
+
+#[tokio::test]
+async fn a_redis_cluster_of_three() {
+    let laravel = Laravel::start().await;
+    let config = "cluster-enabled yes\ncluster-node-timeout 2000\n";
+    // The cluster bus listens 10,000 above the port.
+    let port = || loop {
+        let port = free_port();
+        if port < 55_000 && std::net::TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+            return port;
+        }
+    };
+    let nodes: Vec<_> = (0..3).map(|_| Instance::start(port(), config, &[])).collect();
+    for node in &nodes {
+        node.answers().await;
+    }
+    let addresses: Vec<_> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+    let created = Command::new("redis-cli")
+        .args(["--cluster", "create", "--cluster-yes", "--cluster-replicas", "0"])
+        .args(&addresses)
+        .output()
+        .expect("these tests need redis-cli: apt-get install redis-tools");
+    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stdout));
+    for node in &nodes {
+        until("the cluster to agree", async || {
+            node.ask::<String>("CLUSTER INFO").await.is_some_and(|info| info.contains("cluster_state:ok"))
+        })
+        .await;
+    }
+    let seeds: Vec<_> = nodes.iter().map(|node| json!({ "host": "127.0.0.1", "port": node.port })).collect();
+    let servers = [server(&laravel, json!({ "cluster": seeds[..1] })).await, server(&laravel, json!({ "cluster": seeds[1..] })).await];
+    let (mut alice, mut bob) = (member(&servers[0], 1).await, member(&servers[1], 2).await);
+    assert_eq!(alice.event("presence:joining").await[1]["user_id"], 2);
+    whispers(&mut alice, &mut bob).await;
+    for n in 0..50 {
+        alice.whisper(ROOM, "client-n", json!(n)).await;
+    }
+    for n in 0..50 {
+        assert_eq!(bob.event("client-n").await[1], n, "in order");
+    }
+    // Channels live on all three servers.
+    for n in 0..20 {
+        let channel = format!("presence-{n}");
+        bob.subscribe(&channel).await;
+        assert_eq!(bob.event("presence:subscribed").await[0], json!(channel));
+    }
+    until("the mirrors", async || {
+        let mut mirrors = 0;
+        for node in &nodes {
+            mirrors += node.ask::<Vec<String>>("KEYS presence-*:members").await.expect("the cluster answers").len();
+        }
+        mirrors == 21
+    })
+    .await;
+    drop(bob);
+    assert_eq!(alice.event("presence:leaving").await[1]["user_id"], 2);
+}
+
+#[tokio::test]
+async fn tls_an_acl_user_and_a_url() {
+    let laravel = Laravel::start().await;
+    let folder = std::env::temp_dir().join(format!("echo-redis-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let openssl = |arguments: &str| {
+        let output = Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(&folder)
+            .output()
+            .expect("these tests need openssl: apt-get install openssl");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem");
+    openssl("req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout redis.key -out redis.csr");
+    std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").expect("a file");
+    openssl("x509 -req -in redis.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out redis.pem");
+    let (plain, tls) = (free_port(), free_port());
+    let at = folder.display();
+    let config = format!(
+        "tls-port {tls}\ntls-cert-file {at}/redis.pem\ntls-key-file {at}/redis.key\ntls-ca-cert-file {at}/ca.pem\ntls-auth-clients no\nuser default off\nuser echo on >secret ~* &* +@all\n"
+    );
+    let instance = Instance::start(plain, &config, &[]);
+    let ca = format!("{at}/ca.pem");
+    let by_keys = json!({ "host": "localhost", "port": tls, "tls": { "ca": ca }, "username": "echo", "password": "secret" });
+    let by_url = json!({ "url": format!("redis://echo:secret@127.0.0.1:{}", instance.port) });
+    let unchecked = json!({ "port": tls, "tls": { "rejectUnauthorized": false }, "username": "echo", "password": "secret" });
+    let mut before = Vec::new();
+    for (user, redis) in (1..).zip([by_keys, by_url, unchecked]) {
+        let server = server(&laravel, redis).await;
+        let client = member(&server, user).await;
+        before.push((server, client));
+        if let [(_, first), (_, latest)] | [(_, first), _, (_, latest)] = before.as_mut_slice() {
+            whispers(first, latest).await;
+        }
+    }
+    // Whoever the authority did not sign is not talked to.
+    let distrusting = json!({ "host": "localhost", "port": tls, "tls": true, "username": "echo", "password": "secret" });
+    let server = server(&laravel, distrusting).await;
+    let mut client = server.client_of(9).await;
+    client.subscribe(ROOM).await;
+    assert_eq!(client.event("subscription_error").await, [json!(ROOM), json!(500)]);
+    std::fs::remove_dir_all(&folder).expect("the folder is ours");
+}
