@@ -99,7 +99,8 @@ impl<S: Socket> RedisServer<S> {
     /// Serves until `stop`, then waits for commands under way.
     pub async fn run(self, stop: CancellationToken) {
         let connections = TaskTracker::new();
-        info!(address = ?self.listener.local_addr().ok(), "taking broadcasts as a Redis would");
+        let address = self.listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        info!(address, "taking what Laravel broadcasts, as a Redis would");
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,

@@ -130,7 +130,7 @@ impl<S: Socket> Connection<S> {
             ("COMMAND", [what, ..]) if what.eq_ignore_ascii_case(b"count") => Reply::Integer(0),
             ("COMMAND", [what, ..]) if what.eq_ignore_ascii_case(b"docs") => Reply::Map(Vec::new()),
             ("COMMAND", _) => Reply::List(Vec::new()),
-            ("CONFIG", [what, _, ..]) if what.eq_ignore_ascii_case(b"get") => Reply::Map(Vec::new()),
+            ("CONFIG", [what, names @ ..]) if what.eq_ignore_ascii_case(b"get") && !names.is_empty() => config(names),
             (name, _) if is_known(name) => {
                 Reply::error(format_args!("wrong number of arguments for '{}' command", name.to_ascii_lowercase()))
             }
@@ -308,6 +308,14 @@ fn unknown(name: &str) -> Reply {
     Reply::error(format_args!(
         "unknown command '{shown}': this endpoint of laravel-echo-server takes broadcasts only; point cache, queue and sessions at a real Redis"
     ))
+}
+
+/// What tools ask for before they begin; nothing is saved here.
+fn config(names: &[Bytes]) -> Reply {
+    const KNOWN: [(&str, &str); 3] = [("save", ""), ("appendonly", "no"), ("databases", "16")];
+    let is_asked = |name: &str| names.iter().any(|asked| asked.eq_ignore_ascii_case(name.as_bytes()));
+    let known = KNOWN.iter().filter(|(name, _)| is_asked(name));
+    Reply::Map(known.map(|(name, value)| (Reply::text(name), Reply::text(value))).collect())
 }
 
 fn info() -> String {

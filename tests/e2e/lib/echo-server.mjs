@@ -2,11 +2,18 @@
 import { writeConfig } from './config.mjs';
 import { makeFolder, removeFolder } from './folder.mjs';
 import { Child, onFreePort } from './process.mjs';
-import { KEY_PREFIX } from './redis.mjs';
+import { ENDPOINT_PASSWORD, KEY_PREFIX } from './redis.mjs';
 import { target } from './targets.mjs';
 
+const ownRedis = (port) => ({
+  database: 'memory',
+  subscribers: { http: true, redis: false },
+  redisServer: { enabled: true, port, password: ENDPOINT_PASSWORD },
+});
+
 export class EchoServer {
-  static async start({ redisPort, laravelUrl, format = 'json' }) {
+  /** With `endpointPort` instead of `redisPort` it is its own Redis. */
+  static async start({ redisPort, endpointPort, laravelUrl, format = 'json' }) {
     const folder = makeFolder('echo-server-');
     const { clientPath } = target.script;
     try {
@@ -16,8 +23,8 @@ export class EchoServer {
           port,
           authHost: laravelUrl,
           authEndpoint: '/broadcasting/auth',
-          database: 'redis',
-          databaseConfig: { redis: { host: '127.0.0.1', port: redisPort, keyPrefix: KEY_PREFIX } },
+          ...(endpointPort ? ownRedis(endpointPort) : { database: 'redis' }),
+          databaseConfig: { redis: { host: '127.0.0.1', port: redisPort ?? 1, keyPrefix: KEY_PREFIX } },
           devMode: true,
           socketio: clientPath ? { clientPath } : {},
         });

@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { makeFolder, removeFolder } from './folder.mjs';
 import { Child, onFreePort } from './process.mjs';
+import { ENDPOINT_PASSWORD } from './redis.mjs';
 import { program, requireLaravel } from './tools.mjs';
 import { DEADLINE_MS } from './wait.mjs';
 
@@ -16,8 +17,8 @@ export const USERS = {
 };
 
 export class LaravelApp {
-  /** `client`: "phpredis" or "predis". */
-  static async start({ redisPort, client = 'phpredis' }) {
+  /** `client`: "phpredis" or "predis". `echoPort`: of the echo server's own endpoint, to broadcast to that. */
+  static async start({ redisPort, echoPort, client = 'phpredis' }) {
     requireLaravel();
     const storage = makeFolder('echo-laravel-');
     const env = {
@@ -25,7 +26,8 @@ export class LaravelApp {
       PHP_CLI_SERVER_WORKERS: '4',
       REDIS_CLIENT: client,
       REDIS_HOST: '127.0.0.1',
-      REDIS_PORT: String(redisPort),
+      ...(redisPort && { REDIS_PORT: String(redisPort) }),
+      ...(echoPort && { BROADCAST_CONNECTION: 'echo', ECHO_REDIS_PORT: String(echoPort), ECHO_REDIS_PASSWORD: ENDPOINT_PASSWORD }),
     };
     try {
       execFileSync(program('php'), ['setup.php'], { cwd: APP, env: { ...process.env, ...env }, encoding: 'utf8' });

@@ -6,6 +6,29 @@ import { program } from './tools.mjs';
 /** The prefix that Laravel puts before every Redis name by default. */
 export const KEY_PREFIX = 'laravel_database_';
 
+/** Password of the echo server's own endpoint. */
+export const ENDPOINT_PASSWORD = 'endpoint secret';
+
+/** Publish as Laravel does; resolves to the number that Redis answers. */
+const publish = (connection, channel, event, data) =>
+  connection.publish(KEY_PREFIX + channel, JSON.stringify({ event, data, socket: null }));
+
+/** The echo server's own endpoint, for ioredis as for Laravel. */
+export class Endpoint {
+  constructor(port) {
+    this.port = port;
+    this.connection = new Redis({ host: '127.0.0.1', port, password: ENDPOINT_PASSWORD });
+  }
+
+  publish(channel, event, data) {
+    return publish(this.connection, channel, event, data);
+  }
+
+  stop() {
+    this.connection.disconnect();
+  }
+}
+
 export class RedisServer {
   static start() {
     return onFreePort(async (port) => {
@@ -21,9 +44,8 @@ export class RedisServer {
     this.connection = new Redis({ host: '127.0.0.1', port });
   }
 
-  /** Publish as Laravel does; resolves to the number of subscribers. */
   publish(channel, event, data) {
-    return this.connection.publish(KEY_PREFIX + channel, JSON.stringify({ event, data, socket: null }));
+    return publish(this.connection, channel, event, data);
   }
 
   async stop() {

@@ -1,7 +1,8 @@
 /** Redis, Laravel and the server under test, working together. */
 import { EchoServer } from './echo-server.mjs';
 import { LaravelApp } from './laravel.mjs';
-import { RedisServer } from './redis.mjs';
+import { onFreePort } from './process.mjs';
+import { Endpoint, RedisServer } from './redis.mjs';
 
 export class Stack {
   #started = [];
@@ -15,6 +16,22 @@ export class Stack {
       stack.echo = await stack.#start(
         EchoServer.start({ redisPort: stack.redis.port, laravelUrl: stack.laravel.url, format }),
       );
+    } catch (error) {
+      await stack.stop();
+      throw error;
+    }
+    return stack;
+  }
+
+  /** The same without a Redis: Laravel broadcasts to the echo server itself. */
+  static async startWithoutRedis({ redisClient, format } = {}) {
+    const stack = new Stack();
+    try {
+      await onFreePort(async (endpointPort) => {
+        stack.laravel = await stack.#start(LaravelApp.start({ echoPort: endpointPort, client: redisClient }));
+        stack.echo = await stack.#start(EchoServer.start({ endpointPort, laravelUrl: stack.laravel.url, format }));
+        stack.redis = await stack.#start(new Endpoint(endpointPort));
+      });
     } catch (error) {
       await stack.stop();
       throw error;
