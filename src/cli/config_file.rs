@@ -50,6 +50,9 @@ fn ignore_permission(error: std::io::Error) -> std::io::Result<()> {
     if error.kind() == std::io::ErrorKind::PermissionDenied { Ok(()) } else { Err(error) }
 }
 
+/// Begins the paragraph of the shipped file that tells why it needs no Redis.
+const WITHOUT_REDIS: &str = "# Two keys differ from their defaults";
+
 /// The commented TOML with all defaults, to be filled in.
 pub(super) struct Template {
     lines: Vec<String>,
@@ -57,7 +60,16 @@ pub(super) struct Template {
 
 impl Template {
     pub(super) fn new() -> Self {
-        Self { lines: DEFAULTS.lines().map(str::to_owned).collect() }
+        let mut lines: Vec<String> = DEFAULTS.lines().map(str::to_owned).collect();
+        if let Some(start) = lines.iter().position(|line| line.starts_with(WITHOUT_REDIS)) {
+            let paragraph = lines[start..].iter().position(|line| line == "#").unwrap_or(0);
+            lines.drain(start..=start + paragraph);
+        }
+        let mut template = Self { lines };
+        // The shipped file needs no Redis. A file that is made for a project says what the project has.
+        template.set("subscribers.redis", &true.into());
+        template.set("redisServer.enabled", &false.into());
+        template
     }
 
     /// Writes a value to its key, which is uncommented if need be; `false` if there is no such key.
@@ -172,6 +184,14 @@ mod tests {
         }
         assert!(!Template::new().set("flavour", &json!(1)));
         assert!(!Template::new().set("auth.flavour", &json!(1)));
+    }
+
+    #[test]
+    fn untouched_it_is_the_defaults() {
+        let template = Template::new();
+        let config: Config = serde_json::from_value(parsed(&template)).unwrap();
+        assert_eq!(config, Config::default());
+        assert!(!template.text().contains("differ"));
     }
 
     #[test]

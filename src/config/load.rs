@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::env::{Environment, Origin};
 use super::{Config, schema, validate};
 
+mod alone;
 mod legacy;
 
 /// The file that is looked for first.
@@ -149,6 +150,9 @@ pub fn load_with(options: &LoadOptions, environment: &Environment) -> Result<Loa
         layers.take_file(path);
     }
     layers.take_environment(environment)?;
+    if path.is_none() {
+        alone::fill_in(&mut layers);
+    }
     legacy::fill_in(&mut layers, format);
     let mut config = layers.config()?;
     legacy::relax(&mut config, &mut layers, format);

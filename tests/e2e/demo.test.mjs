@@ -14,7 +14,7 @@ demo('a visitor sends an event and sees it arrive', { timeout: 60_000 }, async (
   const folder = makeFolder('demo-');
   t.after(() => removeFolder(folder));
   const { child, url } = await onFreePort(async (port) => {
-    const env = { LARAVEL_ECHO_SERVER_PORT: String(port), LARAVEL_ECHO_SERVER_HOST: '127.0.0.1' };
+    const env = { LARAVEL_ECHO_SERVER_PORT: String(port), LARAVEL_ECHO_SERVER_HOST: '127.0.0.1', LARAVEL_ECHO_SERVER_REDIS_SERVER_PORT: String(port + 1) };
     const server = new Child([...target.command, 'start', '--demo'], { cwd: folder, env });
     const address = `http://127.0.0.1:${port}`;
     await server.whenReady(async () => (await (await fetch(address)).text()) === 'OK');

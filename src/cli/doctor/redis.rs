@@ -27,7 +27,8 @@ pub(super) async fn examine(config: &Config, project: &Project, listen: Duration
     let settings = &config.database_config.redis;
     prefix(&settings.key_prefix, project, report);
     if !config.subscribers.redis.0 {
-        return report.ok("redis", "`subscribers.redis` is false: events come over HTTP only");
+        let sources = if config.redis_server.enabled.0 { "HTTP and the built-in endpoint (`redisServer`)" } else { "HTTP only" };
+        return report.ok("redis", format!("`subscribers.redis` is false: events come over {sources}"));
     }
     let client = match redis_client::client(settings) {
         Ok(client) => client,

@@ -43,10 +43,26 @@ fn toml(text: &str) -> Result<Loaded, LoadError> {
 }
 
 #[test]
-fn the_commented_defaults_are_the_defaults() {
+fn the_commented_defaults_are_the_defaults_but_need_no_redis() {
     let loaded = toml(DEFAULTS).unwrap();
-    assert_eq!(loaded.config, Config::default());
+    let mut expected = Config::default();
+    (expected.subscribers.redis.0, expected.redis_server.enabled.0) = (false, true);
+    assert_eq!(loaded.config, expected);
     assert_eq!(loaded.warnings, [""; 0]);
+}
+
+#[test]
+fn without_a_file_the_server_is_its_own_redis_unless_one_is_named() {
+    let load = |variables: &[(&str, &str)]| {
+        let options = LoadOptions { defaults: true, ..LoadOptions::default() };
+        let config = load_with(&options, &environment(variables)).unwrap().config;
+        (config.subscribers.redis.0, config.redis_server.enabled.0)
+    };
+    assert_eq!(load(&[]), (false, true));
+    assert_eq!(load(&[("LARAVEL_ECHO_SERVER_PORT", "6002"), ("LARAVEL_ECHO_SERVER_REDIS_SERVER_PORT", "6381")]), (false, true));
+    assert_eq!(load(&[("LARAVEL_ECHO_SERVER_REDIS_HOST", "redis")]), (true, false));
+    assert_eq!(load(&[("LARAVEL_ECHO_SERVER_SUBSCRIBERS_REDIS", "false")]), (false, false));
+    assert!(!toml("").unwrap().config.redis_server.enabled.0, "a file says what it means");
 }
 
 /// The file shows optional keys as `#key = example`; a comment has a space after its `#`.
