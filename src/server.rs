@@ -106,6 +106,15 @@ impl Server {
     /// # Errors
     /// [`BindError`] for settings that cannot be used, and for an address that cannot be listened on.
     pub async fn bind(config: Config) -> Result<Self, BindError> {
+        Self::bind_to(config, Vec::new()).await
+    }
+
+    /// As [`Self::bind`], with sockets that listen already: for `port`, then for `httpPort`. Those that are missing
+    /// are bound.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub async fn bind_to(config: Config, sockets: Vec<std::net::TcpListener>) -> Result<Self, BindError> {
         // One crypto provider for everything that speaks TLS. Whoever embeds the server may have chosen one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let metrics = Arc::new(Metrics::new());
@@ -146,9 +155,10 @@ impl Server {
             extra: Router::new(),
         };
         let reload = Reload::new(parts, config.clone())?;
-        let listener = listen(&config, config.port).await?;
+        let mut sockets = sockets.into_iter();
+        let listener = listen(&config, config.port, sockets.next()).await?;
         let http = match config.http_port.filter(|_| acceptor.is_some()) {
-            Some(port) => Some(listen(&config, port).await?),
+            Some(port) => Some(listen(&config, port, sockets.next()).await?),
             None => None,
         };
         Ok(Self { listener, http, acceptor, io, reload, redis, redis_state, metrics, redis_server, config })
@@ -241,11 +251,14 @@ impl Server {
     }
 }
 
-/// Binds one port on `host`.
-async fn listen(config: &Config, port: Port) -> Result<TcpListener, BindError> {
+/// Takes a socket that listens already, or binds one port on `host`.
+async fn listen(config: &Config, port: Port, socket: Option<std::net::TcpListener>) -> Result<TcpListener, BindError> {
     let host = config.host.as_deref();
-    let address = || format!("{}:{}", host.unwrap_or("all interfaces"), port.0);
-    listen::bind(host, port.0).await.map_err(|source| BindError::Listen { address: address(), source })
+    let bound = match socket {
+        Some(socket) => socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket)),
+        None => listen::bind(host, port.0).await,
+    };
+    bound.map_err(|source| BindError::Listen { address: format!("{}:{}", host.unwrap_or("all interfaces"), port.0), source })
 }
 
 /// The listener of its own for `/metrics`, if there is to be one.

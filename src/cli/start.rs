@@ -21,8 +21,10 @@ use tokio_util::sync::CancellationToken;
 use super::lock_file::{self, LockFile};
 use super::{Place, output};
 
+mod machine;
 mod port;
 mod signals;
+mod systemd;
 
 use signals::{Signals, Wish};
 
@@ -131,6 +133,7 @@ async fn serve(config: Config, replaced: bool, demo: Option<Demo>, load: impl Fn
     let (subscribers, dev_mode) = (config.subscribers.clone(), config.dev_mode.0);
     let host = config.host.clone().unwrap_or_else(|| "localhost".to_owned());
 
+    machine::prepare();
     let is_demo = demo.is_some();
     let mut server = port::bind(config, replaced).await?;
     let port = server.local_addr().port();
@@ -143,6 +146,8 @@ async fn serve(config: Config, replaced: bool, demo: Option<Demo>, load: impl Fn
     let announcing = tokio::spawn(announce(subscribers, dev_mode, server.redis_state()));
     let reload = server.reload();
     let running = tokio::spawn(server.run(shutdown.clone()));
+    systemd::notify("READY=1");
+    let watchdog = systemd::feed_watchdog();
     let ended = until_told(running, &shutdown, &mut signals, || {
         if is_demo {
             return tracing::warn!("SIGHUP: the demo has no configuration to read");
@@ -154,6 +159,7 @@ async fn serve(config: Config, replaced: bool, demo: Option<Demo>, load: impl Fn
     })
     .await;
     announcing.abort();
+    watchdog.inspect(JoinHandle::abort);
     match ended {
         Some(ended) => ended.context("the server task failed").map(|()| ExitCode::SUCCESS),
         None => Ok(ExitCode::from(signals::INTERRUPTED)),
@@ -181,7 +187,10 @@ async fn until_told(
         tokio::select! {
             ended = &mut running => return Some(ended),
             wish = signals.next() => match wish {
-                Wish::Stop => break shutdown.cancel(),
+                Wish::Stop => {
+                    systemd::notify("STOPPING=1");
+                    break shutdown.cancel();
+                }
                 Wish::Reload => reload(),
             }
         }

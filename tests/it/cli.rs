@@ -14,6 +14,7 @@ mod configure;
 mod doctor;
 mod import;
 mod lock;
+mod service;
 mod start;
 mod terminal;
 mod wrong_input;

@@ -7,14 +7,20 @@ use laravel_echo_server::Server;
 use laravel_echo_server::config::Config;
 use tokio::time::Instant;
 
+use super::systemd;
+
 /// How long `--force` waits for the port of the server it replaced.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Time between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds the server; with `wait`, a port that is still taken is tried again for a while.
+/// Binds the server, to the sockets of systemd if it has opened some; with `wait`, a port that is still taken is tried again for a while.
 pub(super) async fn bind(config: Config, wait: bool) -> anyhow::Result<Server> {
+    let sockets = systemd::sockets()?;
+    if !sockets.is_empty() {
+        return Ok(Server::bind_to(config, sockets).await?);
+    }
     let (host, port) = (config.host.clone().unwrap_or_else(|| "all addresses".to_owned()), config.port.0);
     let started = Instant::now();
     loop {

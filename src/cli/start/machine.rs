@@ -1,0 +1,56 @@
+//! What the machine allows. Input: limits of the process and the kernel. Output: the highest limit of open files that
+//! can be had, and lines in the log on what it allows and what will bite.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Open files that are not clients: logs, Redis, callbacks to the application, and some to spare.
+const OWN_FILES: u64 = 200;
+
+/// Fewer clients than this are soon there.
+const FEW_CLIENTS: u64 = 4_000;
+
+/// Connections that may wait to be accepted, as the listener asks for.
+const BACKLOG: u64 = 4_096;
+
+/// Raises the limit of open files to what this user may have, and says what that allows.
+pub(super) fn prepare() {
+    let limit = raise_open_files();
+    let clients = limit.map_or(u64::MAX, |limit| limit.saturating_sub(OWN_FILES));
+    match limit {
+        None => tracing::info!("open files are not limited"),
+        Some(limit) if clients < FEW_CLIENTS => tracing::warn!(
+            limit,
+            "open files allow for about {clients} clients; raise the hard limit (LimitNOFILE= of systemd, minfds of Supervisor, --ulimit nofile of Docker)"
+        ),
+        Some(limit) => tracing::info!(limit, "open files allow for about {clients} clients"),
+    }
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok().and_then(|text| text.trim().parse::<u64>().ok());
+    if let Some(most) = most.filter(|&most| most < BACKLOG) {
+        tracing::warn!(
+            "net.core.somaxconn is {most}: of clients that come all at once, as after a restart, more than that are turned away for a \
+             second or more; `sysctl net.core.somaxconn={BACKLOG}` helps"
+        );
+    }
+}
+
+/// The limit of open files after raising it; `None` for no limit.
+fn raise_open_files() -> Option<u64> {
+    let before = getrlimit(Resource::Nofile);
+    if before.current != before.maximum {
+        // Some kernels have a lower limit of their own; then it stays as it was.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: before.maximum, maximum: before.maximum });
+    }
+    getrlimit(Resource::Nofile).current
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_raised_as_far_as_it_goes() {
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(raise_open_files(), limit.maximum);
+        assert_eq!(getrlimit(Resource::Nofile).current, limit.maximum);
+    }
+}
