@@ -5,6 +5,7 @@
 //! they were given. The presence store PUBLISHes its changes itself, together with each change.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use redis::Pipeline;
 use serde::Serialize;
@@ -15,6 +16,13 @@ use tracing::warn;
 use crate::config::Config;
 use crate::event::{Event, SocketId};
 use crate::redis_client::{Link, QueryError, Redis, RedisConfigError};
+
+pub mod questions;
+
+use questions::{Asked, Counts, Question, TOPIC};
+
+/// Time for the answers of the other nodes: far more than one that is well takes.
+const ANSWERS: Duration = Duration::from_secs(1);
 
 /// Messages that wait for Redis; beyond, whispers are dropped and HTTP requests wait.
 const QUEUE: usize = 4096;
@@ -33,6 +41,9 @@ pub struct Bus {
     waiting: Mutex<mpsc::Receiver<Message>>,
     /// Whether somebody was told that whispers are dropped.
     is_dropping: AtomicBool,
+    /// Tells this process from the other nodes.
+    number: u64,
+    asked: Asked,
 }
 
 struct Message {
@@ -71,6 +82,8 @@ impl Bus {
             queue,
             waiting: Mutex::new(waiting),
             is_dropping: AtomicBool::new(false),
+            number: rand::random(),
+            asked: Asked::default(),
         }))
     }
 
@@ -94,6 +107,43 @@ impl Bus {
         } else if !is_full && self.is_dropping.load(Ordering::Relaxed) {
             self.is_dropping.store(false, Ordering::Relaxed);
         }
+    }
+
+    /// The number that tells this process from the other nodes.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Asks the other nodes, of which there are so many. Returns what came in time, and whether that is not all.
+    pub async fn ask(&self, question: Question, others: usize) -> (Vec<Counts>, bool) {
+        let mut answers = self.asked.begin();
+        self.say(&questions::Message::Ask { from: self.number, id: answers.id, question });
+        let mut counts = Vec::with_capacity(others);
+        let collecting = async {
+            while counts.len() < others {
+                match answers.counts.recv().await {
+                    Some(answer) => counts.push(answer),
+                    None => return,
+                }
+            }
+        };
+        let is_late = tokio::time::timeout(ANSWERS, collecting).await.is_err();
+        (counts, is_late)
+    }
+
+    /// PUBLISHes a message between nodes, if there is room for it.
+    pub fn say(&self, message: &questions::Message) {
+        let payload = serde_json::to_string(message).expect("texts and numbers serialize");
+        let message = Message { channel: format!("{}{TOPIC}", self.key_prefix), payload, done: None };
+        if self.queue.try_send(message).is_err() {
+            warn!(queue = QUEUE, "a message to the other nodes was dropped");
+        }
+    }
+
+    /// Another node has answered.
+    pub fn answered(&self, id: u64, counts: Counts) {
+        self.asked.answered(id, counts);
     }
 
     fn message(&self, event: &Event<'_>) -> Message {

@@ -23,6 +23,7 @@ use crate::event::{Event, SocketId};
 use crate::metrics::{Metrics, Outcome, Source};
 use crate::store::{Members, PresenceStore, StoreError};
 
+mod everywhere;
 mod grants;
 mod hints;
 mod nodes;
@@ -41,6 +42,7 @@ use presence::ChannelLocks;
 use rooms::{Room, Rooms, Snapshot};
 use session::Session;
 
+pub use everywhere::Everywhere;
 pub use grants::Recheck;
 pub use whisper::Whisper;
 

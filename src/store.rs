@@ -129,6 +129,14 @@ pub trait PresenceStore: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// How many other nodes live, by their leases.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the backend cannot be reached.
+    async fn other_nodes(&self) -> Result<usize, StoreError> {
+        Ok(0)
+    }
+
     /// Ends this node's part; all its sockets have left before.
     async fn close(&self) {}
 }

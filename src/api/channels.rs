@@ -1,7 +1,8 @@
 //! `GET /apps/:id/channels`, one channel, and the users of a presence channel.
 //!
 //! Input: names, prefixes and `info` of requests. Output: the original's answers; `info` adds `user_count` to lists, and
-//! tells what the answers to events say of their channels.
+//! tells what the answers to events say of their channels. Counts are those of all nodes; with one that did not answer
+//! in time, `"partial":true` says so.
 
 use std::collections::HashSet;
 
@@ -15,6 +16,7 @@ use super::auth::App;
 use super::params::Params;
 use super::{Api, ApiError};
 use crate::channel::{ChannelKind, ChannelName};
+use crate::hub::Everywhere;
 
 /// Attributes of a channel that `info` asks for, as at Pusher: `info=subscription_count,user_count`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,7 +43,7 @@ impl Attributes {
 /// [`ApiError`] when the members of a presence channel cannot be read.
 pub async fn attributes(api: &Api, channel: &ChannelName, wanted: Attributes) -> Result<Value, ApiError> {
     let mut found = Map::new();
-    let count = api.hub.subscription_count(channel.as_str());
+    let Everywhere { value: count, is_partial } = api.hub.subscription_count_everywhere(channel).await;
     if wanted.subscription_count {
         found.insert("subscription_count".into(), json!(count));
     }
@@ -50,6 +52,9 @@ pub async fn attributes(api: &Api, channel: &ChannelName, wanted: Attributes) ->
     }
     if wanted.user_count && channel.kind() == ChannelKind::Presence {
         found.insert("user_count".into(), json!(user_count(api, channel).await?));
+    }
+    if is_partial {
+        found.insert("partial".into(), json!(true));
     }
     Ok(Value::Object(found))
 }
@@ -68,14 +73,20 @@ async fn user_count(api: &Api, channel: &ChannelName) -> Result<usize, ApiError>
 pub async fn list(_: App, State(api): State<Api>, params: Params) -> Result<Json<Value>, ApiError> {
     let counts_users = params.get("info").is_some_and(|info| Attributes::parse(info).user_count);
     let mut channels = Map::new();
-    for (name, count) in api.hub.channels(params.get("filter_by_prefix").unwrap_or_default()) {
+    let found = api.hub.channels_everywhere(params.get("filter_by_prefix").unwrap_or_default()).await;
+    for (name, count) in found.value {
+        let name = ChannelName::from(name);
         let mut channel = json!({ "subscription_count": count, "occupied": true });
         if counts_users && name.kind() == ChannelKind::Presence {
             channel["user_count"] = json!(user_count(&api, &name).await?);
         }
         channels.insert(name.as_str().to_owned(), channel);
     }
-    Ok(Json(json!({ "channels": channels })))
+    let mut answer = json!({ "channels": channels });
+    if found.is_partial {
+        answer["partial"] = json!(true);
+    }
+    Ok(Json(answer))
 }
 
 /// `{"subscription_count":2,"occupied":true}`, and `user_count` for presence channels. A channel nobody is in answers

@@ -47,7 +47,7 @@ async fn unsubscribe(
 ) -> Result<Json<Unsubscribed>, ApiError> {
     let body: UnsubscribeBody = serde_json::from_slice(&body)
         .map_err(|error| ApiError::bad_request(format!("body: must be an object such as {{\"channel\":\"private-orders.1\"}}: {error}")))?;
-    let unsubscribed = api.hub.unsubscribe_user(&user, &ChannelName::from(body.channel));
+    let unsubscribed = api.hub.unsubscribe_user_everywhere(&user, &ChannelName::from(body.channel)).await.value;
     Ok(Json(Unsubscribed { unsubscribed }))
 }
 

@@ -10,8 +10,11 @@ use super::auth::App;
 /// `{"subscription_count":3,"uptime":12.5,"memory_usage":{"rss":12345678}}`
 #[derive(Debug, Serialize)]
 pub struct Status {
-    /// Connected sockets, whatever they are subscribed to.
+    /// Connected sockets of all nodes, whatever they are subscribed to.
     subscription_count: usize,
+    /// There, and true, when a node did not answer in time.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    partial: bool,
     /// Seconds since the start.
     uptime: f64,
     memory_usage: MemoryUsage,
@@ -27,8 +30,10 @@ struct MemoryUsage {
 
 /// Answers with the server's state.
 pub async fn status(_: App, State(api): State<Api>) -> Json<Status> {
+    let connections = api.hub.connections_everywhere().await;
     Json(Status {
-        subscription_count: api.hub.connections(),
+        subscription_count: connections.value,
+        partial: connections.is_partial,
         uptime: api.started.elapsed().as_secs_f64(),
         memory_usage: MemoryUsage { rss: resident_bytes() },
     })

@@ -10,7 +10,7 @@ use super::body::PostedNothing;
 
 /// Closes all sockets known to be the user's. Answers `{}`, also when there are none, as Pusher.
 pub async fn terminate(Path((app_id, user)): Path<(String, String)>, State(api): State<Api>, _: PostedNothing) -> Json<Value> {
-    let sockets = api.hub.terminate_user(&user);
-    info!(app_id, sockets, "closed the connections of a user");
+    let done = api.hub.terminate_user_everywhere(&user).await;
+    info!(app_id, sockets = done.value, partial = done.is_partial, "closed the connections of a user");
     Json(json!({}))
 }

@@ -164,6 +164,10 @@ impl View {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn member(user: u32) -> Member {
@@ -226,5 +230,121 @@ mod tests {
         assert_eq!(view.merge(20, &list(&[2, 3])), [joining(3), News::Leaving(member(1))]);
         assert_eq!(view.merge(15, &list(&[1])), [], "an older list says nothing");
         assert_eq!(view.merge(0, &list(&[])), [], "nor does a store that has lost everything");
+    }
+
+    /// What happens to one node's view of a channel.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        /// The user comes if it is not here, else it goes.
+        Change(u32),
+        /// So many of the news that wait arrive.
+        Hear(usize),
+        /// A list is taken from the store.
+        Take,
+        /// The list that was taken longest ago arrives.
+        Merge,
+        /// All news that wait are lost, and the list that is taken then arrives before anything else.
+        Outage,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            6 => (1..6_u32).prop_map(Step::Change),
+            4 => (1..4_usize).prop_map(Step::Hear),
+            2 => Just(Step::Take),
+            2 => Just(Step::Merge),
+            1 => Just(Step::Outage),
+        ];
+        prop::collection::vec(step, 1..80)
+    }
+
+    /// A store that counts changes, a wire that delivers them in order, and a client that believes what it is told.
+    #[derive(Default)]
+    struct World {
+        version: u64,
+        here: Vec<u32>,
+        wire: VecDeque<(u64, News)>,
+        taken: VecDeque<(u64, Members)>,
+        view: View,
+        client: Vec<u32>,
+    }
+
+    impl World {
+        fn change(&mut self, user: u32) {
+            self.version += 1;
+            let news = match self.here.iter().position(|&other| other == user) {
+                Some(at) => {
+                    self.here.remove(at);
+                    News::Leaving(member(user))
+                }
+                None => {
+                    self.here.push(user);
+                    joining(user)
+                }
+            };
+            self.wire.push_back((self.version, news));
+        }
+
+        fn hear(&mut self) {
+            let Some((version, news)) = self.wire.pop_front() else { return };
+            let news = self.view.hear(version, news);
+            self.believe(news);
+        }
+
+        fn merge(&mut self) {
+            let Some((version, members)) = self.taken.pop_front() else { return };
+            let news = self.view.merge(version, &members);
+            self.believe(news);
+        }
+
+        fn believe(&mut self, news: impl IntoIterator<Item = News>) {
+            for news in news {
+                let (News::Joining(_, member) | News::Leaving(member)) = &news;
+                let user = member.user().parse().unwrap();
+                let known = self.client.iter().position(|&other| other == user);
+                match (news, known) {
+                    (News::Joining(..), None) => self.client.push(user),
+                    (News::Leaving(_), Some(at)) => drop(self.client.remove(at)),
+                    (news, _) => panic!("{news:?} is no news to {:?}", self.client),
+                }
+            }
+        }
+
+        fn run(&mut self, step: Step) {
+            match step {
+                Step::Change(user) => self.change(user),
+                Step::Hear(count) => (0..count).for_each(|_| self.hear()),
+                Step::Take => self.taken.push_back((self.version, list(&self.here))),
+                Step::Merge => self.merge(),
+                Step::Outage => {
+                    self.wire.clear();
+                    self.taken.push_front((self.version, list(&self.here)));
+                    self.merge();
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn in_the_end_everyone_believes_the_truth(steps in steps()) {
+            // Somebody is in the channel from the beginning, as the client itself would be.
+            let mut world = World { version: 1, here: vec![0], ..World::default() };
+            world.run(Step::Take);
+            world.run(Step::Merge);
+            steps.into_iter().for_each(|step| world.run(step));
+            while !world.wire.is_empty() {
+                world.hear();
+            }
+            while !world.taken.is_empty() {
+                world.merge();
+            }
+            world.here.sort_unstable();
+            world.client.sort_unstable();
+            prop_assert_eq!(&world.here, &world.client);
+            let mut listed: Vec<u32> = world.view.list(&list(&[])).iter().map(|(_, member)| member.user().parse().unwrap()).collect();
+            listed.sort_unstable();
+            prop_assert_eq!(world.here, listed);
+        }
     }
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::channel::ChannelName;
+use crate::cluster::questions::TOPIC;
 use crate::egress::Socket;
 use crate::event::{Event, SocketId, is_reserved};
 use crate::hub::Hub;
@@ -161,6 +162,9 @@ impl<S: Socket> RedisIngress<S> {
             return;
         };
         if channel == PRESENCE_UPDATES || message.get_channel_name() == PRESENCE_UPDATES {
+            return;
+        }
+        if channel == TOPIC && self.hub.consult(message.get_payload_bytes()) {
             return;
         }
         match message_of(channel, message.get_payload_bytes()) {

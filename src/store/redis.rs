@@ -307,6 +307,10 @@ impl PresenceStore for RedisStore {
         Ok(gone)
     }
 
+    async fn other_nodes(&self) -> Result<usize, StoreError> {
+        Ok(self.lease.others(&self.link, &self.keys).await?.into_iter().filter(|(_, lives)| *lives).count())
+    }
+
     async fn close(&self) {
         let goodbye = async {
             for channel in self.held.unsettled() {

@@ -21,13 +21,17 @@ fn settings() -> Value {
 
 async fn nodes(redis: &Redis, laravel: &Laravel) -> [TestServer; 2] {
     let nodes = [TestServer::with(redis, laravel, settings()).await, TestServer::with(redis, laravel, settings()).await];
-    for node in &nodes {
+    let mut probes = Vec::new();
+    for (node, count) in nodes.iter().zip(1..) {
         let mut probe = node.client().await;
         probe.subscribe("probe").await;
-        node.subscribed("probe", 1).await;
+        node.subscribed("probe", count).await;
         until("the node to listen", async || redis.publish("app_probe", "ready", &json!(1), None).await == 2).await;
         probe.event("ready").await;
+        probes.push(probe);
     }
+    drop(probes);
+    nodes[0].subscribed("probe", 0).await;
     nodes
 }
 
@@ -63,7 +67,7 @@ async fn members_on_all_nodes_see_each_other_once() {
     let (mut tab, here) = join(&other, 1).await;
     assert_eq!(here, [1, 2]);
     drop(alice);
-    one.subscribed(ROOM, 0).await;
+    one.subscribed(ROOM, 2).await;
     tab.unsubscribe(ROOM).await;
     assert_eq!(bob.event("presence:leaving").await, [json!(ROOM), json!({ "user_id": 1, "user_info": { "id": 1 } })]);
     let (_carol, here) = join(&one, 3).await;
@@ -79,10 +83,10 @@ async fn events_and_whispers_reach_every_node_once_and_in_order() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes(&redis, &laravel).await;
     let (mut alice, mut bob) = (one.client_of(1).await, other.client_of(2).await);
-    for (node, client) in [(&one, &mut alice), (&other, &mut bob)] {
+    for client in [&mut alice, &mut bob] {
         client.subscribe("private-desk").await;
-        node.subscribed("private-desk", 1).await;
     }
+    one.subscribed("private-desk", 2).await;
     for n in 0..COUNT {
         alice.whisper("private-desk", "client-typing", json!(n)).await;
     }
@@ -139,6 +143,48 @@ async fn one_hundred_join_over_two_nodes_at_once() {
         assert_eq!(gone, (COUNT / 2..COUNT).collect::<Vec<_>>());
         assert!(client.left_over().is_empty(), "{:?}", client.left_over());
     }
+}
+
+async fn get(node: &TestServer, path: &str) -> Value {
+    let response = reqwest::Client::new().get(node.url(path)).bearer_auth(KEY).send().await.expect("the API answers");
+    serde_json::from_str(&response.text().await.expect("the API answers")).expect("the API answers JSON")
+}
+
+#[tokio::test]
+async fn the_http_api_answers_for_all_nodes() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let [one, other] = nodes(&redis, &laravel).await;
+    let (mut alice, _) = join(&one, 1).await;
+    let (bob, _) = join(&other, 2).await;
+    alice.event("presence:joining").await;
+    alice.subscribe("news").await;
+    one.subscribed("news", 1).await;
+    for node in [&one, &other] {
+        let list = get(node, "/apps/app/channels").await;
+        let room = json!({ "subscription_count": 2, "occupied": true });
+        assert_eq!(list, json!({ "channels": { "news": { "subscription_count": 1, "occupied": true }, ROOM: room } }));
+        let room = get(node, "/apps/app/channels/presence-room").await;
+        assert_eq!(room, json!({ "subscription_count": 2, "occupied": true, "user_count": 2 }));
+        let users = get(node, "/apps/app/channels/presence-room/users").await;
+        assert_eq!(users["users"].as_array().expect("a list").len(), 2);
+        assert_eq!(get(node, "/apps/app/status").await["subscription_count"], 2);
+    }
+    // Asked on one node, it ends the connections on the other.
+    let (status, _) = post(&one, "/apps/app/users/2/terminate_connections", &json!({})).await;
+    assert_eq!(status, 200);
+    assert_eq!(alice.event("presence:leaving").await[1]["user_id"], 2);
+    one.subscribed(ROOM, 1).await;
+    drop(bob);
+    // A node that lives by its lease and does not answer is missed.
+    let config = json!({
+        "database": "redis",
+        "databaseConfig": { "redis": { "host": "127.0.0.1", "port": redis.port, "keyPrefix": "app_" } },
+        "presence": { "lease": "1h" },
+    });
+    let silent = laravel_echo_server::store::open(&serde_json::from_value(config).expect("valid settings")).await.expect("a store");
+    silent.renew().await.expect("a lease");
+    let news = get(&one, "/apps/app/channels/news").await;
+    assert_eq!(news, json!({ "subscription_count": 1, "occupied": true, "partial": true }));
 }
 
 #[tokio::test]

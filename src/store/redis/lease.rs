@@ -93,17 +93,26 @@ impl Lease {
         Ok(Renewal::New)
     }
 
-    /// Nodes whose lease ran out, each with the channels it may have members in.
-    pub(super) async fn dead(&self, link: &Link, keys: &Keys) -> Result<Vec<(String, Vec<String>)>, QueryError> {
+    /// All other nodes, each with whether its lease lasts.
+    pub(super) async fn others(&self, link: &Link, keys: &Keys) -> Result<Vec<(String, bool)>, QueryError> {
         let mut ask = redis::pipe();
         ask.cmd("SMEMBERS").arg(keys.nodes());
         let (nodes,): (Vec<String>,) = link.query(&ask).await?;
         let this = self.node();
-        let mut dead = Vec::new();
+        let mut others = Vec::with_capacity(nodes.len());
         for node in nodes.into_iter().filter(|node| **node != *this) {
             let mut ask = redis::pipe();
             ask.cmd("EXISTS").arg(keys.lease(&node));
             let (lives,): (bool,) = link.query(&ask).await?;
+            others.push((node, lives));
+        }
+        Ok(others)
+    }
+
+    /// Nodes whose lease ran out, each with the channels it may have members in.
+    pub(super) async fn dead(&self, link: &Link, keys: &Keys) -> Result<Vec<(String, Vec<String>)>, QueryError> {
+        let mut dead = Vec::new();
+        for (node, lives) in self.others(link, keys).await? {
             if lives {
                 continue;
             }

@@ -1,0 +1,90 @@
+//! Questions to the other nodes over Redis, with a deadline.
+//!
+//! Input: a question of the HTTP API. Output: a [`Message`] for all nodes, and their answers as they come.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+/// What a node is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Question {
+    /// How many sockets are connected?
+    Connections,
+    /// How many sockets are in this channel?
+    Count(String),
+    /// Which channels with this prefix have how many sockets?
+    Channels(String),
+    /// Close the sockets of this user.
+    Terminate(String),
+    /// Take this user's sockets out of this channel.
+    Unsubscribe(String, String),
+}
+
+/// What a node answers: counts by channel; without a channel, the count alone under the empty name.
+pub type Counts = Vec<(String, usize)>;
+
+/// What goes over [`TOPIC`].
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Message {
+    /// To all nodes but `from`.
+    Ask {
+        /// The number of the asking process.
+        from: u64,
+        /// The number of the question.
+        id: u64,
+        /// The question.
+        question: Question,
+    },
+    /// To the node that asked.
+    Answer {
+        /// The number of the question.
+        id: u64,
+        /// The answer.
+        counts: Counts,
+    },
+}
+
+/// The channel of questions and answers, below the prefix. No client gets what comes from it.
+pub const TOPIC: &str = "laravel-echo:nodes";
+
+/// Questions that wait for answers.
+#[derive(Debug, Default)]
+pub(super) struct Asked(Mutex<HashMap<u64, mpsc::UnboundedSender<Counts>>>);
+
+/// Answers to one question; nobody listens any more once it is dropped.
+pub(super) struct Answers<'a> {
+    asked: &'a Asked,
+    pub(super) id: u64,
+    pub(super) counts: mpsc::UnboundedReceiver<Counts>,
+}
+
+impl Asked {
+    fn all(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<Counts>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin(&self) -> Answers<'_> {
+        let id = rand::random();
+        let (sender, counts) = mpsc::unbounded_channel();
+        self.all().insert(id, sender);
+        Answers { asked: self, id, counts }
+    }
+
+    /// An answer has come; those to nobody's question, or too late, are dropped.
+    pub(super) fn answered(&self, id: u64, counts: Counts) {
+        if let Some(sender) = self.all().get(&id) {
+            let _ = sender.send(counts);
+        }
+    }
+}
+
+impl Drop for Answers<'_> {
+    fn drop(&mut self) {
+        self.asked.all().remove(&self.id);
+    }
+}
