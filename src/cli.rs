@@ -15,9 +15,11 @@ mod config_check;
 mod config_file;
 mod configure;
 mod doctor;
+mod health;
 mod import;
 mod laravel;
 mod lock_file;
+mod man;
 pub(crate) mod output;
 mod prompt;
 mod start;
@@ -53,8 +55,12 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Ask the running server how it is
+    Health(health::Health),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Print the manual page
+    Man(man::ManPage),
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,6 +97,8 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Import(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Config(ConfigCommand::Check(command)) => command.run(),
+        Command::Health(command) => command.run(),
         Command::Completions(command) => command.run(&mut Cli::command()),
+        Command::Man(command) => command.run(Cli::command()),
     }
 }

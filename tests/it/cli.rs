@@ -14,6 +14,7 @@ mod configure;
 mod doctor;
 mod import;
 mod lock;
+mod packaging;
 mod service;
 mod start;
 mod terminal;

@@ -1,0 +1,77 @@
+//! `health`: asks the running server how it is, for containers that have no curl.
+//!
+//! Input: the config file, for host, port and protocol. Output: the server's answer, and exit code 0 when all is well.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use laravel_echo_server::config::load::{self, LoadOptions};
+use laravel_echo_server::config::{Config, Protocol};
+
+use super::{Place, output};
+
+/// Time for the answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Flags of `health`.
+#[derive(Debug, Args)]
+pub(super) struct Health {
+    #[command(flatten)]
+    place: Place,
+    /// Ask whether the server does all of its work, Redis included, and not just whether it lives
+    #[arg(long)]
+    ready: bool,
+    /// Read no config file: the defaults, and what the environment says
+    #[arg(long, conflicts_with = "config")]
+    defaults: bool,
+}
+
+impl Health {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let config = load::load(&LoadOptions { defaults: self.defaults, ..self.place.options() })?.config;
+        let url = format!("{}{}", base(&config), if self.ready { "/ready" } else { "/health" });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+        let (is_well, answer) = runtime.block_on(ask(&url)).with_context(|| format!("no answer from {url}"))?;
+        output::line(answer);
+        Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+async fn ask(url: &str) -> anyhow::Result<(bool, String)> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // The certificate is made for the clients' name of the server, not for its address here.
+    let client = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).timeout(PATIENCE).build()?;
+    let answer = client.get(url).send().await?;
+    Ok((answer.status().is_success(), answer.text().await?))
+}
+
+/// Where the server of these settings answers on this machine.
+fn base(config: &Config) -> String {
+    let host = config.host.as_deref().filter(|host| !host.is_empty()).unwrap_or("127.0.0.1");
+    let host = match host.parse() {
+        Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => "127.0.0.1".to_owned(),
+        Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => "[::1]".to_owned(),
+        Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        _ => host.to_owned(),
+    };
+    let scheme = if config.protocol == Protocol::Https { "https" } else { "http" };
+    format!("{scheme}://{host}:{}", config.port.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_on_all_addresses_is_asked_on_one() {
+        let base = |host: Option<&str>, protocol| base(&Config { host: host.map(str::to_owned), protocol, ..Config::default() });
+        assert_eq!(base(None, Protocol::Http), "http://127.0.0.1:6001");
+        assert_eq!(base(Some("0.0.0.0"), Protocol::Https), "https://127.0.0.1:6001");
+        assert_eq!(base(Some("::"), Protocol::Http), "http://[::1]:6001");
+        assert_eq!(base(Some("fd00::1"), Protocol::Http), "http://[fd00::1]:6001");
+        assert_eq!(base(Some("echo.test"), Protocol::Http), "http://echo.test:6001");
+    }
+}
