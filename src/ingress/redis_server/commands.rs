@@ -21,6 +21,13 @@ const WRONG_PASSWORD_PAUSE: Duration = Duration::from_millis(200);
 const VERSION: &str = "7.0.0";
 
 impl<S: Socket> Connection<S> {
+    /// Answers the command that this is all for, where nothing stands in its way; `None` for any other.
+    pub(super) async fn publish_at_once(&self, command: &Command) -> Option<Reply> {
+        let [name, channel, payload] = command.as_slice() else { return None };
+        let is_free = self.is_allowed && self.transaction.is_none() && self.watch.is_empty();
+        if is_free && name.eq_ignore_ascii_case(b"publish") { Some(self.publish(channel, payload).await) } else { None }
+    }
+
     /// Answers a command.
     pub(super) async fn take(&mut self, command: Command) -> (Reply, Next) {
         let name = command[0].to_ascii_uppercase();

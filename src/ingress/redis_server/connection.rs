@@ -106,6 +106,9 @@ impl<S: Socket> Connection<S> {
 
     /// Serves the client until one side ends it.
     pub(super) async fn run(mut self, mut stream: TcpStream, stop: CancellationToken) -> Result<(), ConnectionError> {
+        // Made once: each of its kind takes a place in a list that all connections share.
+        let stopped = stop.cancelled();
+        tokio::pin!(stopped);
         loop {
             let next = self.work(&mut stream).await?;
             self.flush(&mut stream).await?;
@@ -113,7 +116,7 @@ impl<S: Socket> Connection<S> {
                 return Ok(());
             }
             self.count()?;
-            match self.event(&mut stream, &stop).await? {
+            match self.event(&mut stream, stopped.as_mut()).await? {
                 Event::Read(0) | Event::Stop => return Ok(()),
                 Event::Read(_) => {}
                 Event::Message(message) => self.watch.hears(&message).encode(self.protocol, &mut self.out),
@@ -134,7 +137,10 @@ impl<S: Socket> Connection<S> {
                     return Err(error.into());
                 }
             };
-            let (reply, next) = self.take(command).await;
+            let (reply, next) = match self.publish_at_once(&command).await {
+                Some(reply) => (reply, Next::Go),
+                None => self.take(command).await,
+            };
             reply.encode(self.protocol, &mut self.out);
             if next == Next::Close {
                 return Ok(Next::Close);
@@ -145,7 +151,8 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    async fn event(&mut self, stream: &mut TcpStream, stop: &CancellationToken) -> Result<Event, ConnectionError> {
+    /// Waits for what comes next. The usual case, a client between two commands, needs no timer.
+    async fn event(&mut self, stream: &mut TcpStream, stopped: impl Future<Output = ()>) -> Result<Event, ConnectionError> {
         self.messages = match self.messages.take() {
             _ if self.watch.is_empty() => None,
             Some(messages) => Some(messages),
@@ -158,18 +165,23 @@ impl<S: Socket> Connection<S> {
             }
         };
         let is_hurried = self.framer.pending() > 0 || !self.is_allowed;
-        let patience = if is_hurried { PATIENCE } else { Duration::MAX };
+        let late = async {
+            if is_hurried {
+                tokio::time::sleep(PATIENCE).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
-            read = timeout(patience, stream.read_buf(self.framer.space())) => match read {
-                Ok(read) => Ok(Event::Read(read?)),
-                Err(_) => Err(ConnectionError::HalfACommand),
-            },
+            biased;
+            read = stream.read_buf(self.framer.space()) => Ok(Event::Read(read?)),
             message = messages => match message {
                 Ok(message) => Ok(Event::Message(message)),
                 Err(RecvError::Lagged(_)) => Err(ConnectionError::TooSlow),
                 Err(RecvError::Closed) => Ok(Event::Stop),
             },
-            () = stop.cancelled() => Ok(Event::Stop),
+            () = stopped => Ok(Event::Stop),
+            () = late => Err(ConnectionError::HalfACommand),
         }
     }
 
@@ -177,8 +189,16 @@ impl<S: Socket> Connection<S> {
         if self.out.is_empty() {
             return Ok(());
         }
-        let written = timeout(WRITE_TIMEOUT, stream.write_all(&self.out)).await;
-        written.map_err(|_| ConnectionError::NotReading)??;
+        // Nearly always there is room for all of it.
+        let written = match stream.try_write(&self.out) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error.into()),
+        };
+        if written < self.out.len() {
+            let rest = timeout(WRITE_TIMEOUT, stream.write_all(&self.out[written..])).await;
+            rest.map_err(|_| ConnectionError::NotReading)??;
+        }
         if self.out.capacity() > 4 * BATCH {
             self.out = BytesMut::new();
         } else {

@@ -124,7 +124,9 @@ impl Framer {
     fn number(&self, start: usize) -> Result<Option<(Option<i64>, usize)>, FrameError> {
         let rest = &self.buffer[start.min(self.buffer.len())..];
         let rest = &rest[..rest.len().min(LONGEST_HEADER)];
-        match rest.windows(2).position(|pair| pair == b"\r\n") {
+        let end = rest.iter().position(|byte| *byte == b'\r').filter(|end| *end + 1 < rest.len());
+        match end {
+            Some(end) if rest[end + 1] != b'\n' => Err(FrameError::Length),
             Some(end) => {
                 let number = std::str::from_utf8(&rest[..end]).ok().and_then(|text| text.parse().ok());
                 Ok(Some((number, start + end + 2)))
