@@ -12,6 +12,7 @@ mod cluster;
 mod config;
 mod events;
 mod hints;
+mod hostile;
 mod limits;
 mod malformed;
 mod members;

@@ -45,6 +45,11 @@ impl Client {
         self.stream.send(Message::text(packet)).await.expect("the connection is open");
     }
 
+    /// Sends a packet as it is; fails when the server has ended the connection.
+    pub(crate) async fn try_send(&mut self, packet: &str) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+        self.stream.send(Message::text(packet)).await
+    }
+
     /// Sends a Socket.IO event.
     pub(crate) async fn emit(&mut self, event: &str, argument: Value) {
         self.send_text(&format!("42{}", json!([event, argument]))).await;
