@@ -60,6 +60,9 @@ pub(super) struct Configure {
     /// Private key (PEM) for https
     #[arg(long, value_name = "FILE")]
     ssl_key_path: Option<String>,
+    /// There is no Redis: take what Laravel publishes here (redisServer)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    without_redis: Option<bool>,
     /// Redis host
     #[arg(long, value_name = "HOST")]
     redis_host: Option<String>,
@@ -97,6 +100,10 @@ pub(super) struct Configure {
     #[arg(long, value_name = "TEXT")]
     cors_headers: Option<String>,
 }
+
+/// Answers to where Laravel publishes.
+const REDIS: &str = "to an existing Redis";
+const HERE: &str = "straight to this server, there is no Redis";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum DatabaseChoice {
@@ -170,7 +177,10 @@ impl Configure {
         if let Some(host) = &self.host {
             answers.set("host", host.clone());
         }
-        answers.set("database", self.database(prompt)?);
+        let has_redis = self.has_redis(prompt)?;
+        answers.set("redisServer.enabled", !has_redis);
+        answers.set("subscribers.redis", has_redis);
+        answers.set("database", self.database(prompt, has_redis)?);
         answers.set("authHost", self.auth_hosts(prompt, project)?);
         answers.set("authEndpoint", self.auth_endpoint.clone().unwrap_or_else(|| "/broadcasting/auth".to_owned()));
 
@@ -184,7 +194,10 @@ impl Configure {
             answers.set("sslCertPath", text(&self.ssl_cert_path, "Path of the certificate (PEM)", "", &any)?);
             answers.set("sslKeyPath", text(&self.ssl_key_path, "Path of its private key (PEM)", "", &any)?);
         }
-        self.redis(prompt, project, &mut answers)?;
+        if has_redis {
+            self.redis(prompt, project, &mut answers)?;
+        }
+        answers.set("databaseConfig.redis.keyPrefix", self.prefix(prompt, project)?);
         answers.set("allowedOrigins", self.origins(prompt, project)?);
 
         if confirm(self.add_client, "Make an id and a key for the HTTP API?")? {
@@ -204,15 +217,31 @@ impl Configure {
         Ok(answers)
     }
 
-    fn database(&self, prompt: &Prompt) -> anyhow::Result<&'static str> {
+    /// Whether events come through an existing Redis. Whoever names one by a flag has one.
+    fn has_redis(&self, prompt: &Prompt) -> anyhow::Result<bool> {
+        let named = [&self.redis_host, &self.redis_port, &self.redis_username, &self.redis_password, &self.redis_db];
+        let is_named = named.iter().any(|flag| flag.is_some()) || matches!(self.database, Some(DatabaseChoice::Redis));
+        match self.without_redis {
+            Some(true) if is_named => anyhow::bail!("`--without-redis` does not go with a Redis that other flags name"),
+            Some(without) => Ok(!without),
+            None if is_named => Ok(true),
+            None => Ok(prompt.choose("Where does Laravel publish?", &[REDIS, HERE])? == REDIS),
+        }
+    }
+
+    fn database(&self, prompt: &Prompt, has_redis: bool) -> anyhow::Result<&'static str> {
         Ok(match self.database {
             Some(DatabaseChoice::Memory) => "memory",
             Some(DatabaseChoice::Redis) => "redis",
             Some(DatabaseChoice::Sqlite) => "sqlite",
             None => {
                 // Compat: the original's files say redis.
-                let options = if self.is_json() { ["redis", "memory", "sqlite"] } else { ["memory", "redis", "sqlite"] };
-                prompt.choose("Where are the members of presence channels kept?", &options)?
+                let options: &[_] = match (has_redis, self.is_json()) {
+                    (true, true) => &["redis", "memory", "sqlite"],
+                    (true, false) => &["memory", "redis", "sqlite"],
+                    (false, _) => &["memory", "sqlite"],
+                };
+                prompt.choose("Where are the members of presence channels kept?", options)?
             }
         })
     }
@@ -247,13 +276,12 @@ impl Configure {
         if let Some(url) = project.get("databaseConfig.redis.url").filter(|_| self.redis_host.is_none()) {
             answers.set("databaseConfig.redis.url", url);
         }
-        let found = self.redis_prefix.clone().or_else(|| project.get("databaseConfig.redis.keyPrefix").map(str::to_owned));
-        let prefix = match found {
-            Some(prefix) => prefix,
-            None => prompt.text("Prefix of Laravel's Redis channels (often laravel_database_)", "", |_| Ok(()))?,
-        };
-        answers.set("databaseConfig.redis.keyPrefix", prefix);
         Ok(())
+    }
+
+    fn prefix(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<String> {
+        let found = self.redis_prefix.clone().or_else(|| project.get("databaseConfig.redis.keyPrefix").map(str::to_owned));
+        found.map_or_else(|| prompt.text("Prefix of Laravel's Redis channels (often laravel_database_)", "", |_| Ok(())), Ok)
     }
 
     fn origins(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<Value> {

@@ -127,3 +127,23 @@ fn an_existing_file_is_overwritten_after_a_yes_only() {
     assert_eq!(folder.run(&["init", "--no-interaction", "--force"]).code, 0);
     assert_ne!(folder.read("laravel-echo-server.toml"), "# mine\n");
 }
+
+#[test]
+fn without_a_redis_the_server_takes_events_itself() {
+    let folder = Folder::new();
+    let ended = folder.run(&["init", "--no-interaction", "--without-redis", "--redis-prefix", "shop_"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let config = toml(&folder.read("laravel-echo-server.toml"));
+    assert_eq!(
+        json!([
+            config["redisServer"]["enabled"],
+            config["subscribers"]["redis"],
+            config["database"],
+            config["databaseConfig"]["redis"]["keyPrefix"]
+        ]),
+        json!([true, false, "memory", "shop_"])
+    );
+    let contradiction = folder.run(&["init", "--no-interaction", "--without-redis", "--redis-host", "r", "--config", "b.toml"]);
+    assert_eq!(contradiction.code, 1);
+    assert!(contradiction.stderr.contains("--without-redis"), "{}", contradiction.stderr);
+}

@@ -32,6 +32,7 @@ fn a_person_types_through_all_questions() {
     reply(&mut terminal, "Port to listen on", "99999\r");
     // It says what is wrong and asks again; the mistake is typed over.
     reply(&mut terminal, "expected a port from 1 to 65535", "\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}7001\r");
+    reply(&mut terminal, "Where does Laravel publish", ENTER);
     reply(&mut terminal, "members of presence channels", &format!("{DOWN}{ENTER}"));
     reply(&mut terminal, "Laravel application", "https://app.test\r");
     reply(&mut terminal, "http or https", ENTER);
@@ -70,6 +71,7 @@ fn a_person_keeps_the_file_that_is_there() {
     for question in [
         "development mode",
         "Port to listen on",
+        "Where does Laravel publish",
         "members of presence channels",
         "Laravel application",
         "http or https",
