@@ -5,7 +5,6 @@
 //! [`ApiError`].
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Router;
 use axum::extract::FromRef;
@@ -59,8 +58,6 @@ pub struct Inner {
     pub channel_name_limit: usize,
     /// Longest event name, in bytes (`limits.eventName`).
     pub event_name_limit: usize,
-    /// When the server started.
-    pub started: Instant,
 }
 
 impl std::ops::Deref for Api {
@@ -94,7 +91,6 @@ impl Api {
             channel_limit: bytes(limits.api_channels),
             channel_name_limit: bytes(limits.channel_name.0),
             event_name_limit: bytes(limits.event_name.0),
-            started: Instant::now(),
         })))
     }
 }

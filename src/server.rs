@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -140,7 +141,7 @@ impl Server {
         let closed = Arc::new(ClosedSessions::default());
         client::attach(&io, &hub, &closed, config.limits.client_queue_bytes.0);
         let draining = CancellationToken::new();
-        let readiness = Readiness { redis: redis_state.clone(), draining: draining.clone() };
+        let readiness = Readiness { redis: redis_state.clone(), draining: draining.clone(), started: Instant::now() };
         let metrics = metrics_listener(&config, &hub, &readiness).await?;
         let redis_server = match config.redis_server.enabled.0 {
             true => Some(RedisServer::bind(&config, Arc::clone(&hub)).await?),

@@ -2,6 +2,8 @@
 //!
 //! Input: what the server knows of Redis and of its own end. Output: 200, or 503 with the reason.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -19,6 +21,8 @@ pub struct Readiness {
     pub redis: watch::Receiver<RedisState>,
     /// Cancelled when the server begins to end.
     pub draining: CancellationToken,
+    /// When the server started; other settings change nothing about it.
+    pub started: Instant,
 }
 
 impl Readiness {
@@ -59,7 +63,7 @@ mod tests {
     #[test]
     fn redis_and_the_end_are_obstacles() {
         let (state, redis) = watch::channel(RedisState::Off);
-        let readiness = Readiness { redis, draining: CancellationToken::new() };
+        let readiness = Readiness { redis, draining: CancellationToken::new(), started: Instant::now() };
         let reason = || readiness.obstacle().map(|(reason, _)| reason);
         assert_eq!(reason(), None);
         for (now, expected) in [

@@ -34,7 +34,7 @@ pub async fn status(_: App, State(api): State<Api>) -> Json<Status> {
     Json(Status {
         subscription_count: connections.value,
         partial: connections.is_partial,
-        uptime: api.started.elapsed().as_secs_f64(),
+        uptime: api.readiness.started.elapsed().as_secs_f64(),
         memory_usage: MemoryUsage { rss: resident_bytes() },
     })
 }

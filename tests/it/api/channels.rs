@@ -81,4 +81,7 @@ async fn status_counts_connections() {
     assert_eq!(status["subscription_count"], 3);
     assert!(status["uptime"].as_f64().unwrap() > 0.0);
     assert!(status["memory_usage"]["rss"].as_u64().unwrap() > 1_000_000);
+    server.reload.reload(&server.changed(json!({}))).expect("the same settings");
+    let later = get(&server, "/apps/app/status").await.json();
+    assert!(later["uptime"].as_f64() > status["uptime"].as_f64(), "{later}");
 }

@@ -1,9 +1,9 @@
 //! `/health` and `/ready`.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::send;
-use crate::support::{Laravel, Redis, TestServer, until};
+use crate::support::{Laravel, Redis, TestServer, free_port, until};
 
 #[tokio::test]
 async fn a_server_without_redis_is_ready_at_once() {
@@ -30,4 +30,26 @@ async fn a_server_is_not_ready_while_redis_is_away() {
     assert_eq!(send(&server, "GET", "/health", &[], "").await.status, 200);
     redis.up().await;
     until("ready again", async || status().await == 200).await;
+}
+
+#[tokio::test]
+async fn a_server_that_ends_is_not_ready() {
+    let port = free_port();
+    let server = TestServer::start(json!({ "metrics": { "port": port }, "shutdown": { "drain": "2s" } })).await;
+    // So many that they do not all go at once.
+    let mut clients = Vec::new();
+    for _ in 0..120 {
+        clients.push(server.client().await);
+    }
+    let ready = async || {
+        let answer = reqwest::get(format!("http://127.0.0.1:{port}/ready")).await.expect("the listener answers");
+        let status = answer.status().as_u16();
+        (status, serde_json::from_str::<Value>(&answer.text().await.expect("a whole answer")).expect("JSON")["reason"].clone())
+    };
+    assert_eq!(ready().await, (200, json!(null)));
+    server.begin_to_stop();
+    server.draining.cancelled().await;
+    assert_eq!(ready().await, (503, json!("draining")));
+    drop(clients);
+    server.stop().await;
 }
