@@ -103,8 +103,8 @@ fn json_has_the_keys_of_the_original() {
 #[test]
 fn answers_come_from_a_pipe_line_by_line() {
     let folder = Folder::new();
-    // Development mode, port (wrong first), database, authHost, then Enter for the rest.
-    let ended = answer(&folder, &["init"], "y\nabc\n7001\nredis\nhttp://app.test\n");
+    // Development mode, port (wrong first), an existing Redis, database, authHost, then Enter for the rest.
+    let ended = answer(&folder, &["init"], "y\nabc\n7001\n\nredis\nhttp://app.test\n");
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert_holds(&ended.stderr, &["`port` is \"abc\", expected a port"]);
     let config = toml(&folder.read("laravel-echo-server.toml"));
@@ -118,7 +118,16 @@ fn answers_come_from_a_pipe_line_by_line() {
 fn an_existing_file_is_overwritten_after_a_yes_only() {
     let folder = Folder::new();
     folder.write("laravel-echo-server.toml", "# mine\n");
-    for (arguments, lines) in [(&["init", "--no-interaction"][..], ""), (&["init"], ""), (&["init"], "n\n\n\n\n\n\n\n\n\n\n\n\nn\n")] {
+    // No to development mode, Enter for the twelve questions up to the name of the file, no to overwriting it.
+    let refusal = format!(
+        "n
+{}n
+",
+        "
+"
+        .repeat(12)
+    );
+    for (arguments, lines) in [(&["init", "--no-interaction"][..], ""), (&["init"], ""), (&["init"], &refusal)] {
         let ended = answer(&folder, arguments, lines);
         assert_eq!(ended.code, 1, "{arguments:?}: {}", ended.stdout);
         assert_holds(&ended.stderr, &["left as it is", "--force"]);
