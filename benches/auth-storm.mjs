@@ -30,7 +30,7 @@ const TICKS = 100;
 
 const servers = {
   'laravel-echo-server 1.6.3': (dir) => [process.execPath, path.join(COMPAT, 'node_modules/laravel-echo-server/bin/server.js'), 'start', `--dir=${dir}`],
-  'this server': (dir) => [process.env.ECHO_BIN ?? 'target/release/laravel-echo-server', 'start', `--dir=${dir}`],
+  'this server': (dir) => [path.resolve(process.env.ECHO_BIN ?? 'target/release/laravel-echo-server'), 'start', `--dir=${dir}`],
 };
 
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
