@@ -18,6 +18,9 @@ use crate::event::{Event, SocketId};
 use crate::metrics::Source;
 use crate::store::{Joined, Member};
 
+/// A node that lost Redis tries again after 7.5 s at the latest; what it puts back then is not to look like news.
+const MOST_SETTLING: Duration = Duration::from_secs(10);
+
 /// What a hub among other nodes has besides.
 pub(super) struct Nodes {
     pub(super) bus: Bus,
@@ -28,7 +31,7 @@ pub(super) struct Nodes {
 
 impl Nodes {
     pub(super) fn new(bus: Bus, config: &PresenceConfig) -> Self {
-        Self { bus, views: Views::default(), settling: (config.lease.0 / 10).min(Duration::from_secs(3)) }
+        Self { bus, views: Views::default(), settling: (config.lease.0 / 3).min(MOST_SETTLING) }
     }
 }
 
