@@ -1,11 +1,13 @@
 //! Drop-in replacement for laravel-echo-server: takes events from Laravel and sends them to Laravel Echo clients.
 //!
 //! ```text
-//!   Redis PUBLISH ── ingress::redis ──┐
-//!   HTTP POST ────── ingress::http ───┼─▶ Hub ─▶ egress ─▶ sockets
-//!   Echo clients ─── ingress::client ─┘    │
-//!                                          ├── auth: may this socket join? (asks the Laravel application)
-//!                                          └── store: who is in a presence channel?
+//!   Redis PUBLISH ───────── ingress::redis ────────┐
+//!   Laravel, without Redis ─ ingress::redis_server ┤
+//!   HTTP POST ───────────── ingress::http ─────────┼─▶ Hub ─▶ egress ─▶ sockets
+//!   Echo clients ────────── ingress::client ───────┘    │
+//!                                                       ├── auth: may this socket join? (asks the Laravel application)
+//!                                                       ├── store: who is in a presence channel?
+//!                                                       └── cluster: what other nodes have to know, through Redis
 //! ```
 //!
 //! There is one path for every event, whatever it comes from, so every rule stands once: in the [`hub`].
