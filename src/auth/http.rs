@@ -60,13 +60,8 @@ impl HttpApplication {
     /// # Errors
     /// [`AuthClientError`] when the certificate authority cannot be read or TLS cannot be set up.
     pub fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, AuthClientError> {
-        let is_plain = config.auth_host.0.iter().all(|host| host.starts_with("http://"));
-        let builder = client_builder(config, is_plain)?
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(config.auth.timeout.0)
-            .tls_danger_accept_invalid_certs(!config.auth.tls.verify.0);
         Ok(Self {
-            client: builder.build()?,
+            client: client(config)?,
             hosts: AuthHosts::new(&config.auth_host.0),
             endpoint: config.auth_endpoint.clone(),
             forward: Forward::new(config),
@@ -92,6 +87,19 @@ impl HttpApplication {
         }
         Ok((status, content_type, String::from_utf8_lossy(&body).into_owned()))
     }
+}
+
+/// The client for callbacks: follows no redirect, and trusts what `auth.tls` says.
+///
+/// # Errors
+/// [`AuthClientError`] when the certificate authority cannot be read or TLS cannot be set up.
+pub fn client(config: &Config) -> Result<reqwest::Client, AuthClientError> {
+    let is_plain = config.auth_host.0.iter().all(|host| host.starts_with("http://"));
+    let builder = client_builder(config, is_plain)?
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(config.auth.timeout.0)
+        .tls_danger_accept_invalid_certs(!config.auth.tls.verify.0);
+    Ok(builder.build()?)
 }
 
 /// A client that trusts the system's certificates and `auth.tls.ca`; `is_plain` when it will speak no TLS.

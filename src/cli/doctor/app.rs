@@ -1,8 +1,8 @@
 //! Checks of the Laravel application: its answer to a channel that nobody may join, and the origins of its pages.
 
 use http::HeaderMap;
-use laravel_echo_server::auth::answer;
 use laravel_echo_server::auth::host::AuthHosts;
+use laravel_echo_server::auth::{self, answer};
 use laravel_echo_server::channel::Pattern;
 use laravel_echo_server::config::Config;
 
@@ -33,9 +33,9 @@ pub(super) fn origins(config: &Config, project: &Project, report: &mut Report) {
 
 /// Every address of `authHost` refuses a channel that it does not know.
 pub(super) async fn callback(config: &Config, report: &mut Report) {
-    let client = match client(config) {
+    let client = match auth::http::client(config) {
         Ok(client) => client,
-        Err(reason) => return report.problem("auth", reason, "check `auth.tls.ca`"),
+        Err(error) => return report.problem("auth", format!("{:#}", anyhow::Error::from(error)), "check `auth.tls.ca`"),
     };
     let mut asked = 0;
     for entry in &config.auth_host.0 {
@@ -53,23 +53,6 @@ pub(super) async fn callback(config: &Config, report: &mut Report) {
             "add the address to ask for pages that send neither Referer nor Origin, in first place",
         );
     }
-}
-
-fn client(config: &Config) -> Result<reqwest::Client, String> {
-    let mut builder = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(config.auth.timeout.0)
-        .tls_danger_accept_invalid_certs(!config.auth.tls.verify.0);
-    if let Some(path) = &config.auth.tls.ca {
-        let pem = std::fs::read(path).map_err(|error| format!("`auth.tls.ca` cannot be read: {error}"))?;
-        let certificates =
-            reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| format!("`auth.tls.ca` holds no certificate: {error}"))?;
-        builder = builder.tls_certs_merge(certificates);
-    } else if config.auth_host.0.iter().all(|host| host.starts_with("http://")) {
-        // A machine without any certificates can still be asked over HTTP.
-        builder = builder.tls_certs_only([]);
-    }
-    builder.build().map_err(|error| error.to_string())
 }
 
 async fn ask(client: &reqwest::Client, url: &str) -> (Status, String, String) {
