@@ -360,7 +360,7 @@ impl Default for Subscribers {
 pub enum RedisMode {
     /// One `PSUBSCRIBE <keyPrefix>*`.
     Pattern,
-    /// `SUBSCRIBE` to channels with local sockets only.
+    /// `SUBSCRIBE` to channels with local sockets only. Not there yet: the server warns and listens by pattern.
     Exact,
 }
 
