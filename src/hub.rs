@@ -163,13 +163,13 @@ impl<S: Socket> Hub<S> {
             info!("Channel: {channel}");
             info!("Event: {}", event.name);
         }
-        let frame = Frame { name: &event.name, channel: Some(channel), data: event.data };
-        let mut delivered = self.fan_out(channel, frame, event.except);
+        let frame = Frame::new(&event.name, Some(channel), event.data);
+        let mut delivered = self.fan_out(channel, &frame, event.except);
         if self.is_flat(&event.channel) {
             let name = format!("{channel}:{}", event.name);
-            let frame = Frame { name: &name, channel: None, data: event.data };
+            let frame = Frame::new(&name, None, event.data);
             let everyone = self.everyone.read().unwrap_or_else(PoisonError::into_inner).snapshot();
-            delivered += self.emit_to(&everyone, frame, event.except);
+            delivered += self.emit_to(&everyone, &frame, event.except);
         }
         if delivered == 0 && event.except.is_none() {
             self.hint(channel);
@@ -194,14 +194,14 @@ impl<S: Socket> Hub<S> {
     }
 
     /// Puts a frame into the queue of everyone in a channel but `except`. Returns how many that were.
-    fn fan_out(self: &Arc<Self>, channel: &str, frame: Frame<'_>, except: Option<SocketId>) -> usize {
+    fn fan_out(self: &Arc<Self>, channel: &str, frame: &Frame<'_>, except: Option<SocketId>) -> usize {
         match self.rooms.snapshot(channel) {
             Some(snapshot) => self.emit_to(&snapshot, frame, except),
             None => 0,
         }
     }
 
-    fn emit_to(self: &Arc<Self>, snapshot: &Snapshot<S>, frame: Frame<'_>, except: Option<SocketId>) -> usize {
+    fn emit_to(self: &Arc<Self>, snapshot: &Snapshot<S>, frame: &Frame<'_>, except: Option<SocketId>) -> usize {
         let mut delivered = 0;
         for (id, socket) in snapshot.iter() {
             if Some(id) == except {
@@ -217,7 +217,7 @@ impl<S: Socket> Hub<S> {
     }
 
     /// Puts a frame into one socket's queue.
-    fn emit(self: &Arc<Self>, socket: &S, frame: Frame<'_>) {
+    fn emit(self: &Arc<Self>, socket: &S, frame: &Frame<'_>) {
         if socket.emit(frame) == Err(EmitError::Full) {
             self.evict(socket.id(), socket);
         }

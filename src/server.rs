@@ -23,8 +23,8 @@ use crate::auth::{self, AuthError};
 use crate::cluster::Bus;
 use crate::config::value::Port;
 use crate::config::{Config, RedisMode, ShutdownConfig};
-use crate::egress::SocketIoSocket;
 use crate::egress::socket_io::ClosedSessions;
+use crate::egress::{ClientSocket, Socket as _};
 use crate::hub::Hub;
 use crate::ingress::client;
 use crate::ingress::redis::{RedisIngress, RedisState};
@@ -37,6 +37,7 @@ use crate::store::{self, OpenError};
 pub mod admission;
 pub mod body;
 pub mod client_script;
+pub mod detach;
 pub mod drain;
 pub mod engine;
 pub mod gate;
@@ -46,10 +47,12 @@ pub mod listen;
 pub mod proxy_protocol;
 pub mod reload;
 pub mod tls;
+pub mod websocket;
 
 use admission::Admission;
 use reload::Parts;
 use tls::Tls;
+use websocket::WebSockets;
 
 pub use reload::Reload;
 
@@ -94,11 +97,11 @@ pub struct Server {
     acceptor: Option<tls::Acceptor>,
     io: SocketIo,
     reload: Reload,
-    redis: Option<RedisIngress<SocketIoSocket>>,
+    redis: Option<RedisIngress<ClientSocket>>,
     redis_state: watch::Receiver<RedisState>,
     /// The listener of `metrics.port`, with its routes.
     metrics: Option<(TcpListener, Router)>,
-    redis_server: Option<RedisServer<SocketIoSocket>>,
+    redis_server: Option<RedisServer<ClientSocket>>,
 }
 
 impl Server {
@@ -139,7 +142,7 @@ impl Server {
 
         let (layer, io) = engine::build(&config);
         let closed = Arc::new(ClosedSessions::default());
-        client::attach(&io, &hub, &closed, config.limits.client_queue_bytes.0);
+        client::engine::attach(&io, &hub, &closed, config.limits.client_queue_bytes.0);
         let draining = CancellationToken::new();
         let readiness = Readiness { redis: redis_state.clone(), draining: draining.clone(), started: Instant::now() };
         let metrics = metrics_listener(&config, &hub, &readiness).await?;
@@ -148,6 +151,7 @@ impl Server {
             false => None,
         };
         let parts = Parts {
+            websockets: WebSockets::new(&config, Arc::clone(&hub)),
             hub,
             engine: layer,
             closed,
@@ -247,7 +251,7 @@ impl Server {
         let ending = async {
             // The end itself takes its time, too.
             drain::drain(&parts.hub, time.0.min(timeout.0 / 2)).await;
-            end(&parts.hub, &self.io, ingresses, listening, &stop_redis, &stop.serving).await;
+            end(parts, &self.io, ingresses, listening, &stop_redis, &stop.serving).await;
         };
         if tokio::time::timeout(timeout.0, ending).await.is_err() {
             warn!("shutdown.timeout is over; what still ran is dropped");
@@ -268,7 +272,7 @@ async fn listen(config: &Config, port: Port, socket: Option<std::net::TcpListene
 /// The listener of its own for `/metrics`, if there is to be one.
 async fn metrics_listener(
     config: &Config,
-    hub: &Arc<Hub<SocketIoSocket>>,
+    hub: &Arc<Hub<ClientSocket>>,
     readiness: &Readiness,
 ) -> Result<Option<(TcpListener, Router)>, BindError> {
     let Some(port) = config.metrics.port.filter(|_| config.metrics.enabled.0) else {
@@ -282,7 +286,7 @@ async fn metrics_listener(
 /// The order of the end: no more events; members leave; no more requests; clients are closed, without the
 /// Socket.IO disconnect that would keep them from coming back.
 async fn end(
-    hub: &Arc<Hub<SocketIoSocket>>,
+    parts: &Parts,
     io: &SocketIo,
     mut ingresses: JoinSet<()>,
     mut listening: JoinSet<()>,
@@ -291,8 +295,10 @@ async fn end(
 ) {
     stop_redis.cancel();
     while ingresses.join_next().await.is_some() {}
-    hub.close().await;
+    parts.hub.close().await;
     stop_serving.cancel();
     io.close().await;
+    parts.hub.each_socket(ClientSocket::close);
+    parts.websockets.close().await;
     while listening.join_next().await.is_some() {}
 }

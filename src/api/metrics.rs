@@ -15,10 +15,10 @@ use axum::routing::get;
 
 use super::auth::bearer;
 use super::{Api, ApiError, Readiness, health};
-use crate::egress::SocketIoSocket;
+use crate::egress::ClientSocket;
 use crate::hub::Hub;
 
-type SocketIoHub = Hub<SocketIoSocket>;
+type SocketIoHub = Hub<ClientSocket>;
 
 /// On the main port: asks for the key of any client in `Authorization: Bearer`.
 ///

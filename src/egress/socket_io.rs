@@ -87,7 +87,7 @@ impl Backlog {
 
 /// Bytes of a frame on the wire, or fewer: names may grow when they are escaped, and framing comes on top. Counting
 /// more than goes out would let the backlog of a client that reads everything grow for ever.
-fn least_bytes(frame: Frame<'_>) -> u64 {
+fn least_bytes(frame: &Frame<'_>) -> u64 {
     let channel = frame.channel.map_or(0, |channel| channel.len() + 3);
     (r#"42["",]"#.len() + frame.name.len() + channel + frame.data.get().len()) as u64
 }
@@ -171,7 +171,7 @@ impl Socket for SocketIoSocket {
         self.backlog().link.as_ref().map(|link| link.peer.ip())
     }
 
-    fn emit(&self, frame: Frame<'_>) -> Result<(), EmitError> {
+    fn emit(&self, frame: &Frame<'_>) -> Result<(), EmitError> {
         self.reserve(least_bytes(frame))?;
         let sent = match frame.channel {
             Some(channel) => self.0.socket.emit(frame.name, &(channel, frame.data)),
@@ -215,7 +215,7 @@ mod tests {
                 Some(channel) => format!("42{}", serde_json::to_string(&(name, channel, &data)).unwrap()),
                 None => format!("42{}", serde_json::to_string(&(name, &data)).unwrap()),
             };
-            let counted = least_bytes(Frame { name, channel, data: &data });
+            let counted = least_bytes(&Frame::new(name, channel, &data));
             assert!(counted <= wire.len() as u64, "{wire}: {counted}");
             assert!(counted + 3 >= wire.len() as u64, "{wire}: {counted}");
         }

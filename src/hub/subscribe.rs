@@ -151,8 +151,8 @@ impl<S: Socket> Hub<S> {
         self.metrics.refusal(cause);
         debug!(socket_id = %session.socket.id(), channel, status, ?cause, "subscribe refused");
         let status = RawValue::from_string(status.to_string()).expect("a number is JSON");
-        let frame = Frame { name: "subscription_error", channel: Some(channel), data: &status };
-        self.emit(&session.socket, frame);
+        let frame = Frame::new("subscription_error", Some(channel), &status);
+        self.emit(&session.socket, &frame);
     }
 
     /// Puts a socket into a channel's room, if it still wants in. Both happen under the session's lock, so that a
@@ -216,13 +216,13 @@ impl<S: Socket> Hub<S> {
     /// Sends the member list to a socket that has joined.
     pub(super) fn show_members(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, members: &Members) {
         let list = list_json(members, self.options.expose_socket_id);
-        self.emit(&session.socket, Frame { name: "presence:subscribed", channel: Some(channel.as_str()), data: &list });
+        self.emit(&session.socket, &Frame::new("presence:subscribed", Some(channel.as_str()), &list));
     }
 
     pub(super) fn tell_joining(self: &Arc<Self>, channel: &ChannelName, id: SocketId, member: &Member, except: Option<SocketId>) {
         let data = member_json(member, self.options.expose_socket_id.then_some(id));
-        let frame = Frame { name: "presence:joining", channel: Some(channel.as_str()), data: &data };
-        self.fan_out(channel.as_str(), frame, except);
+        let frame = Frame::new("presence:joining", Some(channel.as_str()), &data);
+        self.fan_out(channel.as_str(), &frame, except);
     }
 
     /// A socket has left a channel by its session's account; the room and the members follow.
@@ -277,8 +277,9 @@ impl<S: Socket> Hub<S> {
 
     /// Compat: the member in `presence:leaving` never has a `socketId` (`src/channels/presence-channel.ts:131`).
     pub(super) fn tell_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
-        let frame = Frame { name: "presence:leaving", channel: Some(channel.as_str()), data: &member_json(member, None) };
-        self.fan_out(channel.as_str(), frame, except);
+        let data = member_json(member, None);
+        let frame = Frame::new("presence:leaving", Some(channel.as_str()), &data);
+        self.fan_out(channel.as_str(), &frame, except);
     }
 }
 

@@ -35,7 +35,7 @@ impl Socket for Recorder {
         None
     }
 
-    fn emit(&self, frame: Frame<'_>) -> Result<(), EmitError> {
+    fn emit(&self, frame: &Frame<'_>) -> Result<(), EmitError> {
         let channel = frame.channel.map(|channel| format!(" [{channel}]")).unwrap_or_default();
         self.0.frames.lock().unwrap().push(format!("{}{channel} {}", frame.name, frame.data.get()));
         Ok(())

@@ -37,8 +37,8 @@ impl<S: Socket> Hub<S> {
                         nodes.bus.toss(&Event { channel, name, data: whisper.data, except: Some(from) });
                     }
                     None => {
-                        let frame = Frame { name: whisper.event, channel: Some(whisper.channel), data: whisper.data };
-                        self.fan_out(whisper.channel, frame, Some(from));
+                        let frame = Frame::new(whisper.event, Some(whisper.channel), whisper.data);
+                        self.fan_out(whisper.channel, &frame, Some(from));
                     }
                 }
             }

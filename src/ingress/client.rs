@@ -1,92 +1,39 @@
-//! What Socket.IO clients send: `subscribe`, `unsubscribe`, `client event`, and going away.
+//! What Socket.IO clients send: `subscribe`, `unsubscribe` and `client event`.
 //!
-//! Input: packets of socketioxide. Output: calls of the [`Hub`], in the order a client sent them. socketioxide spawns
-//! what ordinary handlers return, so that the messages of one client would overtake each other; the handlers here
-//! implement its traits themselves and are done when they return.
+//! Input: Socket.IO events, from [`engine`] for clients that began by polling and from `server::websocket` for the
+//! others. Output: calls of the [`Hub`], in the order a client sent them.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use socketioxide::SocketIo;
-use socketioxide::adapter::LocalAdapter;
-use socketioxide::extract::SocketRef;
-use socketioxide::handler::{ConnectHandler, DisconnectHandler, MessageHandler, Value};
-use socketioxide::socket::DisconnectReason;
 use tracing::debug;
 
 use crate::auth::SubscribeHeaders;
-use crate::egress::socket_io::{ClosedSessions, SocketIoSocket};
+use crate::egress::Socket;
 use crate::event::SocketId;
 use crate::hub::{Hub, Whisper};
 use crate::metrics::Refusal;
 
-type SocketIoHub = Hub<SocketIoSocket>;
-type SioSocket = socketioxide::socket::Socket<LocalAdapter>;
+pub mod engine;
 
-/// Registers what happens on connections of the default namespace.
-/// At most `queue_bytes` may wait for a client (`limits.clientQueueBytes`).
-pub fn attach(io: &SocketIo, hub: &Arc<SocketIoHub>, closed: &Arc<ClosedSessions>, queue_bytes: u64) {
-    let (hub, closed) = (Arc::clone(hub), Arc::clone(closed));
-    // In a middleware, since the CONNECT packet goes out before a connect handler runs: a `subscribe` that answers
-    // it at once would find no handler.
-    let connect = move |socket: SocketRef| {
-        socket.on("subscribe", Handler::new(&hub, subscribe));
-        socket.on("unsubscribe", Handler::new(&hub, unsubscribe));
-        socket.on("client event", Handler::new(&hub, client_event));
-        socket.on_disconnect(Goodbye { hub: Arc::clone(&hub), closed: Arc::clone(&closed) });
-        hub.connect(SocketIoSocket::new(socket, Arc::clone(&closed), queue_bytes));
-        std::future::ready(Ok::<(), Infallible>(()))
+/// Events that clients send; all others mean nothing here.
+pub const EVENTS: [&str; 3] = ["subscribe", "unsubscribe", "client event"];
+
+/// Takes an event of a client. `packet` is its JSON: `["event", argument, …]`.
+pub fn take<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, event: &str, packet: &str) {
+    let argument = || first_argument(packet);
+    let done = match event {
+        "subscribe" => argument().and_then(|argument| subscribe(hub, id, argument)),
+        "unsubscribe" => argument().and_then(|argument| unsubscribe(hub, id, argument)),
+        "client event" => argument().and_then(|argument| client_event(hub, id, argument)),
+        _ => return,
     };
-    io.ns("/", (async |_: SocketRef| {}).with(connect));
-}
-
-/// Marks our implementations of socketioxide's handler traits.
-enum InOrder {}
-
-/// Runs a function on each message of a client, in order.
-struct Handler {
-    hub: Arc<SocketIoHub>,
-    run: fn(&Arc<SocketIoHub>, SocketId, &RawValue) -> Option<()>,
-}
-
-impl Handler {
-    fn new(hub: &Arc<SocketIoHub>, run: fn(&Arc<SocketIoHub>, SocketId, &RawValue) -> Option<()>) -> Self {
-        Self { hub: Arc::clone(hub), run }
+    if done.is_none() {
+        hub.metrics().refusal(Refusal::Malformed);
+        debug!(socket_id = %id, "ignored a message that makes no sense");
     }
-}
-
-impl MessageHandler<LocalAdapter, InOrder> for Handler {
-    fn call(&self, socket: Arc<SioSocket>, value: Value, _ack: Option<i64>) {
-        wait_until_connected(&socket);
-        let id = socket_id(&socket);
-        let done = value.as_str().and_then(|text| first_argument(text)).and_then(|argument| (self.run)(&self.hub, id, argument));
-        if done.is_none() {
-            self.hub.metrics().refusal(Refusal::Malformed);
-            debug!(socket_id = %id, "ignored a message that makes no sense");
-        }
-    }
-}
-
-/// The CONNECT packet goes out a moment before socketioxide lets emits through. A client can be quick enough to ask
-/// for something in between, and the answer would be lost.
-fn wait_until_connected(socket: &SioSocket) {
-    /// Far more than a thread is ever kept off its core.
-    const PATIENCE: Duration = Duration::from_millis(100);
-    if socket.connected() {
-        return;
-    }
-    let started = Instant::now();
-    while !socket.connected() && started.elapsed() < PATIENCE {
-        std::thread::yield_now();
-    }
-}
-
-fn socket_id(socket: &SioSocket) -> SocketId {
-    SocketId::parse(socket.id.as_str()).expect("socketioxide's ids have our form")
 }
 
 /// The first argument of `["event", argument, …]`.
@@ -104,7 +51,7 @@ struct SubscribeMessage<'a> {
     auth: Option<&'a RawValue>,
 }
 
-fn subscribe(hub: &Arc<SocketIoHub>, id: SocketId, argument: &RawValue) -> Option<()> {
+fn subscribe<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, argument: &RawValue) -> Option<()> {
     let message: SubscribeMessage<'_> = serde_json::from_str(argument.get()).ok()?;
     if message.channel.is_empty() {
         return None;
@@ -135,7 +82,7 @@ struct UnsubscribeMessage<'a> {
     channel: Cow<'a, str>,
 }
 
-fn unsubscribe(hub: &Arc<SocketIoHub>, id: SocketId, argument: &RawValue) -> Option<()> {
+fn unsubscribe<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, argument: &RawValue) -> Option<()> {
     let message: UnsubscribeMessage<'_> = serde_json::from_str(argument.get()).ok()?;
     hub.unsubscribe(id, &message.channel);
     Some(())
@@ -152,7 +99,7 @@ struct ClientEventMessage<'a> {
 }
 
 /// The event comes as an object, or as its JSON text from native clients (`src/channels/channel.ts:56`).
-fn client_event(hub: &Arc<SocketIoHub>, id: SocketId, argument: &RawValue) -> Option<()> {
+fn client_event<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, argument: &RawValue) -> Option<()> {
     let inner: String;
     let mut json = argument.get();
     if json.starts_with('"') {
@@ -163,34 +110,6 @@ fn client_event(hub: &Arc<SocketIoHub>, id: SocketId, argument: &RawValue) -> Op
     let whisper = Whisper { channel: &message.channel, event: &message.event, data: message.data.unwrap_or(RawValue::NULL) };
     hub.whisper(id, whisper);
     Some(())
-}
-
-/// Tells the hub that a client is gone.
-struct Goodbye {
-    hub: Arc<SocketIoHub>,
-    closed: Arc<ClosedSessions>,
-}
-
-impl DisconnectHandler<LocalAdapter, InOrder> for Goodbye {
-    fn call_with_defer(&self, socket: Arc<SioSocket>, reason: DisconnectReason, defer: fn(Arc<SioSocket>)) {
-        let id = socket_id(&socket);
-        self.hub.disconnect(id, reason_text(reason));
-        self.closed.forget(id);
-        defer(socket);
-    }
-}
-
-/// The words of socket.io 2.
-const fn reason_text(reason: DisconnectReason) -> &'static str {
-    match reason {
-        DisconnectReason::TransportClose => "transport close",
-        DisconnectReason::TransportError => "transport error",
-        DisconnectReason::MultipleHttpPollingError | DisconnectReason::PacketParsingError => "parse error",
-        DisconnectReason::HeartbeatTimeout => "ping timeout",
-        DisconnectReason::ClientNSDisconnect => "client namespace disconnect",
-        DisconnectReason::ServerNSDisconnect => "server namespace disconnect",
-        DisconnectReason::ClosingServer => "server shutting down",
-    }
 }
 
 #[cfg(test)]

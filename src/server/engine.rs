@@ -8,7 +8,7 @@ use socketioxide::{ParserConfig, SocketIo, TransportType};
 use crate::config::Config;
 
 /// Read buffer of a websocket in bytes. Echo clients send little; a larger one is paid for by every idle connection.
-const READ_BUFFER: usize = 1024;
+pub const READ_BUFFER: usize = 1024;
 
 /// Builds the engine.
 #[must_use]

@@ -1,8 +1,8 @@
 //! What stands before the Socket.IO engine: the browser's script, origins and CORS, sessions that are closed, and the
 //! details in which the engine's answers differ from the original's.
 //!
-//! Input: every HTTP request. Output: those under `socketio.path` to the engine, with its answer adapted; all others
-//! pass.
+//! Input: every HTTP request. Output: those under `socketio.path`: websockets without a session to [`WebSockets`], the
+//! rest to the engine, with its answer adapted; all other requests pass.
 
 use std::sync::Arc;
 
@@ -12,17 +12,20 @@ use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{Method, Response, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::IntoResponse as _;
+use engineioxide_core::ProtocolVersion;
 use tracing::debug;
 
-use super::admission::{Admission, Full, Slot};
+use super::admission::{Admission, Full};
 use super::client_script::ClientScript;
+use super::detach::detach;
 use super::engine::request_path;
 use super::handshakes::FailedHandshakes;
 use super::link::Link;
+use super::websocket::{self, WebSockets};
 use crate::channel::Pattern;
 use crate::config::Config;
-use crate::egress::SocketIoSocket;
 use crate::egress::socket_io::ClosedSessions;
+use crate::egress::{ClientSocket, SocketIoSocket};
 use crate::event::SocketId;
 use crate::hub::Hub;
 use crate::metrics::Refusal;
@@ -45,7 +48,8 @@ struct Inner {
     cookie: Option<String>,
     has_websocket: bool,
     script: ClientScript,
-    hub: Arc<Hub<SocketIoSocket>>,
+    hub: Arc<Hub<ClientSocket>>,
+    websockets: WebSockets,
     closed: Arc<ClosedSessions>,
     failed: FailedHandshakes,
     admission: Arc<Admission>,
@@ -58,6 +62,7 @@ struct Query {
     session: Option<SocketId>,
     has_session: bool,
     is_websocket: bool,
+    engine: Option<ProtocolVersion>,
 }
 
 impl Query {
@@ -69,6 +74,7 @@ impl Query {
                     query.has_session = true;
                     query.session = SocketId::parse(&value);
                 }
+                "EIO" => query.engine = value.parse().ok(),
                 "transport" => query.is_websocket = value == "websocket",
                 _ => {}
             }
@@ -80,7 +86,13 @@ impl Query {
 impl Gate {
     /// Reads `socketio`, `allowedOrigins` and `trustProxies`.
     #[must_use]
-    pub fn new(config: &Config, hub: Arc<Hub<SocketIoSocket>>, closed: Arc<ClosedSessions>, admission: Arc<Admission>) -> Self {
+    pub fn new(
+        config: &Config,
+        hub: Arc<Hub<ClientSocket>>,
+        websockets: WebSockets,
+        closed: Arc<ClosedSessions>,
+        admission: Arc<Admission>,
+    ) -> Self {
         let options = &config.socketio;
         Self(Arc::new(Inner {
             path: request_path(&options.path),
@@ -89,6 +101,7 @@ impl Gate {
             has_websocket: options.transports.0.iter().any(|name| name == "websocket"),
             script: ClientScript::new(options.client_path.clone()),
             hub,
+            websockets,
             closed,
             failed: FailedHandshakes::default(),
             admission,
@@ -106,6 +119,10 @@ impl Gate {
         let text = origin.to_str().unwrap_or_default();
         self.0.origins.iter().any(|pattern| pattern.matches(text))
     }
+}
+
+fn link(request: &Request) -> &Arc<Link> {
+    request.extensions().get::<Arc<Link>>().expect("every request comes over a link")
 }
 
 /// Lets a request through to the engine, or answers it.
@@ -133,24 +150,30 @@ pub async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Res
 impl Gate {
     async fn pass(&self, mut request: Request, next: Next) -> Response<Body> {
         let query = Query::parse(request.uri());
+        let link = Arc::clone(link(&request));
         if !query.has_session {
-            match self.admit(&request) {
-                // The engine keeps the request as long as the session lives.
-                Ok(slot) => drop(request.extensions_mut().insert(slot)),
+            let slot = match self.0.admission.enter(self.0.proxies.client(link.peer.ip(), request.headers())) {
+                Ok(slot) => slot,
                 Err(full) => return self.turn_away(full),
+            };
+            if let Some(protocol) = query.engine.filter(|_| query.is_websocket && self.0.has_websocket && websocket::is_upgrade(&request)) {
+                link.upgraded();
+                return self.0.websockets.accept(request, protocol, &link, slot);
             }
+            request.extensions_mut().insert(slot);
+        }
+        if !query.has_session || query.is_websocket {
+            // The engine keeps the request as long as the session lives.
+            detach(&mut request);
         }
         if query.session.is_some_and(|id| self.0.closed.contains(id)) {
             return engine_error(StatusCode::BAD_REQUEST, 1, "Session ID unknown");
         }
         let asked = request.uri().query().unwrap_or_default().to_owned();
-        let link = request.extensions().get::<Arc<Link>>().cloned();
         let poll = query.session.filter(|_| !query.is_websocket && request.method() == Method::GET);
         let poll = poll.map(|id| Poll { gate: self, id });
-        if let (Some(poll), Some(link)) = (&poll, &link)
-            && let Some(socket) = self.0.hub.socket(poll.id)
-        {
-            socket.polls(Arc::clone(link));
+        if let Some(socket) = poll.as_ref().and_then(|poll| self.engine_socket(poll.id)) {
+            socket.polls(Arc::clone(&link));
         }
         let response = next.run(request).await;
         if let Some(poll) = poll {
@@ -158,13 +181,9 @@ impl Gate {
         }
         match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => {
-                if let Some(link) = &link {
-                    link.upgraded();
-                }
+                link.upgraded();
                 // An upgrade: from now on this connection is the client's, not that of the handshake.
-                if let (Some(id), Some(link)) = (query.session, link)
-                    && let Some(socket) = self.0.hub.socket(id)
-                {
+                if let Some(socket) = query.session.and_then(|id| self.engine_socket(id)) {
                     socket.set_link(link);
                 }
                 response
@@ -192,10 +211,9 @@ impl Gate {
         Response::from_parts(parts, error.to_string().into())
     }
 
-    /// A place for a client that begins a session.
-    fn admit(&self, request: &Request) -> Result<Arc<Slot>, Full> {
-        let link = request.extensions().get::<Arc<Link>>().expect("every request comes over a link");
-        self.0.admission.enter(self.0.proxies.client(link.peer.ip(), request.headers()))
+    /// A client of the engine.
+    fn engine_socket(&self, id: SocketId) -> Option<SocketIoSocket> {
+        self.0.hub.socket(id)?.engine().cloned()
     }
 
     /// Says why there is no place. The client tries again by itself.
@@ -246,7 +264,7 @@ struct Poll<'a> {
 
 impl Poll<'_> {
     fn answered(self, response: &Response<Body>) {
-        if let Some(socket) = self.gate.0.hub.socket(self.id) {
+        if let Some(socket) = self.gate.engine_socket(self.id) {
             socket.polled(response.body().size_hint().exact().unwrap_or_default());
         }
         std::mem::forget(self);
@@ -256,7 +274,7 @@ impl Poll<'_> {
 impl Drop for Poll<'_> {
     fn drop(&mut self) {
         // A session that never came as far as the hub has nobody to forget it, and ends by the engine's own clock.
-        if self.gate.0.hub.socket(self.id).is_some() {
+        if self.gate.engine_socket(self.id).is_some() {
             self.gate.0.closed.insert(self.id);
             self.gate.0.hub.disconnect(self.id, "transport close");
         }

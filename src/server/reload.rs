@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Admission;
 use super::gate::{self, Gate};
 use super::tls::Tls;
+use super::websocket::WebSockets;
 use super::{BindError, listen};
 use crate::api::{self, Api, Readiness};
 use crate::config::{Config, schema};
-use crate::egress::SocketIoSocket;
+use crate::egress::ClientSocket;
 use crate::egress::socket_io::ClosedSessions;
 use crate::hub::Hub;
 use crate::proxies::TrustedProxies;
@@ -43,8 +44,9 @@ const NOT_LIVE: [&str; 2] = ["limits.clientQueue", "limits.clientQueueBytes"];
 
 /// The parts of a server that stay when its settings change.
 pub(super) struct Parts {
-    pub(super) hub: Arc<Hub<SocketIoSocket>>,
+    pub(super) hub: Arc<Hub<ClientSocket>>,
     pub(super) engine: SocketIoLayer,
+    pub(super) websockets: WebSockets,
     pub(super) closed: Arc<ClosedSessions>,
     pub(super) admission: Arc<Admission>,
     pub(super) proxies: Arc<ArcSwap<TrustedProxies>>,
@@ -59,7 +61,7 @@ pub(super) struct Parts {
 impl Parts {
     /// Everything that answers requests.
     fn router(&self, config: &Config) -> Result<Router, BindError> {
-        let gate = Gate::new(config, Arc::clone(&self.hub), Arc::clone(&self.closed), Arc::clone(&self.admission));
+        let gate = Gate::new(config, Arc::clone(&self.hub), self.websockets.clone(), Arc::clone(&self.closed), Arc::clone(&self.admission));
         let router = api::router(config, Api::new(config, Arc::clone(&self.hub), self.readiness.clone())?)
             .layer(self.engine.clone())
             .layer(axum::middleware::from_fn_with_state(gate, gate::gate));

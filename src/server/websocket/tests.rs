@@ -1,0 +1,272 @@
+//! A client at one end of a pipe, the connection under test at the other; the clock stands still until all wait.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::value::RawValue;
+use tokio::io::DuplexStream;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use super::*;
+use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
+use crate::config::value::ByteSize;
+use crate::egress::Socket as _;
+use crate::event::Event;
+use crate::metrics::{Metrics, Source};
+
+const ID: &str = "AbCd-_0123456789";
+
+/// Lets everybody in.
+struct Everybody;
+
+#[async_trait::async_trait]
+impl Authorizer for Everybody {
+    async fn authorize(&self, _: AuthRequest<'_>) -> Result<Grant, Denied> {
+        Ok(Grant::default())
+    }
+}
+
+struct Peer {
+    websockets: WebSockets,
+    socket: WebSocket,
+    client: WebSocketStream<DuplexStream>,
+    connection: JoinHandle<()>,
+}
+
+impl Peer {
+    /// A client whose connection holds `buffer` bytes in each direction.
+    async fn with(protocol: ProtocolVersion, buffer: usize, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        change(&mut config);
+        let store = crate::store::open(&config).await.unwrap();
+        let hub = Hub::new(&config, Arc::new(Everybody), store, None, Arc::new(Metrics::new()));
+        let websockets = WebSockets::new(&config, hub);
+        let (ours, theirs) = tokio::io::duplex(buffer);
+        let socket = WebSocket::new(SocketId::parse(ID).unwrap(), protocol, Default::default(), [127, 0, 0, 1].into(), &config.limits);
+        let connection = Connection::new(ours, socket.clone(), protocol, Arc::clone(&websockets.0));
+        let connection = websockets.0.connections.spawn(connection.run());
+        let client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+        Self { websockets, socket, client, connection }
+    }
+
+    async fn new(protocol: ProtocolVersion) -> Self {
+        Self::with(protocol, 64 * 1024, |_| {}).await
+    }
+
+    /// A client of Engine.IO 4 that is connected.
+    async fn connected() -> Self {
+        let mut peer = Self::new(ProtocolVersion::V4).await;
+        peer.say("40").await;
+        assert!(peer.hear().await.starts_with("0{"));
+        assert_eq!(peer.hear().await, format!(r#"40{{"sid":"{ID}"}}"#));
+        peer
+    }
+
+    fn hub(&self) -> &Arc<Hub<ClientSocket>> {
+        &self.websockets.0.hub
+    }
+
+    async fn say(&mut self, text: &str) {
+        self.client.send(Message::text(text)).await.unwrap();
+    }
+
+    async fn hear(&mut self) -> String {
+        loop {
+            match self.client.next().await.unwrap().unwrap() {
+                Message::Text(text) => return text.to_string(),
+                Message::Pong(_) | Message::Close(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Waits for the end of the connection.
+    async fn end(mut self) -> WebSockets {
+        while let Some(Ok(message)) = self.client.next().await {
+            assert!(matches!(&message, Message::Close(_)) || message == Message::text("2"), "{message:?}");
+        }
+        self.connection.await.unwrap();
+        assert_eq!(self.websockets.0.hub.connections(), 0);
+        self.websockets
+    }
+
+    fn publish(&self, channel: &str, name: &str) -> usize {
+        let event = Event { channel: channel.into(), name: name.into(), data: RawValue::NULL, except: None };
+        self.hub().publish(&event, Source::Http)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn newer_clients_say_connect_and_get_events() {
+    let mut peer = Peer::new(ProtocolVersion::V4).await;
+    let open: serde_json::Value = serde_json::from_str(&peer.hear().await[1..]).unwrap();
+    assert_eq!((open["sid"].as_str(), open["upgrades"].as_array().map(Vec::len)), (Some(ID), Some(0)));
+    assert_eq!(peer.hub().connections(), 0);
+    peer.say("40").await;
+    assert_eq!(peer.hear().await, format!(r#"40{{"sid":"{ID}"}}"#));
+    peer.say(r#"42["subscribe",{"channel":"news"}]"#).await;
+    // A second CONNECT changes nothing, and says by the silence after it that the subscribe is done.
+    peer.say("40").await;
+    peer.say("40/other,").await;
+    assert_eq!(peer.hear().await, r#"44/other,{"message":"Invalid namespace"}"#);
+    assert_eq!(peer.publish("news", "sent"), 1);
+    assert_eq!(peer.hear().await, r#"42["sent","news",null]"#);
+    peer.client.close(None).await.unwrap();
+    peer.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn older_clients_are_connected_at_once_and_ask_for_signs_of_life() {
+    let mut peer = Peer::new(ProtocolVersion::V3).await;
+    assert!(peer.hear().await.starts_with("0{"));
+    assert_eq!(peer.hear().await, "40");
+    assert_eq!(peer.hub().connections(), 1);
+    let started = Instant::now();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    peer.say("2").await;
+    assert_eq!(peer.hear().await, "3");
+    peer.end().await;
+    // pingInterval and pingTimeout after the last sign.
+    assert_eq!(started.elapsed().as_secs(), 30 + 25 + 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn newer_clients_are_asked_for_signs_of_life() {
+    let mut peer = Peer::connected().await;
+    let started = Instant::now();
+    assert_eq!(peer.hear().await, "2");
+    assert_eq!(started.elapsed().as_secs(), 25);
+    peer.say("3").await;
+    assert_eq!(peer.hear().await, "2");
+    assert_eq!(started.elapsed().as_secs(), 50);
+    peer.end().await;
+    assert_eq!(started.elapsed().as_secs(), 50 + 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_says_connect_is_closed() {
+    let mut peer = Peer::new(ProtocolVersion::V4).await;
+    let started = Instant::now();
+    assert!(peer.hear().await.starts_with("0{"));
+    assert_eq!(peer.hear().await, "2");
+    peer.say("3").await;
+    peer.end().await;
+    assert_eq!(started.elapsed().as_secs(), 45);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_speaks_before_connect() {
+    let mut peer = Peer::new(ProtocolVersion::V4).await;
+    assert!(peer.hear().await.starts_with("0{"));
+    peer.say(r#"42["subscribe",{"channel":"news"}]"#).await;
+    peer.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_may_leave_and_come_back() {
+    let mut peer = Peer::connected().await;
+    peer.say("41").await;
+    peer.say("40/other,").await;
+    peer.hear().await;
+    assert_eq!(peer.hub().connections(), 0);
+    peer.say("40").await;
+    assert!(peer.hear().await.starts_with("40{"));
+    assert_eq!(peer.hub().connections(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn binary_parts_are_waited_for() {
+    let mut peer = Peer::connected().await;
+    peer.say(r#"451-["subscribe",{"channel":"news","auth":{"_placeholder":true,"num":0}}]"#).await;
+    peer.client.send(Message::binary(vec![1, 2, 3])).await.unwrap();
+    peer.say("40/other,").await;
+    peer.hear().await;
+    assert_eq!(peer.publish("news", "sent"), 1);
+    peer.say(r#"452-["subscribe",{"_placeholder":true,"num":0}]"#).await;
+    peer.say(r#"42["subscribe",{"channel":"late"}]"#).await;
+    assert_eq!(peer.hear().await, r#"42["sent","news",null]"#);
+    peer.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nonsense_ends_the_connection() {
+    for nonsense in ["", "9", "4", "49", "42", "42{}", "42[]", "42[5]", "45-", "4é", "2probe", "5", "b4AAAA"] {
+        let mut peer = Peer::connected().await;
+        let before = Instant::now();
+        peer.say(nonsense).await;
+        peer.end().await;
+        assert_eq!(before.elapsed(), Duration::ZERO, "{nonsense}");
+    }
+    let mut peer = Peer::connected().await;
+    peer.client.send(Message::binary(vec![1])).await.unwrap();
+    peer.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_larger_message_than_allowed_ends_the_connection() {
+    let mut peer = Peer::with(ProtocolVersion::V3, 4096, |config| config.socketio.max_http_buffer_size = ByteSize(100)).await;
+    peer.hear().await;
+    peer.hear().await;
+    peer.say(&"4".repeat(101)).await;
+    peer.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_frames_arrive_whole_and_in_order_however_small_the_steps() {
+    let mut peer = Peer::with(ProtocolVersion::V3, 7, |_| {}).await;
+    let frames = 500;
+    for n in 0..frames {
+        let text = format!("{n}:{}", "x".repeat(n));
+        peer.socket.send(crate::egress::websocket::text_frame(0, |frame| frame.extend_from_slice(text.as_bytes()))).unwrap();
+    }
+    peer.client.send(Message::Ping("are you there".into())).await.unwrap();
+    let mut heard = Vec::new();
+    let mut is_answered = false;
+    while heard.len() < frames || !is_answered {
+        match peer.client.next().await.unwrap().unwrap() {
+            Message::Text(text) if text.contains(':') && text.contains(|c: char| c.is_ascii_digit()) && !text.starts_with("0{") => {
+                heard.push(text.to_string())
+            }
+            Message::Text(_) => {}
+            Message::Pong(data) => is_answered = data == "are you there",
+            other => panic!("{other:?}"),
+        }
+    }
+    for (n, text) in heard.iter().enumerate() {
+        assert_eq!(*text, format!("{n}:{}", "x".repeat(n)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_stuck_can_be_closed() {
+    let peer = Peer::with(ProtocolVersion::V3, 16, |config| config.limits.client_queue = 10).await;
+    let frame = || crate::egress::websocket::text_frame(0, |frame| frame.resize(frame.len() + 100, b'x'));
+    while peer.socket.send(frame()).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    peer.socket.close();
+    peer.connection.await.unwrap();
+    assert_eq!(peer.websockets.0.hub.connections(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_told_to_go_has_a_while_to_do_so() {
+    let mut peer = Peer::connected().await;
+    let started = Instant::now();
+    peer.socket.terminate();
+    assert_eq!(peer.hear().await, "41");
+    assert_eq!(peer.hub().connections(), 0);
+    peer.end().await;
+    assert_eq!(started.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_server_closes_those_it_does_not_know_yet() {
+    let mut peer = Peer::new(ProtocolVersion::V4).await;
+    assert!(peer.hear().await.starts_with("0{"));
+    let websockets = peer.websockets.clone();
+    websockets.close().await;
+    peer.end().await;
+}
