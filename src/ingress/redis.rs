@@ -71,9 +71,11 @@ struct Envelope<'a> {
 
 /// Why a message is no event.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum MessageError {
+pub enum MessageError {
+    /// It is no JSON object with an event name.
     #[error("the payload is no JSON object with an event name")]
     Malformed(#[from] serde_json::Error),
+    /// Its name is one that Socket.IO clients keep for themselves.
     #[error("event name `{0}` is reserved by Socket.IO")]
     Reserved(String),
 }
@@ -188,7 +190,10 @@ pub(super) fn skipped(metrics: &Metrics, source: Source, channel: &str, error: &
 }
 
 /// Reads a message of a channel (without prefix).
-pub(super) fn event_of<'a>(channel: &str, payload: &'a [u8]) -> Result<Event<'a>, MessageError> {
+///
+/// # Errors
+/// [`MessageError`] when it is no event.
+pub fn event_of<'a>(channel: &str, payload: &'a [u8]) -> Result<Event<'a>, MessageError> {
     message_of(channel, payload).map(|(event, _)| event)
 }
 
