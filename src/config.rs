@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub mod env;
 pub mod load;
 pub mod schema;
+mod tls;
 pub mod validate;
 pub mod value;
 
@@ -514,6 +515,32 @@ pub struct RedisServerConfig {
     pub max_clients: u32,
     /// Largest command.
     pub max_message_bytes: ByteSize,
+    /// TLS: `true`, or a table with a certificate of its own.
+    pub tls: RedisServerTls,
+}
+
+/// TLS of the built-in endpoint. Without files of its own it shows the certificate of `sslCertPath`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RedisServerTls {
+    /// Whether TLS is spoken.
+    pub enabled: bool,
+    /// File with the certificate (PEM).
+    pub cert_path: String,
+    /// File with its private key (PEM).
+    pub key_path: String,
+    /// File with the certificates between it and the authority's (PEM).
+    pub chain_path: String,
+    /// Passphrase of the key.
+    pub passphrase: Secret,
+}
+
+impl RedisServerTls {
+    /// Whether it names files of its own.
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        [&self.cert_path, &self.key_path, &self.chain_path].iter().any(|path| !path.is_empty())
+    }
 }
 
 impl Default for RedisServerConfig {
@@ -526,6 +553,7 @@ impl Default for RedisServerConfig {
             username: None,
             max_clients: 1000,
             max_message_bytes: ByteSize(10_000_000),
+            tls: RedisServerTls::default(),
         }
     }
 }

@@ -124,6 +124,8 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let tls = Tls::new(&config)?;
         let acceptor = tls.as_ref().map(Tls::acceptor).transpose()?;
+        let redis_tls = Tls::redis_server(&config)?;
+        let redis_acceptor = redis_tls.as_ref().map(Tls::acceptor).transpose()?;
         let store = store::open(&config).await?;
         let authorizer = auth::open(&config, &metrics)?;
         let hub = Hub::new(&config, authorizer, store, Bus::open(&config)?, Arc::clone(&metrics));
@@ -147,7 +149,7 @@ impl Server {
         let readiness = Readiness { redis: redis_state.clone(), draining: draining.clone(), started: Instant::now() };
         let metrics = metrics_listener(&config, &hub, &readiness).await?;
         let redis_server = match config.redis_server.enabled.0 {
-            true => Some(RedisServer::bind(&config, Arc::clone(&hub)).await?),
+            true => Some(RedisServer::bind(&config, Arc::clone(&hub), redis_acceptor).await?),
             false => None,
         };
         let parts = Parts {
@@ -157,7 +159,7 @@ impl Server {
             closed,
             admission: Admission::new(&config.limits),
             proxies: Arc::new(ArcSwap::from_pointee(TrustedProxies::new(&config.trust_proxies.0))),
-            tls,
+            tls: [tls, redis_tls].into_iter().flatten().collect(),
             draining,
             readiness,
             extra: Router::new(),
@@ -227,7 +229,7 @@ impl Server {
         parts.hub.keep_store();
         parts.hub.run_bus();
         let mut listening = JoinSet::new();
-        if let Some(tls) = &parts.tls {
+        for tls in &parts.tls {
             listening.spawn(Arc::clone(tls).watch(stop.serving.clone()));
         }
         for (listener, acceptor) in [(Some(self.listener), self.acceptor), (self.http, None)] {

@@ -107,7 +107,7 @@ pub(crate) fn at<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
 /// Whether what stands at `path` must not be shown.
 pub fn is_secret(path: &str) -> bool {
     let last = path.rsplit('.').next().unwrap_or(path);
-    matches!(last, "password" | "sentinelPassword" | "sslPassphrase" | "secret" | "key" | "url")
+    matches!(last, "password" | "sentinelPassword" | "sslPassphrase" | "passphrase" | "secret" | "key" | "url")
         || (last == "jwt" && path.starts_with("clients"))
 }
 
@@ -232,7 +232,14 @@ mod tests {
 
     #[test]
     fn secrets_are_known_by_their_key() {
-        for path in ["databaseConfig.redis.password", "clients[0].key", "clients[0].jwt", "auth.jwt.secret", "sslPassphrase"] {
+        for path in [
+            "databaseConfig.redis.password",
+            "clients[0].key",
+            "clients[0].jwt",
+            "auth.jwt.secret",
+            "sslPassphrase",
+            "redisServer.tls.passphrase",
+        ] {
             assert!(is_secret(path), "{path}");
         }
         assert!(!is_secret("sslKeyPath"));

@@ -103,6 +103,18 @@ impl Found {
             self.refuse("redisServer.password", "unset", "a password, because `redisServer.host` is open to the network")
                 .mend("set `redisServer.password`, or `redisServer.host` to \"127.0.0.1\"");
         }
+        if server.enabled.0 && server.tls.enabled {
+            let (own, tls) = (server.tls.has_files(), &server.tls);
+            let (certificate, key) = if own { (&tls.cert_path, &tls.key_path) } else { (&config.ssl_cert_path, &config.ssl_key_path) };
+            for (name, path) in [("redisServer.tls.certPath", certificate), ("redisServer.tls.keyPath", key)] {
+                if path.is_empty() {
+                    self.refuse(name, "empty", "the path of a PEM file").mend(
+                        "`redisServer.tls` is on: set `redisServer.tls.certPath` and `redisServer.tls.keyPath`, or `sslCertPath` and \
+                         `sslKeyPath` for the same certificate as https",
+                    );
+                }
+            }
+        }
         let level = config.log.level.as_str();
         let is_word = !level.contains(['=', ',']);
         if is_word && !LOG_LEVELS.contains(&level) || tracing_subscriber::EnvFilter::try_new(level).is_err() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{CookieName, RedisTls};
+use super::CookieName;
 
 /// A TCP port. The original took the last digits of any text (`tcp://host:6001/`), so this does too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,41 +270,6 @@ impl<'de> Deserialize<'de> for CookieName {
                 Ok(Self(object["name"].as_str().map(str::to_owned)))
             }
             other => Err(D::Error::custom(format!("invalid value `{other}`, expected a cookie name or false"))),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for RedisTls {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Table {
-            #[serde(default = "Table::on")]
-            enabled: Toggle,
-            ca: Option<std::path::PathBuf>,
-            #[serde(default = "Table::on")]
-            reject_unauthorized: Toggle,
-        }
-        impl Table {
-            const fn on() -> Toggle {
-                Toggle(true)
-            }
-        }
-        let value = serde_json::Value::deserialize(deserializer)?;
-        let switch = |enabled| Self { enabled, ca: None, reject_unauthorized: true };
-        match &value {
-            serde_json::Value::Null => Ok(switch(false)),
-            serde_json::Value::Bool(enabled) => Ok(switch(*enabled)),
-            serde_json::Value::String(text) => match text.parse() {
-                Ok(Toggle(enabled)) => Ok(switch(enabled)),
-                Err(()) => Err(D::Error::custom(format!(
-                    "invalid value `{text}`, expected true, false, or a table with ca and rejectUnauthorized"
-                ))),
-            },
-            _ => {
-                let table = Table::deserialize(&value).map_err(D::Error::custom)?;
-                Ok(Self { enabled: table.enabled.0, ca: table.ca, reject_unauthorized: table.reject_unauthorized.0 })
-            }
         }
     }
 }

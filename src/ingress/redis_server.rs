@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -20,6 +21,7 @@ use crate::config::Config;
 use crate::egress::Socket;
 use crate::hub::Hub;
 use crate::redis_client::RedisConfigError;
+use crate::server::tls::Acceptor;
 
 mod access;
 mod commands;
@@ -32,7 +34,8 @@ mod scripts;
 mod watch;
 
 use access::Access;
-use connection::Connection;
+use connection::{Connection, ConnectionError};
+use frame::TLS_HANDSHAKE;
 use publisher::Publisher;
 use scripts::Scripts;
 use watch::Watchers;
@@ -43,6 +46,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Half commands of all connections together may take this many times `redisServer.maxMessageBytes`.
 const LARGEST_AT_ONCE: usize = 16;
 
+/// Time for a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The endpoint, bound and not running yet.
 pub struct RedisServer<S> {
     listener: TcpListener,
@@ -51,6 +57,8 @@ pub struct RedisServer<S> {
 
 /// What all connections share.
 struct Shared<S> {
+    /// With `redisServer.tls`.
+    tls: Option<Acceptor>,
     publisher: Publisher<S>,
     access: Access,
     scripts: Scripts,
@@ -65,16 +73,17 @@ struct Shared<S> {
 }
 
 impl<S: Socket> RedisServer<S> {
-    /// Binds the endpoint of `redisServer`.
+    /// Binds the endpoint of `redisServer`; it speaks TLS if there is an acceptor for it.
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub async fn bind(config: &Config, hub: Arc<Hub<S>>) -> Result<Self, BindError> {
+    pub async fn bind(config: &Config, hub: Arc<Hub<S>>, tls: Option<Acceptor>) -> Result<Self, BindError> {
         let options = &config.redis_server;
         let address = format!("{}:{}", options.host, options.port.0);
         let bound = TcpListener::bind((options.host.as_str(), options.port.0)).await;
         let listener = bound.map_err(|source| BindError::Listen { address, source })?;
         let shared = Shared {
+            tls,
             publisher: Publisher::new(config, hub)?,
             access: Access::new(options),
             scripts: Scripts::default(),
@@ -146,11 +155,35 @@ async fn serve<S: Socket>(shared: Arc<Shared<S>>, mut stream: TcpStream, peer: S
         return;
     };
     let _ = stream.set_nodelay(true);
-    let connection = Connection::new(Arc::clone(&shared));
-    if let Err(error) = connection.run(stream, stop).await {
+    let served = match &shared.tls {
+        None => Connection::new(Arc::clone(&shared)).run(stream, stop).await,
+        // Boxed: where there is no TLS, connections shall not take the memory for it.
+        Some(acceptor) => Box::pin(serve_tls(&shared, acceptor, stream, stop)).await,
+    };
+    if let Err(error) = served {
         debug!(%peer, %error, "a Redis client is gone");
     }
     drop(client);
+}
+
+async fn serve_tls<S: Socket>(
+    shared: &Arc<Shared<S>>,
+    acceptor: &Acceptor,
+    mut stream: TcpStream,
+    stop: CancellationToken,
+) -> Result<(), ConnectionError> {
+    let handshake = async {
+        let mut first = [0];
+        if stream.peek(&mut first).await? == 1 && first != [TLS_HANDSHAKE] {
+            // What it sent is read first: a connection that is closed with bytes unread takes the answer with it.
+            let _ = stream.try_read(&mut [0; 1024]);
+            stream.write_all(b"-ERR this port speaks TLS: connect with scheme tls (redis-cli --tls)\r\n").await?;
+            return Err(io::Error::other("it speaks no TLS"));
+        }
+        acceptor.accept(stream).await
+    };
+    let stream = timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| ConnectionError::NoHandshake)??;
+    Connection::new(Arc::clone(shared)).run(stream, stop).await
 }
 
 /// A place among `redisServer.maxClients`.

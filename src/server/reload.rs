@@ -24,7 +24,7 @@ use crate::hub::Hub;
 use crate::proxies::TrustedProxies;
 
 /// Keys that take effect without a restart; a dot at the end stands for all keys below.
-const LIVE: [&str; 12] = [
+const LIVE: [&str; 16] = [
     "clients",
     "headers",
     "limits.",
@@ -36,6 +36,10 @@ const LIVE: [&str; 12] = [
     "sslKeyPath",
     "sslCertChainPath",
     "sslPassphrase",
+    "redisServer.tls.certPath",
+    "redisServer.tls.keyPath",
+    "redisServer.tls.chainPath",
+    "redisServer.tls.passphrase",
     "subscribers.http",
 ];
 
@@ -50,7 +54,8 @@ pub(super) struct Parts {
     pub(super) closed: Arc<ClosedSessions>,
     pub(super) admission: Arc<Admission>,
     pub(super) proxies: Arc<ArcSwap<TrustedProxies>>,
-    pub(super) tls: Option<Arc<Tls>>,
+    /// The certificates of https and of the built-in Redis endpoint, where they are spoken.
+    pub(super) tls: Vec<Arc<Tls>>,
     /// Cancelled when the end begins.
     pub(super) draining: CancellationToken,
     pub(super) readiness: Readiness,
@@ -114,9 +119,8 @@ impl Reload {
         let mut current = self.0.config.lock().unwrap_or_else(PoisonError::into_inner);
         let parts = &self.0.parts;
         let router = parts.router(config)?;
-        if let Some(tls) = &parts.tls {
-            tls.reload(config)?;
-        }
+        let fresh = parts.tls.iter().map(|tls| tls.read(config)).collect::<Result<Vec<_>, _>>()?;
+        parts.tls.iter().zip(fresh).for_each(|(tls, fresh)| tls.take(fresh));
         parts.hub.set_limits(&config.limits);
         parts.admission.set_limits(&config.limits);
         parts.proxies.store(Arc::new(TrustedProxies::new(&config.trust_proxies.0)));

@@ -1,9 +1,10 @@
-//! TLS for `protocol: https`: certificate, chain and key as the settings name them, renewed while the server runs.
+//! TLS for `protocol: https` and `redisServer.tls`: certificate, chain and key as the settings name them, renewed while
+//! the server runs.
 //!
-//! Input: the files of `sslCertPath`, `sslCertChainPath` and `sslKeyPath`. Output: what accepts TLS connections. Those
-//! that exist keep the certificate they began with; new ones get that of the files as they are now.
+//! Input: the files of `sslCertPath`, `sslCertChainPath` and `sslKeyPath`, or of the same under `redisServer.tls`.
+//! Output: what accepts TLS connections. Those that exist keep the certificate they began with; new ones get that of
+//! the files as they are now.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,69 +20,46 @@ use tracing::{info, warn};
 use crate::config::value::Secret;
 use crate::config::{Config, Protocol};
 
+mod error;
 mod key;
 mod validity;
 mod watch;
 
 use key::KeyError;
 
+pub use error::TlsError;
+
 /// Accepts TLS connections.
 pub type Acceptor = tokio_rustls::TlsAcceptor;
 
-/// A certificate or key cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file cannot be read.
-    #[error("{key}: cannot read `{path}`")]
-    Read {
-        /// The setting that names the file.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file holds something else.
-    #[error("{key}: `{path}` holds no {expected} in PEM form")]
-    Content {
-        /// The setting that names the file.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What it should hold.
-        expected: &'static str,
-    },
-    /// The key is encrypted and there is no passphrase.
-    #[error("sslPassphrase: is empty, but the key in `{0}` is encrypted")]
-    NoPassphrase(PathBuf),
-    /// The passphrase is that of another key.
-    #[error("sslPassphrase: does not open the key in `{0}`")]
-    WrongPassphrase(PathBuf),
-    /// The key is encrypted in a way that is not known here.
-    #[error("sslKeyPath: `{path}` is encrypted in an unknown way ({detail}); `openssl pkcs8 -topk8 -v2 aes256` writes one that is known")]
-    Cipher {
-        /// The file.
-        path: PathBuf,
-        /// What is unknown.
-        detail: String,
-    },
-    /// The key belongs to another certificate.
-    #[error("sslKeyPath: the key in `{key}` does not belong to the certificate in `{certificate}`")]
-    Mismatch {
-        /// File of the key.
-        key: PathBuf,
-        /// File of the certificate.
-        certificate: PathBuf,
-    },
-    /// Certificate or key are of a kind that is not spoken.
-    #[error("sslCertPath and sslKeyPath cannot be used together")]
-    Pair(#[source] rustls::Error),
+/// What a certificate is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Https,
+    RedisServer,
 }
+
+/// The settings that name the files of a certificate.
+#[derive(Debug, PartialEq, Eq)]
+struct Keys {
+    certificate: &'static str,
+    chain: &'static str,
+    key: &'static str,
+    passphrase: &'static str,
+}
+
+const HTTPS: Keys = Keys { certificate: "sslCertPath", chain: "sslCertChainPath", key: "sslKeyPath", passphrase: "sslPassphrase" };
+const REDIS_SERVER: Keys = Keys {
+    certificate: "redisServer.tls.certPath",
+    chain: "redisServer.tls.chainPath",
+    key: "redisServer.tls.keyPath",
+    passphrase: "redisServer.tls.passphrase",
+};
 
 /// The files of one certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Files {
+    keys: &'static Keys,
     certificate: String,
     chain: String,
     key: String,
@@ -89,8 +67,19 @@ struct Files {
 }
 
 impl Files {
-    fn of(config: &Config) -> Self {
+    fn of(config: &Config, wanted: Use) -> Self {
+        let own = &config.redis_server.tls;
+        if wanted == Use::RedisServer && own.has_files() {
+            return Self {
+                keys: &REDIS_SERVER,
+                certificate: own.cert_path.clone(),
+                chain: own.chain_path.clone(),
+                key: own.key_path.clone(),
+                passphrase: own.passphrase.clone(),
+            };
+        }
         Self {
+            keys: &HTTPS,
             certificate: config.ssl_cert_path.clone(),
             chain: config.ssl_cert_chain_path.clone(),
             key: config.ssl_key_path.clone(),
@@ -101,31 +90,32 @@ impl Files {
     /// Reads all of them, and says when the certificate is not valid at this time: clients decide what to make of
     /// that, and a proxy before the server may well accept it.
     fn load(&self) -> Result<CertifiedKey, TlsError> {
-        let mut chain = certificates("sslCertPath", &self.certificate)?;
+        let mut chain = certificates(self.keys.certificate, &self.certificate)?;
         if !self.chain.is_empty() {
             // Some point it to a file that begins with the certificate itself.
-            let more = certificates("sslCertChainPath", &self.chain)?;
+            let more = certificates(self.keys.chain, &self.chain)?;
             let more: Vec<_> = more.into_iter().filter(|certificate| !chain.contains(certificate)).collect();
             chain.extend(more);
         }
-        let text = read("sslKeyPath", &self.key)?;
+        let text = read(self.keys.key, &self.key)?;
         let key = key::parse(&text, self.passphrase.expose()).map_err(|error| self.key_error(error))?;
-        validity::check(&chain[0], &self.certificate);
+        validity::check(&chain[0], self.keys.certificate, &self.certificate);
         CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {
-                TlsError::Mismatch { key: self.key.as_str().into(), certificate: self.certificate.as_str().into() }
+                let (path, certificate) = (self.key.as_str().into(), self.certificate.as_str().into());
+                TlsError::Mismatch { key: self.keys.key, path, certificate }
             }
-            error => TlsError::Pair(error),
+            source => TlsError::Pair { certificate: self.keys.certificate, key: self.keys.key, source },
         })
     }
 
     fn key_error(&self, error: KeyError) -> TlsError {
         let path = PathBuf::from(&self.key);
         match error {
-            KeyError::Missing => TlsError::Content { key: "sslKeyPath", path, expected: "private key" },
-            KeyError::NoPassphrase => TlsError::NoPassphrase(path),
-            KeyError::WrongPassphrase => TlsError::WrongPassphrase(path),
-            KeyError::Cipher(detail) => TlsError::Cipher { path, detail },
+            KeyError::Missing => TlsError::Content { key: self.keys.key, path, expected: "private key" },
+            KeyError::NoPassphrase => TlsError::NoPassphrase { key: self.keys.passphrase, path },
+            KeyError::WrongPassphrase => TlsError::WrongPassphrase { key: self.keys.passphrase, path },
+            KeyError::Cipher(detail) => TlsError::Cipher { key: self.keys.key, path, detail },
         }
     }
 }
@@ -143,9 +133,24 @@ impl Source {
     }
 }
 
+/// Files that have been read, to be taken with [`Tls::take`].
+pub struct Fresh {
+    source: Source,
+    current: CertifiedKey,
+}
+
+impl Fresh {
+    fn read(files: Files) -> Result<Self, TlsError> {
+        let source = Source::of(files);
+        let current = source.files.load()?;
+        Ok(Self { source, current })
+    }
+}
+
 /// The certificate in use and the files it comes from.
 #[derive(Debug)]
 pub struct Tls {
+    used_for: Use,
     source: ArcSwap<Source>,
     current: ArcSwap<CertifiedKey>,
 }
@@ -157,40 +162,54 @@ impl ResolvesServerCert for Tls {
 }
 
 impl Tls {
-    /// Reads the files; `None` for plain HTTP.
+    /// Reads the files of https; `None` for plain HTTP.
     ///
     /// # Errors
     /// [`TlsError`] when a file is missing or no PEM, the passphrase is wrong, or certificate and key do not fit.
     pub fn new(config: &Config) -> Result<Option<Arc<Self>>, TlsError> {
-        if config.protocol == Protocol::Http {
-            return Ok(None);
-        }
-        let source = Source::of(Files::of(config));
-        let current = source.files.load()?;
-        Ok(Some(Arc::new(Self { source: ArcSwap::from_pointee(source), current: ArcSwap::from_pointee(current) })))
+        (config.protocol == Protocol::Https).then(|| Self::open(config, Use::Https)).transpose()
+    }
+
+    /// Reads the files of the built-in Redis endpoint; `None` without `redisServer.tls`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn redis_server(config: &Config) -> Result<Option<Arc<Self>>, TlsError> {
+        let options = &config.redis_server;
+        (options.enabled.0 && options.tls.enabled).then(|| Self::open(config, Use::RedisServer)).transpose()
+    }
+
+    fn open(config: &Config, used_for: Use) -> Result<Arc<Self>, TlsError> {
+        let Fresh { source, current } = Fresh::read(Files::of(config, used_for))?;
+        Ok(Arc::new(Self { used_for, source: ArcSwap::from_pointee(source), current: ArcSwap::from_pointee(current) }))
     }
 
     /// What accepts connections with the certificate of the moment, in TLS 1.2 and 1.3.
     ///
     /// # Errors
-    /// [`TlsError::Pair`] when the system gives no randomness for session tickets.
+    /// [`TlsError::Tickets`] when the system gives no randomness for session tickets.
     pub fn acceptor(self: &Arc<Self>) -> Result<Acceptor, TlsError> {
         let mut server = ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::<Self>::clone(self));
-        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if self.used_for == Use::Https {
+            server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        }
         // After a restart of a proxy or a network everyone comes back at once; resumed sessions skip the signature.
-        server.ticketer = ring::Ticketer::new().map_err(TlsError::Pair)?;
+        server.ticketer = ring::Ticketer::new().map_err(TlsError::Tickets)?;
         Ok(Acceptor::from(Arc::new(server)))
     }
 
-    /// Takes the files that `config` names, as they are now. Connections go on; after an error all stays as it was.
+    /// Reads the files that `config` names, as they are now, and changes nothing yet.
     ///
     /// # Errors
     /// As [`Tls::new`].
-    pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
-        let source = Source::of(Files::of(config));
-        self.current.store(Arc::new(source.files.load()?));
-        self.source.store(Arc::new(source));
-        Ok(())
+    pub fn read(&self, config: &Config) -> Result<Fresh, TlsError> {
+        Fresh::read(Files::of(config, self.used_for))
+    }
+
+    /// Shows this certificate to new connections; those that exist go on.
+    pub fn take(&self, fresh: Fresh) {
+        self.current.store(Arc::new(fresh.current));
+        self.source.store(Arc::new(fresh.source));
     }
 
     /// The files have changed on disk. Those that cannot be used are looked at again when they change once more:

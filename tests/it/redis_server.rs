@@ -12,6 +12,8 @@ use tokio::time::timeout;
 
 use crate::support::{Client, DEADLINE, Redis, TestServer, free_port, until};
 
+mod tls;
+
 const LARAVEL: &str = "for i = 2, #ARGV do\n  redis.call('publish', ARGV[i], ARGV[1])\nend";
 
 struct Setup {

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use futures_util::FutureExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
@@ -69,6 +69,8 @@ pub(super) enum ConnectionError {
     Frame(#[from] FrameError),
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error("no TLS handshake")]
+    NoHandshake,
     #[error("half a command, and no more for {PATIENCE:?}")]
     HalfACommand,
     #[error("it does not take its answers")]
@@ -78,6 +80,11 @@ pub(super) enum ConnectionError {
     #[error("half commands of all clients together take too much memory")]
     TooMuch,
 }
+
+/// The bytes of a client, as they are or out of TLS.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 enum Event {
     Read(usize),
@@ -105,7 +112,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Serves the client until one side ends it.
-    pub(super) async fn run(mut self, mut stream: TcpStream, stop: CancellationToken) -> Result<(), ConnectionError> {
+    pub(super) async fn run(mut self, mut stream: impl Stream, stop: CancellationToken) -> Result<(), ConnectionError> {
         // Made once: each of its kind takes a place in a list that all connections share.
         let stopped = stop.cancelled();
         tokio::pin!(stopped);
@@ -125,7 +132,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Runs the commands that are complete.
-    async fn work(&mut self, stream: &mut TcpStream) -> Result<Next, ConnectionError> {
+    async fn work(&mut self, stream: &mut impl Stream) -> Result<Next, ConnectionError> {
         loop {
             let limit = if self.is_allowed { self.shared.max_message } else { STRANGERS_LIMIT.min(self.shared.max_message) };
             let command = match self.framer.next(limit) {
@@ -152,7 +159,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Waits for what comes next. The usual case, a client between two commands, needs no timer.
-    async fn event(&mut self, stream: &mut TcpStream, stopped: impl Future<Output = ()>) -> Result<Event, ConnectionError> {
+    async fn event(&mut self, stream: &mut impl Stream, stopped: impl Future<Output = ()>) -> Result<Event, ConnectionError> {
         self.messages = match self.messages.take() {
             _ if self.watch.is_empty() => None,
             Some(messages) => Some(messages),
@@ -185,19 +192,20 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    async fn flush(&mut self, stream: &mut TcpStream) -> Result<(), ConnectionError> {
+    async fn flush(&mut self, stream: &mut impl Stream) -> Result<(), ConnectionError> {
         if self.out.is_empty() {
             return Ok(());
         }
-        // Nearly always there is room for all of it.
-        let written = match stream.try_write(&self.out) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error.into()),
+        let writing = async {
+            stream.write_all(&self.out).await?;
+            // TLS keeps bytes back until it is told to send them.
+            stream.flush().await
         };
-        if written < self.out.len() {
-            let rest = timeout(WRITE_TIMEOUT, stream.write_all(&self.out[written..])).await;
-            rest.map_err(|_| ConnectionError::NotReading)??;
+        tokio::pin!(writing);
+        // Nearly always there is room for all of it, and no need for a timer.
+        match writing.as_mut().now_or_never() {
+            Some(written) => written?,
+            None => timeout(WRITE_TIMEOUT, writing).await.map_err(|_| ConnectionError::NotReading)??,
         }
         if self.out.capacity() > 4 * BATCH {
             self.out = BytesMut::new();

@@ -20,6 +20,9 @@ const CHUNK: usize = 16 * 1024;
 /// in its body.
 const HTTP_WORDS: [&str; 9] = ["get", "post", "put", "patch", "delete", "head", "options", "connect", "host:"];
 
+/// What a TLS client begins with.
+pub(super) const TLS_HANDSHAKE: u8 = 0x16;
+
 /// The name of a command and its arguments.
 pub(super) type Command = Vec<Bytes>;
 
@@ -40,6 +43,8 @@ pub(super) enum FrameError {
     TooLarge(usize),
     #[error("this port speaks Redis, not HTTP")]
     Http,
+    #[error("this port speaks no TLS: set redisServer.tls, or connect without")]
+    Tls,
     #[error("Protocol error: {0}")]
     Invalid(String),
 }
@@ -75,6 +80,7 @@ impl Framer {
             let command = match self.buffer.first() {
                 None => return Ok(None),
                 Some(b'*') => self.list(limit)?,
+                Some(&TLS_HANDSHAKE) => return Err(FrameError::Tls),
                 Some(_) => self.inline()?,
             };
             match command {
@@ -232,6 +238,7 @@ mod tests {
             ("PUBLISH 'a", FrameError::Quotes),
             ("POST / HTTP/1.1\r\n", FrameError::Http),
             ("Host: localhost\r\n", FrameError::Http),
+            ("\u{16}\u{3}\u{1}", FrameError::Tls),
         ] {
             let line = if bytes.starts_with("PUBLISH") { format!("{bytes}\r\n") } else { bytes.to_owned() };
             assert_eq!(read(line.as_bytes()), Err(error), "{bytes}");

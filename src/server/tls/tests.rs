@@ -252,9 +252,9 @@ async fn changed_files_are_taken_and_bad_ones_are_not() {
     tokio::time::timeout(Duration::from_secs(20), renewed).await.expect("the new certificate is taken");
 
     // A reload that fails leaves everything as it was.
-    assert!(tls.reload(&config(&first.0, &second.1, "")).is_err());
+    assert!(tls.read(&config(&first.0, &second.1, "")).is_err());
     assert!(subject(&address).await == "second");
-    tls.reload(&config(&first.0, &first.1, "")).unwrap();
+    tls.take(tls.read(&config(&first.0, &first.1, "")).unwrap());
     assert!(subject(&address).await == "first");
     stop.cancel();
     watching.await.unwrap();

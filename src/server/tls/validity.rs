@@ -36,14 +36,14 @@ pub(super) fn at(certificate: &CertificateDer<'_>, now: SystemTime) -> Option<Va
 }
 
 /// Says so when a certificate is not valid now, or will not be for long.
-pub(super) fn check(certificate: &CertificateDer<'_>, path: &str) {
+pub(super) fn check(certificate: &CertificateDer<'_>, key: &str, path: &str) {
     let date = |time| humantime::format_rfc3339_seconds(time).to_string();
     match at(certificate, SystemTime::now()) {
-        Some(Validity::Expired { at }) => error!("sslCertPath: the certificate in `{path}` expired at {}; browsers refuse it", date(at)),
+        Some(Validity::Expired { at }) => error!("{key}: the certificate in `{path}` expired at {}; clients refuse it", date(at)),
         Some(Validity::NotYet { from }) => {
-            error!("sslCertPath: the certificate in `{path}` is valid from {} on; until then browsers refuse it", date(from));
+            error!("{key}: the certificate in `{path}` is valid from {} on; until then clients refuse it", date(from));
         }
-        Some(Validity::EndsSoon { at }) => warn!("sslCertPath: the certificate in `{path}` expires at {}", date(at)),
+        Some(Validity::EndsSoon { at }) => warn!("{key}: the certificate in `{path}` expires at {}", date(at)),
         Some(Validity::Valid) | None => {}
     }
 }

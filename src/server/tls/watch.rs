@@ -37,7 +37,7 @@ impl Tls {
             } else if reminded.elapsed() > REMIND {
                 reminded = tokio::time::Instant::now();
                 if let Some(certificate) = self.current.load().cert.first() {
-                    validity::check(certificate, &source.files.certificate);
+                    validity::check(certificate, source.files.keys.certificate, &source.files.certificate);
                 }
             }
         }
