@@ -8,13 +8,11 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::channel::ChannelName;
-
 /// An event for the subscribers of one channel.
 #[derive(Debug, Clone)]
 pub struct Event<'a> {
     /// The channel, without Redis prefix.
-    pub channel: ChannelName,
+    pub channel: &'a str,
     /// The event's name, such as `App\Events\OrderShipped`.
     pub name: Cow<'a, str>,
     /// The event's data as it came: any JSON, not a byte of it touched.

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::auth::Authorizer;
-use crate::channel::{ChannelKind, ChannelName, Pattern};
+use crate::channel::{ChannelKind, ChannelName, Pattern, kind_of};
 use crate::cluster::Bus;
 use crate::config::{Config, Limits};
 use crate::egress::{EmitError, Frame, Socket};
@@ -158,14 +158,14 @@ impl<S: Socket> Hub<S> {
     ///
     /// Events of one channel arrive in the order of these calls; it never waits for a client.
     pub fn publish(self: &Arc<Self>, event: &Event<'_>, source: Source) -> usize {
-        let channel = event.channel.as_str();
+        let channel = event.channel;
         if self.options.dev_mode {
             info!("Channel: {channel}");
             info!("Event: {}", event.name);
         }
         let frame = Frame::new(&event.name, Some(channel), event.data);
         let mut delivered = self.fan_out(channel, &frame, event.except);
-        if self.is_flat(&event.channel) {
+        if self.is_flat(channel) {
             let name = format!("{channel}:{}", event.name);
             let frame = Frame::new(&name, None, event.data);
             let everyone = self.everyone.read().unwrap_or_else(PoisonError::into_inner).snapshot();
@@ -174,7 +174,9 @@ impl<S: Socket> Hub<S> {
         if delivered == 0 && event.except.is_none() {
             self.hint(channel);
         }
-        self.metrics.deliveries.inc_by(delivered as u64);
+        if delivered > 0 {
+            self.metrics.deliveries.inc_by(delivered as u64);
+        }
         self.metrics.event(source, if delivered > 0 { Outcome::Delivered } else { Outcome::NoSubscribers });
         delivered
     }
@@ -189,8 +191,8 @@ impl<S: Socket> Hub<S> {
     }
 
     /// Whether events of the channel also go to everyone; never those that need authorisation.
-    fn is_flat(&self, channel: &ChannelName) -> bool {
-        self.options.flat.iter().any(|pattern| pattern.matches(channel.as_str())) && channel.kind() == ChannelKind::Public
+    fn is_flat(&self, channel: &str) -> bool {
+        self.options.flat.iter().any(|pattern| pattern.matches(channel)) && kind_of(channel) == ChannelKind::Public
     }
 
     /// Puts a frame into the queue of everyone in a channel but `except`. Returns how many that were.

@@ -3,6 +3,7 @@
 //! Input: the parts that do the work count here, each in the place where the thing counted happens. Output:
 //! [`Metrics::render`], Prometheus text for `/metrics`. Labels are bounded sets: never a channel, user or socket id.
 
+use std::array::from_fn;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 
@@ -146,7 +147,8 @@ pub struct Metrics {
     registry: Registry,
     connections: Family<ConnectionLabels, Gauge>,
     subscriptions: Family<KindLabels, Gauge>,
-    events: Family<EventLabels, Counter>,
+    /// By source and outcome: looked up once, for they are counted often.
+    events: [[Counter; Outcome::ALL.len()]; Source::ALL.len()],
     refusals: Family<CauseLabels, Counter>,
     callbacks: Family<CallbackLabels, Counter>,
     /// Sockets connected so far.
@@ -191,11 +193,15 @@ impl Metrics {
         build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register("build_info", "Version of the server", build);
         let auth = AuthMetrics::new(&mut registry);
+        // Label values that alerts are written on exist from the start, so that a rate can be taken of them.
+        let events = Family::<EventLabels, Counter>::default();
+        let counter = |source, outcome| events.get_or_create(&EventLabels { source, outcome }).clone();
+        let counters = from_fn(|source| from_fn(|outcome| counter(Source::ALL[source], Outcome::ALL[outcome])));
         let metrics = Self {
             auth,
             connections: Family::default(),
             subscriptions: Family::default(),
-            events: Family::default(),
+            events: counters,
             refusals: Family::default(),
             callbacks: Family::default(),
             connects: Counter::<u64, AtomicU64>::default(),
@@ -213,7 +219,7 @@ impl Metrics {
         registry.register("connections", "Connected sockets by Engine.IO version and transport", metrics.connections.clone());
         registry.register("connects", "Sockets connected so far", metrics.connects.clone());
         registry.register("subscriptions", "Subscriptions of sockets to channels by kind of channel", metrics.subscriptions.clone());
-        registry.register("events_received", "Events received by source and outcome", metrics.events.clone());
+        registry.register("events_received", "Events received by source and outcome", events);
         registry.register("deliveries", "Messages put into the queues of clients by events", metrics.deliveries.clone());
         registry.register("whispers", "Client events relayed", metrics.whispers.clone());
         registry.register("refusals", "Requests of clients that were not done, by cause", metrics.refusals.clone());
@@ -225,12 +231,6 @@ impl Metrics {
         registry.register("redis_reconnects", "Times Redis was there again after it was lost", metrics.redis_reconnects.clone());
         registry.register("slow_clients_closed", "Clients closed because they did not keep up", metrics.slow_clients.clone());
         registry.register("presence_members", "Presence memberships of this node's sockets", metrics.presence_members.clone());
-        // Label values that alerts are written on exist from the start, so that a rate can be taken of them.
-        for &source in Source::ALL {
-            for &outcome in Outcome::ALL {
-                let _ = metrics.events.get_or_create(&EventLabels { source, outcome });
-            }
-        }
         for &outcome in Callback::ALL {
             let _ = metrics.callbacks.get_or_create(&CallbackLabels { outcome });
         }
@@ -245,7 +245,7 @@ impl Metrics {
 
     /// Counts an event by where it came from and what became of it.
     pub fn event(&self, source: Source, outcome: Outcome) {
-        self.events.get_or_create(&EventLabels { source, outcome }).inc();
+        self.events[source as usize][outcome as usize].inc();
     }
 
     /// Counts something that was not done for a client.
@@ -288,5 +288,27 @@ impl Metrics {
         let mut out = String::new();
         text::encode(&mut out, &self.registry).expect("writing to a String cannot fail");
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_counted_under_their_labels() {
+        let metrics = Metrics::new();
+        for (index, &source) in Source::ALL.iter().enumerate() {
+            for (nth, &outcome) in Outcome::ALL.iter().enumerate() {
+                (0..index * 10 + nth).for_each(|_| metrics.event(source, outcome));
+            }
+        }
+        let text = metrics.render(std::iter::empty());
+        for (source, tens) in [("redis", 0), ("http", 1), ("redis_server", 2)] {
+            for (outcome, ones) in [("delivered", 0), ("no_subscribers", 1), ("malformed", 2)] {
+                let line = format!("laravel_echo_events_received_total{{source=\"{source}\",outcome=\"{outcome}\"}} {}", tens * 10 + ones);
+                assert!(text.lines().any(|seen| seen == line), "{line} in {text}");
+            }
+        }
     }
 }

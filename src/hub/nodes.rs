@@ -72,9 +72,9 @@ impl<S: Socket> Hub<S> {
             _ => None,
         };
         let Some(news) = Member::parse(event.data.get()).ok().and_then(news) else { return false };
-        nodes.views.visit(event.channel.as_str(), |view| {
+        nodes.views.visit(event.channel, |view| {
             if let Some(news) = view.hear(version, news) {
-                self.tell(&event.channel, &news, None);
+                self.tell(&event.channel.into(), &news, None);
             }
         });
         true

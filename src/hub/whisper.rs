@@ -33,8 +33,8 @@ impl<S: Socket> Hub<S> {
                 self.metrics.whispers.inc();
                 match &self.nodes {
                     Some(nodes) => {
-                        let (channel, name) = (whisper.channel.into(), whisper.event.into());
-                        nodes.bus.toss(&Event { channel, name, data: whisper.data, except: Some(from) });
+                        let Whisper { channel, event, data } = whisper;
+                        nodes.bus.toss(&Event { channel, name: event.into(), data, except: Some(from) });
                     }
                     None => {
                         let frame = Frame::new(whisper.event, Some(whisper.channel), whisper.data);

@@ -16,7 +16,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::channel::ChannelName;
 use crate::cluster::questions::TOPIC;
 use crate::egress::Socket;
 use crate::event::{Event, SocketId, is_reserved};
@@ -193,12 +192,12 @@ pub(super) fn skipped(metrics: &Metrics, source: Source, channel: &str, error: &
 ///
 /// # Errors
 /// [`MessageError`] when it is no event.
-pub fn event_of<'a>(channel: &str, payload: &'a [u8]) -> Result<Event<'a>, MessageError> {
+pub fn event_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<Event<'a>, MessageError> {
     message_of(channel, payload).map(|(event, _)| event)
 }
 
 /// As [`event_of`], with the version if it is a change of a presence channel.
-fn message_of<'a>(channel: &str, payload: &'a [u8]) -> Result<(Event<'a>, Option<u64>), MessageError> {
+fn message_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<(Event<'a>, Option<u64>), MessageError> {
     let envelope: Envelope<'a> = serde_json::from_slice(payload)?;
     if is_reserved(&envelope.event) {
         return Err(MessageError::Reserved(envelope.event.into_owned()));
@@ -206,7 +205,7 @@ fn message_of<'a>(channel: &str, payload: &'a [u8]) -> Result<(Event<'a>, Option
     let socket: Option<Cow<'_, str>> = envelope.socket.and_then(|id| serde_json::from_str(id.get()).ok());
     let version = envelope.presence.and_then(|version| version.get().parse().ok());
     let event = Event {
-        channel: ChannelName::from(channel),
+        channel,
         name: envelope.event,
         data: envelope.data.unwrap_or(RawValue::NULL),
         except: socket.and_then(|id| SocketId::parse(&id)),

@@ -93,7 +93,7 @@ impl Peer {
     }
 
     fn publish(&self, channel: &str, name: &str) -> usize {
-        let event = Event { channel: channel.into(), name: name.into(), data: RawValue::NULL, except: None };
+        let event = Event { channel, name: name.into(), data: RawValue::NULL, except: None };
         self.hub().publish(&event, Source::Http)
     }
 }
