@@ -24,6 +24,8 @@ use crate::redis_client::RedisConfigError;
 use crate::server::tls::Acceptor;
 
 mod access;
+mod broadcast;
+mod buffers;
 mod commands;
 mod connection;
 mod frame;
@@ -72,17 +74,10 @@ struct Shared<S> {
     next_id: AtomicUsize,
 }
 
-impl<S: Socket> RedisServer<S> {
-    /// Binds the endpoint of `redisServer`; it speaks TLS if there is an acceptor for it.
-    ///
-    /// # Errors
-    /// When the address cannot be listened on.
-    pub async fn bind(config: &Config, hub: Arc<Hub<S>>, tls: Option<Acceptor>) -> Result<Self, BindError> {
+impl<S: Socket> Shared<S> {
+    fn new(config: &Config, hub: Arc<Hub<S>>, tls: Option<Acceptor>) -> Result<Self, RedisConfigError> {
         let options = &config.redis_server;
-        let address = format!("{}:{}", options.host, options.port.0);
-        let bound = TcpListener::bind((options.host.as_str(), options.port.0)).await;
-        let listener = bound.map_err(|source| BindError::Listen { address, source })?;
-        let shared = Shared {
+        Ok(Self {
             tls,
             publisher: Publisher::new(config, hub)?,
             access: Access::new(options),
@@ -93,8 +88,21 @@ impl<S: Socket> RedisServer<S> {
             pending: AtomicUsize::new(0),
             clients: AtomicUsize::new(0),
             next_id: AtomicUsize::new(1),
-        };
-        Ok(Self { listener, shared: Arc::new(shared) })
+        })
+    }
+}
+
+impl<S: Socket> RedisServer<S> {
+    /// Binds the endpoint of `redisServer`; it speaks TLS if there is an acceptor for it.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn bind(config: &Config, hub: Arc<Hub<S>>, tls: Option<Acceptor>) -> Result<Self, BindError> {
+        let options = &config.redis_server;
+        let address = format!("{}:{}", options.host, options.port.0);
+        let bound = TcpListener::bind((options.host.as_str(), options.port.0)).await;
+        let listener = bound.map_err(|source| BindError::Listen { address, source })?;
+        Ok(Self { listener, shared: Arc::new(Shared::new(config, hub, tls)?) })
     }
 
     /// The address that is listened on.

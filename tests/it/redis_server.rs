@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::support::{Client, DEADLINE, Redis, TestServer, free_port, until};
 
+mod crowd;
 mod tls;
 
 const LARAVEL: &str = "for i = 2, #ARGV do\n  redis.call('publish', ARGV[i], ARGV[1])\nend";
@@ -261,6 +262,25 @@ async fn php_publishes_with_both_of_laravels_clients() {
         assert_eq!(answer, "1");
         expect(&mut client, [1, 2]).await;
     }
+}
+
+#[tokio::test]
+async fn python_publishes_in_its_ways() {
+    let setup = setup(json!({ "password": "secret" })).await;
+    let mut client = setup.subscriber().await;
+    let script = format!(
+        "import redis, sys
+r = redis.Redis(port={}, password='secret', client_name='test')
+print(r.ping(), r.publish('news', sys.argv[1]))
+with r.pipeline() as pipe: print(pipe.publish('news', sys.argv[2]).publish('other', '{{}}').execute())
+r.register_script(sys.argv[4])(args=[sys.argv[3], 'news'])",
+        setup.port
+    );
+    // Debian's own: another python3 in the path may lack the library.
+    let mut python = Command::new("/usr/bin/python3");
+    let answer = output(python.args(["-c", &script, &event(1), &event(2), &event(3), LARAVEL])).await;
+    assert_eq!(answer, "True 1\n[1, 0]\n");
+    expect(&mut client, 1..=3).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use super::connection::{Connection, Next, Transaction};
 use super::frame::Command;
 use super::reply::{Protocol, Reply};
-use super::script::{Publishes, Script};
 use super::watch::Kind;
 use crate::egress::Socket;
 
@@ -21,11 +20,24 @@ const WRONG_PASSWORD_PAUSE: Duration = Duration::from_millis(200);
 const VERSION: &str = "7.0.0";
 
 impl<S: Socket> Connection<S> {
-    /// Answers the command that this is all for, where nothing stands in its way; `None` for any other.
-    pub(super) async fn publish_at_once(&self, command: &Command) -> Option<Reply> {
-        let [name, channel, payload] = command.as_slice() else { return None };
+    /// Answers the commands that this is all for out of the bytes that have arrived, where nothing stands in their way;
+    /// `None` for any other.
+    pub(super) async fn broadcast(&mut self) -> Option<Reply> {
         let is_free = self.is_allowed && self.transaction.is_none() && self.watch.is_empty();
-        if is_free && name.eq_ignore_ascii_case(b"publish") { Some(self.publish(channel, payload).await) } else { None }
+        let arguments = self.framer.arguments();
+        let name = arguments.get(0);
+        if is_free && arguments.len() == 3 && name.eq_ignore_ascii_case(b"publish") {
+            return Some(self.shared.publish(arguments.get(1), arguments.get(2)).await);
+        }
+        if is_free && arguments.len() >= 3 && name.eq_ignore_ascii_case(b"eval") {
+            let script = match &self.script {
+                Some(script) if script.text() == arguments.get(1) => script,
+                _ => self.script.insert(self.shared.scripts.load(arguments.get(1)).ok()?.1),
+            };
+            let rest: Vec<_> = arguments.iter().skip(2).collect();
+            return Some(self.shared.eval(script, &rest).await);
+        }
+        None
     }
 
     /// Answers a command.
@@ -108,13 +120,13 @@ impl<S: Socket> Connection<S> {
 
     async fn execute(&mut self, name: &str, args: &[Bytes]) -> Reply {
         match (name, args) {
-            ("PUBLISH" | "SPUBLISH", [channel, payload]) => self.publish(channel, payload).await,
+            ("PUBLISH" | "SPUBLISH", [channel, payload]) => self.shared.publish(channel, payload).await,
             ("EVAL" | "EVAL_RO", [script, rest @ ..]) if !rest.is_empty() => match self.shared.scripts.load(script) {
-                Ok((_, script)) => self.eval(&script, rest).await,
+                Ok((_, script)) => self.shared.eval(&script, &slices(rest)).await,
                 Err(error) => Reply::error(error),
             },
             ("EVALSHA" | "EVALSHA_RO", [sha, rest @ ..]) if !rest.is_empty() => match self.shared.scripts.find(sha) {
-                Some(script) => self.eval(&script, rest).await,
+                Some(script) => self.shared.eval(&script, &slices(rest)).await,
                 None => Reply::Error("NOSCRIPT No matching script. Please use EVAL.".to_owned()),
             },
             ("SCRIPT", [what, rest @ ..]) => self.script(what, rest),
@@ -143,42 +155,6 @@ impl<S: Socket> Connection<S> {
             }
             (name, _) => unknown(name),
         }
-    }
-
-    async fn publish(&self, channel: &Bytes, payload: &Bytes) -> Reply {
-        match self.deliver(channel, payload).await {
-            Ok(count) => Reply::count(count),
-            Err(reply) => reply,
-        }
-    }
-
-    async fn deliver(&self, channel: &Bytes, payload: &Bytes) -> Result<usize, Reply> {
-        let count = self.shared.publisher.publish(channel, payload).await.map_err(Reply::error)?;
-        self.shared.watchers.tell(channel, payload);
-        Ok(count)
-    }
-
-    /// `rest` is the number of keys, the keys, and the arguments.
-    async fn eval(&self, script: &Script, rest: &[Bytes]) -> Reply {
-        let count = std::str::from_utf8(&rest[0]).ok().and_then(|text| text.parse::<usize>().ok());
-        let Some(count) = count else { return Reply::error("value is not an integer or out of range") };
-        if count > rest.len() - 1 {
-            return Reply::error("Number of keys can't be greater than number of args");
-        }
-        let (keys, args) = rest[1..].split_at(count);
-        let Publishes { messages, returned } = match script.run(keys, args) {
-            Ok(publishes) => publishes,
-            Err(error) => return Reply::error(error),
-        };
-        let mut answer = Reply::Null;
-        for (number, (channel, payload)) in messages.iter().enumerate() {
-            match self.deliver(channel, payload).await {
-                Ok(count) if returned == Some(number) => answer = Reply::count(count),
-                Ok(_) => {}
-                Err(reply) => return reply,
-            }
-        }
-        answer
     }
 
     fn script(&self, what: &[u8], rest: &[Bytes]) -> Reply {
@@ -258,7 +234,9 @@ impl<S: Socket> Connection<S> {
                 self.name = Bytes::copy_from_slice(name);
                 Reply::OK
             }
-            (b"SETINFO" | b"REPLY" | b"NO-EVICT" | b"NO-TOUCH" | b"TRACKING", _) => Reply::OK,
+            (b"SETINFO" | b"NO-EVICT" | b"NO-TOUCH" | b"TRACKING", _) => Reply::OK,
+            // To be silent is not offered: an answer that is not expected would be taken for that of another command.
+            (b"REPLY", [mode]) if mode.eq_ignore_ascii_case(b"on") => Reply::OK,
             _ => Reply::error("CLIENT takes ID, GETNAME, SETNAME or SETINFO here"),
         }
     }
@@ -275,6 +253,10 @@ impl<S: Socket> Connection<S> {
             None => Reply::Status("PONG"),
         }
     }
+}
+
+fn slices(arguments: &[Bytes]) -> Vec<&[u8]> {
+    arguments.iter().map(AsRef::as_ref).collect()
 }
 
 /// Commands that [`Connection::execute`] answers.

@@ -10,16 +10,16 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::broadcast;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{Command, FrameError, Framer};
 use super::reply::{Protocol, Reply};
-use super::watch::{Message, Watch};
-use super::{LARGEST_AT_ONCE, Shared};
+use super::script::Script;
+use super::watch::{Listener, Message, Watch};
+use super::{LARGEST_AT_ONCE, Shared, buffers};
 use crate::egress::Socket;
 
 /// Time for the rest of a command, and for the password where one is asked for.
@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Answers that are written in one go.
 const BATCH: usize = 64 * 1024;
+/// Memory for answers that a connection keeps.
+const KEPT: usize = 1024;
 /// Largest command before the password is given.
 const STRANGERS_LIMIT: usize = 16 * 1024;
 
@@ -55,8 +57,10 @@ pub(super) struct Connection<S> {
     pub(super) is_allowed: bool,
     pub(super) transaction: Option<Transaction>,
     pub(super) watch: Watch,
-    messages: Option<broadcast::Receiver<Message>>,
-    framer: Framer,
+    /// The script of the last `EVAL`: the next one is nearly always the same.
+    pub(super) script: Option<Arc<Script>>,
+    messages: Option<Listener>,
+    pub(super) framer: Framer,
     out: BytesMut,
     /// Bytes of the half command, as counted in [`Shared::pending`].
     counted: usize,
@@ -104,6 +108,7 @@ impl<S: Socket> Connection<S> {
             is_allowed,
             transaction: None,
             watch: Watch::default(),
+            script: None,
             messages: None,
             framer: Framer::default(),
             out: BytesMut::new(),
@@ -135,18 +140,19 @@ impl<S: Socket> Connection<S> {
     async fn work(&mut self, stream: &mut impl Stream) -> Result<Next, ConnectionError> {
         loop {
             let limit = if self.is_allowed { self.shared.max_message } else { STRANGERS_LIMIT.min(self.shared.max_message) };
-            let command = match self.framer.next(limit) {
-                Ok(Some(command)) => command,
-                Ok(None) => return Ok(Next::Go),
+            match self.framer.next(limit) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Next::Go),
                 Err(error) => {
                     Reply::error(&error).encode(self.protocol, &mut self.out);
                     self.flush(stream).await?;
                     return Err(error.into());
                 }
-            };
-            let (reply, next) = match self.publish_at_once(&command).await {
+            }
+            let (reply, next) = match self.broadcast().await {
                 Some(reply) => (reply, Next::Go),
-                None => self.take(command).await,
+                // Boxed: most connections are idle, and shall not take the memory for it.
+                None => Box::pin(self.take(self.framer.arguments().to_owned())).await,
             };
             reply.encode(self.protocol, &mut self.out);
             if next == Next::Close {
@@ -167,7 +173,7 @@ impl<S: Socket> Connection<S> {
         };
         let messages = async {
             match &mut self.messages {
-                Some(messages) => messages.recv().await,
+                Some(messages) => messages.next().await,
                 None => std::future::pending().await,
             }
         };
@@ -181,7 +187,7 @@ impl<S: Socket> Connection<S> {
         };
         tokio::select! {
             biased;
-            read = stream.read_buf(self.framer.space()) => Ok(Event::Read(read?)),
+            read = buffers::read(stream, self.framer.space()) => Ok(Event::Read(read?)),
             message = messages => match message {
                 Ok(message) => Ok(Event::Message(message)),
                 Err(RecvError::Lagged(_)) => Err(ConnectionError::TooSlow),
@@ -207,7 +213,7 @@ impl<S: Socket> Connection<S> {
             Some(written) => written?,
             None => timeout(WRITE_TIMEOUT, writing).await.map_err(|_| ConnectionError::NotReading)??,
         }
-        if self.out.capacity() > 4 * BATCH {
+        if self.out.capacity() > KEPT {
             self.out = BytesMut::new();
         } else {
             self.out.clear();
@@ -219,6 +225,9 @@ impl<S: Socket> Connection<S> {
     fn count(&mut self) -> Result<(), ConnectionError> {
         let queued = self.transaction.as_ref().map_or(0, |transaction| transaction.bytes);
         let now = self.framer.pending() + queued;
+        if now == self.counted {
+            return Ok(());
+        }
         let pending = &self.shared.pending;
         let total = pending.fetch_add(now, Ordering::Relaxed) + now - self.counted;
         pending.fetch_sub(self.counted, Ordering::Relaxed);
@@ -236,3 +245,6 @@ impl<S> Drop for Connection<S> {
         self.shared.pending.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,7 +58,8 @@ impl<S: Socket> Publisher<S> {
             return Ok(0);
         }
         if let Some(cluster) = &self.cluster {
-            let count = cluster.publish(&format!("{}{name}", self.key_prefix), payload).await?;
+            // Boxed: most servers are alone, and their connections shall not take the memory for it.
+            let count = Box::pin(cluster.publish(&format!("{}{name}", self.key_prefix), payload)).await?;
             if cluster.is_heard_here {
                 return Ok(count);
             }

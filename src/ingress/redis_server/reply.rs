@@ -2,6 +2,8 @@
 //!
 //! Input: replies of commands. Output: bytes, written by `redis_protocol`.
 
+use std::fmt::Write as _;
+
 use bytes::{Bytes, BytesMut};
 use redis_protocol::resp2::encode::extend_encode as encode2;
 use redis_protocol::resp2::types::BytesFrame as Frame2;
@@ -51,15 +53,14 @@ impl Reply {
 
     /// Appends the answer to what is to be written.
     pub(super) fn encode(self, protocol: Protocol, out: &mut BytesMut) {
-        if let Self::Many(replies) = self {
-            replies.into_iter().for_each(|reply| reply.encode(protocol, out));
-            return;
+        const ROOM: &str = "the buffer grows with what is written";
+        match (self, protocol) {
+            (Self::Many(replies), _) => replies.into_iter().for_each(|reply| reply.encode(protocol, out)),
+            // What `PUBLISH` is answered, and the same in both: a frame would take longer than all the rest.
+            (Self::Integer(number), _) => write!(out, ":{number}\r\n").expect(ROOM),
+            (reply, Protocol::Resp2) => _ = encode2(out, &reply.into_frame2(), false).expect(ROOM),
+            (reply, Protocol::Resp3) => _ = encode3(out, &reply.into_frame3(), false).expect(ROOM),
         }
-        let encoded = match protocol {
-            Protocol::Resp2 => encode2(out, &self.into_frame2(), false),
-            Protocol::Resp3 => encode3(out, &self.into_frame3(), false),
-        };
-        encoded.expect("the buffer grows with what is written");
     }
 
     fn into_frame2(self) -> Frame2 {

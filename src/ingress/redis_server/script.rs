@@ -3,6 +3,8 @@
 //! Input: the text of `EVAL` or `SCRIPT LOAD`, later keys and arguments. Output: what the script publishes. Loops over
 //! `KEYS` or `ARGV` and calls of `publish` are known, in any order and layout; nothing else is.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 mod lex;
@@ -15,9 +17,16 @@ const MOST_STEPS: usize = 200_000;
 /// Loops within loops.
 const DEEPEST: usize = 4;
 
+/// A name of a channel or a payload: part of the command, or of the script.
+type Text<'a> = Cow<'a, [u8]>;
+
 /// A script that publishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Script(Vec<Statement>);
+pub(super) struct Script {
+    /// As it was sent.
+    text: Bytes,
+    statements: Vec<Statement>,
+}
 
 /// It is another script than Laravel's for broadcasting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -62,23 +71,27 @@ enum Value {
 
 /// What a run publishes: channels and payloads in order, and which of them gives the answer.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Publishes {
-    pub(super) messages: Vec<(Bytes, Bytes)>,
+pub(super) struct Publishes<'a> {
+    pub(super) messages: Vec<(Text<'a>, Text<'a>)>,
     pub(super) returned: Option<usize>,
 }
 
 impl Script {
-    pub(super) fn parse(text: &str) -> Result<Self, UnknownScript> {
-        let tokens = tokens(text).ok_or(UnknownScript)?;
+    pub(super) fn parse(text: &[u8]) -> Result<Self, UnknownScript> {
+        let tokens = std::str::from_utf8(text).ok().and_then(tokens).ok_or(UnknownScript)?;
         let mut parser = Parser { tokens: &tokens };
         let statements = parser.block(0).ok_or(UnknownScript)?;
         let publishes = statements.iter().any(Statement::publishes);
-        if parser.tokens.is_empty() && publishes { Ok(Self(statements)) } else { Err(UnknownScript) }
+        if parser.tokens.is_empty() && publishes { Ok(Self { text: Bytes::copy_from_slice(text), statements }) } else { Err(UnknownScript) }
     }
 
-    pub(super) fn run(&self, keys: &[Bytes], args: &[Bytes]) -> Result<Publishes, RunError> {
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    pub(super) fn run<'a>(&'a self, keys: &'a [&'a [u8]], args: &'a [&'a [u8]]) -> Result<Publishes<'a>, RunError> {
         let mut run = Run { keys, args, names: Vec::new(), out: Publishes::default(), steps: 0, is_over: false };
-        run.block(&self.0)?;
+        run.block(&self.statements)?;
         Ok(run.out)
     }
 }
@@ -254,23 +267,23 @@ impl Parser<'_> {
 
 /// What a name stands for.
 #[derive(Clone)]
-enum Bound {
+enum Bound<'a> {
     Index(usize),
-    Bytes(Bytes),
+    Bytes(Text<'a>),
 }
 
 struct Run<'a> {
-    keys: &'a [Bytes],
-    args: &'a [Bytes],
-    names: Vec<(String, Bound)>,
-    out: Publishes,
+    keys: &'a [&'a [u8]],
+    args: &'a [&'a [u8]],
+    names: Vec<(&'a str, Bound<'a>)>,
+    out: Publishes<'a>,
     steps: usize,
     /// A `return` was met.
     is_over: bool,
 }
 
-impl Run<'_> {
-    fn list(&self, list: List) -> &[Bytes] {
+impl<'a> Run<'a> {
+    fn list(&self, list: List) -> &'a [&'a [u8]] {
         match list {
             List::Keys => self.keys,
             List::Args => self.args,
@@ -278,15 +291,15 @@ impl Run<'_> {
     }
 
     /// Lua counts from 1.
-    fn at(&self, list: List, index: usize) -> Result<Bytes, RunError> {
-        index.checked_sub(1).and_then(|index| self.list(list).get(index)).cloned().ok_or(RunError)
+    fn at(&self, list: List, index: usize) -> Result<Text<'a>, RunError> {
+        index.checked_sub(1).and_then(|index| self.list(list).get(index)).map(|bytes| Cow::Borrowed(*bytes)).ok_or(RunError)
     }
 
-    fn bound(&self, name: &str) -> Result<Bound, RunError> {
-        self.names.iter().rev().find(|(bound, _)| bound == name).map(|(_, value)| value.clone()).ok_or(RunError)
+    fn bound(&self, name: &str) -> Result<Bound<'a>, RunError> {
+        self.names.iter().rev().find(|(bound, _)| *bound == name).map(|(_, value)| value.clone()).ok_or(RunError)
     }
 
-    fn value(&self, value: &Value) -> Result<Bytes, RunError> {
+    fn value(&self, value: &'a Value) -> Result<Text<'a>, RunError> {
         match value {
             Value::At(list, index) => self.at(*list, *index),
             Value::AtIndex(list, name) => match self.bound(name)? {
@@ -294,10 +307,10 @@ impl Run<'_> {
                 Bound::Bytes(_) => Err(RunError),
             },
             Value::Name(name) => match self.bound(name)? {
-                Bound::Index(index) => Ok(index.to_string().into()),
+                Bound::Index(index) => Ok(Cow::Owned(index.to_string().into_bytes())),
                 Bound::Bytes(bytes) => Ok(bytes),
             },
-            Value::Text(text) => Ok(Bytes::copy_from_slice(text.as_bytes())),
+            Value::Text(text) => Ok(Cow::Borrowed(text.as_bytes())),
         }
     }
 
@@ -306,7 +319,7 @@ impl Run<'_> {
         if self.steps > MOST_STEPS { Err(RunError) } else { Ok(()) }
     }
 
-    fn block(&mut self, statements: &[Statement]) -> Result<(), RunError> {
+    fn block(&mut self, statements: &'a [Statement]) -> Result<(), RunError> {
         let outer = self.names.len();
         for statement in statements {
             if self.is_over {
@@ -316,18 +329,18 @@ impl Run<'_> {
             match statement {
                 Statement::Count { index, from, list, body } => {
                     for number in *from..=self.list(*list).len() {
-                        self.turn(vec![(index.clone(), Bound::Index(number))], body)?;
+                        self.turn([(index.as_str(), Bound::Index(number))], body)?;
                     }
                 }
                 Statement::Each { index, item, list, body } => {
                     for number in 1..=self.list(*list).len() {
-                        let item = (item.clone(), Bound::Bytes(self.at(*list, number)?));
-                        self.turn(vec![(index.clone(), Bound::Index(number)), item], body)?;
+                        let item = (item.as_str(), Bound::Bytes(self.at(*list, number)?));
+                        self.turn([(index.as_str(), Bound::Index(number)), item], body)?;
                     }
                 }
                 Statement::Let { name, value } => {
                     let value = self.value(value)?;
-                    self.names.push((name.clone(), Bound::Bytes(value)));
+                    self.names.push((name, Bound::Bytes(value)));
                 }
                 Statement::Publish { channel, payload, is_returned } => {
                     if *is_returned {
@@ -345,7 +358,7 @@ impl Run<'_> {
     }
 
     /// One turn of a loop, with the names it binds.
-    fn turn(&mut self, names: Vec<(String, Bound)>, body: &[Statement]) -> Result<(), RunError> {
+    fn turn<const N: usize>(&mut self, names: [(&'a str, Bound<'a>); N], body: &'a [Statement]) -> Result<(), RunError> {
         if self.is_over {
             return Ok(());
         }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use sha1_smol::Sha1;
 
 use super::script::{Script, UnknownScript};
@@ -21,12 +20,12 @@ impl Scripts {
     }
 
     /// The script of `EVAL` or `SCRIPT LOAD`, with its SHA-1.
-    pub(super) fn load(&self, text: &Bytes) -> Result<(String, Arc<Script>), UnknownScript> {
+    pub(super) fn load(&self, text: &[u8]) -> Result<(String, Arc<Script>), UnknownScript> {
         let sha = Sha1::from(text).digest().to_string();
         if let Some(script) = self.lock().get(&sha) {
             return Ok((sha, Arc::clone(script)));
         }
-        let script = Arc::new(Script::parse(std::str::from_utf8(text).map_err(|_| UnknownScript)?)?);
+        let script = Arc::new(Script::parse(text)?);
         let mut scripts = self.lock();
         if scripts.len() >= MOST {
             // Whoever still needs one of them sends it again.

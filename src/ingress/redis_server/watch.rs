@@ -4,9 +4,12 @@
 //! one that does not keep up is closed, as Redis does.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::reply::Reply;
 use crate::channel::Pattern;
@@ -26,28 +29,54 @@ pub(super) struct Message {
 }
 
 /// Where messages go for those who watch.
-pub(super) struct Watchers(broadcast::Sender<Message>);
+pub(super) struct Watchers {
+    messages: broadcast::Sender<Message>,
+    /// How many listen. The queue knows, too, but asking it takes a lock.
+    count: Arc<AtomicUsize>,
+}
+
+/// The messages of one who watches.
+pub(super) struct Listener {
+    messages: broadcast::Receiver<Message>,
+    count: Arc<AtomicUsize>,
+}
 
 impl Default for Watchers {
     fn default() -> Self {
-        Self(broadcast::Sender::new(QUEUE))
+        Self { messages: broadcast::Sender::new(QUEUE), count: Arc::default() }
     }
 }
 
 impl Watchers {
-    pub(super) fn tell(&self, channel: &Bytes, payload: &Bytes) {
-        if self.0.receiver_count() > 0 {
-            // Copies: a slice would keep alive all the bytes it arrived with.
-            let copy = |bytes: &Bytes| match bytes.len() {
+    pub(super) fn tell(&self, channel: &[u8], payload: &[u8]) {
+        if self.count.load(Ordering::Relaxed) > 0 {
+            let copy = |bytes: &[u8]| match bytes.len() {
                 0..=LONGEST_PAYLOAD => Bytes::copy_from_slice(bytes),
                 length => format!("({length} bytes, too long to be watched)").into(),
             };
-            let _ = self.0.send(Message { channel: copy(channel), payload: copy(payload) });
+            let _ = self.messages.send(Message { channel: copy(channel), payload: copy(payload) });
         }
     }
 
-    pub(super) fn listen(&self) -> broadcast::Receiver<Message> {
-        self.0.subscribe()
+    pub(super) fn listen(&self) -> Listener {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Listener { messages: self.messages.subscribe(), count: Arc::clone(&self.count) }
+    }
+}
+
+impl Listener {
+    /// The next message.
+    ///
+    /// # Errors
+    /// When it is too far behind, or there will be no more.
+    pub(super) async fn next(&mut self) -> Result<Message, RecvError> {
+        self.messages.recv().await
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

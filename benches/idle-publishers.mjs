@@ -1,0 +1,103 @@
+#!/usr/bin/env node
+// Connections that do nothing, at the built-in Redis endpoint: what they cost, and whether others notice.
+//
+//   cargo build --release && ECHO_BIN=target/release/laravel-echo-server node benches/idle-publishers.mjs
+//
+// Opens CONNECTIONS (10,000), each of which has published once and then says nothing. Prints the server's memory before
+// and after, the time of one PUBLISH on a new connection beside them, what the one too many is told, and the memory once
+// all are gone. The server raises its limit of open files itself; this process does, too, as Node always does.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import net from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+const CONNECTIONS = Number(process.env.CONNECTIONS ?? 10_000);
+const BIN = path.resolve(process.env.ECHO_BIN ?? 'target/release/laravel-echo-server');
+/** Connections that are opened at the same time: fewer than a listener's backlog. */
+const AT_ONCE = 100;
+const EVENT = JSON.stringify({ event: 'App\\Events\\OrderShipped', data: { order: { id: 1 } }, socket: null });
+
+function freePort() {
+  return new Promise((resolve) => {
+    const server = net.createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address();
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+/** Sends a command and returns the line that comes back. */
+async function ask(socket, ...words) {
+  socket.write(`*${words.length}\r\n${words.map((word) => `$${Buffer.byteLength(word)}\r\n${word}\r\n`).join('')}`);
+  const [answer] = await once(socket, 'data');
+  return answer.toString().trim();
+}
+
+async function connect(port) {
+  const socket = net.connect(port, '127.0.0.1');
+  socket.setNoDelay();
+  await once(socket, 'connect');
+  return socket;
+}
+
+/** Resident memory in bytes. */
+const memory = (pid) => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]) * 1024;
+const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
+
+async function started(server) {
+  let log = '';
+  for await (const chunk of server.stderr) {
+    log += chunk;
+    if (log.includes('as a Redis would')) return;
+  }
+  throw new Error(`the server has ended:\n${log}`);
+}
+
+const dir = mkdtempSync(path.join(tmpdir(), 'echo-idle-'));
+const [port, publishing] = [await freePort(), await freePort()];
+writeFileSync(
+  path.join(dir, 'laravel-echo-server.toml'),
+  `host = "127.0.0.1"\nport = ${port}\n[subscribers]\nredis = false\n[redisServer]\nenabled = true\nport = ${publishing}\nmaxClients = ${CONNECTIONS + 1}\n`,
+);
+const server = spawn(BIN, ['start', `--dir=${dir}`], { stdio: ['ignore', 'inherit', 'pipe'] });
+process.on('exit', () => {
+  server.kill('SIGKILL');
+  rmSync(dir, { recursive: true, force: true });
+});
+await started(server);
+server.stderr.resume();
+
+const before = memory(server.pid);
+const idle = [];
+while (idle.length < CONNECTIONS) {
+  const batch = await Promise.all(Array.from({ length: Math.min(AT_ONCE, CONNECTIONS - idle.length) }, () => connect(publishing)));
+  await Promise.all(batch.map((socket) => ask(socket, 'PUBLISH', 'news', EVENT)));
+  idle.push(...batch);
+}
+const during = memory(server.pid);
+console.log(`memory: ${megabytes(before)} before, ${megabytes(during)} with ${CONNECTIONS} idle connections`);
+console.log(`that is ${((during - before) / CONNECTIONS / 1024).toFixed(1)} KiB for each`);
+
+const publisher = await connect(publishing);
+const begin = process.hrtime.bigint();
+const answer = await ask(publisher, 'PUBLISH', 'news', EVENT);
+console.log(`PUBLISH beside them: ${answer} after ${(Number(process.hrtime.bigint() - begin) / 1e6).toFixed(2)} ms`);
+
+const refused = await connect(publishing);
+const [words] = await once(refused, 'data');
+console.log(`one more: ${words.toString().trim()}`);
+
+for (const socket of [...idle, publisher]) socket.destroy();
+const last = await (async () => {
+  for (;;) {
+    const socket = await connect(publishing);
+    const answer = await ask(socket, 'PING').catch(() => '');
+    socket.destroy();
+    if (answer === '+PONG') return memory(server.pid);
+  }
+})();
+console.log(`when they are gone: ${megabytes(last)}`);
+process.exit(0);

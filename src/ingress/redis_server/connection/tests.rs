@@ -1,0 +1,93 @@
+//! Clients that stop in the middle: what they hold is given back in time.
+
+use tokio::io::{AsyncReadExt as _, DuplexStream};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::*;
+use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
+use crate::config::Config;
+use crate::config::value::{ByteSize, Secret};
+use crate::hub::Hub;
+use crate::hub::tests::Recorder;
+use crate::metrics::Metrics;
+
+/// Nobody asks it.
+struct Nobody;
+
+#[async_trait::async_trait]
+impl Authorizer for Nobody {
+    async fn authorize(&self, _: AuthRequest<'_>) -> Result<Grant, Denied> {
+        unreachable!("nobody subscribes")
+    }
+}
+
+/// The server's side of a connection, and the client's.
+struct Served {
+    shared: Arc<Shared<Recorder>>,
+    client: DuplexStream,
+    running: JoinHandle<Result<(), ConnectionError>>,
+}
+
+impl Served {
+    async fn new(password: Option<&str>) -> Self {
+        let mut config = Config::default();
+        config.redis_server.password = password.map(|password| Secret(password.to_owned()));
+        config.redis_server.max_message_bytes = ByteSize(1_000_000);
+        let store = crate::store::open(&config).await.unwrap();
+        let hub = Hub::new(&config, Arc::new(Nobody), store, None, Arc::new(Metrics::new()));
+        let shared = Arc::new(Shared::new(&config, hub, None).unwrap());
+        let (ours, client) = tokio::io::duplex(64 * 1024);
+        let connection = Connection::new(Arc::clone(&shared));
+        Self { shared, client, running: tokio::spawn(connection.run(ours, CancellationToken::new())) }
+    }
+
+    /// How long the connection lasts from now on, and why it ends.
+    async fn end(self) -> (Duration, String) {
+        let begun = Instant::now();
+        let error = self.running.await.unwrap().unwrap_err();
+        assert_eq!(self.shared.pending.load(Ordering::Relaxed), 0);
+        (begun.elapsed(), error.to_string())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_command_is_not_waited_for_without_end() {
+    let mut served = Served::new(None).await;
+    // However large the announced length: what counts is what has come.
+    served.client.write_all(b"*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n$900000\r\n{").await.unwrap();
+    while served.shared.pending.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(served.shared.pending.load(Ordering::Relaxed), 37);
+    assert_eq!(served.end().await, (PATIENCE, ConnectionError::HalfACommand.to_string()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_may_wait_for_ever_without_the_password() {
+    let served = Served::new(Some("secret")).await;
+    assert_eq!(served.end().await.0, PATIENCE);
+    let mut idle = Served::new(Some("secret")).await;
+    idle.client.write_all(b"AUTH secret\r\n").await.unwrap();
+    let mut answer = [0; 5];
+    idle.client.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"+OK\r\n");
+    // One that has it may be idle as long as it likes.
+    tokio::time::sleep(100 * PATIENCE).await;
+    assert!(!idle.running.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_take_its_answers_is_not_read_from() {
+    let mut served = Served::new(None).await;
+    let echo = [&b"*2\r\n$4\r\nECHO\r\n$60000\r\n"[..], &[b'x'; 60_000], b"\r\n"].concat();
+    let begun = Instant::now();
+    let mut sent = 0;
+    while timeout(Duration::from_secs(1), served.client.write_all(&echo)).await.is_ok() {
+        sent += 1;
+    }
+    assert!(sent < 10, "{sent}");
+    let (_, error) = served.end().await;
+    assert_eq!(error, ConnectionError::NotReading.to_string());
+    assert!(begun.elapsed() <= WRITE_TIMEOUT + Duration::from_secs(1));
+}
