@@ -156,9 +156,12 @@ impl Gate {
                 Ok(slot) => slot,
                 Err(full) => return self.turn_away(full),
             };
-            if let Some(protocol) = query.engine.filter(|_| query.is_websocket && self.0.has_websocket && websocket::is_upgrade(&request)) {
+            if query.is_websocket
+                && self.0.has_websocket
+                && let (Some(protocol), Some(key)) = (query.engine, websocket::accept_key(&request))
+            {
                 link.upgraded();
-                return self.0.websockets.accept(request, protocol, &link, slot);
+                return self.0.websockets.accept(request, key, protocol, &link, slot);
             }
             request.extensions_mut().insert(slot);
         }

@@ -90,10 +90,16 @@ impl WebSockets {
         }))
     }
 
-    /// Takes over the connection of a request that [`is_upgrade`], which came over `link`. It keeps the client's `slot`
-    /// for as long as it lasts.
-    pub fn accept(&self, mut request: Request<Body>, protocol: ProtocolVersion, link: &Link, slot: Arc<Slot>) -> Response<Body> {
-        let accept = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
+    /// Takes over the connection of a request that came over `link`, and answers its handshake with `key`, as
+    /// [`accept_key`] has it. The connection keeps the client's `slot` for as long as it lasts.
+    pub fn accept(
+        &self,
+        mut request: Request<Body>,
+        key: HeaderValue,
+        protocol: ProtocolVersion,
+        link: &Link,
+        slot: Arc<Slot>,
+    ) -> Response<Body> {
         let upgrade = hyper::upgrade::on(&mut request);
         let id = SocketId::parse(Sid::new().as_str()).expect("the engine's ids have our form");
         let mut headers = detach::copied(request.headers());
@@ -109,14 +115,13 @@ impl WebSockets {
                 Err(error) => debug!(%error, "a websocket was given up during its handshake"),
             }
         });
-        let headers = [
-            (header::UPGRADE, HeaderValue::from_static("websocket")),
-            (header::CONNECTION, HeaderValue::from_static("Upgrade")),
-            (header::SEC_WEBSOCKET_ACCEPT, accept.and_then(|key| key.parse().ok()).unwrap_or(HeaderValue::from_static(""))),
-        ];
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        response.headers_mut().extend(headers);
+        response.headers_mut().extend([
+            (header::UPGRADE, HeaderValue::from_static("websocket")),
+            (header::CONNECTION, HeaderValue::from_static("Upgrade")),
+            (header::SEC_WEBSOCKET_ACCEPT, key),
+        ]);
         response
     }
 
@@ -128,13 +133,16 @@ impl WebSockets {
     }
 }
 
-/// Whether a request is the first one of a websocket's handshake (RFC 6455, 4.2.1). The engine says what is wrong with
-/// others.
+/// The server's key for a request that begins a websocket (RFC 6455, 4.2); `None` for others, in which the engine
+/// finds what is wrong.
 #[must_use]
-pub fn is_upgrade(request: &Request<Body>) -> bool {
+pub fn accept_key(request: &Request<Body>) -> Option<HeaderValue> {
     let headers = request.headers();
-    let is_websocket = headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    request.method() == Method::GET && is_websocket && headers.contains_key(header::SEC_WEBSOCKET_KEY)
+    let is_upgrade = headers.get(header::UPGRADE)?.as_bytes().eq_ignore_ascii_case(b"websocket");
+    if request.method() != Method::GET || !is_upgrade {
+        return None;
+    }
+    derive_accept_key(headers.get(header::SEC_WEBSOCKET_KEY)?.as_bytes()).parse().ok()
 }
 
 #[cfg(test)]
