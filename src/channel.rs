@@ -121,6 +121,12 @@ impl Pattern {
         Self(text.to_owned())
     }
 
+    /// The pattern's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Whether the whole of `text` fits.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {

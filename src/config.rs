@@ -343,7 +343,7 @@ pub struct CookieName(pub Option<String>);
 pub struct Subscribers {
     /// `POST /apps/:id/events`.
     pub http: Toggle,
-    /// Redis `PSUBSCRIBE`.
+    /// What is PUBLISHed to Redis.
     pub redis: Toggle,
     /// How Redis is listened to.
     pub redis_mode: RedisMode,
@@ -361,7 +361,7 @@ impl Default for Subscribers {
 pub enum RedisMode {
     /// One `PSUBSCRIBE <keyPrefix>*`.
     Pattern,
-    /// `SUBSCRIBE` to channels with local sockets only. Not there yet: the server warns and listens by pattern.
+    /// `SUBSCRIBE` to the channels that sockets of this node are in, and `PSUBSCRIBE` for `flatChannels`.
     Exact,
 }
 

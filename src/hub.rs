@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::auth::Authorizer;
 use crate::channel::{ChannelKind, ChannelName, Pattern, kind_of};
 use crate::cluster::Bus;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, RedisMode};
 use crate::egress::{EmitError, Frame, Socket};
 use crate::event::{Event, SocketId};
 use crate::metrics::{Metrics, Outcome, Source};
@@ -34,6 +34,7 @@ mod subscribe;
 mod upkeep;
 mod users;
 mod view;
+mod wanted;
 mod whisper;
 
 use hints::Hints;
@@ -44,6 +45,7 @@ use session::Session;
 
 pub use everywhere::Everywhere;
 pub use grants::Recheck;
+pub use wanted::{Change, Wanted};
 pub use whisper::Whisper;
 
 /// Locks over all sessions.
@@ -72,6 +74,8 @@ pub struct Hub<S> {
     presence_locks: ChannelLocks,
     /// With other nodes: the way to them, and what is known from them. `None` for a single node.
     nodes: Option<Nodes>,
+    /// What Redis is to be asked for; `None` when it is listened to by pattern, or not at all.
+    wanted: Option<Arc<Wanted>>,
     /// Questions to the application and leaves under way.
     tasks: TaskTracker,
     /// Cancelled when the server is about to end: nobody joins any more, no answer is waited for.
@@ -92,6 +96,9 @@ impl<S: Socket> Hub<S> {
         bus: Option<Bus>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
+        let flat: Vec<_> = config.flat_channels.0.iter().map(|text| Pattern::new(text)).collect();
+        let subscribers = &config.subscribers;
+        let is_exact = subscribers.redis.0 && subscribers.redis_mode == RedisMode::Exact;
         Arc::new(Self {
             sessions: (0..SHARDS).map(|_| RwLock::default()).collect(),
             hasher: RandomState::new(),
@@ -101,11 +108,12 @@ impl<S: Socket> Hub<S> {
             store,
             presence_locks: ChannelLocks::default(),
             nodes: bus.map(|bus| Nodes::new(bus, &config.presence)),
+            wanted: is_exact.then(|| Wanted::new(flat.clone())),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             hints: Hints::default(),
             options: Options {
-                flat: config.flat_channels.0.iter().map(|text| Pattern::new(text)).collect(),
+                flat,
                 expose_socket_id: config.presence.expose_socket_id.0,
                 leave_grace: config.presence.leave_grace.0,
                 dev_mode: config.dev_mode.0,
@@ -302,6 +310,12 @@ impl<S: Socket> Hub<S> {
     /// [`StoreError`] when the store cannot be reached.
     pub async fn members(&self, channel: &ChannelName) -> Result<Members, StoreError> {
         self.store.members(channel).await
+    }
+
+    /// The channels that Redis is to be asked for, when it is asked for single ones.
+    #[must_use]
+    pub fn wanted(&self) -> Option<&Arc<Wanted>> {
+        self.wanted.as_ref()
     }
 
     /// The metrics this hub counts in.

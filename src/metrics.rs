@@ -165,6 +165,8 @@ pub struct Metrics {
     pub callbacks_in_flight: Gauge,
     /// 1 while events can arrive from Redis.
     pub redis_up: Gauge,
+    /// Channels and patterns that Redis has confirmed.
+    pub redis_subscriptions: Gauge,
     /// Times Redis was lost.
     pub redis_losses: Counter,
     /// Times Redis was there again.
@@ -211,6 +213,7 @@ impl Metrics {
             callback_seconds: Histogram::new(CALLBACK_BUCKETS),
             callbacks_in_flight: Gauge::default(),
             redis_up: Gauge::default(),
+            redis_subscriptions: Gauge::default(),
             redis_losses: Counter::default(),
             redis_reconnects: Counter::default(),
             presence_members: Gauge::default(),
@@ -227,6 +230,7 @@ impl Metrics {
         registry.register("auth_callback_seconds", "Time of a callback to the Laravel application", metrics.callback_seconds.clone());
         registry.register("auth_callbacks_in_flight", "Callbacks under way", metrics.callbacks_in_flight.clone());
         registry.register("redis_up", "1 while events can arrive from Redis", metrics.redis_up.clone());
+        registry.register("redis_subscriptions", "Channels and patterns subscribed to at Redis", metrics.redis_subscriptions.clone());
         registry.register("redis_losses", "Times the connection to Redis was lost", metrics.redis_losses.clone());
         registry.register("redis_reconnects", "Times Redis was there again after it was lost", metrics.redis_reconnects.clone());
         registry.register("slow_clients_closed", "Clients closed because they did not keep up", metrics.slow_clients.clone());

@@ -22,7 +22,7 @@ use crate::api::{self, Readiness};
 use crate::auth::{self, AuthError};
 use crate::cluster::Bus;
 use crate::config::value::Port;
-use crate::config::{Config, RedisMode, ShutdownConfig};
+use crate::config::{Config, ShutdownConfig};
 use crate::egress::socket_io::ClosedSessions;
 use crate::egress::{ClientSocket, Socket as _};
 use crate::hub::Hub;
@@ -133,9 +133,6 @@ impl Server {
         let wants_redis = config.subscribers.redis.0;
         let (state, redis_state) = watch::channel(if wants_redis { RedisState::Connecting } else { RedisState::Off });
         let redis = if wants_redis {
-            if config.subscribers.redis_mode == RedisMode::Exact {
-                warn!("subscribers.redisMode = \"exact\" is not there yet: listening by pattern, and so receiving every event");
-            }
             let redis = &config.database_config.redis;
             Some(RedisIngress::new(Redis::new(redis)?, &redis.key_prefix, Arc::clone(&hub), state))
         } else {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::wanted::Want;
 use crate::auth::SubscribeHeaders;
 use crate::channel::ChannelName;
 
@@ -42,6 +43,8 @@ struct Subscription {
     end: Option<DropGuard>,
     /// Cancels the watch over the end of the grant, once there is another grant or the subscription is over.
     watch: Option<DropGuard>,
+    /// Keeps the channel heard, where Redis is asked for single channels.
+    want: Option<Arc<Want>>,
 }
 
 /// What a subscription rests on, and what it takes to ask for it again.
@@ -119,10 +122,19 @@ impl State {
         let generation = self.next_generation;
         let subscription = self.channels.entry(channel.clone()).or_insert_with(|| {
             self.next_generation += 1;
-            Subscription { generation, is_joined: false, pending: 0, terms: None, end: None, watch: None }
+            Subscription { generation, is_joined: false, pending: 0, terms: None, end: None, watch: None, want: None }
         });
         subscription.pending += 1;
         Ok(Ticket(subscription.generation))
+    }
+
+    /// Wants the channel for as long as the subscription lasts.
+    pub(super) fn keep(&mut self, channel: &ChannelName, ticket: Ticket, want: Arc<Want>) {
+        if self.is_current(channel, ticket)
+            && let Some(subscription) = self.channels.get_mut(channel)
+        {
+            subscription.want = Some(want);
+        }
     }
 
     /// Whether nobody unsubscribed or left since `ticket` was given.

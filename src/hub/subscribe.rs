@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -23,8 +24,9 @@ const SHOWN_OF_A_LONG_NAME: usize = 200;
 impl<S: Socket> Hub<S> {
     /// A socket wants to join a channel. `headers` are those of this subscribe (Echo's `auth.headers`).
     ///
-    /// A public channel is joined before this returns; for others the application is asked meanwhile. The client
-    /// hears of a refusal as `subscription_error(channel, status)`; success is announced in presence channels alone.
+    /// A public channel is joined before this returns, unless Redis has to be asked for it first; for others the
+    /// application is asked meanwhile. The client hears of a refusal as `subscription_error(channel, status)`; success
+    /// is announced in presence channels alone.
     pub fn subscribe(self: &Arc<Self>, id: SocketId, channel: &str, headers: SubscribeHeaders) {
         let Some(session) = self.session(id) else {
             return;
@@ -48,16 +50,34 @@ impl<S: Socket> Hub<S> {
         let Ok(ticket) = begun else {
             return self.refuse(&session, channel.as_str(), 429, Refusal::Subscriptions);
         };
+        // Before the application is asked, so that both answers come at the same time.
+        if let Some(want) = self.wanted.as_ref().and_then(|wanted| wanted.want(&channel)) {
+            session.state().keep(&channel, ticket, want);
+        }
         match channel.kind() {
-            ChannelKind::Public => {
-                self.enter(&session, &channel, ticket);
-            }
+            ChannelKind::Public => match self.unheard(&channel) {
+                None => drop(self.enter(&session, &channel, ticket)),
+                Some(heard) => {
+                    let hub = Arc::clone(self);
+                    self.tasks.spawn(async move {
+                        // An error means that Redis was lost; what is missed then is missed by everyone.
+                        let _ = heard.await;
+                        hub.enter(&session, &channel, ticket);
+                    });
+                }
+            },
             ChannelKind::Private | ChannelKind::Presence => {
                 let hub = Arc::clone(self);
                 let end = session.state().end_of(&channel, ticket);
                 self.tasks.spawn(async move { hub.authorize(&session, &channel, ticket, &headers, end).await });
             }
         }
+    }
+
+    /// What to wait for before a socket enters a channel: then no event from Redis is missed by who is in, and no member
+    /// who comes on another node while the list of members is on its way.
+    fn unheard(&self, channel: &ChannelName) -> Option<oneshot::Receiver<()>> {
+        self.wanted.as_ref()?.unheard(channel.as_str())
     }
 
     /// A socket leaves a channel, or gives up waiting for it.
@@ -120,6 +140,10 @@ impl<S: Socket> Hub<S> {
         headers: &SubscribeHeaders,
         grant: Grant,
     ) {
+        if let Some(heard) = self.unheard(channel) {
+            // An error means that Redis was lost, as above.
+            let _ = heard.await;
+        }
         let (is_in, user) = match channel.kind() {
             ChannelKind::Public | ChannelKind::Private => (self.enter(session, channel, ticket), grant.user),
             ChannelKind::Presence => match member_of(&grant) {

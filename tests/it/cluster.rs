@@ -6,7 +6,7 @@ use laravel_echo_server::Config;
 use serde_json::{Value, json};
 
 use crate::support::server::KEY;
-use crate::support::{Client, Laravel, Redis, TestServer, until};
+use crate::support::{Client, Laravel, Redis, TestServer, merge, until};
 
 mod failures;
 
@@ -21,14 +21,18 @@ fn settings() -> Value {
     })
 }
 
-async fn nodes(redis: &Redis, laravel: &Laravel) -> [TestServer; 2] {
-    let nodes = [TestServer::with(redis, laravel, settings()).await, TestServer::with(redis, laravel, settings()).await];
+/// Two nodes that listen to Redis in this mode.
+async fn nodes(mode: &str, redis: &Redis, laravel: &Laravel) -> [TestServer; 2] {
+    let mut settings = settings();
+    merge(&mut settings, json!({ "subscribers": { "redisMode": mode } }));
+    let nodes = [TestServer::with(redis, laravel, settings.clone()).await, TestServer::with(redis, laravel, settings).await];
+    until("both nodes to listen", async || redis.publish_text("app_laravel-echo:nodes", "{}").await == 2).await;
     let mut probes = Vec::new();
     for (node, count) in nodes.iter().zip(1..) {
         let mut probe = node.client().await;
         probe.subscribe("probe").await;
         node.subscribed("probe", count).await;
-        until("the node to listen", async || redis.publish("app_probe", "ready", &json!(1), None).await == 2).await;
+        redis.publish("app_probe", "ready", &json!(1), None).await;
         probe.event("ready").await;
         probes.push(probe);
     }
@@ -56,10 +60,36 @@ fn users(members: &Value) -> Vec<u64> {
     members.as_array().expect("a list").iter().map(|member| member["user_id"].as_u64().expect("an id")).collect()
 }
 
-#[tokio::test]
-async fn members_on_all_nodes_see_each_other_once() {
+/// Every case in both modes of listening to Redis.
+macro_rules! in_both_modes {
+    ($($case:ident),+ $(,)?) => {
+        mod by_pattern {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case("pattern").await;
+            })+
+        }
+        mod exactly {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case("exact").await;
+            })+
+        }
+    };
+}
+
+in_both_modes!(
+    members_on_all_nodes_see_each_other_once,
+    events_and_whispers_reach_every_node_once_and_in_order,
+    one_hundred_join_over_two_nodes_at_once,
+    the_http_api_answers_for_all_nodes,
+    without_redis_the_http_api_says_so,
+    redis_restarts_empty_under_two_nodes,
+);
+
+async fn members_on_all_nodes_see_each_other_once(mode: &str) {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
-    let [one, other] = nodes(&redis, &laravel).await;
+    let [one, other] = nodes(mode, &redis, &laravel).await;
     let (mut alice, here) = join(&one, 1).await;
     assert_eq!(here, [1]);
     let (mut bob, here) = join(&other, 2).await;
@@ -79,11 +109,10 @@ async fn members_on_all_nodes_see_each_other_once() {
     assert!(tab.left_over().is_empty(), "{:?}", tab.left_over());
 }
 
-#[tokio::test]
-async fn events_and_whispers_reach_every_node_once_and_in_order() {
+async fn events_and_whispers_reach_every_node_once_and_in_order(mode: &str) {
     const COUNT: u64 = 50;
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
-    let [one, other] = nodes(&redis, &laravel).await;
+    let [one, other] = nodes(mode, &redis, &laravel).await;
     let (mut alice, mut bob) = (one.client_of(1).await, other.client_of(2).await);
     for client in [&mut alice, &mut bob] {
         client.subscribe("private-desk").await;
@@ -111,11 +140,10 @@ async fn events_and_whispers_reach_every_node_once_and_in_order() {
     assert!(bob.left_over().is_empty(), "was not left out: {:?}", bob.left_over());
 }
 
-#[tokio::test]
-async fn one_hundred_join_over_two_nodes_at_once() {
+async fn one_hundred_join_over_two_nodes_at_once(mode: &str) {
     const COUNT: u64 = 100;
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
-    let nodes = nodes(&redis, &laravel).await;
+    let nodes = nodes(mode, &redis, &laravel).await;
     laravel.hold();
     let mut clients = Vec::new();
     for user in 0..COUNT {
@@ -152,10 +180,9 @@ async fn get(node: &TestServer, path: &str) -> Value {
     serde_json::from_str(&response.text().await.expect("the API answers")).expect("the API answers JSON")
 }
 
-#[tokio::test]
-async fn the_http_api_answers_for_all_nodes() {
+async fn the_http_api_answers_for_all_nodes(mode: &str) {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
-    let [one, other] = nodes(&redis, &laravel).await;
+    let [one, other] = nodes(mode, &redis, &laravel).await;
     let (mut alice, _) = join(&one, 1).await;
     let (bob, _) = join(&other, 2).await;
     alice.event("presence:joining").await;
@@ -189,20 +216,18 @@ async fn the_http_api_answers_for_all_nodes() {
     assert_eq!(news, json!({ "subscription_count": 1, "occupied": true, "partial": true }));
 }
 
-#[tokio::test]
-async fn without_redis_the_http_api_says_so() {
+async fn without_redis_the_http_api_says_so(mode: &str) {
     let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
-    let [one, _other] = nodes(&redis, &laravel).await;
+    let [one, _other] = nodes(mode, &redis, &laravel).await;
     redis.down();
     let body = json!({ "channel": "news", "name": "sent", "data": 1 });
     let (status, answer) = post(&one, "/apps/app/events", &body).await;
     assert_eq!((status, answer), (503, json!({ "error": "the event could not be published, Redis is away" })));
 }
 
-#[tokio::test]
-async fn redis_restarts_empty_under_two_nodes() {
+async fn redis_restarts_empty_under_two_nodes(mode: &str) {
     let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
-    let [one, other] = nodes(&redis, &laravel).await;
+    let [one, other] = nodes(mode, &redis, &laravel).await;
     let (mut alice, _) = join(&one, 1).await;
     let (mut bob, _) = join(&other, 2).await;
     alice.event("presence:joining").await;
@@ -216,7 +241,7 @@ async fn redis_restarts_empty_under_two_nodes() {
         list.contains(&alice.id) && list.contains(&bob.id)
     })
     .await;
-    until("both nodes to listen", async || redis.publish("app_nothing", "ready", &json!(1), None).await == 2).await;
+    until("both nodes to listen", async || redis.publish_text("app_laravel-echo:nodes", "{}").await == 2).await;
     late.subscribe(ROOM).await;
     assert_eq!(users(&late.event("presence:subscribed").await[1]).len(), 3);
     // On the way to the truth a node may take the other's members for gone, until they are put back.

@@ -11,6 +11,7 @@ mod client_script;
 mod cluster;
 mod config;
 mod events;
+mod exact;
 mod hints;
 mod hostile;
 mod limits;

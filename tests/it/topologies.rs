@@ -62,11 +62,12 @@ impl Drop for Instance {
     }
 }
 
-async fn server(laravel: &Laravel, redis: Value) -> TestServer {
+/// A server that listens to Redis in this mode; nodes of one cluster may differ in it.
+async fn server(laravel: &Laravel, mode: &str, redis: Value) -> TestServer {
     TestServer::start(json!({
         "authHost": laravel.url,
         "database": "redis",
-        "subscribers": { "redis": true },
+        "subscribers": { "redis": true, "redisMode": mode },
         "databaseConfig": { "redis": redis, "publishPresence": true },
         "cluster": { "enabled": true },
         "presence": { "lease": "2s" },
@@ -131,7 +132,7 @@ async fn a_sentinel_failover_in_mid_traffic() {
         "sentinels": [{ "host": "127.0.0.1", "port": sentinel.port }],
         "name": "mymaster", "password": "secret", "sentinelPassword": "watching",
     });
-    let nodes = [server(&laravel, settings.clone()).await, server(&laravel, settings).await];
+    let nodes = [server(&laravel, "pattern", settings.clone()).await, server(&laravel, "exact", settings).await];
     let (mut alice, mut bob) = (member(&nodes[0], 1).await, member(&nodes[1], 2).await);
     alice.event("presence:joining").await;
     whispers(&mut alice, &mut bob).await;
@@ -178,7 +179,10 @@ async fn a_redis_cluster_of_three() {
         .await;
     }
     let seeds: Vec<_> = nodes.iter().map(|node| json!({ "host": "127.0.0.1", "port": node.port })).collect();
-    let servers = [server(&laravel, json!({ "cluster": seeds[..1] })).await, server(&laravel, json!({ "cluster": seeds[1..] })).await];
+    let servers = [
+        server(&laravel, "exact", json!({ "cluster": seeds[..1] })).await,
+        server(&laravel, "exact", json!({ "cluster": seeds[1..] })).await,
+    ];
     let (mut alice, mut bob) = (member(&servers[0], 1).await, member(&servers[1], 2).await);
     assert_eq!(alice.event("presence:joining").await[1]["user_id"], 2);
     whispers(&mut alice, &mut bob).await;
@@ -234,8 +238,8 @@ async fn tls_an_acl_user_and_a_url() {
     let by_url = json!({ "url": format!("redis://echo:secret@127.0.0.1:{}", instance.port) });
     let unchecked = json!({ "port": tls, "tls": { "rejectUnauthorized": false }, "username": "echo", "password": "secret" });
     let mut before = Vec::new();
-    for (user, redis) in (1..).zip([by_keys, by_url, unchecked]) {
-        let server = server(&laravel, redis).await;
+    for ((user, redis), mode) in (1..).zip([by_keys, by_url, unchecked]).zip(["pattern", "exact", "exact"]) {
+        let server = server(&laravel, mode, redis).await;
         let client = member(&server, user).await;
         before.push((server, client));
         if let [(_, first), (_, latest)] | [(_, first), _, (_, latest)] = before.as_mut_slice() {
@@ -244,7 +248,7 @@ async fn tls_an_acl_user_and_a_url() {
     }
     // Whoever the authority did not sign is not talked to.
     let distrusting = json!({ "host": "localhost", "port": tls, "tls": true, "username": "echo", "password": "secret" });
-    let server = server(&laravel, distrusting).await;
+    let server = server(&laravel, "pattern", distrusting).await;
     let mut client = server.client_of(9).await;
     client.subscribe(ROOM).await;
     assert_eq!(client.event("subscription_error").await, [json!(ROOM), json!(500)]);

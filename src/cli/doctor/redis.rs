@@ -104,7 +104,7 @@ fn mend_of(error: &RedisError) -> String {
     match error.code() {
         Some("NOAUTH") => "set `databaseConfig.redis.password`, REDIS_PASSWORD in Laravel's .env".to_owned(),
         Some("WRONGPASS") => "check `databaseConfig.redis.password` (and `username`) against requirepass or the ACL".to_owned(),
-        Some("NOPERM") => "the ACL user needs `&*` (all channels) and `+psubscribe +subscribe +publish +ping`".to_owned(),
+        Some("NOPERM") => "the ACL user needs `&*` (all channels) and `+psubscribe +subscribe +unsubscribe +publish +ping`".to_owned(),
         _ if error.kind() == ErrorKind::AuthenticationFailed => "check `databaseConfig.redis.password` and `username`".to_owned(),
         _ => mend_host(),
     }

@@ -91,6 +91,14 @@ impl Redis {
         client.get_multiplexed_async_connection().await.ok()
     }
 
+    /// How many subscribers each of these channels has by its name; patterns do not count.
+    pub(crate) async fn subscribers(&self, channels: &[String]) -> Vec<u64> {
+        let mut connection = self.connect().await.expect("redis-server runs");
+        let counts: Vec<(String, u64)> =
+            redis::cmd("PUBSUB").arg("NUMSUB").arg(channels).query_async(&mut connection).await.expect("PUBSUB succeeds");
+        counts.into_iter().map(|(_, count)| count).collect()
+    }
+
     /// Publishes as Laravel's RedisBroadcaster does. Returns how many subscribers Redis gave it to.
     pub(crate) async fn publish(&self, channel: &str, event: &str, data: &Value, socket: Option<&str>) -> usize {
         self.publish_text(channel, &json!({ "event": event, "data": data, "socket": socket }).to_string()).await

@@ -1,0 +1,378 @@
+//! Which channels somebody here wants to hear of, for `subscribers.redisMode = "exact"`, where Redis is asked for single
+//! channels.
+//!
+//! Input: a socket wants a channel from its subscribe on until it leaves. Output: [`Change`]s for the Redis ingress, in
+//! batches. Whoever joins can wait until Redis has confirmed the channel. One that nobody wants any more is kept for a
+//! while, so that a page change costs nothing.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use crate::channel::{ChannelName, Pattern};
+use crate::cluster::questions::TOPIC;
+
+/// Channels of one command: enough that round trips do not count, few enough that Redis serves others in between.
+const BATCH: usize = 1000;
+
+/// How long a channel is kept that nobody wants: a page with all its scripts loads faster.
+const KEEP: Duration = Duration::from_secs(10);
+
+/// The channels that are wanted, and what Redis knows of that.
+#[derive(Debug)]
+pub struct Wanted {
+    flat: Vec<Pattern>,
+    table: Mutex<Table>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// While not, nobody waits, nothing is asked and nothing is kept.
+    is_connected: bool,
+    channels: HashMap<ChannelName, Topic>,
+    queue: VecDeque<ChannelName>,
+    /// Channels that nobody wants, and when they are given up; in the order of time.
+    idle: VecDeque<(Instant, ChannelName)>,
+}
+
+#[derive(Debug)]
+struct Topic {
+    want: Weak<Want>,
+    state: TopicState,
+    /// Told when the channel is heard.
+    waiting: Vec<oneshot::Sender<()>>,
+    idle_until: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TopicState {
+    /// To be asked for.
+    Queued,
+    /// Redis is asked.
+    Asked,
+    /// Redis has confirmed.
+    Heard,
+}
+
+/// Somebody wants a channel for as long as this lives; shared by all who do.
+#[derive(Debug)]
+pub(super) struct Want {
+    channel: ChannelName,
+    wanted: Arc<Wanted>,
+}
+
+/// What Redis is to be asked next; first what is given up, then what is wanted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// To be unsubscribed from.
+    pub given_up: Vec<ChannelName>,
+    /// To be subscribed to. [`Wanted::heard`] is owed when Redis has confirmed it.
+    pub wanted: Vec<ChannelName>,
+}
+
+impl Change {
+    /// Whether there is nothing to ask.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.given_up.is_empty() && self.wanted.is_empty()
+    }
+}
+
+impl Wanted {
+    /// Nothing wanted yet. Channels that fit `flat` are heard in any case, and so is the [`TOPIC`] of the nodes.
+    #[must_use]
+    pub fn new(flat: Vec<Pattern>) -> Arc<Self> {
+        Arc::new(Self { flat, table: Mutex::default(), changed: Notify::new() })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Patterns of channels whose events go to everyone, and are heard in any case.
+    #[must_use]
+    pub fn flat(&self) -> &[Pattern] {
+        &self.flat
+    }
+
+    /// The first of [`Self::flat`] that the channel fits.
+    #[must_use]
+    pub fn flat_of(&self, channel: &str) -> Option<usize> {
+        self.flat.iter().position(|pattern| pattern.matches(channel))
+    }
+
+    /// Somebody wants the channel; `None` when it is heard in any case.
+    pub(super) fn want(self: &Arc<Self>, channel: &ChannelName) -> Option<Arc<Want>> {
+        if channel.as_str() == TOPIC || self.flat_of(channel.as_str()).is_some() {
+            return None;
+        }
+        let mut table = self.table();
+        let Table { is_connected, channels, queue, .. } = &mut *table;
+        let fresh = || Arc::new(Want { channel: channel.clone(), wanted: Arc::clone(self) });
+        match channels.entry(channel.clone()) {
+            Entry::Occupied(mut entry) => {
+                let topic = entry.get_mut();
+                Some(topic.want.upgrade().unwrap_or_else(|| {
+                    let want = fresh();
+                    (topic.want, topic.idle_until) = (Arc::downgrade(&want), None);
+                    want
+                }))
+            }
+            Entry::Vacant(entry) => {
+                let want = fresh();
+                let want_by = Arc::downgrade(&want);
+                entry.insert(Topic { want: want_by, state: TopicState::Queued, waiting: Vec::new(), idle_until: None });
+                if *is_connected {
+                    queue.push_back(channel.clone());
+                    self.changed.notify_one();
+                }
+                Some(want)
+            }
+        }
+    }
+
+    /// Ends when the channel is heard, or Redis is lost. `None`: there is nothing to wait for.
+    pub(super) fn unheard(&self, channel: &str) -> Option<oneshot::Receiver<()>> {
+        let mut table = self.table();
+        if !table.is_connected {
+            return None;
+        }
+        let topic = table.channels.get_mut(channel).filter(|topic| topic.state != TopicState::Heard)?;
+        let (heard, waiting) = oneshot::channel();
+        topic.waiting.push(heard);
+        Some(waiting)
+    }
+
+    /// The last one who wanted the channel is gone.
+    fn give_up(&self, channel: &ChannelName) {
+        let mut table = self.table();
+        let Table { is_connected, channels, idle, .. } = &mut *table;
+        let Some(topic) = channels.get_mut(channel).filter(|topic| topic.want.strong_count() == 0) else {
+            // Somebody wants it again, or everything was forgotten.
+            return;
+        };
+        if !*is_connected {
+            channels.remove(channel);
+            return;
+        }
+        let until = Instant::now() + KEEP;
+        topic.idle_until = Some(until);
+        if idle.is_empty() {
+            self.changed.notify_one();
+        }
+        idle.push_back((until, channel.clone()));
+    }
+
+    /// There is a new connection to Redis, which knows of nothing.
+    pub fn connected(&self) {
+        let mut table = self.table();
+        table.forget();
+        table.is_connected = true;
+        table.queue = table.channels.keys().cloned().collect();
+    }
+
+    /// The connection is lost. Nobody waits any more: who joins meanwhile hears when Redis is back.
+    pub fn lost(&self) {
+        let mut table = self.table();
+        table.forget();
+        table.is_connected = false;
+    }
+
+    /// What is to be asked now.
+    #[must_use]
+    pub fn take(&self) -> Change {
+        self.table().take()
+    }
+
+    /// Waits until something is to be asked.
+    pub async fn next(&self) -> Change {
+        loop {
+            let next_idle = {
+                let mut table = self.table();
+                let change = table.take();
+                if !change.is_empty() {
+                    return change;
+                }
+                table.idle.front().map(|(until, _)| *until)
+            };
+            match next_idle {
+                Some(until) => tokio::select! { () = sleep_until(until) => {}, () = self.changed.notified() => {} },
+                None => self.changed.notified().await,
+            }
+        }
+    }
+
+    /// Redis has confirmed these.
+    pub fn heard(&self, channels: &[ChannelName]) {
+        let mut table = self.table();
+        for channel in channels {
+            if let Some(topic) = table.channels.get_mut(channel) {
+                topic.state = TopicState::Heard;
+                for waiting in std::mem::take(&mut topic.waiting) {
+                    // Whoever waited may have gone.
+                    let _ = waiting.send(());
+                }
+            }
+        }
+    }
+}
+
+impl Table {
+    /// Back to what is wanted, of which Redis knows nothing.
+    fn forget(&mut self) {
+        self.channels.retain(|_, topic| topic.want.strong_count() > 0);
+        for topic in self.channels.values_mut() {
+            topic.state = TopicState::Queued;
+            topic.waiting = Vec::new();
+            topic.idle_until = None;
+        }
+        self.queue.clear();
+        self.idle.clear();
+    }
+
+    fn take(&mut self) -> Change {
+        let mut change = Change::default();
+        let now = Instant::now();
+        while change.given_up.len() < BATCH {
+            let Some((until, channel)) = self.idle.pop_front_if(|(until, _)| *until <= now) else { break };
+            // One that was wanted again meanwhile has another time, or none.
+            if self.channels.get(&channel).is_some_and(|topic| topic.idle_until == Some(until)) {
+                self.channels.remove(&channel);
+                change.given_up.push(channel);
+            }
+        }
+        while change.wanted.len() < BATCH {
+            let Some(channel) = self.queue.pop_front() else { break };
+            if let Some(topic) = self.channels.get_mut(&channel)
+                && topic.state == TopicState::Queued
+            {
+                topic.state = TopicState::Asked;
+                change.wanted.push(channel);
+            }
+        }
+        change
+    }
+}
+
+impl Drop for Want {
+    fn drop(&mut self) {
+        self.wanted.give_up(&self.channel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connected() -> Arc<Wanted> {
+        let wanted = Wanted::new(vec![Pattern::new("flat.*")]);
+        wanted.connected();
+        wanted
+    }
+
+    fn names(names: &[&str]) -> Vec<ChannelName> {
+        names.iter().map(|&name| name.into()).collect()
+    }
+
+    fn change(given_up: &[&str], wanted: &[&str]) -> Change {
+        Change { given_up: names(given_up), wanted: names(wanted) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_channel_is_asked_for_once_and_given_up_a_while_after_the_last() {
+        let wanted = connected();
+        let (first, second) = (wanted.want(&"news".into()), wanted.want(&"news".into()));
+        assert_eq!(wanted.next().await, change(&[], &["news"]));
+        wanted.heard(&names(&["news"]));
+        drop(first);
+        assert_eq!(wanted.take(), Change::default());
+        drop(second);
+        let started = Instant::now();
+        assert_eq!(wanted.next().await, change(&["news"], &[]));
+        assert_eq!(started.elapsed().as_secs(), KEEP.as_secs());
+        let _again = wanted.want(&"news".into());
+        assert_eq!(wanted.next().await, change(&[], &["news"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_change_costs_nothing() {
+        let wanted = connected();
+        let other = wanted.want(&"other".into());
+        for _ in 0..5 {
+            let page = wanted.want(&"news".into());
+            let _ = wanted.take();
+            tokio::time::advance(KEEP * 2).await;
+            drop(page);
+            tokio::time::advance(KEEP / 2).await;
+            assert_eq!(wanted.take(), Change::default());
+        }
+        drop(other);
+        tokio::time::advance(KEEP / 2).await;
+        assert_eq!(wanted.take(), change(&["news"], &[]));
+        tokio::time::advance(KEEP / 2).await;
+        assert_eq!(wanted.take(), change(&["other"], &[]));
+    }
+
+    #[tokio::test]
+    async fn who_joins_waits_until_the_channel_is_heard() {
+        let wanted = connected();
+        let _want = wanted.want(&"news".into());
+        let mut waiting = wanted.unheard("news").expect("Redis was not asked yet");
+        let change = wanted.take();
+        assert!(wanted.unheard("news").is_some());
+        assert!(waiting.try_recv().is_err());
+        wanted.heard(&change.wanted);
+        waiting.await.expect("it is heard");
+        assert!(wanted.unheard("news").is_none());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_redis_that_is_away() {
+        let wanted = connected();
+        let _want = wanted.want(&"news".into());
+        let waiting = wanted.unheard("news").expect("it is not heard yet");
+        wanted.lost();
+        assert!(waiting.await.is_err());
+        assert!(wanted.unheard("news").is_none());
+        // What is dropped meanwhile is not remembered.
+        drop(wanted.want(&"short".into()));
+        wanted.connected();
+        assert_eq!(wanted.take(), change(&[], &["news"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_connection_is_asked_for_everything_that_is_wanted() {
+        let wanted = connected();
+        let _kept: Vec<_> = (0..BATCH * 2 + 1).map(|n| wanted.want(&n.to_string().into())).collect();
+        drop(wanted.want(&"idle".into()));
+        for _ in 0..2 {
+            let mut asked = 0;
+            loop {
+                let change = wanted.take();
+                assert!(change.given_up.is_empty() && change.wanted.len() <= BATCH);
+                if change.is_empty() {
+                    break;
+                }
+                asked += change.wanted.iter().filter(|channel| channel.as_str() != "idle").count();
+                wanted.heard(&change.wanted);
+            }
+            assert_eq!(asked, BATCH * 2 + 1);
+            wanted.lost();
+            wanted.connected();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_heard_in_any_case_is_not_asked_for() {
+        let wanted = connected();
+        assert!(wanted.want(&"flat.news".into()).is_none());
+        assert!(wanted.want(&TOPIC.into()).is_none());
+        assert!(wanted.unheard("flat.news").is_none());
+        assert_eq!(wanted.take(), Change::default());
+    }
+}

@@ -1,0 +1,112 @@
+//! Messages of Laravel's broadcaster, and of the other nodes in the same form, as they come from Redis.
+//!
+//! Input: a channel without prefix and a payload, `{"event":"…","data":…,"socket":"…"}`. Output: an [`Event`] with not a
+//! byte of `data` touched, or why the message is none.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tracing::{debug, warn};
+
+use crate::event::{Event, SocketId, is_reserved};
+use crate::metrics::{Metrics, Outcome, Source};
+
+/// A message of Laravel's `RedisBroadcaster`.
+#[derive(Debug, Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    socket: Option<&'a RawValue>,
+    /// In what the presence store of a node tells the others: the channel's version. Laravel sends no such key.
+    #[serde(borrow, default)]
+    presence: Option<&'a RawValue>,
+}
+
+/// Why a message is no event.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// It is no JSON object with an event name.
+    #[error("the payload is no JSON object with an event name")]
+    Malformed(#[from] serde_json::Error),
+    /// Its name is one that Socket.IO clients keep for themselves.
+    #[error("event name `{0}` is reserved by Socket.IO")]
+    Reserved(String),
+}
+
+/// Counts and logs a message that is no event.
+pub(in crate::ingress) fn skipped(metrics: &Metrics, source: Source, channel: &str, error: &MessageError) {
+    metrics.event(source, Outcome::Malformed);
+    match error {
+        MessageError::Malformed(cause) => debug!(channel, %cause, "skipped a message that is no event"),
+        MessageError::Reserved(_) => warn!(channel, %error, "skipped an event; rename it with broadcastAs()"),
+    }
+}
+
+/// Reads a message of a channel (without prefix).
+///
+/// # Errors
+/// [`MessageError`] when it is no event.
+pub fn event_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<Event<'a>, MessageError> {
+    message_of(channel, payload).map(|(event, _)| event)
+}
+
+/// As [`event_of`], with the version if it is a change of a presence channel.
+pub(super) fn message_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<(Event<'a>, Option<u64>), MessageError> {
+    let envelope: Envelope<'a> = serde_json::from_slice(payload)?;
+    if is_reserved(&envelope.event) {
+        return Err(MessageError::Reserved(envelope.event.into_owned()));
+    }
+    let socket: Option<Cow<'_, str>> = envelope.socket.and_then(|id| serde_json::from_str(id.get()).ok());
+    let version = envelope.presence.and_then(|version| version.get().parse().ok());
+    let event = Event {
+        channel,
+        name: envelope.event,
+        data: envelope.data.unwrap_or(RawValue::NULL),
+        except: socket.and_then(|id| SocketId::parse(&id)),
+    };
+    Ok((event, version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_keeps_its_data_to_the_byte() {
+        let payload = r#"{"event":"App\\Events\\Sent","data":{"b":1.0,"a":"\u017e\/", "socket":null},"socket":"AbCd-_0123456789"}"#;
+        let (event, version) = message_of("news", payload.as_bytes()).unwrap();
+        assert_eq!(version, None);
+        assert_eq!(event.name, "App\\Events\\Sent");
+        assert_eq!(event.data.get(), r#"{"b":1.0,"a":"\u017e\/", "socket":null}"#);
+        assert_eq!(event.except, SocketId::parse("AbCd-_0123456789"));
+    }
+
+    #[test]
+    fn odd_sockets_leave_nobody_out() {
+        for socket in ["null", "5", "{}", "\"\"", "\"constructor\""] {
+            let payload = format!(r#"{{"event":"sent","socket":{socket},"more":1}}"#);
+            let event = event_of("news", payload.as_bytes()).unwrap();
+            assert_eq!(event.except, None, "{socket}");
+            assert_eq!(event.data.get(), "null");
+        }
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused() {
+        for payload in ["", "5", "null", "{}", "[]", "text", r#"{"event":5}"#, r#"{"event":null}"#, "\u{1}"] {
+            assert!(matches!(event_of("news", payload.as_bytes()), Err(MessageError::Malformed(_))), "{payload}");
+        }
+        assert!(matches!(event_of("news", b"{\"event\":\"\xff\"}"), Err(MessageError::Malformed(_))));
+        assert!(matches!(event_of("news", br#"{"event":"disconnect"}"#), Err(MessageError::Reserved(_))));
+    }
+
+    #[test]
+    fn deep_data_is_no_matter() {
+        let payload = format!(r#"{{"event":"sent","data":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+        assert!(event_of("news", payload.as_bytes()).is_ok());
+    }
+}

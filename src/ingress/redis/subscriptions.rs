@@ -1,0 +1,190 @@
+//! What Redis is asked for: everything below the prefix, or the channels that somebody here wants.
+//!
+//! Input: what the hub wants ([`Wanted`]). Output: commands on one connection, one after the other, so that Redis ends up
+//! with what was wanted last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::metrics::gauge::Gauge;
+use redis::aio::PubSubSink;
+use redis::{Msg, RedisError};
+use tokio::time::error::Elapsed;
+
+use crate::channel::ChannelName;
+use crate::cluster::questions::TOPIC;
+use crate::hub::{Change, Wanted};
+
+/// Time for the answer to one command.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What Redis is asked for.
+pub(super) struct Subscriptions {
+    key_prefix: String,
+    /// Asked for on every connection. With `wanted`, these are its flat patterns in their order.
+    patterns: Vec<String>,
+    /// Asked for on every connection.
+    topic: Option<String>,
+    wanted: Option<Arc<Wanted>>,
+    /// How many Redis has confirmed.
+    confirmed: Gauge,
+}
+
+/// Redis did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SubscribeError {
+    #[error("{0}")]
+    Redis(#[from] RedisError),
+    #[error("no answer in {ANSWER_TIMEOUT:?}")]
+    Late(#[from] Elapsed),
+}
+
+impl Subscriptions {
+    /// With `wanted`, only what is wanted is asked for.
+    pub(super) fn new(key_prefix: &str, wanted: Option<Arc<Wanted>>, confirmed: Gauge) -> Self {
+        let prefix = escape(key_prefix, &['*']);
+        let (patterns, topic) = match &wanted {
+            None => (vec![format!("{prefix}*")], None),
+            Some(wanted) => {
+                let patterns = wanted.flat().iter().map(|flat| prefix.clone() + &escape(flat.as_str(), &[])).collect();
+                // Also of use without other nodes: Redis may close idle connections, but not those of subscribers.
+                (patterns, wanted.flat_of(TOPIC).is_none().then(|| format!("{key_prefix}{TOPIC}")))
+            }
+        };
+        Self { key_prefix: key_prefix.to_owned(), patterns, topic, wanted, confirmed }
+    }
+
+    pub(super) fn wanted(&self) -> Option<&Arc<Wanted>> {
+        self.wanted.as_ref()
+    }
+
+    /// Asks a new connection for what is heard in any case.
+    pub(super) async fn begin(&self, sink: &mut PubSubSink) -> Result<(), SubscribeError> {
+        let asking = async {
+            if !self.patterns.is_empty() {
+                sink.psubscribe(&self.patterns).await?;
+            }
+            if let Some(topic) = &self.topic {
+                sink.subscribe(topic).await?;
+            }
+            Ok::<_, RedisError>(())
+        };
+        tokio::time::timeout(ANSWER_TIMEOUT, asking).await??;
+        self.confirmed.set((self.patterns.len() + usize::from(self.topic.is_some())) as i64);
+        Ok(())
+    }
+
+    /// Asks for all that is wanted already.
+    pub(super) async fn catch_up(&self, wanted: &Wanted, sink: &mut PubSubSink) -> Result<(), SubscribeError> {
+        loop {
+            let change = wanted.take();
+            if change.is_empty() {
+                return Ok(());
+            }
+            self.apply(wanted, &change, sink).await?;
+        }
+    }
+
+    /// Follows what is wanted; returns only with an error.
+    pub(super) async fn follow(&self, wanted: &Wanted, sink: &mut PubSubSink) -> SubscribeError {
+        loop {
+            let change = wanted.next().await;
+            if let Err(error) = self.apply(wanted, &change, sink).await {
+                return error;
+            }
+        }
+    }
+
+    async fn apply(&self, wanted: &Wanted, change: &Change, sink: &mut PubSubSink) -> Result<(), SubscribeError> {
+        // Without a name, UNSUBSCRIBE would end all of them.
+        if !change.given_up.is_empty() {
+            tokio::time::timeout(ANSWER_TIMEOUT, sink.unsubscribe(self.topics(&change.given_up))).await??;
+            self.confirmed.dec_by(change.given_up.len() as i64);
+        }
+        if !change.wanted.is_empty() {
+            tokio::time::timeout(ANSWER_TIMEOUT, sink.subscribe(self.topics(&change.wanted))).await??;
+            self.confirmed.inc_by(change.wanted.len() as i64);
+            wanted.heard(&change.wanted);
+        }
+        Ok(())
+    }
+
+    fn topics(&self, channels: &[ChannelName]) -> Vec<String> {
+        channels.iter().map(|channel| format!("{}{channel}", self.key_prefix)).collect()
+    }
+
+    /// Nothing is heard any more.
+    pub(super) fn end(&self) {
+        self.confirmed.set(0);
+        if let Some(wanted) = &self.wanted {
+            wanted.lost();
+        }
+    }
+
+    /// Whether a message came the way that counts. One that fits two patterns comes twice, and so does one of a channel
+    /// that was subscribed to by its name, too.
+    pub(super) fn counts(&self, message: &Msg, channel: &str) -> bool {
+        let Some(wanted) = &self.wanted else { return true };
+        match wanted.flat_of(channel) {
+            None => !message.from_pattern(),
+            Some(at) => message.get_pattern::<String>().is_ok_and(|pattern| pattern == self.patterns[at]),
+        }
+    }
+}
+
+/// Glob characters stand for themselves; so do `more`.
+fn escape(text: &str, more: &[char]) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for character in text.chars() {
+        if matches!(character, '?' | '[' | ']' | '\\') || more.contains(&character) {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::Pattern;
+
+    fn subscriptions(flat: &[&str]) -> Subscriptions {
+        let wanted = Wanted::new(flat.iter().map(|text| Pattern::new(text)).collect());
+        Subscriptions::new("app[1]*_", Some(wanted), Gauge::default())
+    }
+
+    fn message(pattern: Option<&str>, channel: &str) -> Msg {
+        let words = match pattern {
+            Some(pattern) => vec!["pmessage", pattern, channel, "x"],
+            None => vec!["message", channel, "x"],
+        };
+        let words = words.into_iter().map(|word| redis::Value::BulkString(word.into())).collect();
+        Msg::from_owned_value(redis::Value::Array(words)).unwrap()
+    }
+
+    #[test]
+    fn a_prefix_is_taken_literally_and_a_star_in_flat_channels_is_not() {
+        assert_eq!(Subscriptions::new("app[1]*_", None, Gauge::default()).patterns, [r"app\[1\]\*_*"]);
+        let exact = subscriptions(&["news.*", "what?"]);
+        assert_eq!(exact.patterns, [r"app\[1\]\*_news.*", r"app\[1\]\*_what\?"]);
+        assert_eq!(exact.topic.as_deref(), Some("app[1]*_laravel-echo:nodes"));
+        assert_eq!(subscriptions(&["laravel*"]).topic, None, "the pattern brings it");
+    }
+
+    #[test]
+    fn what_comes_twice_counts_once() {
+        let exact = subscriptions(&["news.*", "*.sport"]);
+        let [first, second] = [&exact.patterns[0], &exact.patterns[1]];
+        for (pattern, channel, counts) in [
+            (None, "orders", true),
+            (Some(first), "news.sport", true),
+            (Some(second), "news.sport", false),
+            (None, "news.sport", false),
+            (Some(second), "other.sport", true),
+        ] {
+            let message = message(pattern.map(String::as_str), channel);
+            assert_eq!(exact.counts(&message, channel), counts, "{pattern:?} {channel}");
+        }
+    }
+}
