@@ -1,4 +1,4 @@
-//! Redis as people run it: Sentinel with a failover, a Redis Cluster, TLS, ACL users, a URL.
+//! Redis as people run it: Sentinel with a failover, a Redis Cluster, TLS, ACL users, a URL, a Unix socket.
 
 use std::process::{Child, Command, Stdio};
 
@@ -211,7 +211,7 @@ async fn a_redis_cluster_of_three() {
 }
 
 #[tokio::test]
-async fn tls_an_acl_user_and_a_url() {
+async fn tls_an_acl_user_a_url_and_a_unix_socket() {
     let laravel = Laravel::start().await;
     let folder = std::env::temp_dir().join(format!("echo-redis-tls-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
@@ -230,19 +230,20 @@ async fn tls_an_acl_user_and_a_url() {
     let (plain, tls) = (free_port(), free_port());
     let at = folder.display();
     let config = format!(
-        "tls-port {tls}\ntls-cert-file {at}/redis.pem\ntls-key-file {at}/redis.key\ntls-ca-cert-file {at}/ca.pem\ntls-auth-clients no\nuser default off\nuser echo on >secret ~* &* +@all\n"
+        "tls-port {tls}\ntls-cert-file {at}/redis.pem\ntls-key-file {at}/redis.key\ntls-ca-cert-file {at}/ca.pem\ntls-auth-clients no\nunixsocket {at}/redis.sock\nuser default off\nuser echo on >secret ~* &* +@all\n"
     );
     let instance = Instance::start(plain, &config, &[]);
     let ca = format!("{at}/ca.pem");
     let by_keys = json!({ "host": "localhost", "port": tls, "tls": { "ca": ca }, "username": "echo", "password": "secret" });
     let by_url = json!({ "url": format!("redis://echo:secret@127.0.0.1:{}", instance.port) });
+    let by_socket = json!({ "path": format!("{at}/redis.sock"), "username": "echo", "password": "secret" });
     let unchecked = json!({ "port": tls, "tls": { "rejectUnauthorized": false }, "username": "echo", "password": "secret" });
     let mut before = Vec::new();
-    for ((user, redis), mode) in (1..).zip([by_keys, by_url, unchecked]).zip(["pattern", "exact", "exact"]) {
+    for ((user, redis), mode) in (1..).zip([by_keys, by_url, by_socket, unchecked]).zip(["pattern", "exact", "pattern", "exact"]) {
         let server = server(&laravel, mode, redis).await;
         let client = member(&server, user).await;
         before.push((server, client));
-        if let [(_, first), (_, latest)] | [(_, first), _, (_, latest)] = before.as_mut_slice() {
+        if let [(_, first), .., (_, latest)] = before.as_mut_slice() {
             whispers(first, latest).await;
         }
     }
