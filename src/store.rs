@@ -36,6 +36,17 @@ pub struct Joined {
     pub members: Members,
     /// The version of that list, where the store counts changes for other nodes; else 0.
     pub version: u64,
+    /// Members that this node had put there are missing: the store has lost some, and the list may lack others, too.
+    pub has_lost: bool,
+}
+
+/// What a renewal came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Renewed {
+    /// Channels to [`PresenceStore::settle`].
+    pub unsettled: Vec<ChannelName>,
+    /// The store has forgotten this node, and maybe others: lists may lack members until every node has settled.
+    pub has_lost: bool,
 }
 
 /// What a leave came to.
@@ -111,13 +122,13 @@ pub trait PresenceStore: Send + Sync + 'static {
         std::future::pending().await
     }
 
-    /// Tells the backend that this node lives. Returns the channels to [`Self::settle`], one after the other or at
+    /// Tells the backend that this node lives. The channels it returns are to be settled one after the other or at
     /// once, each while no join or leave of it is under way on this node.
     ///
     /// # Errors
     /// [`StoreError`] when the backend cannot be reached.
-    async fn renew(&self) -> Result<Vec<ChannelName>, StoreError> {
-        Ok(Vec::new())
+    async fn renew(&self) -> Result<Renewed, StoreError> {
+        Ok(Renewed::default())
     }
 
     /// Puts a channel right: what this node holds is there, what it could not take out is taken out now, and so are

@@ -3,35 +3,55 @@
 //! Input: events of the HTTP API and whispers, which go out; changes of presence channels, which the store PUBLISHes
 //! and every node hears. Output: the same events to the clients of every node, each once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error};
 
 use super::session::{Session, Ticket};
-use super::view::{News, Views};
+use super::view::{News, View, Views};
 use super::{Hub, Socket};
 use crate::channel::ChannelName;
 use crate::cluster::{Bus, BusError};
 use crate::config::PresenceConfig;
 use crate::event::{Event, SocketId};
 use crate::metrics::Source;
-use crate::store::{Joined, Member};
+use crate::store::{Joined, Member, Members};
 
-/// A node that lost Redis tries again after 7.5 s at the latest; what it puts back then is not to look like news.
-const MOST_SETTLING: Duration = Duration::from_secs(10);
+/// Every node looks at its lease so often at the least, and puts back what Redis has lost.
+const LONGEST_HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// What a hub among other nodes has besides.
 pub(super) struct Nodes {
     pub(super) bus: Bus,
     pub(super) views: Views,
-    /// Time for every node to put back what Redis may have lost, before lists are believed again.
+    /// Time for every node to put back what Redis may have lost: what is put back is not to look like news.
     settling: Duration,
+    /// Until then a list may lack somebody who is here.
+    settled: Mutex<Instant>,
 }
 
 impl Nodes {
     pub(super) fn new(bus: Bus, config: &PresenceConfig) -> Self {
-        Self { bus, views: Views::default(), settling: (config.lease.0 / 3).min(MOST_SETTLING) }
+        let heartbeat = (config.lease.0 / 3).min(LONGEST_HEARTBEAT);
+        Self { bus, views: Views::default(), settling: heartbeat * 3 / 2, settled: Mutex::new(Instant::now()) }
+    }
+
+    fn settled(&self) -> Instant {
+        *self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on lists may lack somebody. Returns until when.
+    fn unsettle(&self) -> Instant {
+        let until = Instant::now() + self.settling;
+        *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        until
+    }
+
+    /// Takes up a list. What is returned is to be told.
+    fn take_up(&self, view: &mut View, version: u64, members: &Members) -> Vec<News> {
+        if Instant::now() < self.settled() { view.add(version, members) } else { view.merge(version, members) }
     }
 }
 
@@ -98,8 +118,11 @@ impl<S: Socket> Hub<S> {
         ticket: Ticket,
         joined: &Joined,
     ) -> bool {
+        if joined.has_lost {
+            self.catch_up();
+        }
         let has_entered = nodes.views.enter(channel, |view| {
-            for news in view.merge(joined.version, &joined.members) {
+            for news in nodes.take_up(view, joined.version, &joined.members) {
                 self.tell(channel, &news, Some(session.socket.id()));
             }
             let has_entered = self.enter(session, channel, ticket);
@@ -118,16 +141,20 @@ impl<S: Socket> Hub<S> {
         has_entered
     }
 
-    /// News may have been missed: looks up who is in every channel that clients here are in. A single node misses none.
+    /// News may have been missed, or the store has lost members: looks up who is in every channel that clients here are
+    /// in, once every node has put its own back. Until then nobody is thought gone for not being in a list. A single
+    /// node misses nothing.
     pub fn catch_up(self: &Arc<Self>) {
-        if self.nodes.is_none() {
-            return;
-        }
+        let Some(until) = self.nodes.as_ref().map(Nodes::unsettle) else { return };
         let hub = Arc::clone(self);
         self.tasks.spawn(async move {
             let catching_up = async {
                 let Some(nodes) = &hub.nodes else { return };
-                tokio::time::sleep(nodes.settling).await;
+                sleep_until(until).await;
+                if nodes.settled() > until {
+                    // Something else was lost meanwhile, and somebody else looks later.
+                    return;
+                }
                 // First what is here, or its own members would be missing in the lists.
                 hub.renew().await;
                 for channel in nodes.views.channels() {
@@ -146,7 +173,7 @@ impl<S: Socket> Hub<S> {
             match self.store.versioned(channel).await {
                 Ok((version, members)) => {
                     return nodes.views.visit(channel.as_str(), |view| {
-                        for news in view.merge(version, &members) {
+                        for news in nodes.take_up(view, version, &members) {
                             self.tell(channel, &news, None);
                         }
                     });

@@ -31,8 +31,11 @@ impl<S: Socket> Hub<S> {
 
     pub(super) async fn renew(self: &Arc<Self>) {
         match self.store.renew().await {
-            Ok(unsettled) => {
-                let settling = futures_util::stream::iter(unsettled).map(|channel| self.settle(channel));
+            Ok(renewed) => {
+                if renewed.has_lost {
+                    self.catch_up();
+                }
+                let settling = futures_util::stream::iter(renewed.unsettled).map(|channel| self.settle(channel));
                 settling.buffer_unordered(AT_ONCE).for_each(std::future::ready).await;
             }
             // The store has said why; it asks again when it is due.

@@ -123,6 +123,27 @@ impl View {
         }
         self.version = version;
         self.gone = 0;
+        let (mut news, listed) = self.take_in(version, members);
+        self.users.retain(|user, belief| {
+            let stays = belief.version > version || listed.contains(&**user);
+            if let (false, Some((_, member))) = (stays, &belief.here) {
+                news.push(News::Leaving(member.clone()));
+            }
+            stays
+        });
+        news
+    }
+
+    /// Takes up a list that may lack somebody: nobody is gone by it. What is returned is to be told.
+    pub(super) fn add(&mut self, version: u64, members: &Members) -> Vec<News> {
+        if version < self.version || version == 0 {
+            return Vec::new();
+        }
+        self.take_in(version, members).0
+    }
+
+    /// Those in a list are here, unless newer news say otherwise. Returns what is new, and the users in the list.
+    fn take_in<'a>(&mut self, version: u64, members: &'a Members) -> (Vec<News>, HashSet<&'a str>) {
         let mut news = Vec::new();
         let mut listed = HashSet::with_capacity(members.len());
         // The newest socket of a user speaks for it.
@@ -140,14 +161,7 @@ impl View {
             self.users.insert(member.user().into(), Belief { version, here: Some((*socket, member.clone())) });
         }
         news.reverse();
-        self.users.retain(|user, belief| {
-            let stays = belief.version > version || listed.contains(&**user);
-            if let (false, Some((_, member))) = (stays, &belief.here) {
-                news.push(News::Leaving(member.clone()));
-            }
-            stays
-        });
-        news
+        (news, listed)
     }
 
     /// The belief as a list: in the order of `members`, and who is not in there after them.
@@ -232,6 +246,16 @@ mod tests {
         assert_eq!(view.merge(0, &list(&[])), [], "nor does a store that has lost everything");
     }
 
+    #[test]
+    fn a_list_that_lacks_somebody_takes_nobody_away() {
+        let mut view = View::default();
+        view.merge(10, &list(&[1, 2]));
+        assert_eq!(view.add(20, &list(&[3])), [joining(3)]);
+        assert_eq!(view.hear(19, News::Leaving(member(1))), Some(News::Leaving(member(1))), "it still counts");
+        assert_eq!(view.hear(21, joining(2)), None, "put back, which is no news");
+        assert_eq!(view.merge(22, &list(&[2])), [News::Leaving(member(3))]);
+    }
+
     /// What happens to one node's view of a channel.
     #[derive(Debug, Clone, Copy)]
     enum Step {
@@ -243,6 +267,8 @@ mod tests {
         Take,
         /// The list that was taken longest ago arrives.
         Merge,
+        /// A list arrives that lacks all but so many members.
+        Torn(usize),
         /// All news that wait are lost, and the list that is taken then arrives before anything else.
         Outage,
     }
@@ -253,6 +279,7 @@ mod tests {
             4 => (1..4_usize).prop_map(Step::Hear),
             2 => Just(Step::Take),
             2 => Just(Step::Merge),
+            1 => (0..4_usize).prop_map(Step::Torn),
             1 => Just(Step::Outage),
         ];
         prop::collection::vec(step, 1..80)
@@ -316,6 +343,11 @@ mod tests {
                 Step::Hear(count) => (0..count).for_each(|_| self.hear()),
                 Step::Take => self.taken.push_back((self.version, list(&self.here))),
                 Step::Merge => self.merge(),
+                Step::Torn(count) => {
+                    let some = &self.here[..count.min(self.here.len())];
+                    let news = self.view.add(self.version, &list(some));
+                    self.believe(news);
+                }
                 Step::Outage => {
                     self.wire.clear();
                     self.taken.push_front((self.version, list(&self.here)));
@@ -336,6 +368,8 @@ mod tests {
             while !world.wire.is_empty() {
                 world.hear();
             }
+            // As once everything is settled.
+            world.run(Step::Take);
             while !world.taken.is_empty() {
                 world.merge();
             }

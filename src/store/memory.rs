@@ -58,7 +58,7 @@ impl PresenceStore for MemoryStore {
         };
         *channel.sockets.entry(member.user().into()).or_default() += 1;
         channel.members.insert(socket, member);
-        Ok(Joined { is_first, replaced, members: channel.snapshot(), version: 0 })
+        Ok(Joined { is_first, replaced, members: channel.snapshot(), version: 0, has_lost: false })
     }
 
     async fn leave(&self, name: &ChannelName, socket: SocketId) -> Result<Left, StoreError> {

@@ -11,27 +11,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::Pipeline;
-use tracing::{debug, info, warn};
+use tokio::sync::Notify;
+use tracing::{debug, warn};
 
-use super::{Joined, Left, Member, Members, PresenceStore, StoreError};
+use super::{Joined, Left, Member, Members, PresenceStore, Renewed, StoreError};
 use crate::channel::ChannelName;
 use crate::config::Config;
 use crate::event::SocketId;
 use crate::redis_client::{Link, QueryError, Redis, RedisConfigError, link};
 
+mod changes;
 mod held;
 mod lease;
 mod mirror;
 mod scripts;
 
+use changes::gone;
 use held::Held;
 use lease::{Lease, Renewal};
 use mirror::Mirror;
-use scripts::{Condition, Join, Keys, Listing, Mode};
-
-/// Commands of one round trip when many members are put right.
-const BATCH: usize = 200;
+use scripts::{Condition, Keys, Listing};
 
 /// Time for the last words to Redis.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -47,6 +46,8 @@ pub struct RedisStore {
     ghosts: Mutex<HashMap<ChannelName, Vec<String>>>,
     /// The connection that all members were last known to be written over.
     trusted: Mutex<u64>,
+    /// Told when members turn out to be missing.
+    lost: Notify,
 }
 
 /// Undoes a join of which nobody hears the end.
@@ -66,9 +67,6 @@ impl Drop for Undo<'_> {
     }
 }
 
-type JoinAnswer = ((bool, u64, String), Listing);
-type LeaveAnswer = (u8, String);
-
 impl RedisStore {
     /// A store that connects when it is first asked.
     ///
@@ -86,6 +84,7 @@ impl RedisStore {
             held: Held::default(),
             ghosts: Mutex::default(),
             trusted: Mutex::new(0),
+            lost: Notify::new(),
         })
     }
 
@@ -97,44 +96,10 @@ impl RedisStore {
         }
     }
 
-    /// Before the first member of a channel is written: whoever takes this node's members out must find them.
-    async fn index(&self, channel: &ChannelName) -> Result<(), QueryError> {
-        self.note(self.lease.ensure(&self.link, &self.keys).await?);
-        if self.held.needs_index(channel) {
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("SADD").arg(self.keys.index(&self.lease.node())).arg(channel.as_str());
-            self.link.query::<()>(&pipeline).await?;
-            self.held.indexed(channel);
-        }
-        Ok(())
-    }
-
-    async fn write(&self, channel: &ChannelName, socket: SocketId, member: &Member) -> Result<JoinAnswer, QueryError> {
-        self.index(channel).await?;
-        let node = self.lease.node();
-        let attempt = async |mode| {
-            let mut pipeline = redis::pipe();
-            self.keys.join(&mut pipeline, &Join { channel, socket, member, node: &node, mode });
-            self.keys.list(&mut pipeline, channel);
-            self.link.query(&pipeline).await
-        };
-        match attempt(Mode::Join).await {
-            Err(QueryError::Broken(_)) => attempt(Mode::Again).await,
-            result => result,
-        }
-    }
-
-    async fn take_out(&self, channel: &ChannelName, socket: SocketId, before: Option<&Member>) -> Result<Left, StoreError> {
-        let attempt = async |condition: Condition<'_>| {
-            let mut pipeline = redis::pipe();
-            self.keys.leave(&mut pipeline, channel, socket, condition);
-            self.link.query::<(LeaveAnswer,)>(&pipeline).await
-        };
-        let (answer,) = match (attempt(Condition::None).await, before) {
-            (Err(QueryError::Broken(_)), Some(member)) => attempt(Condition::LostAnswer(member)).await?,
-            (result, _) => result?,
-        };
-        left(answer, before)
+    /// Redis does not know of members that were written: it was emptied, and everything is to be put back at once.
+    fn note_loss(&self) {
+        self.held.doubt(true);
+        self.lost.notify_one();
     }
 
     async fn listing(&self, channel: &ChannelName) -> Result<Listing, StoreError> {
@@ -143,73 +108,11 @@ impl RedisStore {
         let (listing,) = self.link.query(&pipeline).await?;
         Ok(listing)
     }
-
-    /// Writes members that Redis may have lost. Those that are there keep their place.
-    async fn assert(&self, channel: &ChannelName, members: &[(SocketId, Member)]) -> Result<(), StoreError> {
-        self.index(channel).await?;
-        let node = self.lease.node();
-        for batch in members.chunks(BATCH) {
-            let mut pipeline = redis::pipe();
-            for (socket, member) in batch {
-                self.keys.join(&mut pipeline, &Join { channel, socket: *socket, member, node: &node, mode: Mode::Assert });
-            }
-            self.link.query::<redis::Value>(&pipeline).await?;
-        }
-        Ok(())
-    }
-
-    /// Takes sockets out, each if its condition holds. Returns the users who are gone by that.
-    async fn take_all<'a>(
-        &self,
-        channel: &ChannelName,
-        sockets: impl Iterator<Item = (SocketId, Condition<'a>)>,
-    ) -> Result<Vec<Member>, StoreError> {
-        let sockets: Vec<_> = sockets.collect();
-        let mut gone = Vec::new();
-        for batch in sockets.chunks(BATCH) {
-            let mut pipeline = Pipeline::new();
-            for (socket, condition) in batch {
-                self.keys.leave(&mut pipeline, channel, *socket, *condition);
-            }
-            let answers: Vec<LeaveAnswer> = self.link.query(&pipeline).await?;
-            for answer in answers {
-                if let Left::Gone(member) = left(answer, None)? {
-                    gone.push(member);
-                }
-            }
-        }
-        Ok(gone)
-    }
-
-    /// Takes out the members of nodes that died; of all the survivors, one does for each member.
-    async fn take_ghosts(&self, channel: &ChannelName, nodes: &[String]) -> Result<Vec<Member>, StoreError> {
-        let listing = self.listing(channel).await?;
-        let ghosts = scripts::of_nodes(&listing, nodes)?;
-        if !ghosts.is_empty() {
-            info!(%channel, sockets = ghosts.len(), ?nodes, "members of a node that is gone are taken out");
-        }
-        let gone = self.take_all(channel, ghosts.into_iter().map(|(socket, entry)| (socket, Condition::Entry(entry)))).await?;
-        for node in nodes {
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("SREM").arg(self.keys.index(node)).arg(channel.as_str());
-            self.link.query::<()>(&pipeline).await?;
-        }
-        Ok(gone)
-    }
 }
 
 impl From<QueryError> for StoreError {
     fn from(error: QueryError) -> Self {
         Self(error.full_text().into())
-    }
-}
-
-fn left((state, json): LeaveAnswer, before: Option<&Member>) -> Result<Left, StoreError> {
-    match (state, before) {
-        (0, _) => Ok(Left::NotThere),
-        (1, _) => Ok(Left::Remains),
-        (_, Some(member)) if json.is_empty() => Ok(Left::Gone(member.clone())),
-        _ => Ok(Left::Gone(Member::parse(&json).map_err(|error| StoreError(error.into()))?)),
     }
 }
 
@@ -225,7 +128,12 @@ impl PresenceStore for RedisStore {
             "" => None,
             json => Some(Member::parse(json).map_err(|error| StoreError(error.into()))?),
         };
-        Ok(Joined { is_first, replaced, members: scripts::members(&listing)?, version: scripts::version(&listing) })
+        let has_lost = self.held.is_missing(channel, &listing);
+        if has_lost {
+            self.note_loss();
+        }
+        let (members, version) = (scripts::members(&listing)?, scripts::version(&listing));
+        Ok(Joined { is_first, replaced, members, version, has_lost })
     }
 
     async fn leave(&self, channel: &ChannelName, socket: SocketId) -> Result<Left, StoreError> {
@@ -233,6 +141,10 @@ impl PresenceStore for RedisStore {
         let before = self.held.owe(channel, socket);
         let left = self.take_out(channel, socket, before.as_ref()).await?;
         self.held.paid(channel, socket);
+        if left == Left::NotThere && before.is_some() {
+            self.note_loss();
+        }
+        let left = self.make_up(channel, left, before);
         if left != Left::NotThere {
             self.mirror.changed(channel);
         }
@@ -253,11 +165,13 @@ impl PresenceStore for RedisStore {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = self.link.broken.notified() => {}
+            () = self.lost.notified() => {}
         }
     }
 
-    async fn renew(&self) -> Result<Vec<ChannelName>, StoreError> {
-        self.note(self.lease.renew(&self.link, &self.keys).await?);
+    async fn renew(&self) -> Result<Renewed, StoreError> {
+        let renewal = self.lease.renew(&self.link, &self.keys).await?;
+        self.note(renewal);
         let generation = self.link.generation();
         {
             let mut trusted = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -277,7 +191,7 @@ impl PresenceStore for RedisStore {
         unsettled.sort_unstable();
         unsettled.dedup();
         *self.ghosts.lock().unwrap_or_else(PoisonError::into_inner) = ghosts;
-        Ok(unsettled)
+        Ok(Renewed { unsettled, has_lost: renewal == Renewal::New })
     }
 
     async fn settle(&self, channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
@@ -287,13 +201,15 @@ impl PresenceStore for RedisStore {
             self.assert(channel, &chores.members).await?;
             self.held.settled(channel);
         }
-        let mut gone = self.take_all(channel, chores.owed.iter().map(|&socket| (socket, Condition::None))).await?;
-        for socket in chores.owed {
+        let left = self.take_all(channel, chores.owed.iter().map(|(socket, _)| (*socket, Condition::None))).await?;
+        let mut all_gone = Vec::new();
+        for ((socket, member), left) in chores.owed.into_iter().zip(left) {
             self.held.paid(channel, socket);
+            all_gone.extend(gone(self.make_up(channel, left, member)));
         }
         let nodes = self.ghosts.lock().unwrap_or_else(PoisonError::into_inner).remove(channel);
         if let Some(nodes) = nodes {
-            gone.extend(self.take_ghosts(channel, &nodes).await?);
+            all_gone.extend(self.take_ghosts(channel, &nodes).await?);
             has_changed = true;
         }
         if has_changed {
@@ -304,7 +220,7 @@ impl PresenceStore for RedisStore {
             pipeline.cmd("SREM").arg(self.keys.index(&self.lease.node())).arg(channel.as_str());
             self.link.query::<()>(&pipeline).await?;
         }
-        Ok(gone)
+        Ok(all_gone)
     }
 
     async fn other_nodes(&self) -> Result<usize, StoreError> {

@@ -137,7 +137,7 @@ impl PresenceStore for SqliteStore {
                 member.user(),
                 member.json(),
             ))?;
-            Ok(Joined { is_first, replaced, members: list(sql, &channel)?, version: 0 })
+            Ok(Joined { is_first, replaced, members: list(sql, &channel)?, version: 0, has_lost: false })
         })
         .await
     }

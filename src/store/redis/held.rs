@@ -2,11 +2,12 @@
 //!
 //! Input: joins and leaves as they are tried and as they end. Output: which channels are not as they should be.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use indexmap::IndexMap;
 
+use super::scripts::Listing;
 use crate::channel::ChannelName;
 use crate::event::SocketId;
 use crate::store::Member;
@@ -19,8 +20,8 @@ pub(super) struct Held(Mutex<HashMap<ChannelName, Holding>>);
 struct Holding {
     /// In the order of joining.
     members: IndexMap<SocketId, Member>,
-    /// Sockets that are to be taken out, and were not yet for all that is known.
-    owed: HashSet<SocketId>,
+    /// Sockets that are to be taken out, and were not yet for all that is known; with the member, where Redis had it.
+    owed: HashMap<SocketId, Option<Member>>,
     /// Redis may have lost some of the members.
     is_doubtful: bool,
     /// The channel is in this node's index.
@@ -33,7 +34,7 @@ pub(super) struct Chores {
     /// To be asserted, in the order of joining.
     pub(super) members: Vec<(SocketId, Member)>,
     /// To be taken out.
-    pub(super) owed: Vec<SocketId>,
+    pub(super) owed: Vec<(SocketId, Option<Member>)>,
 }
 
 impl Held {
@@ -71,7 +72,7 @@ impl Held {
             }
             None => {
                 holding.members.shift_remove(&socket);
-                holding.owed.insert(socket);
+                holding.owed.insert(socket, None);
             }
         }
     }
@@ -80,8 +81,28 @@ impl Held {
     pub(super) fn owe(&self, channel: &ChannelName, socket: SocketId) -> Option<Member> {
         let mut channels = self.channels();
         let holding = channels.entry(channel.clone()).or_default();
-        holding.owed.insert(socket);
-        holding.members.shift_remove(&socket)
+        let member = holding.members.shift_remove(&socket);
+        let owed = holding.owed.entry(socket).or_default();
+        if owed.is_none() {
+            owed.clone_from(&member);
+        }
+        member
+    }
+
+    /// Whether Redis's list lacks a member that was written.
+    pub(super) fn is_missing(&self, channel: &ChannelName, listing: &Listing) -> bool {
+        let channels = self.channels();
+        let Some(holding) = channels.get(channel) else { return false };
+        let is_held = |field: &str| SocketId::parse(field).is_some_and(|socket| holding.members.contains_key(&socket));
+        listing.iter().filter(|(field, _)| is_held(field)).count() < holding.members.len()
+    }
+
+    /// Whether a socket of the user is in the channel, or was not taken out yet.
+    pub(super) fn has_user(&self, channel: &ChannelName, user: &str) -> bool {
+        self.channels().get(channel).is_some_and(|holding| {
+            let mut members = holding.members.values().chain(holding.owed.values().flatten());
+            members.any(|member| member.user() == user)
+        })
     }
 
     /// The socket was taken out.
@@ -113,7 +134,7 @@ impl Held {
         let members = holding.members.iter().filter(|_| holding.is_doubtful);
         Chores {
             members: members.map(|(&socket, member)| (socket, member.clone())).collect(),
-            owed: holding.owed.iter().copied().collect(),
+            owed: holding.owed.iter().map(|(&socket, member)| (socket, member.clone())).collect(),
         }
     }
 

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use super::scripts::Keys;
 use crate::redis_client::{Link, QueryError};
 
+/// A long lease is renewed no less often, so that members Redis has lost are back within seconds.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
+
 #[derive(Debug)]
 pub(super) struct Lease {
     duration: Duration,
@@ -45,9 +48,9 @@ impl Lease {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).node)
     }
 
-    /// Three tries before it runs out.
+    /// Three tries before it runs out, at the least.
     pub(super) fn interval(&self) -> Duration {
-        self.duration / 3
+        (self.duration / 3).min(LONGEST_INTERVAL)
     }
 
     /// Whether it may have run out without this node's knowing, as after a long stop of the process.

@@ -25,8 +25,8 @@ pub(super) async fn node(redis: &Redis, extra: Value) -> Store {
 /// What the hub does whenever the store is due. Returns the users who are gone by it.
 async fn settle(store: &Store) -> Vec<(String, String)> {
     let mut gone = Vec::new();
-    let Ok(channels) = store.renew().await else { return gone };
-    for channel in channels {
+    let Ok(renewed) = store.renew().await else { return gone };
+    for channel in renewed.unsettled {
         let Ok(members) = store.settle(&channel).await else { continue };
         gone.extend(members.into_iter().map(|member| (channel.to_string(), member.user().to_owned())));
     }
@@ -46,6 +46,26 @@ fn keep(store: &Store) -> tokio::task::JoinHandle<()> {
 
 fn channel() -> ChannelName {
     "presence-room".into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_a_redis_that_was_emptied_is_gone() {
+    let redis = Redis::start().await;
+    let store = node(&redis, json!({ "presence": { "lease": "1h" } })).await;
+    for (n, name) in [(1, 1), (2, 1), (3, 2)] {
+        assert!(!store.join(&channel(), socket(n), user(name)).await.unwrap().has_lost);
+    }
+    redis.flush().await;
+    assert_eq!(store.leave(&channel(), socket(1)).await.unwrap(), Left::Remains, "with another socket");
+    assert_eq!(store.leave(&channel(), socket(2)).await.unwrap(), Left::Gone(user(1)));
+    assert!(store.join(&channel(), socket(4), user(3)).await.unwrap().has_lost, "user 2 is missing");
+    // It is put right now, and not when the lease is due.
+    tokio::time::timeout(crate::support::DEADLINE, store.due()).await.expect("the store is due at once");
+    assert!(store.renew().await.unwrap().has_lost, "the lease is gone, too");
+    settle(&store).await;
+    assert!(!store.join(&channel(), socket(5), user(4)).await.unwrap().has_lost);
+    let users: Vec<_> = store.members(&channel()).await.unwrap().into_iter().map(|(_, member)| member.user().to_owned()).collect();
+    assert_eq!(users, ["3", "2", "4"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +121,7 @@ async fn a_node_thought_dead_puts_its_members_back() {
     }
     until("the members to be taken out", async || survivor.members(&channel()).await.unwrap().is_empty()).await;
     // It comes back, and somebody leaves and somebody joins before its lease is looked after.
-    assert_eq!(stopped.leave(&channel(), socket(1)).await.unwrap(), Left::NotThere);
+    assert_eq!(stopped.leave(&channel(), socket(1)).await.unwrap(), Left::Gone(user(1)), "as far as this node knows");
     stopped.join(&channel(), socket(5), user(5)).await.unwrap();
     settle(&stopped).await;
     let keeping_too = keep(&stopped);

@@ -1,0 +1,137 @@
+//! What the store does to Redis: members in and out, one by one or many at once.
+//!
+//! Input: members of this node, and nodes that died. Output: the answers of the scripts, understood.
+
+use redis::Pipeline;
+use tracing::info;
+
+use super::RedisStore;
+use super::scripts::{self, Condition, Join, Listing, Mode};
+use crate::channel::ChannelName;
+use crate::event::SocketId;
+use crate::redis_client::QueryError;
+use crate::store::{Left, Member, StoreError};
+
+/// Commands of one round trip when many members are put right.
+const BATCH: usize = 200;
+
+type JoinAnswer = ((bool, u64, String), Listing);
+type LeaveAnswer = (u8, String);
+
+impl RedisStore {
+    /// A member was to be taken out that Redis has lost: nobody but this node can say then whether the user is gone.
+    pub(super) fn make_up(&self, channel: &ChannelName, left: Left, before: Option<Member>) -> Left {
+        match (left, before) {
+            (Left::NotThere, Some(member)) if self.held.has_user(channel, member.user()) => Left::Remains,
+            (Left::NotThere, Some(member)) => Left::Gone(member),
+            (left, _) => left,
+        }
+    }
+
+    /// Before the first member of a channel is written: whoever takes this node's members out must find them.
+    async fn index(&self, channel: &ChannelName) -> Result<(), QueryError> {
+        self.note(self.lease.ensure(&self.link, &self.keys).await?);
+        if self.held.needs_index(channel) {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("SADD").arg(self.keys.index(&self.lease.node())).arg(channel.as_str());
+            self.link.query::<()>(&pipeline).await?;
+            self.held.indexed(channel);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn write(&self, channel: &ChannelName, socket: SocketId, member: &Member) -> Result<JoinAnswer, QueryError> {
+        self.index(channel).await?;
+        let node = self.lease.node();
+        let attempt = async |mode| {
+            let mut pipeline = redis::pipe();
+            self.keys.join(&mut pipeline, &Join { channel, socket, member, node: &node, mode });
+            self.keys.list(&mut pipeline, channel);
+            self.link.query(&pipeline).await
+        };
+        match attempt(Mode::Join).await {
+            Err(QueryError::Broken(_)) => attempt(Mode::Again).await,
+            result => result,
+        }
+    }
+
+    pub(super) async fn take_out(&self, channel: &ChannelName, socket: SocketId, before: Option<&Member>) -> Result<Left, StoreError> {
+        let attempt = async |condition: Condition<'_>| {
+            let mut pipeline = redis::pipe();
+            self.keys.leave(&mut pipeline, channel, socket, condition);
+            self.link.query::<(LeaveAnswer,)>(&pipeline).await
+        };
+        let (answer,) = match (attempt(Condition::None).await, before) {
+            (Err(QueryError::Broken(_)), Some(member)) => attempt(Condition::LostAnswer(member)).await?,
+            (result, _) => result?,
+        };
+        left(answer, before)
+    }
+
+    /// Writes members that Redis may have lost. Those that are there keep their place.
+    pub(super) async fn assert(&self, channel: &ChannelName, members: &[(SocketId, Member)]) -> Result<(), StoreError> {
+        self.index(channel).await?;
+        let node = self.lease.node();
+        for batch in members.chunks(BATCH) {
+            let mut pipeline = redis::pipe();
+            for (socket, member) in batch {
+                self.keys.join(&mut pipeline, &Join { channel, socket: *socket, member, node: &node, mode: Mode::Assert });
+            }
+            self.link.query::<redis::Value>(&pipeline).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes sockets out, each if its condition holds. Returns what each came to.
+    pub(super) async fn take_all<'a>(
+        &self,
+        channel: &ChannelName,
+        sockets: impl Iterator<Item = (SocketId, Condition<'a>)>,
+    ) -> Result<Vec<Left>, StoreError> {
+        let sockets: Vec<_> = sockets.collect();
+        let mut all = Vec::with_capacity(sockets.len());
+        for batch in sockets.chunks(BATCH) {
+            let mut pipeline = Pipeline::new();
+            for (socket, condition) in batch {
+                self.keys.leave(&mut pipeline, channel, *socket, *condition);
+            }
+            let answers: Vec<LeaveAnswer> = self.link.query(&pipeline).await?;
+            for answer in answers {
+                all.push(left(answer, None)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Takes out the members of nodes that died; of all the survivors, one does for each member.
+    pub(super) async fn take_ghosts(&self, channel: &ChannelName, nodes: &[String]) -> Result<Vec<Member>, StoreError> {
+        let listing = self.listing(channel).await?;
+        let ghosts = scripts::of_nodes(&listing, nodes)?;
+        if !ghosts.is_empty() {
+            info!(%channel, sockets = ghosts.len(), ?nodes, "members of a node that is gone are taken out");
+        }
+        let left = self.take_all(channel, ghosts.into_iter().map(|(socket, entry)| (socket, Condition::Entry(entry)))).await?;
+        for node in nodes {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("SREM").arg(self.keys.index(node)).arg(channel.as_str());
+            self.link.query::<()>(&pipeline).await?;
+        }
+        Ok(left.into_iter().filter_map(gone).collect())
+    }
+}
+
+pub(super) fn gone(left: Left) -> Option<Member> {
+    match left {
+        Left::Gone(member) => Some(member),
+        Left::NotThere | Left::Remains => None,
+    }
+}
+
+fn left((state, json): LeaveAnswer, before: Option<&Member>) -> Result<Left, StoreError> {
+    match (state, before) {
+        (0, _) => Ok(Left::NotThere),
+        (1, _) => Ok(Left::Remains),
+        (_, Some(member)) if json.is_empty() => Ok(Left::Gone(member.clone())),
+        _ => Ok(Left::Gone(Member::parse(&json).map_err(|error| StoreError(error.into()))?)),
+    }
+}
