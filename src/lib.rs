@@ -29,6 +29,7 @@ pub mod egress;
 pub mod event;
 pub mod hub;
 pub mod ingress;
+pub mod jws;
 pub mod metrics;
 pub mod proxies;
 pub mod redis_client;

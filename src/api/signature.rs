@@ -11,7 +11,7 @@
 
 use std::borrow::Cow;
 
-use hmac::{Hmac, Mac as _};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use md5::{Digest as _, Md5};
 use percent_encoding::percent_decode_str;
 use sha2::Sha256;

@@ -8,9 +8,11 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::jws;
+
 /// The `jwt` of a client entry cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("clients: `jwt` of `{app_id}` is no PEM public key (RSA, EC or Ed25519)")]
+#[error("clients: `jwt` of `{app_id}` is no PEM public key (RSA of 2048 bits or more, EC or Ed25519)")]
 pub struct TokenKeyError {
     /// The client's id.
     pub app_id: String,
@@ -56,6 +58,7 @@ impl TokenKey {
     /// # Errors
     /// [`TokenKeyError`] for PEM text that holds no public key.
     pub fn new(app_id: &str, jwt: &str) -> Result<Self, TokenKeyError> {
+        jws::install();
         let pem = jwt.trim_start();
         let (key, algorithms) = if pem.starts_with("-----BEGIN") {
             Self::public_key(pem.as_bytes()).map_err(|source| TokenKeyError { app_id: app_id.to_owned(), source })?
@@ -74,7 +77,7 @@ impl TokenKey {
     fn public_key(pem: &[u8]) -> Result<(DecodingKey, Vec<Algorithm>), jsonwebtoken::errors::Error> {
         let rsa = [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
         if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
-            return Ok((key, rsa.to_vec()));
+            return Ok((jws::usable(key)?, rsa.to_vec()));
         }
         if let Ok(key) = DecodingKey::from_ec_pem(pem) {
             return Ok((key, vec![Algorithm::ES256, Algorithm::ES384]));
@@ -126,6 +129,7 @@ mod tests {
     const RSA: &str = include_str!("../../fixtures/jwt/rsa.pub.pem");
 
     fn sign(algorithm: Algorithm, key: &EncodingKey, claims: &Value) -> String {
+        crate::jws::install();
         encode(&Header::new(algorithm), claims, key).unwrap()
     }
 
@@ -200,6 +204,7 @@ mod tests {
     #[test]
     fn pem_text_without_a_public_key_is_refused() {
         let error = TokenKey::new("app", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----").err().unwrap();
-        assert_eq!(error.to_string(), "clients: `jwt` of `app` is no PEM public key (RSA, EC or Ed25519)");
+        assert_eq!(error.to_string(), "clients: `jwt` of `app` is no PEM public key (RSA of 2048 bits or more, EC or Ed25519)");
+        assert!(TokenKey::new("app", include_str!("../../fixtures/jwt/rsa-1024.pub.pem")).is_err());
     }
 }

@@ -18,6 +18,7 @@ use super::JwtError;
 use super::keys::KeyError;
 use crate::auth::http::{AuthClientError, client_builder};
 use crate::config::Config;
+use crate::jws;
 
 /// Known keys are looked at again after this time, so that withdrawn ones go.
 const REFRESH: Duration = Duration::from_mins(10);
@@ -147,7 +148,7 @@ impl Jwks {
 fn parse(json: &[u8], family: AlgorithmFamily) -> Result<HashMap<Option<String>, Arc<DecodingKey>>, Failure> {
     let set: JwkSet = serde_json::from_slice(json)?;
     let usable = set.keys.iter().filter_map(|jwk| {
-        let key = DecodingKey::from_jwk(jwk).ok().filter(|key| key.family() == family)?;
+        let key = DecodingKey::from_jwk(jwk).and_then(jws::usable).ok().filter(|key| key.family() == family)?;
         Some((jwk.common.key_id.clone(), Arc::new(key)))
     });
     let keys: HashMap<_, _> = usable.collect();

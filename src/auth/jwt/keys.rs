@@ -10,6 +10,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use super::JwtError;
 use super::jwks::Jwks;
 use crate::config::Config;
+use crate::jws;
 
 /// The keys of the settings.
 pub(super) enum Keys {
@@ -30,6 +31,7 @@ pub(super) enum KeyError {
 
 impl Keys {
     pub(super) fn new(config: &Config, algorithm: Algorithm) -> Result<Self, JwtError> {
+        jws::install();
         let jwt = &config.auth.jwt;
         if algorithm.family() == AlgorithmFamily::Hmac {
             let secret = jwt.secret.as_ref().ok_or(JwtError::NoKey(algorithm))?;
@@ -60,5 +62,5 @@ fn public_key(path: &Path, algorithm: Algorithm) -> Result<DecodingKey, JwtError
         AlgorithmFamily::Ed => DecodingKey::from_ed_pem(&pem),
         AlgorithmFamily::Hmac => return Err(JwtError::NoKey(algorithm)),
     };
-    key.map_err(|error| unusable(error.into()))
+    key.and_then(jws::usable).map_err(|error| unusable(error.into()))
 }

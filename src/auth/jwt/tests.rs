@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use axum::Router;
 use axum::extract::State;
 use http::HeaderMap;
-use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
 use serde_json::json;
 
@@ -64,6 +63,7 @@ fn public_key_path(algorithm: Algorithm) -> Option<PathBuf> {
 }
 
 fn sign(algorithm: Algorithm, kid: Option<&str>, claims: &Value) -> String {
+    crate::jws::install();
     let header = Header { kid: kid.map(ToOwned::to_owned), ..Header::new(algorithm) };
     encode(&header, claims, &private_key(algorithm)).unwrap()
 }
@@ -84,6 +84,8 @@ async fn status<A: Authorizer>(authorizer: &A, channel: &str, token: &str) -> u1
 
 #[tokio::test]
 async fn every_algorithm_grants_and_refuses() {
+    // Signed by OpenSSL.
+    let foreign: Value = serde_json::from_slice(&std::fs::read(format!("{KEYS}/tokens.json")).unwrap()).unwrap();
     for name in crate::config::validate::JWT_ALGORITHMS {
         let algorithm: Algorithm = name.parse().unwrap();
         let authorizer = authorizer(|jwt| {
@@ -92,6 +94,7 @@ async fn every_algorithm_grants_and_refuses() {
         });
         let token = sign(algorithm, None, &json!({ "channels": ["private-a"], "exp": get_current_timestamp() + 60 }));
         assert_eq!(status(&authorizer, "private-a", &token).await, 200, "{name}");
+        assert_eq!(status(&authorizer, "private-a", foreign[name].as_str().unwrap()).await, 200, "{name}");
         let (signed, signature) = token.rsplit_once('.').unwrap();
         let forged: String = signature.chars().rev().collect();
         assert_eq!(status(&authorizer, "private-a", &format!("{signed}.{forged}")).await, 403, "{name}");
@@ -181,17 +184,20 @@ fn keys_that_cannot_be_used_stop_the_start() {
     };
     assert!(error("RS256", |jwt| jwt.public_key = Some("/nowhere.pem".into())).starts_with("auth.jwt.publicKey: `/nowhere.pem`"));
     assert!(error("RS256", |jwt| jwt.public_key = public_key_path(Algorithm::ES256)).starts_with("auth.jwt.publicKey"));
+    assert!(error("RS256", |jwt| jwt.public_key = Some(format!("{KEYS}/rsa-1024.pub.pem").into())).starts_with("auth.jwt.publicKey"));
     assert!(error("RS256", |jwt| jwt.jwks = Some("/nowhere.json".into())).starts_with("auth.jwt.jwks: `/nowhere.json`"));
     assert!(error("HS256", |_| {}).contains("`secret`"));
 }
 
 fn key_set(kids: &[(&str, Algorithm)]) -> String {
+    let public: Value = serde_json::from_slice(&std::fs::read(format!("{KEYS}/jwk.json")).unwrap()).unwrap();
     let keys = kids.iter().map(|(kid, algorithm)| {
-        let mut jwk = Jwk::from_encoding_key(&private_key(*algorithm), *algorithm).unwrap();
-        jwk.common.key_id = Some((*kid).to_owned());
+        let mut jwk = public[if *algorithm == Algorithm::RS256 { "rsa" } else { "p256" }].clone();
+        jwk["kid"] = json!(kid);
+        jwk["alg"] = json!(algorithm);
         jwk
     });
-    serde_json::to_string(&JwkSet { keys: keys.collect() }).unwrap()
+    json!({ "keys": keys.collect::<Vec<_>>() }).to_string()
 }
 
 /// A server with a JWKS that can be exchanged; its URL and how often it was asked.

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hmac::{Hmac, Mac as _};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use md5::{Digest as _, Md5};
 use serde_json::{Value, json};
@@ -140,6 +140,7 @@ async fn signatures_can_be_made_mandatory() {
 
 fn token(claims: &Value) -> String {
     let key = EncodingKey::from_rsa_pem(include_bytes!("../../../fixtures/jwt/rsa.pem")).expect("a key");
+    laravel_echo_server::jws::install();
     format!("Bearer {}", encode(&Header::new(Algorithm::RS256), claims, &key).expect("a token"))
 }
 

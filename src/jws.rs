@@ -1,0 +1,133 @@
+//! The signatures of JSON web tokens, by ring: the crypto library of TLS, in place of a second set for tokens alone.
+//!
+//! Input: what jsonwebtoken asks. Output: signatures that are verified, and made; the server itself makes none.
+
+use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::{Error, ErrorKind};
+use jsonwebtoken::signature::{Error as SignatureError, Signer, Verifier};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, EncodingKey};
+use ring::rand::SystemRandom;
+use ring::signature::{EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair, RsaPublicKeyComponents, UnparsedPublicKey};
+use ring::{hmac, signature};
+
+static PROVIDER: CryptoProvider = CryptoProvider {
+    signer_factory: |algorithm, key| match key.family() == algorithm.family() {
+        true => Ok(Box::new(RingSigner { algorithm: *algorithm, key: key.clone() })),
+        false => Err(Error::from(ErrorKind::InvalidKeyFormat)),
+    },
+    verifier_factory: |algorithm, key| match key.family() == algorithm.family() {
+        true => Ok(Box::new(RingVerifier { algorithm: *algorithm, key: key.clone() })),
+        false => Err(Error::from(ErrorKind::InvalidKeyFormat)),
+    },
+    // For making a JWK out of a private key, which nobody here does.
+    key_utils: KeyUtils::new_unimplemented(),
+};
+
+/// Makes ring the library of jsonwebtoken, in this process and once; further calls change nothing.
+pub fn install() {
+    let _ = PROVIDER.install_default();
+}
+
+/// Refuses a key that no signature would ever fit: ring takes RSA from 2048 bits on, as RFC 7518 demands.
+///
+/// # Errors
+/// `InvalidRsaKey` with the reason.
+pub fn usable(key: DecodingKey) -> Result<DecodingKey, Error> {
+    const SHORTEST_BYTES: usize = 2048 / 8;
+    let length = match key.kind() {
+        DecodingKeyKind::SecretOrDer(_) if key.family() != AlgorithmFamily::Rsa => return Ok(key),
+        DecodingKeyKind::SecretOrDer(der) => der.len(),
+        DecodingKeyKind::RsaModulusExponent { n, .. } => n.len(),
+    };
+    if length < SHORTEST_BYTES {
+        return Err(ErrorKind::InvalidRsaKey("it has less than 2048 bits".to_owned()).into());
+    }
+    Ok(key)
+}
+
+/// What ring needs to know of an algorithm: to verify, and to sign.
+enum Scheme {
+    Hmac(hmac::Algorithm),
+    Rsa(&'static signature::RsaParameters, &'static dyn signature::RsaEncoding),
+    Ec(&'static signature::EcdsaVerificationAlgorithm, &'static signature::EcdsaSigningAlgorithm),
+    Ed,
+}
+
+fn scheme(algorithm: Algorithm) -> Result<Scheme, SignatureError> {
+    Ok(match algorithm {
+        Algorithm::HS256 => Scheme::Hmac(hmac::HMAC_SHA256),
+        Algorithm::HS384 => Scheme::Hmac(hmac::HMAC_SHA384),
+        Algorithm::HS512 => Scheme::Hmac(hmac::HMAC_SHA512),
+        Algorithm::RS256 => Scheme::Rsa(&signature::RSA_PKCS1_2048_8192_SHA256, &signature::RSA_PKCS1_SHA256),
+        Algorithm::RS384 => Scheme::Rsa(&signature::RSA_PKCS1_2048_8192_SHA384, &signature::RSA_PKCS1_SHA384),
+        Algorithm::RS512 => Scheme::Rsa(&signature::RSA_PKCS1_2048_8192_SHA512, &signature::RSA_PKCS1_SHA512),
+        Algorithm::PS256 => Scheme::Rsa(&signature::RSA_PSS_2048_8192_SHA256, &signature::RSA_PSS_SHA256),
+        Algorithm::PS384 => Scheme::Rsa(&signature::RSA_PSS_2048_8192_SHA384, &signature::RSA_PSS_SHA384),
+        Algorithm::PS512 => Scheme::Rsa(&signature::RSA_PSS_2048_8192_SHA512, &signature::RSA_PSS_SHA512),
+        Algorithm::ES256 => Scheme::Ec(&signature::ECDSA_P256_SHA256_FIXED, &signature::ECDSA_P256_SHA256_FIXED_SIGNING),
+        Algorithm::ES384 => Scheme::Ec(&signature::ECDSA_P384_SHA384_FIXED, &signature::ECDSA_P384_SHA384_FIXED_SIGNING),
+        Algorithm::EdDSA => Scheme::Ed,
+        _ => return Err(SignatureError::new()),
+    })
+}
+
+struct RingVerifier {
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+impl Verifier<Vec<u8>> for RingVerifier {
+    fn verify(&self, message: &[u8], given: &Vec<u8>) -> Result<(), SignatureError> {
+        let verified = match (scheme(self.algorithm)?, self.key.kind()) {
+            (Scheme::Hmac(hash), DecodingKeyKind::SecretOrDer(secret)) => hmac::verify(&hmac::Key::new(hash, secret), message, given),
+            (Scheme::Rsa(rsa, _), DecodingKeyKind::SecretOrDer(key)) => UnparsedPublicKey::new(rsa, key).verify(message, given),
+            (Scheme::Rsa(rsa, _), DecodingKeyKind::RsaModulusExponent { n, e }) => {
+                RsaPublicKeyComponents { n, e }.verify(rsa, message, given)
+            }
+            (Scheme::Ec(ec, _), DecodingKeyKind::SecretOrDer(key)) => UnparsedPublicKey::new(ec, key).verify(message, given),
+            (Scheme::Ed, DecodingKeyKind::SecretOrDer(key)) => UnparsedPublicKey::new(&signature::ED25519, key).verify(message, given),
+            (_, DecodingKeyKind::RsaModulusExponent { .. }) => Err(ring::error::Unspecified),
+        };
+        verified.map_err(|_| SignatureError::new())
+    }
+}
+
+impl JwtVerifier for RingVerifier {
+    fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+}
+
+struct RingSigner {
+    algorithm: Algorithm,
+    key: EncodingKey,
+}
+
+impl Signer<Vec<u8>> for RingSigner {
+    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, SignatureError> {
+        let (key, random) = (self.key.as_bytes(), SystemRandom::new());
+        let signed = match scheme(self.algorithm)? {
+            Scheme::Hmac(hash) => return Ok(hmac::sign(&hmac::Key::new(hash, key), message).as_ref().to_vec()),
+            Scheme::Rsa(_, encoding) => {
+                let pair = RsaKeyPair::from_der(key).map_err(|_| SignatureError::new())?;
+                let mut signed = vec![0; pair.public().modulus_len()];
+                pair.sign(encoding, &random, message, &mut signed).map(|()| signed)
+            }
+            Scheme::Ec(_, signing) => {
+                let pair = EcdsaKeyPair::from_pkcs8(signing, key, &random).map_err(|_| SignatureError::new())?;
+                pair.sign(&random, message).map(|signed| signed.as_ref().to_vec())
+            }
+            Scheme::Ed => {
+                let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key).map_err(|_| SignatureError::new())?;
+                Ok(pair.sign(message).as_ref().to_vec())
+            }
+        };
+        signed.map_err(|_| SignatureError::new())
+    }
+}
+
+impl JwtSigner for RingSigner {
+    fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+}
