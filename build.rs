@@ -12,6 +12,7 @@ fn main() {
     if let Ok(folder) = env::var("SOCKET_IO_CLIENT_DIST") {
         println!("cargo:rerun-if-changed={folder}");
         let folder = fs::canonicalize(&folder).unwrap_or_else(|error| panic!("SOCKET_IO_CLIENT_DIST={folder}: {error}"));
+        assert!(folder.join("socket.io.js").is_file(), "SOCKET_IO_CLIENT_DIST={}: there is no socket.io.js in it", folder.display());
         for name in ["socket.io.js", "socket.io.js.map", "socket.io.min.js", "socket.io.min.js.map"] {
             let file = folder.join(name);
             if file.is_file() {
