@@ -1,6 +1,7 @@
 //! `health`: asks the running server how it is, for containers that have no curl.
 //!
-//! Input: the config file, for host, port and protocol. Output: the server's answer, and exit code 0 when all is well.
+//! Input: the config file, for host, port and protocol; where there is none, the defaults and the environment, as of a
+//! server that was started without one. Output: the server's answer, and exit code 0 when all is well.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use laravel_echo_server::config::load::{self, LoadOptions};
+use laravel_echo_server::config::load::{self, LoadError, LoadOptions, Loaded};
 use laravel_echo_server::config::{Config, Protocol};
 
 use super::{Place, output};
@@ -31,12 +32,22 @@ pub(super) struct Health {
 
 impl Health {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let config = load::load(&LoadOptions { defaults: self.defaults, ..self.place.options() })?.config;
+        let config = self.load()?.config;
         let url = format!("{}{}", base(&config), if self.ready { "/ready" } else { "/health" });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
         let (is_well, answer) = runtime.block_on(ask(&url)).with_context(|| format!("no answer from {url}"))?;
         output::line(answer);
         Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// One command has to do for every container of an image, with a file or with variables alone.
+    fn load(&self) -> Result<Loaded, LoadError> {
+        let options = LoadOptions { defaults: self.defaults, ..self.place.options() };
+        let is_named = options.config.is_some() || options.dir.is_some();
+        match load::load(&options) {
+            Err(LoadError::NotFound(_)) if !is_named => load::load(&LoadOptions { defaults: true, ..options }),
+            result => result,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use super::Folder;
+use super::{Folder, Running, free_port};
 
 #[test]
 fn health_tells_a_living_server_from_none() {
@@ -16,6 +16,25 @@ fn health_tells_a_living_server_from_none() {
         assert_eq!(well.code, 0, "{}", well.stderr);
         assert!(well.stdout.contains(r#""status":"#), "{}", well.stdout);
     }
+    running.signal(Signal::TERM);
+    running.end();
+}
+
+#[test]
+fn health_needs_no_file_where_the_server_needed_none() {
+    let folder = Folder::new();
+    let port = free_port().to_string();
+    let command = |arguments: &[&str]| {
+        let mut command = folder.command(arguments);
+        command.env("LARAVEL_ECHO_SERVER_PORT", &port).env("LARAVEL_ECHO_SERVER_HOST", "127.0.0.1");
+        command.env("LARAVEL_ECHO_SERVER_SUBSCRIBERS_REDIS", "false");
+        command
+    };
+    let mut running = Running::spawn(command(&["start", "--defaults"]));
+    running.wait_for("Server ready!");
+    assert!(command(&["health"]).output().unwrap().status.success());
+    let elsewhere = command(&["health", "--dir", "/nowhere"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("/nowhere/laravel-echo-server.toml"), "{elsewhere:?}");
     running.signal(Signal::TERM);
     running.end();
 }
