@@ -18,7 +18,12 @@ impl Completions {
     pub(super) fn run(self, command: &mut Command) -> anyhow::Result<ExitCode> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, command, "laravel-echo-server", &mut script);
-        std::io::stdout().write_all(&script).context("writing the script")?;
+        let mut script = String::from_utf8(script).context("reading the script")?;
+        if self.shell == Shell::Bash {
+            // clap_complete names the commands of a program with a hyphen in two ways, which never meet (clap-rs/clap#6421).
+            script = script.replace("laravel__subcmd__echo__subcmd__server", "laravel__echo__server");
+        }
+        std::io::stdout().write_all(script.as_bytes()).context("writing the script")?;
         Ok(ExitCode::SUCCESS)
     }
 }
