@@ -397,6 +397,15 @@ impl Default for PresenceConfig {
     }
 }
 
+impl PresenceConfig {
+    /// How often a node renews its lease at Redis and looks for leases that have ended: four times a lease, and every 10
+    /// seconds at the least, so that members Redis has lost are back soon with a long lease, too.
+    #[must_use]
+    pub fn heartbeat(&self) -> Duration {
+        (self.lease.0 / 4).min(Duration::from_secs(10))
+    }
+}
+
 /// Several nodes on one Redis.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -19,9 +19,6 @@ use crate::event::{Event, SocketId};
 use crate::metrics::Source;
 use crate::store::{Joined, Member, Members};
 
-/// Every node looks at its lease so often at the least, and puts back what Redis has lost.
-const LONGEST_HEARTBEAT: Duration = Duration::from_secs(10);
-
 /// What a hub among other nodes has besides.
 pub(super) struct Nodes {
     pub(super) bus: Bus,
@@ -34,8 +31,9 @@ pub(super) struct Nodes {
 
 impl Nodes {
     pub(super) fn new(bus: Bus, config: &PresenceConfig) -> Self {
-        let heartbeat = (config.lease.0 / 3).min(LONGEST_HEARTBEAT);
-        Self { bus, views: Views::default(), settling: heartbeat * 3 / 2, settled: Mutex::new(Instant::now()) }
+        // A heartbeat until the last node has noticed, and half of one for its work.
+        let settling = config.heartbeat() * 3 / 2;
+        Self { bus, views: Views::default(), settling, settled: Mutex::new(Instant::now()) }
     }
 
     fn settled(&self) -> Instant {

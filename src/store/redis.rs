@@ -80,7 +80,7 @@ impl RedisStore {
             mirror: Mirror::new(database, &link, &keys),
             link,
             keys,
-            lease: Lease::new(config.presence.lease.0),
+            lease: Lease::new(&config.presence),
             held: Held::default(),
             ghosts: Mutex::default(),
             trusted: Mutex::new(0),
@@ -123,15 +123,15 @@ impl PresenceStore for RedisStore {
         let mut undo = Undo { held: &self.held, channel, socket, before, is_armed: true };
         let ((is_first, _, replaced), listing) = self.write(channel, socket, &member).await?;
         undo.is_armed = false;
+        let has_lost = self.held.wrote(channel, &listing);
+        if has_lost {
+            self.note_loss();
+        }
         self.mirror.changed(channel);
         let replaced = match replaced.as_str() {
             "" => None,
             json => Some(Member::parse(json).map_err(|error| StoreError(error.into()))?),
         };
-        let has_lost = self.held.is_missing(channel, &listing);
-        if has_lost {
-            self.note_loss();
-        }
         let (members, version) = (scripts::members(&listing)?, scripts::version(&listing));
         Ok(Joined { is_first, replaced, members, version, has_lost })
     }

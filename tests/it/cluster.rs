@@ -28,7 +28,7 @@ async fn nodes(mode: &str, redis: &Redis, laravel: &Laravel) -> [TestServer; 2] 
 
 /// Two nodes that have time to put back what Redis has lost, also on a busy machine.
 async fn patient_nodes(mode: &str, redis: &Redis, laravel: &Laravel) -> [TestServer; 2] {
-    nodes_with(json!({ "subscribers": { "redisMode": mode }, "presence": { "lease": "9s" } }), redis, laravel).await
+    nodes_with(json!({ "subscribers": { "redisMode": mode }, "presence": { "lease": "12s" } }), redis, laravel).await
 }
 
 async fn nodes_with(extra: Value, redis: &Redis, laravel: &Laravel) -> [TestServer; 2] {

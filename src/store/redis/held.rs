@@ -20,6 +20,8 @@ pub(super) struct Held(Mutex<HashMap<ChannelName, Holding>>);
 struct Holding {
     /// In the order of joining.
     members: IndexMap<SocketId, Member>,
+    /// Joins that were begun and have not ended.
+    joins: usize,
     /// Sockets that are to be taken out, and were not yet for all that is known; with the member, where Redis had it.
     owed: HashMap<SocketId, Option<Member>>,
     /// Redis may have lost some of the members.
@@ -51,11 +53,12 @@ impl Held {
         self.channels().entry(channel.clone()).or_default().is_indexed = true;
     }
 
-    /// The socket is to be in the channel. Returns the member it was before.
+    /// The socket is to be in the channel; ends with [`Self::wrote`] or [`Self::undo`]. Returns the member it was before.
     pub(super) fn hold(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Option<Member> {
         let mut channels = self.channels();
         let holding = channels.entry(channel.clone()).or_default();
         holding.owed.remove(&socket);
+        holding.joins += 1;
         let before = holding.members.shift_remove(&socket);
         holding.members.insert(socket, member);
         before
@@ -65,6 +68,7 @@ impl Held {
     pub(super) fn undo(&self, channel: &ChannelName, socket: SocketId, before: Option<Member>) {
         let mut channels = self.channels();
         let holding = channels.entry(channel.clone()).or_default();
+        holding.joins -= 1;
         match before {
             Some(member) => {
                 holding.members.insert(socket, member);
@@ -89,10 +93,15 @@ impl Held {
         member
     }
 
-    /// Whether Redis's list lacks a member that was written.
-    pub(super) fn is_missing(&self, channel: &ChannelName, listing: &Listing) -> bool {
-        let channels = self.channels();
-        let Some(holding) = channels.get(channel) else { return false };
+    /// The join is written, and this is the list after it. Whether the list lacks a member that was written before; not
+    /// known while others join.
+    pub(super) fn wrote(&self, channel: &ChannelName, listing: &Listing) -> bool {
+        let mut channels = self.channels();
+        let Some(holding) = channels.get_mut(channel) else { return false };
+        holding.joins -= 1;
+        if holding.joins > 0 {
+            return false;
+        }
         let is_held = |field: &str| SocketId::parse(field).is_some_and(|socket| holding.members.contains_key(&socket));
         listing.iter().filter(|(field, _)| is_held(field)).count() < holding.members.len()
     }
@@ -148,7 +157,8 @@ impl Held {
     /// Forgets the channel when nothing of it is left. Whether it is forgotten.
     pub(super) fn forget(&self, channel: &ChannelName) -> bool {
         let mut channels = self.channels();
-        let is_empty = channels.get(channel).is_some_and(|holding| holding.members.is_empty() && holding.owed.is_empty());
+        let is_empty =
+            channels.get(channel).is_some_and(|holding| holding.members.is_empty() && holding.owed.is_empty() && holding.joins == 0);
         if is_empty {
             channels.remove(channel);
         }

@@ -9,14 +9,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::scripts::Keys;
+use crate::config::PresenceConfig;
 use crate::redis_client::{Link, QueryError};
-
-/// A long lease is renewed no less often, so that members Redis has lost are back within seconds.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Lease {
+    /// How long the key lasts: shorter than the lease by the time that the others may take to see that it is gone.
     duration: Duration,
+    interval: Duration,
     state: RwLock<State>,
     /// Two renewals at once would make two leases.
     renewing: tokio::sync::Mutex<()>,
@@ -39,8 +39,10 @@ pub(super) enum Renewal {
 }
 
 impl Lease {
-    pub(super) fn new(duration: Duration) -> Self {
-        Self { duration, state: RwLock::new(State { node: new_id(), renewed: None }), renewing: tokio::sync::Mutex::default() }
+    pub(super) fn new(config: &PresenceConfig) -> Self {
+        let interval = config.heartbeat();
+        let state = RwLock::new(State { node: new_id(), renewed: None });
+        Self { duration: config.lease.0 - interval, interval, state, renewing: tokio::sync::Mutex::default() }
     }
 
     /// The id that members are written under now.
@@ -48,9 +50,9 @@ impl Lease {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).node)
     }
 
-    /// Three tries before it runs out, at the least.
-    pub(super) fn interval(&self) -> Duration {
-        (self.duration / 3).min(LONGEST_INTERVAL)
+    /// Between two renewals; two have failed when it runs out.
+    pub(super) const fn interval(&self) -> Duration {
+        self.interval
     }
 
     /// Whether it may have run out without this node's knowing, as after a long stop of the process.
