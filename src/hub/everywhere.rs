@@ -46,7 +46,7 @@ impl<S: Socket> Hub<S> {
 
     async fn total(self: &Arc<Self>, question: Question) -> Everywhere<usize> {
         let Everywhere { value, is_partial } = self.ask_nodes(question).await;
-        Everywhere { value: value.into_values().sum(), is_partial }
+        Everywhere { value: value.into_values().fold(0, usize::saturating_add), is_partial }
     }
 
     async fn ask_nodes(self: &Arc<Self>, question: Question) -> Everywhere<BTreeMap<String, usize>> {
@@ -58,7 +58,8 @@ impl<S: Socket> Hub<S> {
             Err(_) => (Vec::new(), true),
         };
         for (name, count) in answers.into_iter().flatten() {
-            *sum.entry(name).or_default() += count;
+            let known = sum.entry(name).or_default();
+            *known = known.saturating_add(count);
         }
         Everywhere { value: sum, is_partial }
     }
