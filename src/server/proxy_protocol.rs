@@ -48,7 +48,7 @@ pub fn parse(bytes: &[u8]) -> Start {
 
 /// `PROXY TCP4 192.0.2.1 198.51.100.2 5000 443\r\n`, or `PROXY UNKNOWN…\r\n`.
 fn version_1(bytes: &[u8]) -> Start {
-    let Some(end) = bytes.windows(2).take(LONGEST_LINE).position(|pair| pair == b"\r\n") else {
+    let Some(end) = bytes.windows(2).take(LONGEST_LINE - 1).position(|pair| pair == b"\r\n") else {
         return if bytes.len() < LONGEST_LINE { Start::Incomplete } else { Start::Invalid };
     };
     let Ok(line) = str::from_utf8(&bytes[..end]) else { return Start::Invalid };
