@@ -14,6 +14,10 @@ use crate::egress::Socket;
 
 /// Commands of one transaction.
 const LONGEST_TRANSACTION: usize = 100_000;
+/// What an argument of a waiting command takes beside its bytes.
+const COST_OF_AN_ARGUMENT: usize = 64;
+/// Longest name that a client may give itself.
+const LONGEST_NAME: usize = 1024;
 /// A wrong password is answered after this time.
 const WRONG_PASSWORD_PAUSE: Duration = Duration::from_millis(200);
 /// The version of Redis that clients take this for.
@@ -90,18 +94,19 @@ impl<S: Socket> Connection<S> {
     fn queue(&mut self, name: &str, command: Command) -> Reply {
         let limit = self.shared.max_message;
         let Some(transaction) = &mut self.transaction else { return Reply::error("EXEC without MULTI") };
-        let bytes: usize = command.iter().map(Bytes::len).sum();
         if !is_known(name) {
-            transaction.is_broken = true;
+            *transaction = Transaction::broken();
             return unknown(name);
         }
+        let bytes: usize = command.iter().map(|argument| argument.len() + COST_OF_AN_ARGUMENT).sum();
         if transaction.bytes + bytes > limit || transaction.commands.len() >= LONGEST_TRANSACTION {
-            transaction.is_broken = true;
-            transaction.commands.clear();
+            *transaction = Transaction::broken();
             return Reply::error(format_args!("the transaction is larger than redisServer.maxMessageBytes ({limit})"));
         }
-        transaction.bytes += bytes;
-        transaction.commands.push(command);
+        if !transaction.is_broken {
+            transaction.bytes += bytes;
+            transaction.commands.push(command);
+        }
         Reply::Status("QUEUED")
     }
 
@@ -203,7 +208,7 @@ impl<S: Socket> Connection<S> {
                     }
                     rest
                 }
-                (b"SETNAME", [name, rest @ ..]) => {
+                (b"SETNAME", [name, rest @ ..]) if name.len() <= LONGEST_NAME => {
                     self.name = Bytes::copy_from_slice(name);
                     rest
                 }
@@ -230,7 +235,7 @@ impl<S: Socket> Connection<S> {
         match (what.to_ascii_uppercase().as_slice(), rest) {
             (b"ID", _) => Reply::count(self.id),
             (b"GETNAME", _) => Reply::Bulk(self.name.clone()),
-            (b"SETNAME", [name]) if name.len() <= 1024 => {
+            (b"SETNAME", [name]) if name.len() <= LONGEST_NAME => {
                 self.name = Bytes::copy_from_slice(name);
                 Reply::OK
             }

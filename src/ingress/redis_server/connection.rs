@@ -48,6 +48,13 @@ pub(super) struct Transaction {
     pub(super) is_broken: bool,
 }
 
+impl Transaction {
+    /// One that will be refused, whatever else comes: nothing of it is kept.
+    pub(super) fn broken() -> Self {
+        Self { is_broken: true, ..Self::default() }
+    }
+}
+
 /// One client.
 pub(super) struct Connection<S> {
     pub(super) shared: Arc<Shared<S>>,

@@ -14,6 +14,8 @@ use lex::{Token, tokens};
 /// Statements and turns of loops in one run: a script must not turn a small command into endless work. Laravel's takes
 /// two for a channel.
 const MOST_STEPS: usize = 200_000;
+/// Longest text of a script, in bytes. Laravel's has about a hundred; scripts are kept, for all clients.
+const LONGEST: usize = 16 * 1024;
 /// Loops within loops.
 const DEEPEST: usize = 4;
 
@@ -78,6 +80,9 @@ pub(super) struct Publishes<'a> {
 
 impl Script {
     pub(super) fn parse(text: &[u8]) -> Result<Self, UnknownScript> {
+        if text.len() > LONGEST {
+            return Err(UnknownScript);
+        }
         let tokens = std::str::from_utf8(text).ok().and_then(tokens).ok_or(UnknownScript)?;
         let mut parser = Parser { tokens: &tokens };
         let statements = parser.block(0).ok_or(UnknownScript)?;

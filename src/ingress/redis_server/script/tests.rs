@@ -71,6 +71,8 @@ fn other_scripts_do_not_run() {
     }
     let nested = "for i = 1, #ARGV do ".repeat(1_000) + "redis.call('publish', 'a', 'b')" + &" end".repeat(1_000);
     assert_eq!(parse(&nested), Err(UnknownScript));
+    let long = format!("redis.call('publish', 'a', '{}')", "x".repeat(LONGEST));
+    assert_eq!(parse(&long), Err(UnknownScript));
 }
 
 #[test]
