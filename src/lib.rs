@@ -27,6 +27,9 @@ pub mod config;
 pub mod demo;
 pub mod egress;
 pub mod event;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hub;
 pub mod ingress;
 pub mod jws;

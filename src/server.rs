@@ -40,6 +40,8 @@ pub mod client_script;
 pub mod detach;
 pub mod drain;
 pub mod engine;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod gate;
 pub mod handshakes;
 pub mod link;
@@ -301,3 +303,6 @@ async fn end(
     parts.websockets.close().await;
     while listening.join_next().await.is_some() {}
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,7 +84,7 @@ impl Environment {
             }
             seen.push(identity);
             match std::fs::read(&path) {
-                Ok(bytes) => environment.push(Origin::File(path), dotenv::parse(&String::from_utf8_lossy(&bytes))),
+                Ok(bytes) => environment.push_file(path, &String::from_utf8_lossy(&bytes)),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => environment.warnings.push(format!("`{}` cannot be read and does not count: {error}", path.display())),
             }
@@ -104,6 +104,11 @@ impl Environment {
     /// Adds a layer below those that are there.
     pub fn push(&mut self, origin: Origin, variables: impl IntoIterator<Item = (String, String)>) {
         self.layers.push((origin, variables.into_iter().collect()));
+    }
+
+    /// Adds the text of a `.env` file below the layers that are there.
+    pub(super) fn push_file(&mut self, path: PathBuf, text: &str) {
+        self.push(Origin::File(path), dotenv::parse(text));
     }
 
     /// The value of a variable and where it was set. An empty one counts as not set.

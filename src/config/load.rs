@@ -11,6 +11,8 @@ use super::env::{Environment, Origin};
 use super::{Config, schema, validate};
 
 mod alone;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod legacy;
 
 /// The file that is looked for first.
@@ -136,14 +138,17 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
 /// # Errors
 /// See [`LoadError`].
 pub fn load_with(options: &LoadOptions, environment: &Environment) -> Result<Loaded, LoadError> {
-    let path = find(options)?;
-    let mut warnings = Vec::new();
-    let (tree, format) = match &path {
-        Some(path) => {
-            warnings.extend(ignored_neighbour(options, path));
-            read(path)?
-        }
-        None => (Value::Object(Map::new()), Format::Toml),
+    let Some(path) = find(options)? else { return resolve(None, Vec::new(), environment) };
+    let warnings = ignored_neighbour(options, &path).into_iter().collect();
+    let (tree, format) = read(&path)?;
+    resolve(Some((path, tree, format)), warnings, environment)
+}
+
+/// The settings of a file, if there is one, and of the environment.
+fn resolve(file: Option<(PathBuf, Value, Format)>, warnings: Vec<String>, environment: &Environment) -> Result<Loaded, LoadError> {
+    let (path, tree, format) = match file {
+        Some((path, tree, format)) => (Some(path), tree, format),
+        None => (None, Value::Object(Map::new()), Format::Toml),
     };
     let mut layers = Layers { tree, sources: BTreeMap::new(), warnings };
     if let Some(path) = &path {
@@ -202,9 +207,16 @@ pub fn format_of(path: &Path, text: &str) -> Format {
 /// # Errors
 /// [`LoadError::Unreadable`].
 pub fn read(path: &Path) -> Result<(Value, Format), LoadError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse(path, &text),
+        Err(error) => Err(LoadError::Unreadable { path: path.to_owned(), reason: error.to_string() }),
+    }
+}
+
+/// Reads the text of a file.
+fn parse(path: &Path, text: &str) -> Result<(Value, Format), LoadError> {
     let unreadable = |reason: String| LoadError::Unreadable { path: path.to_owned(), reason };
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let format = format_of(path, text);
     let tree = match format {
         Format::Json => serde_json::from_str(text).map_err(|error| unreadable(format!("not valid JSON: {error}")))?,

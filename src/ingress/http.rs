@@ -15,7 +15,7 @@ use crate::channel::ChannelName;
 use crate::event::Event;
 use crate::metrics::{Outcome, Source};
 
-mod body;
+pub(crate) mod body;
 
 use body::HttpEvent;
 

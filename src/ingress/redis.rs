@@ -22,6 +22,8 @@ use crate::hub::{Hub, Wanted};
 use crate::metrics::Source;
 use crate::redis_client::Redis;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod message;
 mod subscriptions;
 

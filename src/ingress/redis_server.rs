@@ -29,6 +29,8 @@ mod buffers;
 mod commands;
 mod connection;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod publisher;
 mod reply;
 mod script;

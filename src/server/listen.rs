@@ -165,7 +165,8 @@ async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, setti
     }
 }
 
-async fn http<S>(stream: S, link: Arc<Link>, service: Service, stop: CancellationToken)
+/// Speaks HTTP on a connection until its end.
+pub(super) async fn http<S>(stream: S, link: Arc<Link>, service: Service, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -9,6 +9,9 @@ use crate::api::channels::Attributes;
 use crate::api::{Api, ApiError};
 use crate::event::{SocketId, is_reserved};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 /// The original's words for a body with something missing (`src/subscribers/http-subscriber.ts:100`).
 const INCOMPLETE: &str = "Event must include channel, event name and data";
 

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde::de::{Error as _, Unexpected};
 use serde_json::value::RawValue;
 use tracing::{debug, warn};
 
@@ -56,6 +57,10 @@ pub fn event_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<Event<'a>, Me
 
 /// As [`event_of`], with the version if it is a change of a presence channel.
 pub(super) fn message_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<(Event<'a>, Option<u64>), MessageError> {
+    if payload.trim_ascii_start().starts_with(b"[") {
+        // serde would take a list of the fields' values for an object.
+        return Err(serde_json::Error::invalid_type(Unexpected::Seq, &"an object").into());
+    }
     let envelope: Envelope<'a> = serde_json::from_slice(payload)?;
     if is_reserved(&envelope.event) {
         return Err(MessageError::Reserved(envelope.event.into_owned()));
@@ -97,7 +102,7 @@ mod tests {
 
     #[test]
     fn what_is_no_event_is_refused() {
-        for payload in ["", "5", "null", "{}", "[]", "text", r#"{"event":5}"#, r#"{"event":null}"#, "\u{1}"] {
+        for payload in ["", "5", "null", "{}", "[]", r#"["sent",{},null,null]"#, "text", r#"{"event":5}"#, r#"{"event":null}"#, "\u{1}"] {
             assert!(matches!(event_of("news", payload.as_bytes()), Err(MessageError::Malformed(_))), "{payload}");
         }
         assert!(matches!(event_of("news", b"{\"event\":\"\xff\"}"), Err(MessageError::Malformed(_))));

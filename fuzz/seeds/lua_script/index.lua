@@ -1,0 +1,1 @@
+for i = 1, #ARGV do redis.call('publish', i, "text") end

@@ -1,0 +1,1 @@
+for _, channel in ipairs(KEYS) do redis.call('publish', channel, ARGV[1]) end return nil

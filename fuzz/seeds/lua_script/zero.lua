@@ -1,0 +1,1 @@
+redis.call('publish', ARGV[0], KEYS[18446744073709551616])

@@ -1,0 +1,45 @@
+//! What must hold for any message from Redis. Input: bytes. Output: a panic when it does not.
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::message::{MessageError, message_of};
+use crate::event::{Event, SocketId, is_reserved};
+
+/// A message of Laravel's broadcaster: `data` stays the bytes that came, and what an event says can be written and
+/// read again.
+pub fn redis_message(payload: &[u8]) {
+    match message_of("news", payload) {
+        Ok((event, version)) => {
+            assert!(payload.trim_ascii_start().starts_with(b"{"), "a message is an object");
+            assert!(!is_reserved(&event.name));
+            let data = event.data.get();
+            assert!(payload.as_ptr_range().contains(&data.as_ptr()) || data == "null", "data is part of what came");
+            let written = written(&event, version);
+            let (again, same_version) = message_of("news", written.as_bytes()).expect("what was written can be read");
+            assert_eq!((&again.name, again.data.get(), again.except, same_version), (&event.name, data, event.except, version));
+        }
+        Err(MessageError::Reserved(name)) => assert!(is_reserved(&name)),
+        Err(MessageError::Malformed(error)) => {
+            // Keys given twice are refused, as is what is no object with a name.
+            if let Ok(Value::Object(message)) = serde_json::from_slice(payload)
+                && !error.to_string().starts_with("duplicate field")
+            {
+                assert!(!message.get("event").is_some_and(Value::is_string), "refused, though it has a name: {error}");
+            }
+        }
+    }
+}
+
+fn written(event: &Event<'_>, version: Option<u64>) -> String {
+    #[derive(Serialize)]
+    struct Message<'a> {
+        event: &'a str,
+        data: &'a RawValue,
+        socket: Option<SocketId>,
+        presence: Option<u64>,
+    }
+    let message = Message { event: &event.name, data: event.data, socket: event.except, presence: version };
+    serde_json::to_string(&message).expect("texts and JSON serialise")
+}

@@ -1,0 +1,177 @@
+//! What must hold for anything that clients and callers of the HTTP API send. Input: bytes. Output: a panic when it
+//! does not. The server is a whole one, reached in memory.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode};
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::link::{Link, LinkedStream};
+use super::{Server, listen};
+use crate::config::Config;
+use crate::fuzzing::block_on;
+
+const SECRET: &str = "fuzzing";
+/// Stands in packets for a token that lets its owner into every channel.
+const TOKEN: &str = "%TOKEN%";
+/// Largest message of a client, low enough to be met by short inputs.
+const LARGEST_MESSAGE: usize = 2_000;
+/// Time for the server to notice that clients are gone.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const HANDSHAKE: &[u8] = b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+thread_local! {
+    static SERVER: OnceCell<Server> = const { OnceCell::new() };
+}
+
+/// A server with an application that is never there; it is the same in all runs.
+fn with_server<T>(run: impl FnOnce(&Server) -> T) -> T {
+    SERVER.with(|server| {
+        run(server.get_or_init(|| {
+            let settings = json!({
+                "host": "127.0.0.1",
+                "authHost": "http://127.0.0.1:1",
+                "auth": { "jwt": { "algorithm": "HS256", "secret": SECRET } },
+                "clients": [{ "appId": "app", "key": "key", "secret": "secret" }],
+                "subscribers": { "redis": false },
+                "socketio": { "maxHttpBufferSize": LARGEST_MESSAGE, "pingInterval": 100, "pingTimeout": 100 },
+                "limits": { "connections": 50, "subscriptions": 10, "channelName": 60, "eventName": 60, "apiBody": 4000 },
+            });
+            let mut config: Config = serde_json::from_value(settings).expect("valid settings");
+            config.port.0 = 0;
+            block_on(Server::bind(config)).expect("the server can be bound")
+        }))
+    })
+}
+
+/// Packets of two clients that send the same: a line each, as text unless it begins with one of the bytes 1 (binary),
+/// 2 (as it is, not as a frame) and 3 (text in two frames). When both are gone, nothing of them is left.
+pub fn client_packets(bytes: &[u8]) {
+    let sent = [HANDSHAKE, &frames(bytes)].concat();
+    with_server(|server| {
+        block_on(async {
+            let (first, second) = tokio::join!(converse(server, &sent), converse(server, &sent));
+            for answer in [first, second] {
+                assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+            }
+            let hub = &server.reload.parts().hub;
+            let leaving = async {
+                while hub.connections() > 0 || !hub.channels("").is_empty() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            let is_empty = tokio::time::timeout(PATIENCE, leaving).await.is_ok();
+            assert!(is_empty, "{} connections and {:?} are left", hub.connections(), hub.channels(""));
+        });
+    });
+}
+
+/// Sends bytes on a connection of its own; returns what came back.
+async fn converse(server: &Server, sent: &[u8]) -> Vec<u8> {
+    let (ours, theirs) = tokio::io::duplex(16 * 1024);
+    let link = Link::new(([127, 0, 0, 1], 1).into());
+    let stream = LinkedStream::new(ours, Arc::clone(&link), PATIENCE);
+    let serving = tokio::spawn(listen::http(stream, link, server.reload.service(), CancellationToken::new()));
+    let (mut reader, mut writer) = tokio::io::split(theirs);
+    let writing = async {
+        // The server may have heard enough before the end.
+        let _ = writer.write_all(sent).await;
+        let _ = writer.shutdown().await;
+    };
+    let mut answer = Vec::new();
+    let (_, read) = tokio::join!(writing, reader.read_to_end(&mut answer));
+    read.expect("memory can be read");
+    serving.await.expect("no connection panics");
+    answer
+}
+
+fn frames(bytes: &[u8]) -> Vec<u8> {
+    static TOKEN_TEXT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let token = TOKEN_TEXT.get_or_init(|| {
+        crate::jws::install();
+        let claims = json!({ "sub": 7, "channels": ["*"], "info": { "name": "Ann" } });
+        encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).expect("claims are JSON")
+    });
+    let mut out = Vec::new();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        match line {
+            [1, rest @ ..] => frame(&mut out, 0x82, rest),
+            [2, rest @ ..] => out.extend(rest),
+            [3, rest @ ..] => {
+                let (first, second) = rest.split_at(rest.len() / 2);
+                frame(&mut out, 0x01, first);
+                frame(&mut out, 0x80, second);
+            }
+            text => match std::str::from_utf8(text) {
+                Ok(text) => frame(&mut out, 0x81, text.replace(TOKEN, token).as_bytes()),
+                Err(_) => frame(&mut out, 0x81, text),
+            },
+        }
+    }
+    out
+}
+
+/// A frame of a client, masked with zeros.
+fn frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+    const MASKED: u8 = 0x80;
+    out.push(opcode);
+    match payload.len() {
+        length @ 0..126 => out.push(MASKED | length as u8),
+        length @ 126..0x1_0000 => {
+            out.push(MASKED | 126);
+            out.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            out.push(MASKED | 127);
+            out.extend((length as u64).to_be_bytes());
+        }
+    }
+    out.extend([0; 4]);
+    out.extend(payload);
+}
+
+/// A request: `POST /apps/app/events?auth_key=key`, lines with headers, an empty line, the body. It is answered, errors
+/// of the API with JSON that says what is wrong, and nothing fails inside.
+pub fn http_request(bytes: &[u8]) {
+    let Some(request) = request(bytes) else { return };
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    with_server(|server| {
+        block_on(async {
+            let router = Router::clone(&server.reload.service().load());
+            let Ok(response) = router.oneshot(request).await;
+            let status = response.status();
+            let body = to_bytes(response.into_body(), usize::MAX).await.expect("answers are whole");
+            assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{method} {path}");
+            if path.starts_with("/apps/") && method != Method::HEAD && status.is_client_error() {
+                let answer: Value = serde_json::from_slice(&body).expect("errors are JSON");
+                assert!(answer["error"].is_string(), "{method} {path}: {answer}");
+            }
+        });
+    });
+}
+
+fn request(bytes: &[u8]) -> Option<Request<Body>> {
+    let end = bytes.windows(2).position(|pair| pair == b"\n\n");
+    let (head, body) = end.map_or((bytes, &[] as &[u8]), |end| (&bytes[..end], &bytes[end + 2..]));
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let first = std::str::from_utf8(lines.next()?).ok()?;
+    let (method, uri) = first.split_once(' ')?;
+    let mut request = Request::builder().method(method).uri(uri).body(Body::from(body.to_vec())).ok()?;
+    for line in lines {
+        let at = line.iter().position(|byte| *byte == b':')?;
+        let (name, value) = (HeaderName::from_bytes(&line[..at]).ok()?, HeaderValue::from_bytes(line[at + 1..].trim_ascii()).ok()?);
+        request.headers_mut().append(name, value);
+    }
+    request.extensions_mut().insert(Link::new(([127, 0, 0, 1], 1).into()));
+    Some(request)
+}
