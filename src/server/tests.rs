@@ -1,0 +1,57 @@
+//! Times of the engine under a whole server, on a clock that jumps to what comes next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::json;
+use tokio::time::Instant;
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::link::{Link, LinkedStream};
+use super::{Server, listen};
+use crate::config::Config;
+
+/// What socket.io waits for CONNECT.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(45);
+
+async fn handshake(server: &Server) -> StatusCode {
+    let mut request = Request::get("/socket.io/?EIO=4&transport=polling").body(Body::empty()).unwrap();
+    request.extensions_mut().insert(Link::new(([127, 0, 0, 1], 1).into()));
+    axum::Router::clone(&server.reload.service().load()).oneshot(request).await.unwrap().status()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_answers_heartbeats_and_never_connects_is_closed_and_leaves_its_place() {
+    // Silence alone is no reason to end a session here.
+    let settings = json!({ "host": "127.0.0.1", "limits": { "connections": 1 }, "socketio": { "pingTimeout": 1_000_000 } });
+    let mut config: Config = serde_json::from_value(settings).unwrap();
+    config.port.0 = 0;
+    let server = Server::bind(config).await.unwrap();
+    let (ours, theirs) = tokio::io::duplex(4096);
+    let link = Link::new(([127, 0, 0, 1], 1).into());
+    let stream = LinkedStream::new(ours, Arc::clone(&link), CONNECT_TIMEOUT);
+    tokio::spawn(listen::http(stream, link, server.reload.service(), CancellationToken::new()));
+    let (mut client, _) = client_async("ws://x/socket.io/?EIO=4&transport=websocket", theirs).await.unwrap();
+    let started = Instant::now();
+    let mut heartbeats = 0;
+    while let Some(Ok(message)) = client.next().await {
+        if message == Message::text("2") {
+            assert_eq!(handshake(&server).await, StatusCode::SERVICE_UNAVAILABLE);
+            heartbeats += 1;
+            client.send(Message::text("3")).await.unwrap();
+        }
+    }
+    assert_eq!(started.elapsed().as_secs(), CONNECT_TIMEOUT.as_secs());
+    assert!(heartbeats > 0);
+    // The same for a session that begins by polling.
+    assert_eq!(handshake(&server).await, StatusCode::OK);
+    assert_eq!(handshake(&server).await, StatusCode::SERVICE_UNAVAILABLE);
+    tokio::time::sleep(CONNECT_TIMEOUT + Duration::from_secs(1)).await;
+    assert_eq!(handshake(&server).await, StatusCode::OK);
+}
