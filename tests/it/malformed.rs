@@ -1,8 +1,8 @@
 //! Packets that no client library sends. The sender may lose its connection; nobody else notices.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{Laravel, TestServer};
+use crate::support::{Laravel, TestServer, until};
 
 const PACKETS: &[&str] = &[
     "42",
@@ -83,4 +83,22 @@ async fn a_subscribe_at_once_after_connect_is_never_lost() {
         clients.push(client);
     }
     server.subscribed("open", COUNT).await;
+}
+
+#[tokio::test]
+async fn connecting_again_and_again_leaves_nothing_behind() {
+    let server = TestServer::start(json!({})).await;
+    let http = reqwest::Client::new();
+    let open = http.get(server.url("/socket.io/?EIO=4&transport=polling")).send().await.unwrap().text().await.unwrap();
+    let open: Value = serde_json::from_str(open.strip_prefix('0').expect("an open packet")).unwrap();
+    let session = server.url(&format!("/socket.io/?EIO=4&transport=polling&sid={}", open["sid"].as_str().unwrap()));
+    // The last packet ends the session.
+    let packets = ["40", "40", "41", "40/none,", "40", "40", "1"].join("\u{1e}");
+    assert_eq!(http.post(session).body(packets).send().await.unwrap().status(), 200);
+    let status = server.url("/apps/app/status?auth_key=test-key");
+    until("nobody to be left", async || {
+        let status = reqwest::get(&status).await.unwrap().text().await.unwrap();
+        serde_json::from_str::<Value>(&status).unwrap()["subscription_count"] == 0
+    })
+    .await;
 }

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use socketioxide::SocketIo;
@@ -23,6 +24,9 @@ use crate::hub::Hub;
 type ClientHub = Hub<ClientSocket>;
 type SioSocket = socketioxide::socket::Socket<LocalAdapter>;
 
+/// Far longer than it takes to answer CONNECT, which happens at once or never.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
+
 /// Registers what happens on connections of the default namespace.
 /// At most `queue_bytes` may wait for a client (`limits.clientQueueBytes`).
 pub fn attach(io: &SocketIo, hub: &Arc<ClientHub>, closed: &Arc<ClosedSessions>, queue_bytes: u64) {
@@ -33,7 +37,9 @@ pub fn attach(io: &SocketIo, hub: &Arc<ClientHub>, closed: &Arc<ClosedSessions>,
         for event in EVENTS {
             socket.on(event, Handler { hub: Arc::clone(&hub), event });
         }
-        socket.on_disconnect(Goodbye { hub: Arc::clone(&hub), closed: Arc::clone(&closed) });
+        let goodbye = Goodbye { hub: Arc::clone(&hub), closed: Arc::clone(&closed), is_said: Arc::default() };
+        tokio::spawn(say_for(socket.clone(), goodbye.clone()));
+        socket.on_disconnect(goodbye);
         hub.connect(ClientSocket::Engine(SocketIoSocket::new(socket, Arc::clone(&closed), queue_bytes)));
         std::future::ready(Ok::<(), Infallible>(()))
     };
@@ -76,16 +82,33 @@ fn socket_id(socket: &SioSocket) -> SocketId {
 }
 
 /// Tells the hub that a client is gone.
+#[derive(Clone)]
 struct Goodbye {
     hub: Arc<ClientHub>,
     closed: Arc<ClosedSessions>,
+    is_said: Arc<AtomicBool>,
+}
+
+/// A client that is gone before its CONNECT is answered gets no goodbye from socketioxide, and would stay for ever.
+async fn say_for(socket: SocketRef, goodbye: Goodbye) {
+    tokio::time::sleep(ANSWER_TIME).await;
+    if !socket.connected() && !goodbye.is_said.load(Ordering::Relaxed) {
+        goodbye.say(&socket, DisconnectReason::TransportClose);
+    }
+}
+
+impl Goodbye {
+    fn say(&self, socket: &SioSocket, reason: DisconnectReason) {
+        let id = socket_id(socket);
+        self.is_said.store(true, Ordering::Relaxed);
+        self.hub.disconnect(id, reason_text(reason));
+        self.closed.forget(id);
+    }
 }
 
 impl DisconnectHandler<LocalAdapter, InOrder> for Goodbye {
     fn call_with_defer(&self, socket: Arc<SioSocket>, reason: DisconnectReason, defer: fn(Arc<SioSocket>)) {
-        let id = socket_id(&socket);
-        self.hub.disconnect(id, reason_text(reason));
-        self.closed.forget(id);
+        self.say(&socket, reason);
         defer(socket);
     }
 }
