@@ -2,6 +2,8 @@
 //!
 //! Input: members of this node, and nodes that died. Output: the answers of the scripts, understood.
 
+use std::sync::Arc;
+
 use redis::Pipeline;
 use tracing::info;
 
@@ -28,21 +30,22 @@ impl RedisStore {
         }
     }
 
-    /// Before the first member of a channel is written: whoever takes this node's members out must find them.
-    async fn index(&self, channel: &ChannelName) -> Result<(), QueryError> {
+    /// Before the first member of a channel is written: whoever takes this node's members out must find them. Returns
+    /// the id to write them under.
+    async fn index(&self, channel: &ChannelName) -> Result<Arc<str>, QueryError> {
         self.note(self.lease.ensure(&self.link, &self.keys).await?);
-        if self.held.needs_index(channel) {
+        let node = self.lease.node();
+        if !self.held.is_indexed(channel, &node) {
             let mut pipeline = redis::pipe();
-            pipeline.cmd("SADD").arg(self.keys.index(&self.lease.node())).arg(channel.as_str());
+            pipeline.cmd("SADD").arg(self.keys.index(&node)).arg(channel.as_str());
             self.link.query::<()>(&pipeline).await?;
-            self.held.indexed(channel);
+            self.held.indexed(channel, &node);
         }
-        Ok(())
+        Ok(node)
     }
 
     pub(super) async fn write(&self, channel: &ChannelName, socket: SocketId, member: &Member) -> Result<JoinAnswer, QueryError> {
-        self.index(channel).await?;
-        let node = self.lease.node();
+        let node = self.index(channel).await?;
         let attempt = async |mode| {
             let mut pipeline = redis::pipe();
             self.keys.join(&mut pipeline, &Join { channel, socket, member, node: &node, mode });
@@ -70,8 +73,7 @@ impl RedisStore {
 
     /// Writes members that Redis may have lost. Those that are there keep their place.
     pub(super) async fn assert(&self, channel: &ChannelName, members: &[(SocketId, Member)]) -> Result<(), StoreError> {
-        self.index(channel).await?;
-        let node = self.lease.node();
+        let node = self.index(channel).await?;
         for batch in members.chunks(BATCH) {
             let mut pipeline = redis::pipe();
             for (socket, member) in batch {

@@ -3,7 +3,7 @@
 //! Input: joins and leaves as they are tried and as they end. Output: which channels are not as they should be.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indexmap::IndexMap;
 
@@ -26,8 +26,8 @@ struct Holding {
     owed: HashMap<SocketId, Option<Member>>,
     /// Redis may have lost some of the members.
     is_doubtful: bool,
-    /// The channel is in this node's index.
-    is_indexed: bool,
+    /// The id of this node under which the channel is in an index.
+    index: Option<Arc<str>>,
 }
 
 /// What is to be done about a channel.
@@ -44,13 +44,13 @@ impl Held {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that the channel is about to be put into the index; whether that is still to be done.
-    pub(super) fn needs_index(&self, channel: &ChannelName) -> bool {
-        !self.channels().get(channel).is_some_and(|holding| holding.is_indexed)
+    /// Whether the channel is in the index of this node's id.
+    pub(super) fn is_indexed(&self, channel: &ChannelName, node: &Arc<str>) -> bool {
+        self.channels().get(channel).is_some_and(|holding| holding.index.as_ref() == Some(node))
     }
 
-    pub(super) fn indexed(&self, channel: &ChannelName) {
-        self.channels().entry(channel.clone()).or_default().is_indexed = true;
+    pub(super) fn indexed(&self, channel: &ChannelName, node: &Arc<str>) {
+        self.channels().entry(channel.clone()).or_default().index = Some(Arc::clone(node));
     }
 
     /// The socket is to be in the channel; ends with [`Self::wrote`] or [`Self::undo`]. Returns the member it was before.
@@ -125,7 +125,9 @@ impl Held {
     pub(super) fn doubt(&self, is_new_lease: bool) {
         for holding in self.channels().values_mut() {
             holding.is_doubtful = true;
-            holding.is_indexed &= !is_new_lease;
+            if is_new_lease {
+                holding.index = None;
+            }
         }
     }
 

@@ -55,6 +55,11 @@ impl Lease {
         self.interval
     }
 
+    /// Whether nothing can have been written under this id yet.
+    fn is_first(&self) -> bool {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).renewed.is_none()
+    }
+
     /// Whether it may have run out without this node's knowing, as after a long stop of the process.
     fn is_doubtful(&self) -> bool {
         let renewed = self.state.read().unwrap_or_else(PoisonError::into_inner).renewed;
@@ -87,12 +92,16 @@ impl Lease {
             self.state.write().unwrap_or_else(PoisonError::into_inner).renewed = Some(started);
             return Ok(Renewal::Kept);
         }
-        let node = new_id();
+        let (before, node) = (node, new_id());
         let mut begin = redis::pipe();
         begin.cmd("SET").arg(keys.lease(&node)).arg(std::process::id()).arg("PX").arg(duration);
         link.query::<()>(&begin).await?;
         let mut enter = redis::pipe();
         enter.cmd("SADD").arg(keys.nodes()).arg(&*node);
+        if !self.is_first() {
+            // A Redis that lost all knows it no more, and may have been given members under it since.
+            enter.arg(&*before);
+        }
         link.query::<()>(&enter).await?;
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = State { node, renewed: Some(started) };
         Ok(Renewal::New)

@@ -225,6 +225,27 @@ async fn a_clean_end_leaves_nothing_behind() {
     assert_eq!(redis.keys("*").await, Vec::<String>::new());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_stays_of_an_id_that_a_flush_made_a_dead_one() {
+    let redis = Redis::start().await;
+    let store = node(&redis, json!({ "presence": { "lease": "30s" }, "databaseConfig": { "membersMirror": false } })).await;
+    store.join(&channel(), socket(1), user(1)).await.unwrap();
+    redis.flush().await;
+    // Written under a lease that this node takes for good.
+    let other = ChannelName::from("presence-other");
+    store.join(&other, socket(2), user(2)).await.unwrap();
+    settle(&store).await;
+    assert_eq!(store.members(&channel()).await.unwrap(), [(socket(1), user(1))]);
+    assert_eq!(store.members(&other).await.unwrap(), [(socket(2), user(2))]);
+    settle(&store).await;
+    assert_eq!(redis.keys("app_laravel-echo:node:*:channels").await.len(), 1, "the index of the new id alone");
+    store.leave(&channel(), socket(1)).await.unwrap();
+    store.leave(&other, socket(2)).await.unwrap();
+    settle(&store).await;
+    store.close().await;
+    assert_eq!(redis.keys("*").await, Vec::<String>::new());
+}
+
 /// The readable list of a channel, as other programs see it.
 async fn mirrored(redis: &Redis) -> Option<Value> {
     let text = redis.get("app_presence-room:members").await?;
