@@ -130,6 +130,7 @@ fn installed_client(project: &Path) -> Option<PathBuf> {
 /// From the first connection to the last.
 async fn serve(config: Config, replaced: bool, demo: Option<Demo>, load: impl Fn() -> anyhow::Result<Loaded>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
+    let reaper = signals::reap_orphans()?;
     let (subscribers, dev_mode) = (config.subscribers.clone(), config.dev_mode.0);
     let host = config.host.clone().unwrap_or_else(|| "localhost".to_owned());
 
@@ -160,6 +161,7 @@ async fn serve(config: Config, replaced: bool, demo: Option<Demo>, load: impl Fn
     .await;
     announcing.abort();
     watchdog.inspect(JoinHandle::abort);
+    reaper.inspect(JoinHandle::abort);
     match ended {
         Some(ended) => ended.context("the server task failed").map(|()| ExitCode::SUCCESS),
         None => Ok(ExitCode::from(signals::INTERRUPTED)),

@@ -1,7 +1,11 @@
 //! The signals that end the server or change its settings. Input: SIGTERM, SIGINT, SIGHUP. Output: one [`Wish`] each.
+//!
+//! And SIGCHLD, for process 1 of a container.
 
 use anyhow::Context as _;
+use rustix::process::{Pid, WaitOptions, getpid, wait};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 
 /// Exit code of a server that was interrupted while it was stopping, as shells number SIGINT.
 pub(super) const INTERRUPTED: u8 = 130;
@@ -13,6 +17,22 @@ pub(super) enum Wish {
     Stop,
     /// SIGHUP: the configuration as it is now.
     Reload,
+}
+
+/// As process 1 the server gets the orphans of a container, such as what a health check leaves behind, and nobody else
+/// takes away those that have ended. It has no children of its own.
+pub(super) fn reap_orphans() -> anyhow::Result<Option<JoinHandle<()>>> {
+    if getpid() != Pid::INIT {
+        return Ok(None);
+    }
+    let mut ended = signal(SignalKind::child()).context("listening for signals")?;
+    Ok(Some(tokio::spawn(async move {
+        loop {
+            // One signal may stand for many, and some may have ended before the first.
+            while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+            ended.recv().await;
+        }
+    })))
 }
 
 /// The signals of this process, from now on ours.
