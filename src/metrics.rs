@@ -69,6 +69,8 @@ pub enum Refusal {
     ConnectionsPerIp,
     /// The server is stopping.
     Draining,
+    /// More requests to the HTTP API than `limits.apiRequestsPerSecond`.
+    ApiRate,
 }
 
 /// How a callback to the Laravel application ended.
@@ -102,7 +104,7 @@ use label_values;
 
 label_values!(Source { Redis => "redis", Http => "http", RedisServer => "redis_server" });
 label_values!(Outcome { Delivered => "delivered", NoSubscribers => "no_subscribers", Malformed => "malformed" });
-label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Unauthorized => "unauthorized", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", Origin => "origin", Connections => "connections", ConnectionsPerIp => "connections_per_ip", Draining => "draining" });
+label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Unauthorized => "unauthorized", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", Origin => "origin", Connections => "connections", ConnectionsPerIp => "connections_per_ip", Draining => "draining", ApiRate => "api_rate" });
 label_values!(Callback { Granted => "granted", Refused => "refused", Unreachable => "unreachable" });
 
 /// Labels of `laravel_echo_connections`.
@@ -225,7 +227,7 @@ impl Metrics {
         registry.register("events_received", "Events received by source and outcome", events);
         registry.register("deliveries", "Messages put into the queues of clients by events", metrics.deliveries.clone());
         registry.register("whispers", "Client events relayed", metrics.whispers.clone());
-        registry.register("refusals", "Requests of clients that were not done, by cause", metrics.refusals.clone());
+        registry.register("refusals", "Requests of clients and applications that were not done, by cause", metrics.refusals.clone());
         registry.register("auth_callbacks", "Callbacks to the Laravel application by outcome", metrics.callbacks.clone());
         registry.register("auth_callback_seconds", "Time of a callback to the Laravel application", metrics.callback_seconds.clone());
         registry.register("auth_callbacks_in_flight", "Callbacks under way", metrics.callbacks_in_flight.clone());

@@ -18,6 +18,7 @@ use super::token::{TokenKey, TokenKeyError};
 use super::{Api, ApiError};
 use crate::config::ApiClient;
 use crate::config::value::Secret;
+use crate::metrics::Refusal;
 
 /// An entry of `clients`, made ready.
 pub struct Client {
@@ -125,6 +126,7 @@ impl FromRequestParts<Api> for App {
             match client.admit(&given) {
                 Ok(signed) => {
                     if client.requests.as_ref().is_some_and(|requests| requests.check().is_err()) {
+                        api.hub.metrics().refusal(Refusal::ApiRate);
                         return Err(ApiError::too_many_requests());
                     }
                     return Ok(Self { signed });

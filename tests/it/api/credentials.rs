@@ -174,6 +174,7 @@ async fn requests_are_limited_for_each_application_by_itself() {
     let refusal = refusal.expect("there was one");
     assert_eq!(refusal.error(), "more requests than limits.apiRequestsPerSecond for this application");
     assert_eq!(refusal.header("retry-after"), "1");
+    assert!(get(&server, "/metrics").await.text.contains("laravel_echo_refusals_total{cause=\"api_rate\"} 1\n"));
     assert_eq!(get(&server, "/apps/other/status").await.status, 200);
     assert_eq!(send(&server, "GET", "/apps/app/status", &[], "").await.status, 403);
     until("the next second", async || get(&server, "/apps/app/status").await.status == 200).await;
