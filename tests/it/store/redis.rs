@@ -84,7 +84,8 @@ async fn nodes_share_members() {
 async fn members_of_a_dead_node_go_once() {
     let redis = Redis::start().await;
     let dead = node(&redis, json!({})).await;
-    let survivors = [node(&redis, json!({})).await, node(&redis, json!({})).await];
+    let lasting = json!({ "presence": { "lease": "30s" } });
+    let survivors = [node(&redis, lasting.clone()).await, node(&redis, lasting).await];
     for n in 0..50 {
         dead.join(&channel(), socket(n), user(n)).await.unwrap();
     }
@@ -255,7 +256,8 @@ async fn mirrored(redis: &Redis) -> Option<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_readable_list_follows_at_most_once_a_second() {
     let redis = Redis::start().await;
-    let store = node(&redis, json!({})).await;
+    // A new lease is a SET, too.
+    let store = node(&redis, json!({ "presence": { "lease": "30s" } })).await;
     let member = |n: usize| json!({ "user_id": n, "user_info": "", "socketId": socket(n) });
     store.join(&channel(), socket(1), user(1)).await.unwrap();
     until("the first write", async || mirrored(&redis).await == Some(json!([member(1)]))).await;
