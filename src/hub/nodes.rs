@@ -107,7 +107,8 @@ impl<S: Socket> Hub<S> {
     }
 
     /// The end of a join. What others are told, what the new one is told and that it is in the room happen as one
-    /// step, as far as news from other nodes are concerned.
+    /// step, as far as news from other nodes are concerned. `was_in`: it was in before, and has a leave to come if it went
+    /// away meanwhile.
     pub(super) async fn enter_among_nodes(
         self: &Arc<Self>,
         nodes: &Nodes,
@@ -115,6 +116,7 @@ impl<S: Socket> Hub<S> {
         channel: &ChannelName,
         ticket: Ticket,
         joined: &Joined,
+        was_in: bool,
     ) -> bool {
         if joined.has_lost {
             self.catch_up();
@@ -131,12 +133,20 @@ impl<S: Socket> Hub<S> {
         });
         if !has_entered {
             // It went away meanwhile; the store tells everyone.
-            if let Err(error) = self.store.leave(channel, session.socket.id()).await {
+            if !was_in && let Err(error) = self.store.leave(channel, session.socket.id()).await {
                 error!(%channel, %error, "could not remove a presence member");
             }
-            nodes.views.prune(channel, || self.rooms.count(channel.as_str()) == 0);
+            self.prune(channel);
         }
         has_entered
+    }
+
+    /// Forgets what is known of a channel from other nodes when nobody is in it here. To be called in the channel's turn:
+    /// whoever is on its way in has opened the view already.
+    pub(super) fn prune(&self, channel: &ChannelName) {
+        if let Some(nodes) = &self.nodes {
+            nodes.views.prune(channel, || self.rooms.count(channel.as_str()) == 0);
+        }
     }
 
     /// News may have been missed, or the store has lost members: looks up who is in every channel that clients here are

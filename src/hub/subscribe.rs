@@ -207,34 +207,43 @@ impl<S: Socket> Hub<S> {
         if !is_wanted {
             return false;
         }
+        if let Some(nodes) = &self.nodes {
+            nodes.views.open(channel);
+        }
+        // Who goes away from now on and was in before leaves in a turn of its own, after this one.
+        let was_in = session.is_in(channel.as_str());
         let joined = match self.store.join(channel, id, member.clone()).await {
             Ok(joined) => joined,
             Err(error) => {
                 error!(%channel, %error, "could not store a presence member");
+                self.prune(channel);
                 self.fail(session, channel, ticket, 500);
                 return false;
             }
         };
         if let Some(nodes) = &self.nodes {
-            return self.enter_among_nodes(nodes, session, channel, ticket, &joined).await;
+            return self.enter_among_nodes(nodes, session, channel, ticket, &joined, was_in).await;
         }
-        if !self.enter(session, channel, ticket) {
-            // It went away meanwhile. The others know of it only if it was here before.
+        let has_entered = self.enter(session, channel, ticket);
+        if has_entered {
+            self.show_members(session, channel, &joined.members);
+        }
+        if let Some(gone) = &joined.replaced {
+            self.announce_leaving(channel, gone, Some(id));
+        }
+        if has_entered || was_in {
+            if joined.is_first {
+                self.tell_joining(channel, id, &member, Some(id));
+            }
+        } else {
+            // It went away meanwhile. The others know of the user only if it was here before.
             match self.store.leave(channel, id).await {
                 Ok(Left::Gone(member)) if !joined.is_first => self.announce_leaving(channel, &member, None),
                 Ok(_) => {}
                 Err(error) => error!(%channel, %error, "could not remove a presence member"),
             }
-            return false;
         }
-        self.show_members(session, channel, &joined.members);
-        if let Some(gone) = &joined.replaced {
-            self.announce_leaving(channel, gone, Some(id));
-        }
-        if joined.is_first {
-            self.tell_joining(channel, id, &member, Some(id));
-        }
-        true
+        has_entered
     }
 
     /// Sends the member list to a socket that has joined.
@@ -278,9 +287,7 @@ impl<S: Socket> Hub<S> {
     /// Takes a socket out of the members, and tells the others when that was the user's last one.
     async fn leave_presence(self: &Arc<Self>, channel: &ChannelName, id: SocketId) -> Result<(), StoreError> {
         let _order = self.presence_locks.lock(channel).await;
-        if let Some(nodes) = &self.nodes {
-            nodes.views.prune(channel, || self.rooms.count(channel.as_str()) == 0);
-        }
+        self.prune(channel);
         if self.session(id).is_some_and(|session| session.is_in(channel.as_str())) {
             // It came back before this turn: its new membership is not to be taken away.
             return Ok(());

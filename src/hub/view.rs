@@ -48,6 +48,11 @@ pub(super) enum News {
 }
 
 impl Views {
+    /// Begins to keep the channel's news. To be called before the list is asked for: news that overtake it count.
+    pub(super) fn open(&self, channel: &ChannelName) {
+        self.enter(channel, |_| {});
+    }
+
     /// Runs `change` on the channel's view, which is made if there is none.
     pub(super) fn enter<T>(&self, channel: &ChannelName, change: impl FnOnce(&mut View) -> T) -> T {
         loop {
