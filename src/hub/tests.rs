@@ -1,11 +1,20 @@
-//! What unit tests of the hub are written with.
+//! What unit tests of the hub are written with, and its property tests.
 
 use std::sync::{Arc, Mutex};
+
+use tokio::time::Instant;
 
 use crate::egress::{EmitError, Frame, Socket};
 use crate::event::SocketId;
 
-/// A socket that keeps what it is sent, as `name [channel] data`.
+mod exact;
+mod pace;
+mod page;
+mod shared;
+mod walk;
+mod world;
+
+/// A socket that keeps what it is sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorder(Arc<Inner>);
 
@@ -13,12 +22,25 @@ pub(crate) struct Recorder(Arc<Inner>);
 struct Inner {
     id: SocketId,
     headers: http::HeaderMap,
-    frames: Mutex<Vec<String>>,
+    frames: Mutex<Vec<(Instant, Heard)>>,
+}
+
+/// A frame that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Heard {
+    pub(crate) name: String,
+    pub(crate) channel: String,
+    pub(crate) data: String,
 }
 
 impl Recorder {
     pub(crate) fn new(id: &str) -> Self {
         Self(Arc::new(Inner { id: SocketId::parse(id).unwrap(), headers: http::HeaderMap::new(), frames: Mutex::default() }))
+    }
+
+    /// What came since the last call, and when.
+    fn take(&self) -> Vec<(Instant, Heard)> {
+        std::mem::take(&mut *self.0.frames.lock().unwrap())
     }
 }
 
@@ -36,8 +58,9 @@ impl Socket for Recorder {
     }
 
     fn emit(&self, frame: &Frame<'_>) -> Result<(), EmitError> {
-        let channel = frame.channel.map(|channel| format!(" [{channel}]")).unwrap_or_default();
-        self.0.frames.lock().unwrap().push(format!("{}{channel} {}", frame.name, frame.data.get()));
+        let channel = frame.channel.unwrap_or_default().to_owned();
+        let heard = Heard { name: frame.name.to_owned(), channel, data: frame.data.get().to_owned() };
+        self.0.frames.lock().unwrap().push((Instant::now(), heard));
         Ok(())
     }
 

@@ -1,0 +1,346 @@
+//! A store that several nodes share, as Redis is: with leases, with PUBLISHed changes, with a network that can be cut.
+//!
+//! It keeps the promises of [`crate::store::redis`] by simpler means, in one process and in the time of the test.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use indexmap::IndexMap;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use super::pace::Pace;
+use crate::channel::ChannelName;
+use crate::event::SocketId;
+use crate::store::{Joined, Left, Member, Members, PresenceStore, Renewed, StoreError};
+
+/// How long a node that is not heard of is thought to live.
+pub(super) const LEASE: Duration = Duration::from_secs(30);
+/// Between two looks of a node that is cut off.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A change of a channel, PUBLISHed to every node.
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    pub(super) channel: ChannelName,
+    pub(super) is_joining: bool,
+    pub(super) socket: SocketId,
+    pub(super) member: Member,
+    pub(super) version: u64,
+}
+
+/// What stands in for Redis.
+#[derive(Default)]
+pub(super) struct Shared(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// In the order of joining.
+    channels: BTreeMap<ChannelName, Vec<Entry>>,
+    /// When each ends.
+    leases: BTreeMap<u64, Instant>,
+    /// The ways to the nodes that are not cut off.
+    wires: BTreeMap<usize, mpsc::UnboundedSender<Change>>,
+    /// Grows with every change and every lease.
+    count: u64,
+}
+
+#[derive(Clone, PartialEq)]
+struct Entry {
+    socket: SocketId,
+    lease: u64,
+    member: Member,
+    place: u64,
+}
+
+impl State {
+    fn lives(&self, lease: u64) -> bool {
+        self.leases.get(&lease).is_some_and(|end| *end > Instant::now())
+    }
+
+    fn begin_lease(&mut self) -> u64 {
+        self.count += 1;
+        self.leases.insert(self.count, Instant::now() + LEASE);
+        self.count
+    }
+
+    fn entries(&mut self, channel: &ChannelName) -> &mut Vec<Entry> {
+        self.channels.entry(channel.clone()).or_default()
+    }
+
+    fn members(&mut self, channel: &ChannelName) -> Members {
+        self.entries(channel).iter().map(|entry| (entry.socket, entry.member.clone())).collect()
+    }
+
+    fn publish(&self, channel: &ChannelName, is_joining: bool, socket: SocketId, member: &Member) {
+        let change = Change { channel: channel.clone(), is_joining, socket, member: member.clone(), version: self.count };
+        // A node that is gone hears nothing.
+        self.wires.values().for_each(|wire| drop(wire.send(change.clone())));
+    }
+
+    fn join(&mut self, channel: &ChannelName, socket: SocketId, lease: u64, member: &Member, keeps_place: bool) -> Joined {
+        self.count += 1;
+        let (place, user) = (self.count, member.user().to_owned());
+        let entries = self.entries(channel);
+        let is_first = !entries.iter().any(|entry| entry.member.user() == user);
+        let old = entries.iter().position(|entry| entry.socket == socket).map(|at| entries.remove(at));
+        let is_same = old.as_ref().is_some_and(|old| old.member.user() == user);
+        let place = old.as_ref().filter(|_| keeps_place && is_same).map_or(place, |old| old.place);
+        let stays = |entries: &[Entry], old: &Entry| entries.iter().any(|entry| entry.member.user() == old.member.user());
+        let replaced = old.filter(|old| !is_same && !stays(entries, old)).map(|old| old.member);
+        entries.push(Entry { socket, lease, member: member.clone(), place });
+        entries.sort_by_key(|entry| entry.place);
+        if let Some(replaced) = &replaced {
+            self.publish(channel, false, socket, replaced);
+        }
+        if is_first {
+            self.publish(channel, true, socket, member);
+        }
+        Joined { is_first, replaced, members: self.members(channel), version: self.count, has_lost: false }
+    }
+
+    fn leave(&mut self, channel: &ChannelName, socket: SocketId) -> Left {
+        let entries = self.entries(channel);
+        let Some(at) = entries.iter().position(|entry| entry.socket == socket) else { return Left::NotThere };
+        let member = entries.remove(at).member;
+        let remains = entries.iter().any(|entry| entry.member.user() == member.user());
+        self.count += 1;
+        if remains {
+            return Left::Remains;
+        }
+        self.publish(channel, false, socket, &member);
+        Left::Gone(member)
+    }
+
+    fn ghosts(&self, channel: &ChannelName) -> Vec<Entry> {
+        let entries = self.channels.get(channel).into_iter().flatten();
+        entries.filter(|entry| !self.lives(entry.lease)).cloned().collect()
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// The way by which a node hears of changes. A second one of the same node takes the place of the first.
+    pub(super) fn wire(&self, node: usize) -> mpsc::UnboundedReceiver<Change> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.state().wires.insert(node, sender);
+        receiver
+    }
+
+    /// Takes a node's way to hear of changes.
+    pub(super) fn unwire(&self, node: usize) {
+        self.state().wires.remove(&node);
+    }
+}
+
+/// One node's part of it.
+pub(super) struct NodeStore {
+    shared: Arc<Shared>,
+    pace: Pace,
+    mine: Mutex<Mine>,
+    /// Told when members turn out to be missing.
+    lost: Notify,
+}
+
+/// What the node knows by itself.
+#[derive(Default)]
+struct Mine {
+    lease: u64,
+    held: IndexMap<(ChannelName, SocketId), Member>,
+    owed: BTreeSet<(ChannelName, SocketId)>,
+    doubtful: BTreeSet<ChannelName>,
+    network: Network,
+}
+
+#[derive(Default, Clone, Copy, PartialEq)]
+enum Network {
+    #[default]
+    Up,
+    /// Up again, and nothing is sure.
+    Back,
+    Cut,
+    /// The node has died; nobody hears the end of what it does.
+    Dead,
+}
+
+impl Mine {
+    fn doubt(&mut self) {
+        self.doubtful = self.held.keys().map(|(channel, _)| channel.clone()).collect();
+    }
+}
+
+impl NodeStore {
+    pub(super) fn new(shared: &Arc<Shared>, seed: u64) -> Self {
+        Self { shared: Arc::clone(shared), pace: Pace::new(seed), mine: Mutex::default(), lost: Notify::new() }
+    }
+
+    fn mine(&self) -> MutexGuard<'_, Mine> {
+        self.mine.lock().unwrap()
+    }
+
+    pub(super) fn cut(&self) {
+        self.mine().network = Network::Cut;
+    }
+
+    pub(super) fn mend(&self) {
+        self.mine().network = Network::Back;
+    }
+
+    pub(super) fn die(&self) {
+        self.mine().network = Network::Dead;
+    }
+
+    async fn reach(&self, what: &str, channel: &ChannelName, socket: Option<SocketId>) -> Result<(), StoreError> {
+        self.pace.wait((what, channel.as_str(), socket)).await;
+        let network = self.mine().network;
+        match network {
+            Network::Up | Network::Back => Ok(()),
+            Network::Cut => Err(StoreError("the network is cut".into())),
+            Network::Dead => std::future::pending().await,
+        }
+    }
+
+    /// Keeps the lease, or begins another, under which all is to be written again.
+    fn ensure_lease(&self, state: &mut State) -> u64 {
+        let mut mine = self.mine();
+        if !state.lives(mine.lease) {
+            mine.lease = state.begin_lease();
+            mine.doubt();
+        }
+        mine.lease
+    }
+
+    async fn try_join(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError> {
+        self.reach("join", channel, Some(socket)).await?;
+        let joined = {
+            let mut state = self.shared.state();
+            let lease = self.ensure_lease(&mut state);
+            state.join(channel, socket, lease, &member, false)
+        };
+        self.reach("joined", channel, Some(socket)).await?;
+        let mut mine = self.mine();
+        let is_listed = |socket| joined.members.iter().any(|(listed, _)| *listed == socket);
+        let has_lost = mine.held.keys().any(|(name, socket)| name == channel && !is_listed(*socket));
+        if has_lost {
+            mine.doubt();
+            self.lost.notify_one();
+        }
+        Ok(Joined { has_lost, ..joined })
+    }
+}
+
+#[async_trait]
+impl PresenceStore for NodeStore {
+    async fn join(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError> {
+        let key = (channel.clone(), socket);
+        self.mine().owed.remove(&key);
+        let before = self.mine().held.insert(key.clone(), member.clone());
+        let result = self.try_join(channel, socket, member).await;
+        if result.is_err() {
+            let mut mine = self.mine();
+            mine.held.shift_remove(&key);
+            match before {
+                Some(member) => {
+                    mine.held.insert(key, member);
+                    mine.doubtful.insert(channel.clone());
+                }
+                None => drop(mine.owed.insert(key)),
+            }
+        }
+        result
+    }
+
+    async fn leave(&self, channel: &ChannelName, socket: SocketId) -> Result<Left, StoreError> {
+        let key = (channel.clone(), socket);
+        self.mine().held.shift_remove(&key);
+        self.mine().owed.insert(key.clone());
+        self.reach("leave", channel, Some(socket)).await?;
+        let left = self.shared.state().leave(channel, socket);
+        self.reach("left", channel, Some(socket)).await?;
+        self.mine().owed.remove(&key);
+        Ok(left)
+    }
+
+    async fn members(&self, channel: &ChannelName) -> Result<Members, StoreError> {
+        Ok(self.versioned(channel).await?.1)
+    }
+
+    async fn versioned(&self, channel: &ChannelName) -> Result<(u64, Members), StoreError> {
+        self.reach("members", channel, None).await?;
+        let answer = {
+            let mut state = self.shared.state();
+            let members = state.members(channel);
+            // Of a channel that nobody is in, Redis keeps nothing.
+            (if members.is_empty() { 0 } else { state.count }, members)
+        };
+        self.reach("listed", channel, None).await?;
+        Ok(answer)
+    }
+
+    async fn due(&self) {
+        let is_cut = self.mine().network == Network::Cut;
+        // What is lost is put back at once.
+        let _ = tokio::time::timeout(if is_cut { RETRY } else { LEASE / 3 }, self.lost.notified()).await;
+    }
+
+    async fn renew(&self) -> Result<Renewed, StoreError> {
+        self.reach("renew", &"".into(), None).await?;
+        let mut state = self.shared.state();
+        let before = self.mine().lease;
+        let lease = self.ensure_lease(&mut state);
+        state.leases.insert(lease, Instant::now() + LEASE);
+        let mut mine = self.mine();
+        if mine.network == Network::Back {
+            mine.network = Network::Up;
+            mine.doubt();
+        }
+        let mut unsettled = mine.doubtful.clone();
+        unsettled.extend(mine.owed.iter().map(|(channel, _)| channel.clone()));
+        unsettled.extend(state.channels.keys().filter(|channel| !state.ghosts(channel).is_empty()).cloned());
+        Ok(Renewed { unsettled: unsettled.into_iter().collect(), has_lost: lease != before })
+    }
+
+    async fn settle(&self, channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
+        self.reach("settle", channel, None).await?;
+        {
+            let mut state = self.shared.state();
+            let lease = self.ensure_lease(&mut state);
+            let mut mine = self.mine();
+            if mine.doubtful.remove(channel) {
+                for ((_, socket), member) in mine.held.iter().filter(|((name, _), _)| name == channel) {
+                    state.join(channel, *socket, lease, member, true);
+                }
+            }
+            let owed: Vec<_> = mine.owed.iter().filter(|(name, _)| name == channel).cloned().collect();
+            for key in owed {
+                state.leave(channel, key.1);
+                mine.owed.remove(&key);
+            }
+        }
+        let ghosts = self.shared.state().ghosts(channel);
+        self.reach("take ghosts", channel, None).await?;
+        let mut state = self.shared.state();
+        for ghost in ghosts {
+            // It may have come back meanwhile.
+            if state.entries(channel).contains(&ghost) {
+                state.leave(channel, ghost.socket);
+            }
+        }
+        // Every node hears of them by its wire.
+        Ok(Vec::new())
+    }
+
+    async fn close(&self) {
+        // What could not be taken out is taken out by others, once the lease is no more.
+        let mut state = self.shared.state();
+        let mine = self.mine();
+        if mine.network != Network::Cut {
+            state.leases.remove(&mine.lease);
+        }
+    }
+}

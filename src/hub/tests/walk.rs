@@ -1,0 +1,183 @@
+//! Random walks: pages come, go, reload, ask twice, log in as others, are refused; nodes end, die and are cut off.
+//!
+//! Time is paused, so every walk takes the same course whenever it is run, and one that fails shrinks.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+use super::world::{ROOMS, World};
+
+/// Walks of each test: a few seconds in all.
+const CASES: u32 = 128;
+
+/// What the application says to a subscribe.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Answer {
+    /// This is the page's user.
+    Own,
+    /// Somebody else has logged in meanwhile.
+    Other(u32),
+    No,
+}
+
+impl Answer {
+    pub(super) fn user(self, own: u32) -> Option<u32> {
+        match self {
+            Self::Own => Some(own),
+            Self::Other(user) => Some(user),
+            Self::No => None,
+        }
+    }
+}
+
+/// Pages and nodes are counted around, so that every number means one.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Connect { node: usize, user: u32 },
+    Subscribe { page: usize, room: usize, answer: Answer, seconds: u64 },
+    Unsubscribe { page: usize, room: usize },
+    Disconnect { page: usize },
+    Seconds(u64),
+    Rest,
+    Restart { node: usize },
+    Crash { node: usize },
+    Cut { node: usize },
+    Mend { node: usize },
+}
+
+fn answers() -> impl Strategy<Value = Answer> {
+    prop_oneof![8 => Just(Answer::Own), 2 => (1..4_u32).prop_map(Answer::Other), 1 => Just(Answer::No)]
+}
+
+/// Steps of pages.
+fn of_pages() -> impl Strategy<Value = Step> {
+    let (page, room) = (0..8_usize, 0..ROOMS.len());
+    prop_oneof![
+        4 => (0..3_usize, 1..4_u32).prop_map(|(node, user)| Step::Connect { node, user }),
+        8 => (page.clone(), room.clone(), answers(), 0..5_u64)
+            .prop_map(|(page, room, answer, seconds)| Step::Subscribe { page, room, answer, seconds }),
+        3 => (page.clone(), room).prop_map(|(page, room)| Step::Unsubscribe { page, room }),
+        2 => page.prop_map(|page| Step::Disconnect { page }),
+        6 => (1..6_u64).prop_map(Step::Seconds),
+        1 => Just(Step::Rest),
+    ]
+}
+
+/// Steps of nodes.
+fn of_nodes() -> impl Strategy<Value = Step> {
+    let node = 0..3_usize;
+    prop_oneof![
+        1 => node.clone().prop_map(|node| Step::Restart { node }),
+        1 => node.clone().prop_map(|node| Step::Crash { node }),
+        2 => node.clone().prop_map(|node| Step::Cut { node }),
+        2 => node.prop_map(|node| Step::Mend { node }),
+        // Long enough for a lease to end.
+        1 => (10..60_u64).prop_map(Step::Seconds),
+    ]
+}
+
+async fn walk(nodes: usize, grace: Duration, seed: u64, steps: Vec<Step>) {
+    let mut world = World::new(nodes, grace, seed);
+    for step in steps {
+        match step {
+            Step::Connect { node, user } => world.connect(node, user),
+            Step::Subscribe { page, room, answer, seconds } => world.subscribe(page, room, answer, seconds),
+            Step::Unsubscribe { page, room } => world.unsubscribe(page, room),
+            Step::Disconnect { page } => world.disconnect(page),
+            Step::Seconds(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            Step::Rest => world.rest().await,
+            Step::Restart { node } => world.restart(node).await,
+            Step::Crash { node } => world.crash(node),
+            Step::Cut { node } => world.cut(node),
+            Step::Mend { node } => world.mend(node),
+        }
+        world.look();
+    }
+    world.rest().await;
+}
+
+pub(super) fn in_paused_time(walk: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(walk);
+}
+
+/// The same walks in every run, unless `PROPTEST_RNG_SEED` and `PROPTEST_CASES` ask for others.
+pub(super) fn walks() -> ProptestConfig {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { CASES };
+    let rng_seed = if config.rng_seed == RngSeed::Random { RngSeed::Fixed(5) } else { config.rng_seed };
+    ProptestConfig { cases, rng_seed, ..config }
+}
+
+fn graces() -> impl Strategy<Value = Duration> {
+    prop_oneof![Just(Duration::ZERO), Just(Duration::from_secs(5))]
+}
+
+/// Two of an application's answers come to one page while the store takes its time, and then the page goes: whoever the
+/// others were told of before is to be told gone.
+#[test]
+fn a_page_that_goes_while_somebody_else_logs_in_on_it() {
+    let steps = [
+        Step::Connect { node: 0, user: 1 },
+        Step::Subscribe { page: 0, room: 0, answer: Answer::Own, seconds: 0 },
+        Step::Connect { node: 0, user: 1 },
+        Step::Subscribe { page: 1, room: 0, answer: Answer::Own, seconds: 0 },
+        Step::Rest,
+        Step::Subscribe { page: 1, room: 0, answer: Answer::Other(2), seconds: 0 },
+        Step::Seconds(1),
+        Step::Unsubscribe { page: 1, room: 0 },
+        Step::Rest,
+        Step::Subscribe { page: 1, room: 0, answer: Answer::Other(3), seconds: 0 },
+        Step::Rest,
+        Step::Subscribe { page: 1, room: 0, answer: Answer::Other(2), seconds: 0 },
+        Step::Seconds(1),
+        Step::Disconnect { page: 1 },
+    ];
+    // Some seeds make the store quick, others slow.
+    for (seed, grace) in (0..20).zip([0, 5].into_iter().cycle()) {
+        in_paused_time(walk(1, Duration::from_secs(grace), seed, steps.to_vec()));
+    }
+}
+
+/// The first of a node joins, and news of another node come sooner than the list.
+#[test]
+fn news_that_overtake_the_first_list() {
+    let join = |page| Step::Subscribe { page, room: 0, answer: Answer::Own, seconds: 0 };
+    let steps = [Step::Connect { node: 0, user: 1 }, Step::Connect { node: 1, user: 2 }, join(0), join(1)];
+    for seed in 0..50 {
+        in_paused_time(walk(3, Duration::ZERO, seed, steps.to_vec()));
+    }
+}
+
+/// A page is left while it asks again: the grace holds.
+#[test]
+fn a_reload_during_a_repeated_subscribe() {
+    let join = |page| Step::Subscribe { page, room: 0, answer: Answer::Own, seconds: 0 };
+    let connect = |user| Step::Connect { node: 0, user };
+    let before = [connect(1), connect(2), join(0), join(1), Step::Rest, join(1), Step::Seconds(1), Step::Disconnect { page: 1 }];
+    let steps = [before.as_slice(), &[connect(2), join(1), Step::Rest]].concat();
+    for seed in 0..20 {
+        in_paused_time(walk(1, Duration::from_secs(20), seed, steps.clone()));
+        in_paused_time(walk(3, Duration::from_secs(20), seed, steps.clone()));
+    }
+}
+
+proptest! {
+    #![proptest_config(walks())]
+
+    #[test]
+    fn on_one_node_every_page_knows_who_is_here(
+        seed: u64, grace in graces(), steps in prop::collection::vec(of_pages(), 1..60),
+    ) {
+        in_paused_time(walk(1, grace, seed, steps));
+    }
+
+    #[test]
+    fn on_three_nodes_every_page_knows_who_is_here(
+        seed: u64, grace in graces(), steps in prop::collection::vec(prop_oneof![5 => of_pages(), 1 => of_nodes()], 1..80),
+    ) {
+        in_paused_time(walk(3, grace, seed, steps));
+    }
+}
