@@ -5,7 +5,6 @@
 //! they were given. The presence store PUBLISHes its changes itself, together with each change.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use redis::Pipeline;
 use serde::Serialize;
@@ -20,9 +19,6 @@ use crate::redis_client::{Link, QueryError, Redis, RedisConfigError};
 pub mod questions;
 
 use questions::{Asked, Counts, Question, TOPIC};
-
-/// Time for the answers of the other nodes: far more than one that is well takes.
-const ANSWERS: Duration = Duration::from_secs(1);
 
 /// Messages that wait for Redis; beyond, whispers are dropped and HTTP requests wait.
 const QUEUE: usize = 4096;
@@ -117,7 +113,7 @@ impl Bus {
 
     /// Asks the other nodes, of which there are so many. Returns what came in time, and whether that is not all.
     pub async fn ask(&self, question: Question, others: usize) -> (Vec<Counts>, bool) {
-        let mut answers = self.asked.begin();
+        let (mut answers, patience) = (self.asked.begin(), question.patience());
         self.say(&questions::Message::Ask { from: self.number, id: answers.id, question });
         let mut counts = Vec::with_capacity(others);
         let collecting = async {
@@ -128,7 +124,7 @@ impl Bus {
                 }
             }
         };
-        let is_late = tokio::time::timeout(ANSWERS, collecting).await.is_err();
+        let is_late = tokio::time::timeout(patience, collecting).await.is_err();
         (counts, is_late)
     }
 

@@ -1,7 +1,7 @@
 //! Rights taken back: `POST /apps/:id/users/:user/unsubscribe` and `POST /apps/:id/channels/:name/recheck`.
 //!
-//! Input: requests with the application's key. Output: calls of the hub, and how many sockets they met. Both act on
-//! the sockets of this server.
+//! Input: requests with the application's key. Output: calls of the hub, and how many sockets they met on all
+//! nodes.
 
 use axum::extract::{Path, State};
 use axum::routing::post;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::body::{Posted, PostedNothing};
 use super::{Api, ApiError, writes};
 use crate::channel::ChannelName;
+use crate::hub::{Everywhere, Recheck};
 
 /// The routes of this file.
 pub fn routes() -> Router<Api> {
@@ -31,12 +32,14 @@ struct Unsubscribed {
     unsubscribed: usize,
 }
 
-/// `{"checked":5,"removed":1,"undecided":0}`
+/// `{"checked":5,"removed":1,"undecided":0}`, and `"partial":true` when a node did not answer in time.
 #[derive(Debug, Serialize)]
 struct Rechecked {
     checked: usize,
     removed: usize,
     undecided: usize,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    partial: bool,
 }
 
 /// Takes a user's sockets out of a channel.
@@ -62,6 +65,8 @@ async fn recheck(
         return Err(ApiError::bad_request("channel: only private and presence channels are granted, and can be rechecked"));
     }
     // A caller that gives up waiting does not stop it half way.
-    let done = tokio::spawn(async move { api.hub.recheck(&channel).await }).await.unwrap_or_default();
-    Ok(Json(Rechecked { checked: done.checked, removed: done.removed, undecided: done.undecided }))
+    let done = tokio::spawn(async move { api.hub.recheck_everywhere(&channel).await }).await;
+    let unknown = Everywhere { value: Recheck::default(), is_partial: true };
+    let Everywhere { value: Recheck { checked, removed, undecided }, is_partial } = done.unwrap_or(unknown);
+    Ok(Json(Rechecked { checked, removed, undecided, partial: is_partial }))
 }

@@ -4,9 +4,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+
+/// What a node knows by itself: far more than one that is well takes.
+const ANSWERED: Duration = Duration::from_secs(1);
+/// What a node has to ask the application about: as long as most callers wait for an answer.
+const RECHECKED: Duration = Duration::from_secs(30);
 
 /// What a node is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +28,22 @@ pub enum Question {
     Terminate(String),
     /// Take this user's sockets out of this channel.
     Unsubscribe(String, String),
+    /// Ask the application again about the sockets in this channel. Answered when that is done.
+    Recheck(String),
 }
 
-/// What a node answers: counts by channel; without a channel, the count alone under the empty name.
+impl Question {
+    /// Time for the answers of the other nodes.
+    #[must_use]
+    pub const fn patience(&self) -> Duration {
+        match self {
+            Self::Recheck(_) => RECHECKED,
+            _ => ANSWERED,
+        }
+    }
+}
+
+/// What a node answers: counts by channel, or by what was counted; the only one under the empty name.
 pub type Counts = Vec<(String, usize)>;
 
 /// What goes over [`TOPIC`].

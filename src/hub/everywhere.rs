@@ -5,9 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Hub, Socket};
+use super::{Hub, Recheck, Socket};
 use crate::channel::ChannelName;
 use crate::cluster::questions::{Counts, Message, Question};
+
+/// Names of the counts of a recheck.
+const CHECKED: &str = "checked";
+const REMOVED: &str = "removed";
+const UNDECIDED: &str = "undecided";
 
 /// A sum over all nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,20 +49,31 @@ impl<S: Socket> Hub<S> {
         self.total(Question::Unsubscribe(user.to_owned(), channel.as_str().to_owned())).await
     }
 
+    /// [`Hub::recheck`] on all nodes, each of which asks about its own sockets.
+    pub async fn recheck_everywhere(self: &Arc<Self>, channel: &ChannelName) -> Everywhere<Recheck> {
+        let Everywhere { value, is_partial } = self.ask_nodes(Question::Recheck(channel.as_str().to_owned())).await;
+        let count = |name| value.get(name).copied().unwrap_or_default();
+        let value = Recheck { checked: count(CHECKED), removed: count(REMOVED), undecided: count(UNDECIDED) };
+        Everywhere { value, is_partial }
+    }
+
     async fn total(self: &Arc<Self>, question: Question) -> Everywhere<usize> {
         let Everywhere { value, is_partial } = self.ask_nodes(question).await;
         Everywhere { value: value.into_values().fold(0, usize::saturating_add), is_partial }
     }
 
     async fn ask_nodes(self: &Arc<Self>, question: Question) -> Everywhere<BTreeMap<String, usize>> {
-        let mut sum: BTreeMap<String, usize> = self.answer(&question).into_iter().collect();
-        let Some(nodes) = &self.nodes else { return Everywhere { value: sum, is_partial: false } };
-        let (answers, is_partial) = match self.store.other_nodes().await {
-            Ok(0) => (Vec::new(), false),
-            Ok(others) => nodes.bus.ask(question, others).await,
-            Err(_) => (Vec::new(), true),
+        let others = async {
+            let Some(nodes) = &self.nodes else { return (Vec::new(), false) };
+            match self.store.other_nodes().await {
+                Ok(0) => (Vec::new(), false),
+                Ok(others) => nodes.bus.ask(question.clone(), others).await,
+                Err(_) => (Vec::new(), true),
+            }
         };
-        for (name, count) in answers.into_iter().flatten() {
+        let (ours, (theirs, is_partial)) = tokio::join!(self.answer(&question), others);
+        let mut sum: BTreeMap<String, usize> = ours.into_iter().collect();
+        for (name, count) in theirs.into_iter().flatten() {
             let known = sum.entry(name).or_default();
             *known = known.saturating_add(count);
         }
@@ -65,7 +81,7 @@ impl<S: Socket> Hub<S> {
     }
 
     /// This node's answer.
-    fn answer(self: &Arc<Self>, question: &Question) -> Counts {
+    async fn answer(self: &Arc<Self>, question: &Question) -> Counts {
         let one = |count| vec![(String::new(), count)];
         match question {
             Question::Connections => one(self.connections()),
@@ -75,6 +91,10 @@ impl<S: Socket> Hub<S> {
             }
             Question::Terminate(user) => one(self.terminate_user(user)),
             Question::Unsubscribe(user, channel) => one(self.unsubscribe_user(user, &channel.as_str().into())),
+            Question::Recheck(channel) => {
+                let Recheck { checked, removed, undecided } = self.recheck(&channel.as_str().into()).await;
+                [(CHECKED, checked), (REMOVED, removed), (UNDECIDED, undecided)].map(|(name, count)| (name.to_owned(), count)).into()
+            }
         }
     }
 
@@ -83,7 +103,14 @@ impl<S: Socket> Hub<S> {
         let Some(nodes) = &self.nodes else { return false };
         match serde_json::from_slice(payload) {
             Ok(Message::Ask { from, id, question }) if from != nodes.bus.number() => {
-                nodes.bus.say(&Message::Answer { id, counts: self.answer(&question) });
+                let hub = Arc::clone(self);
+                // It may have to ask the application, and events do not wait for that.
+                self.tasks.spawn(async move {
+                    let answer = hub.closing.run_until_cancelled(hub.answer(&question)).await;
+                    if let (Some(nodes), Some(counts)) = (&hub.nodes, answer) {
+                        nodes.bus.say(&Message::Answer { id, counts });
+                    }
+                });
             }
             Ok(Message::Answer { id, counts }) => nodes.bus.answered(id, counts),
             Ok(Message::Ask { .. }) => {}
