@@ -1,17 +1,21 @@
 //! Checks of Redis: it answers, takes the credentials, lets us subscribe, has the same time, and the events on it
-//! carry the configured prefix.
+//! carry the configured prefix. Sentinels and clusters have checks of their own before, which find the server for these.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
-use laravel_echo_server::config::Config;
+use laravel_echo_server::config::{Config, RedisConfig};
 use laravel_echo_server::redis_client;
+use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError};
 
 use super::names;
 use super::report::Report;
 use crate::cli::laravel::Project;
+
+mod cluster;
+mod sentinel;
 
 /// Time for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -30,15 +34,23 @@ pub(super) async fn examine(config: &Config, project: &Project, listen: Duration
         let sources = if config.redis_server.enabled.0 { "HTTP and the built-in endpoint (`redisServer`)" } else { "HTTP only" };
         return report.ok("redis", format!("`subscribers.redis` is false: events come over {sources}"));
     }
-    let client = match redis_client::client(settings) {
-        Ok(client) => client,
-        Err(error) => return report.problem("redis", error, "check `databaseConfig.redis`"),
+    let server = if !settings.sentinels.is_empty() {
+        sentinel::master(settings, report).await
+    } else if !settings.cluster.is_empty() {
+        cluster::node(settings, report).await
+    } else {
+        Some(settings.clone())
     };
-    let address = redis_client::address(&client);
-    let mut connection = match tokio::time::timeout(CONNECT, client.get_multiplexed_async_connection()).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return report.problem("redis", format!("{address} does not let us in: {error}"), mend_of(&error)),
-        Err(_) => return report.problem("redis", format!("{address} does not answer within {} seconds", CONNECT.as_secs()), mend_host()),
+    if let Some(server) = server {
+        examine_server(&server, listen, report).await;
+    }
+}
+
+/// What is asked of any server that events come from.
+async fn examine_server(settings: &RedisConfig, listen: Duration, report: &mut Report) {
+    let Open { client, mut connection, address } = match open(settings).await {
+        Ok(open) => open,
+        Err(Fault { message, mend }) => return report.problem("redis", message, mend),
     };
     match redis::cmd("TIME").query_async::<(u64, u64)>(&mut connection).await {
         Ok((seconds, _)) => {
@@ -54,6 +66,31 @@ pub(super) async fn examine(config: &Config, project: &Project, listen: Duration
             report.add("events", status, message, mend);
         }
         Err(error) => report.problem("events", format!("PSUBSCRIBE is refused: {error}"), mend_of(&error)),
+    }
+}
+
+/// A server that has let us in.
+struct Open {
+    client: redis::Client,
+    connection: MultiplexedConnection,
+    address: String,
+}
+
+/// A server that has not, and what to do about it.
+struct Fault {
+    message: String,
+    mend: String,
+}
+
+/// Connects to the one server that `host` and `port`, `path` or `url` name.
+async fn open(settings: &RedisConfig) -> Result<Open, Fault> {
+    let client = redis_client::client(settings)
+        .map_err(|error| Fault { message: error.to_string(), mend: "check `databaseConfig.redis`".to_owned() })?;
+    let address = redis_client::address(&client);
+    match tokio::time::timeout(CONNECT, client.get_multiplexed_async_connection()).await {
+        Ok(Ok(connection)) => Ok(Open { client, connection, address }),
+        Ok(Err(error)) => Err(Fault { message: format!("{address} does not let us in: {error}"), mend: mend_of(&error) }),
+        Err(_) => Err(Fault { message: format!("{address} does not answer within {} seconds", CONNECT.as_secs()), mend: mend_host() }),
     }
 }
 
@@ -111,6 +148,6 @@ fn mend_of(error: &RedisError) -> String {
 }
 
 fn mend_host() -> String {
-    "does it run (`redis-cli ping`), and are `databaseConfig.redis.host` and `port` its address as seen from this machine (or container)?"
+    "does it run (`redis-cli ping`), and is this its address in `databaseConfig.redis`, as seen from this machine (or container)?"
         .to_owned()
 }

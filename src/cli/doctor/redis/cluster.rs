@@ -1,0 +1,111 @@
+//! Checks of a Redis Cluster: its nodes answer, it serves all slots, and the addresses that it tells are those of nodes
+//! that can be reached from here. Output: the settings of a node.
+
+use laravel_echo_server::config::value::Port;
+use laravel_echo_server::config::{RedisConfig, RedisNode};
+
+use super::{Fault, Open, mend_of, open};
+use crate::cli::doctor::report::Report;
+
+const CHECK: &str = "cluster";
+
+/// Asks all configured nodes. `None`: none of them belongs to a cluster.
+pub(super) async fn node(settings: &RedisConfig, report: &mut Report) -> Option<RedisConfig> {
+    let (mut found, mut faults) = (None, Vec::new());
+    for node in &settings.cluster {
+        match ask(settings, node).await {
+            Ok(answer) => found = found.or(Some(answer)),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    // With another node to begin with, everything works; without one, nothing does.
+    for Fault { message, mend } in faults {
+        match found {
+            None => report.problem(CHECK, message, mend),
+            Some(_) => report.warning(CHECK, message, mend),
+        }
+    }
+    let (node, info, nodes) = found?;
+    let address = format!("{}:{}", node.host, node.port.0);
+    let masters = masters(&nodes, &node.host);
+    for (host, port) in &masters {
+        let master = of(settings, host, Port(*port));
+        if let Err(Fault { message, mend }) = open(&master).await {
+            let mend =
+                format!("{mend}\nnodes must announce addresses that other machines reach: cluster-announce-ip, cluster-announce-port");
+            report.problem(CHECK, format!("{address} names a node that cannot be used: {message}"), mend);
+        }
+    }
+    match (field(&info, "cluster_state"), field(&info, "cluster_slots_ok")) {
+        ("ok", _) => report.ok(CHECK, format!("{address} serves all slots, with {} masters", masters.len())),
+        (state, slots) => report.problem(
+            CHECK,
+            format!("{address} says that the cluster's state is {state}: {slots} of 16384 slots are served"),
+            format!("`redis-cli --cluster check {address}` tells what is missing"),
+        ),
+    }
+    Some(node)
+}
+
+/// The settings of one node. A cluster has no databases but 0.
+fn of(settings: &RedisConfig, host: &str, port: Port) -> RedisConfig {
+    RedisConfig { host: host.to_owned(), port, db: 0, cluster: Vec::new(), ..settings.clone() }
+}
+
+/// What a node says of the cluster: `CLUSTER INFO` and `CLUSTER NODES`.
+async fn ask(settings: &RedisConfig, node: &RedisNode) -> Result<(RedisConfig, String, String), Fault> {
+    let node = of(settings, &node.host, node.port);
+    let Open { mut connection, address, .. } = open(&node).await?;
+    let mut question = redis::pipe();
+    question.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("NODES");
+    match question.query_async::<(String, String)>(&mut connection).await {
+        Ok((info, nodes)) => Ok((node, info, nodes)),
+        Err(error) if error.to_string().contains("cluster support disabled") => Err(Fault {
+            message: format!("{address} is a Redis of its own, no node of a cluster"),
+            mend: "write `host` and `port` in place of `databaseConfig.redis.cluster`, or set `cluster-enabled yes` there".to_owned(),
+        }),
+        Err(error) => Err(Fault { message: format!("{address} does not speak of its cluster: {error}"), mend: mend_of(&error) }),
+    }
+}
+
+fn field<'a>(info: &'a str, name: &str) -> &'a str {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
+}
+
+/// Host and port of every master that is not given up; `asked` is the host of the node that said so, which may not know
+/// its own address.
+fn masters(nodes: &str, asked: &str) -> Vec<(String, u16)> {
+    let master = |line: &str| {
+        let mut words = line.split(' ');
+        let (place, flags) = (words.nth(1)?, words.next()?);
+        let is_gone = flags.split(',').any(|flag| matches!(flag, "fail" | "noaddr" | "handshake"));
+        if is_gone || !flags.split(',').any(|flag| flag == "master") {
+            return None;
+        }
+        let (host, port) = place.split(['@', ',']).next()?.rsplit_once(':')?;
+        Some((if host.is_empty() { asked } else { host }.to_owned(), port.parse().ok()?))
+    };
+    nodes.lines().filter_map(master).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masters_are_read_from_any_version() {
+        let nodes = "a1 :7000@17000 myself,master - 0 0 1 connected 0-5460\n\
+                     b2 10.0.0.2:7001@17001,redis-2.internal master - 0 1 2 connected 5461-10922\n\
+                     c3 10.0.0.3:7002@17002 master,fail - 0 1 3 disconnected 10923-16383\n\
+                     d4 10.0.0.4:7003@17003 slave b2 0 1 2 connected\n\
+                     e5 fd00::5:7004@17004 master - 0 1 2 connected\n";
+        let expected = [("10.0.0.1", 7000), ("10.0.0.2", 7001), ("fd00::5", 7004)];
+        assert_eq!(masters(nodes, "10.0.0.1"), expected.map(|(host, port)| (host.to_owned(), port)));
+    }
+
+    #[test]
+    fn fields_stand_on_lines() {
+        let info = "cluster_state:fail\r\ncluster_slots_ok:5461\r\n";
+        assert_eq!((field(info, "cluster_state"), field(info, "cluster_slots_ok"), field(info, "x")), ("fail", "5461", ""));
+    }
+}

@@ -1,0 +1,123 @@
+//! Checks of sentinels: they answer, know the master by its name, agree on where it is, and could put another in its
+//! place. Output: the settings of the master.
+
+use std::collections::{BTreeSet, HashMap};
+
+use laravel_echo_server::config::value::Port;
+use laravel_echo_server::config::{RedisConfig, RedisNode};
+use redis::RedisError;
+
+use super::{Fault, Open, open};
+use crate::cli::doctor::report::Report;
+
+const CHECK: &str = "sentinel";
+
+/// What one sentinel says about the master.
+struct Answer {
+    sentinel: String,
+    host: String,
+    port: u16,
+    /// It takes the master for dead.
+    is_down: bool,
+    replicas: String,
+    /// Why a failover would not come about.
+    obstacle: Option<RedisError>,
+}
+
+/// Asks all sentinels. `None`: none of them leads to a master.
+pub(super) async fn master(settings: &RedisConfig, report: &mut Report) -> Option<RedisConfig> {
+    let name = settings.name.as_deref().unwrap_or_default();
+    let (mut answers, mut faults) = (Vec::new(), Vec::new());
+    for node in &settings.sentinels {
+        match ask(settings, node, name).await {
+            Ok(answer) => answers.push(answer),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    // With another that leads there, everything works; without one, nothing does.
+    for Fault { message, mend } in faults {
+        match answers.is_empty() {
+            true => report.problem(CHECK, message, mend),
+            false => report.warning(CHECK, message, mend),
+        }
+    }
+    let first = answers.first()?;
+    let places: BTreeSet<String> = answers.iter().map(|answer| format!("{}:{}", answer.host, answer.port)).collect();
+    let place = format!("{}:{}", first.host, first.port);
+    if places.len() > 1 {
+        let places: Vec<_> = places.into_iter().collect();
+        let message = format!("the sentinels name different masters of `{name}`: {}", places.join(", "));
+        report.warning(
+            CHECK,
+            message,
+            "a failover is under way, or they are not of one group: `redis-cli -p 26379 sentinel master <name>`",
+        );
+    } else {
+        let count = format!("{} of {} sentinels", answers.len(), settings.sentinels.len());
+        report.ok(CHECK, format!("{place} is the master of `{name}`, by {count}; replicas: {}", first.replicas));
+    }
+    for answer in &answers {
+        if answer.is_down {
+            let message = format!("{} takes the master {place} for dead", answer.sentinel);
+            report.problem(CHECK, message, "start it again, or `redis-cli -p 26379 sentinel failover <name>`");
+        } else if let Some(obstacle) = &answer.obstacle {
+            let message = format!("{} could not bring about a failover: {}", answer.sentinel, obstacle.detail().unwrap_or_default());
+            report.warning(CHECK, message, "more sentinels must run and see each other, or `quorum` is too high");
+        }
+    }
+    if answers.iter().all(|answer| answer.replicas == "0") {
+        report.warning(
+            CHECK,
+            format!("`{name}` has no replica"),
+            "without one nothing takes the master's place: `replicaof` on another server",
+        );
+    }
+    let (host, port) = (first.host.clone(), Port(first.port));
+    Some(RedisConfig { host, port, sentinels: Vec::new(), name: None, ..settings.clone() })
+}
+
+async fn ask(settings: &RedisConfig, node: &RedisNode, name: &str) -> Result<Answer, Fault> {
+    let sentinel = RedisConfig {
+        host: node.host.clone(),
+        port: node.port,
+        username: None,
+        password: settings.sentinel_password.clone(),
+        db: 0,
+        ..settings.clone()
+    };
+    let Open { mut connection, address, .. } =
+        open(&sentinel).await.map_err(|fault| Fault { mend: fault.mend.replace("redis.password", "redis.sentinelPassword"), ..fault })?;
+    let mut command = redis::cmd("SENTINEL");
+    let found = command.arg("MASTER").arg(name).query_async::<HashMap<String, String>>(&mut connection).await;
+    let master = match found {
+        Ok(master) => master,
+        Err(error) => return Err(unknown(&mut connection, &address, name, &error).await),
+    };
+    let field = |key: &str| master.get(key).cloned().unwrap_or_default();
+    let obstacle = redis::cmd("SENTINEL").arg("CKQUORUM").arg(name).exec_async(&mut connection).await.err();
+    Ok(Answer {
+        sentinel: address,
+        host: field("ip"),
+        port: field("port").parse().unwrap_or_default(),
+        is_down: field("flags").contains("_down"),
+        replicas: field("num-slaves"),
+        obstacle,
+    })
+}
+
+/// The sentinel does not tell where the master is.
+async fn unknown(connection: &mut redis::aio::MultiplexedConnection, address: &str, name: &str, error: &RedisError) -> Fault {
+    let masters = redis::cmd("SENTINEL").arg("MASTERS").query_async::<Vec<HashMap<String, String>>>(connection).await;
+    match masters {
+        Ok(masters) => {
+            let names: Vec<_> = masters.iter().filter_map(|master| master.get("name")).map(|name| format!("`{name}`")).collect();
+            let known = if names.is_empty() { "none at all".to_owned() } else { names.join(", ") };
+            let message = format!("sentinel {address} watches no master `{name}`; it watches {known}");
+            Fault { message, mend: "set `databaseConfig.redis.name` to the name in `sentinel monitor` of sentinel.conf".to_owned() }
+        }
+        Err(_) => Fault {
+            message: format!("{address} is no sentinel: {error}"),
+            mend: "`databaseConfig.redis.sentinels` takes the ports of the sentinels (26379 mostly), not those of Redis".to_owned(),
+        },
+    }
+}
