@@ -1,0 +1,126 @@
+//! A client that polls, of Engine.IO 3 or 4, with the cookies of a browser, and that can go over to a websocket.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+use reqwest::header::{COOKIE, SET_COOKIE};
+use serde_json::{Value, json};
+
+use super::{Client, DEADLINE};
+
+/// A connected client that polls.
+pub(crate) struct Polling {
+    http: reqwest::Client,
+    from: IpAddr,
+    address: SocketAddr,
+    version: u8,
+    sid: String,
+    cookies: Vec<(String, String)>,
+    inbox: VecDeque<String>,
+}
+
+impl Polling {
+    /// Connects from this address of the machine, with these cookies.
+    pub(crate) async fn connect(address: SocketAddr, version: u8, from: IpAddr, cookies: &[(&str, &str)]) -> Self {
+        let http = reqwest::Client::builder().local_address(from).timeout(DEADLINE).build().expect("an HTTP client");
+        let cookies = cookies.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut client = Self { http, from, address, version, sid: String::new(), cookies, inbox: VecDeque::new() };
+        let open = client.packet().await;
+        let open: Value = serde_json::from_str(open.strip_prefix('0').expect("an open packet")).expect("JSON");
+        client.sid = open["sid"].as_str().expect("an id").to_owned();
+        if version == 4 {
+            client.send("40").await;
+        }
+        let connected = client.packet().await;
+        assert!(connected.starts_with("40"), "{connected}");
+        client
+    }
+
+    fn query(&self, transport: &str) -> String {
+        let sid = if self.sid.is_empty() { String::new() } else { format!("&sid={}", self.sid) };
+        format!("{}/socket.io/?EIO={}&transport={transport}{sid}", self.address, self.version)
+    }
+
+    fn cookie(&self) -> String {
+        self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+    }
+
+    async fn request(&mut self, body: Option<String>) -> String {
+        let url = format!("http://{}", self.query("polling"));
+        let request = match body {
+            Some(body) => self.http.post(url).header("content-type", "text/plain;charset=UTF-8").body(body),
+            None => self.http.get(url),
+        };
+        // What a visitor says of its own address is not to be believed.
+        let answer = request.header(COOKIE, self.cookie()).header("x-forwarded-for", "6.6.6.6").send().await.expect("an answer");
+        let status = answer.status();
+        for cookie in answer.headers().get_all(SET_COOKIE) {
+            let pair = cookie.to_str().expect("text").split(';').next().expect("a pair");
+            let (name, value) = pair.split_once('=').expect("a name and a value");
+            self.cookies.retain(|(known, _)| known != name);
+            self.cookies.push((name.to_owned(), value.to_owned()));
+        }
+        let text = answer.text().await.expect("an answer");
+        assert_eq!(status, 200, "{text}");
+        text
+    }
+
+    async fn send(&mut self, packet: &str) {
+        let body = if self.version == 4 { packet.to_owned() } else { format!("{}:{packet}", packet.chars().count()) };
+        assert_eq!(self.request(Some(body)).await, "ok");
+    }
+
+    /// The next packet but heartbeats, which are answered.
+    async fn packet(&mut self) -> String {
+        loop {
+            while let Some(packet) = self.inbox.pop_front() {
+                match packet.as_str() {
+                    "2" => self.send("3").await,
+                    "3" | "6" => {}
+                    _ => return packet,
+                }
+            }
+            let payload = self.request(None).await;
+            self.inbox = if self.version == 4 { payload.split('\x1e').map(str::to_owned).collect() } else { packets(&payload) };
+        }
+    }
+
+    /// The next event with this name; others are dropped. Returns its arguments.
+    pub(crate) async fn event(&mut self, name: &str) -> Vec<Value> {
+        loop {
+            let packet = self.packet().await;
+            let event: Option<Vec<Value>> = packet.strip_prefix("42").map(|event| serde_json::from_str(event).expect("a list"));
+            if let Some(mut event) = event.filter(|event| event[0] == name) {
+                return event.split_off(1);
+            }
+        }
+    }
+
+    pub(crate) async fn subscribe(&mut self, channel: &str) {
+        let event = json!(["subscribe", { "channel": channel, "auth": { "headers": {} } }]);
+        self.send(&format!("42{event}")).await;
+    }
+
+    /// Goes over to a websocket, as socket.io-client does once it is connected.
+    pub(crate) async fn upgrade(self) -> Client {
+        let url = format!("ws://{}", self.query("websocket"));
+        let mut client = Client::open(self.from, self.address, &url, &[("cookie", &self.cookie())]).await;
+        client.send_text("2probe").await;
+        assert_eq!(client.packet().await.as_deref(), Some("3probe"));
+        client.send_text("5").await;
+        client
+    }
+}
+
+/// Packets of Engine.IO 3: each with its length in characters before it.
+fn packets(payload: &str) -> VecDeque<String> {
+    let mut packets = VecDeque::new();
+    let mut rest = payload;
+    while let Some((length, after)) = rest.split_once(':') {
+        let length = length.parse().expect("a length");
+        let end = after.char_indices().nth(length).map_or(after.len(), |(at, _)| at);
+        packets.push_back(after[..end].to_owned());
+        rest = &after[end..];
+    }
+    packets
+}
