@@ -6,9 +6,12 @@ use laravel_echo_server::Config;
 use serde_json::{Value, json};
 
 use crate::support::server::KEY;
-use crate::support::{Client, Laravel, Redis, TestServer, merge, until};
+use crate::support::{Client, Laravel, Node, Redis, TestServer, merge, until};
 
 mod failures;
+mod grants;
+mod restarts;
+mod watcher;
 
 const ROOM: &str = "presence-room";
 
@@ -19,6 +22,14 @@ fn settings() -> Value {
         "cluster": { "enabled": true },
         "presence": { "lease": "2s" },
     })
+}
+
+/// A node as a process of its own.
+async fn process(redis_port: u16, laravel: &Laravel) -> Node {
+    let mut settings = settings();
+    let redis = json!({ "redis": { "host": "127.0.0.1", "port": redis_port } });
+    merge(&mut settings, json!({ "authHost": laravel.url, "databaseConfig": redis }));
+    Node::start(settings).await
 }
 
 /// Two nodes that listen to Redis in this mode.

@@ -18,6 +18,7 @@ mod limits;
 mod malformed;
 mod members;
 mod presence;
+mod proxies;
 mod redis;
 mod redis_server;
 mod reload;

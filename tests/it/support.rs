@@ -4,12 +4,15 @@ use std::time::Duration;
 
 pub(crate) mod client;
 pub(crate) mod laravel;
+pub(crate) mod node;
+pub(crate) mod polling;
 pub(crate) mod redis;
 pub(crate) mod server;
 pub(crate) mod slow_app;
 
 pub(crate) use client::Client;
 pub(crate) use laravel::Laravel;
+pub(crate) use node::Node;
 pub(crate) use redis::Redis;
 pub(crate) use server::{TestServer, merge};
 pub(crate) use slow_app::SlowApp;

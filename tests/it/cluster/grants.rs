@@ -14,7 +14,7 @@ async fn a_recheck_asks_about_the_sockets_of_all_nodes() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     // Slower than other questions between nodes may be answered.
     let app = SlowApp::start(Duration::from_millis(1500)).await;
-    let [one, other] = nodes_with(&redis, &laravel, json!({ "authHost": app.url })).await;
+    let [one, other] = nodes_with(json!({ "authHost": app.url }), &redis, &laravel).await;
     let mut clients = [one.client_of(1).await, other.client_of(2).await, other.client_of(3).await];
     for client in &mut clients {
         client.subscribe("private-orders").await;

@@ -1,36 +1,35 @@
 //! A client that speaks as laravel-echo on socket.io-client 4 over websocket does.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::DEADLINE;
 
 /// A connected Socket.IO client.
 pub(crate) struct Client {
     pub(crate) id: String,
-    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    stream: WebSocketStream<TcpStream>,
     /// Events that came while another was waited for: `[name, argument, …]`.
     inbox: VecDeque<Vec<Value>>,
 }
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr, headers: &[(&str, &str)]) -> Self {
+        Self::connect_from(IpAddr::V4(Ipv4Addr::LOCALHOST), address, headers).await
+    }
+
+    /// Connects from this address of the machine.
+    pub(crate) async fn connect_from(from: IpAddr, address: SocketAddr, headers: &[(&str, &str)]) -> Self {
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
-        let mut request = url.into_client_request().expect("a valid request");
-        for (name, value) in headers {
-            let name: HeaderName = name.parse().expect("a valid header name");
-            request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a valid header value"));
-        }
-        let (stream, _) = connect_async(request).await.expect("the server takes websockets");
-        let mut client = Self { id: String::new(), stream, inbox: VecDeque::new() };
+        let mut client = Self::open(from, address, &url, headers).await;
         let open = client.packet().await.expect("an open packet");
         assert!(open.starts_with("0{"), "{open}");
         client.send_text("40").await;
@@ -38,6 +37,20 @@ impl Client {
         let payload: Value = serde_json::from_str(connected.strip_prefix("40").expect("a connect packet")).expect("JSON");
         client.id = payload["sid"].as_str().expect("an id").to_owned();
         client
+    }
+
+    /// A websocket on which nothing was said yet.
+    pub(super) async fn open(from: IpAddr, address: SocketAddr, url: &str, headers: &[(&str, &str)]) -> Self {
+        let mut request = url.into_client_request().expect("a valid request");
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().expect("a valid header name");
+            request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a valid header value"));
+        }
+        let socket = if from.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.expect("a socket");
+        socket.bind(SocketAddr::new(from, 0)).expect("an address of this machine");
+        let stream = socket.connect(address).await.expect("the server listens");
+        let (stream, _) = client_async(request, stream).await.expect("the server takes websockets");
+        Self { id: String::new(), stream, inbox: VecDeque::new() }
     }
 
     /// Sends a packet as it is.

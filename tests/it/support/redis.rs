@@ -110,6 +110,11 @@ impl Redis {
         connection.publish(channel, text).await.expect("PUBLISH succeeds")
     }
 
+    /// A connection that publishes again and again.
+    pub(crate) async fn publisher(&self) -> Publisher {
+        Publisher(self.connect().await.expect("redis-server runs"))
+    }
+
     /// Publishes many texts in one go.
     pub(crate) async fn publish_all(&self, channel: &str, texts: impl Iterator<Item = String>) {
         let mut pipeline = redis::pipe();
@@ -118,6 +123,17 @@ impl Redis {
         });
         let mut connection = self.connect().await.expect("redis-server runs");
         pipeline.query_async::<()>(&mut connection).await.expect("PUBLISH succeeds");
+    }
+}
+
+/// Publishes over one connection.
+pub(crate) struct Publisher(redis::aio::MultiplexedConnection);
+
+impl Publisher {
+    /// Publishes as Laravel's RedisBroadcaster does.
+    pub(crate) async fn publish(&mut self, channel: &str, event: &str, data: &Value) {
+        let text = json!({ "event": event, "data": data, "socket": null }).to_string();
+        self.0.publish(channel, text).await.expect("PUBLISH succeeds");
     }
 }
 
