@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Laravel, TestServer, free_port, until};
 
+mod doctor;
+
 const ROOM: &str = "presence-room";
 
 /// A redis process with its own folder; it is killed with the value.
@@ -100,10 +102,9 @@ async fn whispers(from: &mut Client, to: &mut Client) {
     tokio::time::timeout(crate::support::DEADLINE * 2, arriving).await.expect("a whisper that arrives");
 }
 
-#[tokio::test]
-async fn a_sentinel_failover_in_mid_traffic() {
-    let laravel = Laravel::start().await;
-    let mut master = Instance::start(free_port(), "requirepass secret\nmasterauth secret\n", &[]);
+/// A master, its replica, a sentinel, and the settings that lead there.
+async fn watched_by_a_sentinel() -> (Instance, Instance, Instance, Value) {
+    let master = Instance::start(free_port(), "requirepass secret\nmasterauth secret\n", &[]);
     let replica = Instance::start(
         free_port(),
         &format!("requirepass secret\nmasterauth secret\nreplicaof 127.0.0.1 {}\nrepl-diskless-sync-delay 0\n", master.port),
@@ -132,6 +133,13 @@ async fn a_sentinel_failover_in_mid_traffic() {
         "sentinels": [{ "host": "127.0.0.1", "port": sentinel.port }],
         "name": "mymaster", "password": "secret", "sentinelPassword": "watching",
     });
+    (master, replica, sentinel, settings)
+}
+
+#[tokio::test]
+async fn a_sentinel_failover_in_mid_traffic() {
+    let laravel = Laravel::start().await;
+    let (mut master, _replica, _sentinel, settings) = watched_by_a_sentinel().await;
     let nodes = [server(&laravel, "pattern", settings.clone()).await, server(&laravel, "exact", settings).await];
     let (mut alice, mut bob) = (member(&nodes[0], 1).await, member(&nodes[1], 2).await);
     alice.event("presence:joining").await;
@@ -150,9 +158,8 @@ async fn a_sentinel_failover_in_mid_traffic() {
     assert!(!bob.left_over().contains(&"presence:leaving"), "somebody was thought gone");
 }
 
-#[tokio::test]
-async fn a_redis_cluster_of_three() {
-    let laravel = Laravel::start().await;
+/// Its nodes, and their addresses as settings.
+async fn cluster_of_three() -> (Vec<Instance>, Vec<Value>) {
     let config = "cluster-enabled yes\ncluster-node-timeout 2000\n";
     // The cluster bus listens 10,000 above the port.
     let port = || loop {
@@ -179,6 +186,13 @@ async fn a_redis_cluster_of_three() {
         .await;
     }
     let seeds: Vec<_> = nodes.iter().map(|node| json!({ "host": "127.0.0.1", "port": node.port })).collect();
+    (nodes, seeds)
+}
+
+#[tokio::test]
+async fn a_redis_cluster_of_three() {
+    let laravel = Laravel::start().await;
+    let (nodes, seeds) = cluster_of_three().await;
     let servers = [
         server(&laravel, "exact", json!({ "cluster": seeds[..1] })).await,
         server(&laravel, "exact", json!({ "cluster": seeds[1..] })).await,
