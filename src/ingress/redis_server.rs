@@ -6,9 +6,9 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -50,6 +50,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Half commands of all connections together may take this many times `redisServer.maxMessageBytes`.
 const LARGEST_AT_ONCE: usize = 16;
 
+/// Pause between two lines in the log about too many clients.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
 /// Time for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -73,6 +76,8 @@ struct Shared<S> {
     /// Bytes of half commands, over all connections.
     pending: AtomicUsize,
     clients: AtomicUsize,
+    /// When it was last said that there are too many.
+    said: Mutex<Option<Instant>>,
     next_id: AtomicUsize,
 }
 
@@ -89,8 +94,19 @@ impl<S: Socket> Shared<S> {
             max_message: usize::try_from(options.max_message_bytes.0).unwrap_or(usize::MAX),
             pending: AtomicUsize::new(0),
             clients: AtomicUsize::new(0),
+            said: Mutex::default(),
             next_id: AtomicUsize::new(1),
         })
+    }
+
+    /// Whether to say again that there are too many clients.
+    fn is_to_be_said(&self) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = said.is_none_or(|last| last.elapsed() > SAY_AGAIN);
+        if is_due {
+            *said = Some(Instant::now());
+        }
+        is_due
     }
 }
 
@@ -131,7 +147,8 @@ impl<S: Socket> RedisServer<S> {
                     connections.spawn(serve(shared, stream, peer, stop));
                 }
                 Err(error) => {
-                    warn!(%error, "the Redis endpoint cannot accept connections");
+                    let hint = "raise the limit of open files (ulimit -n, LimitNOFILE=)";
+                    warn!(%error, hint, "the Redis endpoint cannot accept connections");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -160,8 +177,12 @@ pub enum BindError {
 
 async fn serve<S: Socket>(shared: Arc<Shared<S>>, mut stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
     let Some(client) = Client::enter(&shared) else {
-        debug!(%peer, "refused a Redis client: redisServer.maxClients are here");
-        let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
+        if shared.is_to_be_said() {
+            warn!(%peer, max_clients = shared.max_clients, "refused a Redis client: redisServer.maxClients are here");
+        }
+        if shared.tls.is_none() {
+            let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
+        }
         return;
     };
     let _ = stream.set_nodelay(true);

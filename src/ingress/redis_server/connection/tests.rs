@@ -91,3 +91,10 @@ async fn who_does_not_take_its_answers_is_not_read_from() {
     assert_eq!(error, ConnectionError::NotReading.to_string());
     assert!(begun.elapsed() <= WRITE_TIMEOUT + Duration::from_secs(1));
 }
+
+#[tokio::test]
+async fn too_many_clients_are_spoken_of_once_in_a_while() {
+    let shared = Served::new(None).await.shared;
+    let said = (0..1_000).filter(|_| shared.is_to_be_said()).count();
+    assert_eq!(said, 1);
+}
