@@ -10,7 +10,7 @@ bin=${ECHO_BIN:-target/release/laravel-echo-server}
 count=${COUNT:-400000}
 payload='{"event":"App\\Events\\OrderShipped","data":{"order":{"id":1,"note":"a note of some length"}},"socket":null}'
 dir=$(mktemp -d)
-trap 'kill $redis $echo 2>/dev/null || true; rm -rf "$dir"' EXIT
+trap 'kill $redis $echo 2>/dev/null || true; wait; rm -rf "$dir"' EXIT
 
 cat > "$dir/laravel-echo-server.toml" <<TOML
 host = "127.0.0.1"

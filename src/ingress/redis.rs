@@ -29,7 +29,7 @@ mod subscriptions;
 
 pub use message::{MessageError, event_of};
 
-pub(super) use message::skipped;
+pub(super) use message::{skipped, without_prefix};
 
 use message::message_of;
 use subscriptions::{SubscribeError, Subscriptions};
@@ -171,7 +171,7 @@ impl<S: Socket> RedisIngress<S> {
     }
 
     fn take(&self, message: &Msg) {
-        let Some(channel) = message.get_channel_name().strip_prefix(&self.key_prefix) else {
+        let Some(channel) = without_prefix(message.get_channel_name(), &self.key_prefix) else {
             return;
         };
         if !self.subscriptions.counts(message, channel) {

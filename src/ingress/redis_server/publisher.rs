@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::config::Config;
 use crate::egress::Socket;
 use crate::hub::Hub;
-use crate::ingress::redis::{PRESENCE_UPDATES, event_of, skipped};
+use crate::ingress::redis::{PRESENCE_UPDATES, event_of, skipped, without_prefix};
 use crate::metrics::{Outcome, Source};
 use crate::redis_client::{Connection, Redis, RedisConfigError};
 
@@ -53,7 +53,7 @@ impl<S: Socket> Publisher<S> {
             return Ok(0);
         };
         // A publisher that knows of no prefix means the same channel.
-        let name = channel.strip_prefix(&self.key_prefix).unwrap_or(channel);
+        let name = without_prefix(channel, &self.key_prefix).unwrap_or(channel);
         if name == PRESENCE_UPDATES {
             return Ok(0);
         }
