@@ -1,6 +1,6 @@
 //! [`WebSocket`]: a client that has connected by websocket at once, behind the [`Socket`] trait.
 //!
-//! Input: frames from the hub, ready for the wire and shared by all receivers. Output: the [`Outbox`] of the client,
+//! Input: frames from the hub, ready for the wire and shared by all receivers. Output: the queue of the client,
 //! which its one task (`server::websocket`) empties into the connection.
 
 use std::collections::VecDeque;
