@@ -44,10 +44,19 @@ pub struct RedisStore {
     mirror: Mirror,
     /// Channels with members of nodes that died.
     ghosts: Mutex<HashMap<ChannelName, Vec<String>>>,
-    /// The connection that all members were last known to be written over.
-    trusted: Mutex<u64>,
+    /// What all members were last known to be written over.
+    trusted: Mutex<Ground>,
     /// Told when members turn out to be missing.
     lost: Notify,
+}
+
+/// Members are sure as long as neither of these changes.
+#[derive(Debug, PartialEq, Eq)]
+struct Ground {
+    /// The connection.
+    generation: u64,
+    /// The id of this node.
+    node: Arc<str>,
 }
 
 /// Undoes a join of which nobody hears the end.
@@ -76,14 +85,15 @@ impl RedisStore {
         let database = &config.database_config;
         let link = Arc::new(Link::new(Redis::new(&database.redis)?, "presence members cannot be stored"));
         let keys = Keys::new(&database.redis.key_prefix, config.cluster.enabled.0);
+        let lease = Lease::new(&config.presence);
         Ok(Self {
             mirror: Mirror::new(database, &link, &keys),
             link,
             keys,
-            lease: Lease::new(&config.presence),
+            trusted: Mutex::new(Ground { generation: 0, node: lease.node() }),
+            lease,
             held: Held::default(),
             ghosts: Mutex::default(),
-            trusted: Mutex::new(0),
             lost: Notify::new(),
         })
     }
@@ -92,13 +102,13 @@ impl RedisStore {
     fn note(&self, renewal: Renewal) {
         if renewal == Renewal::New {
             debug!(node = &*self.lease.node(), "a new lease");
-            self.held.doubt(true);
+            self.held.doubt();
         }
     }
 
     /// Redis does not know of members that were written: it was emptied, and everything is to be put back at once.
     fn note_loss(&self) {
-        self.held.doubt(true);
+        self.held.doubt();
         self.lost.notify_one();
     }
 
@@ -170,14 +180,17 @@ impl PresenceStore for RedisStore {
     }
 
     async fn renew(&self) -> Result<Renewed, StoreError> {
-        let renewal = self.lease.renew(&self.link, &self.keys).await?;
-        self.note(renewal);
-        let generation = self.link.generation();
-        {
+        self.note(self.lease.renew(&self.link, &self.keys).await?);
+        let ground = Ground { generation: self.link.generation(), node: self.lease.node() };
+        // A join may have taken the new id.
+        let (is_new_connection, is_new_id) = {
             let mut trusted = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
-            if std::mem::replace(&mut *trusted, generation) != generation {
-                self.held.doubt(false);
-            }
+            let changed = (trusted.generation != ground.generation, trusted.node != ground.node);
+            *trusted = ground;
+            changed
+        };
+        if is_new_connection {
+            self.held.doubt();
         }
         let dead = self.lease.dead(&self.link, &self.keys).await?;
         let mut ghosts: HashMap<ChannelName, Vec<String>> = HashMap::new();
@@ -191,15 +204,15 @@ impl PresenceStore for RedisStore {
         unsettled.sort_unstable();
         unsettled.dedup();
         *self.ghosts.lock().unwrap_or_else(PoisonError::into_inner) = ghosts;
-        Ok(Renewed { unsettled, has_lost: renewal == Renewal::New })
+        Ok(Renewed { unsettled, has_lost: is_new_id })
     }
 
     async fn settle(&self, channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
         let chores = self.held.chores(channel);
         let mut has_changed = !chores.members.is_empty() || !chores.owed.is_empty();
         if !chores.members.is_empty() {
-            self.assert(channel, &chores.members).await?;
-            self.held.settled(channel);
+            let node = self.assert(channel, &chores.members).await?;
+            self.held.settled(channel, &node);
         }
         let left = self.take_all(channel, chores.owed.iter().map(|(socket, _)| (*socket, Condition::None))).await?;
         let mut all_gone = Vec::new();

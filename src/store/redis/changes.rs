@@ -8,11 +8,15 @@ use redis::Pipeline;
 use tracing::info;
 
 use super::RedisStore;
+use super::lease::Renewal;
 use super::scripts::{self, Condition, Join, Listing, Mode};
 use crate::channel::ChannelName;
 use crate::event::SocketId;
 use crate::redis_client::QueryError;
 use crate::store::{Left, Member, StoreError};
+
+/// Tries to write under a lease that lasts.
+const LEASES: usize = 3;
 
 /// Commands of one round trip when many members are put right.
 const BATCH: usize = 200;
@@ -34,14 +38,25 @@ impl RedisStore {
     /// the id to write them under.
     async fn index(&self, channel: &ChannelName) -> Result<Arc<str>, QueryError> {
         self.note(self.lease.ensure(&self.link, &self.keys).await?);
-        let node = self.lease.node();
-        if !self.held.is_indexed(channel, &node) {
+        for _ in 0..LEASES {
+            let node = self.lease.node();
+            if self.held.is_indexed(channel, &node) {
+                return Ok(node);
+            }
             let mut pipeline = redis::pipe();
-            pipeline.cmd("SADD").arg(self.keys.index(&node)).arg(channel.as_str());
-            self.link.query::<()>(&pipeline).await?;
-            self.held.indexed(channel, &node);
+            self.keys.add_to_index(&mut pipeline, &node, channel);
+            let (lives,): (bool,) = self.link.query(&pipeline).await?;
+            if lives {
+                self.held.indexed(channel, &node);
+                // A new id from here on makes all members doubtful, those that are being written included.
+                if self.lease.node() == node {
+                    return Ok(node);
+                }
+            } else if self.lease.replace(&node, &self.link, &self.keys).await? == Renewal::New {
+                self.note_loss();
+            }
         }
-        Ok(node)
+        Err(QueryError::Away(format!("it lost this node's lease {LEASES} times in a row; see its maxmemory-policy")))
     }
 
     pub(super) async fn write(&self, channel: &ChannelName, socket: SocketId, member: &Member) -> Result<JoinAnswer, QueryError> {
@@ -71,8 +86,8 @@ impl RedisStore {
         left(answer, before)
     }
 
-    /// Writes members that Redis may have lost. Those that are there keep their place.
-    pub(super) async fn assert(&self, channel: &ChannelName, members: &[(SocketId, Member)]) -> Result<(), StoreError> {
+    /// Writes members that Redis may have lost. Those that are there keep their place. Returns the id they are under.
+    pub(super) async fn assert(&self, channel: &ChannelName, members: &[(SocketId, Member)]) -> Result<Arc<str>, StoreError> {
         let node = self.index(channel).await?;
         for batch in members.chunks(BATCH) {
             let mut pipeline = redis::pipe();
@@ -81,7 +96,7 @@ impl RedisStore {
             }
             self.link.query::<redis::Value>(&pipeline).await?;
         }
-        Ok(())
+        Ok(node)
     }
 
     /// Takes sockets out, each if its condition holds. Returns what each came to.

@@ -121,13 +121,11 @@ impl Held {
         }
     }
 
-    /// The connection was lost and is back: nothing is sure. With a new lease the index is to be made again, too.
-    pub(super) fn doubt(&self, is_new_lease: bool) {
+    /// The connection or the lease was lost: nothing is sure, the index neither.
+    pub(super) fn doubt(&self) {
         for holding in self.channels().values_mut() {
             holding.is_doubtful = true;
-            if is_new_lease {
-                holding.index = None;
-            }
+            holding.index = None;
         }
     }
 
@@ -149,9 +147,11 @@ impl Held {
         }
     }
 
-    /// The channel is as it should be.
-    pub(super) fn settled(&self, channel: &ChannelName) {
-        if let Some(holding) = self.channels().get_mut(channel) {
+    /// All members were asserted under this id of the node. That counts unless there was doubt again meanwhile.
+    pub(super) fn settled(&self, channel: &ChannelName, node: &Arc<str>) {
+        if let Some(holding) = self.channels().get_mut(channel)
+            && holding.index.as_ref() == Some(node)
+        {
             holding.is_doubtful = false;
         }
     }
@@ -165,5 +165,27 @@ impl Held {
             channels.remove(channel);
         }
         is_empty
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_while_it_is_put_back_stays_unsettled() {
+        let (held, channel) = (Held::default(), ChannelName::from("presence-room"));
+        let socket = SocketId::parse("socket-000000001").unwrap();
+        let nodes: [Arc<str>; 2] = ["one".into(), "two".into()];
+        held.hold(&channel, socket, Member::parse(r#"{"user_id":1}"#).unwrap());
+        held.doubt();
+        held.indexed(&channel, &nodes[0]);
+        assert_eq!(held.chores(&channel).members.len(), 1);
+        held.doubt();
+        held.settled(&channel, &nodes[0]);
+        assert_eq!(held.unsettled(), std::slice::from_ref(&channel), "they went under an id that has ended");
+        held.indexed(&channel, &nodes[1]);
+        held.settled(&channel, &nodes[1]);
+        assert_eq!(held.unsettled(), []);
     }
 }

@@ -81,6 +81,12 @@ impl Lease {
         self.renew_in_turn(link, keys).await
     }
 
+    /// Takes a new id if this one, which is known to be dead, is this node's still.
+    pub(super) async fn replace(&self, dead: &Arc<str>, link: &Link, keys: &Keys) -> Result<Renewal, QueryError> {
+        let _turn = self.renewing.lock().await;
+        if self.node() == *dead { self.renew_in_turn(link, keys).await } else { Ok(Renewal::Kept) }
+    }
+
     async fn renew_in_turn(&self, link: &Link, keys: &Keys) -> Result<Renewal, QueryError> {
         let started = Instant::now();
         let node = self.node();
@@ -99,7 +105,7 @@ impl Lease {
         let mut enter = redis::pipe();
         enter.cmd("SADD").arg(keys.nodes()).arg(&*node);
         if !self.is_first() {
-            // A Redis that lost all knows it no more, and may have been given members under it since.
+            // A Redis Cluster may have lost the list, and not what stands under this id.
             enter.arg(&*before);
         }
         link.query::<()>(&enter).await?;

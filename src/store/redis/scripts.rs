@@ -1,4 +1,4 @@
-//! What is written to and read from Redis: key names, the two scripts that change a channel, and entries.
+//! What is written to and read from Redis: key names, the scripts that change a channel or an index, and entries.
 //!
 //! A channel is two hashes with one hash tag: `sockets` maps a socket to its entry, `users` maps a user to the count
 //! of its sockets. An entry is `<place> <node> <length> <user><member JSON>`; places are versions of the channel,
@@ -12,6 +12,7 @@ use crate::store::{Member, Members, StoreError};
 
 const JOIN: &str = include_str!("join.lua");
 const LEAVE: &str = include_str!("leave.lua");
+const INDEX: &str = include_str!("index.lua");
 
 /// The field of `sockets` that is no socket.
 const VERSION: &str = "version";
@@ -55,6 +56,12 @@ impl Keys {
     /// The set of channels the node may have members in.
     pub(super) fn index(&self, node: &str) -> String {
         format!("{}laravel-echo:node:{{{node}}}:channels", self.prefix)
+    }
+
+    /// Appends the addition of a channel to a node's index; the answer is whether the node's lease lasts, and so whether
+    /// it is added.
+    pub(super) fn add_to_index(&self, pipeline: &mut Pipeline, node: &str, channel: &ChannelName) {
+        pipeline.cmd("EVAL").arg(INDEX).arg(2).arg(self.lease(node)).arg(self.index(node)).arg(channel.as_str());
     }
 
     /// Appends the question for everyone in a channel; the answer is for [`members`].

@@ -247,6 +247,43 @@ async fn nothing_stays_of_an_id_that_a_flush_made_a_dead_one() {
     assert_eq!(redis.keys("*").await, Vec::<String>::new());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_indexed_under_an_id_whose_lease_is_gone() {
+    let redis = Redis::start().await;
+    let store = node(&redis, json!({ "presence": { "lease": "1h" } })).await;
+    let id = async || {
+        let leases = redis.keys("app_laravel-echo:node:*:lease").await;
+        let [lease] = leases.as_slice() else { panic!("one lease: {leases:?}") };
+        lease.trim_end_matches(":lease").to_owned()
+    };
+    store.join(&channel(), socket(1), user(1)).await.unwrap();
+    let old = id().await;
+    redis.flush().await;
+    let other = ChannelName::from("presence-other");
+    store.join(&other, socket(2), user(2)).await.unwrap();
+    let new = id().await;
+    assert_ne!(old, new);
+    let written = redis.keys("app_laravel-echo:node:*").await;
+    assert_eq!(written, [format!("{new}:channels"), format!("{new}:lease")]);
+    // The join has found the loss; it is told of as if the renewal had.
+    tokio::time::timeout(crate::support::DEADLINE, store.due()).await.expect("the store is due at once");
+    let renewed = store.renew().await.unwrap();
+    assert!(renewed.has_lost);
+    for channel in renewed.unsettled {
+        store.settle(&channel).await.unwrap();
+    }
+    assert!(!store.renew().await.unwrap().has_lost);
+    // All of them are under the new id: they are found when this node dies.
+    assert_eq!(store.members(&channel()).await.unwrap(), [(socket(1), user(1))]);
+    drop(store);
+    redis.delete(&format!("{new}:lease")).await;
+    let survivor = node(&redis, json!({})).await;
+    for channel in [channel(), other] {
+        assert_eq!(survivor.members(&channel).await.unwrap(), []);
+    }
+    assert_eq!(redis.keys("app_laravel-echo:node:*:channels").await, Vec::<String>::new());
+}
+
 /// The readable list of a channel, as other programs see it.
 async fn mirrored(redis: &Redis) -> Option<Value> {
     let text = redis.get("app_presence-room:members").await?;

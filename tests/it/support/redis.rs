@@ -55,6 +55,11 @@ impl Redis {
         connection.get(key).await.expect("GET succeeds")
     }
 
+    pub(crate) async fn delete(&self, key: &str) {
+        let mut connection = self.connect().await.expect("redis-server runs");
+        connection.del(key).await.expect("DEL succeeds");
+    }
+
     /// How often a command was run so far.
     pub(crate) async fn calls(&self, command: &str) -> u64 {
         let mut connection = self.connect().await.expect("redis-server runs");
