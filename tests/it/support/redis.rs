@@ -2,10 +2,10 @@
 
 use std::process::{Child, Command, Stdio};
 
-use redis::AsyncTypedCommands as _;
+use redis::{AsyncConnectionConfig, AsyncTypedCommands as _};
 use serde_json::{Value, json};
 
-use super::{free_port, until};
+use super::{DEADLINE, free_port, until};
 
 /// A running redis-server without persistence; it ends with the value.
 pub(crate) struct Redis {
@@ -93,7 +93,9 @@ impl Redis {
 
     async fn connect(&self) -> Option<redis::aio::MultiplexedConnection> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a valid URL");
-        client.get_multiplexed_async_connection().await.ok()
+        // By itself it gives up after a second at most, which a machine with other work may take.
+        let patience = AsyncConnectionConfig::new().set_connection_timeout(Some(DEADLINE)).set_response_timeout(Some(DEADLINE));
+        client.get_multiplexed_async_connection_with_config(&patience).await.ok()
     }
 
     /// How many subscribers each of these channels has by its name; patterns do not count.
