@@ -11,6 +11,8 @@ use crate::support::polling::Polling;
 use crate::support::server::KEY;
 use crate::support::{Client, Laravel, Node, Redis, free_port, until};
 
+mod rolling;
+
 const ROOM: &str = "presence-room";
 const VISITORS: u8 = 8;
 
@@ -124,19 +126,6 @@ impl Site {
         self.nodes[node].address.port()
     }
 
-    /// Sockets of each node.
-    async fn connections(&self) -> [u64; 2] {
-        let mut counts = [0; 2];
-        for (count, node) in counts.iter_mut().zip(&self.nodes) {
-            let request = reqwest::Client::new().get(format!("http://{}/metrics", node.address)).bearer_auth(KEY);
-            let answer = request.send().await.expect("the node answers");
-            let text = answer.text().await.expect("the node answers");
-            let samples = text.lines().filter(|line| line.starts_with("laravel_echo_connections{"));
-            *count = samples.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<u64>().ok()).expect("a count")).sum();
-        }
-        counts
-    }
-
     /// What the application was told about the user's address and scheme.
     fn visitor(&self, user: u8) -> (Value, Value) {
         let callbacks = self.laravel.callbacks();
@@ -160,9 +149,9 @@ impl Site {
             assert_eq!(self.visitor(user), (json!(from(user).to_string()), scheme.clone()));
             polling.push(client);
         }
-        let connections = self.connections().await;
+        let connections = [connections(&self.nodes[0]).await, connections(&self.nodes[1]).await];
         assert!(connections.iter().all(|count| *count > 0), "both nodes have visitors: {connections:?}");
-        assert_eq!(connections.iter().sum::<u64>(), u64::from(VISITORS));
+        assert_eq!(connections.iter().sum::<usize>(), usize::from(VISITORS));
         let user = VISITORS + 1;
         let mut direct = Client::connect_from(from(user), proxy.address, &[("cookie", &format!("user={user}"))]).await;
         direct.subscribe(ROOM).await;
@@ -222,15 +211,28 @@ async fn haproxy_as_in_the_documentation() {
     site.is_served_by(&Proxy::haproxy(port, text).await, Value::Null).await;
 }
 
-#[tokio::test]
-async fn haproxy_as_packaged() {
-    let (site, port) = (Site::start().await, free_port());
-    let text = Source::File("haproxy.cfg").with(&[
+/// Sockets of a node.
+async fn connections(node: &Node) -> usize {
+    let request = reqwest::Client::new().get(format!("http://{}/metrics", node.address)).bearer_auth(KEY);
+    let text = request.send().await.expect("the node answers").text().await.expect("the node answers");
+    let samples = text.lines().filter(|line| line.starts_with("laravel_echo_connections{"));
+    samples.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<usize>().ok()).expect("a count")).sum()
+}
+
+/// The shipped file for HAProxy, with these two nodes behind it.
+fn packaged_haproxy(port: u16, nodes: [&Node; 2]) -> String {
+    Source::File("haproxy.cfg").with(&[
         // As many as this machine may not allow.
         ("maxconn 50000", "maxconn 1000".into()),
         ("bind :80", format!("bind 127.0.0.1:{port}")),
-        ("127.0.0.1:6001", format!("127.0.0.1:{}", site.port(0))),
-        ("# server two 10.0.0.2:6001", format!("server two 127.0.0.1:{}", site.port(1))),
-    ]);
+        ("127.0.0.1:6001", nodes[0].address.to_string()),
+        ("# server two 10.0.0.2:6001", format!("server two {}", nodes[1].address)),
+    ])
+}
+
+#[tokio::test]
+async fn haproxy_as_packaged() {
+    let (site, port) = (Site::start().await, free_port());
+    let text = packaged_haproxy(port, [&site.nodes[0], &site.nodes[1]]);
     site.is_served_by(&Proxy::haproxy(port, text).await, Value::Null).await;
 }

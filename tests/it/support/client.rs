@@ -28,19 +28,24 @@ impl Client {
 
     /// Connects from this address of the machine.
     pub(crate) async fn connect_from(from: IpAddr, address: SocketAddr, headers: &[(&str, &str)]) -> Self {
+        Self::try_connect(from, address, headers).await.expect("the server takes websockets")
+    }
+
+    /// As [`Self::connect_from`]; `None` when nobody takes the client.
+    pub(crate) async fn try_connect(from: IpAddr, address: SocketAddr, headers: &[(&str, &str)]) -> Option<Self> {
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
-        let mut client = Self::open(from, address, &url, headers).await;
-        let open = client.packet().await.expect("an open packet");
+        let mut client = Self::open(from, address, &url, headers).await?;
+        let open = client.packet().await?;
         assert!(open.starts_with("0{"), "{open}");
-        client.send_text("40").await;
-        let connected = client.packet().await.expect("a connect packet");
+        client.try_send("40").await.ok()?;
+        let connected = client.packet().await?;
         let payload: Value = serde_json::from_str(connected.strip_prefix("40").expect("a connect packet")).expect("JSON");
         client.id = payload["sid"].as_str().expect("an id").to_owned();
-        client
+        Some(client)
     }
 
     /// A websocket on which nothing was said yet.
-    pub(super) async fn open(from: IpAddr, address: SocketAddr, url: &str, headers: &[(&str, &str)]) -> Self {
+    pub(super) async fn open(from: IpAddr, address: SocketAddr, url: &str, headers: &[(&str, &str)]) -> Option<Self> {
         let mut request = url.into_client_request().expect("a valid request");
         for (name, value) in headers {
             let name: HeaderName = name.parse().expect("a valid header name");
@@ -48,9 +53,9 @@ impl Client {
         }
         let socket = if from.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.expect("a socket");
         socket.bind(SocketAddr::new(from, 0)).expect("an address of this machine");
-        let stream = socket.connect(address).await.expect("the server listens");
-        let (stream, _) = client_async(request, stream).await.expect("the server takes websockets");
-        Self { id: String::new(), stream, inbox: VecDeque::new() }
+        let stream = socket.connect(address).await.ok()?;
+        let (stream, _) = client_async(request, stream).await.ok()?;
+        Some(Self { id: String::new(), stream, inbox: VecDeque::new() })
     }
 
     /// Sends a packet as it is.
@@ -124,7 +129,7 @@ impl Client {
         loop {
             let message = tokio::time::timeout(DEADLINE, self.stream.next()).await.expect("a packet within the deadline");
             match message {
-                Some(Ok(Message::Text(text))) if text == "2" => self.send_text("3").await,
+                Some(Ok(Message::Text(text))) if text == "2" => self.try_send("3").await.ok()?,
                 Some(Ok(Message::Text(text))) => return Some(text.to_string()),
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
                 Some(Ok(_)) => {}

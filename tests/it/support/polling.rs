@@ -15,25 +15,30 @@ pub(crate) struct Polling {
     address: SocketAddr,
     version: u8,
     sid: String,
-    cookies: Vec<(String, String)>,
+    pub(crate) cookies: Vec<(String, String)>,
     inbox: VecDeque<String>,
 }
 
 impl Polling {
     /// Connects from this address of the machine, with these cookies.
     pub(crate) async fn connect(address: SocketAddr, version: u8, from: IpAddr, cookies: &[(&str, &str)]) -> Self {
-        let http = reqwest::Client::builder().local_address(from).timeout(DEADLINE).build().expect("an HTTP client");
         let cookies = cookies.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self::try_connect(address, version, from, cookies).await.expect("the server takes clients that poll")
+    }
+
+    /// As [`Self::connect`]; `None` when nobody takes the client.
+    pub(crate) async fn try_connect(address: SocketAddr, version: u8, from: IpAddr, cookies: Vec<(String, String)>) -> Option<Self> {
+        let http = reqwest::Client::builder().local_address(from).timeout(DEADLINE).build().expect("an HTTP client");
         let mut client = Self { http, from, address, version, sid: String::new(), cookies, inbox: VecDeque::new() };
-        let open = client.packet().await;
+        let open = client.packet().await?;
         let open: Value = serde_json::from_str(open.strip_prefix('0').expect("an open packet")).expect("JSON");
         client.sid = open["sid"].as_str().expect("an id").to_owned();
         if version == 4 {
-            client.send("40").await;
+            client.try_send("40").await?;
         }
-        let connected = client.packet().await;
+        let connected = client.packet().await?;
         assert!(connected.starts_with("40"), "{connected}");
-        client
+        Some(client)
     }
 
     fn query(&self, transport: &str) -> String {
@@ -45,14 +50,15 @@ impl Polling {
         self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
     }
 
-    async fn request(&mut self, body: Option<String>) -> String {
+    /// `None` when the server has ended the session, or is not there.
+    async fn request(&mut self, body: Option<String>) -> Option<String> {
         let url = format!("http://{}", self.query("polling"));
         let request = match body {
             Some(body) => self.http.post(url).header("content-type", "text/plain;charset=UTF-8").body(body),
             None => self.http.get(url),
         };
         // What a visitor says of its own address is not to be believed.
-        let answer = request.header(COOKIE, self.cookie()).header("x-forwarded-for", "6.6.6.6").send().await.expect("an answer");
+        let answer = request.header(COOKIE, self.cookie()).header("x-forwarded-for", "6.6.6.6").send().await.ok()?;
         let status = answer.status();
         for cookie in answer.headers().get_all(SET_COOKIE) {
             let pair = cookie.to_str().expect("text").split(';').next().expect("a pair");
@@ -60,37 +66,48 @@ impl Polling {
             self.cookies.retain(|(known, _)| known != name);
             self.cookies.push((name.to_owned(), value.to_owned()));
         }
-        let text = answer.text().await.expect("an answer");
-        assert_eq!(status, 200, "{text}");
-        text
+        let text = answer.text().await.ok()?;
+        (status == 200).then_some(text)
     }
 
-    async fn send(&mut self, packet: &str) {
+    /// Sends a packet as it is; `None` when the server has ended the session.
+    pub(crate) async fn try_send(&mut self, packet: &str) -> Option<()> {
         let body = if self.version == 4 { packet.to_owned() } else { format!("{}:{packet}", packet.chars().count()) };
-        assert_eq!(self.request(Some(body)).await, "ok");
+        let answer = self.request(Some(body)).await?;
+        assert_eq!(answer, "ok");
+        Some(())
     }
 
-    /// The next packet but heartbeats, which are answered.
-    async fn packet(&mut self) -> String {
+    /// The next packet but heartbeats, which are answered; `None` when the server has ended the session.
+    async fn packet(&mut self) -> Option<String> {
         loop {
             while let Some(packet) = self.inbox.pop_front() {
                 match packet.as_str() {
-                    "2" => self.send("3").await,
+                    "1" => return None,
+                    "2" => self.try_send("3").await?,
                     "3" | "6" => {}
-                    _ => return packet,
+                    _ => return Some(packet),
                 }
             }
-            let payload = self.request(None).await;
+            let payload = self.request(None).await?;
             self.inbox = if self.version == 4 { payload.split('\x1e').map(str::to_owned).collect() } else { packets(&payload) };
+        }
+    }
+
+    /// The next event; `None` when the server has ended the session.
+    pub(crate) async fn next(&mut self) -> Option<Vec<Value>> {
+        loop {
+            if let Some(event) = self.packet().await?.strip_prefix("42") {
+                return Some(serde_json::from_str(event).expect("a list"));
+            }
         }
     }
 
     /// The next event with this name; others are dropped. Returns its arguments.
     pub(crate) async fn event(&mut self, name: &str) -> Vec<Value> {
         loop {
-            let packet = self.packet().await;
-            let event: Option<Vec<Value>> = packet.strip_prefix("42").map(|event| serde_json::from_str(event).expect("a list"));
-            if let Some(mut event) = event.filter(|event| event[0] == name) {
+            let mut event = self.next().await.unwrap_or_else(|| panic!("the session ended before `{name}`"));
+            if event[0] == name {
                 return event.split_off(1);
             }
         }
@@ -98,13 +115,14 @@ impl Polling {
 
     pub(crate) async fn subscribe(&mut self, channel: &str) {
         let event = json!(["subscribe", { "channel": channel, "auth": { "headers": {} } }]);
-        self.send(&format!("42{event}")).await;
+        self.try_send(&format!("42{event}")).await.expect("the session goes on");
     }
 
     /// Goes over to a websocket, as socket.io-client does once it is connected.
     pub(crate) async fn upgrade(self) -> Client {
         let url = format!("ws://{}", self.query("websocket"));
-        let mut client = Client::open(self.from, self.address, &url, &[("cookie", &self.cookie())]).await;
+        let mut client =
+            Client::open(self.from, self.address, &url, &[("cookie", &self.cookie())]).await.expect("the server takes upgrades");
         client.send_text("2probe").await;
         assert_eq!(client.packet().await.as_deref(), Some("3probe"));
         client.send_text("5").await;
