@@ -71,6 +71,8 @@ pub enum Refusal {
     Draining,
     /// More requests to the HTTP API than `limits.apiRequestsPerSecond`.
     ApiRate,
+    /// A message over `socketio.maxHttpBufferSize`.
+    MessageSize,
 }
 
 /// How a callback to the Laravel application ended.
@@ -104,7 +106,7 @@ use label_values;
 
 label_values!(Source { Redis => "redis", Http => "http", RedisServer => "redis_server" });
 label_values!(Outcome { Delivered => "delivered", NoSubscribers => "no_subscribers", Malformed => "malformed" });
-label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Unauthorized => "unauthorized", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", Origin => "origin", Connections => "connections", ConnectionsPerIp => "connections_per_ip", Draining => "draining", ApiRate => "api_rate" });
+label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Unauthorized => "unauthorized", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", Origin => "origin", Connections => "connections", ConnectionsPerIp => "connections_per_ip", Draining => "draining", ApiRate => "api_rate", MessageSize => "message_size" });
 label_values!(Callback { Granted => "granted", Refused => "refused", Unreachable => "unreachable" });
 
 /// Labels of `laravel_echo_connections`.

@@ -191,6 +191,10 @@ impl Gate {
                 }
                 response
             }
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                self.0.hub.metrics().refusal(Refusal::MessageSize);
+                response
+            }
             StatusCode::BAD_REQUEST => self.numeric_code(response, &asked).await,
             StatusCode::OK if !query.has_session && !query.is_websocket => self.handshake(response).await,
             _ => response,

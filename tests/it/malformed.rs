@@ -70,6 +70,14 @@ async fn what_is_too_large_costs_the_connection() {
     alice.send_text(&format!(r#"42["subscribe",{{"channel":"{}"}}]"#, "x".repeat(11_000))).await;
     alice.closed().await;
     server.subscribed("open", 0).await;
+
+    let http = reqwest::Client::new();
+    let open = http.get(server.url("/socket.io/?EIO=4&transport=polling")).send().await.unwrap().text().await.unwrap();
+    let open: Value = serde_json::from_str(open.strip_prefix('0').expect("an open packet")).unwrap();
+    let session = server.url(&format!("/socket.io/?EIO=4&transport=polling&sid={}", open["sid"].as_str().unwrap()));
+    assert_eq!(http.post(session).body("4".repeat(11_000)).send().await.unwrap().status(), 413);
+    let metrics = http.get(server.url("/metrics")).bearer_auth("test-key").send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("laravel_echo_refusals_total{cause=\"message_size\"} 2\n"), "{metrics}");
 }
 
 #[tokio::test]

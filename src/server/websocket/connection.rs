@@ -140,6 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(_) => {}
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(Error::ConnectionClosed | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => return Err(TRANSPORT_CLOSE),
+                Err(Error::Capacity(_)) => return Err(self.session.too_large()),
                 Err(_) => return Err(TRANSPORT_ERROR),
             }
             self.heartbeat.heard(Instant::now());

@@ -16,6 +16,7 @@ use super::Shared;
 use crate::egress::websocket::text_frame;
 use crate::egress::{ClientSocket, EmitError, Socket as _, WebSocket};
 use crate::ingress::client;
+use crate::metrics::Refusal;
 
 /// Why a connection ends, in the words of socket.io 2.
 pub(super) type Reason = &'static str;
@@ -87,6 +88,13 @@ impl Session {
     /// Asks for a sign of life.
     pub(super) fn ping(&self) -> Result<(), Reason> {
         self.send(PING)
+    }
+
+    /// The client has sent more than `socketio.maxHttpBufferSize` at once.
+    pub(super) fn too_large(&self) -> Reason {
+        self.shared.hub.metrics().refusal(Refusal::MessageSize);
+        debug!(socket_id = %self.client.id(), limit = self.shared.largest, "closed a client that sent too large a message");
+        TRANSPORT_ERROR
     }
 
     /// Takes a text message.

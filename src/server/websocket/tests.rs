@@ -210,7 +210,9 @@ async fn a_larger_message_than_allowed_ends_the_connection() {
     peer.hear().await;
     peer.hear().await;
     peer.say(&"4".repeat(101)).await;
-    peer.end().await;
+    let websockets = peer.end().await;
+    let metrics = websockets.0.hub.metrics().render(std::iter::empty());
+    assert!(metrics.contains("laravel_echo_refusals_total{cause=\"message_size\"} 1\n"), "{metrics}");
 }
 
 #[tokio::test(start_paused = true)]
