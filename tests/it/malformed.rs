@@ -61,6 +61,14 @@ async fn nobody_else_notices() {
     assert!(alice.left_over().is_empty(), "{:?}", alice.left_over());
 }
 
+/// Opens a session that polls and says nothing yet; returns where to post to.
+async fn polling_session(server: &TestServer, http: &reqwest::Client) -> String {
+    let answer = http.get(server.url("/socket.io/?EIO=4&transport=polling")).send().await.expect("an answer");
+    let open = answer.text().await.expect("a text");
+    let open: Value = serde_json::from_str(open.strip_prefix('0').expect("an open packet")).expect("JSON");
+    server.url(&format!("/socket.io/?EIO=4&transport=polling&sid={}", open["sid"].as_str().expect("an id")))
+}
+
 #[tokio::test]
 async fn what_is_too_large_costs_the_connection() {
     let server = TestServer::start(json!({ "socketio": { "maxHttpBufferSize": "10KB" } })).await;
@@ -72,9 +80,7 @@ async fn what_is_too_large_costs_the_connection() {
     server.subscribed("open", 0).await;
 
     let http = reqwest::Client::new();
-    let open = http.get(server.url("/socket.io/?EIO=4&transport=polling")).send().await.unwrap().text().await.unwrap();
-    let open: Value = serde_json::from_str(open.strip_prefix('0').expect("an open packet")).unwrap();
-    let session = server.url(&format!("/socket.io/?EIO=4&transport=polling&sid={}", open["sid"].as_str().unwrap()));
+    let session = polling_session(&server, &http).await;
     assert_eq!(http.post(session).body("4".repeat(11_000)).send().await.unwrap().status(), 413);
     let metrics = http.get(server.url("/metrics")).bearer_auth("test-key").send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("laravel_echo_refusals_total{cause=\"message_size\"} 2\n"), "{metrics}");
@@ -97,9 +103,7 @@ async fn a_subscribe_at_once_after_connect_is_never_lost() {
 async fn connecting_again_and_again_leaves_nothing_behind() {
     let server = TestServer::start(json!({})).await;
     let http = reqwest::Client::new();
-    let open = http.get(server.url("/socket.io/?EIO=4&transport=polling")).send().await.unwrap().text().await.unwrap();
-    let open: Value = serde_json::from_str(open.strip_prefix('0').expect("an open packet")).unwrap();
-    let session = server.url(&format!("/socket.io/?EIO=4&transport=polling&sid={}", open["sid"].as_str().unwrap()));
+    let session = polling_session(&server, &http).await;
     // The last packet ends the session.
     let packets = ["40", "40", "41", "40/none,", "40", "40", "1"].join("\u{1e}");
     assert_eq!(http.post(session).body(packets).send().await.unwrap().status(), 200);
