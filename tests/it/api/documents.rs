@@ -1,4 +1,5 @@
-//! What the repository says about the HTTP face, against a server: the OpenAPI document and the Grafana dashboard.
+//! What the repository says about the HTTP face, against a server: the OpenAPI document, the Grafana dashboard and
+//! the pages on metrics.
 
 use std::collections::BTreeSet;
 
@@ -8,6 +9,9 @@ use super::{BEARER, get, send};
 use crate::support::TestServer;
 
 const DASHBOARD: &str = include_str!("../../../docs/grafana-dashboard.json");
+
+/// The pages that tell of metrics.
+const PAGES: [&str; 2] = [include_str!("../../../docs/http-api.md"), include_str!("../../../docs/auth.md")];
 
 #[tokio::test]
 async fn every_documented_route_is_there() {
@@ -29,29 +33,42 @@ async fn every_documented_route_is_there() {
     assert!(count >= 12, "only {count} operations are documented");
 }
 
-/// Names of metrics in the queries of a dashboard.
-fn names(dashboard: &Value) -> BTreeSet<String> {
-    let panels = dashboard["panels"].as_array().expect("panels");
-    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().cloned().unwrap_or_default());
-    let queries = targets.map(|target| target["expr"].as_str().expect("a query").to_owned());
-    let words =
-        queries.flat_map(|query| query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').map(str::to_owned).collect::<Vec<_>>());
-    words.filter(|word| word.starts_with("laravel_echo_")).collect()
+/// Words of a text that may be names of metrics.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+}
+
+/// The name of what a sample belongs to.
+fn family(sample: &str) -> &str {
+    ["_total", "_bucket"].into_iter().find_map(|suffix| sample.strip_suffix(suffix)).unwrap_or(sample)
 }
 
 #[tokio::test]
-async fn the_dashboard_asks_for_metrics_that_there_are() {
+async fn the_dashboard_and_the_pages_tell_of_the_metrics_that_there_are() {
     let server = TestServer::start(json!({})).await;
     let text = get(&server, "/metrics").await.text;
-    let samples: BTreeSet<&str> =
-        text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next()).collect();
+    let samples: BTreeSet<&str> = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| words(line).next()).collect();
+    let there_are: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE laravel_echo_")?.split(' ').next()).map(family).collect();
+    assert!(there_are.len() >= 24, "the server tells of {there_are:?} alone");
+
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("the dashboard is JSON");
-    let shown = names(&dashboard);
-    for name in &shown {
-        assert!(samples.contains(name.as_str()), "the dashboard asks for {name}, which the server does not have");
-    }
-    assert!(shown.len() >= 20, "the dashboard shows only {shown:?}");
-    for panel in dashboard["panels"].as_array().expect("panels") {
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let queries = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("queries"));
+    let shown: BTreeSet<&str> = queries
+        .flat_map(|query| words(query["expr"].as_str().expect("a query")))
+        .filter(|word| word.starts_with("laravel_echo_"))
+        .collect();
+    assert_eq!(shown.difference(&samples).collect::<Vec<_>>(), [&""; 0], "the dashboard asks for what the server does not have");
+    let shown: BTreeSet<&str> = shown.iter().filter_map(|name| name.strip_prefix("laravel_echo_")).map(family).collect();
+    assert_eq!(there_are.difference(&shown).collect::<Vec<_>>(), [&""; 0], "the dashboard does not show it");
+    for panel in panels {
         assert!(panel["title"].is_string() && panel["gridPos"].is_object(), "{panel}");
     }
+
+    // In code, without the beginning or with it, or with `…` in its place.
+    let code = PAGES.iter().flat_map(|page| page.split('`').skip(1).step_by(2)).flat_map(words);
+    let told: BTreeSet<&str> =
+        code.map(|word| family(word.strip_prefix("laravel_echo_").or_else(|| word.strip_prefix('_')).unwrap_or(word))).collect();
+    assert_eq!(there_are.difference(&told).collect::<Vec<_>>(), [&""; 0], "no page tells of it");
 }
