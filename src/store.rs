@@ -140,7 +140,7 @@ pub trait PresenceStore: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// How many other nodes live, by their leases.
+    /// How many other nodes there are, those that died and are not settled yet included.
     ///
     /// # Errors
     /// [`StoreError`] when the backend cannot be reached.

@@ -237,7 +237,7 @@ impl PresenceStore for RedisStore {
     }
 
     async fn other_nodes(&self) -> Result<usize, StoreError> {
-        Ok(self.lease.others(&self.link, &self.keys).await?.into_iter().filter(|(_, lives)| *lives).count())
+        Ok(self.lease.others(&self.link, &self.keys).await?.len())
     }
 
     async fn close(&self) {

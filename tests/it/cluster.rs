@@ -37,7 +37,7 @@ async fn nodes(mode: &str, redis: &Redis, laravel: &Laravel) -> [TestServer; 2] 
     nodes_with(json!({ "subscribers": { "redisMode": mode } }), redis, laravel).await
 }
 
-/// Two nodes that have time to put back what Redis has lost, also on a busy machine.
+/// Two nodes that keep their leases, and have time to put back what Redis has lost, also on a busy machine.
 async fn patient_nodes(mode: &str, redis: &Redis, laravel: &Laravel) -> [TestServer; 2] {
     nodes_with(json!({ "subscribers": { "redisMode": mode }, "presence": { "lease": "12s" } }), redis, laravel).await
 }
@@ -203,7 +203,7 @@ async fn get(node: &TestServer, path: &str) -> Value {
 
 async fn the_http_api_answers_for_all_nodes(mode: &str) {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
-    let [one, other] = nodes(mode, &redis, &laravel).await;
+    let [one, other] = patient_nodes(mode, &redis, &laravel).await;
     let (mut alice, _) = join(&one, 1).await;
     let (bob, _) = join(&other, 2).await;
     alice.event("presence:joining").await;

@@ -4,7 +4,11 @@
 //!
 //! A node whose lease ran out takes a new id and puts its members back under that. An id is dead once and for ever,
 //! so whoever takes a dead node's members out cannot meet new ones under the same id.
+//!
+//! All ids are in one list. A Redis Cluster can lose that list and keep the leases: a node that misses itself in it puts
+//! back what it knows of it.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -27,6 +31,8 @@ struct State {
     node: Arc<str>,
     /// When it was renewed last; `None` before the first time.
     renewed: Option<Instant>,
+    /// The list of nodes as it was last. This node is in it once it has begun.
+    known: BTreeSet<String>,
 }
 
 /// What a renewal came to.
@@ -41,7 +47,7 @@ pub(super) enum Renewal {
 impl Lease {
     pub(super) fn new(config: &PresenceConfig) -> Self {
         let interval = config.heartbeat();
-        let state = RwLock::new(State { node: new_id(), renewed: None });
+        let state = RwLock::new(State { node: new_id(), renewed: None, known: BTreeSet::new() });
         Self { duration: config.lease.0 - interval, interval, state, renewing: tokio::sync::Mutex::default() }
     }
 
@@ -53,11 +59,6 @@ impl Lease {
     /// Between two renewals; two have failed when it runs out.
     pub(super) const fn interval(&self) -> Duration {
         self.interval
-    }
-
-    /// Whether nothing can have been written under this id yet.
-    fn is_first(&self) -> bool {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).renewed.is_none()
     }
 
     /// Whether it may have run out without this node's knowing, as after a long stop of the process.
@@ -98,41 +99,49 @@ impl Lease {
             self.state.write().unwrap_or_else(PoisonError::into_inner).renewed = Some(started);
             return Ok(Renewal::Kept);
         }
-        let (before, node) = (node, new_id());
+        let node = new_id();
         let mut begin = redis::pipe();
         begin.cmd("SET").arg(keys.lease(&node)).arg(std::process::id()).arg("PX").arg(duration);
         link.query::<()>(&begin).await?;
-        let mut enter = redis::pipe();
-        enter.cmd("SADD").arg(keys.nodes()).arg(&*node);
-        if !self.is_first() {
-            // A Redis Cluster may have lost the list, and not what stands under this id.
-            enter.arg(&*before);
-        }
-        link.query::<()>(&enter).await?;
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State { node, renewed: Some(started) };
+        // With all it knows: what stands under the id before is to be found also when the list was lost.
+        let mut known = self.known();
+        known.insert(node.as_ref().to_owned());
+        enter(&known, link, keys).await?;
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State { node, renewed: Some(started), known };
         Ok(Renewal::New)
     }
 
-    /// All other nodes, each with whether its lease lasts.
-    pub(super) async fn others(&self, link: &Link, keys: &Keys) -> Result<Vec<(String, bool)>, QueryError> {
+    fn known(&self) -> BTreeSet<String> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).known.clone()
+    }
+
+    /// All other nodes, put back where they were lost. Some may be dead, and some may just be late to renew their lease.
+    pub(super) async fn others(&self, link: &Link, keys: &Keys) -> Result<BTreeSet<String>, QueryError> {
         let mut ask = redis::pipe();
         ask.cmd("SMEMBERS").arg(keys.nodes());
-        let (nodes,): (Vec<String>,) = link.query(&ask).await?;
+        let (mut nodes,): (BTreeSet<String>,) = link.query(&ask).await?;
         let this = self.node();
-        let mut others = Vec::with_capacity(nodes.len());
-        for node in nodes.into_iter().filter(|node| **node != *this) {
-            let mut ask = redis::pipe();
-            ask.cmd("EXISTS").arg(keys.lease(&node));
-            let (lives,): (bool,) = link.query(&ask).await?;
-            others.push((node, lives));
+        let mut known = self.known();
+        if known.contains(&*this) && !nodes.contains(&*this) {
+            nodes.append(&mut known);
+            enter(&nodes, link, keys).await?;
         }
-        Ok(others)
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        // Not if there is a new id meanwhile, which this list lacks.
+        if state.node == this {
+            state.known.clone_from(&nodes);
+        }
+        nodes.remove(&*this);
+        Ok(nodes)
     }
 
     /// Nodes whose lease ran out, each with the channels it may have members in.
     pub(super) async fn dead(&self, link: &Link, keys: &Keys) -> Result<Vec<(String, Vec<String>)>, QueryError> {
         let mut dead = Vec::new();
-        for (node, lives) in self.others(link, keys).await? {
+        for node in self.others(link, keys).await? {
+            let mut ask = redis::pipe();
+            ask.cmd("EXISTS").arg(keys.lease(&node));
+            let (lives,): (bool,) = link.query(&ask).await?;
             if lives {
                 continue;
             }
@@ -160,6 +169,13 @@ impl Lease {
         leave.cmd("SREM").arg(keys.nodes()).arg(&*node);
         link.query::<()>(&leave).await
     }
+}
+
+/// Puts nodes into the list of all.
+async fn enter(nodes: &BTreeSet<String>, link: &Link, keys: &Keys) -> Result<(), QueryError> {
+    let mut enter = redis::pipe();
+    enter.cmd("SADD").arg(keys.nodes()).arg(nodes);
+    link.query(&enter).await
 }
 
 fn new_id() -> Arc<str> {

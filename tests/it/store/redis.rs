@@ -284,6 +284,50 @@ async fn nothing_is_indexed_under_an_id_whose_lease_is_gone() {
     assert_eq!(redis.keys("app_laravel-echo:node:*:channels").await, Vec::<String>::new());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_late_to_renew_its_lease_still_counts() {
+    let redis = Redis::start().await;
+    let lasting = json!({ "presence": { "lease": "1h" } });
+    let late = node(&redis, lasting.clone()).await;
+    let [lease] = redis.keys("app_laravel-echo:node:*:lease").await.try_into().expect("one lease");
+    late.join(&channel(), socket(1), user(1)).await.unwrap();
+    let other = node(&redis, lasting).await;
+    redis.delete(&lease).await;
+    assert_eq!(other.other_nodes().await.unwrap(), 1, "it may live, and is asked");
+    settle(&other).await;
+    settle(&other).await;
+    assert_eq!(other.other_nodes().await.unwrap(), 0, "it is dead once its members are taken out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_nodes_that_was_lost_comes_back() {
+    let redis = Redis::start().await;
+    let lasting = json!({ "presence": { "lease": "1h" } });
+    let dead = node(&redis, lasting.clone()).await;
+    let [lease_of_the_dead] = redis.keys("app_laravel-echo:node:*:lease").await.try_into().expect("one lease");
+    let (one, other) = (node(&redis, lasting.clone()).await, node(&redis, lasting).await);
+    dead.join(&channel(), socket(1), user(1)).await.unwrap();
+    one.join(&channel(), socket(2), user(2)).await.unwrap();
+    for store in [&one, &other, &dead] {
+        settle(store).await;
+        assert_eq!(store.other_nodes().await.unwrap(), 2);
+    }
+    // As a Redis Cluster may when it loses one shard: leases and members last.
+    redis.delete("app_laravel-echo:nodes").await;
+    assert_eq!(one.other_nodes().await.unwrap(), 2, "whoever misses itself puts the list back");
+    redis.delete("app_laravel-echo:nodes").await;
+    settle(&one).await;
+    assert_eq!(other.other_nodes().await.unwrap(), 2, "a renewal does, too");
+    // A node that ends before it could list itself again is found.
+    redis.delete("app_laravel-echo:nodes").await;
+    drop(dead);
+    redis.delete(&lease_of_the_dead).await;
+    assert_eq!(settle(&one).await, [(channel().to_string(), "1".to_owned())]);
+    assert_eq!(one.members(&channel()).await.unwrap(), [(socket(2), user(2))]);
+    settle(&one).await;
+    assert_eq!(one.other_nodes().await.unwrap(), 1);
+}
+
 /// The readable list of a channel, as other programs see it.
 async fn mirrored(redis: &Redis) -> Option<Value> {
     let text = redis.get("app_presence-room:members").await?;
