@@ -1,0 +1,42 @@
+//! Settings: the HTTP API's applications and CORS headers: `[[clients]]` and `[apiOriginAllow]`.
+//!
+//! Input: the table as [`load`](super::load) finds it. Output: a part of [`Config`](super::Config).
+
+use serde::{Deserialize, Serialize};
+
+use super::value::{self, Secret, Toggle};
+
+/// One application that may use the HTTP API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiClient {
+    /// Id in the path `/apps/<appId>/…`.
+    #[serde(deserialize_with = "value::text")]
+    pub app_id: String,
+    /// Bearer key, also taken as `auth_key`.
+    #[serde(default)]
+    pub key: Secret,
+    /// Secret of Pusher signatures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
+    /// Refuse requests that carry no valid signature.
+    #[serde(default)]
+    pub require_signature: Toggle,
+    /// Key that verifies JWTs for the API: an HS256 secret, or a PEM public key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Secret>,
+}
+
+/// CORS headers of the HTTP API.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiOriginAllow {
+    /// Whether they are sent at all.
+    pub allow_cors: Toggle,
+    /// `Access-Control-Allow-Origin`.
+    pub allow_origin: String,
+    /// `Access-Control-Allow-Methods`.
+    pub allow_methods: String,
+    /// `Access-Control-Allow-Headers`.
+    pub allow_headers: String,
+}

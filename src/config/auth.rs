@@ -1,0 +1,101 @@
+//! Settings: how the Laravel application is asked, and what tokens say in its place: `[auth]`.
+//!
+//! Input: the table as [`load`](super::load) finds it. Output: a part of [`Config`](super::Config).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::value::{self, OneOrMany, Seconds, Secret, Toggle};
+
+/// How the Laravel application is asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthConfig {
+    /// Time for one callback.
+    pub timeout: Seconds,
+    /// Certificate of `authHost`.
+    pub tls: AuthTls,
+    /// Callbacks in flight per host.
+    #[serde(deserialize_with = "value::integer")]
+    pub max_concurrent: u32,
+    /// How long a subscribe may wait for its turn.
+    pub queue_timeout: Seconds,
+    /// Share an answer for so long; 0 turns it off.
+    pub cache_ttl: Seconds,
+    /// Further handshake headers to pass on.
+    pub forward: OneOrMany,
+    /// Tokens that grant channels without a callback.
+    pub jwt: JwtConfig,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            timeout: Seconds(Duration::from_secs(10)),
+            tls: AuthTls::default(),
+            max_concurrent: 64,
+            queue_timeout: Seconds(Duration::from_secs(30)),
+            cache_ttl: Seconds(Duration::ZERO),
+            forward: OneOrMany::none(),
+            jwt: JwtConfig::default(),
+        }
+    }
+}
+
+/// Certificate of `authHost`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthTls {
+    /// `false` accepts any certificate.
+    pub verify: Toggle,
+    /// File with the certificate authority (PEM), besides the system's.
+    pub ca: Option<PathBuf>,
+}
+
+impl Default for AuthTls {
+    fn default() -> Self {
+        Self { verify: Toggle(true), ca: None }
+    }
+}
+
+/// Tokens that grant channels without a callback. Nothing set means that no token is looked at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JwtConfig {
+    /// Signature algorithm, such as `HS256` or `RS256`.
+    pub algorithm: Option<String>,
+    /// Secret of the HS algorithms.
+    pub secret: Option<Secret>,
+    /// File with the public key (PEM) of the RS, PS, ES and Ed algorithms.
+    pub public_key: Option<PathBuf>,
+    /// File or URL of a JWKS.
+    pub jwks: Option<String>,
+    /// Required `iss`.
+    pub issuer: Option<String>,
+    /// Required `aud`.
+    pub audience: Option<String>,
+    /// Clock difference that is forgiven.
+    pub leeway: Seconds,
+    /// Claim with the list of channels.
+    pub channels_claim: String,
+    /// Claim that becomes `user_info`.
+    pub info_claim: String,
+}
+
+impl Default for JwtConfig {
+    fn default() -> Self {
+        Self {
+            algorithm: None,
+            secret: None,
+            public_key: None,
+            jwks: None,
+            issuer: None,
+            audience: None,
+            leeway: Seconds(Duration::ZERO),
+            channels_claim: "channels".into(),
+            info_claim: "info".into(),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Settings: where members are kept, and the Redis that events come from: `database` and `[databaseConfig]`.
+//!
+//! Input: the table as [`load`](super::load) finds it. Output: a part of [`Config`](super::Config).
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::value::{self, Port, Secret, Toggle};
+
+/// Where presence members are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Database {
+    /// In this process.
+    Memory,
+    /// In Redis, shared by nodes.
+    Redis,
+    /// In a local SQLite file.
+    Sqlite,
+}
+
+/// Connection details of the databases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DatabaseConfig {
+    /// The Redis that events come from, and members are kept in.
+    pub redis: RedisConfig,
+    /// The SQLite file.
+    pub sqlite: SqliteConfig,
+    /// Publish the member list on `PresenceChannelUpdated` at every change.
+    pub publish_presence: Toggle,
+    /// Keep the original's readable `<channel>:members` key.
+    pub members_mirror: Toggle,
+}
+
+impl Default for DatabaseConfig {
+    fn default() -> Self {
+        Self {
+            redis: RedisConfig::default(),
+            sqlite: SqliteConfig::default(),
+            publish_presence: Toggle(false),
+            members_mirror: Toggle(true),
+        }
+    }
+}
+
+/// Redis options under the names of ioredis.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RedisConfig {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: Port,
+    /// ACL user.
+    pub username: Option<String>,
+    /// Password.
+    pub password: Option<Secret>,
+    /// Database number for stored members; PUBLISH knows no databases.
+    #[serde(deserialize_with = "value::integer")]
+    pub db: i64,
+    /// Laravel's Redis prefix, cut off channel names.
+    pub key_prefix: String,
+    /// Unix socket, in place of host and port.
+    pub path: Option<String>,
+    /// `redis://` or `rediss://` URL, in place of all the above.
+    pub url: Option<Secret>,
+    /// TLS: `true`, or a table with `ca` and `rejectUnauthorized`.
+    pub tls: RedisTls,
+    /// Sentinels to ask for the master `name`.
+    pub sentinels: Vec<RedisNode>,
+    /// Name of the master the sentinels watch.
+    pub name: Option<String>,
+    /// Password of the sentinels.
+    pub sentinel_password: Option<Secret>,
+    /// First nodes of a Redis Cluster.
+    pub cluster: Vec<RedisNode>,
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".into(),
+            port: Port(6379),
+            username: None,
+            password: None,
+            db: 0,
+            key_prefix: String::new(),
+            path: None,
+            url: None,
+            tls: RedisTls::default(),
+            sentinels: Vec::new(),
+            name: None,
+            sentinel_password: None,
+            cluster: Vec::new(),
+        }
+    }
+}
+
+/// Address of a sentinel or of a cluster node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RedisNode {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    #[serde(default = "RedisNode::default_port")]
+    pub port: Port,
+}
+
+impl RedisNode {
+    const fn default_port() -> Port {
+        Port(6379)
+    }
+}
+
+/// TLS to Redis, with the names of Node's `tls` options.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RedisTls {
+    /// Whether TLS is spoken.
+    pub enabled: bool,
+    /// File with the certificate authority (PEM), besides the system's.
+    pub ca: Option<PathBuf>,
+    /// `false` accepts any certificate.
+    pub reject_unauthorized: bool,
+}
+
+impl Default for RedisTls {
+    fn default() -> Self {
+        Self { enabled: false, ca: None, reject_unauthorized: true }
+    }
+}
+
+/// The SQLite file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SqliteConfig {
+    /// Path below the working directory, as in the original; a leading slash does not make it absolute there.
+    pub database_path: String,
+}
+
+impl Default for SqliteConfig {
+    fn default() -> Self {
+        Self { database_path: "/database/laravel-echo-server.sqlite".into() }
+    }
+}

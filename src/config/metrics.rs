@@ -1,0 +1,25 @@
+//! Settings: Prometheus metrics: `[metrics]`.
+//!
+//! Input: the table as [`load`](super::load) finds it. Output: a part of [`Config`](super::Config).
+
+use serde::{Deserialize, Serialize};
+
+use super::value::{Port, Toggle};
+
+/// Prometheus metrics.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MetricsConfig {
+    /// Whether `/metrics` answers.
+    pub enabled: Toggle,
+    /// Address of the separate listener.
+    pub host: String,
+    /// Port of a separate listener that asks for no key; none means the main port, with a client's key.
+    pub port: Option<Port>,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { enabled: Toggle(true), host: "127.0.0.1".into(), port: None }
+    }
+}

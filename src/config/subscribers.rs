@@ -1,0 +1,35 @@
+//! Settings: sources of events: `[subscribers]`.
+//!
+//! Input: the table as [`load`](super::load) finds it. Output: a part of [`Config`](super::Config).
+
+use serde::{Deserialize, Serialize};
+
+use super::value::Toggle;
+
+/// Sources of events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Subscribers {
+    /// `POST /apps/:id/events`.
+    pub http: Toggle,
+    /// What is PUBLISHed to Redis.
+    pub redis: Toggle,
+    /// How Redis is listened to.
+    pub redis_mode: RedisMode,
+}
+
+impl Default for Subscribers {
+    fn default() -> Self {
+        Self { http: Toggle(true), redis: Toggle(true), redis_mode: RedisMode::Pattern }
+    }
+}
+
+/// How Redis is listened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RedisMode {
+    /// One `PSUBSCRIBE <keyPrefix>*`.
+    Pattern,
+    /// `SUBSCRIBE` to the channels that sockets of this node are in, and `PSUBSCRIBE` for `flatChannels`.
+    Exact,
+}
