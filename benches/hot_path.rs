@@ -19,7 +19,7 @@ use laravel_echo_server::egress::{EmitError, Frame, Socket};
 use laravel_echo_server::event::{Event, SocketId};
 use laravel_echo_server::hub::Hub;
 use laravel_echo_server::ingress::client;
-use laravel_echo_server::ingress::redis::event_of;
+use laravel_echo_server::ingress::redis::message_of;
 use laravel_echo_server::metrics::{Metrics, Source};
 use serde_json::value::RawValue;
 use tokio::runtime::Runtime;
@@ -120,7 +120,7 @@ fn envelope(bytes: usize) -> String {
 #[divan::bench(args = [100, 1_000, 100_000])]
 fn decode_message_of_redis(bencher: Bencher<'_, '_>, bytes: usize) {
     let payload = envelope(bytes);
-    bencher.counter(BytesCount::of_str(&payload)).bench(|| event_of("private-orders.1", black_box(payload.as_bytes())).is_ok());
+    bencher.counter(BytesCount::of_str(&payload)).bench(|| message_of("private-orders.1", black_box(payload.as_bytes())).is_ok());
 }
 
 #[divan::bench(args = [0, 1, 100, 10_000])]

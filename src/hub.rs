@@ -53,6 +53,18 @@ const SHARDS: usize = 64;
 
 type Shard<S> = RwLock<HashMap<SocketId, Arc<Session<S>>>>;
 
+/// Who gets the events of a channel: those in it, and in flat mode everyone.
+struct Audience<S> {
+    room: Option<Snapshot<S>>,
+    everyone: Option<Snapshot<S>>,
+}
+
+impl<S> Audience<S> {
+    fn is_empty(&self) -> bool {
+        self.room.is_none() && self.everyone.is_none()
+    }
+}
+
 /// Settings of the hub, resolved.
 #[derive(Debug)]
 struct Options {
@@ -166,21 +178,52 @@ impl<S: Socket> Hub<S> {
     ///
     /// Events of one channel arrive in the order of these calls; it never waits for a client.
     pub fn publish(self: &Arc<Self>, event: &Event<'_>, source: Source) -> usize {
-        let channel = event.channel;
+        let audience = self.audience(event.channel);
+        if audience.is_empty() && self.hints.is_due(event.channel) {
+            self.hint(event.channel);
+        }
+        self.publish_to(&audience, event, source)
+    }
+
+    /// [`Self::publish`] for a message that `read` makes an event of, with a version if it is another node's change of a
+    /// presence channel. One that nobody here waits for is not read, but for a sample: most are meant for other nodes.
+    ///
+    /// # Errors
+    /// What `read` says of a message that is no event.
+    pub fn receive<'a, E>(
+        self: &Arc<Self>,
+        channel: &str,
+        source: Source,
+        read: impl FnOnce() -> Result<(Event<'a>, Option<u64>), E>,
+    ) -> Result<usize, E> {
+        let audience = self.audience(channel);
+        let is_sample = audience.is_empty() && self.hints.is_due(channel);
+        if audience.is_empty() && !is_sample && !self.options.dev_mode && !self.follows(channel) {
+            self.metrics.event(source, Outcome::NoSubscribers);
+            return Ok(0);
+        }
+        let (event, version) = read()?;
+        if version.is_some_and(|version| self.hear(&event, version)) {
+            return Ok(0);
+        }
+        if is_sample {
+            self.hint(channel);
+        }
+        Ok(self.publish_to(&audience, &event, source))
+    }
+
+    fn publish_to(self: &Arc<Self>, audience: &Audience<S>, event: &Event<'_>, source: Source) -> usize {
         if self.options.dev_mode {
-            info!("Channel: {channel}");
+            info!("Channel: {}", event.channel);
             info!("Event: {}", event.name);
         }
-        let frame = Frame::new(&event.name, Some(channel), event.data);
-        let mut delivered = self.fan_out(channel, &frame, event.except);
-        if self.is_flat(channel) {
-            let name = format!("{channel}:{}", event.name);
-            let frame = Frame::new(&name, None, event.data);
-            let everyone = self.everyone.read().unwrap_or_else(PoisonError::into_inner).snapshot();
-            delivered += self.emit_to(&everyone, &frame, event.except);
+        let mut delivered = 0;
+        if let Some(room) = &audience.room {
+            delivered += self.emit_to(room, &Frame::new(&event.name, Some(event.channel), event.data), event.except);
         }
-        if delivered == 0 && event.except.is_none() {
-            self.hint(channel);
+        if let Some(everyone) = &audience.everyone {
+            let name = format!("{}:{}", event.channel, event.name);
+            delivered += self.emit_to(everyone, &Frame::new(&name, None, event.data), event.except);
         }
         if delivered > 0 {
             self.metrics.deliveries.inc_by(delivered as u64);
@@ -189,12 +232,17 @@ impl<S: Socket> Hub<S> {
         delivered
     }
 
+    /// Who gets the events of a channel.
+    fn audience(&self, channel: &str) -> Audience<S> {
+        let everyone = || self.everyone.read().unwrap_or_else(PoisonError::into_inner).snapshot();
+        let everyone = self.is_flat(channel).then(everyone).filter(|everyone| !everyone.is_empty());
+        Audience { room: self.rooms.snapshot(channel), everyone }
+    }
+
     /// An event found nobody: warns when a channel of nearly the same name has subscribers.
     fn hint(&self, channel: &str) {
-        if self.hints.is_due(channel) {
-            for (joined, _) in self.rooms.channels(|name| Hints::is_near(channel, name.as_str())) {
-                self.hints.say(channel, joined.as_str());
-            }
+        for (joined, _) in self.rooms.channels(|name| Hints::is_near(channel, name.as_str())) {
+            self.hints.say(channel, joined.as_str());
         }
     }
 

@@ -12,7 +12,7 @@ use tracing::{debug, error};
 use super::session::{Session, Ticket};
 use super::view::{News, View, Views};
 use super::{Hub, Socket};
-use crate::channel::ChannelName;
+use crate::channel::{ChannelKind, ChannelName, kind_of};
 use crate::cluster::{Bus, BusError};
 use crate::config::PresenceConfig;
 use crate::event::{Event, SocketId};
@@ -80,9 +80,14 @@ impl<S: Socket> Hub<S> {
         }
     }
 
+    /// Whether other nodes' changes of a channel are to be heard, even with nobody in it: somebody may be on the way in.
+    pub(super) fn follows(&self, channel: &str) -> bool {
+        self.nodes.is_some() && kind_of(channel) == ChannelKind::Presence
+    }
+
     /// Takes up a change that a node made to a presence channel; `version` is the channel's by that change. `false`:
     /// this is no such change, or a single node, which makes its changes known itself.
-    pub fn hear(self: &Arc<Self>, event: &Event<'_>, version: u64) -> bool {
+    pub(super) fn hear(self: &Arc<Self>, event: &Event<'_>, version: u64) -> bool {
         let Some(nodes) = &self.nodes else { return false };
         let news = |member| match (&*event.name, event.except) {
             ("presence:joining", Some(socket)) => Some(News::Joining(socket, member)),

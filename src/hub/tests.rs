@@ -10,6 +10,7 @@ use crate::event::SocketId;
 mod exact;
 mod pace;
 mod page;
+mod receive;
 mod shared;
 mod walk;
 mod world;

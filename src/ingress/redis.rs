@@ -27,11 +27,10 @@ pub(crate) mod fuzzing;
 mod message;
 mod subscriptions;
 
-pub use message::{MessageError, event_of};
+pub use message::{MessageError, message_of};
 
-pub(super) use message::{skipped, without_prefix};
+pub(super) use message::{receive, without_prefix};
 
-use message::message_of;
 use subscriptions::{SubscribeError, Subscriptions};
 
 /// Wait after the first failure; doubled after each further one.
@@ -183,13 +182,6 @@ impl<S: Socket> RedisIngress<S> {
         if channel == TOPIC && self.hub.consult(message.get_payload_bytes()) {
             return;
         }
-        match message_of(channel, message.get_payload_bytes()) {
-            Ok((event, version)) => {
-                if !version.is_some_and(|version| self.hub.hear(&event, version)) {
-                    self.hub.publish(&event, Source::Redis);
-                }
-            }
-            Err(error) => skipped(self.hub.metrics(), Source::Redis, channel, &error),
-        }
+        receive(&self.hub, Source::Redis, channel, message.get_payload_bytes());
     }
 }

@@ -4,14 +4,17 @@
 //! byte of `data` touched, or why the message is none.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{Error as _, Unexpected};
 use serde_json::value::RawValue;
 use tracing::{debug, warn};
 
+use crate::egress::Socket;
 use crate::event::{Event, SocketId, is_reserved};
-use crate::metrics::{Metrics, Outcome, Source};
+use crate::hub::Hub;
+use crate::metrics::{Outcome, Source};
 
 /// A message of Laravel's `RedisBroadcaster`.
 #[derive(Debug, Deserialize)]
@@ -38,13 +41,17 @@ pub enum MessageError {
     Reserved(String),
 }
 
-/// Counts and logs a message that is no event.
-pub(in crate::ingress) fn skipped(metrics: &Metrics, source: Source, channel: &str, error: &MessageError) {
-    metrics.event(source, Outcome::Malformed);
-    match error {
-        MessageError::Malformed(cause) => debug!(channel, %cause, "skipped a message that is no event"),
-        MessageError::Reserved(_) => warn!(channel, %error, "skipped an event; rename it with broadcastAs()"),
-    }
+/// Hands a message of a channel (without prefix) to the hub. Returns how many sockets it reached.
+pub(in crate::ingress) fn receive<S: Socket>(hub: &Arc<Hub<S>>, source: Source, channel: &str, payload: &[u8]) -> usize {
+    let received = hub.receive(channel, source, || message_of(channel, payload));
+    received.unwrap_or_else(|error| {
+        hub.metrics().event(source, Outcome::Malformed);
+        match &error {
+            MessageError::Malformed(cause) => debug!(channel, %cause, "skipped a message that is no event"),
+            MessageError::Reserved(_) => warn!(channel, %error, "skipped an event; rename it with broadcastAs()"),
+        }
+        0
+    })
 }
 
 /// The name of a channel behind the prefix; `None` when it begins otherwise.
@@ -55,16 +62,11 @@ pub(in crate::ingress) fn without_prefix<'a>(channel: &'a str, prefix: &str) -> 
     if prefix.is_empty() { Some(channel) } else { channel.strip_prefix(prefix) }
 }
 
-/// Reads a message of a channel (without prefix).
+/// Reads a message of a channel (without prefix), with the version if it is a change of a presence channel.
 ///
 /// # Errors
 /// [`MessageError`] when it is no event.
-pub fn event_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<Event<'a>, MessageError> {
-    message_of(channel, payload).map(|(event, _)| event)
-}
-
-/// As [`event_of`], with the version if it is a change of a presence channel.
-pub(super) fn message_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<(Event<'a>, Option<u64>), MessageError> {
+pub fn message_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<(Event<'a>, Option<u64>), MessageError> {
     if payload.trim_ascii_start().starts_with(b"[") {
         // serde would take a list of the fields' values for an object.
         return Err(serde_json::Error::invalid_type(Unexpected::Seq, &"an object").into());
@@ -104,7 +106,7 @@ mod tests {
     fn odd_sockets_leave_nobody_out() {
         for socket in ["null", "5", "{}", "\"\"", "\"constructor\""] {
             let payload = format!(r#"{{"event":"sent","socket":{socket},"more":1}}"#);
-            let event = event_of("news", payload.as_bytes()).unwrap();
+            let (event, _) = message_of("news", payload.as_bytes()).unwrap();
             assert_eq!(event.except, None, "{socket}");
             assert_eq!(event.data.get(), "null");
         }
@@ -113,15 +115,15 @@ mod tests {
     #[test]
     fn what_is_no_event_is_refused() {
         for payload in ["", "5", "null", "{}", "[]", r#"["sent",{},null,null]"#, "text", r#"{"event":5}"#, r#"{"event":null}"#, "\u{1}"] {
-            assert!(matches!(event_of("news", payload.as_bytes()), Err(MessageError::Malformed(_))), "{payload}");
+            assert!(matches!(message_of("news", payload.as_bytes()), Err(MessageError::Malformed(_))), "{payload}");
         }
-        assert!(matches!(event_of("news", b"{\"event\":\"\xff\"}"), Err(MessageError::Malformed(_))));
-        assert!(matches!(event_of("news", br#"{"event":"disconnect"}"#), Err(MessageError::Reserved(_))));
+        assert!(matches!(message_of("news", b"{\"event\":\"\xff\"}"), Err(MessageError::Malformed(_))));
+        assert!(matches!(message_of("news", br#"{"event":"disconnect"}"#), Err(MessageError::Reserved(_))));
     }
 
     #[test]
     fn deep_data_is_no_matter() {
         let payload = format!(r#"{{"event":"sent","data":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
-        assert!(event_of("news", payload.as_bytes()).is_ok());
+        assert!(message_of("news", payload.as_bytes()).is_ok());
     }
 }

@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::config::Config;
 use crate::egress::Socket;
 use crate::hub::Hub;
-use crate::ingress::redis::{PRESENCE_UPDATES, event_of, skipped, without_prefix};
+use crate::ingress::redis::{PRESENCE_UPDATES, receive, without_prefix};
 use crate::metrics::{Outcome, Source};
 use crate::redis_client::{Connection, Redis, RedisConfigError};
 
@@ -47,9 +47,8 @@ impl<S: Socket> Publisher<S> {
 
     /// Publishes a message. Returns how many sockets it reached, or in a cluster what its Redis says.
     pub(super) async fn publish(&self, channel: &[u8], payload: &[u8]) -> Result<usize, ClusterError> {
-        let metrics = self.hub.metrics();
         let Ok(channel) = std::str::from_utf8(channel) else {
-            metrics.event(Source::RedisServer, Outcome::Malformed);
+            self.hub.metrics().event(Source::RedisServer, Outcome::Malformed);
             return Ok(0);
         };
         // A publisher that knows of no prefix means the same channel.
@@ -64,13 +63,7 @@ impl<S: Socket> Publisher<S> {
                 return Ok(count);
             }
         }
-        match event_of(name, payload) {
-            Ok(event) => Ok(self.hub.publish(&event, Source::RedisServer)),
-            Err(error) => {
-                skipped(metrics, Source::RedisServer, name, &error);
-                Ok(0)
-            }
-        }
+        Ok(receive(&self.hub, Source::RedisServer, name, payload))
     }
 }
 
