@@ -6,16 +6,19 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::stream::{self, FuturesUnordered};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::egress::Socket;
@@ -132,29 +135,47 @@ impl<S: Socket> RedisServer<S> {
     }
 
     /// Serves until `stop`, then waits for commands under way.
+    ///
+    /// One task serves all clients, as in Redis: their commands take less than to wake a second thread for them.
     pub async fn run(self, stop: CancellationToken) {
-        let connections = TaskTracker::new();
         let address = self.listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
         info!(address, "taking what Laravel broadcasts, as a Redis would");
+        let mut clients = FuturesUnordered::new();
+        let mut arrivals = pin!(self.arrivals());
         loop {
-            let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
+            tokio::select! {
+                biased;
+                Some(()) = clients.next() => {}
+                Some((stream, peer)) = arrivals.next() => {
+                    clients.push(survive(serve(Arc::clone(&self.shared), stream, peer, stop.clone())));
+                }
                 () = stop.cancelled() => break,
-            };
-            match accepted {
-                Ok((stream, peer)) => {
-                    let (shared, stop) = (Arc::clone(&self.shared), stop.clone());
-                    connections.spawn(serve(shared, stream, peer, stop));
-                }
-                Err(error) => {
-                    let hint = "raise the limit of open files (ulimit -n, LimitNOFILE=)";
-                    warn!(%error, hint, "the Redis endpoint cannot accept connections");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
             }
         }
-        connections.close();
-        connections.wait().await;
+        clients.collect::<()>().await;
+    }
+
+    /// Clients as they connect, for ever.
+    fn arrivals(&self) -> impl Stream<Item = (TcpStream, SocketAddr)> {
+        stream::unfold(&self.listener, async |listener| {
+            loop {
+                match listener.accept().await {
+                    Ok(accepted) => return Some((accepted, listener)),
+                    Err(error) => {
+                        let hint = "raise the limit of open files (ulimit -n, LimitNOFILE=)";
+                        warn!(%error, hint, "the Redis endpoint cannot accept connections");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// Serves one client, whose fault is not to be the end of all.
+async fn survive(client: impl Future<Output = ()>) {
+    if AssertUnwindSafe(client).catch_unwind().await.is_err() {
+        error!("a Redis client was dropped because of a fault of this server; please report it with the panic above");
     }
 }
 
@@ -232,3 +253,6 @@ impl Drop for Client<'_> {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;
