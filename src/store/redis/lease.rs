@@ -12,9 +12,14 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
 use super::scripts::Keys;
 use crate::config::PresenceConfig;
 use crate::redis_client::{Link, QueryError};
+
+/// Nodes that are asked after at a time.
+const AT_ONCE: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -137,26 +142,9 @@ impl Lease {
 
     /// Nodes whose lease ran out, each with the channels it may have members in.
     pub(super) async fn dead(&self, link: &Link, keys: &Keys) -> Result<Vec<(String, Vec<String>)>, QueryError> {
-        let mut dead = Vec::new();
-        for node in self.others(link, keys).await? {
-            let mut ask = redis::pipe();
-            ask.cmd("EXISTS").arg(keys.lease(&node));
-            let (lives,): (bool,) = link.query(&ask).await?;
-            if lives {
-                continue;
-            }
-            let mut ask = redis::pipe();
-            ask.cmd("SMEMBERS").arg(keys.index(&node));
-            let (channels,): (Vec<String>,) = link.query(&ask).await?;
-            if channels.is_empty() {
-                let mut bury = redis::pipe();
-                bury.cmd("SREM").arg(keys.nodes()).arg(&node);
-                link.query::<()>(&bury).await?;
-            } else {
-                dead.push((node, channels));
-            }
-        }
-        Ok(dead)
+        let others = stream::iter(self.others(link, keys).await?);
+        let looks = others.map(|node| left_behind(node, link, keys)).buffer_unordered(AT_ONCE);
+        looks.try_filter_map(async |dead| Ok(dead)).try_collect().await
     }
 
     /// Gives the lease up.
@@ -169,6 +157,26 @@ impl Lease {
         leave.cmd("SREM").arg(keys.nodes()).arg(&*node);
         link.query::<()>(&leave).await
     }
+}
+
+/// A node whose lease ran out, with the channels it may have members in. One that has none is forgotten.
+async fn left_behind(node: String, link: &Link, keys: &Keys) -> Result<Option<(String, Vec<String>)>, QueryError> {
+    let mut ask = redis::pipe();
+    ask.cmd("EXISTS").arg(keys.lease(&node));
+    let (lives,): (bool,) = link.query(&ask).await?;
+    if lives {
+        return Ok(None);
+    }
+    let mut ask = redis::pipe();
+    ask.cmd("SMEMBERS").arg(keys.index(&node));
+    let (channels,): (Vec<String>,) = link.query(&ask).await?;
+    if channels.is_empty() {
+        let mut bury = redis::pipe();
+        bury.cmd("SREM").arg(keys.nodes()).arg(&node);
+        link.query::<()>(&bury).await?;
+        return Ok(None);
+    }
+    Ok(Some((node, channels)))
 }
 
 /// Puts nodes into the list of all.
