@@ -37,6 +37,9 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
     let filter = EnvFilter::try_new(&filter).map_err(|error| TelemetryError::Filter(filter, error))?;
     let colours = std::io::stderr().is_terminal() && !env::no_color();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    // A line that cannot be written would be told on stderr, too, with a macro that panics when it cannot: a full disk or
+    // a log collector that went away would end whatever had something to say.
+    let builder = builder.log_internal_errors(false);
     let set = match config.format {
         LogFormat::Text => tracing::subscriber::set_global_default(builder.event_format(TextLine).finish()),
         LogFormat::Json => tracing::subscriber::set_global_default(builder.json().flatten_event(true).with_timer(Millis).finish()),

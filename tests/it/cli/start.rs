@@ -1,8 +1,12 @@
 //! `start`: its lines, its signals, its ways to a config.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+
 use rustix::process::Signal;
 
-use super::{Folder, Redis, Running, assert_holds, free_port};
+use super::{BIN, DEADLINE, Folder, Redis, Running, assert_holds, free_port};
 
 #[test]
 fn it_says_the_originals_lines_in_order() {
@@ -39,6 +43,39 @@ fn logs_go_to_stderr_and_look_as_the_originals() {
     let line = ended.stderr.lines().find(|line| line.contains("unknown key `unknown`")).unwrap();
     assert!(line.starts_with("[20") && line.contains("Z] - WARN unknown key"), "{line}");
     assert!(!ended.stdout.contains("unknown key"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_no_fault() {
+    let (folder, _) = Folder::with_config();
+    let port = free_port();
+    let endpoint = format!("[redisServer]\nenabled = true\nport = {port}\nmaxClients = 1\n");
+    folder.write("laravel-echo-server.toml", &(folder.read("laravel-echo-server.toml") + &endpoint));
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("exec {BIN} start 2> /dev/full")]).current_dir(&folder.0).env_clear();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running::spawn(command);
+    running.wait_for("Server ready!");
+    let connect = || {
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        BufReader::new(client)
+    };
+    let ping = |client: &mut BufReader<TcpStream>| {
+        client.get_mut().write_all(b"PING\r\n").unwrap();
+        let mut answer = String::new();
+        client.read_line(&mut answer).unwrap();
+        answer
+    };
+    let mut first = connect();
+    assert_eq!(ping(&mut first), "+PONG\r\n");
+    // Refusing it is worth a line in the log.
+    let mut answer = String::new();
+    connect().read_line(&mut answer).unwrap();
+    assert_eq!(answer, "-ERR max number of clients reached\r\n");
+    assert_eq!(ping(&mut first), "+PONG\r\n");
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().code(), Some(0), "{:#?}", running.seen);
 }
 
 #[test]
