@@ -3,8 +3,10 @@
 //! Input: a [`Config`]. Output: a bound listener, and everything that runs behind it until told to stop. Building,
 //! binding and running are separate steps, so that a wrong setting or a taken port is known before anything starts.
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::api::token::TokenKeyError;
 use crate::api::{self, Readiness};
@@ -214,6 +216,10 @@ impl Server {
     }
 
     /// Serves until `shutdown`, then ends in order within `shutdown.timeout`.
+    ///
+    /// # Panics
+    /// When a part without which nothing arrives has panicked: a server that is started anew is better than one that
+    /// only looks well. Clients are told to come back before.
     pub async fn run(self, shutdown: CancellationToken) {
         let parts = self.reload.parts();
         let stop = listen::Stop { accepting: parts.draining.clone(), serving: CancellationToken::new() };
@@ -244,7 +250,14 @@ impl Server {
             listening.spawn(listen::serve(listener, Arc::new(ArcSwap::from_pointee(router)), settings, stop));
         }
 
-        shutdown.cancelled().await;
+        let fault = tokio::select! {
+            () = shutdown.cancelled() => None,
+            fault = fault(&mut ingresses) => Some(fault),
+            fault = fault(&mut listening) => Some(fault),
+        };
+        if fault.is_some() {
+            error!("a part of this server has failed, so it ends, to be started anew; please report the panic above");
+        }
         info!("stopping: members leave, clients are told to come back");
         parts.admission.drain();
         parts.draining.cancel();
@@ -256,6 +269,23 @@ impl Server {
         };
         if tokio::time::timeout(timeout.0, ending).await.is_err() {
             warn!("shutdown.timeout is over; what still ran is dropped");
+        }
+        if let Some(fault) = fault {
+            resume_unwind(fault);
+        }
+    }
+}
+
+/// Waits for a panic in one of the tasks. That one ends by itself is well.
+async fn fault(tasks: &mut JoinSet<()>) -> Box<dyn Any + Send> {
+    loop {
+        match tasks.join_next().await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => match error.try_into_panic() {
+                Ok(panic) => return panic,
+                Err(error) => debug!(%error, "a part of the server was dropped"),
+            },
+            None => std::future::pending().await,
         }
     }
 }

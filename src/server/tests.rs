@@ -7,14 +7,15 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::link::{Link, LinkedStream};
-use super::{Server, listen};
+use super::{Server, fault, listen};
 use crate::config::Config;
 
 /// What socket.io waits for CONNECT.
@@ -54,4 +55,15 @@ async fn who_answers_heartbeats_and_never_connects_is_closed_and_leaves_its_plac
     assert_eq!(handshake(&server).await, StatusCode::SERVICE_UNAVAILABLE);
     tokio::time::sleep(CONNECT_TIMEOUT + Duration::from_secs(1)).await;
     assert_eq!(handshake(&server).await, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_told_from_an_end() {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async {});
+    tasks.spawn(std::future::pending());
+    assert!(timeout(CONNECT_TIMEOUT, fault(&mut tasks)).await.is_err());
+    tasks.spawn(async { panic!("a fault that this test makes") });
+    let panic = fault(&mut tasks).await;
+    assert_eq!(panic.downcast_ref(), Some(&"a fault that this test makes"));
 }
