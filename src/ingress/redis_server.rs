@@ -173,10 +173,14 @@ impl<S: Socket> RedisServer<S> {
 }
 
 /// Serves one client, whose fault is not to be the end of all.
-async fn survive(client: impl Future<Output = ()>) {
-    if AssertUnwindSafe(client).catch_unwind().await.is_err() {
-        error!("a Redis client was dropped because of a fault of this server; please report it with the panic above");
-    }
+///
+/// No `async fn`, which would keep room for the client twice: as what it is given, and as what it waits for.
+fn survive(client: impl Future<Output = ()>) -> impl Future<Output = ()> {
+    AssertUnwindSafe(client).catch_unwind().map(|served| {
+        if served.is_err() {
+            error!("a Redis client was dropped because of a fault of this server; please report it with the panic above");
+        }
+    })
 }
 
 /// The endpoint could not be bound.
