@@ -36,9 +36,10 @@ fn judge_at(status: u16, content_type: Option<&str>, body: &str, now: Instant) -
         channel_data: Option<Box<RawValue>>,
         expires_in: Option<serde_json::Value>,
     }
-    let answer = match serde_json::from_str::<Answer>(body) {
-        Ok(answer) if body.starts_with('{') => answer,
-        _ => return Ok(Grant::default()),
+    // Only an object tells more than yes.
+    let answer = body.starts_with('{').then(|| serde_json::from_str::<Answer>(body));
+    let Some(Ok(answer)) = answer else {
+        return Ok(Grant::default());
     };
     let ends = match answer.expires_in {
         Some(given) => end(&given, now).ok_or(Denied { status: REFUSED_BY_BODY })?,

@@ -1,5 +1,7 @@
 //! Which `authHost` is asked when there are several: chosen by the page that the client came from. Pure.
 
+use std::borrow::Cow;
+
 use http::Uri;
 use http::header::{self, HeaderMap};
 
@@ -12,6 +14,8 @@ struct Entry {
     authority: String,
     /// A path that comes before `authEndpoint`.
     path: String,
+    /// The entry as an address; a wildcard alone is none.
+    base: Option<String>,
 }
 
 /// The configured `authHost`.
@@ -41,13 +45,22 @@ impl AuthHosts {
     /// Compat: the original takes the *last* entry when none fits, and lets the client choose scheme, port and part
     /// of the name of a wildcard (`src/channels/private-channel.ts:45-80`).
     #[must_use]
-    pub fn choose(&self, handshake: &HeaderMap) -> Option<String> {
+    pub fn choose(&self, handshake: &HeaderMap) -> Option<Cow<'_, str>> {
+        if let [Entry { scheme: Some(_), base: Some(base), .. }] = &*self.entries {
+            // No page changes anything.
+            return Some(base.into());
+        }
         let page = [header::REFERER, header::ORIGIN]
             .iter()
             .find_map(|name| handshake.get(name))
             .and_then(|value| Page::parse(value.to_str().ok()?));
         let fitting = page.as_ref().and_then(|page| self.entries.iter().find_map(|entry| entry.fit(page)));
-        fitting.or_else(|| self.entries.iter().find_map(Entry::base))
+        fitting.map(Cow::Owned).or_else(|| self.bases().next().map(Cow::Borrowed))
+    }
+
+    /// The base URLs of all entries that are no wildcards.
+    pub fn bases(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().filter_map(|entry| entry.base.as_deref())
     }
 }
 
@@ -62,20 +75,14 @@ impl Entry {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
         };
-        Self { scheme, authority: authority.to_ascii_lowercase(), path: path.to_owned() }
+        let authority = authority.to_ascii_lowercase();
+        let is_address = !authority.is_empty() && !authority.starts_with('.');
+        let base = is_address.then(|| format!("{}://{authority}{path}", scheme.as_deref().unwrap_or("http")));
+        Self { scheme, authority, path: path.to_owned(), base }
     }
 
     fn is_wildcard(&self) -> bool {
         self.authority.starts_with('.')
-    }
-
-    /// The entry as an address; a wildcard alone is none.
-    fn base(&self) -> Option<String> {
-        if self.is_wildcard() || self.authority.is_empty() {
-            return None;
-        }
-        let scheme = self.scheme.as_deref().unwrap_or("http");
-        Some(format!("{scheme}://{}{}", self.authority, self.path))
     }
 
     /// The address to ask for a page, when this entry is for it.
@@ -130,7 +137,7 @@ mod tests {
         if let Some((name, value)) = header {
             handshake.insert(name, HeaderValue::from_str(value).unwrap());
         }
-        AuthHosts::new(&entries).choose(&handshake)
+        AuthHosts::new(&entries).choose(&handshake).map(Cow::into_owned)
     }
 
     fn by_referer(entries: &[&str], referer: &str) -> Option<String> {

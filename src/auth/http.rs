@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tracing::{info, warn};
 
 use super::answer::{first_line, hint, judge};
 use super::headers::{Forward, callback_headers};
 use super::host::AuthHosts;
-use super::shield::{Application, Call, Reply};
+use super::shield::{Application, Call, Reply, Target};
 use super::{AuthRequest, Denied};
 use crate::channel::ChannelName;
 use crate::config::Config;
@@ -23,6 +23,10 @@ use crate::metrics::{Callback, Metrics};
 
 /// What a form value keeps unescaped; the set of the original's `request` library (RFC 3986).
 const FORM: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Headers of a callback beside those of the call: of its body, and what the client adds, which are Accept, Host and
+/// Content-Length.
+const MORE_HEADERS: usize = 4;
 
 /// More than any answer holds; what comes after is not read.
 const LONGEST_BODY: usize = 16 * 1024 * 1024;
@@ -48,6 +52,8 @@ pub enum AuthClientError {
 pub struct HttpApplication {
     client: reqwest::Client,
     hosts: AuthHosts,
+    /// The entries of `hosts` that are no wildcards.
+    targets: Vec<Arc<Target>>,
     endpoint: String,
     forward: Forward,
     dev_mode: bool,
@@ -60,21 +66,41 @@ impl HttpApplication {
     /// # Errors
     /// [`AuthClientError`] when the certificate authority cannot be read or TLS cannot be set up.
     pub fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, AuthClientError> {
+        let hosts = AuthHosts::new(&config.auth_host.0);
+        let endpoint = config.auth_endpoint.clone();
         Ok(Self {
             client: client(config)?,
-            hosts: AuthHosts::new(&config.auth_host.0),
-            endpoint: config.auth_endpoint.clone(),
+            targets: hosts.bases().filter_map(|host| Target::new(host, &endpoint)).map(Arc::new).collect(),
+            hosts,
+            endpoint,
             forward: Forward::new(config),
             dev_mode: config.dev_mode.0,
             metrics,
         })
     }
 
+    fn target(&self, host: &str) -> Option<Arc<Target>> {
+        let known = self.targets.iter().find(|target| target.host == host).cloned();
+        known.or_else(|| Target::new(host, &self.endpoint).map(Arc::new))
+    }
+
+    fn request(&self, call: &Call) -> reqwest::Result<reqwest::Request> {
+        let mut request = self.client.post(call.target.url.clone()).body(form(&call.channel)).build()?;
+        let headers = request.headers_mut();
+        headers.reserve(call.headers.len() + MORE_HEADERS);
+        for (name, value) in &call.headers {
+            headers.insert(name, value.clone());
+        }
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        Ok(request)
+    }
+
     /// Sends the callback and reads its answer: status, content type and body.
     async fn send(&self, call: &Call) -> Result<(u16, Option<String>, String), Failure> {
-        let mut headers: HeaderMap = call.headers.iter().cloned().collect();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-        let sent = self.client.post(&call.url).headers(headers).body(form(&call.channel)).send().await;
+        let sent = match self.request(call) {
+            Ok(request) => self.client.execute(request).await,
+            Err(error) => Err(error),
+        };
         let mut response = sent.map_err(|error| Failure { is_unanswered: is_unanswered(&error), error })?;
         let status = response.status().as_u16();
         let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -116,7 +142,11 @@ pub(super) fn client_builder(config: &Config, is_plain: bool) -> Result<reqwest:
 }
 
 fn form(channel: &ChannelName) -> String {
-    format!("channel_name={}", utf8_percent_encode(channel.as_str(), &FORM))
+    const FIELD: &str = "channel_name=";
+    let mut form = String::with_capacity(FIELD.len() + channel.as_str().len());
+    form.push_str(FIELD);
+    form.extend(utf8_percent_encode(channel.as_str(), &FORM));
+    form
 }
 
 /// What went wrong, down to the last cause: reqwest's own message stops at "error sending request".
@@ -176,12 +206,17 @@ impl Application for HttpApplication {
             self.metrics.callback(Callback::Unreachable);
             return Err(Denied { status: 0 });
         };
-        let url = format!("{host}{}", self.endpoint);
-        Ok(Call::new(host, url, channel.clone(), callback_headers(request, &self.forward)))
+        let Some(target) = self.target(&host) else {
+            let endpoint = &self.endpoint;
+            warn!(%channel, %host, endpoint, "authHost for the page of this client makes no URL with authEndpoint");
+            self.metrics.callback(Callback::Unreachable);
+            return Err(Denied { status: 0 });
+        };
+        Ok(Call::new(target, channel.clone(), callback_headers(request, &self.forward)))
     }
 
     async fn ask(&self, call: &Call) -> Reply {
-        let (channel, url) = (&call.channel, &call.url);
+        let (channel, url) = (&call.channel, &call.target.url);
         if self.dev_mode {
             info!("Sending auth request to: {url}");
         }
@@ -199,7 +234,7 @@ impl Application for HttpApplication {
                 Err(denied) => {
                     self.metrics.callback(Callback::Refused);
                     let body = first_line(&body);
-                    warn!(%channel, url, body, hint = hint(status), "Client can not be authenticated, got HTTP status {status}");
+                    warn!(%channel, %url, body, hint = hint(status), "Client can not be authenticated, got HTTP status {status}");
                     Reply::Refused(denied)
                 }
             },

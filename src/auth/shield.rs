@@ -8,6 +8,8 @@
 //! request is given up.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::Url;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -38,13 +41,29 @@ const MOST_HOSTS: usize = 1000;
 /// What clients are told when a question was not asked, or not in time.
 const BUSY: Denied = Denied { status: 503 };
 
-/// A callback, ready to be sent. Equal calls get equal answers.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Call {
+/// Where a callback goes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
     /// The entry of `authHost`, as a base URL.
     pub host: String,
     /// The whole URL.
-    pub url: String,
+    pub url: Url,
+}
+
+impl Target {
+    /// `endpoint` on `host`; `None` when they make no URL.
+    #[must_use]
+    pub fn new(host: &str, endpoint: &str) -> Option<Self> {
+        let url = format!("{host}{endpoint}").parse().ok()?;
+        Some(Self { host: host.to_owned(), url })
+    }
+}
+
+/// A callback, ready to be sent. Equal calls get equal answers.
+#[derive(PartialEq, Eq)]
+pub struct Call {
+    /// Whom to ask.
+    pub target: Arc<Target>,
     /// The channel.
     pub channel: ChannelName,
     /// All headers but those of the body, sorted by name.
@@ -52,12 +71,24 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call of `url`, which is on `host`.
+    /// A call of `target` about `channel`.
     #[must_use]
-    pub fn new(host: String, url: String, channel: ChannelName, headers: HeaderMap) -> Self {
+    pub fn new(target: Arc<Target>, channel: ChannelName, headers: HeaderMap) -> Self {
         let mut headers: Vec<_> = headers.into_iter().filter_map(|(name, value)| Some((name?, value))).collect();
         headers.sort_unstable_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
-        Self { host, url, channel, headers }
+        Self { target, channel, headers }
+    }
+}
+
+/// As derived, but in few and large pieces: that is what costs.
+impl Hash for Call {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.target.url.as_str().as_bytes());
+        state.write(self.channel.as_str().as_bytes());
+        for (name, value) in &self.headers {
+            state.write(name.as_str().as_bytes());
+            state.write(value.as_bytes());
+        }
     }
 }
 
@@ -122,7 +153,7 @@ struct Inner<A> {
 
 #[derive(Default)]
 struct Open {
-    questions: HashMap<Call, (u64, WeakShared<BoxFuture<'static, Answer>>)>,
+    questions: HashMap<Arc<Call>, (u64, WeakShared<BoxFuture<'static, Answer>>)>,
     next: u64,
 }
 
@@ -146,18 +177,22 @@ impl<A: Application> Shield<A> {
     }
 
     /// The question that is under way for an equal call, or a new one.
-    fn share(&self, call: Call) -> Question {
+    fn share(&self, call: Arc<Call>) -> Question {
         let inner = &self.0;
         let mut open = lock(&inner.open);
-        if let Some(question) = open.questions.get(&call).and_then(|(_, question)| question.upgrade()) {
+        let Open { questions, next } = &mut *open;
+        let place = questions.entry(Arc::clone(&call));
+        if let Entry::Occupied(asked) = &place
+            && let Some(question) = asked.get().1.upgrade()
+        {
             inner.metrics.auth.saved(SavedBy::Sharing);
             return question;
         }
-        let number = open.next;
-        open.next += 1;
-        let entry = OpenEntry { inner: Arc::clone(inner), call: call.clone(), number };
+        let number = *next;
+        *next += 1;
+        let entry = OpenEntry { inner: Arc::clone(inner), call, number };
         let question = async move { entry.inner.ask(&entry.call).await }.boxed().shared();
-        open.questions.insert(call, (number, question.downgrade().expect("it is not done before it is polled")));
+        place.insert_entry((number, question.downgrade().expect("it is not done before it is polled")));
         question
     }
 }
@@ -165,7 +200,7 @@ impl<A: Application> Shield<A> {
 #[async_trait]
 impl<A: Application> Authorizer for Shield<A> {
     async fn authorize(&self, request: AuthRequest<'_>) -> Answer {
-        let call = self.0.application.prepare(request)?;
+        let call = Arc::new(self.0.application.prepare(request)?);
         if request.is_again {
             // Earlier questions may have been answered before whatever is the reason to ask again.
             return self.0.ask(&call).await;
@@ -181,7 +216,7 @@ impl<A: Application> Authorizer for Shield<A> {
 /// Keeps a question findable until it is answered or given up.
 struct OpenEntry<A> {
     inner: Arc<Inner<A>>,
-    call: Call,
+    call: Arc<Call>,
     number: u64,
 }
 
@@ -189,8 +224,10 @@ impl<A> Drop for OpenEntry<A> {
     fn drop(&mut self) {
         let mut open = lock(&self.inner.open);
         // A question given up may have been followed by an equal one already.
-        if open.questions.get(&self.call).is_some_and(|(number, _)| *number == self.number) {
-            open.questions.remove(&self.call);
+        if let Entry::Occupied(entry) = open.questions.entry(Arc::clone(&self.call))
+            && entry.get().0 == self.number
+        {
+            entry.remove();
         }
     }
 }
@@ -210,8 +247,8 @@ impl<A: Application> Inner<A> {
     }
 
     /// Waits for a turn, asks, and asks once more where that is harmless.
-    async fn ask(&self, call: &Call) -> Answer {
-        let gate = self.gate(&call.host);
+    async fn ask(&self, call: &Arc<Call>) -> Answer {
+        let gate = self.gate(&call.target.host);
         let pass = match gate.enter(Instant::now() + self.queue_timeout).await {
             Ok(pass) => pass,
             Err(busy) => {
@@ -228,12 +265,12 @@ impl<A: Application> Inner<A> {
         self.settle(call, reply)
     }
 
-    fn settle(&self, call: &Call, reply: Reply) -> Answer {
+    fn settle(&self, call: &Arc<Call>, reply: Reply) -> Answer {
         let answer = match reply {
             Reply::Granted(grant) => Ok(grant),
             Reply::Refused(denied) => Err(denied),
             Reply::Unanswered { cause, hint, .. } => {
-                warn!(channel = %call.channel, url = call.url, cause, hint, "Error authenticating client");
+                warn!(channel = %call.channel, url = %call.target.url, cause, hint, "Error authenticating client");
                 return Err(Denied { status: 0 });
             }
         };
@@ -245,7 +282,7 @@ impl<A: Application> Inner<A> {
 
     fn refused(&self, call: &Call, busy: Busy) {
         self.metrics.auth.busy(busy);
-        let (channel, host) = (&call.channel, &call.host);
+        let (channel, host) = (&call.channel, &call.target.host);
         match busy {
             Busy::QueueFull => warn!(%channel, host, "subscribe refused: too many wait for the application already"),
             Busy::QueueTimeout => {

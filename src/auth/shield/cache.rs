@@ -4,7 +4,7 @@
 //! deciding (5xx, 429) is not kept.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ const MOST_ANSWERS: usize = 10_000;
 /// Answers by call, each with its end.
 pub(super) struct Cache {
     ttl: Duration,
-    answers: Mutex<HashMap<Call, (Instant, Answer)>>,
+    answers: Mutex<HashMap<Arc<Call>, (Instant, Answer)>>,
 }
 
 impl Cache {
@@ -34,11 +34,11 @@ impl Cache {
         answers.get(call).filter(|(end, _)| *end > now).map(|(_, answer)| answer.clone())
     }
 
-    pub(super) fn put(&self, call: &Call, answer: &Answer) {
+    pub(super) fn put(&self, call: &Arc<Call>, answer: &Answer) {
         self.put_at(call, answer, Instant::now());
     }
 
-    fn put_at(&self, call: &Call, answer: &Answer, now: Instant) {
+    fn put_at(&self, call: &Arc<Call>, answer: &Answer, now: Instant) {
         let mut answers = lock(&self.answers);
         if answer.as_ref().is_err_and(|denied| !denied.is_decision()) {
             answers.remove(call);
@@ -52,7 +52,7 @@ impl Cache {
             end = grant.ends.map_or(end, |ends| ends.min(end));
         }
         if answers.len() < MOST_ANSWERS || answers.contains_key(call) {
-            answers.insert(call.clone(), (end, answer.clone()));
+            answers.insert(Arc::clone(call), (end, answer.clone()));
         }
     }
 }
@@ -62,10 +62,12 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
+    use crate::auth::shield::Target;
     use crate::auth::{Denied, Grant};
 
-    fn call(channel: usize) -> Call {
-        Call::new("http://app".to_owned(), "http://app/auth".to_owned(), format!("private-{channel}").into(), HeaderMap::new())
+    fn call(channel: usize) -> Arc<Call> {
+        let target = Target::new("http://app", "/auth").unwrap();
+        Arc::new(Call::new(Arc::new(target), format!("private-{channel}").into(), HeaderMap::new()))
     }
 
     #[test]

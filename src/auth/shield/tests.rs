@@ -45,7 +45,8 @@ impl Application for App {
         for (name, value) in request.headers {
             headers.insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         }
-        Ok(Call::new("http://app".to_owned(), "http://app/auth".to_owned(), request.channel.clone(), headers))
+        let target = Target::new("http://app", "/auth").unwrap();
+        Ok(Call::new(Arc::new(target), request.channel.clone(), headers))
     }
 
     async fn ask(&self, _: &Call) -> Reply {

@@ -1,6 +1,5 @@
 //! Checks of the Laravel application: its answer to a channel that nobody may join, and the origins of its pages.
 
-use http::HeaderMap;
 use laravel_echo_server::auth::host::AuthHosts;
 use laravel_echo_server::auth::{self, answer};
 use laravel_echo_server::channel::Pattern;
@@ -38,9 +37,8 @@ pub(super) async fn callback(config: &Config, report: &mut Report) {
         Err(error) => return report.problem("auth", format!("{:#}", anyhow::Error::from(error)), "check `auth.tls.ca`"),
     };
     let mut asked = 0;
-    for entry in &config.auth_host.0 {
-        // A wildcard has no address until a page names it.
-        let Some(base) = AuthHosts::new(std::slice::from_ref(entry)).choose(&HeaderMap::new()) else { continue };
+    // A wildcard has no address until a page names it.
+    for base in AuthHosts::new(&config.auth_host.0).bases() {
         asked += 1;
         let url = format!("{base}{}", config.auth_endpoint);
         let (status, message, mend) = ask(&client, &url).await;
