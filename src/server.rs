@@ -54,6 +54,7 @@ pub mod tls;
 pub mod websocket;
 
 use admission::Admission;
+use listen::Front;
 use reload::Parts;
 use tls::Tls;
 use websocket::WebSockets;
@@ -247,7 +248,7 @@ impl Server {
             // Until the very end: probes and dashboards want to see it coming.
             let settings = listen::Settings::new(&self.config, None, Arc::clone(&parts.proxies));
             let stop = listen::Stop { accepting: stop.serving.clone(), serving: stop.serving.clone() };
-            listening.spawn(listen::serve(listener, Arc::new(ArcSwap::from_pointee(router)), settings, stop));
+            listening.spawn(listen::serve(listener, Arc::new(ArcSwap::from_pointee(Front { gate: None, router })), settings, stop));
         }
 
         let fault = tokio::select! {

@@ -4,13 +4,13 @@
 //! kept keeps all of it. Output: the same with memory of their own.
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Request, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 
-/// A copy of the headers.
+/// A copy of the headers but for those of these names.
 #[must_use]
-pub fn copied(headers: &HeaderMap) -> HeaderMap {
+pub fn copied(headers: &HeaderMap, without: &[HeaderName]) -> HeaderMap {
     let mut copies = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers {
+    for (name, value) in headers.iter().filter(|(name, _)| !without.contains(name)) {
         if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
             copies.append(name, copy);
         }
@@ -20,7 +20,7 @@ pub fn copied(headers: &HeaderMap) -> HeaderMap {
 
 /// Gives a request memory of its own.
 pub fn detach(request: &mut Request<Body>) {
-    *request.headers_mut() = copied(request.headers());
+    *request.headers_mut() = copied(request.headers(), &[]);
     if let Ok(copy) = request.uri().to_string().parse::<Uri>() {
         *request.uri_mut() = copy;
     }
@@ -38,5 +38,9 @@ mod tests {
         let (headers, uri) = (request.headers().clone(), request.uri().clone());
         detach(&mut request);
         assert_eq!((request.headers(), request.uri()), (&headers, &uri));
+        let mut copies = copied(&headers, &[HeaderName::from_static("odd")]);
+        assert!(!copies.contains_key("odd"));
+        copies.insert("odd", headers["odd"].clone());
+        assert_eq!(copies, headers);
     }
 }

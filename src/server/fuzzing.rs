@@ -5,7 +5,6 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use jsonwebtoken::{EncodingKey, Header, encode};
@@ -147,7 +146,7 @@ pub fn http_request(bytes: &[u8]) {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     with_server(|server| {
         block_on(async {
-            let router = Router::clone(&server.reload.service().load());
+            let router = server.reload.service().load().router.clone();
             let Ok(response) = router.oneshot(request).await;
             let status = response.status();
             let body = to_bytes(response.into_body(), usize::MAX).await.expect("answers are whole");

@@ -1,8 +1,8 @@
 //! What stands before the Socket.IO engine: the browser's script, origins and CORS, sessions that are closed, and the
 //! details in which the engine's answers differ from the original's.
 //!
-//! Input: every HTTP request. Output: those under `socketio.path`: websockets without a session to [`WebSockets`], the
-//! rest to the engine, with its answer adapted; all other requests pass.
+//! Input: every HTTP request. Output: those under `socketio.path`: websockets without a session to [`WebSockets`], before
+//! the router has seen them; the rest to the engine, with its answer adapted; all other requests pass.
 
 use std::sync::Arc;
 
@@ -125,6 +125,28 @@ fn link(request: &Request) -> &Arc<Link> {
     request.extensions().get::<Arc<Link>>().expect("every request comes over a link")
 }
 
+impl Gate {
+    /// Takes over the connection of a request that came over `link` and begins a websocket without a session. `None` for
+    /// all other requests, also those that are to be refused: that is [`gate`]'s.
+    pub fn upgrade<B>(&self, request: &mut Request<B>, link: &Link) -> Option<Response<Body>> {
+        let below = self.below(request.uri().path())?;
+        let query = Query::parse(request.uri());
+        if !query.is_websocket || query.has_session || !self.0.has_websocket || ClientScript::is_script(below) {
+            return None;
+        }
+        let (protocol, key) = (query.engine?, websocket::accept_key(request)?);
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        if origin.as_ref().is_some_and(|origin| !self.allows(origin)) {
+            return None;
+        }
+        let slot = self.0.admission.enter(self.0.proxies.client(link.peer.ip(), request.headers())).ok()?;
+        link.upgraded();
+        let mut response = self.0.websockets.accept(request, key, protocol, link, slot);
+        allow_origin(response.headers_mut(), origin);
+        Some(response)
+    }
+}
+
 /// Lets a request through to the engine, or answers it.
 pub async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response<Body> {
     let Some(below) = gate.below(request.uri().path()) else {
@@ -156,13 +178,6 @@ impl Gate {
                 Ok(slot) => slot,
                 Err(full) => return self.turn_away(full),
             };
-            if query.is_websocket
-                && self.0.has_websocket
-                && let (Some(protocol), Some(key)) = (query.engine, websocket::accept_key(&request))
-            {
-                link.upgraded();
-                return self.0.websockets.accept(request, key, protocol, &link, slot);
-            }
             request.extensions_mut().insert(slot);
         }
         if !query.has_session || query.is_websocket {

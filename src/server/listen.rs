@@ -1,7 +1,9 @@
 //! Accepting connections and speaking HTTP on them.
 //!
-//! Input: a bound listener. Output: requests for the router, each with the [`Link`] of its connection as extension.
+//! Input: a bound listener. Output: websockets for the gate, and all other requests for the router, each with the
+//! [`Link`] of its connection as extension.
 
+use std::future::ready;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use futures_util::future::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -21,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use super::gate::Gate;
 use super::link::{Link, LinkedStream};
 use super::proxy_protocol::{self, Replay};
 use super::{body, tls};
@@ -46,8 +50,16 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause when no connection can be accepted (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What answers requests; another router may take its place while the server runs.
-pub type Service = Arc<ArcSwap<Router>>;
+/// What answers requests.
+pub struct Front {
+    /// Takes over websockets, which come in crowds and have no use for a router.
+    pub gate: Option<Gate>,
+    /// Answers all the rest.
+    pub router: Router,
+}
+
+/// What answers requests; another front may take its place while the server runs.
+pub type Service = Arc<ArcSwap<Front>>;
 
 /// How connections are treated.
 #[derive(Clone)]
@@ -163,11 +175,17 @@ async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, setti
     let link = Link::new(peer);
     match settings.tls {
         None => http(LinkedStream::new(stream, Arc::clone(&link), patience), link, service, stop).await,
-        Some(acceptor) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => http(LinkedStream::new(stream, Arc::clone(&link), patience), link, service, stop).await,
-            Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
-            Err(_) => debug!(%peer, "TLS handshake took too long"),
-        },
+        Some(acceptor) => {
+            // In memory of its own: every connection without TLS would have room for it.
+            let secure = async {
+                match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => http(LinkedStream::new(stream, Arc::clone(&link), patience), link, service, stop).await,
+                    Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
+                    Err(_) => debug!(%peer, "TLS handshake took too long"),
+                }
+            };
+            Box::pin(secure).await;
+        }
     }
 }
 
@@ -177,11 +195,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let asked = Arc::clone(&link);
-    let answer = service_fn(move |request: hyper::Request<Incoming>| {
+    let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
         link.asked();
+        let front = service.load();
+        if let Some(response) = front.gate.as_ref().and_then(|gate| gate.upgrade(&mut request, &link)) {
+            return Either::Left(ready(Ok(response)));
+        }
         let mut request = request.map(body::timed);
         request.extensions_mut().insert(Arc::clone(&link));
-        Router::clone(&service.load()).oneshot(request)
+        Either::Right(front.router.clone().oneshot(request))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -226,7 +248,8 @@ mod tests {
         let (ours, theirs) = tokio::io::duplex(1024);
         let link = Link::new(([127, 0, 0, 1], 1).into());
         let router = Router::new().route("/", axum::routing::get(async || "fine"));
-        tokio::spawn(http(ours, link, Arc::new(ArcSwap::from_pointee(router)), CancellationToken::new()));
+        let service = Arc::new(ArcSwap::from_pointee(Front { gate: None, router }));
+        tokio::spawn(http(ours, link, service, CancellationToken::new()));
         let started = Instant::now();
         let (mut reader, mut writer) = tokio::io::split(theirs);
         writer.write_all(at_once.as_bytes()).await.unwrap();

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use super::gate::{self, Gate};
+use super::listen::Front;
 use super::tls::Tls;
 use super::websocket::WebSockets;
 use super::{BindError, listen};
@@ -65,12 +66,12 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Everything that answers requests.
-    fn router(&self, config: &Config) -> Result<Router, BindError> {
+    fn front(&self, config: &Config) -> Result<Front, BindError> {
         let gate = Gate::new(config, Arc::clone(&self.hub), self.websockets.clone(), Arc::clone(&self.closed), Arc::clone(&self.admission));
         let router = api::router(config, Api::new(config, Arc::clone(&self.hub), self.readiness.clone())?)
             .layer(self.engine.clone())
-            .layer(axum::middleware::from_fn_with_state(gate, gate::gate));
-        Ok(router.merge(self.extra.clone()))
+            .layer(axum::middleware::from_fn_with_state(gate.clone(), gate::gate));
+        Ok(Front { gate: Some(gate), router: router.merge(self.extra.clone()) })
     }
 }
 
@@ -87,7 +88,7 @@ struct Inner {
 
 impl Reload {
     pub(super) fn new(parts: Parts, config: Config) -> Result<Self, BindError> {
-        let service = Arc::new(ArcSwap::from_pointee(parts.router(&config)?));
+        let service = Arc::new(ArcSwap::from_pointee(parts.front(&config)?));
         Ok(Self(Arc::new(Inner { parts, service, config: Mutex::new(config) })))
     }
 
@@ -97,8 +98,8 @@ impl Reload {
             unreachable!("routes are added before anything runs");
         };
         inner.parts.extra = inner.parts.extra.merge(routes.clone());
-        let router = Router::clone(&inner.service.load()).merge(routes);
-        inner.service.store(Arc::new(router));
+        let Front { gate, router } = &**inner.service.load();
+        inner.service.store(Arc::new(Front { gate: gate.clone(), router: router.clone().merge(routes) }));
         Self(Arc::new(inner))
     }
 
@@ -118,13 +119,13 @@ impl Reload {
     pub fn reload(&self, config: &Config) -> Result<Vec<String>, BindError> {
         let mut current = self.0.config.lock().unwrap_or_else(PoisonError::into_inner);
         let parts = &self.0.parts;
-        let router = parts.router(config)?;
+        let front = parts.front(config)?;
         let fresh = parts.tls.iter().map(|tls| tls.read(config)).collect::<Result<Vec<_>, _>>()?;
         parts.tls.iter().zip(fresh).for_each(|(tls, fresh)| tls.take(fresh));
         parts.hub.set_limits(&config.limits);
         parts.admission.set_limits(&config.limits);
         parts.proxies.store(Arc::new(TrustedProxies::new(&config.trust_proxies.0)));
-        self.0.service.store(Arc::new(router));
+        self.0.service.store(Arc::new(front));
         let later = later(&current, config);
         *current = config.clone();
         Ok(later)

@@ -24,7 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(45);
 async fn handshake(server: &Server) -> StatusCode {
     let mut request = Request::get("/socket.io/?EIO=4&transport=polling").body(Body::empty()).unwrap();
     request.extensions_mut().insert(Link::new(([127, 0, 0, 1], 1).into()));
-    axum::Router::clone(&server.reload.service().load()).oneshot(request).await.unwrap().status()
+    server.reload.service().load().router.clone().oneshot(request).await.unwrap().status()
 }
 
 #[tokio::test(start_paused = true)]

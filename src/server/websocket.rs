@@ -44,6 +44,9 @@ const OF_THE_CONNECTION: [HeaderName; 6] = [
     header::SEC_WEBSOCKET_VERSION,
 ];
 
+/// Headers of the answer to a handshake: those here, and those of CORS that the gate adds.
+const ANSWERED: usize = 6;
+
 /// Serves clients that connect by websocket at once; clones belong together.
 #[derive(Clone)]
 pub struct WebSockets(Arc<Shared>);
@@ -92,20 +95,17 @@ impl WebSockets {
 
     /// Takes over the connection of a request that came over `link`, and answers its handshake with `key`, as
     /// [`accept_key`] has it. The connection keeps the client's `slot` for as long as it lasts.
-    pub fn accept(
+    pub fn accept<B>(
         &self,
-        mut request: Request<Body>,
+        request: &mut Request<B>,
         key: HeaderValue,
         protocol: ProtocolVersion,
         link: &Link,
         slot: Arc<Slot>,
     ) -> Response<Body> {
-        let upgrade = hyper::upgrade::on(&mut request);
+        let upgrade = hyper::upgrade::on(&mut *request);
         let id = SocketId::parse(Sid::new().as_str()).expect("the engine's ids have our form");
-        let mut headers = detach::copied(request.headers());
-        for name in &OF_THE_CONNECTION {
-            headers.remove(name);
-        }
+        let headers = detach::copied(request.headers(), &OF_THE_CONNECTION);
         let client = WebSocket::new(id, protocol, headers, link.peer.ip(), &self.0.limits);
         let shared = Arc::clone(&self.0);
         self.0.connections.spawn(async move {
@@ -117,7 +117,9 @@ impl WebSockets {
         });
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        response.headers_mut().extend([
+        let headers = response.headers_mut();
+        headers.reserve(ANSWERED);
+        headers.extend([
             (header::UPGRADE, HeaderValue::from_static("websocket")),
             (header::CONNECTION, HeaderValue::from_static("Upgrade")),
             (header::SEC_WEBSOCKET_ACCEPT, key),
@@ -136,7 +138,7 @@ impl WebSockets {
 /// The server's key for a request that begins a websocket (RFC 6455, 4.2); `None` for others, in which the engine
 /// finds what is wrong.
 #[must_use]
-pub fn accept_key(request: &Request<Body>) -> Option<HeaderValue> {
+pub fn accept_key<B>(request: &Request<B>) -> Option<HeaderValue> {
     let headers = request.headers();
     let is_upgrade = headers.get(header::UPGRADE)?.as_bytes().eq_ignore_ascii_case(b"websocket");
     if request.method() != Method::GET || !is_upgrade {
