@@ -141,6 +141,7 @@ impl Gate {
         }
         let slot = self.0.admission.enter(self.0.proxies.client(link.peer.ip(), request.headers())).ok()?;
         link.upgraded();
+        link.hold_answer();
         let mut response = self.0.websockets.accept(request, key, protocol, link, slot);
         allow_origin(response.headers_mut(), origin);
         Some(response)

@@ -2,19 +2,23 @@
 //!
 //! Input: accepted streams. Output: the same streams, wrapped. Neither hyper nor the Socket.IO engine lets one end a
 //! connection whose writer is stuck on a peer that does not read; cutting it here ends both of its halves at once. A
-//! writer that is stuck on a silent peer ends by itself after a while, for its session can hardly end before.
+//! writer that is stuck on a silent peer ends by itself after a while, for its session can hardly end before. The answer
+//! to a websocket's handshake waits here for the first frame, and leaves with it.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+
+/// Buffers that leave in one system call with what was held, itself included.
+const WITH_HELD: usize = 4;
 
 /// One accepted connection.
 #[derive(Debug)]
@@ -23,6 +27,7 @@ pub struct Link {
     pub peer: SocketAddr,
     is_cut: AtomicBool,
     is_websocket: AtomicBool,
+    is_held: AtomicBool,
     has_asked: AtomicBool,
     written: AtomicU64,
     reader: AtomicWaker,
@@ -37,6 +42,7 @@ impl Link {
             peer,
             is_cut: AtomicBool::new(false),
             is_websocket: AtomicBool::new(false),
+            is_held: AtomicBool::new(false),
             has_asked: AtomicBool::new(false),
             written: AtomicU64::new(0),
             reader: AtomicWaker::new(),
@@ -54,6 +60,12 @@ impl Link {
     /// From now on this is a websocket, whose client has to send heartbeats.
     pub fn upgraded(&self) {
         self.is_websocket.store(true, Ordering::Relaxed);
+    }
+
+    /// The next write, which answers a handshake, is to wait for the one after it, which comes at once: a system call and
+    /// a packet for both.
+    pub fn hold_answer(&self) {
+        self.is_held.store(true, Ordering::Relaxed);
     }
 
     /// A request has come.
@@ -90,6 +102,8 @@ pub struct LinkedStream<S> {
     link: Arc<Link>,
     patience: Duration,
     last_sign: Instant,
+    /// What waits for the next write.
+    held: Vec<u8>,
     /// Set while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -98,7 +112,7 @@ impl<S> LinkedStream<S> {
     /// Ties a stream to its link. A write may wait for `patience` while nothing comes from the peer.
     #[must_use]
     pub fn new(stream: S, link: Arc<Link>, patience: Duration) -> Self {
-        Self { stream, link, patience, last_sign: Instant::now(), deadline: None }
+        Self { stream, link, patience, last_sign: Instant::now(), held: Vec::new(), deadline: None }
     }
 
     /// Looks at the outcome of a write: counts what has gone out, or how long it has waited.
@@ -112,6 +126,20 @@ impl<S> LinkedStream<S> {
             Poll::Ready(Err(_)) => outcome,
             Poll::Pending => self.stalled(cx).map(Err),
         }
+    }
+
+    /// Writes what was held, and what comes after it.
+    fn poll_write_held(&mut self, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        let mut slices = [io::IoSlice::new(&[]); WITH_HELD];
+        slices[0] = io::IoSlice::new(&self.held);
+        for (slice, buf) in slices[1..].iter_mut().zip(bufs) {
+            *slice = io::IoSlice::new(buf);
+        }
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, &slices);
+        self.wrote(outcome, cx)
     }
 
     /// Ready with an error once a write has waited for too long.
@@ -145,6 +173,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for LinkedStream<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for LinkedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.link.is_held.load(Ordering::Relaxed) || !self.held.is_empty() {
+            return self.poll_write_vectored(cx, &[io::IoSlice::new(buf)]);
+        }
         self.link.check(&self.link.writer, cx)?;
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(outcome, cx)
@@ -152,6 +183,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LinkedStream<S> {
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.link.check(&self.link.writer, cx)?;
+        if self.link.is_held.swap(false, Ordering::Relaxed) {
+            let before = self.held.len();
+            bufs.iter().for_each(|buf| self.held.extend_from_slice(buf));
+            return Poll::Ready(Ok(self.held.len() - before));
+        }
+        while !self.held.is_empty() {
+            let count = ready!(self.poll_write_held(cx, bufs))?;
+            let of_held = count.min(self.held.len());
+            self.held = self.held.split_off(of_held);
+            if count > of_held || count == 0 {
+                return Poll::Ready(Ok(count - of_held));
+            }
+        }
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.wrote(outcome, cx)
     }
@@ -220,6 +264,31 @@ mod tests {
         assert_eq!(started.elapsed().as_secs(), 3 * SHORT.as_secs());
         assert_eq!(link.written(), 9);
         reading.abort();
+    }
+
+    #[tokio::test]
+    async fn the_answer_to_a_handshake_leaves_with_the_first_frame() {
+        for room in [1, 5, 6, 7, 100] {
+            let (ours, mut theirs) = tokio::io::duplex(room);
+            let link = Link::new(([127, 0, 0, 1], 1).into());
+            let mut stream = LinkedStream::new(ours, link.clone(), LONG);
+            link.hold_answer();
+            stream.write_all(b"answer").await.unwrap();
+            stream.flush().await.unwrap();
+            assert_eq!(link.written(), 0);
+            let write = tokio::spawn(async move {
+                stream.write_all(b"first").await.unwrap();
+                let frames = [b"sec".as_slice(), b"ond"].map(io::IoSlice::new);
+                stream.write_vectored(&frames).await.unwrap()
+            });
+            let mut heard = Vec::new();
+            while heard.len() < b"answerfirst".len() {
+                theirs.read_buf(&mut heard).await.unwrap();
+            }
+            let second = write.await.unwrap();
+            theirs.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard, b"answerfirstsecond"[..11 + second]);
+        }
     }
 
     #[tokio::test(start_paused = true)]

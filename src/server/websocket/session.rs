@@ -41,6 +41,7 @@ const NAMESPACE: &str = "/";
 
 const PING: Bytes = Bytes::from_static(b"\x81\x012");
 const PONG: Bytes = Bytes::from_static(b"\x81\x013");
+const CONNECTED: Bytes = Bytes::from_static(b"\x81\x0240");
 
 /// The client's side of a websocket.
 pub(super) struct Session {
@@ -175,11 +176,10 @@ impl Session {
 
     /// The client is in. CONNECT comes before anything that the hub may send it.
     fn connect(&mut self) -> Result<(), Reason> {
-        let sid = match self.protocol {
-            ProtocolVersion::V3 => None,
-            ProtocolVersion::V4 => Some(Value::Str(format!(r#"{{"sid":"{}"}}"#, self.client.id()).into(), None)),
-        };
-        self.send_packet(Packet::connect(NAMESPACE, sid))?;
+        match self.protocol {
+            ProtocolVersion::V3 => self.send(CONNECTED)?,
+            ProtocolVersion::V4 => self.send_text(&format!(r#"40{{"sid":"{}"}}"#, self.client.id()))?,
+        }
         self.state = State::Connected;
         self.shared.hub.connect(ClientSocket::WebSocket(self.client.clone()));
         Ok(())
