@@ -49,6 +49,7 @@ pub mod handshakes;
 pub mod link;
 pub mod listen;
 pub mod proxy_protocol;
+mod query;
 pub mod reload;
 pub mod tls;
 pub mod websocket;

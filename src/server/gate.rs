@@ -9,10 +9,9 @@ use std::sync::Arc;
 use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderMap, HeaderValue};
-use axum::http::{Method, Response, StatusCode, Uri};
+use axum::http::{Method, Response, StatusCode};
 use axum::middleware::Next;
 use axum::response::IntoResponse as _;
-use engineioxide_core::ProtocolVersion;
 use tracing::debug;
 
 use super::admission::{Admission, Full};
@@ -21,6 +20,7 @@ use super::detach::detach;
 use super::engine::request_path;
 use super::handshakes::FailedHandshakes;
 use super::link::Link;
+use super::query::Query;
 use super::websocket::{self, WebSockets};
 use crate::channel::Pattern;
 use crate::config::Config;
@@ -54,33 +54,6 @@ struct Inner {
     failed: FailedHandshakes,
     admission: Arc<Admission>,
     proxies: TrustedProxies,
-}
-
-/// What the query of an engine request says.
-#[derive(Debug, Default)]
-struct Query {
-    session: Option<SocketId>,
-    has_session: bool,
-    is_websocket: bool,
-    engine: Option<ProtocolVersion>,
-}
-
-impl Query {
-    fn parse(uri: &Uri) -> Self {
-        let mut query = Self::default();
-        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-            match &*name {
-                "sid" => {
-                    query.has_session = true;
-                    query.session = SocketId::parse(&value);
-                }
-                "EIO" => query.engine = value.parse().ok(),
-                "transport" => query.is_websocket = value == "websocket",
-                _ => {}
-            }
-        }
-        query
-    }
 }
 
 impl Gate {
@@ -131,7 +104,7 @@ impl Gate {
     pub fn upgrade<B>(&self, request: &mut Request<B>, link: &Link) -> Option<Response<Body>> {
         let below = self.below(request.uri().path())?;
         let query = Query::parse(request.uri());
-        if !query.is_websocket || query.has_session || !self.0.has_websocket || ClientScript::is_script(below) {
+        if !query.is_websocket() || query.has_session || !self.0.has_websocket || ClientScript::is_script(below) {
             return None;
         }
         let (protocol, key) = (query.engine?, websocket::accept_key(request)?);
@@ -181,7 +154,7 @@ impl Gate {
             };
             request.extensions_mut().insert(slot);
         }
-        if !query.has_session || query.is_websocket {
+        if !query.has_session || query.is_websocket() {
             // The engine keeps the request as long as the session lives.
             detach(&mut request);
         }
@@ -189,7 +162,7 @@ impl Gate {
             return engine_error(StatusCode::BAD_REQUEST, 1, "Session ID unknown");
         }
         let asked = request.uri().query().unwrap_or_default().to_owned();
-        let poll = query.session.filter(|_| !query.is_websocket && request.method() == Method::GET);
+        let poll = query.session.filter(|_| !query.is_websocket() && request.method() == Method::GET);
         let poll = poll.map(|id| Poll { gate: self, id });
         if let Some(socket) = poll.as_ref().and_then(|poll| self.engine_socket(poll.id)) {
             socket.polls(Arc::clone(&link));
@@ -212,7 +185,7 @@ impl Gate {
                 response
             }
             StatusCode::BAD_REQUEST => self.numeric_code(response, &asked).await,
-            StatusCode::OK if !query.has_session && !query.is_websocket => self.handshake(response).await,
+            StatusCode::OK if !query.has_session && !query.is_websocket() => self.handshake(response).await,
             _ => response,
         }
     }
@@ -357,14 +330,5 @@ mod tests {
     fn an_upgrade_is_offered_only_where_there_is_one() {
         assert_eq!(without_upgrade(r#"0{"sid":"A","upgrades":["websocket"]}"#), r#"0{"sid":"A","upgrades":[]}"#);
         assert_eq!(without_upgrade(r#"37:0{"sid":"A","upgrades":["websocket"]}"#), r#"26:0{"sid":"A","upgrades":[]}"#);
-    }
-
-    #[test]
-    fn queries_are_read_whatever_their_order() {
-        let query = Query::parse(&"/socket.io/?transport=websocket&EIO=4&sid=AbCd-_0123456789".parse().unwrap());
-        assert!(query.is_websocket && query.has_session);
-        assert_eq!(query.session, SocketId::parse("AbCd-_0123456789"));
-        let odd = Query::parse(&"/socket.io/?sid=odd".parse().unwrap());
-        assert!(odd.has_session && odd.session.is_none());
     }
 }

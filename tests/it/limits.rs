@@ -46,6 +46,21 @@ async fn a_session_that_never_connects_to_the_namespace_takes_a_place_too() {
 }
 
 #[tokio::test]
+async fn names_that_are_encoded_or_repeated_get_nobody_past_the_limits() {
+    let server = TestServer::start(json!({ "limits": { "connectionsPerIp": 1 } })).await;
+    assert_eq!(handshake(&server, "").await.0, StatusCode::OK);
+    for more in ["&%73id=AAAAAAAAAAAAAAAA", "&s%69d=x", "&sid", "&Sid=AAAAAAAAAAAAAAAA"] {
+        let answer = reqwest::get(server.url(&format!("{HANDSHAKE}{more}"))).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS, "{more}");
+    }
+    // A session for both sides, whatever else stands there.
+    for more in ["&sid=&sid=AAAAAAAAAAAAAAAA", "&%73id=x&sid=x"] {
+        let answer = reqwest::get(server.url(&format!("{HANDSHAKE}{more}"))).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{more}");
+    }
+}
+
+#[tokio::test]
 async fn a_handshake_that_fails_leaves_no_trace() {
     let server = TestServer::start(json!({ "limits": { "connections": 1 } })).await;
     for _ in 0..3 {
