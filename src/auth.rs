@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::channel::ChannelName;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::proxies::TrustedProxies;
 
 pub mod answer;
 pub mod headers;
@@ -96,12 +97,12 @@ pub enum AuthError {
     Jwt(#[from] jwt::JwtError),
 }
 
-/// The authorizer of the settings.
+/// The authorizer of the settings, which believes `proxies` about addresses.
 ///
 /// # Errors
 /// [`AuthError`] for a certificate or key that cannot be used.
-pub fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Authorizer>, AuthError> {
-    let application = http::HttpApplication::new(config, Arc::clone(metrics))?;
+pub fn open(config: &Config, proxies: &TrustedProxies, metrics: &Arc<Metrics>) -> Result<Arc<dyn Authorizer>, AuthError> {
+    let application = http::HttpApplication::new(config, proxies, Arc::clone(metrics))?;
     let shield = shield::Shield::new(&config.auth, application, Arc::clone(metrics));
     match &config.auth.jwt.algorithm {
         Some(algorithm) => Ok(Arc::new(jwt::JwtAuthorizer::new(config, algorithm, shield, Arc::clone(metrics))?)),

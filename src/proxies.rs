@@ -3,13 +3,15 @@
 //! Input: `trustProxies`, the peer of a connection, and the `X-Forwarded-For` of its request. Output: addresses that
 //! nobody but a trusted proxy could have made up.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use http::HeaderMap;
+use arc_swap::ArcSwap;
+use http::{HeaderMap, HeaderValue};
 
-/// Addresses and networks of `trustProxies`.
+/// Addresses and networks of `trustProxies`. Clones share one list, so that all parts of a server trust the same.
 #[derive(Debug, Clone, Default)]
-pub struct TrustedProxies(Vec<Network>);
+pub struct TrustedProxies(Arc<ArcSwap<Vec<Network>>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Network {
@@ -45,30 +47,46 @@ impl TrustedProxies {
     /// Reads `trustProxies`; the settings were checked before, so that nothing is left out here.
     #[must_use]
     pub fn new(entries: &[String]) -> Self {
-        Self(entries.iter().filter_map(|text| Network::parse(text)).collect())
+        let proxies = Self::default();
+        proxies.set(entries);
+        proxies
+    }
+
+    /// Takes another `trustProxies`, for all clones.
+    pub fn set(&self, entries: &[String]) {
+        self.0.store(Arc::new(entries.iter().filter_map(|text| Network::parse(text)).collect()));
     }
 
     /// Whether `address` belongs to a trusted proxy. An IPv4 address is the same in its IPv6 form.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(address))
+        self.0.load().iter().any(|network| network.contains(address))
     }
 
     /// The client's address: the peer, or the last address in `X-Forwarded-For` that is no trusted proxy's.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
-        let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
-        let mut hops = lines.iter().flat_map(|line| line.split(',')).rev();
+        let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes).collect();
+        let mut hops = lines.iter().flat_map(|line| line.split(|byte| *byte == b',')).rev();
         while self.contains(client) {
-            match hops.next().map(|hop| hop.trim().parse::<IpAddr>()) {
-                Some(Ok(address)) => client = address.to_canonical(),
-                Some(Err(_)) | None => break,
+            match hops.next().map(address) {
+                Some(Some(address)) => client = address.to_canonical(),
+                Some(None) | None => break,
             }
         }
         client
     }
+}
+
+/// The address of a hop; some proxies write its port, too: `203.0.113.5`, `203.0.113.5:443`, `2001:db8::1`,
+/// `[2001:db8::1]`, `[2001:db8::1]:443`.
+fn address(hop: &[u8]) -> Option<IpAddr> {
+    let hop = std::str::from_utf8(hop).ok()?.trim();
+    let in_brackets = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().map(IpAddr::V6).ok();
+    let with_port = || hop.parse().ok().as_ref().map(SocketAddr::ip);
+    hop.parse().ok().or_else(with_port).or_else(in_brackets)
 }
 
 #[cfg(test)]
@@ -104,5 +122,34 @@ mod tests {
         assert_eq!(proxies.client([10, 0, 0, 1].into(), &headers), IpAddr::from([203, 0, 113, 5]));
         assert_eq!(proxies.client([9, 9, 9, 9].into(), &headers), IpAddr::from([9, 9, 9, 9]));
         assert_eq!(proxies.client([10, 0, 0, 1].into(), &HeaderMap::new()), IpAddr::from([10, 0, 0, 1]));
+    }
+    #[test]
+    fn hops_may_have_ports() {
+        let proxies = trusted(&["10.0.0.0/8", "fd00::/8"]);
+        for (hops, client) in [
+            ("203.0.113.5:4711", "203.0.113.5"),
+            ("203.0.113.5 , 10.0.0.2:80", "203.0.113.5"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[2001:db8::1]:443, [fd00::1]:80", "2001:db8::1"),
+            // What is no address ends the search, where it stands.
+            ("203.0.113.5, unknown", "10.0.0.1"),
+            ("203.0.113.5:port", "10.0.0.1"),
+            ("[203.0.113.5]", "10.0.0.1"),
+            ("unknown, 10.0.0.2", "10.0.0.2"),
+            ("caf\u{e9}, 203.0.113.5", "203.0.113.5"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-forwarded-for", HeaderValue::from_bytes(hops.as_bytes()).unwrap());
+            assert_eq!(proxies.client([10, 0, 0, 1].into(), &headers).to_string(), client, "{hops}");
+        }
+    }
+
+    #[test]
+    fn clones_trust_the_same() {
+        let proxies = trusted(&["10.0.0.0/8"]);
+        let clone = proxies.clone();
+        proxies.set(&["192.168.1.7".to_owned()]);
+        assert!(clone.contains([192, 168, 1, 7].into()) && !clone.contains([10, 0, 0, 1].into()));
     }
 }

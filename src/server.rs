@@ -133,7 +133,8 @@ impl Server {
         let redis_tls = Tls::redis_server(&config)?;
         let redis_acceptor = redis_tls.as_ref().map(Tls::acceptor).transpose()?;
         let store = store::open(&config).await?;
-        let authorizer = auth::open(&config, &metrics)?;
+        let proxies = TrustedProxies::new(&config.trust_proxies.0);
+        let authorizer = auth::open(&config, &proxies, &metrics)?;
         let hub = Hub::new(&config, authorizer, store, Bus::open(&config)?, Arc::clone(&metrics));
 
         let wants_redis = config.subscribers.redis.0;
@@ -161,7 +162,7 @@ impl Server {
             engine: layer,
             closed,
             admission: Admission::new(&config.limits),
-            proxies: Arc::new(ArcSwap::from_pointee(TrustedProxies::new(&config.trust_proxies.0))),
+            proxies,
             tls: [tls, redis_tls].into_iter().flatten().collect(),
             draining,
             readiness,
@@ -241,13 +242,13 @@ impl Server {
         }
         for (listener, acceptor) in [(Some(self.listener), self.acceptor), (self.http, None)] {
             if let Some(listener) = listener {
-                let settings = listen::Settings::new(&self.config, acceptor, Arc::clone(&parts.proxies));
+                let settings = listen::Settings::new(&self.config, acceptor, parts.proxies.clone());
                 listening.spawn(listen::serve(listener, self.reload.service(), settings, stop.clone()));
             }
         }
         if let Some((listener, router)) = self.metrics {
             // Until the very end: probes and dashboards want to see it coming.
-            let settings = listen::Settings::new(&self.config, None, Arc::clone(&parts.proxies));
+            let settings = listen::Settings::new(&self.config, None, parts.proxies.clone());
             let stop = listen::Stop { accepting: stop.serving.clone(), serving: stop.serving.clone() };
             listening.spawn(listen::serve(listener, Arc::new(ArcSwap::from_pointee(Front { gate: None, router })), settings, stop));
         }

@@ -33,15 +33,15 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Reads `auth.forward` and `trustProxies`.
+    /// Reads `auth.forward`; `proxies` are believed.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, proxies: TrustedProxies) -> Self {
         let is_ours = |name: &HeaderName| {
             let name = name.as_str();
             !OF_THE_CONNECTION.contains(&name) && !name.starts_with("content-") && !name.starts_with("proxy-")
         };
         let names = config.auth.forward.0.iter().filter_map(|name| name.parse().ok()).filter(is_ours);
-        Self { names: names.collect(), proxies: TrustedProxies::new(&config.trust_proxies.0) }
+        Self { names: names.collect(), proxies }
     }
 
     /// What the application gets under `name`. Addresses come from the connection; what the request itself says of
@@ -112,8 +112,8 @@ mod tests {
     fn forward(names: &[&str], proxies: &[&str]) -> Forward {
         let mut config = Config::default();
         config.auth.forward.0 = names.iter().map(|&name| name.to_owned()).collect();
-        config.trust_proxies.0 = proxies.iter().map(|&proxy| proxy.to_owned()).collect();
-        Forward::new(&config)
+        let proxies: Vec<_> = proxies.iter().map(|&proxy| proxy.to_owned()).collect();
+        Forward::new(&config, TrustedProxies::new(&proxies))
     }
 
     fn subscribe(headers: &[(&str, &str)]) -> Vec<(String, String)> {

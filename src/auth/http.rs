@@ -20,6 +20,7 @@ use super::{AuthRequest, Denied};
 use crate::channel::ChannelName;
 use crate::config::Config;
 use crate::metrics::{Callback, Metrics};
+use crate::proxies::TrustedProxies;
 
 /// What a form value keeps unescaped; the set of the original's `request` library (RFC 3986).
 const FORM: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -65,7 +66,7 @@ impl HttpApplication {
     ///
     /// # Errors
     /// [`AuthClientError`] when the certificate authority cannot be read or TLS cannot be set up.
-    pub fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, AuthClientError> {
+    pub fn new(config: &Config, proxies: &TrustedProxies, metrics: Arc<Metrics>) -> Result<Self, AuthClientError> {
         let hosts = AuthHosts::new(&config.auth_host.0);
         let endpoint = config.auth_endpoint.clone();
         Ok(Self {
@@ -73,7 +74,7 @@ impl HttpApplication {
             targets: hosts.bases().filter_map(|host| Target::new(host, &endpoint)).map(Arc::new).collect(),
             hosts,
             endpoint,
-            forward: Forward::new(config),
+            forward: Forward::new(config, proxies.clone()),
             dev_mode: config.dev_mode.0,
             metrics,
         })

@@ -57,7 +57,7 @@ struct Inner {
 }
 
 impl Gate {
-    /// Reads `socketio`, `allowedOrigins` and `trustProxies`.
+    /// Reads `socketio` and `allowedOrigins`.
     #[must_use]
     pub fn new(
         config: &Config,
@@ -65,6 +65,7 @@ impl Gate {
         websockets: WebSockets,
         closed: Arc<ClosedSessions>,
         admission: Arc<Admission>,
+        proxies: TrustedProxies,
     ) -> Self {
         let options = &config.socketio;
         Self(Arc::new(Inner {
@@ -78,7 +79,7 @@ impl Gate {
             closed,
             failed: FailedHandshakes::default(),
             admission,
-            proxies: TrustedProxies::new(&config.trust_proxies.0),
+            proxies,
         }))
     }
 

@@ -66,7 +66,7 @@ pub type Service = Arc<ArcSwap<Front>>;
 pub struct Settings {
     tls: Option<tls::Acceptor>,
     /// Peers that may begin with a header of the PROXY protocol.
-    proxies: Arc<ArcSwap<TrustedProxies>>,
+    proxies: TrustedProxies,
     /// A peer that takes no byte for so long is gone: it would have failed the heartbeat, too.
     stalled_after: Duration,
 }
@@ -74,7 +74,7 @@ pub struct Settings {
 impl Settings {
     /// Reads the times of `socketio`.
     #[must_use]
-    pub fn new(config: &Config, tls: Option<tls::Acceptor>, proxies: Arc<ArcSwap<TrustedProxies>>) -> Self {
+    pub fn new(config: &Config, tls: Option<tls::Acceptor>, proxies: TrustedProxies) -> Self {
         Self { tls, proxies, stalled_after: Duration::from_millis(config.socketio.ping_interval + config.socketio.ping_timeout) }
     }
 }
@@ -163,7 +163,7 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 /// One connection to its end; a websocket goes on in a task of its own after its upgrade.
 async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, settings: Settings, stop: CancellationToken) {
     let patience = settings.stalled_after;
-    let (peer, stream) = if settings.proxies.load().contains(peer.ip()) {
+    let (peer, stream) = if settings.proxies.contains(peer.ip()) {
         match tokio::time::timeout(FIRST_REQUEST_TIMEOUT, proxy_protocol::accept(stream)).await {
             Ok(Ok((client, stream))) => (client.unwrap_or(peer), stream),
             Ok(Err(error)) => return debug!(%peer, %error, "no client's address from a trusted proxy"),

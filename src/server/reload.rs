@@ -18,34 +18,11 @@ use super::tls::Tls;
 use super::websocket::WebSockets;
 use super::{BindError, listen};
 use crate::api::{self, Api, Readiness};
-use crate::config::{Config, schema};
+use crate::config::{Config, Limits, RedisServerConfig, RedisServerTls, SocketIoConfig, Subscribers, schema};
 use crate::egress::ClientSocket;
 use crate::egress::socket_io::ClosedSessions;
 use crate::hub::Hub;
 use crate::proxies::TrustedProxies;
-
-/// Keys that take effect without a restart; a dot at the end stands for all keys below.
-const LIVE: [&str; 16] = [
-    "clients",
-    "headers",
-    "limits.",
-    "apiOriginAllow.",
-    "allowedOrigins",
-    "socketio.origins",
-    "trustProxies",
-    "sslCertPath",
-    "sslKeyPath",
-    "sslCertChainPath",
-    "sslPassphrase",
-    "redisServer.tls.certPath",
-    "redisServer.tls.keyPath",
-    "redisServer.tls.chainPath",
-    "redisServer.tls.passphrase",
-    "subscribers.http",
-];
-
-/// Keys below those that do not: the engine's queues have their size from the start.
-const NOT_LIVE: [&str; 2] = ["limits.clientQueue", "limits.clientQueueBytes"];
 
 /// The parts of a server that stay when its settings change.
 pub(super) struct Parts {
@@ -54,7 +31,7 @@ pub(super) struct Parts {
     pub(super) websockets: WebSockets,
     pub(super) closed: Arc<ClosedSessions>,
     pub(super) admission: Arc<Admission>,
-    pub(super) proxies: Arc<ArcSwap<TrustedProxies>>,
+    pub(super) proxies: TrustedProxies,
     /// The certificates of https and of the built-in Redis endpoint, where they are spoken.
     pub(super) tls: Vec<Arc<Tls>>,
     /// Cancelled when the end begins.
@@ -65,9 +42,16 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Everything that answers requests.
+    /// Everything that answers requests, by settings that are in force in the other parts, too.
     fn front(&self, config: &Config) -> Result<Front, BindError> {
-        let gate = Gate::new(config, Arc::clone(&self.hub), self.websockets.clone(), Arc::clone(&self.closed), Arc::clone(&self.admission));
+        let gate = Gate::new(
+            config,
+            Arc::clone(&self.hub),
+            self.websockets.clone(),
+            Arc::clone(&self.closed),
+            Arc::clone(&self.admission),
+            self.proxies.clone(),
+        );
         let router = api::router(config, Api::new(config, Arc::clone(&self.hub), self.readiness.clone())?)
             .layer(self.engine.clone())
             .layer(axum::middleware::from_fn_with_state(gate.clone(), gate::gate));
@@ -119,55 +103,105 @@ impl Reload {
     pub fn reload(&self, config: &Config) -> Result<Vec<String>, BindError> {
         let mut current = self.0.config.lock().unwrap_or_else(PoisonError::into_inner);
         let parts = &self.0.parts;
-        let front = parts.front(config)?;
-        let fresh = parts.tls.iter().map(|tls| tls.read(config)).collect::<Result<Vec<_>, _>>()?;
+        let effective = effective(&current, config);
+        let front = parts.front(&effective)?;
+        let fresh = parts.tls.iter().map(|tls| tls.read(&effective)).collect::<Result<Vec<_>, _>>()?;
         parts.tls.iter().zip(fresh).for_each(|(tls, fresh)| tls.take(fresh));
-        parts.hub.set_limits(&config.limits);
-        parts.admission.set_limits(&config.limits);
-        parts.proxies.store(Arc::new(TrustedProxies::new(&config.trust_proxies.0)));
+        parts.hub.set_limits(&effective.limits);
+        parts.admission.set_limits(&effective.limits);
+        parts.proxies.set(&effective.trust_proxies.0);
         self.0.service.store(Arc::new(front));
-        let later = later(&current, config);
-        *current = config.clone();
+        let later = differing(&effective, config);
+        *current = effective;
         Ok(later)
     }
 }
 
-/// Keys whose values differ and take a restart.
-fn later(old: &Config, new: &Config) -> Vec<String> {
+/// The settings of a server that runs with `old` and was given `new`: those that it can take are the new ones, all
+/// others stay.
+fn effective(old: &Config, new: &Config) -> Config {
+    let new = new.clone();
+    let old = old.clone();
+    Config {
+        clients: new.clients,
+        headers: new.headers,
+        api_origin_allow: new.api_origin_allow,
+        allowed_origins: new.allowed_origins,
+        trust_proxies: new.trust_proxies,
+        ssl_cert_path: new.ssl_cert_path,
+        ssl_key_path: new.ssl_key_path,
+        ssl_cert_chain_path: new.ssl_cert_chain_path,
+        ssl_passphrase: new.ssl_passphrase,
+        // What it says is in `allowedOrigins`.
+        socketio: SocketIoConfig { origins: new.socketio.origins, ..old.socketio },
+        subscribers: Subscribers { http: new.subscribers.http, ..old.subscribers },
+        redis_server: RedisServerConfig {
+            tls: RedisServerTls { enabled: old.redis_server.tls.enabled, ..new.redis_server.tls },
+            ..old.redis_server
+        },
+        limits: Limits {
+            // The engine's queues have their size from the start.
+            client_queue: old.limits.client_queue,
+            client_queue_bytes: old.limits.client_queue_bytes,
+            ..new.limits
+        },
+        ..old
+    }
+}
+
+/// Keys whose values differ.
+fn differing(one: &Config, other: &Config) -> Vec<String> {
     let tree = |config: &Config| serde_json::to_value(config).unwrap_or(Value::Null);
-    let (old, new) = (tree(old), tree(new));
-    let is_live = |path: &str| LIVE.iter().any(|live| *live == path || live.ends_with('.') && path.starts_with(live));
-    let differs = |path: &str| schema::at(&old, path) != schema::at(&new, path);
-    let paths = schema::paths().into_iter().filter(|path| differs(path));
-    paths.filter(|path| !is_live(path) || NOT_LIVE.contains(&path.as_str())).collect()
+    let (one, other) = (tree(one), tree(other));
+    schema::paths().into_iter().filter(|path| schema::at(&one, path) != schema::at(&other, path)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::value::{Port, Secret};
+    use crate::config::value::{Port, Secret, Toggle};
+
+    /// What a server that runs with `old` makes of `new`: its settings, and the keys it names.
+    fn reloaded(old: &Config, new: &Config) -> (Config, Vec<String>) {
+        let effective = effective(old, new);
+        let mut named = differing(&effective, new);
+        named.sort();
+        (effective, named)
+    }
 
     #[test]
-    fn keys_that_take_a_restart_are_named() {
+    fn keys_that_take_a_restart_are_named_and_keep_their_values() {
         let old = Config::default();
         let mut new = old.clone();
         new.limits.connections = 5;
         new.ssl_passphrase = Secret("x".to_owned());
         new.trust_proxies.0.push("::1".to_owned());
-        assert_eq!(later(&old, &new), [] as [&str; 0]);
+        new.headers.insert("x-served-by".to_owned(), "one".to_owned());
+        assert_eq!(reloaded(&old, &new), (new.clone(), vec![]));
+        let live = new.clone();
         new.port = Port(7000);
         new.limits.client_queue = 5;
         new.auth.timeout.0 *= 2;
-        let mut named = later(&old, &new);
-        named.sort();
-        assert_eq!(named, ["auth.timeout", "limits.clientQueue", "port"]);
+        new.socketio.path = "/ws".to_owned();
+        new.redis_server.tls.enabled = true;
+        new.redis_server.tls.cert_path = "/c".to_owned();
+        new.subscribers = Subscribers { http: Toggle(false), redis: Toggle(false), ..new.subscribers };
+        let (effective, named) = reloaded(&old, &new);
+        let later = ["auth.timeout", "limits.clientQueue", "port", "redisServer.tls.enabled", "socketio.path", "subscribers.redis"];
+        assert_eq!(named, later);
+        let mut expected = live;
+        expected.redis_server.tls.cert_path = "/c".to_owned();
+        expected.subscribers.http = Toggle(false);
+        assert_eq!(effective, expected);
     }
 
     #[test]
-    fn live_keys_exist() {
-        let paths = schema::paths();
-        for live in LIVE.iter().chain(&NOT_LIVE) {
-            assert!(paths.iter().any(|path| path == live || live.ends_with('.') && path.starts_with(live)), "{live}");
-        }
+    fn what_takes_a_restart_is_named_until_there_is_one() {
+        let old = Config::default();
+        let new = Config { auth_endpoint: "/other".to_owned(), ..old.clone() };
+        let (first, named) = reloaded(&old, &new);
+        assert_eq!(named, ["authEndpoint"]);
+        assert_eq!(reloaded(&first, &new).1, ["authEndpoint"]);
+        assert_eq!(reloaded(&first, &old), (old.clone(), vec![]));
     }
 }

@@ -3,7 +3,7 @@
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::support::TestServer;
+use crate::support::{Client, Laravel, TestServer};
 
 async fn status(server: &TestServer, path: &str, headers: &[(&str, &str)]) -> StatusCode {
     let mut request = reqwest::Client::new().get(server.url(path));
@@ -39,6 +39,50 @@ async fn clients_limits_and_origins_change_while_connections_go_on() {
     alice.subscribe("two").await;
     server.subscribed("two", 1).await;
     assert_eq!(server.subscription_count("one").await, 1);
+}
+
+#[tokio::test]
+async fn what_takes_a_restart_stays_as_it_is_in_every_part() {
+    let server = TestServer::start(json!({ "allowedOrigins": ["https://good.test"] })).await;
+    let config = server.changed(json!({
+        "socketio": { "path": "/elsewhere", "transports": ["polling"], "cookie": "other" },
+        "metrics": { "port": 9 },
+        "authEndpoint": "/other",
+        "limits": { "connections": 3 },
+    }));
+    let later = ["authEndpoint", "metrics.port", "socketio.cookie", "socketio.path", "socketio.transports"];
+    for _ in 0..2 {
+        let mut named = server.reload.reload(&config).unwrap();
+        named.sort();
+        assert_eq!(named, later, "it is said every time");
+        assert_eq!(status(&server, HANDSHAKE, &[("origin", "https://bad.test")]).await, StatusCode::FORBIDDEN);
+        assert_eq!(status(&server, "/elsewhere/?EIO=4&transport=polling", &[]).await, StatusCode::NOT_FOUND);
+        assert_eq!(status(&server, "/metrics", &[("authorization", "Bearer test-key")]).await, StatusCode::OK);
+    }
+    let handshake = reqwest::get(server.url(HANDSHAKE)).await.unwrap();
+    assert!(handshake.headers()["set-cookie"].to_str().unwrap().starts_with("io="), "{:?}", handshake.headers());
+    assert!(handshake.text().await.unwrap().contains(r#""upgrades":["websocket"]"#));
+    let _others = (server.client().await, server.client().await);
+    // What could change has changed: this is one too many.
+    assert_eq!(status(&server, HANDSHAKE, &[]).await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(server.reload.reload(&server.changed(json!({}))).unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn proxies_are_trusted_by_all_parts_at_once() {
+    let laravel = Laravel::start().await;
+    let limits = json!({ "connectionsPerIp": 1 });
+    let forward = json!({ "authHost": laravel.url, "auth": { "forward": ["X-Real-IP"] }, "limits": limits });
+    let server = TestServer::start(forward).await;
+    let mut before = Client::connect(server.address, &[("x-forwarded-for", "203.0.113.1")]).await;
+    before.subscribe("private-one").await;
+    server.subscribed("private-one", 1).await;
+    assert_eq!(server.reload.reload(&server.changed(json!({ "trustProxies": ["127.0.0.1"] }))).unwrap(), [""; 0]);
+    let mut after = Client::connect(server.address, &[("x-forwarded-for", "203.0.113.2")]).await;
+    after.subscribe("private-two").await;
+    server.subscribed("private-two", 1).await;
+    let addresses: Vec<_> = laravel.callbacks().iter().map(|callback| callback.headers["x-real-ip"].clone()).collect();
+    assert_eq!(addresses, ["127.0.0.1", "203.0.113.2"]);
 }
 
 #[tokio::test]
