@@ -63,7 +63,7 @@ struct Shared {
     protocol: WebSocketConfig,
     parser: ParseConfig,
     limits: Limits,
-    /// Cancelled at the end, for those who have not said CONNECT yet: the hub does not know them.
+    /// Cancelled at the end, for those who have not said CONNECT yet, or have said DISCONNECT: the hub does not know them.
     closing: CancellationToken,
     connections: TaskTracker,
 }

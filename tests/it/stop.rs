@@ -29,6 +29,18 @@ async fn a_callback_that_hangs_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
+async fn a_client_that_said_disconnect_does_not_hold_up_the_end() {
+    let server = TestServer::start(json!({ "shutdown": { "timeout": "10m" } })).await;
+    let mut alice = server.client().await;
+    alice.subscribe("news").await;
+    server.subscribed("news", 1).await;
+    alice.send_text("41").await;
+    server.subscribed("news", 0).await;
+    server.stop().await;
+    alice.closed().await;
+}
+
+#[tokio::test]
 async fn many_clients_are_moved_off_bit_by_bit() {
     const COUNT: usize = 120;
     let server = TestServer::start(json!({ "shutdown": { "drain": "2s" } })).await;

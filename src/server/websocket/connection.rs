@@ -47,7 +47,7 @@ pub(super) struct Connection<S> {
     heartbeat: Heartbeat,
     /// When the client has to have said CONNECT, or to be gone.
     deadline: Option<Instant>,
-    /// The end of the server, until the client has said CONNECT: nobody else can tell it to go.
+    /// The end of the server, for a client that the hub does not know: nobody else can tell it to go.
     closing: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
@@ -60,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             batch: Batch::default(),
             heartbeat: Heartbeat::new(protocol, shared.interval, shared.timeout, now),
             deadline: Some(now + CONNECT_TIMEOUT),
-            closing: Some(Box::pin(shared.closing.clone().cancelled_owned())),
+            closing: None,
             session: Session::new(client.clone(), protocol, shared),
             client,
         }
@@ -87,9 +87,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Nothing is waited for once the client has said CONNECT.
     fn look_at_session(&mut self) {
-        if self.closing.is_some() && !self.session.is_new() {
+        if self.session.is_connected() {
             (self.deadline, self.closing) = (None, None);
         }
+    }
+
+    /// Whether the server ends and this client has to hear it here.
+    fn is_closing(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.session.is_connected() {
+            return false;
+        }
+        let closing = self.closing.get_or_insert_with(|| Box::pin(self.session.closing().cancelled_owned()));
+        closing.as_mut().poll(cx).is_ready()
     }
 
     fn poll(&mut self, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Reason> {
@@ -101,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Poll::Ready(reason) = self.poll_send(cx) {
             return Poll::Ready(reason);
         }
-        if self.closing.as_mut().is_some_and(|closing| closing.as_mut().poll(cx).is_ready()) {
+        if self.is_closing(cx) {
             return Poll::Ready(TRANSPORT_CLOSE);
         }
         loop {

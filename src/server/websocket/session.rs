@@ -10,6 +10,7 @@ use socketioxide_core::Value;
 use socketioxide_core::packet::{Packet, PacketData};
 use socketioxide_core::parser::{Parse as _, ParseError, ParserState};
 use socketioxide_parser_common::CommonParser;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Shared;
@@ -68,9 +69,14 @@ impl Session {
         Self { client, protocol, shared, state: State::New, partial: None }
     }
 
-    /// Whether the client still has to say CONNECT.
-    pub(super) fn is_new(&self) -> bool {
-        self.state == State::New
+    /// Whether the hub knows the client.
+    pub(super) fn is_connected(&self) -> bool {
+        self.state == State::Connected
+    }
+
+    /// Cancelled at the end of the server.
+    pub(super) fn closing(&self) -> CancellationToken {
+        self.shared.closing.clone()
     }
 
     /// Sends OPEN. Clients of Engine.IO 3 are connected without asking for it.

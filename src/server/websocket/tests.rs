@@ -272,3 +272,21 @@ async fn the_end_of_the_server_closes_those_it_does_not_know_yet() {
     websockets.close().await;
     peer.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_server_closes_those_that_have_left() {
+    let mut left = Peer::connected().await;
+    left.say("41").await;
+    left.say("40/other,").await;
+    left.hear().await;
+    let mut told_to_go = Peer::connected().await;
+    told_to_go.socket.terminate();
+    assert_eq!(told_to_go.hear().await, "41");
+    let started = Instant::now();
+    for peer in [left, told_to_go] {
+        let websockets = peer.websockets.clone();
+        websockets.close().await;
+        peer.end().await;
+    }
+    assert_eq!(started.elapsed(), Duration::ZERO, "nobody is waited for");
+}
