@@ -173,8 +173,15 @@ impl Found {
                 self.refuse("socketio.transports", quoted(transport), "`polling`, `websocket` or both");
             }
         }
-        if !socketio.path.starts_with('/') || socketio.path == "/" {
-            self.refuse("socketio.path", quoted(&socketio.path), "a path such as `/socket.io`");
+        if !is_path(&socketio.path) {
+            self.refuse("socketio.path", quoted(&socketio.path), "a path such as `/socket.io`").mend(
+                "begin it with a slash, and write it as it stands in addresses: no query, no spaces, no `.` or `..` between slashes, \
+                 other letters than a to z as `%C3%A9`; clients have the same in their option `path`",
+            );
+        } else if is_of_the_api(&socketio.path, &config.clients) {
+            self.refuse("socketio.path", quoted(&socketio.path), "a path that is not the HTTP API's").mend(
+                "with it, requests for the API would reach the Socket.IO engine instead; take the default `/socket.io`, or a path of its own",
+            );
         }
         if let Some(name) = &socketio.cookie.0
             && !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
@@ -364,6 +371,26 @@ fn is_auth_host(text: &str) -> bool {
     let is_host = !host.is_empty() && !host.starts_with(['.', '/', ':']) && !host.contains(['*', ' ', '@']);
     let uri = format!("{scheme}://{host}").parse::<http::Uri>();
     matches!(scheme, "http" | "https") && is_host && uri.is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
+}
+
+/// A path that requests can begin with, but not one that all begin with.
+fn is_path(text: &str) -> bool {
+    let is_of_paths = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@".contains(&byte);
+    let mut names = text.split('/');
+    text.starts_with('/')
+        && !text.trim_matches('/').is_empty()
+        && text.bytes().all(is_of_paths)
+        && !names.any(|name| matches!(name, "." | ".."))
+}
+
+/// Whether an endpoint at this path would take requests from the HTTP API.
+fn is_of_the_api(path: &str, clients: &[ApiClient]) -> bool {
+    let mut names = path.trim_matches('/').split('/');
+    match (names.next().unwrap_or_default(), names.next()) {
+        ("apps", Some(id)) => clients.iter().any(|client| client.app_id == id),
+        (name, None) => matches!(name, "apps" | "health" | "ready" | "metrics" | "openapi.json"),
+        _ => false,
+    }
 }
 
 /// What can equal an `Origin` header: it has no path.
