@@ -27,6 +27,7 @@ pub mod config;
 pub mod demo;
 pub mod egress;
 pub mod event;
+pub mod files;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -60,7 +60,7 @@ fn tcp_settings() -> TcpSettings {
 /// The certificate authority of `tls.ca`.
 fn certificates(config: &RedisConfig) -> Result<Option<TlsCertificates>, RedisConfigError> {
     let Some(path) = &config.tls.ca else { return Ok(None) };
-    let root_cert = std::fs::read(path).map_err(|source| RedisConfigError::Ca { path: path.clone(), source })?;
+    let root_cert = crate::files::read(path).map_err(|source| RedisConfigError::Ca { path: path.clone(), source })?;
     Ok(Some(TlsCertificates { client_tls: None, root_cert: Some(root_cert) }))
 }
 

@@ -4,7 +4,6 @@
 //! binding and running are separate steps, so that a wrong setting or a taken port is known before anything starts.
 
 use std::any::Any;
-use std::io;
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -23,7 +22,6 @@ use crate::api::token::TokenKeyError;
 use crate::api::{self, Readiness};
 use crate::auth::{self, AuthError};
 use crate::cluster::Bus;
-use crate::config::value::Port;
 use crate::config::{Config, ShutdownConfig};
 use crate::egress::socket_io::ClosedSessions;
 use crate::egress::{ClientSocket, Socket as _};
@@ -55,7 +53,7 @@ pub mod tls;
 pub mod websocket;
 
 use admission::Admission;
-use listen::Front;
+use listen::{Address, Front, ListenError};
 use reload::Parts;
 use tls::Tls;
 use websocket::WebSockets;
@@ -66,14 +64,8 @@ pub use reload::Reload;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// Host and port of the settings.
-        address: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// Settings of Redis.
     #[error(transparent)]
     Redis(#[from] RedisConfigError),
@@ -170,9 +162,9 @@ impl Server {
         };
         let reload = Reload::new(parts, config.clone())?;
         let mut sockets = sockets.into_iter();
-        let listener = listen(&config, config.port, sockets.next()).await?;
-        let http = match config.http_port.filter(|_| acceptor.is_some()) {
-            Some(port) => Some(listen(&config, port, sockets.next()).await?),
+        let listener = listen(Address::main(&config), sockets.next()).await?;
+        let http = match Address::http(&config) {
+            Some(address) => Some(listen(address, sockets.next()).await?),
             None => None,
         };
         Ok(Self { listener, http, acceptor, io, reload, redis, redis_state, metrics, redis_server, config })
@@ -293,14 +285,12 @@ async fn fault(tasks: &mut JoinSet<()>) -> Box<dyn Any + Send> {
     }
 }
 
-/// Takes a socket that listens already, or binds one port on `host`.
-async fn listen(config: &Config, port: Port, socket: Option<std::net::TcpListener>) -> Result<TcpListener, BindError> {
-    let host = config.host.as_deref();
-    let bound = match socket {
-        Some(socket) => socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket)),
-        None => listen::bind(host, port.0).await,
-    };
-    bound.map_err(|source| BindError::Listen { address: format!("{}:{}", host.unwrap_or("all interfaces"), port.0), source })
+/// Takes a socket that listens already, or binds the address.
+async fn listen(address: Address, socket: Option<std::net::TcpListener>) -> Result<TcpListener, ListenError> {
+    match socket {
+        Some(socket) => address.take(socket),
+        None => address.bind().await,
+    }
 }
 
 /// The listener of its own for `/metrics`, if there is to be one.
@@ -308,13 +298,9 @@ async fn metrics_listener(
     config: &Config,
     hub: &Arc<Hub<ClientSocket>>,
     readiness: &Readiness,
-) -> Result<Option<(TcpListener, Router)>, BindError> {
-    let Some(port) = config.metrics.port.filter(|_| config.metrics.enabled.0) else {
-        return Ok(None);
-    };
-    let address = format!("{}:{} (metrics.port)", config.metrics.host, port.0);
-    let listener = listen::bind(Some(&config.metrics.host), port.0).await.map_err(|source| BindError::Listen { address, source })?;
-    Ok(Some((listener, api::metrics::router(Arc::clone(hub), readiness.clone()))))
+) -> Result<Option<(TcpListener, Router)>, ListenError> {
+    let Some(address) = Address::metrics(config) else { return Ok(None) };
+    Ok(Some((address.bind().await?, api::metrics::router(Arc::clone(hub), readiness.clone()))))
 }
 
 /// The order of the end: no more events; members leave; no more requests; clients are closed, without the

@@ -137,7 +137,7 @@ pub(super) fn client_builder(config: &Config, is_plain: bool) -> Result<reqwest:
         return Ok(if is_plain { builder.tls_certs_only([]) } else { builder });
     };
     let unreadable = |source: Box<dyn std::error::Error + Send + Sync>| AuthClientError::Ca { path: path.display().to_string(), source };
-    let pem = std::fs::read(path).map_err(|error| unreadable(error.into()))?;
+    let pem = crate::files::read(path).map_err(|error| unreadable(error.into()))?;
     let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unreadable(error.into()))?;
     Ok(builder.tls_certs_merge(certificates))
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::schema;
+use crate::files;
 
 mod dotenv;
 
@@ -83,7 +84,7 @@ impl Environment {
                 continue;
             }
             seen.push(identity);
-            match std::fs::read(&path) {
+            match files::read(&path) {
                 Ok(bytes) => environment.push_file(path, &String::from_utf8_lossy(&bytes)),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => environment.warnings.push(format!("`{}` cannot be read and does not count: {error}", path.display())),

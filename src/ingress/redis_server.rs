@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::egress::Socket;
 use crate::hub::Hub;
 use crate::redis_client::RedisConfigError;
+use crate::server::listen::{Address, ListenError};
 use crate::server::tls::Acceptor;
 
 mod access;
@@ -119,11 +120,7 @@ impl<S: Socket> RedisServer<S> {
     /// # Errors
     /// When the address cannot be listened on.
     pub async fn bind(config: &Config, hub: Arc<Hub<S>>, tls: Option<Acceptor>) -> Result<Self, BindError> {
-        let options = &config.redis_server;
-        let address = format!("{}:{}", options.host, options.port.0);
-        let bound = TcpListener::bind((options.host.as_str(), options.port.0)).await;
-        let listener = bound.map_err(|source| BindError::Listen { address, source })?;
-        Ok(Self { listener, shared: Arc::new(Shared::new(config, hub, tls)?) })
+        Ok(Self { listener: Address::redis_server(config).bind().await?, shared: Arc::new(Shared::new(config, hub, tls)?) })
     }
 
     /// The address that is listened on.
@@ -187,14 +184,8 @@ fn survive(client: impl Future<Output = ()>) -> impl Future<Output = ()> {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The address cannot be listened on.
-    #[error("redisServer: cannot listen on {address}")]
-    Listen {
-        /// Host and port of the settings.
-        address: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The Redis of the cluster.
     #[error(transparent)]
     Redis(#[from] RedisConfigError),

@@ -31,6 +31,10 @@ use super::{body, tls};
 use crate::config::Config;
 use crate::proxies::TrustedProxies;
 
+mod address;
+
+pub use address::{Address, ListenError};
+
 /// Connections that may wait for their turn; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 

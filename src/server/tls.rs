@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use crate::config::value::Secret;
 use crate::config::{Config, Protocol};
+use crate::files;
 
 mod error;
 mod key;
@@ -236,7 +237,7 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn read(key: &'static str, path: &str) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read { key, path: path.into(), source })
+    files::read(path).map_err(|source| TlsError::Read { key, path: path.into(), source })
 }
 
 fn certificates(key: &'static str, path: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -64,7 +64,7 @@ impl Jwks {
         };
         let mut known = Known::default();
         if let Source::File(path) = &source {
-            let keys = std::fs::read(path).map_err(Failure::from).and_then(|json| parse(&json, algorithm.family()));
+            let keys = crate::files::read(path).map_err(Failure::from).and_then(|json| parse(&json, algorithm.family()));
             known.keys = keys.map_err(|source| JwtError::Jwks { path: path.clone(), algorithm, source })?;
             known.read = Some(Instant::now());
         }

@@ -55,7 +55,7 @@ impl Keys {
 
 fn public_key(path: &Path, algorithm: Algorithm) -> Result<DecodingKey, JwtError> {
     let unusable = |source: Box<dyn std::error::Error + Send + Sync>| JwtError::PublicKey { path: path.to_owned(), algorithm, source };
-    let pem = std::fs::read(path).map_err(|error| unusable(error.into()))?;
+    let pem = crate::files::read(path).map_err(|error| unusable(error.into()))?;
     let key = match algorithm.family() {
         AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(&pem),
         AlgorithmFamily::Ec => DecodingKey::from_ec_pem(&pem),

@@ -1,15 +1,18 @@
-//! Takes the port. Input: the settings. Output: a bound server, or what to do about the port.
+//! Takes the ports. Input: the settings. Output: a bound server, or what to do about the port that cannot be had.
 
 use std::io;
 use std::time::Duration;
 
 use laravel_echo_server::Server;
 use laravel_echo_server::config::Config;
+use laravel_echo_server::ingress::redis_server;
+use laravel_echo_server::server::BindError;
+use laravel_echo_server::server::listen::ListenError;
 use tokio::time::Instant;
 
 use super::systemd;
 
-/// How long `--force` waits for the port of the server it replaced.
+/// How long `--force` waits for the ports of the server it replaced.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Time between two tries.
@@ -19,35 +22,46 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) async fn bind(config: Config, wait: bool) -> anyhow::Result<Server> {
     let sockets = systemd::sockets()?;
     if !sockets.is_empty() {
-        return Ok(Server::bind_to(config, sockets).await?);
+        return Server::bind_to(config, sockets).await.map_err(explained);
     }
-    let (host, port) = (config.host.clone().unwrap_or_else(|| "all addresses".to_owned()), config.port.0);
     let started = Instant::now();
     loop {
         let error = match Server::bind(config.clone()).await {
             Ok(server) => return Ok(server),
-            Err(error) => anyhow::Error::new(error),
+            Err(error) => error,
         };
-        match kind(&error) {
-            Some(io::ErrorKind::AddrInUse) if wait && started.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
-            Some(io::ErrorKind::AddrInUse) => {
-                anyhow::bail!(
-                    "EADDRINUSE: address already in use: `port` is {port}, and another program listens there on {host}\n  \
-                     `ss -ltnp 'sport = :{port}'` shows which one; stop it (`laravel-echo-server stop` if it is ours) or set another `port`"
-                );
-            }
-            Some(io::ErrorKind::PermissionDenied) if port < 1024 => {
-                anyhow::bail!("EACCES: `port` is {port}, and ports below 1024 need root or CAP_NET_BIND_SERVICE");
-            }
-            Some(io::ErrorKind::AddrNotAvailable) => {
-                anyhow::bail!("EADDRNOTAVAIL: `host` is {host}, expected an address of this machine, or none for all of them");
-            }
-            _ => return Err(error),
+        let is_taken = refused(&error).is_some_and(|error| error.source.kind() == io::ErrorKind::AddrInUse);
+        if !(is_taken && wait && started.elapsed() < PATIENCE) {
+            return Err(explained(error));
         }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// The kind of the I/O error behind it, if there is one.
-fn kind(error: &anyhow::Error) -> Option<io::ErrorKind> {
-    error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
+/// The address that cannot be listened on, if that is what went wrong.
+fn refused(error: &BindError) -> Option<&ListenError> {
+    match error {
+        BindError::Listen(error) | BindError::RedisServer(redis_server::BindError::Listen(error)) => Some(error),
+        _ => None,
+    }
+}
+
+/// The same with what to do, under the key that names the address.
+fn explained(error: BindError) -> anyhow::Error {
+    let Some(ListenError { address, source }) = refused(&error) else { return error.into() };
+    let (host, port, host_key, port_key) = (address.shown_host(), address.port, address.host_key, address.port_key);
+    match source.kind() {
+        io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "EADDRINUSE: address already in use: `{port_key}` is {port}, and another program listens there on {host}\n  \
+             `ss -ltnp 'sport = :{port}'` shows which one; stop it (`laravel-echo-server stop` if it is ours) or set another `{port_key}`"
+        ),
+        io::ErrorKind::PermissionDenied if port < 1024 => {
+            anyhow::anyhow!("EACCES: `{port_key}` is {port}, and ports below 1024 need root or CAP_NET_BIND_SERVICE")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            let all = if host_key == "host" { ", or none for all of them" } else { "" };
+            anyhow::anyhow!("EADDRNOTAVAIL: `{host_key}` is {host}, expected an address of this machine{all}")
+        }
+        _ => anyhow::anyhow!("`{host_key}` is {host} and `{port_key}` is {port}, where nothing can listen: {source}"),
+    }
 }

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use super::{Folder, assert_holds};
+use crate::tls::Certificate;
 
 #[track_caller]
 fn refuses(folder: &Folder, arguments: &[&str], code: i32, parts: &[&str]) {
@@ -91,12 +92,42 @@ fn a_port_in_use_is_said_with_the_key() {
     assert_eq!(folder.names(), ["laravel-echo-server.toml"], "the lock is given back");
 }
 
+/// A key with its dots, as tables of a TOML file below what [`Folder::with_config`] writes.
+fn with_more(more: &str) -> Folder {
+    let (folder, _) = Folder::with_config();
+    folder.write("laravel-echo-server.toml", &(folder.read("laravel-echo-server.toml") + more));
+    folder
+}
+
+#[test]
+fn further_ports_in_use_are_said_with_their_own_keys() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    for (key, more) in [
+        ("redisServer.port", format!("[redisServer]\nenabled = true\nport = {port}\n")),
+        ("metrics.port", format!("[metrics]\nport = {port}\n")),
+    ] {
+        let parts = [&format!("EADDRINUSE: address already in use: `{key}` is {port}")[..], "on 127.0.0.1", &format!("sport = :{port}")];
+        refuses(&with_more(&more), &["start"], 1, &parts);
+    }
+
+    let (certificate, (folder, _)) = (Certificate::new("taken"), Folder::with_config());
+    let (crt, key) = (certificate.0.join("crt"), certificate.0.join("key"));
+    let files = format!("protocol = \"https\"\nhttpPort = {port}\nsslCertPath = {crt:?}\nsslKeyPath = {key:?}\n");
+    folder.write("laravel-echo-server.toml", &(files + &folder.read("laravel-echo-server.toml")));
+    refuses(&folder, &["start"], 1, &[&format!("`httpPort` is {port}"), "set another `httpPort`"]);
+}
+
 #[test]
 fn an_address_of_another_machine_is_said_with_the_key() {
     let folder = Folder::new();
     // 192.0.2.0/24 is for documentation and on no machine.
     folder.write("laravel-echo-server.toml", "host = \"192.0.2.1\"\nport = 6001\n[subscribers]\nredis = false\n");
     refuses(&folder, &["start"], 1, &["`host` is 192.0.2.1"]);
+    let metrics = with_more("[metrics]\nhost = \"192.0.2.1\"\nport = 9601\n");
+    refuses(&metrics, &["start"], 1, &["EADDRNOTAVAIL: `metrics.host` is 192.0.2.1"]);
+    let redis = with_more("[redisServer]\nenabled = true\nhost = \"192.0.2.1\"\npassword = \"secret\"\n");
+    refuses(&redis, &["start"], 1, &["EADDRNOTAVAIL: `redisServer.host` is 192.0.2.1"]);
 }
 
 #[test]
