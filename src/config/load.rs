@@ -8,12 +8,16 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::env::{Environment, Origin};
-use super::{Config, schema, validate};
+use super::{Config, validate};
+use crate::files;
 
 mod alone;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod layers;
 mod legacy;
+
+use layers::Layers;
 
 /// The file that is looked for first.
 pub const TOML_FILE: &str = "laravel-echo-server.toml";
@@ -141,7 +145,18 @@ pub fn load_with(options: &LoadOptions, environment: &Environment) -> Result<Loa
     let Some(path) = find(options)? else { return resolve(None, Vec::new(), environment) };
     let warnings = ignored_neighbour(options, &path).into_iter().collect();
     let (tree, format) = read(&path)?;
-    resolve(Some((path, tree, format)), warnings, environment)
+    let mut loaded = resolve(Some((path, tree, format)), warnings, environment)?;
+    loaded.warnings.extend(missing_script(&loaded.config));
+    Ok(loaded)
+}
+
+/// Pages that load `socket.io.js` from the server would not get the one that was meant.
+fn missing_script(config: &Config) -> Option<String> {
+    let folder = config.socketio.client_path.as_ref().filter(|folder| !folder.join("socket.io.js").is_file())?;
+    Some(format!(
+        "`socketio.clientPath` is \"{}\", where no socket.io.js can be read; the folder `dist` of the npm package socket.io-client has one",
+        folder.display()
+    ))
 }
 
 /// The settings of a file, if there is one, and of the environment.
@@ -161,7 +176,7 @@ fn resolve(file: Option<(PathBuf, Value, Format)>, warnings: Vec<String>, enviro
     legacy::fill_in(&mut layers, format);
     let mut config = layers.config()?;
     legacy::relax(&mut config, &mut layers, format);
-    validate::check(&config)?;
+    validate::check(&config).map_err(|problems| problems.with_sources(|key| layers.own_source(key).map(Source::to_string)))?;
     Ok(Loaded { config, path, warnings: layers.warnings, sources: layers.sources })
 }
 
@@ -178,9 +193,17 @@ pub fn find(options: &LoadOptions) -> Result<Option<PathBuf>, LoadError> {
         Some(config) => vec![dir.join(config)],
         None => vec![dir.join(TOML_FILE), dir.join(JSON_FILE)],
     };
-    match candidates.iter().find(|path| path.is_file()) {
+    match candidates.iter().find(|path| is_there(path)) {
         Some(path) => Ok(Some(path.clone())),
         None => Err(LoadError::NotFound(candidates)),
+    }
+}
+
+/// Whether there is a file, or may be one where nobody may look.
+fn is_there(path: &Path) -> bool {
+    match path.metadata() {
+        Ok(metadata) => metadata.is_file(),
+        Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
     }
 }
 
@@ -207,10 +230,10 @@ pub fn format_of(path: &Path, text: &str) -> Format {
 /// # Errors
 /// [`LoadError::Unreadable`].
 pub fn read(path: &Path) -> Result<(Value, Format), LoadError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => parse(path, &text),
-        Err(error) => Err(LoadError::Unreadable { path: path.to_owned(), reason: error.to_string() }),
-    }
+    let unreadable = |reason: String| LoadError::Unreadable { path: path.to_owned(), reason };
+    let bytes = files::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|error| unreadable(format!("not valid UTF-8: {error}")))?;
+    parse(path, &text)
 }
 
 /// Reads the text of a file.
@@ -225,119 +248,6 @@ fn parse(path: &Path, text: &str) -> Result<(Value, Format), LoadError> {
     match tree {
         Value::Object(_) => Ok((tree, format)),
         _ => Err(unreadable("expected an object of settings at the top".to_owned())),
-    }
-}
-
-/// The values so far and where they come from.
-struct Layers {
-    tree: Value,
-    sources: BTreeMap<String, Source>,
-    warnings: Vec<String>,
-}
-
-impl Layers {
-    fn take_file(&mut self, path: &Path) {
-        self.warnings.extend(schema::remarks(&self.tree));
-        let defaults = serde_json::to_value(Config::default()).expect("the default Config serialises");
-        drop_unset(&mut self.tree, &defaults);
-        for key in schema::paths() {
-            if is_written(&self.tree, &key) {
-                self.sources.insert(key, Source::File(path.to_owned()));
-            }
-        }
-    }
-
-    fn take_environment(&mut self, environment: &Environment) -> Result<(), LoadError> {
-        let overrides = environment.overrides(&mut self.warnings).map_err(|bad| LoadError::WrongValue {
-            key: bad.name,
-            value: "another text".to_owned(),
-            expected: bad.expected.to_owned(),
-            source_text: bad.origin.to_string(),
-        })?;
-        for item in overrides {
-            let source = Source::Variable { name: item.name, origin: item.origin };
-            self.set(&item.path, item.value, source);
-        }
-        Ok(())
-    }
-
-    fn set(&mut self, path: &str, value: Value, source: Source) {
-        let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
-        let mut table = &mut self.tree;
-        for key in parents.split('.').filter(|key| !key.is_empty()) {
-            let Value::Object(object) = table else { return };
-            table = object.entry(key).or_insert_with(|| Value::Object(Map::new()));
-            if table.is_null() || table.is_boolean() {
-                *table = Value::Object(Map::new());
-            }
-        }
-        if let Value::Object(object) = table {
-            object.insert(last.to_owned(), value);
-            self.sources.insert(path.to_owned(), source);
-        }
-    }
-
-    /// The typed settings; a value of the wrong kind is reported with its key, its text and its source.
-    fn config(&self) -> Result<Config, LoadError> {
-        serde_path_to_error::deserialize(&self.tree).map_err(|error| {
-            let key = error.path().to_string();
-            let message = error.inner().to_string();
-            let expected = message.rsplit_once("expected ").map_or(message.as_str(), |(_, expected)| expected);
-            let pointer = format!("/{}", key.replace(['.', '['], "/").replace(']', ""));
-            let value = match self.tree.pointer(&pointer) {
-                Some(_) if schema::is_secret(&key) => "of the wrong kind".to_owned(),
-                Some(Value::Object(_)) if message.starts_with("missing") => "incomplete".to_owned(),
-                Some(value) => value.to_string(),
-                None => "not usable".to_owned(),
-            };
-            LoadError::WrongValue {
-                expected: if message.starts_with("missing") {
-                    message.replace("missing field", "a value for")
-                } else {
-                    expected.to_owned()
-                },
-                value,
-                source_text: self.source_of(&key),
-                key,
-            }
-        })
-    }
-
-    /// The source of a key, or of the table it stands in.
-    fn source_of(&self, key: &str) -> String {
-        let plain = key.split('[').next().unwrap_or(key);
-        let own = self.sources.get(plain);
-        let within = || self.sources.iter().find(|(path, _)| path.starts_with(plain)).map(|(_, source)| source);
-        let file = || self.sources.values().find(|source| matches!(source, Source::File(_)));
-        own.or_else(within).or_else(file).map_or_else(|| "the configuration".to_owned(), Source::to_string)
-    }
-}
-
-/// Whether the tree has the key, or a plain value in place of its table (`tls = true`).
-fn is_written(tree: &Value, path: &str) -> bool {
-    let mut value = tree;
-    for key in path.split('.') {
-        match value {
-            Value::Object(table) => match table.get(key) {
-                Some(inner) => value = inner,
-                None => return false,
-            },
-            _ => return true,
-        }
-    }
-    true
-}
-
-/// Takes out what is written down but not set: `null`, and `""` where the default is "none".
-fn drop_unset(tree: &mut Value, defaults: &Value) {
-    if let Value::Object(table) = tree {
-        table.retain(|key, value| {
-            let default = defaults.get(key);
-            !(value.is_null() || value.as_str() == Some("") && default.is_some_and(Value::is_null))
-        });
-        for (key, value) in table.iter_mut() {
-            drop_unset(value, defaults.get(key).unwrap_or(&Value::Bool(false)));
-        }
     }
 }
 

@@ -31,11 +31,16 @@ pub struct Problem {
     pub expected: String,
     /// What to write instead, if that is not plain from what was expected.
     pub remedy: Option<String>,
+    /// The file or variable that set it, where that is known.
+    pub source: Option<String>,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` is {}, expected {}", self.key, self.value, self.expected)?;
+        if let Some(source) = &self.source {
+            write!(f, "\n    set in {source}")?;
+        }
         match &self.remedy {
             Some(remedy) => write!(f, "\n    {remedy}"),
             None => Ok(()),
@@ -46,6 +51,17 @@ impl fmt::Display for Problem {
 /// All that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
+
+impl Problems {
+    /// Says of each key where it was set, if `source` knows.
+    #[must_use]
+    pub(super) fn with_sources(mut self, source: impl Fn(&str) -> Option<String>) -> Self {
+        for problem in &mut self.0 {
+            problem.source = source(&problem.key);
+        }
+        self
+    }
+}
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,7 +94,7 @@ struct Found(Vec<Problem>);
 
 impl Found {
     fn refuse(&mut self, key: impl Into<String>, value: impl fmt::Display, expected: impl Into<String>) -> &mut Problem {
-        self.0.push(Problem { key: key.into(), value: value.to_string(), expected: expected.into(), remedy: None });
+        self.0.push(Problem { key: key.into(), value: value.to_string(), expected: expected.into(), remedy: None, source: None });
         self.0.last_mut().expect("one was pushed")
     }
 
@@ -369,8 +385,10 @@ fn is_auth_host(text: &str) -> bool {
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
     let host = rest.strip_prefix('.').unwrap_or(rest);
     let is_host = !host.is_empty() && !host.starts_with(['.', '/', ':']) && !host.contains(['*', ' ', '@']);
-    let uri = format!("{scheme}://{host}").parse::<http::Uri>();
-    matches!(scheme, "http" | "https") && is_host && uri.is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
+    let Ok(uri) = format!("{scheme}://{host}").parse::<http::Uri>() else { return false };
+    // A slip in the scheme makes it the host: `http//app.test`, `https:/app.test`.
+    let has_host = uri.host().is_some_and(|host| !matches!(host, "" | "http" | "https"));
+    matches!(scheme, "http" | "https") && is_host && has_host && !uri.path().starts_with("//")
 }
 
 /// A path that requests can begin with, but not one that all begin with.

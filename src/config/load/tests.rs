@@ -1,7 +1,7 @@
 //! Tests of files, environment and defaults together.
 
 use super::*;
-use crate::config::{Database, Protocol};
+use crate::config::{Database, Protocol, schema};
 
 /// A folder of its own that goes away with the test.
 struct Folder(PathBuf);
@@ -182,7 +182,8 @@ fn a_value_of_the_wrong_kind_is_told_with_key_value_and_source() {
     assert!(message("database = 'mysql'").contains("`database` is \"mysql\", expected one of `memory`, `redis`, `sqlite`"));
     assert!(message("[auth]\ntimeout = 'soon'").contains("`auth.timeout` is \"soon\", expected a duration"));
     assert!(message("[[clients]]\nkey = 'k'").contains("expected a value for `appId`"));
-    assert!(message("subscribers = 'http'").contains("`subscribers` is \"http\", expected"));
+    assert!(message("subscribers = 'http'").contains("`subscribers` is \"http\", expected a table of settings"));
+    assert!(message("clients = 5").contains("`clients` is 5, expected a list\n"));
     assert!(!message("[databaseConfig.redis]\npassword = ['hunter2']").contains("hunter2"));
 }
 
@@ -193,6 +194,50 @@ fn a_wrong_variable_is_told_by_its_name() {
         error.to_string(),
         "`port` is \"abc\", expected a port from 1 to 65535\n  set in LARAVEL_ECHO_SERVER_PORT in the environment"
     );
+}
+
+#[test]
+fn a_value_that_cannot_work_is_told_with_its_source() {
+    let folder = Folder::new(&[(TOML_FILE, "authHost = 'ftp://app.test'\n[headers]\n'X Y' = 'z'\n")]);
+    let message =
+        folder.load(&[("LARAVEL_ECHO_SERVER_AUTH_TIMEOUT", "0"), ("LARAVEL_ECHO_SERVER_PROTOCOL", "https")]).unwrap_err().to_string();
+    let source = |key: &str| {
+        let mut lines = message.lines().skip_while(|line| !line.starts_with(&format!("  `{key}`")));
+        lines.nth(1).and_then(|line| line.trim().strip_prefix("set in ")).map(str::to_owned)
+    };
+    let file = folder.0.join(TOML_FILE).display().to_string();
+    assert_eq!(source("authHost").as_deref(), Some(&file[..]), "{message}");
+    assert_eq!(source("headers.X Y").as_deref(), Some(&file[..]), "{message}");
+    assert_eq!(source("auth.timeout").as_deref(), Some("LARAVEL_ECHO_SERVER_AUTH_TIMEOUT in the environment"), "{message}");
+    assert_eq!(source("sslKeyPath"), None, "nothing set it: {message}");
+}
+
+/// Whatever stands at whatever key, those who read the message know TOML, not Rust.
+#[test]
+fn what_was_expected_is_said_without_words_of_rust() {
+    const RUST: [&str; 11] = ["struct", "sequence", "map", "u64", "i64", "usize", "enum", "variant", "unit", "tuple", "string"];
+    let tables = ["auth", "auth.tls", "auth.jwt", "databaseConfig", "databaseConfig.redis", "limits", "subscribers", "socketio"];
+    let keys: Vec<_> = schema::paths().into_iter().chain(tables.map(str::to_owned)).collect();
+    let mut wrong = Vec::new();
+    for (key, value) in keys.iter().flat_map(|key| ["true", "-1.5", "'x'", "[{ x = [] }]"].map(|value| (key, value))) {
+        let (tree, format) = parse(Path::new(TOML_FILE), &format!("{key} = {value}")).unwrap();
+        let loaded = resolve(Some((TOML_FILE.into(), tree, format)), Vec::new(), &Environment::default());
+        let Err(LoadError::WrongValue { expected, .. }) = loaded else { continue };
+        if expected.split(|c: char| !c.is_alphanumeric()).any(|word| RUST.contains(&word)) {
+            wrong.push(format!("{key} = {value}: expected {expected}"));
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+}
+
+#[test]
+fn a_folder_without_the_browsers_script_is_said() {
+    let folder = Folder::new(&[(TOML_FILE, "[socketio]\nclientPath = '/no/such/folder'\n")]);
+    let warnings = folder.load(&[]).unwrap().warnings;
+    assert!(matches!(&warnings[..], [one] if one.contains("`socketio.clientPath` is \"/no/such/folder\"")), "{warnings:?}");
+    std::fs::write(folder.0.join("socket.io.js"), "").unwrap();
+    let path = folder.0.display().to_string();
+    assert_eq!(folder.load(&[("LARAVEL_ECHO_SERVER_SOCKETIO_CLIENT_PATH", &path)]).unwrap().warnings, [""; 0]);
 }
 
 #[test]

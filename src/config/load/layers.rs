@@ -1,0 +1,142 @@
+//! The settings as they come together. Input: the tree of a file, then variables over it, then rules for what is left.
+//! Output: the typed [`Config`], with the source of each value.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::{LoadError, Source};
+use crate::config::env::Environment;
+use crate::config::{Config, schema};
+
+/// The values so far and where they come from.
+pub(super) struct Layers {
+    pub(super) tree: Value,
+    pub(super) sources: BTreeMap<String, Source>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Layers {
+    pub(super) fn take_file(&mut self, path: &Path) {
+        self.warnings.extend(schema::remarks(&self.tree));
+        let defaults = serde_json::to_value(Config::default()).expect("the default Config serialises");
+        drop_unset(&mut self.tree, &defaults);
+        for key in schema::paths() {
+            if is_written(&self.tree, &key) {
+                self.sources.insert(key, Source::File(path.to_owned()));
+            }
+        }
+    }
+
+    pub(super) fn take_environment(&mut self, environment: &Environment) -> Result<(), LoadError> {
+        let overrides = environment.overrides(&mut self.warnings).map_err(|bad| LoadError::WrongValue {
+            key: bad.name,
+            // Keys and passwords may be in it.
+            value: "of another form".to_owned(),
+            expected: bad.expected.to_owned(),
+            source_text: bad.origin.to_string(),
+        })?;
+        for item in overrides {
+            let source = Source::Variable { name: item.name, origin: item.origin };
+            self.set(&item.path, item.value, source);
+        }
+        Ok(())
+    }
+
+    pub(super) fn set(&mut self, path: &str, value: Value, source: Source) {
+        let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
+        let mut table = &mut self.tree;
+        for key in parents.split('.').filter(|key| !key.is_empty()) {
+            let Value::Object(object) = table else { return };
+            table = object.entry(key).or_insert_with(|| Value::Object(Map::new()));
+            if table.is_null() || table.is_boolean() {
+                *table = Value::Object(Map::new());
+            }
+        }
+        if let Value::Object(object) = table {
+            object.insert(last.to_owned(), value);
+            self.sources.insert(path.to_owned(), source);
+        }
+    }
+
+    /// The typed settings; a value of the wrong kind is reported with its key, its text and its source.
+    pub(super) fn config(&self) -> Result<Config, LoadError> {
+        serde_path_to_error::deserialize(&self.tree).map_err(|error| {
+            let key = error.path().to_string();
+            let message = error.inner().to_string();
+            let pointer = format!("/{}", key.replace(['.', '['], "/").replace(']', ""));
+            let value = match self.tree.pointer(&pointer) {
+                Some(_) if schema::is_secret(&key) => "of the wrong kind".to_owned(),
+                Some(Value::Object(_)) if message.starts_with("missing") => "incomplete".to_owned(),
+                Some(value) => value.to_string(),
+                None => "not usable".to_owned(),
+            };
+            LoadError::WrongValue { expected: expected(&message), value, source_text: self.source_of(&key), key }
+        })
+    }
+
+    /// The source of a key that was set, or of the free table it stands in.
+    pub(super) fn own_source(&self, key: &str) -> Option<&Source> {
+        let plain = plain(key);
+        self.sources.get(plain).or_else(|| self.sources.get(plain.rsplit_once('.')?.0))
+    }
+
+    /// The source of a key, or of the table it stands in.
+    fn source_of(&self, key: &str) -> String {
+        let plain = plain(key);
+        let own = self.own_source(key);
+        let within = || self.sources.iter().find(|(path, _)| path.starts_with(plain)).map(|(_, source)| source);
+        let file = || self.sources.values().find(|source| matches!(source, Source::File(_)));
+        own.or_else(within).or_else(file).map_or_else(|| "the configuration".to_owned(), Source::to_string)
+    }
+}
+
+/// `clients[0].key` without what is behind the list.
+fn plain(key: &str) -> &str {
+    key.split('[').next().unwrap_or(key)
+}
+
+/// What serde expected, in words for those who write config files.
+fn expected(message: &str) -> String {
+    if let Some(field) = message.strip_prefix("missing field ") {
+        return format!("a value for {field}");
+    }
+    match message.rsplit_once("expected ").map_or(message, |(_, expected)| expected) {
+        kind if kind.starts_with("struct ") || kind == "a map" => "a table of settings".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a string" | "string or map" => "text".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "path string" => "a path".to_owned(),
+        "i64" => "a whole number".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// Whether the tree has the key, or a plain value in place of its table (`tls = true`).
+fn is_written(tree: &Value, path: &str) -> bool {
+    let mut value = tree;
+    for key in path.split('.') {
+        match value {
+            Value::Object(table) => match table.get(key) {
+                Some(inner) => value = inner,
+                None => return false,
+            },
+            _ => return true,
+        }
+    }
+    true
+}
+
+/// Takes out what is written down but not set: `null`, and `""` where the default is "none".
+fn drop_unset(tree: &mut Value, defaults: &Value) {
+    if let Value::Object(table) = tree {
+        table.retain(|key, value| {
+            let default = defaults.get(key);
+            !(value.is_null() || value.as_str() == Some("") && default.is_some_and(Value::is_null))
+        });
+        for (key, value) in table.iter_mut() {
+            drop_unset(value, defaults.get(key).unwrap_or(&Value::Bool(false)));
+        }
+    }
+}
