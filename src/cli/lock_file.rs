@@ -11,10 +11,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use laravel_echo_server::Config;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How often a lock that is being given up is looked at.
 const POLL: Duration = Duration::from_millis(20);
+
+/// Time a server that is told to end has beyond its own `shutdown.timeout`.
+const MARGIN: Duration = Duration::from_secs(5);
 
 /// A lock that this process holds; dropping it removes the file.
 #[derive(Debug)]
@@ -47,6 +51,11 @@ pub(crate) struct Holder {
 /// The lock file that belongs to a config file.
 pub(crate) fn beside(config: &Path) -> PathBuf {
     config.with_extension("lock")
+}
+
+/// How long the server of these settings may take to end.
+pub(crate) fn patience(config: &Config) -> Duration {
+    config.shutdown.timeout.0 + MARGIN
 }
 
 impl LockFile {

@@ -31,9 +31,6 @@ use signals::{Signals, Wish};
 /// How long the start waits for Redis before it says that the server is ready without it.
 const REDIS_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Time a replaced server has beyond its own `shutdown.timeout`.
-const FORCE_MARGIN: Duration = Duration::from_secs(5);
-
 /// Flags of `start`.
 #[derive(Debug, Args)]
 pub(super) struct Start {
@@ -113,7 +110,7 @@ impl Start {
             );
         }
         tracing::info!("stopping the running server, process {process}");
-        holder.stop(loaded.config.shutdown.timeout.0 + FORCE_MARGIN)?;
+        holder.stop(lock_file::patience(&loaded.config))?;
         match LockFile::take(&path)? {
             Ok(lock) => Ok((Some(lock), true)),
             Err(_) => anyhow::bail!("another server took the lock file `{}` first", path.display()),

@@ -11,7 +11,7 @@ use laravel_echo_server::config::load::{self, JSON_FILE, TOML_FILE};
 use super::lock_file::{self, Found};
 use super::{Place, output};
 
-/// Longer than the longest time that servers usually take to move their clients off.
+/// Longer than servers usually take to move their clients off.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Flags of `stop`.
@@ -34,11 +34,17 @@ impl Stop {
                 output::line("No server is running; the lock file it left behind is removed.");
             }
             Found::Held(holder) => {
-                holder.stop(PATIENCE)?;
+                holder.stop(self.patience())?;
                 output::line(output::paint(output::GOOD, "Closed the running server."));
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Time for the server to end. The config may be gone or broken by now.
+    fn patience(&self) -> Duration {
+        let own = load::load(&self.place.options()).map(|loaded| lock_file::patience(&loaded.config));
+        own.map_or(PATIENCE, |own| own.max(PATIENCE))
     }
 
     /// The config may be gone or broken by now; its name is enough.
@@ -54,5 +60,25 @@ impl Stop {
         };
         let config = load::find(&self.place.options()).ok().flatten();
         lock_file::beside(&config.unwrap_or_else(named))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_may_take_longer_is_waited_for() {
+        let dir = std::env::temp_dir().join(format!("echo-stop-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let place = Place { dir: Some(dir.clone()), config: None };
+        let stop = Stop { place, lockfile: None };
+        let mut waited = Vec::new();
+        for text in ["[shutdown]\ntimeout = \"2m\"", "[shutdown]\ntimeout = \"1s\"", "broken ["] {
+            std::fs::write(dir.join(TOML_FILE), text).unwrap();
+            waited.push(stop.patience());
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(waited, [Duration::from_secs(125), PATIENCE, PATIENCE]);
     }
 }
