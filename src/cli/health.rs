@@ -35,7 +35,7 @@ impl Health {
         let config = self.load()?.config;
         let url = format!("{}{}", base(&config), if self.ready { "/ready" } else { "/health" });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-        let (is_well, answer) = runtime.block_on(ask(&url)).with_context(|| format!("no answer from {url}"))?;
+        let (is_well, answer) = runtime.block_on(ask(&url)).map_err(|error| silent(&url, error))?;
         output::line(answer);
         Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -51,7 +51,13 @@ impl Health {
     }
 }
 
-async fn ask(url: &str) -> anyhow::Result<(bool, String)> {
+/// Why there is no answer, down to the last cause: reqwest's own message stops at "error sending request".
+fn silent(url: &str, error: reqwest::Error) -> anyhow::Error {
+    let causes = anyhow::Error::new(error.without_url());
+    anyhow::anyhow!("no answer from {url}: {causes:#}\n  is the server running? `laravel-echo-server start` starts it")
+}
+
+async fn ask(url: &str) -> reqwest::Result<(bool, String)> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     // The certificate is made for the clients' name of the server, not for its address here.
     let client = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).timeout(PATIENCE).build()?;

@@ -2,14 +2,15 @@
 
 use rustix::process::Signal;
 
-use super::{Folder, Running, free_port};
+use super::{Folder, Running, assert_holds, free_port};
 
 #[test]
 fn health_tells_a_living_server_from_none() {
     let (folder, _) = Folder::with_config();
     let gone = folder.run(&["health"]);
     assert_eq!(gone.code, 1);
-    assert!(gone.stderr.contains("no answer from http://127.0.0.1:"), "{}", gone.stderr);
+    assert_holds(&gone.stderr, &["no answer from http://127.0.0.1:", "Connection refused", "`laravel-echo-server start`"]);
+    assert_eq!(gone.stderr.matches("http://").count(), 1, "{}", gone.stderr);
     let mut running = folder.start(&[]);
     for arguments in [&["health"][..], &["health", "--ready"]] {
         let well = folder.run(arguments);
