@@ -10,8 +10,9 @@ use laravel_echo_server::config::value::Port;
 use laravel_echo_server::config::{Config, validate};
 use serde_json::{Value, json};
 
+use super::laravel::broadcaster::Way;
 use super::laravel::{self, Project};
-use super::output::{FAINT, GOOD, STRONG, paint};
+use super::output::{CAUTION, FAINT, GOOD, STRONG, paint};
 use super::prompt::Prompt;
 use super::{Place, client, config_file, output};
 
@@ -101,6 +102,9 @@ pub(super) struct Configure {
     cors_headers: Option<String>,
 }
 
+/// The address that is proposed where nothing names one.
+const UNKNOWN_HOST: &str = "http://localhost";
+
 /// Answers to where Laravel publishes.
 const REDIS: &str = "to an existing Redis";
 const HERE: &str = "straight to this server, there is no Redis";
@@ -146,6 +150,10 @@ impl Configure {
             output::line(format!("appId: {}\nkey: {}", shown("appId"), shown("key")));
         }
         output::line(paint(GOOD, format!("Configuration file saved: {}. `{}` runs it.", path.display(), run_command(&path))));
+        if let Some(broadcaster) = project.broadcaster.as_ref().filter(|broadcaster| broadcaster.way() != Way::Redis) {
+            let text = format!("Laravel broadcasts to {}, and not here. To change that: {}", broadcaster.shown(), broadcaster.mend());
+            output::line(paint(CAUTION, text));
+        }
         Ok(ExitCode::SUCCESS)
     }
 
@@ -181,7 +189,8 @@ impl Configure {
         answers.set("redisServer.enabled", !has_redis);
         answers.set("subscribers.redis", has_redis);
         answers.set("database", self.database(prompt, has_redis)?);
-        answers.set("authHost", self.auth_hosts(prompt, project)?);
+        let auth_hosts = self.auth_hosts(prompt, project)?;
+        answers.set("authHost", auth_hosts.clone());
         answers.set("authEndpoint", self.auth_endpoint.clone().unwrap_or_else(|| "/broadcasting/auth".to_owned()));
 
         let protocol = match self.protocol {
@@ -198,7 +207,7 @@ impl Configure {
             self.redis(prompt, project, &mut answers)?;
         }
         answers.set("databaseConfig.redis.keyPrefix", self.prefix(prompt, project)?);
-        answers.set("allowedOrigins", self.origins(prompt, project)?);
+        answers.set("allowedOrigins", self.origins(prompt, project, &auth_hosts)?);
 
         if confirm(self.add_client, "Make an id and a key for the HTTP API?")? {
             answers.set("clients", client::random_client());
@@ -249,7 +258,7 @@ impl Configure {
     fn auth_hosts(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<Value> {
         Ok(match (self.auth_host.as_slice(), project.get("authHost")) {
             ([], Some(found)) => found.into(),
-            ([], None) => prompt.text("Address of the Laravel application", "http://localhost", is_url)?.into(),
+            ([], None) => prompt.text("Address of the Laravel application", UNKNOWN_HOST, is_url)?.into(),
             ([one], _) => one.as_str().into(),
             (several, _) => json!(several),
         })
@@ -284,14 +293,18 @@ impl Configure {
         found.map_or_else(|| prompt.text("Prefix of Laravel's Redis channels (often laravel_database_)", "", |_| Ok(())), Ok)
     }
 
-    fn origins(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<Value> {
+    /// The application's own pages, where it is known which those are.
+    fn origins(&self, prompt: &Prompt, project: &Project, auth_hosts: &Value) -> anyhow::Result<Value> {
         if !self.allowed_origin.is_empty() {
             return Ok(json!(self.allowed_origin));
         }
-        // A project that says `localhost` is being developed, and opened under other names too.
-        let found = project.get("authHost").and_then(laravel::origin_of);
-        let proposed =
-            found.filter(|origin| !origin.contains("//localhost") && !origin.contains("//127.")).unwrap_or_else(|| "*".to_owned());
+        let hosts = match auth_hosts {
+            Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+            one => Vec::from_iter(one.as_str()),
+        };
+        let is_known = project.get("authHost").is_some() || !self.auth_host.is_empty() || hosts != [UNKNOWN_HOST];
+        let own: Vec<_> = hosts.into_iter().flat_map(laravel::origins_of).collect();
+        let proposed = if is_known && !own.is_empty() { own.join(", ") } else { "*".to_owned() };
         let answer = prompt.text("Web origins that may connect (commas between several, * for any)", &proposed, |_| Ok(()))?;
         Ok(answer.split(',').map(str::trim).filter(|origin| !origin.is_empty()).collect())
     }

@@ -57,10 +57,11 @@ impl Doctor {
         let project = Project::read(dir)?;
         let config = &loaded.config;
 
-        machine::port(loaded, report).await;
+        machine::ports(loaded, report).await;
         machine::certificate(config, report);
         let default = if config.limits.connections > 0 { config.limits.connections } else { 1000 };
         machine::open_files(self.connections.unwrap_or(default), report);
+        app::broadcaster(config, &project, report);
         app::origins(config, &project, report);
         app::callback(config, report).await;
         redis::examine(config, &project, Duration::from_secs(self.listen), report).await;

@@ -1,14 +1,17 @@
-//! The Laravel project around the config file. Input: its `.env` and `config/database.php`.
-//! Output: the settings that can be known from them, each with the place it was found at.
+//! The Laravel project around the config file. Input: its `.env`, `config/database.php` and `config/broadcasting.php`.
+//! Output: the settings that can be known from them, each with the place it was found at, and where it broadcasts to.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use laravel_echo_server::config::env::Environment;
+use laravel_echo_server::files;
 
+pub(super) mod broadcaster;
 mod php;
 
+use broadcaster::Broadcaster;
 use php::Php;
 
 /// A setting and where it was found.
@@ -25,10 +28,13 @@ pub(super) struct Finding {
 #[derive(Debug, Default)]
 pub(super) struct Project {
     pub(super) findings: Vec<Finding>,
+    /// Where events go, if that can be known.
+    pub(super) broadcaster: Option<Broadcaster>,
 }
 
-/// `config/database.php` of the project, or Laravel's own where the project has none (Laravel 11 and later).
+/// Config files of the project, or Laravel's own where the project has none (Laravel 11 and later).
 const DATABASE_CONFIGS: [&str; 2] = ["config/database.php", "vendor/laravel/framework/config/database.php"];
+const BROADCASTING_CONFIGS: [&str; 2] = ["config/broadcasting.php", "vendor/laravel/framework/config/broadcasting.php"];
 
 /// Keys of a Redis connection in `config/database.php` and the config keys they give.
 const REDIS_KEYS: [(&str, &str); 6] = [
@@ -44,23 +50,24 @@ impl Project {
     /// Reads the project in `dir`; nothing is found where there is none.
     ///
     /// # Errors
-    /// When `config/database.php` is there but cannot be read.
+    /// When one of its config files is there but cannot be read.
     pub(super) fn read(dir: &Path) -> anyhow::Result<Self> {
         let mut project = Self::default();
-        let env_file = dir.join(".env");
-        let database = DATABASE_CONFIGS.iter().map(|name| dir.join(name)).find(|path| path.is_file());
-        if !env_file.is_file() && database.is_none() {
+        let [database, broadcasting] = [DATABASE_CONFIGS, BROADCASTING_CONFIGS].map(|names| names.map(|name| dir.join(name)));
+        let (database, broadcasting) = (first_text(&database)?, first_text(&broadcasting)?);
+        if !dir.join(".env").is_file() && database.is_none() && broadcasting.is_none() {
             return Ok(project);
         }
         let environment = Environment::read(&[dir]);
         project.app_url(&environment);
         match database {
-            Some(path) => {
-                let text = std::fs::read_to_string(&path).with_context(|| format!("reading `{}`", path.display()))?;
-                project.database(&path, &text, &environment);
-            }
+            Some((path, text)) => project.database(path, &text, &environment),
             None => project.redis_of(&environment),
         }
+        project.broadcaster = match broadcasting {
+            Some((path, text)) => Broadcaster::of_file(path, &text, &environment),
+            None => Broadcaster::of_variables(&environment),
+        };
         Ok(project)
     }
 
@@ -120,6 +127,13 @@ impl Project {
     }
 }
 
+/// The first of the files that is there.
+fn first_text(paths: &[PathBuf]) -> anyhow::Result<Option<(&Path, String)>> {
+    let Some(path) = paths.iter().find(|path| path.is_file()) else { return Ok(None) };
+    let bytes = files::read(path).with_context(|| format!("reading `{}`", path.display()))?;
+    Ok(Some((path, String::from_utf8_lossy(&bytes).into_owned())))
+}
+
 /// Scheme, host and port of a URL, as browsers send it in `Origin`.
 pub(super) fn origin_of(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
@@ -127,6 +141,27 @@ pub(super) fn origin_of(url: &str) -> Option<String> {
     let default_port = if scheme == "https" { ":443" } else { ":80" };
     let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
     Some(format!("{scheme}://{}", host.strip_suffix(default_port).unwrap_or(host)).to_lowercase())
+}
+
+/// What `allowedOrigins` has to hold for the pages of an application at this URL. On the developer's own machine they
+/// are opened under more names and ports: `artisan serve` takes 8000, whatever APP_URL says.
+pub(super) fn origins_of(url: &str) -> Vec<String> {
+    let Some(origin) = origin_of(url) else { return Vec::new() };
+    let is_local = |host: &str| host == "localhost" || host.starts_with("127.") || host == "[::1]";
+    let Some((scheme, host)) = origin.split_once("://") else { return vec![origin] };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    if !is_local(name) {
+        // A leading dot stands for all subdomains in `authHost`.
+        return vec![if host.starts_with('.') { format!("{scheme}://*{host}") } else { origin }];
+    }
+    let mut names = vec!["localhost", "127.0.0.1"];
+    if !names.contains(&name) {
+        names.push(name);
+    }
+    names.iter().flat_map(|name| [format!("{scheme}://{name}"), format!("{scheme}://{name}:*")]).collect()
 }
 
 #[cfg(test)]
@@ -202,5 +237,18 @@ mod tests {
         assert_eq!(origin_of("https://Shop.test:443/path").as_deref(), Some("https://shop.test"));
         assert_eq!(origin_of("http://localhost:8000").as_deref(), Some("http://localhost:8000"));
         assert_eq!(origin_of("shop.test"), None);
+    }
+
+    #[test]
+    fn an_application_on_this_machine_has_many_origins() {
+        assert_eq!(origins_of("https://Shop.test/path"), ["https://shop.test"]);
+        assert_eq!(origins_of("https://shop.test:8443"), ["https://shop.test:8443"]);
+        let local = ["http://localhost", "http://localhost:*", "http://127.0.0.1", "http://127.0.0.1:*"];
+        for url in ["http://localhost", "http://localhost:8000", "http://127.0.0.1:8000/x"] {
+            assert_eq!(origins_of(url), local, "{url}");
+        }
+        assert_eq!(origins_of("http://[::1]:8000")[4..], ["http://[::1]", "http://[::1]:*"]);
+        assert_eq!(origins_of("https://.shop.test"), ["https://*.shop.test"]);
+        assert_eq!(origins_of("shop.test"), [""; 0]);
     }
 }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::lock_file::{self, LockFile};
 use super::{Place, output};
 
-mod machine;
+pub(super) mod machine;
 mod port;
 mod signals;
 mod systemd;

@@ -6,6 +6,7 @@ use laravel_echo_server::channel::Pattern;
 use laravel_echo_server::config::Config;
 
 use super::report::{Report, Status};
+use crate::cli::laravel::broadcaster::Way;
 use crate::cli::laravel::{self, Project};
 
 /// A channel that no application has.
@@ -14,19 +15,44 @@ const UNKNOWN_CHANNEL: &str = "private-laravel-echo-server-doctor";
 /// The application's own pages may connect.
 pub(super) fn origins(config: &Config, project: &Project, report: &mut Report) {
     let allowed = &config.allowed_origins.0;
-    let Some(origin) = project.get("authHost").and_then(laravel::origin_of) else {
+    let url = project.get("authHost");
+    let Some((origin, own)) = url.and_then(|url| Some((laravel::origin_of(url)?, laravel::origins_of(url)))) else {
         return report.ok("origins", format!("allowed are {}", allowed.join(", ")));
     };
+    let mend = || format!("allowedOrigins = {own:?}");
     if !allowed.iter().any(|pattern| Pattern::new(pattern.trim_end_matches('/')).matches(&origin)) {
-        report.problem(
-            "origins",
-            format!("pages of APP_URL ({origin}) are not in `allowedOrigins`"),
-            format!("allowedOrigins = [\"{origin}\"]"),
-        );
+        report.problem("origins", format!("pages of APP_URL ({origin}) are not in `allowedOrigins`"), mend());
     } else if allowed.iter().any(|pattern| pattern == "*") {
-        report.warning("origins", "any web page may connect in the name of your users", format!("allowedOrigins = [\"{origin}\"]"));
+        report.warning("origins", "any web page may connect in the name of your users", mend());
     } else {
         report.ok("origins", format!("{origin} may connect"));
+    }
+}
+
+/// What Laravel broadcasts can come here.
+pub(super) fn broadcaster(config: &Config, project: &Project, report: &mut Report) {
+    let Some(broadcaster) = &project.broadcaster else { return };
+    let shown = broadcaster.shown();
+    match broadcaster.way() {
+        Way::Redis if config.subscribers.redis.0 || config.redis_server.enabled.0 => {
+            report.ok("laravel", format!("broadcasts to {shown}"));
+        }
+        Way::Redis => report.problem(
+            "laravel",
+            format!("broadcasts to {shown}, and this server listens to none"),
+            "[subscribers] redis = true, or without a Redis: [redisServer] enabled = true, and that as Laravel's connection",
+        ),
+        Way::Http if config.subscribers.http.0 && !config.clients.is_empty() => {
+            report.ok("laravel", format!("broadcasts to {shown}: `host` and `port` of that connection have to be this server's"));
+        }
+        Way::Http => report.problem(
+            "laravel",
+            format!("broadcasts to {shown}, and no such application may publish here"),
+            format!("{}; or `laravel-echo-server client:add`, and point the connection here", broadcaster.mend()),
+        ),
+        Way::Elsewhere => {
+            report.problem("laravel", format!("broadcasts to {shown}: no event comes here"), broadcaster.mend());
+        }
     }
 }
 

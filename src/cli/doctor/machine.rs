@@ -1,42 +1,67 @@
-//! Checks of this machine: the port, the certificate files, the limit of open files.
+//! Checks of this machine: the ports, the certificate files, the limit of open files.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use laravel_echo_server::config::load::Loaded;
 use laravel_echo_server::config::{Config, Protocol};
+use laravel_echo_server::server::listen::{Address, ListenError};
 use laravel_echo_server::server::tls::Tls;
 use rustix::process::{Resource, getrlimit};
 
 use super::report::Report;
 use crate::cli::lock_file::{self, Found};
-
-/// Files that are open besides the sockets of clients.
-const FILES_BESIDES: u64 = 100;
+use crate::cli::start::machine::OWN_FILES;
 
 /// Time for the server on our port to answer.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// The port is free, or our server has it.
-pub(super) async fn port(loaded: &Loaded, report: &mut Report) {
+/// Each port is free, or our server has it.
+pub(super) async fn ports(loaded: &Loaded, report: &mut Report) {
     let config = &loaded.config;
-    let (host, port) = (config.host.as_deref().unwrap_or("0.0.0.0"), config.port.0);
-    let Err(error) = TcpListener::bind((host, port)) else {
-        return report.ok("port", format!("{port} is free: no server runs yet, `laravel-echo-server start` starts one"));
-    };
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse if is_echo_server(config).await => {
-            report.ok("port", format!("{port} is served by {}", holder(loaded)))
+    let main = Address::main(config);
+    let port = main.port;
+    let mut is_running = false;
+    match main.bind().await {
+        Ok(_) => report.ok("port", format!("{port} is free: no server runs yet, `laravel-echo-server start` starts one")),
+        Err(error) if is_taken(&error) && is_echo_server(config).await => {
+            is_running = true;
+            report.ok("port", format!("{port} is served by {}", holder(loaded)));
         }
-        std::io::ErrorKind::AddrInUse => {
-            let mend = format!("`ss -ltnp 'sport = :{port}'` shows what it is; stop it, or set another `port`");
-            report.problem("port", format!("{port} is in use by something that is no laravel-echo-server"), mend);
+        Err(error) => port_problem(&error, report),
+    }
+    let redis_server = config.redis_server.enabled.0.then(|| Address::redis_server(config));
+    for address in [Address::http(config), Address::metrics(config), redis_server].into_iter().flatten() {
+        let (port, key) = (address.port, address.port_key);
+        match address.bind().await {
+            Ok(_) if is_running => {
+                report.warning("port", format!("{port} (`{key}`) is free, though the server runs"), "restart it to take this config");
+            }
+            Ok(_) => report.ok("port", format!("{port} (`{key}`) is free")),
+            Err(error) if is_taken(&error) && is_running => report.ok("port", format!("{port} (`{key}`) is in use, as the server runs")),
+            Err(error) => port_problem(&error, report),
         }
-        _ => report.problem(
-            "port",
-            format!("{host}:{port} cannot be listened on: {error}"),
-            "set `host` to an address of this machine, and a `port` from 1024",
-        ),
+    }
+}
+
+fn is_taken(error: &ListenError) -> bool {
+    error.source.kind() == io::ErrorKind::AddrInUse
+}
+
+fn port_problem(error: &ListenError, report: &mut Report) {
+    let ListenError { address, source } = error;
+    let (port, port_key, host_key) = (address.port, address.port_key, address.host_key);
+    if is_taken(error) {
+        let what = if port_key == "port" { "something that is no laravel-echo-server" } else { "another program" };
+        let mend = format!("`ss -ltnp 'sport = :{port}'` shows what it is; stop it, or set another `{port_key}`");
+        report.problem("port", format!("{port} (`{port_key}`) is in use by {what}"), mend);
+    } else if source.kind() == io::ErrorKind::PermissionDenied {
+        // The server may well run as somebody who may.
+        let mend = "ports below 1024 need root or CAP_NET_BIND_SERVICE, which the systemd unit gives; or set another one";
+        report.warning("port", format!("{port} (`{port_key}`) cannot be tried by this user"), mend);
+    } else {
+        report.problem("port", format!("{error}: {source}"), format!("set `{host_key}` to an address of this machine"));
     }
 }
 
@@ -77,15 +102,18 @@ pub(super) fn certificate(config: &Config, report: &mut Report) {
 
 /// Each connection takes an open file.
 pub(super) fn open_files(connections: u64, report: &mut Report) {
-    let needed = connections + FILES_BESIDES;
-    match getrlimit(Resource::Nofile).current {
+    let needed = connections.saturating_add(OWN_FILES);
+    // The start raises the soft limit up to this one.
+    match getrlimit(Resource::Nofile).maximum {
         Some(limit) if limit < needed => {
             let mend = format!(
-                "`ulimit -n {needed}` before the start, LimitNOFILE={needed} in a systemd unit, or --ulimit nofile={needed} for docker"
+                "`ulimit -Hn {needed}` as root before the start, LimitNOFILE={needed} in a systemd unit, or --ulimit nofile={needed} for docker"
             );
-            report.warning("files", format!("{limit} open files are allowed, {connections} connections need {needed}"), mend);
+            report.warning("files", format!("{limit} open files are allowed at most, {connections} connections need {needed}"), mend);
         }
-        Some(limit) => report.ok("files", format!("{limit} open files are enough for {connections} connections")),
+        Some(limit) => {
+            report.ok("files", format!("{limit} open files, as many as the server may take, are enough for {connections} connections"))
+        }
         None => report.ok("files", "there is no limit of open files"),
     }
 }
@@ -98,11 +126,11 @@ mod tests {
     #[test]
     fn a_low_limit_of_open_files_is_told_with_the_number_that_is_needed() {
         let mut report = Report::new(true);
-        open_files(u64::MAX - FILES_BESIDES, &mut report);
+        open_files(u64::MAX, &mut report);
         // No machine allows that many, unless it sets no limit at all.
-        if getrlimit(Resource::Nofile).current.is_some() {
+        if getrlimit(Resource::Nofile).maximum.is_some() {
             assert_eq!(report.findings()[0].status, Status::Warning);
-            assert!(report.findings()[0].mend.contains("ulimit -n"), "{report:?}");
+            assert!(report.findings()[0].mend.contains("ulimit -Hn"), "{report:?}");
         }
         open_files(0, &mut report);
         assert_eq!(report.findings().last().unwrap().status, Status::Ok);

@@ -17,7 +17,11 @@ pub(super) fn judge(prefix: &str, heard: &BTreeSet<String>, listened: Duration) 
     // Redis' own news, and the member lists that servers publish, are no events.
     let events: Vec<_> = heard.iter().filter(|name| !name.starts_with("__key") && !name.ends_with("PresenceChannelUpdated")).collect();
     if events.is_empty() {
-        let message = format!("nothing was published within {} seconds", listened.as_secs());
+        let message = match listened.as_secs() {
+            0 => "Redis lets us listen; `--listen 0` waits for no event".to_owned(),
+            1 => "nothing was published within a second".to_owned(),
+            seconds => format!("nothing was published within {seconds} seconds"),
+        };
         let mend = "run this again with `--listen 30` and fire an event in Laravel meanwhile; if it stays silent, BROADCAST_CONNECTION \
                     (or BROADCAST_DRIVER) is not redis, the queue worker does not run, or Laravel uses another Redis";
         return (Status::Ok, message, mend.to_owned());
@@ -26,8 +30,8 @@ pub(super) fn judge(prefix: &str, heard: &BTreeSet<String>, listened: Duration) 
         let message = format!("events carry the prefix {found:?} (`{name}`), but `databaseConfig.redis.keyPrefix` is {prefix:?}");
         return (Status::Problem, message, format!("[databaseConfig.redis] keyPrefix = {found:?}"));
     }
-    let strangers: Vec<_> = events.iter().filter(|name| !name.starts_with(prefix)).collect();
-    if strangers.len() == events.len() {
+    let (ours, strangers): (Vec<_>, Vec<_>) = events.into_iter().partition(|name| name.starts_with(prefix));
+    if ours.is_empty() {
         let message = format!("nothing of what was published has the prefix {prefix:?}: {}", shown(&strangers));
         return (
             Status::Warning,
@@ -35,11 +39,14 @@ pub(super) fn judge(prefix: &str, heard: &BTreeSet<String>, listened: Duration) 
             "check `databaseConfig.redis.keyPrefix` against `php artisan config:show database.redis.options`".to_owned(),
         );
     }
-    (
-        Status::Ok,
-        format!("{} channels have the configured prefix, such as {}", events.len() - strangers.len(), shown(&events)),
-        String::new(),
-    )
+    let mut message = match ours.len() {
+        1 => format!("1 channel has the configured prefix: {}", shown(&ours)),
+        several => format!("{several} channels have the configured prefix, such as {}", shown(&ours)),
+    };
+    if !strangers.is_empty() {
+        message += &format!("; not counted is what lacks it, such as {}", shown(&strangers));
+    }
+    (Status::Ok, message, String::new())
 }
 
 /// The prefix that this name seems to have, if it is not the configured one.
@@ -82,6 +89,14 @@ mod tests {
         assert_eq!(status("shop_", &["shop_private-orders", "shop_a-database-b", "other"]).0, Status::Ok);
         assert_eq!(status("", &[]).0, Status::Ok);
         assert_eq!(status("x_", &["PresenceChannelUpdated", "__keyspace@0__:a"]).0, Status::Ok);
+    }
+
+    #[test]
+    fn strangers_are_not_shown_as_ours() {
+        let message = |names: &[&str]| judge("shop_", &names.iter().map(|name| (*name).to_owned()).collect(), Duration::ZERO).1;
+        let expected = "1 channel has the configured prefix: `shop_news`; not counted is what lacks it, such as `other_news`";
+        assert_eq!(message(&["other_news", "shop_news"]), expected);
+        assert_eq!(message(&["shop_a", "shop_b"]), "2 channels have the configured prefix, such as `shop_a`, `shop_b`");
     }
 
     #[test]

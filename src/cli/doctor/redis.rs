@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
-use laravel_echo_server::config::{Config, RedisConfig};
+use laravel_echo_server::config::{Config, Database, RedisConfig};
 use laravel_echo_server::redis_client;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError};
@@ -30,9 +30,14 @@ const MOST_NAMES: usize = 1000;
 pub(super) async fn examine(config: &Config, project: &Project, listen: Duration, report: &mut Report) {
     let settings = &config.database_config.redis;
     prefix(&settings.key_prefix, project, report);
-    if !config.subscribers.redis.0 {
+    let brings_events = config.subscribers.redis.0;
+    if !brings_events {
         let sources = if config.redis_server.enabled.0 { "HTTP and the built-in endpoint (`redisServer`)" } else { "HTTP only" };
-        return report.ok("redis", format!("`subscribers.redis` is false: events come over {sources}"));
+        report.ok("redis", format!("`subscribers.redis` is false: events come over {sources}"));
+    }
+    // A cluster of nodes keeps its members there too.
+    if !brings_events && config.database != Database::Redis {
+        return;
     }
     let server = if !settings.sentinels.is_empty() {
         sentinel::master(settings, report).await
@@ -42,12 +47,12 @@ pub(super) async fn examine(config: &Config, project: &Project, listen: Duration
         Some(settings.clone())
     };
     if let Some(server) = server {
-        examine_server(&server, listen, report).await;
+        examine_server(&server, brings_events.then_some(listen), report).await;
     }
 }
 
-/// What is asked of any server that events come from.
-async fn examine_server(settings: &RedisConfig, listen: Duration, report: &mut Report) {
+/// What is asked of any server that members are kept on; and, with a time to listen, that events come from.
+async fn examine_server(settings: &RedisConfig, listen: Option<Duration>, report: &mut Report) {
     let Open { client, mut connection, address } = match open(settings).await {
         Ok(open) => open,
         Err(Fault { message, mend }) => return report.problem("redis", message, mend),
@@ -60,6 +65,7 @@ async fn examine_server(settings: &RedisConfig, listen: Duration, report: &mut R
         Err(error) if error.code() == Some("NOPERM") => report.ok("redis", format!("{address} answers")),
         Err(error) => return report.problem("redis", format!("{address} answers with an error: {error}"), mend_of(&error)),
     }
+    let Some(listen) = listen else { return };
     match events(&client, listen).await {
         Ok(heard) => {
             let (status, message, mend) = names::judge(&settings.key_prefix, &heard, listen);

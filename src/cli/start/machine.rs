@@ -4,7 +4,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Open files that are not clients: logs, Redis, callbacks to the application, and some to spare.
-const OWN_FILES: u64 = 200;
+pub(in crate::cli) const OWN_FILES: u64 = 200;
 
 /// Fewer clients than this are soon there.
 const FEW_CLIENTS: u64 = 4_000;

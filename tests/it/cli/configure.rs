@@ -51,6 +51,40 @@ fn the_project_answers_for_redis_prefix_host_and_origin() {
 }
 
 #[test]
+fn pages_of_the_application_alone_may_connect_where_it_is_known() {
+    let local = ["http://localhost", "http://localhost:*", "http://127.0.0.1", "http://127.0.0.1:*"];
+    for (env, flags, expected) in [
+        ("APP_URL=http://localhost\n", &[][..], &local[..]),
+        ("APP_URL=http://127.0.0.1:8000\n", &[], &local),
+        ("APP_URL=http://localhost\n", &["--auth-host", "https://.shop.test"], &["https://*.shop.test"]),
+        ("", &["--auth-host", "https://a.test/", "--auth-host", "https://b.test"], &["https://a.test", "https://b.test"]),
+        ("", &[], &["*"]),
+    ] {
+        let folder = Folder::new();
+        folder.write(".env", env);
+        assert_eq!(folder.run(&[&["init", "--no-interaction"], flags].concat()).code, 0);
+        assert_eq!(toml(&folder.read("laravel-echo-server.toml"))["allowedOrigins"], json!(expected), "{env}{flags:?}");
+    }
+}
+
+#[test]
+fn a_project_that_broadcasts_elsewhere_is_told() {
+    let folder = Folder::new();
+    for (env, parts) in [
+        ("BROADCAST_CONNECTION=log\n", &["broadcasts to `log` (BROADCAST_CONNECTION in .env)", "BROADCAST_CONNECTION=redis"][..]),
+        ("BROADCAST_DRIVER=pusher\n", &["broadcasts to `pusher`", "BROADCAST_DRIVER=redis in Laravel's .env"]),
+    ] {
+        folder.write(".env", env);
+        assert_holds(&folder.run(&["init", "--no-interaction", "--force"]).stdout, parts);
+    }
+    for quiet in ["BROADCAST_CONNECTION=redis\n", "APP_NAME=x\n"] {
+        folder.write(".env", quiet);
+        let said = folder.run(&["init", "--no-interaction", "--force"]).stdout;
+        assert!(!said.contains("broadcasts to"), "{said}");
+    }
+}
+
+#[test]
 fn every_question_has_a_flag() {
     let folder = Folder::new();
     let arguments = "configure --no-interaction --config echo.toml --dev-mode --port 7001 --host 127.0.0.1 --database redis --auth-host http://a.test \

@@ -131,6 +131,75 @@ fn the_prefix_is_compared_with_the_project_and_with_live_events() {
 }
 
 #[test]
+fn a_laravel_that_broadcasts_elsewhere_is_a_problem() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    let auth_host = app(REFUSES);
+    let client = "[[clients]]\nappId = \"shop\"\nkey = \"0123456789abcdef\"\n";
+    for (env, more, status, parts) in [
+        (
+            "BROADCAST_CONNECTION=log",
+            "",
+            "problem",
+            &["`log` (BROADCAST_CONNECTION in .env)", "BROADCAST_CONNECTION=redis", "config:clear"][..],
+        ),
+        ("BROADCAST_DRIVER=null", "", "problem", &["`null`", "BROADCAST_DRIVER=redis"]),
+        ("BROADCAST_CONNECTION=reverb", "", "problem", &["`reverb`", "client:add"]),
+        ("BROADCAST_CONNECTION=pusher", client, "ok", &["`pusher`", "`host` and `port`"]),
+        ("BROADCAST_CONNECTION=redis", "", "ok", &["`redis`"]),
+        ("BROADCAST_CONNECTION=redis", "[subscribers]\nredis = false\n", "problem", &["listens to none", "[redisServer]"]),
+    ] {
+        config(&folder, &auth_host, &redis, more);
+        folder.write(".env", &format!("{env}\n"));
+        let (code, report) = examine(&folder, "0");
+        let (found, text) = finding(&report, "laravel");
+        assert_eq!((found.as_str(), code), (status, i32::from(status == "problem")), "{env}: {report:#}");
+        super::assert_holds(&text, parts);
+    }
+}
+
+#[test]
+fn every_port_is_looked_at() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    let (metrics, endpoint) = (free_port(), free_port());
+    let more = format!("[redisServer]\nenabled = true\nport = {endpoint}\n[metrics]\nport = {metrics}\n");
+    config(&folder, &app(REFUSES), &redis, &more);
+    let ports = |report: &Value| {
+        let findings = report["findings"].as_array().unwrap().iter().filter(|finding| finding["check"] == "port");
+        findings.map(|finding| format!("{} {}", finding["status"], finding["message"]).replace('"', "")).collect::<Vec<_>>()
+    };
+    let (code, report) = examine(&folder, "0");
+    assert_eq!(code, 0, "{report:#}");
+    let free = [format!("ok {metrics} (`metrics.port`) is free"), format!("ok {endpoint} (`redisServer.port`) is free")];
+    assert_eq!(ports(&report)[1..], free);
+
+    let taken = TcpListener::bind(("127.0.0.1", endpoint)).unwrap();
+    let (code, report) = examine(&folder, "0");
+    assert_eq!((code, &ports(&report)[2]), (1, &format!("problem {endpoint} (`redisServer.port`) is in use by another program")));
+    drop(taken);
+
+    let _running = folder.start(&[]);
+    let (code, report) = examine(&folder, "0");
+    assert_eq!(code, 0, "{report:#}");
+    assert!(ports(&report)[1..].iter().all(|port| port.starts_with("ok") && port.ends_with("is in use, as the server runs")), "{report:#}");
+}
+
+#[test]
+fn a_redis_that_keeps_members_alone_is_examined_too() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &["--requirepass", "secret"]);
+    let members = format!("[subscribers]\nredis = false\n[redisServer]\nenabled = true\nport = {}\n", free_port());
+    config(&folder, &app(REFUSES), &redis, &members);
+    let text = folder.read("laravel-echo-server.toml");
+    assert_eq!(examine(&folder, "0").0, 0, "nothing is kept in Redis");
+    folder.write("laravel-echo-server.toml", &format!("database = \"redis\"\n{text}"));
+    let (code, report) = examine(&folder, "0");
+    assert_eq!(code, 1, "{report:#}");
+    assert!(report.to_string().contains("NOAUTH"), "{report:#}");
+}
+
+#[test]
 fn a_broken_config_is_the_first_problem() {
     let folder = Folder::new();
     folder.write("laravel-echo-server.toml", "port = \"abc\"\n");

@@ -39,7 +39,8 @@ fn a_person_types_through_all_questions() {
     reply(&mut terminal, "Redis host", ENTER);
     reply(&mut terminal, "Redis port", "6390\r");
     reply(&mut terminal, "Prefix of Laravel", "shop_database_\r");
-    reply(&mut terminal, "Web origins", "https://app.test\r");
+    // The address from before is proposed.
+    reply(&mut terminal, "Web origins", ENTER);
     reply(&mut terminal, "id and a key", "y");
     reply(&mut terminal, "other origins", "n");
     reply(&mut terminal, "Name of the config file", ENTER);
