@@ -19,6 +19,8 @@ const NAME: &str = "demo";
 #[derive(Debug, Clone)]
 pub struct Demo {
     key: String,
+    /// Port of the built-in Redis endpoint, unless there is a Redis.
+    redis_server: Option<u16>,
 }
 
 impl Demo {
@@ -33,13 +35,25 @@ impl Demo {
             require_signature: Toggle(false),
             jwt: None,
         });
-        Self { key }
+        let redis_server = config.redis_server.enabled.0.then_some(config.redis_server.port.0);
+        Self { key, redis_server }
     }
 
     /// `GET /demo`.
     pub fn routes(&self) -> Router {
-        let page = PAGE.replace("%DEMO_KEY%", &self.key);
+        let place = match self.redis_server {
+            Some(_) => " on this machine, whose broadcasts the server takes as a Redis would",
+            None => " with the Redis that this server listens to",
+        };
+        let page = PAGE.replace("%DEMO_KEY%", &self.key).replace("%LARAVEL%", place).replace("%TINKER%", &self.tinker());
         Router::new().route("/demo", get(async move || Html(page)))
+    }
+
+    /// A command that lets Laravel broadcast to this server. Only for one run: its queue and cache keep their Redis.
+    #[must_use]
+    pub fn tinker(&self) -> String {
+        let redis = self.redis_server.map(|port| format!("REDIS_HOST=127.0.0.1 REDIS_PORT={port} REDIS_PREFIX= ")).unwrap_or_default();
+        format!("BROADCAST_CONNECTION=redis {redis}php artisan tinker   # before Laravel 11: BROADCAST_DRIVER=redis")
     }
 
     /// A command that sends an event to the page.

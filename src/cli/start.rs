@@ -138,7 +138,11 @@ async fn serve(config: Config, replaced: bool, demo: Option<Demo>, load: impl Fn
     output::done(format!("Running at {host} on port {port}"));
     if let Some(demo) = demo {
         server = server.with_routes(demo.routes());
-        output::line(format!("\nOpen http://localhost:{port}/demo to see events arrive, and send one:\n  {}\n", demo.command(port)));
+        output::line(format!(
+            "\nOpen http://localhost:{port}/demo to see events arrive, and send one:\n  {}\n\nor from a Laravel project on this machine:\n  {}\n",
+            demo.command(port),
+            demo.tinker()
+        ));
     }
     let shutdown = CancellationToken::new();
     let announcing = tokio::spawn(announce(subscribers, dev_mode, server.redis_state()));

@@ -31,6 +31,11 @@ demo('a visitor sends an event and sees it arrive', { timeout: 60_000 }, async (
   await page.getByRole('button', { name: 'Send an event' }).click();
   await page.getByText('hello on demo: {"text":"Hi"}').waitFor();
 
+  // Where Laravel would publish to.
+  const port = Number(new URL(url).port) + 1;
+  assert.match(await page.locator('#laravel').textContent(), new RegExp(`REDIS_PORT=${port} REDIS_PREFIX= php artisan tinker`));
+  assert.match(child.output, new RegExp(`REDIS_PORT=${port} `));
+
   // The command that the page and the terminal show does the same.
   const [, endpoint, body] = /POST '([^']+)' -d '([^']+)'/.exec(await page.locator('#curl').textContent());
   assert.match(child.output, new RegExp(endpoint.split('auth_key=')[1]));
