@@ -47,22 +47,42 @@ impl Forward {
     /// What the application gets under `name`. Addresses come from the connection; what the request itself says of
     /// addresses, host and scheme counts only when a trusted proxy has sent it.
     fn value(&self, name: &HeaderName, request: AuthRequest<'_>) -> Option<HeaderValue> {
-        let given = request.handshake.get(name);
+        let given = request.handshake;
         let is_trusted = request.peer.is_some_and(|peer| self.proxies.contains(peer));
         match name.as_str() {
             "x-forwarded-for" => {
                 let peer = request.peer?.to_canonical();
-                match given.filter(|_| is_trusted).and_then(|before| before.to_str().ok()) {
-                    Some(before) => format!("{before}, {peer}").parse().ok(),
+                match joined(given, name, ", ").filter(|_| is_trusted) {
+                    Some(before) => HeaderValue::from_bytes(&[before.as_bytes(), format!(", {peer}").as_bytes()].concat()).ok(),
                     None => peer.to_string().parse().ok(),
                 }
             }
-            "x-real-ip" => self.proxies.client(request.peer?, request.handshake).to_string().parse().ok(),
-            "forwarded" => given.filter(|_| is_trusted).cloned(),
-            other if other.starts_with("x-forwarded-") => given.filter(|_| is_trusted).cloned(),
-            _ => given.cloned(),
+            "x-real-ip" => self.proxies.client(request.peer?, given).to_string().parse().ok(),
+            "forwarded" => joined(given, name, ", ").filter(|_| is_trusted),
+            // The last line is the proxy's own.
+            other if other.starts_with("x-forwarded-") => given.get_all(name).iter().next_back().filter(|_| is_trusted).cloned(),
+            "cookie" => joined(given, name, "; "),
+            _ => given.get(name).cloned(),
         }
     }
+}
+
+/// All lines of a header as one: some proxies add a line of their own to a list, or send each cookie in a line.
+fn joined(headers: &HeaderMap, name: &HeaderName, separator: &str) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
+    let first = lines.next()?;
+    let more: Vec<_> = lines.map(HeaderValue::as_bytes).collect();
+    if more.is_empty() {
+        return Some(first.clone());
+    }
+    let lines: Vec<_> = [first.as_bytes()].into_iter().chain(more).collect();
+    HeaderValue::from_bytes(&lines.join(separator.as_bytes())).ok()
+}
+
+/// Whether a client may not set this header. PHP reads `X_Real_IP` as `X-Real-IP`.
+fn is_dropped(name: &HeaderName) -> bool {
+    let name = name.as_str().replace('_', "-");
+    DROPPED.contains(&name.as_str()) || DROPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Headers of the callback to the Laravel application: those of the subscribe, the handshake's cookie unless the
@@ -77,9 +97,8 @@ pub fn callback_headers(request: AuthRequest<'_>, forward: &Forward) -> HeaderMa
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
             continue;
         };
-        let is_dropped = DROPPED.contains(&name.as_str()) || DROPPED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix));
         if let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
-            && !is_dropped
+            && !is_dropped(&name)
         {
             headers.insert(name, value);
         }
@@ -130,6 +149,10 @@ mod tests {
             ("X-Forwarded-For", "1.2.3.4"),
             ("Forwarded", "for=1.2.3.4"),
             ("X-Real-IP", "1.2.3.4"),
+            ("X_Real-IP", "1.2.3.4"),
+            ("X_Forwarded_For", "1.2.3.4"),
+            ("Content_Length", "0"),
+            ("Proxy_", "x"),
             ("Proxy-Authorization", "x"),
             ("Transfer-Encoding", "chunked"),
             ("X-Requested-With", "Custom"),
@@ -176,5 +199,28 @@ mod tests {
         assert_eq!(proxied["x-forwarded-for"], "6.6.6.6, 10.0.0.1");
         assert_eq!(proxied["x-real-ip"], "6.6.6.6");
         assert_eq!(proxied["x-forwarded-proto"], "https");
+    }
+    #[test]
+    fn lines_of_a_list_are_one() {
+        let mut handshake = HeaderMap::new();
+        for (name, value) in [
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-forwarded-for", "203.0.113.5"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-proto", "https"),
+            ("forwarded", "for=6.6.6.6"),
+            ("forwarded", "for=203.0.113.5"),
+            ("cookie", "a=1"),
+            ("cookie", "b=2; c=3"),
+        ] {
+            handshake.append(name, HeaderValue::from_static(value));
+        }
+        let names = ["X-Forwarded-For", "X-Real-IP", "X-Forwarded-Proto", "Forwarded"];
+        let headers = from_peer(&[], &handshake, &forward(&names, &["10.0.0.0/8"]), Some([10, 0, 0, 1]));
+        assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 203.0.113.5, 10.0.0.1");
+        assert_eq!(headers["x-real-ip"], "203.0.113.5");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["forwarded"], "for=6.6.6.6, for=203.0.113.5");
+        assert_eq!(headers["cookie"], "a=1; b=2; c=3");
     }
 }
