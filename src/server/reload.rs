@@ -120,32 +120,33 @@ impl Reload {
 /// The settings of a server that runs with `old` and was given `new`: those that it can take are the new ones, all
 /// others stay.
 fn effective(old: &Config, new: &Config) -> Config {
-    let new = new.clone();
-    let old = old.clone();
+    // Who gives TLS up names no more files, and needs the old ones until the restart.
+    let ssl = if new.ssl_cert_path.is_empty() || new.ssl_key_path.is_empty() { old } else { new };
+    let endpoint = if new.redis_server.tls.enabled { new } else { old };
     Config {
-        clients: new.clients,
-        headers: new.headers,
-        api_origin_allow: new.api_origin_allow,
-        allowed_origins: new.allowed_origins,
-        trust_proxies: new.trust_proxies,
-        ssl_cert_path: new.ssl_cert_path,
-        ssl_key_path: new.ssl_key_path,
-        ssl_cert_chain_path: new.ssl_cert_chain_path,
-        ssl_passphrase: new.ssl_passphrase,
+        clients: new.clients.clone(),
+        headers: new.headers.clone(),
+        api_origin_allow: new.api_origin_allow.clone(),
+        allowed_origins: new.allowed_origins.clone(),
+        trust_proxies: new.trust_proxies.clone(),
+        ssl_cert_path: ssl.ssl_cert_path.clone(),
+        ssl_key_path: ssl.ssl_key_path.clone(),
+        ssl_cert_chain_path: ssl.ssl_cert_chain_path.clone(),
+        ssl_passphrase: ssl.ssl_passphrase.clone(),
         // What it says is in `allowedOrigins`.
-        socketio: SocketIoConfig { origins: new.socketio.origins, ..old.socketio },
-        subscribers: Subscribers { http: new.subscribers.http, ..old.subscribers },
+        socketio: SocketIoConfig { origins: new.socketio.origins.clone(), ..old.socketio.clone() },
+        subscribers: Subscribers { http: new.subscribers.http, ..old.subscribers.clone() },
         redis_server: RedisServerConfig {
-            tls: RedisServerTls { enabled: old.redis_server.tls.enabled, ..new.redis_server.tls },
-            ..old.redis_server
+            tls: RedisServerTls { enabled: old.redis_server.tls.enabled, ..endpoint.redis_server.tls.clone() },
+            ..old.redis_server.clone()
         },
         limits: Limits {
             // The engine's queues have their size from the start.
             client_queue: old.limits.client_queue,
             client_queue_bytes: old.limits.client_queue_bytes,
-            ..new.limits
+            ..new.limits.clone()
         },
-        ..old
+        ..old.clone()
     }
 }
 
@@ -159,6 +160,7 @@ fn differing(one: &Config, other: &Config) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Protocol;
     use crate::config::value::{Port, Secret, Toggle};
 
     /// What a server that runs with `old` makes of `new`: its settings, and the keys it names.
@@ -171,7 +173,8 @@ mod tests {
 
     #[test]
     fn keys_that_take_a_restart_are_named_and_keep_their_values() {
-        let old = Config::default();
+        let mut old = Config::default();
+        (old.ssl_cert_path, old.ssl_key_path) = ("/crt".to_owned(), "/key".to_owned());
         let mut new = old.clone();
         new.limits.connections = 5;
         new.ssl_passphrase = Secret("x".to_owned());
@@ -193,6 +196,17 @@ mod tests {
         expected.redis_server.tls.cert_path = "/c".to_owned();
         expected.subscribers.http = Toggle(false);
         assert_eq!(effective, expected);
+    }
+
+    #[test]
+    fn tls_that_is_given_up_has_its_files_until_the_restart() {
+        let mut old = Config { protocol: Protocol::Https, ..Config::default() };
+        (old.ssl_cert_path, old.ssl_key_path) = ("/crt".to_owned(), "/key".to_owned());
+        old.redis_server.tls.enabled = true;
+        old.redis_server.tls.cert_path = "/own".to_owned();
+        let (effective, named) = reloaded(&old, &Config::default());
+        assert_eq!(effective, old);
+        assert_eq!(named, ["protocol", "redisServer.tls.certPath", "redisServer.tls.enabled", "sslCertPath", "sslKeyPath"]);
     }
 
     #[test]
