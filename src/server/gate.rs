@@ -70,7 +70,8 @@ impl Gate {
         let options = &config.socketio;
         Self(Arc::new(Inner {
             path: request_path(&options.path),
-            origins: config.allowed_origins.0.iter().map(|origin| Pattern::new(origin.trim_end_matches('/'))).collect(),
+            // Browsers write scheme and host in lower case.
+            origins: config.allowed_origins.0.iter().map(|text| Pattern::new(&text.trim_end_matches('/').to_ascii_lowercase())).collect(),
             cookie: options.cookie.0.clone(),
             has_websocket: options.transports.0.iter().any(|name| name == "websocket"),
             script: ClientScript::new(options.client_path.clone()),

@@ -27,7 +27,7 @@ async fn clients_limits_and_origins_change_while_connections_go_on() {
     let config = server.changed(json!({
         "clients": [{ "appId": "app", "key": "test-key" }, { "appId": "new", "key": "new-key" }],
         "limits": { "subscriptions": 2, "connections": 2 },
-        "allowedOrigins": ["https://good.test"],
+        "allowedOrigins": ["https://Good.test/"],
         "auth": { "timeout": 3 },
     }));
     assert_eq!(server.reload.reload(&config).unwrap(), ["auth.timeout"]);
