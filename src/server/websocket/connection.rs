@@ -43,6 +43,8 @@ pub(super) struct Connection<S> {
     reader: WebSocketContext,
     client: WebSocket,
     batch: Batch,
+    /// Whether the stream keeps nothing of what was written to it.
+    is_flushed: bool,
     session: Session,
     heartbeat: Heartbeat,
     /// When the client has to have said CONNECT, or to be gone.
@@ -58,6 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             stream,
             reader: WebSocketContext::new(Role::Server, Some(shared.protocol)),
             batch: Batch::default(),
+            is_flushed: true,
             heartbeat: Heartbeat::new(protocol, shared.interval, shared.timeout, now),
             deadline: Some(now + CONNECT_TIMEOUT),
             closing: None,
@@ -160,25 +163,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Writes what waits. Ends only with the connection.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
         loop {
-            match ready!(self.client.poll_batch(&mut self.batch, cx)) {
-                Ok(()) => match ready!(self.poll_write(cx)) {
+            match self.client.poll_batch(&mut self.batch, cx) {
+                Poll::Pending => return self.poll_flush(cx),
+                Poll::Ready(Ok(())) => match ready!(self.poll_write(cx)) {
                     Ok(0) | Err(_) => return Poll::Ready(TRANSPORT_ERROR),
-                    Ok(bytes) => self.batch.written(bytes),
+                    Ok(bytes) => {
+                        self.batch.written(bytes);
+                        self.is_flushed = false;
+                    }
                 },
-                Err(End::Now) => {
+                Poll::Ready(Err(End::Now)) => {
                     if !self.batch.is_begun {
                         let _ = Pin::new(&mut self.stream).poll_write(cx, &GOING_AWAY);
                     }
                     return Poll::Ready(TRANSPORT_CLOSE);
                 }
-                Err(End::Flushed) => {
+                Poll::Ready(Err(End::Flushed)) => {
                     // It has been told to go, and closes the connection by itself.
                     self.session.leave(SERVER_LEFT);
                     self.deadline.get_or_insert_with(|| Instant::now() + FAREWELL);
-                    return Poll::Pending;
+                    return self.poll_flush(cx);
                 }
             }
         }
+    }
+
+    /// TLS takes more than the kernel does, and keeps the rest until it is asked for it.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        if !self.is_flushed {
+            match ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
+                Ok(()) => self.is_flushed = true,
+                Err(_) => return Poll::Ready(TRANSPORT_ERROR),
+            }
+        }
+        Poll::Pending
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

@@ -2,7 +2,7 @@
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::value::RawValue;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, BufStream, DuplexStream};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
@@ -38,6 +38,16 @@ struct Peer {
 impl Peer {
     /// A client whose connection holds `buffer` bytes in each direction.
     async fn with(protocol: ProtocolVersion, buffer: usize, change: impl FnOnce(&mut Config)) -> Self {
+        Self::over(protocol, buffer, change, |stream| stream).await
+    }
+
+    /// As [`Self::with`], with something between the connection and its end of the pipe.
+    async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        protocol: ProtocolVersion,
+        buffer: usize,
+        change: impl FnOnce(&mut Config),
+        wrap: impl FnOnce(DuplexStream) -> S,
+    ) -> Self {
         let mut config = Config::default();
         change(&mut config);
         let store = crate::store::open(&config).await.unwrap();
@@ -45,7 +55,7 @@ impl Peer {
         let websockets = WebSockets::new(&config, hub);
         let (ours, theirs) = tokio::io::duplex(buffer);
         let socket = WebSocket::new(SocketId::parse(ID).unwrap(), protocol, Default::default(), [127, 0, 0, 1].into(), &config.limits);
-        let connection = Connection::new(ours, socket.clone(), protocol, Arc::clone(&websockets.0));
+        let connection = Connection::new(wrap(ours), socket.clone(), protocol, Arc::clone(&websockets.0));
         let connection = websockets.0.connections.spawn(connection.run());
         let client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
         Self { websockets, socket, client, connection }
@@ -239,6 +249,17 @@ async fn many_frames_arrive_whole_and_in_order_however_small_the_steps() {
     for (n, text) in heard.iter().enumerate() {
         assert_eq!(*text, format!("{n}:{}", "x".repeat(n)));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_stream_keeps_is_asked_for() {
+    // As TLS does when the kernel takes no more.
+    let mut peer = Peer::over(ProtocolVersion::V3, 7, |_| {}, BufStream::new).await;
+    assert!(peer.hear().await.starts_with("0{"));
+    assert_eq!(peer.hear().await, "40");
+    peer.socket.terminate();
+    assert_eq!(peer.hear().await, "41");
+    peer.end().await;
 }
 
 #[tokio::test(start_paused = true)]
