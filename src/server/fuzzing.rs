@@ -2,7 +2,7 @@
 //! does not. The server is a whole one, reached in memory.
 
 use std::cell::OnceCell;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -17,6 +17,10 @@ use super::link::{Link, LinkedStream};
 use super::{Server, listen};
 use crate::config::Config;
 use crate::fuzzing::block_on;
+
+mod polling;
+
+pub use polling::polling_sessions;
 
 const SECRET: &str = "fuzzing";
 /// Stands in packets for a token that lets its owner into every channel.
@@ -33,24 +37,25 @@ thread_local! {
     static SERVER: OnceCell<Server> = const { OnceCell::new() };
 }
 
-/// A server with an application that is never there; it is the same in all runs.
+/// The server of most targets; it is the same in all runs.
 fn with_server<T>(run: impl FnOnce(&Server) -> T) -> T {
-    SERVER.with(|server| {
-        run(server.get_or_init(|| {
-            let settings = json!({
-                "host": "127.0.0.1",
-                "authHost": "http://127.0.0.1:1",
-                "auth": { "jwt": { "algorithm": "HS256", "secret": SECRET } },
-                "clients": [{ "appId": "app", "key": "key", "secret": "secret" }],
-                "subscribers": { "redis": false },
-                "socketio": { "maxHttpBufferSize": LARGEST_MESSAGE, "pingInterval": 100, "pingTimeout": 100 },
-                "limits": { "connections": 50, "subscriptions": 10, "channelName": 60, "eventName": 60, "apiBody": 4000 },
-            });
-            let mut config: Config = serde_json::from_value(settings).expect("valid settings");
-            config.port.0 = 0;
-            block_on(Server::bind(config)).expect("the server can be bound")
-        }))
-    })
+    SERVER.with(|server| run(server.get_or_init(|| start(50))))
+}
+
+/// A server for so many clients (0: no limit), with an application that is never there.
+fn start(connections: u64) -> Server {
+    let settings = json!({
+        "host": "127.0.0.1",
+        "authHost": "http://127.0.0.1:1",
+        "auth": { "jwt": { "algorithm": "HS256", "secret": SECRET } },
+        "clients": [{ "appId": "app", "key": "key", "secret": "secret" }],
+        "subscribers": { "redis": false },
+        "socketio": { "maxHttpBufferSize": LARGEST_MESSAGE, "pingInterval": 100, "pingTimeout": 100 },
+        "limits": { "connections": connections, "subscriptions": 10, "channelName": 60, "eventName": 60, "apiBody": 4000 },
+    });
+    let mut config: Config = serde_json::from_value(settings).expect("valid settings");
+    config.port.0 = 0;
+    block_on(Server::bind(config)).expect("the server can be bound")
 }
 
 /// Packets of two clients that send the same: a line each, as text unless it begins with one of the bytes 1 (binary),
@@ -63,16 +68,21 @@ pub fn client_packets(bytes: &[u8]) {
             for answer in [first, second] {
                 assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
             }
-            let hub = &server.reload.parts().hub;
-            let leaving = async {
-                while hub.connections() > 0 || !hub.channels("").is_empty() {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            };
-            let is_empty = tokio::time::timeout(PATIENCE, leaving).await.is_ok();
-            assert!(is_empty, "{} connections and {:?} are left", hub.connections(), hub.channels(""));
+            emptied(server).await;
         });
     });
+}
+
+/// Waits until nobody is there.
+async fn emptied(server: &Server) {
+    let hub = &server.reload.parts().hub;
+    let leaving = async {
+        while hub.connections() > 0 || !hub.channels("").is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let is_empty = tokio::time::timeout(PATIENCE, leaving).await.is_ok();
+    assert!(is_empty, "{} connections and {:?} are left", hub.connections(), hub.channels(""));
 }
 
 /// Sends bytes on a connection of its own; returns what came back.
@@ -94,13 +104,17 @@ async fn converse(server: &Server, sent: &[u8]) -> Vec<u8> {
     answer
 }
 
-fn frames(bytes: &[u8]) -> Vec<u8> {
-    static TOKEN_TEXT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    let token = TOKEN_TEXT.get_or_init(|| {
+/// What [`TOKEN`] stands for.
+fn token() -> &'static str {
+    static TOKEN_TEXT: OnceLock<String> = OnceLock::new();
+    TOKEN_TEXT.get_or_init(|| {
         crate::jws::install();
         let claims = json!({ "sub": 7, "channels": ["*"], "info": { "name": "Ann" } });
         encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).expect("claims are JSON")
-    });
+    })
+}
+
+fn frames(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for line in bytes.split(|byte| *byte == b'\n') {
         match line {
@@ -112,7 +126,7 @@ fn frames(bytes: &[u8]) -> Vec<u8> {
                 frame(&mut out, 0x80, second);
             }
             text => match std::str::from_utf8(text) {
-                Ok(text) => frame(&mut out, 0x81, text.replace(TOKEN, token).as_bytes()),
+                Ok(text) => frame(&mut out, 0x81, text.replace(TOKEN, token()).as_bytes()),
                 Err(_) => frame(&mut out, 0x81, text),
             },
         }

@@ -7,6 +7,10 @@ use serde_json::value::RawValue;
 use super::message::{MessageError, message_of};
 use crate::event::{Event, SocketId, is_reserved};
 
+mod nodes;
+
+pub use nodes::node_messages;
+
 /// A message of Laravel's broadcaster: `data` stays the bytes that came, and what an event says can be written and
 /// read again.
 pub fn redis_message(payload: &[u8]) {

@@ -1,0 +1,199 @@
+//! What must hold for anything that other nodes PUBLISH. Input: bytes. Output: a panic when it does not.
+//!
+//! A hub among nodes hears the messages as Redis would bring them. A page is in a presence channel of it, and in a public
+//! channel of the name that questions go over.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::HeaderMap;
+use redis::{Msg, Value};
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+
+use super::super::{RedisIngress, RedisState, message_of};
+use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
+use crate::channel::ChannelName;
+use crate::cluster::Bus;
+use crate::cluster::questions::{Message, TOPIC};
+use crate::config::Config;
+use crate::egress::{EmitError, Frame, Socket};
+use crate::event::SocketId;
+use crate::fuzzing::block_on;
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::redis_client::Redis;
+use crate::store::memory::MemoryStore;
+use crate::store::{Joined, Left, Member, Members, PresenceStore, StoreError};
+
+const ROOM: &str = "presence-room";
+const PREFIX: &str = "app_";
+/// Time for what messages began.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Turns of the runtime in which all tasks that messages began get theirs.
+const TURNS: usize = 20;
+
+/// A page that must not be told that somebody comes who is here, or that somebody goes who is not.
+#[derive(Clone)]
+struct Page(Arc<Inner>);
+
+struct Inner {
+    id: SocketId,
+    headers: HeaderMap,
+    /// Users in the room, as far as the page knows.
+    here: Mutex<BTreeSet<String>>,
+}
+
+impl Page {
+    fn new() -> Self {
+        let id = SocketId::parse("AbCd-_0123456789").expect("it has the form of an id");
+        Self(Arc::new(Inner { id, headers: HeaderMap::new(), here: Mutex::default() }))
+    }
+}
+
+/// Lets everyone in as user 1.
+struct LetIn;
+
+#[async_trait]
+impl Authorizer for LetIn {
+    async fn authorize(&self, _: AuthRequest<'_>) -> Result<Grant, Denied> {
+        let member = RawValue::from_string(r#"{"user_id":1,"user_info":{"name":"Ann"}}"#.to_owned()).expect("it is JSON");
+        Ok(Grant { channel_data: Some(member.into()), ..Grant::default() })
+    }
+}
+
+/// Lists with a version, as a store that nodes share has them.
+#[derive(Default)]
+struct Versioned(MemoryStore);
+
+#[async_trait]
+impl PresenceStore for Versioned {
+    async fn join(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError> {
+        Ok(Joined { version: 1, ..self.0.join(channel, socket, member).await? })
+    }
+
+    async fn leave(&self, channel: &ChannelName, socket: SocketId) -> Result<Left, StoreError> {
+        self.0.leave(channel, socket).await
+    }
+
+    async fn members(&self, channel: &ChannelName) -> Result<Members, StoreError> {
+        self.0.members(channel).await
+    }
+}
+
+impl Socket for Page {
+    fn id(&self) -> SocketId {
+        self.0.id
+    }
+
+    fn handshake(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        None
+    }
+
+    fn emit(&self, frame: &Frame<'_>) -> Result<(), EmitError> {
+        let is_told = frame.channel != Some(TOPIC) || frame.name == "subscription_error";
+        assert!(is_told, "clients hear nothing of what nodes ask each other: {}", frame.data);
+        if frame.channel != Some(ROOM) {
+            return Ok(());
+        }
+        let mut here = self.0.here.lock().unwrap_or_else(PoisonError::into_inner);
+        let user = || Member::parse(frame.data.get()).expect("news are of a member").user().to_owned();
+        match frame.name {
+            "presence:subscribed" => {
+                let members: Vec<Box<RawValue>> = serde_json::from_str(frame.data.get()).expect("a list");
+                let users = members.iter().map(|member| Member::parse(member.get()).expect("a member").user().to_owned());
+                *here = users.collect();
+                assert_eq!(here.len(), members.len(), "everyone is listed once");
+            }
+            "presence:joining" => assert!(here.insert(user()), "{} came twice", frame.data),
+            "presence:leaving" => assert!(here.remove(&user()), "{} was not here", frame.data),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn close(&self) {}
+
+    fn terminate(&self) {}
+}
+
+/// Messages, a line each: a channel without prefix, a space, a payload. What is read as a message of a node can be written
+/// and read again; news of members are told once; nothing that was asked for is under way when the hub has closed.
+pub fn node_messages(bytes: &[u8]) {
+    let lines: Vec<(&str, &[u8])> = bytes.split(|byte| *byte == b'\n').filter_map(message).collect();
+    block_on(async {
+        let ingress = ingress();
+        let (hub, page) = (&ingress.hub, Page::new());
+        hub.connect(page.clone());
+        for channel in [TOPIC, ROOM] {
+            hub.subscribe(page.id(), channel, Vec::new());
+            until(|| hub.subscription_count(channel) == 1).await;
+        }
+        for (channel, payload) in lines {
+            if channel == TOPIC {
+                again(payload);
+            } else if is_imitation(channel, payload) {
+                continue;
+            }
+            let name = format!("{PREFIX}{channel}");
+            let parts = [b"pmessage", b"app_*".as_slice(), name.as_bytes(), payload].map(|part| Value::BulkString(part.to_vec()));
+            ingress.take(&Msg::from_owned_value(Value::Array(parts.into())).expect("a message of a pattern"));
+        }
+        for _ in 0..TURNS {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::timeout(PATIENCE, hub.close()).await.expect("everything ends");
+        assert!(hub.channels("").is_empty());
+    });
+}
+
+fn message(line: &[u8]) -> Option<(&str, &[u8])> {
+    let at = line.iter().position(|byte| *byte == b' ')?;
+    Some((std::str::from_utf8(&line[..at]).ok()?, &line[at + 1..]))
+}
+
+/// A question or an answer says the same when it is written again.
+fn again(payload: &[u8]) {
+    if let Ok(message) = serde_json::from_slice::<Message>(payload) {
+        let written = serde_json::to_string(&message).expect("texts and numbers serialise");
+        assert_eq!(serde_json::from_str::<Message>(&written).expect("what was written can be read"), message);
+    }
+}
+
+/// An event of the application under a name of ours. Pages get it, and it says nothing about who is here.
+fn is_imitation(channel: &str, payload: &[u8]) -> bool {
+    let Ok((event, version)) = message_of(channel, payload) else { return false };
+    let is_news = match &*event.name {
+        "presence:joining" => event.except.is_some(),
+        "presence:leaving" => true,
+        name => return name.starts_with("presence:"),
+    };
+    !(is_news && version.is_some() && Member::parse(event.data.get()).is_ok())
+}
+
+/// An ingress that hears what it is given, and the hub behind it.
+fn ingress() -> RedisIngress<Page> {
+    let mut config = Config::default();
+    config.cluster.enabled.0 = true;
+    config.database_config.redis.key_prefix = PREFIX.to_owned();
+    let bus = Bus::open(&config).expect("the settings can be used");
+    let hub = Hub::new(&config, Arc::new(LetIn), Arc::new(Versioned::default()), bus, Arc::new(Metrics::new()));
+    let redis = Redis::new(&config.database_config.redis).expect("the settings can be used");
+    RedisIngress::new(redis, PREFIX, hub, watch::channel(RedisState::Up).0)
+}
+
+async fn until(mut is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("the page is let in");
+}

@@ -1,0 +1,152 @@
+//! What must hold for anything that clients send who poll. Input: bytes. Output: a panic when it does not.
+
+use std::cell::OnceCell;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, Request, StatusCode, header};
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use super::{Server, TOKEN, block_on, emptied, start, token};
+use crate::server::link::Link;
+
+/// Between packets of Engine.IO 4.
+const SEPARATOR: char = '\u{1e}';
+
+thread_local! {
+    static SERVER: OnceCell<Server> = const { OnceCell::new() };
+}
+
+/// What a client does.
+enum Step {
+    /// Sends these packets, as its protocol writes them.
+    Packets(String),
+    /// Sends this body as it is, as text or as binary.
+    Body(Vec<u8>, &'static str),
+    /// Polls beside the poll that waits.
+    Poll,
+}
+
+/// A session: its protocol, 3 or 4, and its id.
+struct Session<'a> {
+    server: &'a Server,
+    version: u8,
+    id: String,
+}
+
+/// The same session with Engine.IO 3 and with 4: a request a line, with packets as text unless it begins with one of the
+/// bytes 1 (a binary body as it is), 2 (a text body as it is) and 3 (one more poll). Answers are whole packets or
+/// errors; when both clients are gone, nothing of them is left.
+pub fn polling_sessions(bytes: &[u8]) {
+    let steps: Vec<Step> = bytes.split(|byte| *byte == b'\n').map(step).collect();
+    SERVER.with(|server| {
+        // A session that ends without CONNECT keeps its place for 45 seconds, as long as one that stays and says nothing.
+        let server = server.get_or_init(|| start(0));
+        block_on(async {
+            tokio::join!(converse(server, 3, &steps), converse(server, 4, &steps));
+            emptied(server).await;
+        });
+    });
+}
+
+fn step(line: &[u8]) -> Step {
+    match line {
+        [1, rest @ ..] => Step::Body(rest.to_vec(), "application/octet-stream"),
+        [2, rest @ ..] => Step::Body(rest.to_vec(), "text/plain"),
+        [3, ..] => Step::Poll,
+        text => match std::str::from_utf8(text) {
+            Ok(text) => Step::Packets(text.replace(TOKEN, token())),
+            Err(_) => Step::Body(text.to_vec(), "text/plain"),
+        },
+    }
+}
+
+/// A session from its beginning to its end, which the client says in any case.
+async fn converse(server: &Server, version: u8, steps: &[Step]) {
+    let mut session = Session { server, version, id: String::new() };
+    let open = session.poll().await.expect("the server takes clients");
+    let open: Value = serde_json::from_str(open[0].strip_prefix('0').expect("an open packet")).expect("JSON");
+    session.id = format!("&sid={}", open["sid"].as_str().expect("an id"));
+    let reading = async {
+        while let Some(packets) = session.poll().await {
+            if packets.iter().any(|packet| packet == "1") {
+                break;
+            }
+        }
+    };
+    let writing = async {
+        for step in steps {
+            match step {
+                Step::Packets(packets) => session.send(packets).await,
+                Step::Body(body, content_type) => session.post(body.clone(), content_type).await,
+                Step::Poll => drop(session.poll().await),
+            }
+        }
+        session.send("1").await;
+    };
+    tokio::join!(reading, writing);
+}
+
+impl Session<'_> {
+    async fn request(&self, method: Method, body: Vec<u8>, content_type: &str) -> (StatusCode, String) {
+        let uri = format!("/socket.io/?EIO={}&transport=polling{}", self.version, self.id);
+        let request = Request::builder().method(method).uri(uri).header(header::CONTENT_TYPE, content_type);
+        let mut request = request.body(Body::from(body)).expect("a valid request");
+        request.extensions_mut().insert(Link::new(([127, 0, 0, 1], 1).into()));
+        let router = self.server.reload.service().load().router.clone();
+        let Ok(response) = router.oneshot(request).await;
+        let status = response.status();
+        let body = to_bytes(response.into_body(), usize::MAX).await.expect("answers are whole");
+        let text = String::from_utf8(body.into()).expect("nothing binary is sent");
+        if status == StatusCode::BAD_REQUEST && !text.is_empty() {
+            let error: Value = serde_json::from_str(&text).expect("errors are JSON");
+            assert!(error["code"].is_u64() && error["message"].is_string(), "{error}");
+        }
+        (status, text)
+    }
+
+    /// Packets that wait for the client; `None` when the session has ended.
+    async fn poll(&self) -> Option<Vec<String>> {
+        let (status, text) = self.request(Method::GET, Vec::new(), "text/plain").await;
+        if status == StatusCode::BAD_REQUEST || text.is_empty() {
+            return None;
+        }
+        assert_eq!(status, StatusCode::OK, "{text}");
+        let packets = if self.version == 4 { text.split(SEPARATOR).map(str::to_owned).collect() } else { packets(&text) };
+        for packet in &packets {
+            assert!(packet.starts_with(|kind: char| ('0'..='6').contains(&kind)), "{packet} in {text}");
+        }
+        Some(packets)
+    }
+
+    async fn send(&self, packets: &str) {
+        let body = match self.version {
+            4 => packets.to_owned(),
+            _ => packets.split(SEPARATOR).map(|packet| format!("{}:{packet}", packet.chars().count())).collect(),
+        };
+        self.post(body.into(), "text/plain;charset=UTF-8").await;
+    }
+
+    async fn post(&self, body: Vec<u8>, content_type: &str) {
+        let (status, text) = self.request(Method::POST, body, content_type).await;
+        match status {
+            StatusCode::OK => assert_eq!(text, "ok"),
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => {}
+            _ => panic!("{status} {text}"),
+        }
+    }
+}
+
+/// Packets of Engine.IO 3, each with its length in characters before it.
+fn packets(payload: &str) -> Vec<String> {
+    let (mut packets, mut rest) = (Vec::new(), payload);
+    while !rest.is_empty() {
+        let (length, after) = rest.split_once(':').expect("a length");
+        let length = length.parse().expect("a length");
+        let packet: String = after.chars().take(length).collect();
+        assert_eq!(packet.chars().count(), length, "{payload}");
+        rest = &after[packet.len()..];
+        packets.push(packet);
+    }
+    packets
+}
