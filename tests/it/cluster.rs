@@ -257,14 +257,20 @@ async fn changes(client: &mut Client, expected: &[(&str, u64)]) {
     }
 }
 
+/// User 1 on a node, users 2 and 3 on another, who know of each other.
+async fn three(one: &TestServer, other: &TestServer) -> [Client; 3] {
+    let (mut first, _) = join(one, 1).await;
+    let (mut second, _) = join(other, 2).await;
+    let (third, _) = join(other, 3).await;
+    changes(&mut first, &[("presence:joining", 2), ("presence:joining", 3)]).await;
+    changes(&mut second, &[("presence:joining", 3)]).await;
+    [first, second, third]
+}
+
 async fn redis_restarts_empty_under_two_nodes(mode: &str) {
     let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = patient_nodes(mode, &redis, &laravel).await;
-    let (mut alice, _) = join(&one, 1).await;
-    let (mut bob, _) = join(&other, 2).await;
-    let (gone, _) = join(&other, 3).await;
-    changes(&mut alice, &[("presence:joining", 2), ("presence:joining", 3)]).await;
-    changes(&mut bob, &[("presence:joining", 3)]).await;
+    let [mut alice, mut bob, gone] = three(&one, &other).await;
     redis.down();
     // Who leaves while nobody can be told is gone in the end.
     drop(gone);
@@ -285,11 +291,7 @@ async fn redis_restarts_empty_under_two_nodes(mode: &str) {
 async fn redis_is_emptied_under_two_nodes(mode: &str) {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = patient_nodes(mode, &redis, &laravel).await;
-    let (mut alice, _) = join(&one, 1).await;
-    let (mut bob, _) = join(&other, 2).await;
-    let (gone, _) = join(&other, 3).await;
-    changes(&mut alice, &[("presence:joining", 2), ("presence:joining", 3)]).await;
-    changes(&mut bob, &[("presence:joining", 3)]).await;
+    let [mut alice, mut bob, gone] = three(&one, &other).await;
     redis.flush().await;
     // These find an empty list, and one that lacks the members of the other node.
     let (mut dave, here) = join(&one, 4).await;

@@ -9,10 +9,8 @@ async fn an_event_reaches_its_channel_without_the_prefix_and_as_it_was() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let settings = json!({ "databaseConfig": { "redis": { "keyPrefix": "laravel_database_" } } });
     let server = TestServer::with(&redis, &laravel, settings).await;
-    let mut alice = server.client().await;
-    alice.subscribe("news").await;
-    server.subscribed("news", 1).await;
-    crate::support::until("the server to listen", async || redis.publish("laravel_database_x", "x", &json!(1), None).await == 1).await;
+    let mut alice = server.client_in("news").await;
+    redis.heard("laravel_database_x").await;
 
     redis.publish("news", "sent", &json!({ "n": 0 }), None).await;
     redis.publish_text("laravel_database_news", r#"{"event":"App\\Events\\Sent","data":{"b":1.0,"a":"\u017e"},"socket":null}"#).await;
@@ -51,10 +49,8 @@ async fn events_of_a_channel_keep_their_order_in_a_burst() {
     const COUNT: u64 = 5_000;
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({})).await;
-    let mut alice = server.client().await;
-    alice.subscribe("news").await;
-    server.subscribed("news", 1).await;
-    crate::support::until("the server to listen", async || redis.publish("x", "x", &json!(1), None).await == 1).await;
+    let mut alice = server.client_in("news").await;
+    redis.heard("x").await;
     let messages = (0..COUNT).map(|n| json!({ "event": "sent", "data": n }).to_string());
     redis.publish_all("news", messages).await;
     for n in 0..COUNT {

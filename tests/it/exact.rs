@@ -164,9 +164,7 @@ async fn a_burst_keeps_its_order_while_others_come_and_go() {
     const COUNT: u64 = 2_000;
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = node(&redis, &laravel, json!({})).await;
-    let mut alice = server.client().await;
-    alice.subscribe("news").await;
-    server.subscribed("news", 1).await;
+    let mut alice = server.client_in("news").await;
     let coming_and_going = async {
         let mut bob: Client = server.client().await;
         for n in 0..300 {

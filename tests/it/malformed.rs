@@ -72,9 +72,7 @@ async fn polling_session(server: &TestServer, http: &reqwest::Client) -> String 
 #[tokio::test]
 async fn what_is_too_large_costs_the_connection() {
     let server = TestServer::start(json!({ "socketio": { "maxHttpBufferSize": "10KB" } })).await;
-    let mut alice = server.client().await;
-    alice.subscribe("open").await;
-    server.subscribed("open", 1).await;
+    let mut alice = server.client_in("open").await;
     alice.send_text(&format!(r#"42["subscribe",{{"channel":"{}"}}]"#, "x".repeat(11_000))).await;
     alice.closed().await;
     server.subscribed("open", 0).await;

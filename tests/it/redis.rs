@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Laravel, Redis, TestServer, until};
+use crate::support::{Laravel, Redis, TestServer};
 
 #[tokio::test]
 async fn a_redis_that_comes_late_or_goes_away_is_found_again() {
@@ -12,7 +12,7 @@ async fn a_redis_that_comes_late_or_goes_away_is_found_again() {
     alice.subscribe("news").await;
     for round in 0..2 {
         redis.up().await;
-        until("the server to listen", async || redis.publish("x", "x", &json!(1), None).await == 1).await;
+        redis.heard("x").await;
         redis.publish("news", "sent", &json!({ "round": round }), None).await;
         assert_eq!(alice.event("sent").await[1], json!({ "round": round }));
         redis.down();
@@ -23,10 +23,8 @@ async fn a_redis_that_comes_late_or_goes_away_is_found_again() {
 async fn what_is_no_event_is_skipped() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({})).await;
-    let mut alice = server.client().await;
-    alice.subscribe("news").await;
-    server.subscribed("news", 1).await;
-    until("the server to listen", async || redis.publish("x", "x", &json!(1), None).await == 1).await;
+    let mut alice = server.client_in("news").await;
+    redis.heard("x").await;
     for text in ["", "5", "null", "{}", "[]", "not json", r#"{"event":5}"#, r#"{"event":"disconnect","data":1}"#, r#"{"event":"\ud800"}"#] {
         redis.publish_text("news", text).await;
     }

@@ -18,9 +18,7 @@ const HANDSHAKE: &str = "/socket.io/?EIO=4&transport=polling";
 #[tokio::test]
 async fn clients_limits_and_origins_change_while_connections_go_on() {
     let server = TestServer::start(json!({ "limits": { "subscriptions": 1 } })).await;
-    let mut alice = server.client().await;
-    alice.subscribe("one").await;
-    server.subscribed("one", 1).await;
+    let mut alice = server.client_in("one").await;
     let new_key = [("authorization", "Bearer new-key")];
     assert_eq!(status(&server, "/apps/new/status", &new_key).await, StatusCode::FORBIDDEN);
 

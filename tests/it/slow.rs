@@ -2,17 +2,15 @@
 
 use serde_json::json;
 
-use crate::support::{Laravel, Redis, TestServer, until};
+use crate::support::{Laravel, Redis, TestServer};
 
 #[tokio::test]
 async fn a_client_that_does_not_keep_up_is_closed_and_the_others_miss_nothing() {
     const COUNT: u64 = 600;
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({ "limits": { "clientQueue": 100 } })).await;
-    let mut frozen = server.client().await;
-    frozen.subscribe("news").await;
-    server.subscribed("news", 1).await;
-    until("the server to listen", async || redis.publish("x", "x", &json!(1), None).await == 1).await;
+    let mut frozen = server.client_in("news").await;
+    redis.heard("x").await;
     // The kernel's buffers take some megabytes before the queue begins to fill.
     let data = "x".repeat(50_000);
     for n in 0..COUNT {
@@ -21,9 +19,7 @@ async fn a_client_that_does_not_keep_up_is_closed_and_the_others_miss_nothing() 
     server.subscribed("news", 0).await;
     // What had got through comes, then the end, so that the client starts afresh.
     frozen.closed().await;
-    let mut back = server.client().await;
-    back.subscribe("news").await;
-    server.subscribed("news", 1).await;
+    let mut back = server.client_in("news").await;
     redis.publish("news", "after", &json!(1), None).await;
     back.event("after").await;
 }
@@ -32,10 +28,8 @@ async fn a_client_that_does_not_keep_up_is_closed_and_the_others_miss_nothing() 
 async fn a_burst_larger_than_the_queue_closes_a_client_that_had_no_time_to_read() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({ "limits": { "clientQueue": 100 } })).await;
-    let mut busy = server.client().await;
-    busy.subscribe("news").await;
-    server.subscribed("news", 1).await;
-    until("the server to listen", async || redis.publish("x", "x", &json!(1), None).await == 1).await;
+    let mut busy = server.client_in("news").await;
+    redis.heard("x").await;
     redis.publish_all("news", (0..20_000).map(|n| json!({ "event": "sent", "data": n }).to_string())).await;
     server.subscribed("news", 0).await;
     let packets = busy.closed().await;
@@ -53,7 +47,7 @@ async fn large_messages_count_by_their_bytes() {
     frozen.subscribe("news").await;
     alice.subscribe("news").await;
     server.subscribed("news", 2).await;
-    until("the server to listen", async || redis.publish("x", "x", &json!(1), None).await == 1).await;
+    redis.heard("x").await;
     // 30 MB: far below `clientQueue` in messages, far above what the kernel and the queue hold together.
     let pad = "x".repeat(100_000);
     for n in 0..300 {
@@ -68,10 +62,8 @@ async fn large_messages_count_by_their_bytes() {
 async fn a_message_larger_than_the_queue_reaches_a_client_that_has_nothing_else_to_read() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({ "limits": { "clientQueueBytes": 1000 } })).await;
-    let mut alice = server.client().await;
-    alice.subscribe("news").await;
-    server.subscribed("news", 1).await;
-    until("the server to listen", async || redis.publish("x", "x", &json!(1), None).await == 1).await;
+    let mut alice = server.client_in("news").await;
+    redis.heard("x").await;
     let pad = "x".repeat(500_000);
     for n in 0..5 {
         redis.publish("news", "sent", &json!({ "n": n, "pad": pad }), None).await;
@@ -84,10 +76,8 @@ async fn a_burst_reaches_a_client_that_reads_whole_and_in_order() {
     const COUNT: u64 = 10_000;
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({})).await;
-    let mut alice = server.client().await;
-    alice.subscribe("news").await;
-    server.subscribed("news", 1).await;
-    until("the server to listen", async || redis.publish("x", "x", &json!(1), None).await == 1).await;
+    let mut alice = server.client_in("news").await;
+    redis.heard("x").await;
     let publishing = redis.publish_all("news", (0..COUNT).map(|n| json!({ "event": "sent", "data": n }).to_string()));
     let reading = async {
         for n in 0..COUNT {
@@ -108,7 +98,7 @@ async fn a_frozen_member_leaves_when_its_heartbeat_is_due() {
     let mut frozen = server.client_of(2).await;
     frozen.subscribe("presence-room").await;
     alice.event("presence:joining").await;
-    until("the server to listen", async || redis.publish("x", "x", &json!(1), None).await == 1).await;
+    redis.heard("x").await;
     // The writer gets stuck in the middle of this, so the heartbeat alone cannot end the session.
     let pad = "x".repeat(1_000_000);
     for n in 0..20 {

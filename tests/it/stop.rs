@@ -48,9 +48,7 @@ async fn many_clients_are_moved_off_bit_by_bit() {
     for _ in 0..COUNT {
         clients.push(server.client().await);
     }
-    let mut reader = server.client().await;
-    reader.subscribe("news").await;
-    server.subscribed("news", 1).await;
+    let _reader = server.client_in("news").await;
     let started = std::time::Instant::now();
     server.begin_to_stop();
     server.draining.cancelled().await;

@@ -28,9 +28,7 @@ async fn a_batch_is_published_in_order() {
 #[tokio::test]
 async fn a_batch_with_something_wrong_publishes_nothing() {
     let server = TestServer::start(json!({})).await;
-    let mut alice = server.client().await;
-    alice.subscribe("news").await;
-    server.subscribed("news", 1).await;
+    let mut alice = server.client_in("news").await;
     let good = json!({ "channel": "news", "name": "early", "data": "1" });
     let answer = post(&server, "/apps/app/batch_events", json!({ "batch": [good, { "channel": "news", "name": "x" }] })).await;
     assert_eq!((answer.status, answer.error().as_str()), (400, "batch[1]: Event must include channel, event name and data"));

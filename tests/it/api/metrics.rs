@@ -76,7 +76,7 @@ async fn what_happens_is_counted() {
     ] {
         post(&server, "/apps/app/events", body).await;
     }
-    until("the server to listen", async || redis.publish("x", "x", &json!(1), None).await == 1).await;
+    redis.heard("x").await;
     redis.publish_text("news", "no JSON").await;
 
     let malformed = "laravel_echo_events_received_total{source=\"redis\",outcome=\"malformed\"}";

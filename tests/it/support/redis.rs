@@ -111,6 +111,11 @@ impl Redis {
         self.publish_text(channel, &json!({ "event": event, "data": data, "socket": socket }).to_string()).await
     }
 
+    /// Waits until a server hears what is published on a channel.
+    pub(crate) async fn heard(&self, channel: &str) {
+        until("a server to listen", async || self.publish(channel, "x", &json!(1), None).await == 1).await;
+    }
+
     /// Publishes any text.
     pub(crate) async fn publish_text(&self, channel: &str, text: &str) -> usize {
         let mut connection = self.connect().await.expect("redis-server runs");

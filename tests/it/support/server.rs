@@ -74,6 +74,14 @@ impl TestServer {
         Client::connect(self.address, &[]).await
     }
 
+    /// A connected client in a channel where nobody else is.
+    pub(crate) async fn client_in(&self, channel: &str) -> Client {
+        let mut client = self.client().await;
+        client.subscribe(channel).await;
+        self.subscribed(channel, 1).await;
+        client
+    }
+
     /// A connected client with the session cookie of a user.
     pub(crate) async fn client_of(&self, user: u32) -> Client {
         Client::connect(self.address, &[("cookie", &format!("user={user}"))]).await
