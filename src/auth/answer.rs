@@ -96,7 +96,9 @@ pub fn hint(status: u16) -> &'static str {
             "not logged in: does the browser send its session cookie to this server (same site, withCredentials) or a Bearer token in auth.headers?"
         }
         403 => "routes/channels.php says no to this user, or the session cookie did not arrive",
-        404 => "no such route: check authEndpoint and authHost, and that Broadcast::routes() is called",
+        404 => {
+            "no such route: check authEndpoint and authHost, and that Broadcast::routes() is called (since Laravel 11, `php artisan install:broadcasting` sees to it)"
+        }
         405 => "the route does not take POST: check authEndpoint",
         419 => "CSRF token missing or old: send X-CSRF-TOKEN in auth.headers, or exclude the route from CSRF verification",
         429 => "Laravel's rate limit: raise it for the broadcasting route",

@@ -9,7 +9,8 @@ use clap::Args;
 use laravel_echo_server::config::load::{self, Format};
 use serde_json::{Value, json};
 
-use super::output::{GOOD, STRONG, paint};
+use super::lock_file::{self, Found};
+use super::output::{CAUTION, GOOD, STRONG, paint};
 use super::{Place, config_file, output};
 
 mod toml_clients;
@@ -57,6 +58,7 @@ impl Add {
         output::line(paint(GOOD, format!("API Client {word}!")));
         output::line(format!("appId: {}", paint(STRONG, &id)));
         output::line(format!("key: {}", paint(STRONG, &key)));
+        say_when(&file.path);
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -67,6 +69,7 @@ impl Remove {
         let text = file.without_client(&self.id)?;
         config_file::write(&file.path, &text)?;
         output::line(paint(GOOD, format!("Client removed: {}", self.id)));
+        say_when(&file.path);
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -85,6 +88,14 @@ struct ConfigFile {
     path: PathBuf,
     text: String,
     format: Format,
+}
+
+/// A server that runs with this file has read it before.
+fn say_when(config: &Path) {
+    if let Ok(Found::Held(holder)) = lock_file::look(&lock_file::beside(config)) {
+        let hang_up = holder.process.map_or_else(|| "SIGHUP".to_owned(), |process| format!("`kill -HUP {process}`"));
+        output::line(paint(CAUTION, format!("The running server takes the change after {hang_up}, or a restart.")));
+    }
 }
 
 impl ConfigFile {

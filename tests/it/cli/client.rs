@@ -84,3 +84,14 @@ fn links_to_the_file_stay_links() {
     assert!(folder.path("laravel-echo-server.json").is_symlink());
     assert_holds(&folder.read("real/echo.json"), &["\"a\""]);
 }
+
+#[test]
+fn a_running_server_is_said_to_take_it_later() {
+    let (folder, _) = Folder::with_config();
+    let running = folder.start(&[]);
+    let hang_up = format!("`kill -HUP {}`", running.pid());
+    assert!(folder.run(&["client:add", "app"]).stdout.contains(&hang_up));
+    assert!(folder.run(&["client:remove", "app"]).stdout.contains(&hang_up));
+    drop(running);
+    assert!(!folder.run(&["client:add", "app"]).stdout.contains("running server"));
+}
