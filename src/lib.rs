@@ -35,6 +35,7 @@ pub mod hub;
 pub mod ingress;
 pub mod jws;
 pub mod metrics;
+pub mod net;
 pub mod proxies;
 pub mod redis_client;
 pub mod server;

@@ -30,6 +30,7 @@ use crate::ingress::client;
 use crate::ingress::redis::{RedisIngress, RedisState};
 use crate::ingress::redis_server::{self, RedisServer};
 use crate::metrics::Metrics;
+use crate::net::tls::{self, Tls};
 use crate::proxies::TrustedProxies;
 use crate::redis_client::{Redis, RedisConfigError};
 use crate::store::{self, OpenError};
@@ -44,18 +45,15 @@ pub mod engine;
 pub(crate) mod fuzzing;
 pub mod gate;
 pub mod handshakes;
-pub mod link;
 pub mod listen;
 pub mod proxy_protocol;
 mod query;
 pub mod reload;
-pub mod tls;
 pub mod websocket;
 
 use admission::Admission;
 use listen::{Address, Front, ListenError};
 use reload::Parts;
-use tls::Tls;
 use websocket::WebSockets;
 
 pub use reload::Reload;

@@ -14,7 +14,7 @@ use socketioxide::{ProtocolVersion, SendError, SocketError, TransportType};
 use super::{EmitError, Frame, Socket};
 use crate::event::SocketId;
 use crate::metrics::ConnectionLabels;
-use crate::server::link::Link;
+use crate::net::link::Link;
 
 /// Sessions that were closed while they had no connection of their own (polling). Their requests are answered as
 /// those of unknown sessions, which makes the client start over.

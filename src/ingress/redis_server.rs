@@ -23,9 +23,9 @@ use tracing::{debug, error, info, warn};
 use crate::config::Config;
 use crate::egress::Socket;
 use crate::hub::Hub;
+use crate::net::tls::Acceptor;
 use crate::redis_client::RedisConfigError;
 use crate::server::listen::{Address, ListenError};
-use crate::server::tls::Acceptor;
 
 mod access;
 mod broadcast;

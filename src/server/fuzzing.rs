@@ -13,10 +13,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::link::{Link, LinkedStream};
 use super::{Server, listen};
 use crate::config::Config;
 use crate::fuzzing::block_on;
+use crate::net::link::{Link, LinkedStream};
 
 mod polling;
 

@@ -19,7 +19,6 @@ use super::client_script::ClientScript;
 use super::detach::detach;
 use super::engine::request_path;
 use super::handshakes::FailedHandshakes;
-use super::link::Link;
 use super::query::Query;
 use super::websocket::{self, WebSockets};
 use crate::channel::Pattern;
@@ -29,6 +28,7 @@ use crate::egress::{ClientSocket, SocketIoSocket};
 use crate::event::SocketId;
 use crate::hub::Hub;
 use crate::metrics::Refusal;
+use crate::net::link::Link;
 use crate::proxies::TrustedProxies;
 
 /// Longest answer of the engine that is looked into: its handshakes and errors have some hundred bytes.

@@ -24,11 +24,12 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use super::body;
 use super::gate::Gate;
-use super::link::{Link, LinkedStream};
 use super::proxy_protocol::{self, Replay};
-use super::{body, tls};
 use crate::config::Config;
+use crate::net::link::{Link, LinkedStream};
+use crate::net::tls;
 use crate::proxies::TrustedProxies;
 
 mod address;

@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Admission;
 use super::gate::{self, Gate};
 use super::listen::Front;
-use super::tls::Tls;
 use super::websocket::WebSockets;
 use super::{BindError, listen};
 use crate::api::{self, Api, Readiness};
@@ -22,6 +21,7 @@ use crate::config::{Config, Limits, RedisServerConfig, RedisServerTls, SocketIoC
 use crate::egress::ClientSocket;
 use crate::egress::socket_io::ClosedSessions;
 use crate::hub::Hub;
+use crate::net::tls::Tls;
 use crate::proxies::TrustedProxies;
 
 /// The parts of a server that stay when its settings change.

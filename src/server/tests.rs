@@ -14,9 +14,9 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::link::{Link, LinkedStream};
 use super::{Server, fault, listen};
 use crate::config::Config;
+use crate::net::link::{Link, LinkedStream};
 
 /// What socket.io waits for CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(45);

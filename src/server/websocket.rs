@@ -22,11 +22,11 @@ use tungstenite::protocol::WebSocketConfig;
 use super::admission::Slot;
 use super::detach;
 use super::engine::READ_BUFFER;
-use super::link::Link;
 use crate::config::{Config, Limits};
 use crate::egress::{ClientSocket, WebSocket};
 use crate::event::SocketId;
 use crate::hub::Hub;
+use crate::net::link::Link;
 
 mod connection;
 mod heartbeat;

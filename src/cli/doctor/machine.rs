@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use laravel_echo_server::config::load::Loaded;
 use laravel_echo_server::config::{Config, Protocol};
+use laravel_echo_server::net::tls::Tls;
 use laravel_echo_server::server::listen::{Address, ListenError};
-use laravel_echo_server::server::tls::Tls;
 use rustix::process::{Resource, getrlimit};
 
 use super::report::Report;

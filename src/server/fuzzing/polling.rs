@@ -8,7 +8,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use super::{Server, TOKEN, block_on, emptied, start, token};
-use crate::server::link::Link;
+use crate::net::link::Link;
 
 /// Between packets of Engine.IO 4.
 const SEPARATOR: char = '\u{1e}';
