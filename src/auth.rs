@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::channel::ChannelName;
 use crate::config::Config;
+use crate::event::SocketId;
 use crate::metrics::Metrics;
 use crate::proxies::TrustedProxies;
 
@@ -35,6 +36,8 @@ pub type SubscribeHeaders = Vec<(String, String)>;
 /// A socket wants to join a guarded channel, or to stay in it.
 #[derive(Debug, Clone, Copy)]
 pub struct AuthRequest<'a> {
+    /// The socket.
+    pub socket: SocketId,
     /// The channel.
     pub channel: &'a ChannelName,
     /// Headers of this subscribe; they win over the handshake's.

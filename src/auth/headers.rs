@@ -117,6 +117,7 @@ pub fn callback_headers(request: AuthRequest<'_>, forward: &Forward) -> HeaderMa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::SocketId;
 
     fn callback_headers(headers: &[(String, String)], handshake: &HeaderMap, forward: &Forward) -> HeaderMap {
         from_peer(headers, handshake, forward, None)
@@ -124,7 +125,8 @@ mod tests {
 
     fn from_peer(headers: &[(String, String)], handshake: &HeaderMap, forward: &Forward, peer: Option<[u8; 4]>) -> HeaderMap {
         let channel = "private-orders".into();
-        let request = AuthRequest { channel: &channel, headers, handshake, peer: peer.map(Into::into), is_again: false };
+        let (socket, peer) = (SocketId::parse("AbCd-_0123456789").unwrap(), peer.map(Into::into));
+        let request = AuthRequest { socket, channel: &channel, headers, handshake, peer, is_again: false };
         super::callback_headers(request, forward)
     }
 

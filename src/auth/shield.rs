@@ -1,8 +1,9 @@
 //! [`Shield`]: keeps a crowd of clients from running the application over.
 //!
 //! Input: [`AuthRequest`]s from the hub. Output: calls of an [`Application`], at most `auth.maxConcurrent` at once and
-//! host. The rest waits in order of arrival, for `auth.queueTimeout` at the most. Equal questions are asked once. While
-//! an application does not answer, one question at a time finds out whether it is back, and the others wait.
+//! host. The rest waits and takes turns by socket, for `auth.queueTimeout` at the most. Equal questions are asked once,
+//! in the turn of the first. While an application does not answer, one question at a time finds out whether it is back,
+//! and the others wait.
 //!
 //! A question belongs to those who wait for its answer: when the last of them is gone, it leaves the queue, and its
 //! request is given up.
@@ -24,14 +25,18 @@ use tracing::warn;
 use super::{AuthRequest, Authorizer, Denied, Grant};
 use crate::channel::ChannelName;
 use crate::config::AuthConfig;
+use crate::event::SocketId;
 use crate::metrics::Metrics;
 use crate::metrics::auth::SavedBy;
 
 mod breaker;
 mod cache;
+mod crowd;
 mod gate;
+mod turns;
 
 use cache::Cache;
+use crowd::Crowd;
 use gate::{Busy, Gate};
 
 /// Hosts that are remembered; beyond, those with nothing under way are forgotten. Wildcards of `authHost` let pages
@@ -147,6 +152,7 @@ struct Inner<A> {
     gates: Mutex<HashMap<String, Arc<Gate>>>,
     /// Questions without an answer yet, each with a number of its own.
     open: Mutex<Open>,
+    crowd: Crowd,
     cache: Option<Cache>,
     metrics: Arc<Metrics>,
 }
@@ -171,13 +177,14 @@ impl<A: Application> Shield<A> {
             queue_timeout: config.queue_timeout.0,
             gates: Mutex::default(),
             open: Mutex::default(),
+            crowd: Crowd::default(),
             cache: (!config.cache_ttl.0.is_zero()).then(|| Cache::new(config.cache_ttl.0)),
             metrics,
         }))
     }
 
     /// The question that is under way for an equal call, or a new one.
-    fn share(&self, call: Arc<Call>) -> Question {
+    fn share(&self, call: Arc<Call>, asker: SocketId) -> Question {
         let inner = &self.0;
         let mut open = lock(&inner.open);
         let Open { questions, next } = &mut *open;
@@ -191,7 +198,7 @@ impl<A: Application> Shield<A> {
         let number = *next;
         *next += 1;
         let entry = OpenEntry { inner: Arc::clone(inner), call, number };
-        let question = async move { entry.inner.ask(&entry.call).await }.boxed().shared();
+        let question = async move { entry.inner.ask(&entry.call, asker).await }.boxed().shared();
         place.insert_entry((number, question.downgrade().expect("it is not done before it is polled")));
         question
     }
@@ -201,15 +208,21 @@ impl<A: Application> Shield<A> {
 impl<A: Application> Authorizer for Shield<A> {
     async fn authorize(&self, request: AuthRequest<'_>) -> Answer {
         let call = Arc::new(self.0.application.prepare(request)?);
-        if request.is_again {
-            // Earlier questions may have been answered before whatever is the reason to ask again.
-            return self.0.ask(&call).await;
-        }
-        if let Some(answer) = self.0.cache.as_ref().and_then(|cache| cache.get(&call)) {
+        // Earlier questions may have been answered before whatever is the reason to ask again.
+        let cache = self.0.cache.as_ref().filter(|_| !request.is_again);
+        if let Some(answer) = cache.and_then(|cache| cache.get(&call)) {
             self.0.metrics.auth.saved(SavedBy::Cache);
             return answer;
         }
-        self.share(call).await
+        let bytes = request.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let Some(_waiting) = self.0.crowd.join(request.socket, bytes) else {
+            self.0.refused(&call, Busy::QueueFull);
+            return Err(BUSY);
+        };
+        if request.is_again {
+            return self.0.ask(&call, request.socket).await;
+        }
+        self.share(call, request.socket).await
     }
 }
 
@@ -247,9 +260,9 @@ impl<A: Application> Inner<A> {
     }
 
     /// Waits for a turn, asks, and asks once more where that is harmless.
-    async fn ask(&self, call: &Arc<Call>) -> Answer {
+    async fn ask(&self, call: &Arc<Call>, asker: SocketId) -> Answer {
         let gate = self.gate(&call.target.host);
-        let pass = match gate.enter(Instant::now() + self.queue_timeout).await {
+        let pass = match gate.enter(asker, Instant::now() + self.queue_timeout).await {
             Ok(pass) => pass,
             Err(busy) => {
                 self.refused(call, busy);

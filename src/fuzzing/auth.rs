@@ -62,7 +62,8 @@ pub fn jwt(bytes: &[u8]) {
     let headers = [("Authorization".to_owned(), format!("Bearer {token}"))];
     for channel in ["private-orders.1", "presence-room"].map(ChannelName::from) {
         let handshake = HeaderMap::new();
-        let request = AuthRequest { channel: &channel, headers: &headers, handshake: &handshake, peer: None, is_again: false };
+        let socket = SocketId::parse("AbCd-_0123456789").expect("it is an id");
+        let request = AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: None, is_again: false };
         let Ok(grant) = block_on(authorizer.authorize(request)) else { continue };
         let claims = claims.as_ref().expect("a token that nobody signed grants nothing");
         let listed = claims.get("channels").map(Value::to_string).unwrap_or_default();

@@ -127,7 +127,8 @@ impl<S: Socket> Hub<S> {
         is_again: bool,
     ) -> Result<Grant, Denied> {
         let socket = &session.socket;
-        let request = AuthRequest { channel, headers, handshake: socket.handshake(), peer: socket.peer(), is_again };
+        let (handshake, peer) = (socket.handshake(), socket.peer());
+        let request = AuthRequest { socket: socket.id(), channel, headers, handshake, peer, is_again };
         self.authorizer.authorize(request).await
     }
 

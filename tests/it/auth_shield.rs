@@ -135,3 +135,18 @@ async fn named_headers_of_the_handshake_are_passed_on() {
     assert_eq!(callback.headers["user-agent"], "Browser/1.0");
     assert!(!callback.headers.contains_key("x-other"));
 }
+
+#[tokio::test]
+async fn a_socket_that_asks_much_does_not_hold_up_others() {
+    const CHANNELS: usize = 500;
+    let app = SlowApp::start(Duration::from_millis(20)).await;
+    let server = TestServer::start(json!({ "authHost": app.url, "auth": { "maxConcurrent": 1 } })).await;
+    let (mut busy, mut other) = (server.client().await, server.client().await);
+    for n in 0..CHANNELS {
+        busy.subscribe(&format!("private-{n}")).await;
+    }
+    until("the queue", async || app.callbacks() > 1).await;
+    other.subscribe("private-other").await;
+    server.subscribed("private-other", 1).await;
+    assert!(app.callbacks() < CHANNELS / 2, "it had to wait for {} others", app.callbacks());
+}

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config::value::Secret;
+use crate::event::SocketId;
 
 const SECRET: &str = "a secret that is long enough for everybody";
 const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/jwt");
@@ -75,7 +76,9 @@ fn hs256(claims: &Value) -> String {
 async fn subscribe<A: Authorizer>(authorizer: &A, channel: &str, token: &str) -> Result<Grant, Denied> {
     let (channel, handshake) = (channel.into(), HeaderMap::new());
     let headers = [("authorization".to_owned(), format!("Bearer {token}"))];
-    authorizer.authorize(AuthRequest { channel: &channel, headers: &headers, handshake: &handshake, peer: None, is_again: false }).await
+    let socket = SocketId::parse("AbCd-_0123456789").unwrap();
+    let request = AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: None, is_again: false };
+    authorizer.authorize(request).await
 }
 
 async fn status<A: Authorizer>(authorizer: &A, channel: &str, token: &str) -> u16 {
@@ -155,7 +158,8 @@ async fn only_tokens_that_list_channels_are_looked_at() {
     let (channel, handshake) = ("private-a".into(), HeaderMap::new());
     for (header, is_again) in [(format!("Basic {token}"), false), (format!("Bearer {token}"), true)] {
         let headers = [("Authorization".to_owned(), header)];
-        let request = AuthRequest { channel: &channel, headers: &headers, handshake: &handshake, peer: None, is_again };
+        let socket = SocketId::parse("AbCd-_0123456789").unwrap();
+        let request = AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: None, is_again };
         assert_eq!(authorizer.authorize(request).await.unwrap_err().status, ASKED);
     }
 }

@@ -1,52 +1,41 @@
 //! [`Gate`]: the way to one host, with its cap, its queue and its breaker.
 //!
-//! Input: questions that want to be asked. Output: a [`Pass`] each, in order of arrival, or the reason why not.
+//! Input: questions that want to be asked. Output: a [`Pass`] each, in turns by socket, or the reason why not.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::breaker::{Breaker, Change, Turn};
+use super::turns::{Permit, Turns};
+use crate::event::SocketId;
 use crate::metrics::Metrics;
 pub(super) use crate::metrics::auth::Busy;
-
-/// Questions that may wait for one host: more than any queue gets through in its time, few enough to fit in memory.
-const LONGEST_QUEUE: usize = 100_000;
 
 /// The way to one host.
 pub(super) struct Gate {
     host: String,
-    /// First come, first served.
-    permits: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    turns: Arc<Turns>,
     breaker: Breaker,
     metrics: Arc<Metrics>,
 }
 
 impl Gate {
     pub(super) fn new(host: &str, max_concurrent: usize, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self {
-            host: host.to_owned(),
-            permits: Arc::new(Semaphore::new(max_concurrent.min(Semaphore::MAX_PERMITS))),
-            waiting: AtomicUsize::new(0),
-            breaker: Breaker::default(),
-            metrics,
-        })
+        Arc::new(Self { host: host.to_owned(), turns: Turns::new(max_concurrent), breaker: Breaker::default(), metrics })
     }
 
     /// Waits for a turn.
-    pub(super) async fn enter(self: &Arc<Self>, deadline: Instant) -> Result<Pass, Busy> {
+    pub(super) async fn enter(self: &Arc<Self>, asker: SocketId, deadline: Instant) -> Result<Pass, Busy> {
         let started = Instant::now();
-        let place = Place::take(self)?;
+        let queued = Queued::new(&self.metrics);
         let turn = async {
-            let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+            let permit = self.turns.take(asker).await;
             (permit, self.breaker.turn().await)
         };
         let outcome = tokio::time::timeout_at(deadline, turn).await;
-        drop(place);
+        drop(queued);
         self.metrics.auth.queue_seconds.observe(started.elapsed().as_secs_f64());
         match outcome {
             Ok((permit, turn)) => Ok(Pass { gate: Arc::clone(self), turn: Some(turn), _permit: permit }),
@@ -72,24 +61,19 @@ impl Gate {
     }
 }
 
-/// A place in the queue.
-struct Place<'a>(&'a Gate);
+/// Counts a question as waiting, until it is asked or given up.
+struct Queued<'a>(&'a Metrics);
 
-impl<'a> Place<'a> {
-    fn take(gate: &'a Gate) -> Result<Self, Busy> {
-        if gate.waiting.fetch_add(1, Ordering::Relaxed) >= LONGEST_QUEUE {
-            gate.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(Busy::QueueFull);
-        }
-        gate.metrics.auth.queued.inc();
-        Ok(Self(gate))
+impl<'a> Queued<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.auth.queued.inc();
+        Self(metrics)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.auth.queued.dec();
+        self.0.auth.queued.dec();
     }
 }
 
@@ -98,7 +82,7 @@ pub(super) struct Pass {
     gate: Arc<Gate>,
     /// `None` once it is reported.
     turn: Option<Turn>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 impl Pass {

@@ -1,0 +1,232 @@
+//! [`Turns`]: so many at once; the others wait and take turns by asker.
+//!
+//! Input: sockets that want a turn. Output: a [`Permit`] each. Every round lets one question of every waiting socket
+//! through, so that a socket with a thousand questions holds up itself and nobody else. Sockets and not addresses take
+//! turns: behind a proxy that is not in `trustProxies`, and in an office, many users share an address. How many sockets
+//! an address may have is for `limits.connectionsPerIp` to say.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::oneshot;
+
+use super::lock;
+use crate::event::SocketId;
+
+/// So many at once.
+#[derive(Debug)]
+pub(super) struct Turns(Mutex<Line>);
+
+#[derive(Debug)]
+struct Line {
+    /// Permits that nobody has; none while somebody waits.
+    free: usize,
+    /// Those who wait, in the order in which they are let through.
+    waiting: BTreeMap<Place, (SocketId, oneshot::Sender<Permit>)>,
+    /// What each socket that waits has in the line.
+    askers: HashMap<SocketId, Asker>,
+    /// The round that is being let through.
+    round: u64,
+    next_number: u64,
+}
+
+/// Rounds come one after the other; within a round it goes by arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    round: u64,
+    number: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Asker {
+    waiting: usize,
+    /// The round of its last question.
+    last_round: u64,
+}
+
+impl Turns {
+    pub(super) fn new(at_once: usize) -> Arc<Self> {
+        let line = Line { free: at_once, waiting: BTreeMap::new(), askers: HashMap::new(), round: 0, next_number: 0 };
+        Arc::new(Self(Mutex::new(line)))
+    }
+
+    /// Waits for a turn. Dropping the future leaves the line.
+    pub(super) async fn take(self: &Arc<Self>, asker: SocketId) -> Permit {
+        let mut waiter = {
+            let mut line = lock(&self.0);
+            if line.free > 0 {
+                line.free -= 1;
+                return Permit(Arc::clone(self));
+            }
+            let (sender, turn) = oneshot::channel();
+            Waiter { turns: self, place: line.add(asker, sender), turn }
+        };
+        (&mut waiter.turn).await.expect("who takes a waiter out of the line gives it a permit")
+    }
+
+    fn release(self: &Arc<Self>) {
+        let next = {
+            let mut line = lock(&self.0);
+            let next = line.pop();
+            line.free += usize::from(next.is_none());
+            next
+        };
+        if let Some(next) = next {
+            // A waiter that has just gone drops the permit, and the next one gets it.
+            drop(next.send(Permit(Arc::clone(self))));
+        }
+    }
+}
+
+impl Line {
+    fn add(&mut self, socket: SocketId, sender: oneshot::Sender<Permit>) -> Place {
+        let round = self.round;
+        let asker = self.askers.entry(socket).or_insert(Asker { waiting: 0, last_round: round });
+        asker.waiting += 1;
+        asker.last_round += 1;
+        let place = Place { round: asker.last_round, number: self.next_number };
+        self.next_number += 1;
+        self.waiting.insert(place, (socket, sender));
+        place
+    }
+
+    fn pop(&mut self) -> Option<oneshot::Sender<Permit>> {
+        let (place, (socket, sender)) = self.waiting.pop_first()?;
+        self.round = place.round;
+        self.forget(socket);
+        Some(sender)
+    }
+
+    /// One question of a socket waits no more.
+    fn forget(&mut self, socket: SocketId) {
+        if let Some(asker) = self.askers.get_mut(&socket) {
+            asker.waiting -= 1;
+            if asker.waiting == 0 {
+                self.askers.remove(&socket);
+            }
+        }
+    }
+}
+
+/// Somebody in the line.
+struct Waiter<'a> {
+    turns: &'a Turns,
+    place: Place,
+    turn: oneshot::Receiver<Permit>,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        let mut line = lock(&self.turns.0);
+        if let Some((socket, _)) = line.waiting.remove(&self.place) {
+            line.forget(socket);
+        }
+    }
+}
+
+/// One of the turns; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Permit(Arc<Turns>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+
+    fn socket(name: char) -> SocketId {
+        SocketId::parse(&name.to_string().repeat(16)).unwrap()
+    }
+
+    /// Those who wait, with their names, in the order of their coming.
+    struct Queue(Vec<(char, BoxFuture<'static, Permit>)>);
+
+    impl Queue {
+        fn of(turns: &Arc<Turns>, names: &str) -> Self {
+            let mut queue = Self(Vec::new());
+            for name in names.chars() {
+                queue.add(turns, name);
+            }
+            queue
+        }
+
+        fn add(&mut self, turns: &Arc<Turns>, name: char) {
+            let turns = Arc::clone(turns);
+            let mut waiting = async move { turns.take(socket(name)).await }.boxed();
+            assert!((&mut waiting).now_or_never().is_none(), "{name} got a turn at once");
+            self.0.push((name, waiting));
+        }
+
+        /// Whose turn it is.
+        fn next(&mut self) -> Option<(char, Permit)> {
+            let found = self.0.iter_mut().enumerate().find_map(|(at, (_, waiting))| Some((at, waiting.now_or_never()?)));
+            let (at, permit) = found?;
+            Some((self.0.remove(at).0, permit))
+        }
+
+        /// The order in which all get their turns, one at a time.
+        fn order(&mut self) -> String {
+            let mut order = String::new();
+            while let Some((name, _permit)) = self.next() {
+                order.push(name);
+            }
+            order
+        }
+    }
+
+    #[test]
+    fn who_asks_much_waits_for_itself() {
+        let turns = Turns::new(1);
+        let held = turns.take(socket('x')).now_or_never().unwrap();
+        let mut queue = Queue::of(&turns, "aaaabbc");
+        drop(held);
+        let (first, permit) = queue.next().unwrap();
+        assert_eq!(first, 'a');
+        // A round has begun: who comes now, and who was served in it, is in the next one.
+        queue.add(&turns, 'd');
+        drop(permit);
+        assert_eq!(queue.order(), "bcabdaa");
+        assert!(lock(&turns.0).askers.is_empty());
+        assert_eq!(lock(&turns.0).free, 1);
+    }
+
+    #[test]
+    fn who_asks_again_and_again_does_not_pass_others() {
+        let turns = Turns::new(1);
+        let mut permit = turns.take(socket('x')).now_or_never().unwrap();
+        let mut queue = Queue::of(&turns, "aabb");
+        let mut order = String::new();
+        for _ in 0..6 {
+            if queue.0.iter().all(|(name, _)| *name != 'c') {
+                queue.add(&turns, 'c');
+            }
+            drop(permit);
+            let (name, next) = queue.next().unwrap();
+            order.push(name);
+            permit = next;
+        }
+        assert_eq!(order, "abcabc");
+    }
+
+    #[test]
+    fn who_leaves_the_line_leaves_nothing_behind() {
+        let turns = Turns::new(2);
+        let held = [turns.take(socket('x')).now_or_never().unwrap(), turns.take(socket('y')).now_or_never().unwrap()];
+        let mut queue = Queue::of(&turns, "aaab");
+        queue.0.drain(..2);
+        drop(held);
+        // One that has been given a permit and did not look at it.
+        drop(queue.0.remove(0));
+        assert_eq!(queue.order(), "b");
+        let line = lock(&turns.0);
+        assert!(line.waiting.is_empty() && line.askers.is_empty());
+        assert_eq!(line.free, 2);
+    }
+}
