@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info};
 
 use super::session::{Session, Terms, Ticket};
 use super::subscribe::member_of;
 use super::{Hub, Socket};
-use crate::auth::{Grant, SubscribeHeaders};
+use crate::auth::{Denied, Grant, SubscribeHeaders};
 use crate::channel::{ChannelKind, ChannelName};
 use crate::event::SocketId;
 use crate::metrics::Refusal;
@@ -22,13 +22,19 @@ use crate::metrics::auth::Renewal;
 
 /// What a client is told when its grant has ended.
 const ENDED: u16 = 401;
+/// The end came before an answer.
+const NO_ANSWER: Denied = Denied { status: 0 };
 /// What a client is told when it was taken out of a channel.
 const TAKEN_OUT: u16 = 403;
 
-/// The application is asked again this long before a grant ends, or a tenth of its time before.
+/// The application is asked again a tenth of a grant's time before its end, this long before at the most.
 const LONGEST_LEAD: Duration = Duration::from_secs(30);
-/// The least time between two questions about one grant.
+/// This long before at the least, or half of the time: the answer has to be there before the end.
+const SHORTEST_LEAD: Duration = Duration::from_secs(5);
+/// The time between two questions about one grant, as long as nobody answers.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The least time between an answer and the next question, for grants that end at once.
+const BREATH: Duration = Duration::from_millis(250);
 /// Questions of one recheck at once; the shield lets fewer through.
 const RECHECKS: usize = 1000;
 
@@ -71,22 +77,26 @@ impl<S: Socket> Hub<S> {
     }
 
     /// Asks again shortly before a grant ends, for as long as it is granted again. A refusal ends it at once; an
-    /// application that does not answer is asked again until the end.
+    /// application that does not answer is asked again until the end, and no answer is waited for any longer.
     async fn watch(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, terms: &Terms, mut ends: Instant) {
         let mut ask_at = ends - lead(ends);
         loop {
-            sleep_until(ask_at).await;
-            match self.ask(session, channel, &terms.headers, true).await {
+            sleep_until(ask_at.min(ends)).await;
+            if ask_at >= ends {
+                break;
+            }
+            let question = self.ask(session, channel, &terms.headers, true);
+            match timeout_at(ends, question).await.unwrap_or(Err(NO_ANSWER)) {
                 Ok(grant) if still_fits(channel, terms, &grant) => {
                     self.metrics.auth.renewal(Renewal::Renewed);
                     let Some(later) = grant.ends else {
                         return;
                     };
                     ends = later;
-                    ask_at = (ends - lead(ends)).max(Instant::now() + PAUSE);
+                    ask_at = (ends - lead(ends)).max(Instant::now() + BREATH);
                 }
                 Err(denied) if !denied.is_decision() && Instant::now() < ends => {
-                    ask_at = (Instant::now() + PAUSE).min(ends);
+                    ask_at = Instant::now() + PAUSE;
                 }
                 Ok(_) | Err(_) => break,
             }
@@ -169,7 +179,8 @@ impl<S: Socket> Hub<S> {
 
 /// How long before its end a grant is asked for again.
 fn lead(ends: Instant) -> Duration {
-    (ends.saturating_duration_since(Instant::now()) / 10).min(LONGEST_LEAD)
+    let left = ends.saturating_duration_since(Instant::now());
+    (left / 10).clamp(SHORTEST_LEAD.min(left / 2), LONGEST_LEAD)
 }
 
 /// Whether a new grant is for the same user as before; somebody else may have logged in with the same cookie.

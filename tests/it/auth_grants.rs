@@ -43,6 +43,19 @@ async fn an_application_that_is_away_keeps_nobody_past_the_end() {
 }
 
 #[tokio::test]
+async fn an_application_that_hangs_keeps_nobody_past_the_end() {
+    let app = SlowApp::start(Duration::ZERO).await;
+    app.answers(200, r#"{"expires_in":2}"#);
+    let server = TestServer::start(json!({ "authHost": app.url, "auth": { "timeout": "1h" } })).await;
+    let mut client = server.client_of(1).await;
+    client.subscribe("private-orders").await;
+    server.subscribed("private-orders", 1).await;
+    app.takes(Duration::from_secs(3600));
+    assert_eq!(client.event("subscription_error").await, [json!("private-orders"), json!(401)]);
+    assert_eq!(server.subscription_count("private-orders").await, 0);
+}
+
+#[tokio::test]
 async fn a_recheck_takes_out_who_is_refused_now() {
     let app = SlowApp::start(Duration::ZERO).await;
     let server = TestServer::start(json!({ "authHost": app.url, "auth": { "cacheTtl": "60s" } })).await;

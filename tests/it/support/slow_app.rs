@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 /// What it does, and what it saw.
 pub(crate) struct Work {
-    delay: Duration,
+    delay: Mutex<Duration>,
     in_flight: AtomicUsize,
     pub(crate) peak: AtomicUsize,
     pub(crate) callbacks: AtomicUsize,
@@ -34,7 +34,7 @@ impl SlowApp {
     /// Starts where another was expected before.
     pub(crate) async fn start_on(port: u16, delay: Duration) -> Self {
         let work = Arc::new(Work {
-            delay,
+            delay: Mutex::new(delay),
             in_flight: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             callbacks: AtomicUsize::new(0),
@@ -50,6 +50,11 @@ impl SlowApp {
     /// From now on it answers so.
     pub(crate) fn answers(&self, status: u16, body: &str) {
         *self.work.answer.lock().expect("no test panicked here") = (status, body.to_owned());
+    }
+
+    /// From now on it takes so long for an answer.
+    pub(crate) fn takes(&self, delay: Duration) {
+        *self.work.delay.lock().expect("no test panicked here") = delay;
     }
 
     pub(crate) fn callbacks(&self) -> usize {
@@ -75,7 +80,8 @@ async fn answer(State(work): State<Arc<Work>>) -> Response {
     let now = work.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
     work.peak.fetch_max(now, Ordering::SeqCst);
     let _leaving = Leaving(&work);
-    tokio::time::sleep(work.delay).await;
+    let delay = *work.delay.lock().expect("no test panicked here");
+    tokio::time::sleep(delay).await;
     let (status, body) = work.answer.lock().expect("no test panicked here").clone();
     (StatusCode::from_u16(status).expect("a status"), body).into_response()
 }
