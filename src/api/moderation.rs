@@ -26,10 +26,12 @@ struct UnsubscribeBody {
     channel: String,
 }
 
-/// `{"unsubscribed":2}`
+/// `{"unsubscribed":2}`, and `"partial":true` when a node did not answer in time.
 #[derive(Debug, Serialize)]
 struct Unsubscribed {
     unsubscribed: usize,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    partial: bool,
 }
 
 /// `{"checked":5,"removed":1,"undecided":0}`, and `"partial":true` when a node did not answer in time.
@@ -50,8 +52,8 @@ async fn unsubscribe(
 ) -> Result<Json<Unsubscribed>, ApiError> {
     let body: UnsubscribeBody = serde_json::from_slice(&body)
         .map_err(|error| ApiError::bad_request(format!("body: must be an object such as {{\"channel\":\"private-orders.1\"}}: {error}")))?;
-    let unsubscribed = api.hub.unsubscribe_user_everywhere(&user, &ChannelName::from(body.channel)).await.value;
-    Ok(Json(Unsubscribed { unsubscribed }))
+    let done = api.hub.unsubscribe_user_everywhere(&user, &ChannelName::from(body.channel)).await;
+    Ok(Json(Unsubscribed { unsubscribed: done.value, partial: done.is_partial }))
 }
 
 /// Asks the application again about everybody in a channel; answers when that is done.

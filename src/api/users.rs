@@ -8,9 +8,10 @@ use tracing::info;
 use super::Api;
 use super::body::PostedNothing;
 
-/// Closes all sockets known to be the user's. Answers `{}`, also when there are none, as Pusher.
+/// Closes all sockets known to be the user's. Answers `{}`, also when there are none, as Pusher; and `{"partial":true}`
+/// when a node did not answer in time, so that some may be open.
 pub async fn terminate(Path((app_id, user)): Path<(String, String)>, State(api): State<Api>, _: PostedNothing) -> Json<Value> {
     let done = api.hub.terminate_user_everywhere(&user).await;
     info!(app_id, sockets = done.value, partial = done.is_partial, "closed the connections of a user");
-    Json(json!({}))
+    Json(if done.is_partial { json!({ "partial": true }) } else { json!({}) })
 }

@@ -220,8 +220,7 @@ async fn the_http_api_answers_for_all_nodes(mode: &str) {
         assert_eq!(get(node, "/apps/app/status").await["subscription_count"], 2);
     }
     // Asked on one node, it ends the connections on the other.
-    let (status, _) = post(&one, "/apps/app/users/2/terminate_connections", &json!({})).await;
-    assert_eq!(status, 200);
+    assert_eq!(post(&one, "/apps/app/users/2/terminate_connections", &json!({})).await, (200, json!({})));
     assert_eq!(alice.event("presence:leaving").await[1]["user_id"], 2);
     one.subscribed(ROOM, 1).await;
     drop(bob);
@@ -235,6 +234,9 @@ async fn the_http_api_answers_for_all_nodes(mode: &str) {
     silent.renew().await.expect("a lease");
     let news = get(&one, "/apps/app/channels/news").await;
     assert_eq!(news, json!({ "subscription_count": 1, "occupied": true, "partial": true }));
+    let unsubscribe = post(&one, "/apps/app/users/2/unsubscribe", &json!({ "channel": "news" })).await;
+    assert_eq!(unsubscribe, (200, json!({ "unsubscribed": 0, "partial": true })));
+    assert_eq!(post(&one, "/apps/app/users/2/terminate_connections", &json!({})).await, (200, json!({ "partial": true })));
 }
 
 async fn without_redis_the_http_api_says_so(mode: &str) {
