@@ -59,6 +59,21 @@ pub async fn attributes(api: &Api, channel: &ChannelName, wanted: Attributes) ->
     Ok(Value::Object(found))
 }
 
+/// As [`attributes`], for an event that is published already: an error would have the caller publish it once more. What
+/// cannot be told is left out, and `"partial":true` says so.
+pub async fn known_attributes(api: &Api, channel: &ChannelName, wanted: Attributes) -> Value {
+    match attributes(api, channel, wanted).await {
+        Ok(found) => found,
+        // The log has the cause already.
+        Err(_) => {
+            let others = Attributes { user_count: false, ..wanted };
+            let mut found = attributes(api, channel, others).await.unwrap_or_else(|_| json!({}));
+            found["partial"] = json!(true);
+            found
+        }
+    }
+}
+
 async fn user_count(api: &Api, channel: &ChannelName) -> Result<usize, ApiError> {
     let members = api.hub.members(channel).await?;
     let users: HashSet<_> = members.iter().map(|(_, member)| member.user()).collect();

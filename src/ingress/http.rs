@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::api::body::Posted;
-use crate::api::channels::{Attributes, attributes};
+use crate::api::channels::known_attributes;
 use crate::api::{Api, ApiError};
 use crate::channel::ChannelName;
 use crate::event::Event;
@@ -31,7 +31,7 @@ pub async fn events(State(api): State<Api>, request: Request) -> Result<Json<Val
     if let Some(wanted) = event.info {
         let mut channels = Map::new();
         for channel in &event.channels {
-            channels.insert(channel.clone(), attributes(&api, &ChannelName::from(channel.as_str()), wanted).await?);
+            channels.insert(channel.clone(), known_attributes(&api, &ChannelName::from(channel.as_str()), wanted).await);
         }
         answer["channels"] = Value::Object(channels);
     }
@@ -54,7 +54,7 @@ pub async fn batch(State(api): State<Api>, request: Request) -> Result<Json<Valu
     let mut answers = Vec::with_capacity(events.len());
     for event in &events {
         let channel = ChannelName::from(event.channels[0].as_str());
-        answers.push(attributes(&api, &channel, event.info.unwrap_or(Attributes::default())).await?);
+        answers.push(known_attributes(&api, &channel, event.info.unwrap_or_default()).await);
     }
     Ok(Json(json!({ "batch": answers })))
 }

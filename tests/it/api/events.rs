@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{BEARER, post, send};
-use crate::support::TestServer;
+use crate::support::{Laravel, Redis, TestServer};
 
 #[tokio::test]
 async fn a_batch_is_published_in_order() {
@@ -43,5 +43,25 @@ async fn without_the_http_subscriber_there_is_nothing_to_publish_to() {
     for path in ["/apps/app/events", "/apps/app/batch_events"] {
         let answer = send(&server, "POST", path, &[BEARER], "{}").await;
         assert_eq!((answer.status, answer.error().as_str()), (404, "Not Found"));
+    }
+}
+
+#[tokio::test]
+async fn a_published_event_is_no_error_when_its_info_cannot_be_told() {
+    let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let server = TestServer::with(&redis, &laravel, json!({ "database": "redis" })).await;
+    let mut alice = server.client_of(1).await;
+    alice.subscribe("presence-room").await;
+    alice.event("presence:subscribed").await;
+    redis.down();
+    let info = "subscription_count,user_count";
+    let event = json!({ "channel": "presence-room", "name": "sent", "data": 1, "info": info });
+    let room = json!({ "subscription_count": 1, "partial": true });
+    let answer = post(&server, "/apps/app/events", event.clone()).await;
+    assert_eq!((answer.status, answer.json()), (200, json!({ "message": "ok", "channels": { "presence-room": room } })));
+    let answer = post(&server, "/apps/app/batch_events", json!({ "batch": [event] })).await;
+    assert_eq!((answer.status, answer.json()), (200, json!({ "batch": [room] })));
+    for _ in 0..2 {
+        assert_eq!(alice.event("sent").await, [json!("presence-room"), json!(1)]);
     }
 }
