@@ -33,6 +33,12 @@ pub mod shield;
 /// Headers a client sends with one subscribe (Echo's `auth.headers`), as text.
 pub type SubscribeHeaders = Vec<(String, String)>;
 
+/// What headers of a subscribe take up: names and values.
+#[must_use]
+pub fn bytes_of(headers: &[(String, String)]) -> usize {
+    headers.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
 /// A socket wants to join a guarded channel, or to stay in it.
 #[derive(Debug, Clone, Copy)]
 pub struct AuthRequest<'a> {

@@ -53,6 +53,8 @@ pub enum Refusal {
     Subscriptions,
     /// Faster than `limits.subscribesPerSecond`.
     SubscribeRate,
+    /// Headers of a subscribe (Echo's `auth.headers`) that are too large.
+    Headers,
     /// Laravel said no, or could not be asked.
     Unauthorized,
     /// A whisper that breaks the rules: event name, channel kind or membership.
@@ -106,7 +108,7 @@ use label_values;
 
 label_values!(Source { Redis => "redis", Http => "http", RedisServer => "redis_server" });
 label_values!(Outcome { Delivered => "delivered", NoSubscribers => "no_subscribers", Malformed => "malformed" });
-label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Unauthorized => "unauthorized", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", Origin => "origin", Connections => "connections", ConnectionsPerIp => "connections_per_ip", Draining => "draining", ApiRate => "api_rate", MessageSize => "message_size" });
+label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Headers => "headers", Unauthorized => "unauthorized", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", Origin => "origin", Connections => "connections", ConnectionsPerIp => "connections_per_ip", Draining => "draining", ApiRate => "api_rate", MessageSize => "message_size" });
 label_values!(Callback { Granted => "granted", Refused => "refused", Unreachable => "unreachable" });
 
 /// Labels of `laravel_echo_connections`.

@@ -17,6 +17,8 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::config::env;
 use crate::config::{LogConfig, LogFormat};
 
+pub mod seldom;
+
 /// Why logging was not set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {

@@ -22,7 +22,7 @@ use reqwest::Url;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{AuthRequest, Authorizer, Denied, Grant};
+use super::{AuthRequest, Authorizer, Denied, Grant, bytes_of};
 use crate::channel::ChannelName;
 use crate::config::AuthConfig;
 use crate::event::SocketId;
@@ -214,8 +214,7 @@ impl<A: Application> Authorizer for Shield<A> {
             self.0.metrics.auth.saved(SavedBy::Cache);
             return answer;
         }
-        let bytes = request.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let Some(_waiting) = self.0.crowd.join(request.socket, bytes) else {
+        let Some(_waiting) = self.0.crowd.join(request.socket, bytes_of(request.headers)) else {
             self.0.refused(&call, Busy::QueueFull);
             return Err(BUSY);
         };

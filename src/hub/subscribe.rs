@@ -11,15 +11,20 @@ use tracing::{debug, error, info, warn};
 use super::presence::{list_json, member_json};
 use super::session::{Session, Ticket};
 use super::{Hub, Socket};
-use crate::auth::{AuthRequest, Denied, Grant, SubscribeHeaders};
+use crate::auth::{AuthRequest, Denied, Grant, SubscribeHeaders, bytes_of};
 use crate::channel::{ChannelKind, ChannelName};
 use crate::egress::Frame;
 use crate::event::SocketId;
 use crate::metrics::Refusal;
 use crate::store::{Left, Member, MemberError, Members, StoreError};
+use crate::warn_seldom;
 
 /// A name too long is cut to this many bytes in the error that says so.
 const SHOWN_OF_A_LONG_NAME: usize = 200;
+
+/// Bytes that names and values of one subscribe's headers may have: what nginx takes of a whole request, so that hardly
+/// an application would take more. They are kept while the application is asked.
+const MOST_HEADERS: usize = 32 * 1024;
 
 impl<S: Socket> Hub<S> {
     /// A socket wants to join a channel. `headers` are those of this subscribe (Echo's `auth.headers`).
@@ -46,6 +51,11 @@ impl<S: Socket> Hub<S> {
             return self.refuse(&session, &channel[..shown], 414, Refusal::ChannelName);
         }
         let channel = ChannelName::from(channel);
+        if channel.kind().is_guarded() && bytes_of(&headers) > MOST_HEADERS {
+            let (bytes, hint) = (bytes_of(&headers), "what does the page put into auth.headers of Echo? A token of some KB is enough");
+            warn_seldom!(kind = 431, about = channel.as_str(), %channel, bytes, most = MOST_HEADERS, hint, "subscribe refused: its auth.headers are too large");
+            return self.refuse(&session, channel.as_str(), 431, Refusal::Headers);
+        }
         let begun = session.state().begin(&channel, limits.subscriptions);
         let Ok(ticket) = begun else {
             return self.refuse(&session, channel.as_str(), 429, Refusal::Subscriptions);

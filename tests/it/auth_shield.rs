@@ -150,3 +150,18 @@ async fn a_socket_that_asks_much_does_not_hold_up_others() {
     server.subscribed("private-other", 1).await;
     assert!(app.callbacks() < CHANNELS / 2, "it had to wait for {} others", app.callbacks());
 }
+
+#[tokio::test]
+async fn headers_that_no_application_takes_are_refused() {
+    let app = SlowApp::start(Duration::ZERO).await;
+    let server = TestServer::start(json!({ "authHost": app.url })).await;
+    let mut client = server.client().await;
+    for (channel, length) in [("private-fits", 30_000), ("private-large", 33_000), ("news", 33_000)] {
+        let auth = json!({ "headers": { "X-Pad": "x".repeat(length) } });
+        client.emit("subscribe", json!({ "channel": channel, "auth": auth })).await;
+    }
+    assert_eq!(client.event("subscription_error").await, [json!("private-large"), json!(431)]);
+    server.subscribed("private-fits", 1).await;
+    server.subscribed("news", 1).await;
+    assert_eq!(app.callbacks(), 1);
+}

@@ -13,6 +13,8 @@ use super::{Answer, Call, lock};
 
 /// Answers that are kept; a call with its cookies has some kilobytes.
 const MOST_ANSWERS: usize = 10_000;
+/// Calls with more bytes in their headers are not kept: few users have such, and many of them would fill the memory.
+const LARGEST_CALL: usize = 8 * 1024;
 
 /// Answers by call, each with its end.
 pub(super) struct Cache {
@@ -40,7 +42,8 @@ impl Cache {
 
     fn put_at(&self, call: &Arc<Call>, answer: &Answer, now: Instant) {
         let mut answers = lock(&self.answers);
-        if answer.as_ref().is_err_and(|denied| !denied.is_decision()) {
+        let bytes: usize = call.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if bytes > LARGEST_CALL || answer.as_ref().is_err_and(|denied| !denied.is_decision()) {
             answers.remove(call);
             return;
         }
@@ -59,7 +62,7 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
+    use http::{HeaderMap, HeaderValue};
 
     use super::*;
     use crate::auth::shield::Target;
@@ -89,6 +92,16 @@ mod tests {
             cache.put_at(&call(1), &Err(Denied { status }), now);
             assert!(cache.get_at(&call(1), now).is_none(), "{status}");
         }
+    }
+
+    #[test]
+    fn large_calls_are_not_kept() {
+        let (cache, now) = (Cache::new(Duration::from_secs(5)), Instant::now());
+        let large = HeaderValue::from_bytes(&[b'x'; LARGEST_CALL]).unwrap();
+        let mut call = call(1);
+        Arc::get_mut(&mut call).unwrap().headers.push((http::header::COOKIE, large));
+        cache.put_at(&call, &Ok(Grant::default()), now);
+        assert!(cache.get_at(&call, now).is_none());
     }
 
     #[test]
