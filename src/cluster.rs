@@ -4,17 +4,17 @@
 //! Input: events of the HTTP API and whispers. Output: messages of Laravel's form on Laravel's channels, in the order
 //! they were given. The presence store PUBLISHes its changes itself, together with each change.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use redis::Pipeline;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::{Mutex, mpsc, oneshot};
-use tracing::warn;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::config::Config;
 use crate::event::{Event, SocketId};
 use crate::redis_client::{Link, QueryError, Redis, RedisConfigError};
+use crate::warn_seldom;
 
 pub mod questions;
 
@@ -22,6 +22,8 @@ use questions::{Asked, Counts, Question, TOPIC};
 
 /// Messages that wait for Redis; beyond, whispers are dropped and HTTP requests wait.
 const QUEUE: usize = 4096;
+/// Bytes of them.
+const QUEUE_BYTES: u32 = 32 * 1024 * 1024;
 /// Messages of one round trip.
 const BATCH: usize = 128;
 
@@ -35,8 +37,8 @@ pub struct Bus {
     queue: mpsc::Sender<Message>,
     /// Taken by [`Bus::run`].
     waiting: Mutex<mpsc::Receiver<Message>>,
-    /// Whether somebody was told that whispers are dropped.
-    is_dropping: AtomicBool,
+    /// Bytes that the queue has room for.
+    room: Arc<Semaphore>,
     /// Tells this process from the other nodes.
     number: u64,
     asked: Asked,
@@ -46,6 +48,19 @@ struct Message {
     channel: String,
     payload: String,
     done: Option<oneshot::Sender<Result<(), BusError>>>,
+    /// What the message takes up of the queue, until it is done with.
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Message {
+    const fn new(channel: String, payload: String) -> Self {
+        Self { channel, payload, done: None, room: None }
+    }
+
+    /// Its part of the queue's bytes; one that is larger than the queue takes all of it.
+    fn bytes(&self) -> u32 {
+        u32::try_from(self.payload.len()).unwrap_or(u32::MAX).min(QUEUE_BYTES)
+    }
 }
 
 /// An event could not be PUBLISHed.
@@ -77,7 +92,7 @@ impl Bus {
             key_prefix: redis.key_prefix.clone(),
             queue,
             waiting: Mutex::new(waiting),
-            is_dropping: AtomicBool::new(false),
+            room: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
             number: rand::random(),
             asked: Asked::default(),
         }))
@@ -89,20 +104,25 @@ impl Bus {
     /// [`BusError`] when Redis could not be reached, or was lost meanwhile.
     pub async fn publish(&self, event: &Event<'_>) -> Result<(), BusError> {
         let (done, answer) = oneshot::channel();
-        let message = Message { done: Some(done), ..self.message(event) };
+        let mut message = Message { done: Some(done), ..self.message(event) };
         let closed = || BusError("the server is shutting down".into());
+        message.room = Arc::clone(&self.room).acquire_many_owned(message.bytes()).await.ok();
         self.queue.send(message).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 
-    /// PUBLISHes an event if there is room for it; nobody is told what became of it.
-    pub fn toss(&self, event: &Event<'_>) {
-        let is_full = self.queue.try_send(self.message(event)).is_err();
-        if is_full && !self.is_dropping.swap(true, Ordering::Relaxed) {
-            warn!(queue = QUEUE, "whispers are dropped until Redis keeps up");
-        } else if !is_full && self.is_dropping.load(Ordering::Relaxed) {
-            self.is_dropping.store(false, Ordering::Relaxed);
+    /// PUBLISHes an event if there is room for it; nobody is told what becomes of it then. Whether there was room.
+    pub fn toss(&self, event: &Event<'_>) -> bool {
+        let has_room = self.try_send(self.message(event));
+        if !has_room {
+            warn_seldom!(kind = 0, about = "", queue = QUEUE, bytes = QUEUE_BYTES, "whispers are dropped until Redis keeps up");
         }
+        has_room
+    }
+
+    fn try_send(&self, mut message: Message) -> bool {
+        message.room = Arc::clone(&self.room).try_acquire_many_owned(message.bytes()).ok();
+        message.room.is_some() && self.queue.try_send(message).is_ok()
     }
 
     /// The number that tells this process from the other nodes.
@@ -131,9 +151,8 @@ impl Bus {
     /// PUBLISHes a message between nodes, if there is room for it.
     pub fn say(&self, message: &questions::Message) {
         let payload = serde_json::to_string(message).expect("texts and numbers serialize");
-        let message = Message { channel: format!("{}{TOPIC}", self.key_prefix), payload, done: None };
-        if self.queue.try_send(message).is_err() {
-            warn!(queue = QUEUE, "a message to the other nodes was dropped");
+        if !self.try_send(Message::new(format!("{}{TOPIC}", self.key_prefix), payload)) {
+            warn_seldom!(kind = 0, about = "", queue = QUEUE, bytes = QUEUE_BYTES, "a message to the other nodes was dropped");
         }
     }
 
@@ -145,7 +164,7 @@ impl Bus {
     fn message(&self, event: &Event<'_>) -> Message {
         let envelope = Envelope { event: &event.name, data: event.data, socket: event.except };
         let payload = serde_json::to_string(&envelope).expect("texts and JSON serialize");
-        Message { channel: format!("{}{}", self.key_prefix, event.channel), payload, done: None }
+        Message::new(format!("{}{}", self.key_prefix, event.channel), payload)
     }
 
     /// Moves messages until dropped.
@@ -185,5 +204,34 @@ impl Bus {
             // Whoever asked may have gone.
             let _ = done.send(result.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bus() -> Bus {
+        let mut config = Config::default();
+        config.cluster.enabled.0 = true;
+        Bus::open(&config).unwrap().unwrap()
+    }
+
+    /// How many whispers with so many bytes of data wait while Redis is away.
+    fn tossed(bus: &Bus, bytes: usize) -> usize {
+        let data = serde_json::value::to_raw_value(&"x".repeat(bytes)).unwrap();
+        let event = Event { channel: "private-a", name: "client-a".into(), data: &data, except: None };
+        std::iter::repeat_with(|| bus.toss(&event)).take(2 * QUEUE).take_while(|has_room| *has_room).count()
+    }
+
+    #[test]
+    fn whispers_that_wait_for_redis_are_bounded_in_number_and_in_bytes() {
+        assert_eq!(tossed(&bus(), 10), QUEUE);
+        let bus = bus();
+        let large = tossed(&bus, 100_000);
+        assert!((300..=335).contains(&large), "{large}");
+        // What is done with makes room.
+        bus.waiting.try_lock().unwrap().try_recv().unwrap();
+        assert_eq!(tossed(&bus, 100_000), 1);
     }
 }

@@ -63,6 +63,8 @@ pub enum Refusal {
     WhisperSize,
     /// Faster than `limits.whispersPerSecond`.
     WhisperRate,
+    /// A whisper for which the queue to the other nodes had no room.
+    WhisperQueue,
     /// A page whose origin is not in `allowedOrigins`.
     Origin,
     /// More clients than `limits.connections`.
@@ -108,7 +110,7 @@ use label_values;
 
 label_values!(Source { Redis => "redis", Http => "http", RedisServer => "redis_server" });
 label_values!(Outcome { Delivered => "delivered", NoSubscribers => "no_subscribers", Malformed => "malformed" });
-label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Headers => "headers", Unauthorized => "unauthorized", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", Origin => "origin", Connections => "connections", ConnectionsPerIp => "connections_per_ip", Draining => "draining", ApiRate => "api_rate", MessageSize => "message_size" });
+label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Headers => "headers", Unauthorized => "unauthorized", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", WhisperQueue => "whisper_queue", Origin => "origin", Connections => "connections", ConnectionsPerIp => "connections_per_ip", Draining => "draining", ApiRate => "api_rate", MessageSize => "message_size" });
 label_values!(Callback { Granted => "granted", Refused => "refused", Unreachable => "unreachable" });
 
 /// Labels of `laravel_echo_connections`.

@@ -28,25 +28,23 @@ impl<S: Socket> Hub<S> {
     /// Compat: the name must start with `client-`. The original takes any that contains it
     /// (`src/channels/channel.ts:97`), which lets a client imitate events of the application.
     pub fn whisper(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>) {
-        match self.judge_whisper(from, whisper) {
-            Ok(()) => {
-                self.metrics.whispers.inc();
-                match &self.nodes {
-                    Some(nodes) => {
-                        let Whisper { channel, event, data } = whisper;
-                        nodes.bus.toss(&Event { channel, name: event.into(), data, except: Some(from) });
-                    }
-                    None => {
-                        let frame = Frame::new(whisper.event, Some(whisper.channel), whisper.data);
-                        self.fan_out(whisper.channel, &frame, Some(from));
-                    }
-                }
-            }
+        match self.judge_whisper(from, whisper).and_then(|()| self.relay(from, whisper)) {
+            Ok(()) => drop(self.metrics.whispers.inc()),
             Err(cause) => {
                 self.metrics.refusal(cause);
                 debug!(socket_id = %from, channel = whisper.channel, event = whisper.event, ?cause, "whisper dropped");
             }
         }
+    }
+
+    fn relay(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>) -> Result<(), Refusal> {
+        let Whisper { channel, event, data } = whisper;
+        let Some(nodes) = &self.nodes else {
+            self.fan_out(channel, &Frame::new(event, Some(channel), data), Some(from));
+            return Ok(());
+        };
+        let has_room = nodes.bus.toss(&Event { channel, name: event.into(), data, except: Some(from) });
+        if has_room { Ok(()) } else { Err(Refusal::WhisperQueue) }
     }
 
     fn judge_whisper(&self, from: SocketId, whisper: Whisper<'_>) -> Result<(), Refusal> {
