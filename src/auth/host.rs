@@ -12,6 +12,10 @@ struct Entry {
     scheme: Option<String>,
     /// Host and port as written; a wildcard starts with a dot.
     authority: String,
+    /// The host of it.
+    host: String,
+    /// The port of it, if there is one.
+    port: Option<u16>,
     /// A path that comes before `authEndpoint`.
     path: String,
     /// The entry as an address; a wildcard alone is none.
@@ -28,9 +32,14 @@ pub struct AuthHosts {
 struct Page {
     scheme: String,
     host: String,
-    /// Host and port, as in the URL.
+    /// Host and port, which is left out where it is the scheme's.
     authority: String,
-    port: Option<u16>,
+    port: u16,
+}
+
+/// The port of a URL that names none.
+const fn default_port(is_https: bool) -> u16 {
+    if is_https { 443 } else { 80 }
 }
 
 impl AuthHosts {
@@ -50,10 +59,7 @@ impl AuthHosts {
             // No page changes anything.
             return Some(base.into());
         }
-        let page = [header::REFERER, header::ORIGIN]
-            .iter()
-            .find_map(|name| handshake.get(name))
-            .and_then(|value| Page::parse(value.to_str().ok()?));
+        let page = [header::REFERER, header::ORIGIN].iter().find_map(|name| Page::parse(handshake.get(name)?.to_str().ok()?));
         let fitting = page.as_ref().and_then(|page| self.entries.iter().find_map(|entry| entry.fit(page)));
         fitting.map(Cow::Owned).or_else(|| self.bases().next().map(Cow::Borrowed))
     }
@@ -76,9 +82,13 @@ impl Entry {
             None => (rest, ""),
         };
         let authority = authority.to_ascii_lowercase();
+        let (host, port) = match authority.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
+            Some((host, Ok(port))) => (host.to_owned(), Some(port)),
+            _ => (authority.clone(), None),
+        };
         let is_address = !authority.is_empty() && !authority.starts_with('.');
         let base = is_address.then(|| format!("{}://{authority}{path}", scheme.as_deref().unwrap_or("http")));
-        Self { scheme, authority, path: path.to_owned(), base }
+        Self { scheme, authority, host, port, path: path.to_owned(), base }
     }
 
     fn is_wildcard(&self) -> bool {
@@ -90,21 +100,17 @@ impl Entry {
         if self.scheme.as_ref().is_some_and(|scheme| *scheme != page.scheme) {
             return None;
         }
-        if !self.is_wildcard() {
-            let scheme = &page.scheme;
-            return (self.authority == page.authority).then(|| format!("{scheme}://{}{}", self.authority, self.path));
-        }
         // Scheme and port come from the entry, so that no page can send cookies to a port of its choice.
-        let (suffix, port) = match self.authority.rsplit_once(':') {
-            Some((suffix, port)) => (suffix, Some(port.parse().ok()?)),
-            None => (self.authority.as_str(), None),
-        };
-        // The dot makes it a boundary between labels; the name without a label before it has an entry of its own.
-        if !page.host.ends_with(suffix) || page.port != port {
+        let scheme = &page.scheme;
+        if page.port != self.port.unwrap_or_else(|| default_port(scheme == "https")) {
             return None;
         }
-        let scheme = &page.scheme;
-        Some(format!("{scheme}://{}{}", page.authority, self.path))
+        // The dot makes it a boundary between labels; the name without a label before it has an entry of its own.
+        let (fits, authority) = match self.is_wildcard() {
+            true => (page.host.ends_with(&self.host), &page.authority),
+            false => (page.host == self.host, &self.authority),
+        };
+        fits.then(|| format!("{scheme}://{authority}{}", self.path))
     }
 }
 
@@ -115,12 +121,9 @@ impl Page {
         let scheme = uri.scheme_str()?;
         // User info in a Referer is no part of the host.
         let host = authority.host().to_ascii_lowercase();
-        let default_port = if scheme == "https" { 443 } else { 80 };
-        let port = authority.port_u16().filter(|&port| port != default_port);
-        let shown = match port {
-            Some(port) => format!("{host}:{port}"),
-            None => host.clone(),
-        };
+        let default_port = default_port(scheme == "https");
+        let port = authority.port_u16().unwrap_or(default_port);
+        let shown = if port == default_port { host.clone() } else { format!("{host}:{port}") };
         matches!(scheme, "http" | "https").then(|| Self { scheme: scheme.to_owned(), host, authority: shown, port })
     }
 }
@@ -179,6 +182,36 @@ mod tests {
         }
         assert_eq!(by_referer(&["https://.example.com"], "http://a.example.com/"), None);
         assert_eq!(by_referer(&["https://.example.com:8443"], "https://a.example.com:8443/").unwrap(), "https://a.example.com:8443");
+    }
+
+    #[test]
+    fn the_port_of_a_scheme_may_be_written_or_not() {
+        let entries =
+            ["http://other.test", "http://localhost:80", "https://app.test:443", "both.test:80", "http://[::1]", ".wild.test:443"];
+        for (origin, expected) in [
+            ("http://localhost", "http://localhost:80"),
+            ("http://localhost:80", "http://localhost:80"),
+            ("https://app.test", "https://app.test:443"),
+            ("http://both.test", "http://both.test:80"),
+            ("http://[::1]:80", "http://[::1]"),
+            ("https://a.wild.test", "https://a.wild.test"),
+            ("https://both.test", "http://other.test"),
+            ("http://localhost:81", "http://other.test"),
+            ("http://a.wild.test", "http://other.test"),
+        ] {
+            assert_eq!(choose(&entries, Some((header::ORIGIN, origin))).unwrap(), expected, "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_referer_that_is_no_page_leaves_it_to_the_origin() {
+        let hosts = AuthHosts::new(&SEVERAL.map(str::to_owned));
+        for referer in ["about:blank", "/x", "android-app://com.example", ""] {
+            let mut handshake = HeaderMap::new();
+            handshake.insert(header::REFERER, HeaderValue::from_str(referer).unwrap());
+            handshake.insert(header::ORIGIN, HeaderValue::from_static("http://two.test:8000"));
+            assert_eq!(hosts.choose(&handshake).unwrap(), "http://two.test:8000", "{referer}");
+        }
     }
 
     #[test]
