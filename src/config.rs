@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod advice;
 mod api;
 mod auth;
 mod cluster;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::env::{Environment, Origin};
-use super::{Config, validate};
+use super::{Config, advice, validate};
 use crate::files;
 
 mod alone;
@@ -177,6 +177,7 @@ fn resolve(file: Option<(PathBuf, Value, Format)>, warnings: Vec<String>, enviro
     let mut config = layers.config()?;
     legacy::relax(&mut config, &mut layers, format);
     validate::check(&config).map_err(|problems| problems.with_sources(|key| layers.own_source(key).map(Source::to_string)))?;
+    layers.warnings.extend(advice::warnings(&config));
     Ok(Loaded { config, path, warnings: layers.warnings, sources: layers.sources })
 }
 

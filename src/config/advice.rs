@@ -1,0 +1,49 @@
+//! What works and is not wise. Input: a resolved [`Config`]. Output: warnings for the start, each with key and remedy.
+
+use super::Config;
+
+/// Bytes of a secret that signs tokens: as many as the smallest hash has (RFC 7518, 3.2).
+const SECRET: usize = 32;
+
+/// Warnings about settings that work.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let jwt = &config.auth.jwt;
+    let is_shared = jwt.algorithm.as_ref().is_some_and(|algorithm| algorithm.starts_with("HS"));
+    let ours = jwt.secret.iter().filter(|_| is_shared).map(|secret| ("auth.jwt.secret".to_owned(), secret));
+    let keyed = config.clients.iter().enumerate();
+    let theirs = keyed.filter_map(|(index, client)| Some((format!("clients[{index}].jwt"), client.jwt.as_ref()?)));
+    let short = ours.chain(theirs).filter(|(_, secret)| secret.expose().len() < SECRET);
+    let warning = |(key, bytes)| {
+        format!(
+            "`{key}` has {bytes} bytes: from a token, others can find out a secret of less than {SECRET} and sign tokens of their own; \
+             `openssl rand -base64 48` makes a good one, for here and for the application"
+        )
+    };
+    short.map(|(key, secret)| (key, secret.expose().len())).map(warning).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn warnings(settings: serde_json::Value) -> Vec<String> {
+        super::warnings(&serde_json::from_value(settings).unwrap())
+    }
+
+    #[test]
+    fn short_secrets_are_named_and_not_shown() {
+        let good = "x".repeat(SECRET);
+        let found = warnings(json!({
+            "auth": { "jwt": { "algorithm": "HS256", "secret": "tiny" } },
+            "clients": [{ "appId": "a", "key": "k", "jwt": good }, { "appId": "b", "key": "k", "jwt": "small" }, { "appId": "c", "key": "k" }],
+        }));
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("`auth.jwt.secret` has 4 bytes") && !found[0].contains("tiny"), "{found:?}");
+        assert!(found[1].starts_with("`clients[1].jwt` has 5 bytes") && !found[1].contains("small"), "{found:?}");
+        for jwt in [json!({ "algorithm": "HS256", "secret": good }), json!({ "algorithm": "RS256", "secret": "tiny" }), json!({})] {
+            assert_eq!(warnings(json!({ "auth": { "jwt": jwt } })), Vec::<String>::new());
+        }
+    }
+}
