@@ -12,7 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::auth::Authorizer;
 use crate::channel::{ChannelKind, ChannelName, Pattern, kind_of};
@@ -22,6 +22,7 @@ use crate::egress::{EmitError, Frame, Socket};
 use crate::event::{Event, SocketId};
 use crate::metrics::{Metrics, Outcome, Source};
 use crate::store::{Members, PresenceStore, StoreError};
+use crate::warn_seldom;
 
 mod everywhere;
 mod grants;
@@ -241,9 +242,8 @@ impl<S: Socket> Hub<S> {
 
     /// An event found nobody: warns when a channel of nearly the same name has subscribers.
     fn hint(&self, channel: &str) {
-        for (joined, _) in self.rooms.channels(|name| Hints::is_near(channel, name.as_str())) {
-            self.hints.say(channel, joined.as_str());
-        }
+        let near = self.rooms.channels(|name| Hints::is_near(channel, name.as_str()));
+        self.hints.say(channel, near.iter().map(|(joined, _)| joined.as_str()));
     }
 
     /// Whether events of the channel also go to everyone; never those that need authorisation.
@@ -286,7 +286,7 @@ impl<S: Socket> Hub<S> {
         self.metrics.slow_clients.inc();
         let limits = self.limits.load();
         let (queue, bytes) = (limits.client_queue, limits.client_queue_bytes.0);
-        warn!(socket_id = %id, queue, bytes, "closed a client that does not keep up; it will reconnect");
+        warn_seldom!(kind = 0, about = &id, socket_id = %id, queue, bytes, "closed a client that does not keep up; it will reconnect");
         self.disconnect(id, "too slow");
         socket.close();
     }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use http::header::{self, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::answer::{first_line, hint, judge};
 use super::headers::{Forward, callback_headers};
@@ -21,6 +21,7 @@ use crate::channel::ChannelName;
 use crate::config::Config;
 use crate::metrics::{Callback, Metrics};
 use crate::proxies::TrustedProxies;
+use crate::warn_seldom;
 
 /// What a form value keeps unescaped; the set of the original's `request` library (RFC 3986).
 const FORM: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -203,13 +204,13 @@ impl Application for HttpApplication {
     fn prepare(&self, request: AuthRequest<'_>) -> Result<Call, Denied> {
         let channel = request.channel;
         let Some(host) = self.hosts.choose(request.handshake) else {
-            warn!(%channel, "no entry of authHost fits the page of this client; add one that is no wildcard");
+            warn_seldom!(kind = 0, about = channel.as_str(), %channel, "no entry of authHost fits the page of this client; add one that is no wildcard");
             self.metrics.callback(Callback::Unreachable);
             return Err(Denied { status: 0 });
         };
         let Some(target) = self.target(&host) else {
             let endpoint = &self.endpoint;
-            warn!(%channel, %host, endpoint, "authHost for the page of this client makes no URL with authEndpoint");
+            warn_seldom!(kind = 0, about = channel.as_str(), %channel, %host, endpoint, "authHost for the page of this client makes no URL with authEndpoint");
             self.metrics.callback(Callback::Unreachable);
             return Err(Denied { status: 0 });
         };
@@ -235,7 +236,8 @@ impl Application for HttpApplication {
                 Err(denied) => {
                     self.metrics.callback(Callback::Refused);
                     let body = first_line(&body);
-                    warn!(%channel, %url, body, hint = hint(status), "Client can not be authenticated, got HTTP status {status}");
+                    let hint = hint(status);
+                    warn_seldom!(kind = status, about = channel.as_str(), %channel, %url, body, hint, "Client can not be authenticated, got HTTP status {status}");
                     Reply::Refused(denied)
                 }
             },

@@ -13,7 +13,6 @@ use jsonwebtoken::{Algorithm, Validation, dangerous, decode, decode_header};
 use serde_json::value::to_raw_value;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
-use tracing::warn;
 
 use super::http::AuthClientError;
 use super::{AuthRequest, Authorizer, Denied, Grant};
@@ -21,6 +20,7 @@ use crate::channel::{ChannelKind, ChannelName, Pattern};
 use crate::config::{Config, JwtConfig};
 use crate::metrics::Metrics;
 use crate::metrics::auth::SavedBy;
+use crate::warn_seldom;
 
 mod jwks;
 mod keys;
@@ -182,7 +182,8 @@ impl<A: Authorizer> Authorizer for JwtAuthorizer<A> {
         self.metrics.auth.saved(SavedBy::Token);
         self.judge(token, request.channel).await.map_err(|error| {
             let status = error.status();
-            warn!(channel = %request.channel, %error, "Client can not be authenticated by its token: {status}");
+            let channel = request.channel;
+            warn_seldom!(kind = status, about = channel.as_str(), %channel, %error, "Client can not be authenticated by its token: {status}");
             Denied { status }
         })
     }

@@ -20,7 +20,6 @@ use futures_util::future::{BoxFuture, Shared, WeakShared};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;
 use tokio::time::Instant;
-use tracing::warn;
 
 use super::{AuthRequest, Authorizer, Denied, Grant, bytes_of};
 use crate::channel::ChannelName;
@@ -28,6 +27,7 @@ use crate::config::AuthConfig;
 use crate::event::SocketId;
 use crate::metrics::Metrics;
 use crate::metrics::auth::SavedBy;
+use crate::warn_seldom;
 
 mod breaker;
 mod cache;
@@ -282,7 +282,8 @@ impl<A: Application> Inner<A> {
             Reply::Granted(grant) => Ok(grant),
             Reply::Refused(denied) => Err(denied),
             Reply::Unanswered { cause, hint, .. } => {
-                warn!(channel = %call.channel, url = %call.target.url, cause, hint, "Error authenticating client");
+                let channel = &call.channel;
+                warn_seldom!(kind = 0, about = channel.as_str(), %channel, url = %call.target.url, cause, hint, "Error authenticating client");
                 return Err(Denied { status: 0 });
             }
         };
@@ -295,14 +296,14 @@ impl<A: Application> Inner<A> {
     fn refused(&self, call: &Call, busy: Busy) {
         self.metrics.auth.busy(busy);
         let (channel, host) = (&call.channel, &call.target.host);
-        match busy {
-            Busy::QueueFull => warn!(%channel, host, "subscribe refused: too many wait for the application already"),
-            Busy::QueueTimeout => {
-                let hint = "the application is slower than its users come; raise auth.maxConcurrent if it can do more at once, or auth.queueTimeout";
-                warn!(%channel, host, hint, "subscribe refused: its turn did not come within auth.queueTimeout");
-            }
-            Busy::Outage => warn!(%channel, host, "subscribe refused: the application did not come back within auth.queueTimeout"),
-        }
+        let slow =
+            "the application is slower than its users come; raise auth.maxConcurrent if it can do more at once, or auth.queueTimeout";
+        let (kind, what, hint) = match busy {
+            Busy::QueueFull => (0, "too many wait for the application already", None),
+            Busy::QueueTimeout => (1, "its turn did not come within auth.queueTimeout", Some(slow)),
+            Busy::Outage => (2, "the application did not come back within auth.queueTimeout", None),
+        };
+        warn_seldom!(kind = kind, about = channel.as_str(), %channel, host, hint, "subscribe refused: {what}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Says why an event arrives nowhere: nobody is in its channel, but somebody is in one of nearly the same name.
 //!
-//! Input: channels of events without a subscriber, and the names of channels that have some. Output: one warning a
-//! pair of names, with what to mend.
+//! Input: channels of events without a subscriber, and the names of channels that have some. Output: a warning with what
+//! to mend about the two names that are nearest to each other; about the next two after the next event.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use tracing::warn;
+use crate::warn_seldom;
 
 /// A channel without subscribers is looked at once in so many seconds: an app may have many, and all are well.
 const LOOK_AGAIN: u32 = 10;
@@ -18,6 +18,9 @@ const LOOK_AGAIN: u32 = 10;
 /// without a subscriber may come by the million, so this takes no lock and no memory. A look passes all channels that
 /// clients are in, which may be 100,000, so there are six in a second at the most; a wrong prefix shows in any of them.
 const PLACES: usize = 64;
+
+/// Pairs of names that are remembered as said. Beyond, all are forgotten: clients may make up any number of names.
+const MOST_SAID: usize = 1000;
 
 /// What was looked at, and what was said.
 #[derive(Debug)]
@@ -71,20 +74,36 @@ impl Hints {
         miss(event, joined).is_some()
     }
 
-    /// Warns about a pair of names, once.
-    pub(super) fn say(&self, event: &str, joined: &str) {
-        let is_new = self.said.lock().unwrap_or_else(PoisonError::into_inner).insert((event.into(), joined.into()));
-        if let Some(miss) = miss(event, joined)
-            && is_new
-        {
-            let hint = miss.hint(event, joined);
-            warn!(
-                event_channel = event,
-                client_channel = joined,
-                hint,
-                "an event found no subscriber, but clients are in a channel of nearly the same name"
-            );
+    /// Warns about the nearest of the channels that have subscribers, of those that were not warned about before.
+    pub(super) fn say<'a>(&self, event: &'a str, joined: impl Iterator<Item = &'a str>) {
+        let Some((joined, miss, others)) = self.pick(event, joined) else {
+            return;
+        };
+        let (hint, others) = (miss.hint(event, joined), (others > 0).then_some(others));
+        warn_seldom!(
+            kind = 0,
+            about = event,
+            event_channel = event,
+            client_channel = joined,
+            others,
+            hint,
+            "an event found no subscriber, but clients are in a channel of nearly the same name"
+        );
+    }
+
+    /// The nearest channel that nothing was said about, how it misses, and how many others there are.
+    fn pick<'a>(&self, event: &'a str, joined: impl Iterator<Item = &'a str>) -> Option<(&'a str, Miss<'a>, usize)> {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = |joined: &&str| !said.contains(&(event.into(), (*joined).into()));
+        let near: Vec<_> = joined.filter(is_new).filter_map(|joined| Some((joined, miss(event, joined)?))).collect();
+        let others = near.len().saturating_sub(1);
+        let (joined, miss) =
+            near.into_iter().min_by_key(|(joined, miss)| (miss.is_made_by_clients(), joined.len().abs_diff(event.len())))?;
+        if said.len() >= MOST_SAID {
+            said.clear();
         }
+        said.insert((event.into(), joined.into()));
+        Some((joined, miss, others))
     }
 }
 
@@ -110,6 +129,11 @@ fn miss<'a>(event: &'a str, joined: &'a str) -> Option<Miss<'a>> {
 }
 
 impl Miss<'_> {
+    /// Whether any client can make up any number of such names.
+    const fn is_made_by_clients(&self) -> bool {
+        matches!(self, Self::PrefixOnClients(_))
+    }
+
     fn hint(&self, event: &str, joined: &str) -> String {
         match self {
             Self::PrefixNotCut(prefix) => {
@@ -165,6 +189,21 @@ mod tests {
         // However many there are, the work is bounded.
         let looks = (0..10 * PLACES).filter(|n| hints.is_due(&n.to_string())).count();
         assert!((PLACES / 2..PLACES).contains(&looks), "{looks}");
+    }
+
+    #[test]
+    fn of_many_near_misses_the_nearest_is_said_then_the_next() {
+        let hints = Hints::default();
+        let made_up: Vec<String> = (0..2 * MOST_SAID).map(|n| format!("{n}-news")).collect();
+        let joined = || made_up.iter().map(String::as_str).chain(["private-news"]);
+        let pick = || hints.pick("news", joined()).map(|(joined, _, others)| (joined, others)).unwrap();
+        assert_eq!(pick(), ("private-news", made_up.len()));
+        assert_eq!(pick(), ("0-news", made_up.len() - 1));
+        assert_eq!(hints.pick("news", ["0-news", "sports"].into_iter()), None);
+        for _ in 0..made_up.len() {
+            pick();
+        }
+        assert!(hints.said.lock().unwrap().len() <= MOST_SAID);
     }
 
     #[test]

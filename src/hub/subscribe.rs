@@ -164,7 +164,7 @@ impl<S: Socket> Hub<S> {
                 }
                 Err(error) => {
                     let hint = "the callback in routes/channels.php must return an array with the user's data, as in: return ['id' => $user->id, 'name' => $user->name];";
-                    warn!(%channel, %error, hint, "presence channel refused: nothing tells who the user is");
+                    warn_seldom!(kind = 500, about = channel.as_str(), %channel, %error, hint, "presence channel refused: nothing tells who the user is");
                     return self.fail(session, channel, ticket, 500);
                 }
             },

@@ -1,12 +1,13 @@
 //! The server says why something does not arrive, seen in its log.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{ChildStderr, Command};
+use tokio::process::{Child, ChildStderr, Command};
 
-use crate::support::{Client, DEADLINE, Redis, free_port};
+use crate::support::{Client, DEADLINE, Redis, SlowApp, free_port};
 
 /// Waits for a line that contains `text`.
 async fn line(log: &mut tokio::io::Lines<BufReader<ChildStderr>>, text: &str) -> String {
@@ -21,24 +22,56 @@ async fn line(log: &mut tokio::io::Lines<BufReader<ChildStderr>>, text: &str) ->
     tokio::time::timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("no line with `{text}` in the log"))
 }
 
-#[tokio::test]
-async fn a_redis_prefix_that_is_not_configured_and_clients_that_cannot_connect() {
-    let redis = Redis::start().await;
+/// A server without a file that listens to `redis`, with its port.
+async fn serve(redis: &Redis, variables: &[(&str, &str)]) -> (Child, u16) {
     let port = free_port();
-    let mut server = Command::new(env!("CARGO_BIN_EXE_laravel-echo-server"))
+    let server = Command::new(env!("CARGO_BIN_EXE_laravel-echo-server"))
         .args(["start", "--defaults"])
         .env_clear()
         .env("LARAVEL_ECHO_SERVER_HOST", "127.0.0.1")
         .env("LARAVEL_ECHO_SERVER_PORT", port.to_string())
         .env("LARAVEL_ECHO_SERVER_REDIS_PORT", redis.port.to_string())
+        .envs(variables.iter().copied())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .expect("the server starts");
-    let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
     redis.heard("x").await;
+    (server, port)
+}
 
+#[tokio::test]
+async fn who_is_refused_again_and_again_does_not_fill_the_log() {
+    const CHANNELS: usize = 600;
+    let (redis, app) = (Redis::start().await, SlowApp::start(Duration::ZERO).await);
+    app.answers(403, "{}");
+    let (mut server, port) = serve(&redis, &[("LARAVEL_ECHO_SERVER_AUTH_HOST", &app.url)]).await;
+    let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
+    let reading = tokio::spawn(async move {
+        let mut lines = 0;
+        while let Ok(Some(line)) = log.next_line().await {
+            lines += usize::from(line.contains("got HTTP status 403"));
+        }
+        lines
+    });
+    let mut client = Client::connect(format!("127.0.0.1:{port}").parse().expect("an address"), &[]).await;
+    for n in 0..CHANNELS {
+        client.subscribe(&format!("private-{n}")).await;
+    }
+    for _ in 0..CHANNELS {
+        client.event("subscription_error").await;
+    }
+    server.kill().await.expect("it can be killed");
+    let lines = reading.await.expect("the log can be read");
+    assert!((50..CHANNELS / 2).contains(&lines), "{lines} lines for {CHANNELS} refusals");
+}
+
+#[tokio::test]
+async fn a_redis_prefix_that_is_not_configured_and_clients_that_cannot_connect() {
+    let redis = Redis::start().await;
+    let (mut server, port) = serve(&redis, &[]).await;
+    let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
     let address = format!("127.0.0.1:{port}").parse().expect("an address");
     let mut alice = Client::connect(address, &[]).await;
     alice.subscribe("news").await;
