@@ -1,5 +1,6 @@
 //! The shield before an application that answers as told.
 
+use std::hash::DefaultHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::HeaderMap;
@@ -234,4 +235,19 @@ async fn an_application_that_stays_away_is_a_503() {
     assert_eq!(setup.subscribe("private-x", "").await.unwrap_err().status, 503);
     assert_eq!(setup.asked(), 10);
     assert!(setup.metrics.render(std::iter::empty()).contains("auth_busy_total{cause=\"outage\"} 1"));
+}
+
+#[test]
+fn calls_are_not_alike_to_the_hash_by_moving_bytes_from_one_piece_to_the_next() {
+    let hash = |channel: &str, headers: &[(&'static str, &'static str)]| {
+        let headers = headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let call = Call::new(Arc::new(Target::new("http://app", "/auth").unwrap()), channel.into(), headers.collect());
+        let mut hasher = DefaultHasher::new();
+        call.hash(&mut hasher);
+        hasher.finish()
+    };
+    let one = hash("private-a", &[("b", "1c2")]);
+    assert_eq!(one, hash("private-a", &[("b", "1c2")]));
+    assert_ne!(one, hash("private-a", &[("b", "1"), ("c", "2")]));
+    assert_ne!(one, hash("private-ab", &[("1c", "2")]));
 }
