@@ -36,6 +36,9 @@ pub(super) struct Project {
 const DATABASE_CONFIGS: [&str; 2] = ["config/database.php", "vendor/laravel/framework/config/database.php"];
 const BROADCASTING_CONFIGS: [&str; 2] = ["config/broadcasting.php", "vendor/laravel/framework/config/broadcasting.php"];
 
+/// The Redis connection that Laravel takes where none is named.
+const DEFAULT_CONNECTION: &str = "default";
+
 /// Keys of a Redis connection in `config/database.php` and the config keys they give.
 const REDIS_KEYS: [(&str, &str); 6] = [
     ("url", "databaseConfig.redis.url"),
@@ -60,14 +63,14 @@ impl Project {
         }
         let environment = Environment::read(&[dir]);
         project.app_url(&environment);
-        match database {
-            Some((path, text)) => project.database(path, &text, &environment),
-            None => project.redis_of(&environment),
-        }
         project.broadcaster = match broadcasting {
             Some((path, text)) => Broadcaster::of_file(path, &text, &environment),
             None => Broadcaster::of_variables(&environment),
         };
+        match database {
+            Some((path, text)) => project.database(path, &text, &environment),
+            None => project.redis_of(&environment),
+        }
         Ok(project)
     }
 
@@ -76,8 +79,11 @@ impl Project {
         self.findings.iter().find(|finding| finding.key == key).map(|finding| finding.value.as_str())
     }
 
+    /// Adds a finding, if there is none for the key yet.
     fn push(&mut self, key: &'static str, value: String, place: String) {
-        self.findings.push(Finding { key, value, place });
+        if self.get(key).is_none() {
+            self.findings.push(Finding { key, value, place });
+        }
     }
 
     fn app_url(&mut self, environment: &Environment) {
@@ -87,6 +93,7 @@ impl Project {
     }
 
     fn database(&mut self, path: &Path, text: &str, environment: &Environment) {
+        let connection = self.broadcaster.as_ref().and_then(Broadcaster::redis_connection).unwrap_or(DEFAULT_CONNECTION).to_owned();
         // The variable that gave the last value, to say where it comes from.
         let used = RefCell::new(None);
         let variable = |name: &str| {
@@ -104,9 +111,14 @@ impl Project {
             }
         };
         for (name, key) in REDIS_KEYS {
-            take(&["redis", "default", name], key);
+            take(&["redis", &connection, name], key);
         }
-        take(&["redis", "options", "prefix"], "databaseConfig.redis.keyPrefix");
+        // What a connection says itself wins.
+        for keys in
+            [["redis", &connection, "prefix"].as_slice(), &["redis", &connection, "options", "prefix"], &["redis", "options", "prefix"]]
+        {
+            take(keys, "databaseConfig.redis.keyPrefix");
+        }
     }
 
     /// Without a `config/database.php`, the usual names in `.env`.
@@ -174,10 +186,15 @@ mod tests {
         Some((finding.value.clone(), place.to_owned()))
     }
 
-    fn database(text: &str, variables: &[(&str, &str)]) -> Project {
+    fn environment(variables: &[(&str, &str)]) -> Environment {
         let mut environment = Environment::default();
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         environment.push(laravel_echo_server::config::env::Origin::File(".env".into()), variables);
+        environment
+    }
+
+    fn database(text: &str, variables: &[(&str, &str)]) -> Project {
+        let environment = environment(variables);
         let mut project = Project::default();
         project.app_url(&environment);
         project.database(Path::new("config/database.php"), text, &environment);
@@ -222,6 +239,29 @@ mod tests {
         assert_eq!(project.get("databaseConfig.redis.password"), None);
         assert_eq!(project.get("databaseConfig.redis.url"), None);
         assert_eq!(project.get("authHost"), Some("https://shop.test"));
+    }
+
+    #[test]
+    fn the_connection_that_broadcasts_is_the_one_that_counts() {
+        const DATABASE: &str = r"<?php return ['redis' => [
+            'options' => ['prefix' => 'all_'],
+            'default' => ['host' => 'one.test', 'port' => 6379],
+            'echo' => ['host' => env('ECHO_HOST', 'two.test'), 'port' => 6380, 'prefix' => 'echo_'],
+        ]];";
+        const BROADCASTING: &str = r"<?php return ['default' => 'redis', 'connections' => [
+            'redis' => ['driver' => 'redis', 'connection' => env('BROADCAST_REDIS_CONNECTION', 'default')]]];";
+        let one = [("host", "one.test"), ("port", "6379"), ("keyPrefix", "all_")];
+        let three = [("host", "three.test"), ("port", "6380"), ("keyPrefix", "echo_")];
+        let echo = [("BROADCAST_REDIS_CONNECTION", "echo"), ("ECHO_HOST", "three.test")];
+        for (variables, expected) in [(&[][..], one), (&echo, three)] {
+            let environment = environment(variables);
+            let broadcaster = Broadcaster::of_file(Path::new("config/broadcasting.php"), BROADCASTING, &environment);
+            let mut project = Project { broadcaster, ..Project::default() };
+            project.database(Path::new("config/database.php"), DATABASE, &environment);
+            for (key, value) in expected {
+                assert_eq!(project.get(&format!("databaseConfig.redis.{key}")), Some(value));
+            }
+        }
     }
 
     #[test]

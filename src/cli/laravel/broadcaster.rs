@@ -19,6 +19,8 @@ pub(in crate::cli) struct Broadcaster {
     place: String,
     /// The variable that sets it, if one does.
     variable: Option<String>,
+    /// The Redis connection that it names.
+    connection: Option<String>,
 }
 
 /// How events of a driver travel.
@@ -48,20 +50,23 @@ impl Broadcaster {
             Php::Unknown => return None,
             default => default.text(&variable).unwrap_or_else(|| "null".to_owned()),
         };
-        let driver = settings.at(&["connections", &name, "driver"]).and_then(|driver| driver.text(&|_| None)).unwrap_or(name);
+        let driver =
+            settings.at(&["connections", &name, "driver"]).and_then(|driver| driver.text(&|_| None)).unwrap_or_else(|| name.clone());
+        let expanded = |name: &str| environment.expanded(name, &mut Vec::new()).map(|(value, _)| value);
+        let connection = settings.at(&["connections", &name, "connection"]).and_then(|connection| connection.text(&expanded));
         let (variable, place) = (asked.into_inner(), found.into_inner());
         let place = place.unwrap_or_else(|| match &variable {
             Some(variable) => format!("{variable} is not set, the default of {}", path.display()),
             None => path.display().to_string(),
         });
-        Some(Self { driver, place, variable })
+        Some(Self { driver, place, variable, connection })
     }
 
     /// What the variables alone say, where there is no such file.
     pub(super) fn of_variables(environment: &Environment) -> Option<Self> {
         let (name, (driver, origin)) =
             VARIABLES.iter().find_map(|name| Some((*name, environment.get(name).map(|(value, origin)| (value.to_owned(), origin))?)))?;
-        Some(Self { driver, place: format!("{name} in {origin}"), variable: Some(name.to_owned()) })
+        Some(Self { driver, place: format!("{name} in {origin}"), variable: Some(name.to_owned()), connection: None })
     }
 
     /// How its events travel.
@@ -71,6 +76,11 @@ impl Broadcaster {
             "pusher" | "reverb" => Way::Http,
             _ => Way::Elsewhere,
         }
+    }
+
+    /// The connection of `config/database.php` that it publishes on, where it names one.
+    pub(super) fn redis_connection(&self) -> Option<&str> {
+        self.connection.as_deref().filter(|_| self.way() == Way::Redis)
     }
 
     /// The driver and the place, for people.
