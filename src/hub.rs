@@ -1,7 +1,7 @@
 //! [`Hub`]: who is in which channel, and every rule about it.
 //!
 //! Input: clients' requests from [`crate::ingress::client`], events from [`crate::ingress::redis`] and
-//! [`crate::ingress::http`], all through the methods here. Output: [`Frame`]s to [`Socket`]s. The hub asks an
+//! [`crate::ingress::http`], all through the methods here. Output: frames to [`Socket`]s. The hub asks an
 //! [`Authorizer`] before anyone joins a guarded channel and keeps members in a [`PresenceStore`].
 
 use std::collections::HashMap;
@@ -12,23 +12,22 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
 
 use crate::auth::Authorizer;
-use crate::channel::{ChannelKind, ChannelName, Pattern, kind_of};
+use crate::channel::{ChannelName, Pattern};
 use crate::cluster::Bus;
 use crate::config::{Config, Limits, RedisMode};
-use crate::egress::{EmitError, Frame, Socket};
-use crate::event::{Event, SocketId};
-use crate::metrics::{Metrics, Outcome, Source};
+use crate::egress::Socket;
+use crate::event::SocketId;
+use crate::metrics::Metrics;
 use crate::store::{Members, PresenceStore, StoreError};
-use crate::warn_seldom;
 
 mod everywhere;
 mod grants;
 mod hints;
 mod nodes;
 mod presence;
+mod publish;
 mod rooms;
 mod session;
 mod subscribe;
@@ -41,7 +40,7 @@ mod whisper;
 use hints::Hints;
 use nodes::Nodes;
 use presence::ChannelLocks;
-use rooms::{Room, Rooms, Snapshot};
+use rooms::{Room, Rooms};
 use session::Session;
 
 pub use everywhere::Everywhere;
@@ -53,18 +52,6 @@ pub use whisper::Whisper;
 const SHARDS: usize = 64;
 
 type Shard<S> = RwLock<HashMap<SocketId, Arc<Session<S>>>>;
-
-/// Who gets the events of a channel: those in it, and in flat mode everyone.
-struct Audience<S> {
-    room: Option<Snapshot<S>>,
-    everyone: Option<Snapshot<S>>,
-}
-
-impl<S> Audience<S> {
-    fn is_empty(&self) -> bool {
-        self.room.is_none() && self.everyone.is_none()
-    }
-}
 
 /// Settings of the hub, resolved.
 #[derive(Debug)]
@@ -173,122 +160,6 @@ impl<S: Socket> Hub<S> {
         for channel in channels {
             self.left_after(&channel, id, reason, self.options.leave_grace);
         }
-    }
-
-    /// Sends an event to the subscribers of its channel. Returns how many sockets it went to.
-    ///
-    /// Events of one channel arrive in the order of these calls; it never waits for a client.
-    pub fn publish(self: &Arc<Self>, event: &Event<'_>, source: Source) -> usize {
-        let audience = self.audience(event.channel);
-        if audience.is_empty() && self.hints.is_due(event.channel) {
-            self.hint(event.channel);
-        }
-        self.publish_to(&audience, event, source)
-    }
-
-    /// [`Self::publish`] for a message that `read` makes an event of, with a version if it is another node's change of a
-    /// presence channel. One that nobody here waits for is not read, but for a sample: most are meant for other nodes.
-    ///
-    /// # Errors
-    /// What `read` says of a message that is no event.
-    pub fn receive<'a, E>(
-        self: &Arc<Self>,
-        channel: &str,
-        source: Source,
-        read: impl FnOnce() -> Result<(Event<'a>, Option<u64>), E>,
-    ) -> Result<usize, E> {
-        let audience = self.audience(channel);
-        let is_sample = audience.is_empty() && self.hints.is_due(channel);
-        if audience.is_empty() && !is_sample && !self.options.dev_mode && !self.follows(channel) {
-            self.metrics.event(source, Outcome::NoSubscribers);
-            return Ok(0);
-        }
-        let (event, version) = read()?;
-        if version.is_some_and(|version| self.hear(&event, version)) {
-            return Ok(0);
-        }
-        if is_sample {
-            self.hint(channel);
-        }
-        Ok(self.publish_to(&audience, &event, source))
-    }
-
-    fn publish_to(self: &Arc<Self>, audience: &Audience<S>, event: &Event<'_>, source: Source) -> usize {
-        if self.options.dev_mode {
-            info!("Channel: {}", event.channel);
-            info!("Event: {}", event.name);
-        }
-        let mut delivered = 0;
-        if let Some(room) = &audience.room {
-            delivered += self.emit_to(room, &Frame::new(&event.name, Some(event.channel), event.data), event.except);
-        }
-        if let Some(everyone) = &audience.everyone {
-            let name = format!("{}:{}", event.channel, event.name);
-            delivered += self.emit_to(everyone, &Frame::new(&name, None, event.data), event.except);
-        }
-        if delivered > 0 {
-            self.metrics.deliveries.inc_by(delivered as u64);
-        }
-        self.metrics.event(source, if delivered > 0 { Outcome::Delivered } else { Outcome::NoSubscribers });
-        delivered
-    }
-
-    /// Who gets the events of a channel.
-    fn audience(&self, channel: &str) -> Audience<S> {
-        let everyone = || self.everyone.read().unwrap_or_else(PoisonError::into_inner).snapshot();
-        let everyone = self.is_flat(channel).then(everyone).filter(|everyone| !everyone.is_empty());
-        Audience { room: self.rooms.snapshot(channel), everyone }
-    }
-
-    /// An event found nobody: warns when a channel of nearly the same name has subscribers.
-    fn hint(&self, channel: &str) {
-        let near = self.rooms.channels(|name| Hints::is_near(channel, name.as_str()));
-        self.hints.say(channel, near.iter().map(|(joined, _)| joined.as_str()));
-    }
-
-    /// Whether events of the channel also go to everyone; never those that need authorisation.
-    fn is_flat(&self, channel: &str) -> bool {
-        self.options.flat.iter().any(|pattern| pattern.matches(channel)) && kind_of(channel) == ChannelKind::Public
-    }
-
-    /// Puts a frame into the queue of everyone in a channel but `except`. Returns how many that were.
-    fn fan_out(self: &Arc<Self>, channel: &str, frame: &Frame<'_>, except: Option<SocketId>) -> usize {
-        match self.rooms.snapshot(channel) {
-            Some(snapshot) => self.emit_to(&snapshot, frame, except),
-            None => 0,
-        }
-    }
-
-    fn emit_to(self: &Arc<Self>, snapshot: &Snapshot<S>, frame: &Frame<'_>, except: Option<SocketId>) -> usize {
-        let mut delivered = 0;
-        for (id, socket) in snapshot.iter() {
-            if Some(id) == except {
-                continue;
-            }
-            match socket.emit(frame) {
-                Ok(()) => delivered += 1,
-                Err(EmitError::Closed) => {}
-                Err(EmitError::Full) => self.evict(id, socket),
-            }
-        }
-        delivered
-    }
-
-    /// Puts a frame into one socket's queue.
-    fn emit(self: &Arc<Self>, socket: &S, frame: &Frame<'_>) {
-        if socket.emit(frame) == Err(EmitError::Full) {
-            self.evict(socket.id(), socket);
-        }
-    }
-
-    /// Closes a client that has missed something, so that it comes back and starts afresh.
-    fn evict(self: &Arc<Self>, id: SocketId, socket: &S) {
-        self.metrics.slow_clients.inc();
-        let limits = self.limits.load();
-        let (queue, bytes) = (limits.client_queue, limits.client_queue_bytes.0);
-        warn_seldom!(kind = 0, about = &id, socket_id = %id, queue, bytes, "closed a client that does not keep up; it will reconnect");
-        self.disconnect(id, "too slow");
-        socket.close();
     }
 
     /// Lets every socket leave its channels, so that stores and other nodes know. Nobody joins any more.

@@ -2,11 +2,17 @@
 //! Input: a resolved [`Config`]. Output: all problems at once, each with key, value, what was expected and how to mend it.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::value::Seconds;
 use super::{ApiClient, Config, Database, Protocol, RedisConfig};
+
+mod form;
+mod problem;
+
+use form::{is_auth_host, is_loopback, is_network, is_of_the_api, is_origin, is_path};
+
+pub use problem::{Problem, Problems};
 
 /// Signature algorithms of `auth.jwt.algorithm`.
 pub const JWT_ALGORITHMS: &[&str] =
@@ -19,58 +25,6 @@ const LONGEST_TIME: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 const MOST_MESSAGES: u64 = 1_000_000_000;
 
 const LOG_LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
-
-/// One value that cannot stay.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Key path.
-    pub key: String,
-    /// The value as text.
-    pub value: String,
-    /// What was expected.
-    pub expected: String,
-    /// What to write instead, if that is not plain from what was expected.
-    pub remedy: Option<String>,
-    /// The file or variable that set it, where that is known.
-    pub source: Option<String>,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is {}, expected {}", self.key, self.value, self.expected)?;
-        if let Some(source) = &self.source {
-            write!(f, "\n    set in {source}")?;
-        }
-        match &self.remedy {
-            Some(remedy) => write!(f, "\n    {remedy}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// All that was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problems(pub Vec<Problem>);
-
-impl Problems {
-    /// Says of each key where it was set, if `source` knows.
-    #[must_use]
-    pub(super) fn with_sources(mut self, source: impl Fn(&str) -> Option<String>) -> Self {
-        for problem in &mut self.0 {
-            problem.source = source(&problem.key);
-        }
-        self
-    }
-}
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the configuration cannot work:")?;
-        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
-    }
-}
-
-impl std::error::Error for Problems {}
 
 /// Refuses what cannot work.
 ///
@@ -366,68 +320,8 @@ impl Found {
     }
 }
 
-impl Problem {
-    fn mend(&mut self, remedy: impl Into<String>) {
-        self.remedy = Some(remedy.into());
-    }
-}
-
 fn quoted(text: &str) -> String {
     format!("{text:?}")
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-}
-
-/// `http(s)://host…`, or a host alone that is matched with the page's; a leading dot means all subdomains.
-fn is_auth_host(text: &str) -> bool {
-    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-    let host = rest.strip_prefix('.').unwrap_or(rest);
-    let is_host = !host.is_empty() && !host.starts_with(['.', '/', ':']) && !host.contains(['*', ' ', '@']);
-    let Ok(uri) = format!("{scheme}://{host}").parse::<http::Uri>() else { return false };
-    // A slip in the scheme makes it the host: `http//app.test`, `https:/app.test`.
-    let has_host = uri.host().is_some_and(|host| !matches!(host, "" | "http" | "https"));
-    matches!(scheme, "http" | "https") && is_host && has_host && !uri.path().starts_with("//")
-}
-
-/// A path that requests can begin with, but not one that all begin with.
-fn is_path(text: &str) -> bool {
-    let is_of_paths = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@".contains(&byte);
-    let mut names = text.split('/');
-    text.starts_with('/')
-        && !text.trim_matches('/').is_empty()
-        && text.bytes().all(is_of_paths)
-        && !names.any(|name| matches!(name, "." | ".."))
-}
-
-/// Whether an endpoint at this path would take requests from the HTTP API.
-fn is_of_the_api(path: &str, clients: &[ApiClient]) -> bool {
-    let mut names = path.trim_matches('/').split('/');
-    match (names.next().unwrap_or_default(), names.next()) {
-        ("apps", Some(id)) => clients.iter().any(|client| client.app_id == id),
-        (name, None) => matches!(name, "apps" | "health" | "ready" | "metrics" | "openapi.json"),
-        _ => false,
-    }
-}
-
-/// What can equal an `Origin` header: it has no path.
-fn is_origin(text: &str) -> bool {
-    match text.split_once("://") {
-        Some((scheme, host)) => {
-            let host = host.trim_end_matches('/');
-            !scheme.is_empty() && !host.is_empty() && !host.contains(['/', ' ', ','])
-        }
-        None => text == "null" || text.starts_with('*') && !text.contains(['/', ' ', ',']),
-    }
-}
-
-/// An address, or a network in CIDR notation.
-fn is_network(text: &str) -> bool {
-    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-    let Ok(address) = address.parse::<IpAddr>() else { return false };
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    bits.is_none_or(|bits| bits.parse::<u8>().is_ok_and(|bits| bits <= most))
 }
 
 #[cfg(test)]

@@ -1,0 +1,60 @@
+//! What texts of the configuration have to look like. Input: a value. Output: whether it can be what its key asks for.
+
+use std::net::IpAddr;
+
+use crate::config::ApiClient;
+
+/// Whether only this machine can reach the host.
+pub(super) fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+/// `http(s)://host…`, or a host alone that is matched with the page's; a leading dot means all subdomains.
+pub(super) fn is_auth_host(text: &str) -> bool {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+    let host = rest.strip_prefix('.').unwrap_or(rest);
+    let is_host = !host.is_empty() && !host.starts_with(['.', '/', ':']) && !host.contains(['*', ' ', '@']);
+    let Ok(uri) = format!("{scheme}://{host}").parse::<http::Uri>() else { return false };
+    // A slip in the scheme makes it the host: `http//app.test`, `https:/app.test`.
+    let has_host = uri.host().is_some_and(|host| !matches!(host, "" | "http" | "https"));
+    matches!(scheme, "http" | "https") && is_host && has_host && !uri.path().starts_with("//")
+}
+
+/// A path that requests can begin with, but not one that all begin with.
+pub(super) fn is_path(text: &str) -> bool {
+    let is_of_paths = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@".contains(&byte);
+    let mut names = text.split('/');
+    text.starts_with('/')
+        && !text.trim_matches('/').is_empty()
+        && text.bytes().all(is_of_paths)
+        && !names.any(|name| matches!(name, "." | ".."))
+}
+
+/// Whether an endpoint at this path would take requests from the HTTP API.
+pub(super) fn is_of_the_api(path: &str, clients: &[ApiClient]) -> bool {
+    let mut names = path.trim_matches('/').split('/');
+    match (names.next().unwrap_or_default(), names.next()) {
+        ("apps", Some(id)) => clients.iter().any(|client| client.app_id == id),
+        (name, None) => matches!(name, "apps" | "health" | "ready" | "metrics" | "openapi.json"),
+        _ => false,
+    }
+}
+
+/// What can equal an `Origin` header: it has no path.
+pub(super) fn is_origin(text: &str) -> bool {
+    match text.split_once("://") {
+        Some((scheme, host)) => {
+            let host = host.trim_end_matches('/');
+            !scheme.is_empty() && !host.is_empty() && !host.contains(['/', ' ', ','])
+        }
+        None => text == "null" || text.starts_with('*') && !text.contains(['/', ' ', ',']),
+    }
+}
+
+/// An address, or a network in CIDR notation.
+pub(super) fn is_network(text: &str) -> bool {
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let Ok(address) = address.parse::<IpAddr>() else { return false };
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    bits.is_none_or(|bits| bits.parse::<u8>().is_ok_and(|bits| bits <= most))
+}

@@ -1,0 +1,62 @@
+//! [`Problem`]: a value that cannot stay. Input: what a rule found. Output: lines for people, with key, value and remedy.
+
+use std::fmt;
+
+/// One value that cannot stay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Key path.
+    pub key: String,
+    /// The value as text.
+    pub value: String,
+    /// What was expected.
+    pub expected: String,
+    /// What to write instead, if that is not plain from what was expected.
+    pub remedy: Option<String>,
+    /// The file or variable that set it, where that is known.
+    pub source: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is {}, expected {}", self.key, self.value, self.expected)?;
+        if let Some(source) = &self.source {
+            write!(f, "\n    set in {source}")?;
+        }
+        match &self.remedy {
+            Some(remedy) => write!(f, "\n    {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl Problems {
+    /// Says of each key where it was set, if `source` knows.
+    #[must_use]
+    pub(in crate::config) fn with_sources(mut self, source: impl Fn(&str) -> Option<String>) -> Self {
+        for problem in &mut self.0 {
+            problem.source = source(&problem.key);
+        }
+        self
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration cannot work:")?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl Problem {
+    /// Says what to write instead.
+    pub(super) fn mend(&mut self, remedy: impl Into<String>) {
+        self.remedy = Some(remedy.into());
+    }
+}
