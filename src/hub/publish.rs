@@ -1,8 +1,10 @@
 //! Events on their way out: whom they reach, and what becomes of those who do not keep up.
 //!
-//! Input: events of every ingress, and messages from Redis that may be none. Output: [`Frame`]s into the queues of the sockets in
-//! the channel, counts, and a warning when a channel of nearly the same name has subscribers.
+//! Input: events of every ingress, and messages from Redis that may be none. Output: [`Frame`]s into the queues of the
+//! sockets in the channel, counts, and a warning when a channel of nearly the same name has subscribers.
 
+use std::borrow::Borrow;
+use std::convert::Infallible;
 use std::sync::{Arc, PoisonError};
 
 use tracing::info;
@@ -32,12 +34,9 @@ impl<S: Socket> Hub<S> {
     /// Sends an event to the subscribers of its channel. Returns how many sockets it went to.
     ///
     /// Events of one channel arrive in the order of these calls; it never waits for a client.
-    pub fn publish(self: &Arc<Self>, event: &Event<'_>, source: Source) -> usize {
-        let audience = self.audience(event.channel);
-        if audience.is_empty() && self.hints.is_due(event.channel) {
-            self.hint(event.channel);
-        }
-        self.publish_to(&audience, event, source)
+    pub fn publish<'a>(self: &Arc<Self>, event: &Event<'a>, source: Source) -> usize {
+        let Ok(delivered) = self.receive(event.channel, source, || Ok::<_, Infallible>((event, None)));
+        delivered
     }
 
     /// [`Self::publish`] for a message that `read` makes an event of, with a version if it is another node's change of a
@@ -45,11 +44,11 @@ impl<S: Socket> Hub<S> {
     ///
     /// # Errors
     /// What `read` says of a message that is no event.
-    pub fn receive<'a, E>(
+    pub fn receive<'a, T: Borrow<Event<'a>>, E>(
         self: &Arc<Self>,
         channel: &str,
         source: Source,
-        read: impl FnOnce() -> Result<(Event<'a>, Option<u64>), E>,
+        read: impl FnOnce() -> Result<(T, Option<u64>), E>,
     ) -> Result<usize, E> {
         let audience = self.audience(channel);
         let is_sample = audience.is_empty() && self.hints.is_due(channel);
@@ -58,33 +57,30 @@ impl<S: Socket> Hub<S> {
             return Ok(0);
         }
         let (event, version) = read()?;
-        if version.is_some_and(|version| self.hear(&event, version)) {
+        let event = event.borrow();
+        if version.is_some_and(|version| self.hear(event, version)) {
             return Ok(0);
         }
         if is_sample {
             self.hint(channel);
         }
-        Ok(self.publish_to(&audience, &event, source))
-    }
-
-    fn publish_to(self: &Arc<Self>, audience: &Audience<S>, event: &Event<'_>, source: Source) -> usize {
         if self.options.dev_mode {
-            info!("Channel: {}", event.channel);
+            info!("Channel: {channel}");
             info!("Event: {}", event.name);
         }
         let mut delivered = 0;
         if let Some(room) = &audience.room {
-            delivered += self.emit_to(room, &Frame::new(&event.name, Some(event.channel), event.data), event.except);
+            delivered += self.emit_to(room, &Frame::new(&event.name, Some(channel), event.data), event.except);
         }
         if let Some(everyone) = &audience.everyone {
-            let name = format!("{}:{}", event.channel, event.name);
+            let name = format!("{channel}:{}", event.name);
             delivered += self.emit_to(everyone, &Frame::new(&name, None, event.data), event.except);
         }
         if delivered > 0 {
             self.metrics.deliveries.inc_by(delivered as u64);
         }
         self.metrics.event(source, if delivered > 0 { Outcome::Delivered } else { Outcome::NoSubscribers });
-        delivered
+        Ok(delivered)
     }
 
     /// Who gets the events of a channel.

@@ -51,8 +51,9 @@ impl<S: Socket> Hub<S> {
             return self.refuse(&session, &channel[..shown], 414, Refusal::ChannelName);
         }
         let channel = ChannelName::from(channel);
-        if channel.kind().is_guarded() && bytes_of(&headers) > MOST_HEADERS {
-            let (bytes, hint) = (bytes_of(&headers), "what does the page put into auth.headers of Echo? A token of some KB is enough");
+        let bytes = bytes_of(&headers);
+        if channel.kind().is_guarded() && bytes > MOST_HEADERS {
+            let hint = "what does the page put into auth.headers of Echo? A token of some KB is enough";
             warn_seldom!(kind = 431, about = channel.as_str(), %channel, bytes, most = MOST_HEADERS, hint, "subscribe refused: its auth.headers are too large");
             return self.refuse(&session, channel.as_str(), 431, Refusal::Headers);
         }

@@ -29,7 +29,9 @@ impl<S: Socket> Hub<S> {
     /// (`src/channels/channel.ts:97`), which lets a client imitate events of the application.
     pub fn whisper(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>) {
         match self.judge_whisper(from, whisper).and_then(|()| self.relay(from, whisper)) {
-            Ok(()) => drop(self.metrics.whispers.inc()),
+            Ok(()) => {
+                self.metrics.whispers.inc();
+            }
             Err(cause) => {
                 self.metrics.refusal(cause);
                 debug!(socket_id = %from, channel = whisper.channel, event = whisper.event, ?cause, "whisper dropped");
