@@ -22,9 +22,9 @@ struct Network {
 impl Network {
     fn parse(text: &str) -> Option<Self> {
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let address: IpAddr = address.trim().parse().ok()?;
+        let address: IpAddr = address.parse().ok()?;
         let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Some(most), |bits| bits.trim().parse().ok())?;
+        let bits = bits.map_or(Some(most), |bits| bits.parse().ok())?;
         (bits <= most).then_some(Self { address, bits })
     }
 
@@ -41,6 +41,12 @@ impl Network {
             _ => false,
         }
     }
+}
+
+/// Whether text is an address, or a network in CIDR notation.
+#[must_use]
+pub fn is_network(text: &str) -> bool {
+    Network::parse(text).is_some()
 }
 
 impl TrustedProxies {
@@ -123,6 +129,7 @@ mod tests {
         assert_eq!(proxies.client([9, 9, 9, 9].into(), &headers), IpAddr::from([9, 9, 9, 9]));
         assert_eq!(proxies.client([10, 0, 0, 1].into(), &HeaderMap::new()), IpAddr::from([10, 0, 0, 1]));
     }
+
     #[test]
     fn hops_may_have_ports() {
         let proxies = trusted(&["10.0.0.0/8", "fd00::/8"]);

@@ -202,6 +202,7 @@ mod tests {
         assert_eq!(proxied["x-real-ip"], "6.6.6.6");
         assert_eq!(proxied["x-forwarded-proto"], "https");
     }
+
     #[test]
     fn lines_of_a_list_are_one() {
         let mut handshake = HeaderMap::new();

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::value::Seconds;
 use super::{ApiClient, Config, Database, Protocol, RedisConfig};
+use crate::proxies::is_network;
 
 mod form;
 mod problem;
 
-use form::{is_auth_host, is_loopback, is_network, is_of_the_api, is_origin, is_path};
+use form::{is_auth_host, is_loopback, is_of_the_api, is_origin, is_path};
 
 pub use problem::{Problem, Problems};
 

@@ -50,11 +50,3 @@ pub(super) fn is_origin(text: &str) -> bool {
         None => text == "null" || text.starts_with('*') && !text.contains(['/', ' ', ',']),
     }
 }
-
-/// An address, or a network in CIDR notation.
-pub(super) fn is_network(text: &str) -> bool {
-    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-    let Ok(address) = address.parse::<IpAddr>() else { return false };
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    bits.is_none_or(|bits| bits.parse::<u8>().is_ok_and(|bits| bits <= most))
-}
