@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
 
+use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
 use crate::egress::{EmitError, Frame, Socket};
 use crate::event::SocketId;
 
@@ -14,6 +15,16 @@ mod receive;
 mod shared;
 mod walk;
 mod world;
+
+/// An authorizer where nobody asks for a guarded channel.
+pub(crate) struct Nobody;
+
+#[async_trait::async_trait]
+impl Authorizer for Nobody {
+    async fn authorize(&self, _: AuthRequest<'_>) -> Result<Grant, Denied> {
+        unreachable!("nobody asks for a guarded channel")
+    }
+}
 
 /// A socket that keeps what it is sent.
 #[derive(Debug, Clone)]

@@ -41,20 +41,9 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
     use crate::config::Config;
-    use crate::hub::tests::Recorder;
+    use crate::hub::tests::{Nobody, Recorder};
     use crate::metrics::Metrics;
-
-    /// Nobody asks it.
-    struct Nobody;
-
-    #[async_trait::async_trait]
-    impl Authorizer for Nobody {
-        async fn authorize(&self, _: AuthRequest<'_>) -> Result<Grant, Denied> {
-            unreachable!("nobody subscribes")
-        }
-    }
 
     async fn drained(clients: usize, time: Duration) -> (usize, Duration) {
         let config = Config::default();

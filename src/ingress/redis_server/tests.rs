@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use tokio::io::AsyncReadExt as _;
 
 use super::*;
-use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
 use crate::config::value::Port;
 use crate::egress::{EmitError, Frame};
 use crate::event::SocketId;
+use crate::hub::tests::Nobody;
 use crate::metrics::Metrics;
 
 /// A socket that breaks whoever sends to it.
@@ -35,15 +35,6 @@ impl Socket for Faulty {
     fn close(&self) {}
 
     fn terminate(&self) {}
-}
-
-struct Nobody;
-
-#[async_trait::async_trait]
-impl Authorizer for Nobody {
-    async fn authorize(&self, _: AuthRequest<'_>) -> Result<Grant, Denied> {
-        unreachable!("nobody asks for a guarded channel")
-    }
 }
 
 #[tokio::test]

@@ -5,22 +5,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
-use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
 use crate::config::Config;
 use crate::config::value::{ByteSize, Secret};
 use crate::hub::Hub;
-use crate::hub::tests::Recorder;
+use crate::hub::tests::{Nobody, Recorder};
 use crate::metrics::Metrics;
-
-/// Nobody asks it.
-struct Nobody;
-
-#[async_trait::async_trait]
-impl Authorizer for Nobody {
-    async fn authorize(&self, _: AuthRequest<'_>) -> Result<Grant, Denied> {
-        unreachable!("nobody subscribes")
-    }
-}
 
 /// The server's side of a connection, and the client's.
 struct Served {
