@@ -15,12 +15,12 @@ use divan::{AllocProfiler, Bencher, black_box};
 use http::HeaderMap;
 use laravel_echo_server::Config;
 use laravel_echo_server::auth::{AuthRequest, Authorizer, Denied, Grant};
-use laravel_echo_server::egress::{EmitError, Frame, Socket};
+use laravel_echo_server::config::Limits;
 use laravel_echo_server::event::{Event, SocketId};
-use laravel_echo_server::hub::Hub;
-use laravel_echo_server::ingress::client;
+use laravel_echo_server::hub::{Allowance, Dialect, Hub, Push, PushError, Socket};
 use laravel_echo_server::ingress::redis::message_of;
 use laravel_echo_server::metrics::{Metrics, Source};
+use laravel_echo_server::socket_io;
 use serde_json::value::RawValue;
 use tokio::runtime::Runtime;
 
@@ -38,13 +38,14 @@ struct Sink(Arc<Inner>);
 struct Inner {
     id: SocketId,
     headers: HeaderMap,
+    allowance: Allowance,
     taken: AtomicUsize,
 }
 
 impl Sink {
     fn new(n: usize) -> Self {
-        let id = SocketId::parse(&format!("{n:016}")).unwrap();
-        Self(Arc::new(Inner { id, headers: HeaderMap::new(), taken: AtomicUsize::new(0) }))
+        let id = SocketId::parse(&format!("1.{n}")).unwrap();
+        Self(Arc::new(Inner { id, headers: HeaderMap::new(), allowance: Allowance::new(&Limits::default()), taken: AtomicUsize::new(0) }))
     }
 
     fn taken(&self) -> usize {
@@ -65,8 +66,12 @@ impl Socket for Sink {
         None
     }
 
-    fn emit(&self, frame: &Frame<'_>) -> Result<(), EmitError> {
-        black_box(frame.websocket().clone());
+    fn allowance(&self) -> &Allowance {
+        &self.0.allowance
+    }
+
+    fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
+        black_box(push.encoded(Dialect::SocketIo, socket_io::encode).cloned());
         self.0.taken.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -114,7 +119,7 @@ async fn join(hub: &Arc<Hub<Sink>>, n: usize, channel: &str, expected: usize) ->
 /// A message of Laravel's RedisBroadcaster with `bytes` of text in its data.
 fn envelope(bytes: usize) -> String {
     let text = "a word or \\\"two\\\" ".repeat(bytes / 16);
-    format!(r#"{{"event":"App\\Events\\OrderShipped","data":{{"order":{{"id":1,"note":"{text}"}}}},"socket":"AbCd-_0123456789"}}"#)
+    format!(r#"{{"event":"App\\Events\\OrderShipped","data":{{"order":{{"id":1,"note":"{text}"}}}},"socket":"123.456"}}"#)
 }
 
 #[divan::bench(args = [100, 1_000, 100_000])]
@@ -145,7 +150,7 @@ fn whisper_to_100_sockets(bencher: Bencher<'_, '_>) {
     }
     let from = Sink::new(0).id();
     let packet = r#"["client event",{"channel":"private-room","event":"client-typing","data":{"name":"somebody"}}]"#;
-    bencher.counter(ItemsCount::new(100_usize)).bench(|| client::take(&hub, from, "client event", black_box(packet)));
+    bencher.counter(ItemsCount::new(100_usize)).bench(|| socket_io::take(&hub, from, "client event", black_box(packet)));
 }
 
 #[divan::bench]
@@ -156,8 +161,8 @@ fn subscribe_and_unsubscribe(bencher: Bencher<'_, '_>) {
     hub.connect(Sink::new(0));
     let id = Sink::new(0).id();
     bencher.bench(|| {
-        client::take(&hub, id, "subscribe", black_box(r#"["subscribe",{"channel":"orders"}]"#));
-        client::take(&hub, id, "unsubscribe", black_box(r#"["unsubscribe",{"channel":"orders"}]"#));
+        socket_io::take(&hub, id, "subscribe", black_box(r#"["subscribe",{"channel":"orders"}]"#));
+        socket_io::take(&hub, id, "unsubscribe", black_box(r#"["unsubscribe",{"channel":"orders"}]"#));
     });
 }
 
@@ -176,7 +181,7 @@ fn presence_join_and_leave_among(bencher: Bencher<'_, '_>, others: usize) {
         runtime.block_on(async {
             let told = first.taken();
             let sink = join(&hub, others, "presence-room", 1).await;
-            hub.disconnect(sink.id(), "transport close");
+            hub.disconnect(sink.id(), laravel_echo_server::event::CloseReason::TransportClose);
             while first.taken() < told + 2 {
                 tokio::task::yield_now().await;
             }

@@ -13,9 +13,9 @@ use axum::response::Html;
 use axum::routing::{MethodRouter, get, post};
 
 use crate::config::Config;
-use crate::egress::ClientSocket;
 use crate::hub::Hub;
 use crate::ingress::http::{batch, events};
+use crate::socket_io::Session;
 
 pub mod auth;
 pub mod body;
@@ -45,7 +45,7 @@ pub struct Api(Arc<Inner>);
 /// Fields of [`Api`].
 pub struct Inner {
     /// Who is in which channel.
-    pub hub: Arc<Hub<ClientSocket>>,
+    pub hub: Arc<Hub<Session>>,
     /// Applications and their keys.
     pub clients: Vec<Client>,
     /// Whether the server does its work.
@@ -79,7 +79,7 @@ impl Api {
     ///
     /// # Errors
     /// [`TokenKeyError`] when the `jwt` of a client cannot be used.
-    pub fn new(config: &Config, hub: Arc<Hub<ClientSocket>>, readiness: Readiness) -> Result<Self, TokenKeyError> {
+    pub fn new(config: &Config, hub: Arc<Hub<Session>>, readiness: Readiness) -> Result<Self, TokenKeyError> {
         let limits = &config.limits;
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         let clients = config.clients.iter().map(|client| Client::new(client, limits.api_requests_per_second));

@@ -40,7 +40,7 @@ pub use metrics::MetricsConfig;
 pub use presence::PresenceConfig;
 pub use redis_server::{RedisServerConfig, RedisServerTls};
 pub use shutdown::ShutdownConfig;
-pub use socketio::{CookieName, SocketIoConfig};
+pub use socketio::{Compression, CookieName, SocketIoConfig};
 pub use subscribers::{RedisMode, Subscribers};
 use value::{OneOrMany, Port, Secret, Toggle};
 

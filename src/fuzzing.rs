@@ -14,9 +14,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
 use crate::config::Config;
-use crate::egress::{EmitError, Frame, Socket};
 use crate::event::SocketId;
-use crate::hub::Hub;
+use crate::hub::{Allowance, Hub, Push, PushError, Socket};
 use crate::metrics::Metrics;
 
 mod auth;
@@ -79,7 +78,11 @@ impl Socket for Nobody {
         match *self {}
     }
 
-    fn emit(&self, _: &Frame<'_>) -> Result<(), EmitError> {
+    fn allowance(&self) -> &Allowance {
+        match *self {}
+    }
+
+    fn push(&self, _: &Push<'_>) -> Result<(), PushError> {
         match *self {}
     }
 

@@ -1,7 +1,7 @@
 //! [`Hub`]: who is in which channel, and every rule about it.
 //!
-//! Input: clients' requests from [`crate::ingress::client`], events from [`crate::ingress::redis`] and
-//! [`crate::ingress::http`], all through the methods here. Output: frames to [`Socket`]s. The hub asks an
+//! Input: clients' requests from [`crate::socket_io`], events from [`crate::ingress`], all through the methods here.
+//! Output: [`Push`]es to [`Socket`]s, in no protocol's words. The hub asks an
 //! [`Authorizer`] before anyone joins a guarded channel and keeps members in a [`PresenceStore`].
 
 use std::collections::HashMap;
@@ -17,17 +17,18 @@ use crate::auth::Authorizer;
 use crate::channel::{ChannelName, Pattern};
 use crate::cluster::Bus;
 use crate::config::{Config, Limits, RedisMode};
-use crate::egress::Socket;
-use crate::event::SocketId;
+use crate::event::{CloseReason, SocketId};
 use crate::metrics::Metrics;
 use crate::store::{Members, PresenceStore, StoreError};
 
+mod allowance;
 mod everywhere;
 mod grants;
 mod hints;
 mod nodes;
 mod presence;
 mod publish;
+mod push;
 mod rooms;
 mod session;
 mod subscribe;
@@ -43,8 +44,10 @@ use presence::ChannelLocks;
 use rooms::{Room, Rooms};
 use session::Session;
 
+pub use allowance::Allowance;
 pub use everywhere::Everywhere;
 pub use grants::Recheck;
+pub use push::{Dialect, Message, Push, PushError, Socket};
 pub use wanted::{Change, Wanted};
 pub use whisper::Whisper;
 
@@ -136,6 +139,12 @@ impl<S: Socket> Hub<S> {
         self.shard(id).read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
+    /// How fast a client may ask for things that connects now.
+    #[must_use]
+    pub fn allowance(&self) -> Allowance {
+        Allowance::new(&self.limits.load())
+    }
+
     /// A socket has connected.
     pub fn connect(&self, socket: S) {
         self.metrics.connects.inc();
@@ -143,13 +152,11 @@ impl<S: Socket> Hub<S> {
             self.everyone.write().unwrap_or_else(PoisonError::into_inner).insert(socket.clone());
         }
         let id = socket.id();
-        let limits = self.limits.load();
-        let session = Session::new(socket, limits.subscribes_per_second, limits.whispers_per_second);
-        self.shard(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::new(session));
+        self.shard(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::new(Session::new(socket)));
     }
 
     /// A socket is gone: it leaves all its channels. `reason` is what the log shows.
-    pub fn disconnect(self: &Arc<Self>, id: SocketId, reason: &'static str) {
+    pub fn disconnect(self: &Arc<Self>, id: SocketId, reason: CloseReason) {
         let Some(session) = self.shard(id).write().unwrap_or_else(PoisonError::into_inner).remove(&id) else {
             return;
         };
@@ -158,7 +165,7 @@ impl<S: Socket> Hub<S> {
         }
         let channels = session.state().close();
         for channel in channels {
-            self.left_after(&channel, id, reason, self.options.leave_grace);
+            self.left_after(&channel, id, reason.as_str(), self.options.leave_grace);
         }
     }
 
@@ -176,7 +183,7 @@ impl<S: Socket> Hub<S> {
             }
         }
         for (channel, id) in left {
-            self.left(&channel, id, "server shutting down");
+            self.left(&channel, id, CloseReason::ServerShutdown.as_str());
         }
         self.tasks.close();
         self.tasks.wait().await;

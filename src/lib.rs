@@ -3,8 +3,8 @@
 //! ```text
 //!   Redis PUBLISH ───────── ingress::redis ────────┐
 //!   Laravel, without Redis ─ ingress::redis_server ┤
-//!   HTTP POST ───────────── ingress::http ─────────┼─▶ Hub ─▶ egress ─▶ sockets
-//!   Echo clients ────────── ingress::client ───────┘    │
+//!   HTTP POST ───────────── ingress::http ─────────┼─▶ Hub ─▶ Push ─▶ sockets
+//!   Echo clients ────────── socket_io ─────────────┘    │
 //!                                                       ├── auth: may this socket join? (asks the Laravel application)
 //!                                                       ├── store: who is in a presence channel?
 //!                                                       └── cluster: what other nodes have to know, through Redis
@@ -13,19 +13,19 @@
 //! There is one path for every event, whatever it comes from, so every rule stands once: in the [`hub`].
 //!
 //! Words: an *ingress* turns outside input into calls of the hub and holds no rules. To *publish* is to give an
-//! event to the hub, to *emit* is to put a frame into a client's queue. A *channel* is public, private or presence
+//! event to the hub, to *push* is to put what the hub says into a client's outbox. A *channel* is public, private or presence
 //! by its name; the last two are *guarded*. A *member* is a user in a presence channel, with one or more sockets.
 //! A *whisper* is a client event. The *callback* is the HTTP request that asks the application.
 //!
 //! Where the behaviour of laravel-echo-server 1.6.3 is left on purpose, a comment starts with `Compat:`.
 
+pub mod admission;
 pub mod api;
 pub mod auth;
 pub mod channel;
 pub mod cluster;
 pub mod config;
 pub mod demo;
-pub mod egress;
 pub mod event;
 pub mod files;
 #[cfg(any(test, fuzzing))]
@@ -39,6 +39,7 @@ pub mod net;
 pub mod proxies;
 pub mod redis_client;
 pub mod server;
+pub mod socket_io;
 pub mod store;
 pub mod telemetry;
 

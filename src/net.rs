@@ -1,6 +1,7 @@
-//! What every connection has, whatever is spoken on it: a handle to cut it by, and TLS.
+//! What is under every connection, whatever is spoken on it: TLS, websockets, and peers that do not read.
 //!
 //! Input: accepted streams, and the files of certificates. Output: streams for `server` and the built-in Redis endpoint.
 
-pub mod link;
+pub mod connection;
 pub mod tls;
+pub mod websocket;

@@ -11,50 +11,38 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use socketioxide::SocketIo;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::admission::Admission;
 use crate::api::token::TokenKeyError;
 use crate::api::{self, Readiness};
 use crate::auth::{self, AuthError};
 use crate::cluster::Bus;
 use crate::config::{Config, ShutdownConfig};
-use crate::egress::socket_io::ClosedSessions;
-use crate::egress::{ClientSocket, Socket as _};
-use crate::hub::Hub;
-use crate::ingress::client;
+use crate::hub::{Hub, Socket as _};
 use crate::ingress::redis::{RedisIngress, RedisState};
 use crate::ingress::redis_server::{self, RedisServer};
 use crate::metrics::Metrics;
 use crate::net::tls::{self, Tls};
 use crate::proxies::TrustedProxies;
 use crate::redis_client::{Redis, RedisConfigError};
+use crate::socket_io::{Session, SocketIo};
 use crate::store::{self, OpenError};
 
-pub mod admission;
 pub mod body;
-pub mod client_script;
-pub mod detach;
 pub mod drain;
-pub mod engine;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-pub mod gate;
-pub mod handshakes;
 pub mod listen;
 pub mod proxy_protocol;
-mod query;
 pub mod reload;
-pub mod websocket;
 
-use admission::Admission;
 use listen::{Address, Front, ListenError};
 use reload::Parts;
-use websocket::WebSockets;
 
 pub use reload::Reload;
 
@@ -91,13 +79,12 @@ pub struct Server {
     /// Plain HTTP beside https (`httpPort`).
     http: Option<TcpListener>,
     acceptor: Option<tls::Acceptor>,
-    io: SocketIo,
     reload: Reload,
-    redis: Option<RedisIngress<ClientSocket>>,
+    redis: Option<RedisIngress<Session>>,
     redis_state: watch::Receiver<RedisState>,
     /// The listener of `metrics.port`, with its routes.
     metrics: Option<(TcpListener, Router)>,
-    redis_server: Option<RedisServer<ClientSocket>>,
+    redis_server: Option<RedisServer<Session>>,
 }
 
 impl Server {
@@ -136,9 +123,6 @@ impl Server {
             None
         };
 
-        let (layer, io) = engine::build(&config);
-        let closed = Arc::new(ClosedSessions::default());
-        client::engine::attach(&io, &hub, &closed, config.limits.client_queue_bytes.0);
         let draining = CancellationToken::new();
         let readiness = Readiness { redis: redis_state.clone(), draining: draining.clone(), started: Instant::now() };
         let metrics = metrics_listener(&config, &hub, &readiness).await?;
@@ -147,10 +131,8 @@ impl Server {
             false => None,
         };
         let parts = Parts {
-            websockets: WebSockets::new(&config, Arc::clone(&hub)),
+            socket_io: SocketIo::new(&config, Arc::clone(&hub)),
             hub,
-            engine: layer,
-            closed,
             admission: Admission::new(&config.limits),
             proxies,
             tls: [tls, redis_tls].into_iter().flatten().collect(),
@@ -165,7 +147,7 @@ impl Server {
             Some(address) => Some(listen(address, sockets.next()).await?),
             None => None,
         };
-        Ok(Self { listener, http, acceptor, io, reload, redis, redis_state, metrics, redis_server, config })
+        Ok(Self { listener, http, acceptor, reload, redis, redis_state, metrics, redis_server, config })
     }
 
     /// Answers these routes too. They come before the API and are asked for no key.
@@ -258,7 +240,7 @@ impl Server {
         let ending = async {
             // The end itself takes its time, too.
             drain::drain(&parts.hub, time.0.min(timeout.0 / 2)).await;
-            end(parts, &self.io, ingresses, listening, &stop_redis, &stop.serving).await;
+            end(parts, ingresses, listening, &stop_redis, &stop.serving).await;
         };
         if tokio::time::timeout(timeout.0, ending).await.is_err() {
             warn!("shutdown.timeout is over; what still ran is dropped");
@@ -294,7 +276,7 @@ async fn listen(address: Address, socket: Option<std::net::TcpListener>) -> Resu
 /// The listener of its own for `/metrics`, if there is to be one.
 async fn metrics_listener(
     config: &Config,
-    hub: &Arc<Hub<ClientSocket>>,
+    hub: &Arc<Hub<Session>>,
     readiness: &Readiness,
 ) -> Result<Option<(TcpListener, Router)>, ListenError> {
     let Some(address) = Address::metrics(config) else { return Ok(None) };
@@ -305,7 +287,6 @@ async fn metrics_listener(
 /// Socket.IO disconnect that would keep them from coming back.
 async fn end(
     parts: &Parts,
-    io: &SocketIo,
     mut ingresses: JoinSet<()>,
     mut listening: JoinSet<()>,
     stop_redis: &CancellationToken,
@@ -315,9 +296,8 @@ async fn end(
     while ingresses.join_next().await.is_some() {}
     parts.hub.close().await;
     stop_serving.cancel();
-    io.close().await;
-    parts.hub.each_socket(ClientSocket::close);
-    parts.websockets.close().await;
+    parts.hub.each_socket(Session::close);
+    parts.socket_io.close().await;
     while listening.join_next().await.is_some() {}
 }
 

@@ -15,10 +15,10 @@ use axum::routing::get;
 
 use super::auth::bearer;
 use super::{Api, ApiError, Readiness, health};
-use crate::egress::ClientSocket;
 use crate::hub::Hub;
+use crate::socket_io::Session;
 
-type SocketIoHub = Hub<ClientSocket>;
+type SocketIoHub = Hub<Session>;
 
 /// On the main port: asks for the key of any client in `Authorization: Bearer`.
 ///

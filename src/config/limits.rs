@@ -16,6 +16,8 @@ pub struct Limits {
     /// Sockets per client address (0: no limit).
     #[serde(deserialize_with = "value::integer")]
     pub connections_per_ip: u64,
+    /// Headers of the request that opens a session or a websocket, in bytes.
+    pub handshake_headers: ByteSize,
     /// Channels per socket.
     #[serde(deserialize_with = "value::integer")]
     pub subscriptions: u64,
@@ -51,6 +53,7 @@ impl Default for Limits {
         Self {
             connections: 0,
             connections_per_ip: 0,
+            handshake_headers: ByteSize(32_000),
             subscriptions: 1000,
             channel_name: ByteSize(200),
             event_name: ByteSize(200),

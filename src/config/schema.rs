@@ -23,7 +23,6 @@ const SOCKETIO_WITHOUT_EFFECT: &[&str] = &[
     "destroyUpgrade",
     "destroyUpgradeTimeout",
     "handlePreflightRequest",
-    "httpCompression",
     "initialPacket",
     "parser",
     "perMessageDeflate",

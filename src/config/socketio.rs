@@ -26,6 +26,11 @@ pub struct SocketIoConfig {
     pub transports: OneOrMany,
     /// Name of the cookie with the session id on polling handshakes (for sticky sessions), or `false`.
     pub cookie: CookieName,
+    /// Answers to polls in gzip: `true`, `false`, or `{ threshold = 1024 }`.
+    pub http_compression: Compression,
+    /// Most packets in the answer to a poll (0: all that wait). python-socketio takes 16.
+    #[serde(deserialize_with = "value::integer")]
+    pub max_poll_packets: u64,
     /// socket.io 2's origins (`"*:*"`, space separated); `allowedOrigins` wins when it is given.
     pub origins: Option<OneOrMany>,
     /// Folder with `socket.io.js` to serve.
@@ -41,6 +46,8 @@ impl Default for SocketIoConfig {
             max_http_buffer_size: ByteSize(1_000_000),
             transports: OneOrMany::many(["polling", "websocket"]),
             cookie: CookieName(Some("io".into())),
+            http_compression: Compression::default(),
+            max_poll_packets: 0,
             origins: None,
             client_path: None,
         }
@@ -50,3 +57,22 @@ impl Default for SocketIoConfig {
 /// Name of the session cookie; `false` in the file means none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CookieName(pub Option<String>);
+
+/// Answers in gzip from so many bytes on; `None`: never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compression(pub Option<u64>);
+
+impl Default for Compression {
+    /// The threshold of Engine.IO.
+    fn default() -> Self {
+        Self(Some(1024))
+    }
+}
+
+impl Compression {
+    /// Bytes from which on an answer is compressed.
+    #[must_use]
+    pub const fn threshold(self) -> Option<u64> {
+        self.0
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::CookieName;
+use super::{Compression, CookieName};
 
 /// A TCP port. The original took the last digits of any text (`tcp://host:6001/`), so this does too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,6 +270,38 @@ impl<'de> Deserialize<'de> for CookieName {
                 Ok(Self(object["name"].as_str().map(str::to_owned)))
             }
             other => Err(D::Error::custom(format!("invalid value `{other}`, expected a cookie name or false"))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Compression {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde_json::Value;
+        let value = Value::deserialize(deserializer)?;
+        match &value {
+            Value::Bool(true) | Value::Null => Ok(Self::default()),
+            Value::Bool(false) => Ok(Self(None)),
+            Value::String(text) if matches!(text.as_str(), "true" | "") => Ok(Self::default()),
+            Value::String(text) if text == "false" => Ok(Self(None)),
+            // Other options of zlib mean nothing here.
+            Value::Object(options) => match options.get("threshold") {
+                None => Ok(Self::default()),
+                Some(threshold) => match threshold.as_u64().or_else(|| threshold.as_str()?.parse().ok()) {
+                    Some(bytes) => Ok(Self(Some(bytes))),
+                    None => Err(D::Error::custom(format!("invalid threshold `{threshold}`, expected a number of bytes"))),
+                },
+            },
+            _ => Err(D::Error::custom(format!("invalid value `{value}`, expected true, false or a table with a threshold in bytes"))),
+        }
+    }
+}
+
+impl Serialize for Compression {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            None => serializer.serialize_bool(false),
+            Some(_) if *self == Self::default() => serializer.serialize_bool(true),
+            Some(threshold) => serde_json::json!({ "threshold": threshold }).serialize(serializer),
         }
     }
 }

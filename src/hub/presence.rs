@@ -1,36 +1,9 @@
-//! Member lists as clients see them, and the lock that keeps the joins and leaves of one channel in order.
+//! The lock that keeps the joins and leaves of one channel in order.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::value::RawValue;
-
 use crate::channel::ChannelName;
-use crate::event::SocketId;
-use crate::store::Member;
-
-/// A member as clients see it: `{"user_id":1,"user_info":{…}}`, with `socketId` when that is to be exposed.
-pub(super) fn member_json(member: &Member, expose: Option<SocketId>) -> Box<RawValue> {
-    let mut json = String::with_capacity(member.json().len() + 40);
-    member.push_json(&mut json, expose);
-    RawValue::from_string(json).expect("made from valid JSON")
-}
-
-/// The list of `presence:subscribed`: newest first, one entry a user, that of its newest socket.
-pub(super) fn list_json(members: &[(SocketId, Member)], expose_socket_id: bool) -> Box<RawValue> {
-    let mut json = String::from("[");
-    let mut seen = HashSet::with_capacity(members.len());
-    for (socket, member) in members.iter().rev() {
-        if seen.insert(member.user()) {
-            if json.len() > 1 {
-                json.push(',');
-            }
-            member.push_json(&mut json, expose_socket_id.then_some(*socket));
-        }
-    }
-    json.push(']');
-    RawValue::from_string(json).expect("made from valid JSON")
-}
 
 /// One lock a channel. What a store answers and what clients are told must come in the same order.
 #[derive(Debug, Default)]
@@ -68,25 +41,6 @@ impl Drop for ChannelLock<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn id(n: u8) -> SocketId {
-        SocketId::parse(&format!("{n:016}")).unwrap()
-    }
-
-    fn member(json: &str) -> Member {
-        Member::parse(json).unwrap()
-    }
-
-    #[test]
-    fn the_newest_comes_first_and_each_user_once() {
-        let members = [
-            (id(1), member(r#"{"user_id":1,"user_info":"old tab"}"#)),
-            (id(2), member(r#"{"user_id":2}"#)),
-            (id(3), member(r#"{"user_id":"1","user_info":"new tab"}"#)),
-        ];
-        assert_eq!(list_json(&members, false).get(), r#"[{"user_id":"1","user_info":"new tab"},{"user_id":2}]"#);
-        assert_eq!(list_json(&members[..1], true).get(), r#"[{"user_id":1,"user_info":"old tab","socketId":"0000000000000001"}]"#);
-    }
 
     #[tokio::test]
     async fn locks_of_channels_that_nobody_uses_are_gone() {

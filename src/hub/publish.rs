@@ -1,7 +1,7 @@
 //! Events on their way out: whom they reach, and what becomes of those who do not keep up.
 //!
-//! Input: events of every ingress, and messages from Redis that may be none. Output: [`Frame`]s into the queues of the
-//! sockets in the channel, counts, and a warning when a channel of nearly the same name has subscribers.
+//! Input: events of every ingress, and messages from Redis that may be none. Output: [`Push`]es to the sockets in the
+//! channel, counts, and a warning when a channel of nearly the same name has subscribers.
 
 use std::borrow::Borrow;
 use std::convert::Infallible;
@@ -12,9 +12,9 @@ use tracing::info;
 use super::Hub;
 use super::hints::Hints;
 use super::rooms::Snapshot;
+use super::{Message, Push, PushError, Socket};
 use crate::channel::{ChannelKind, kind_of};
-use crate::egress::{EmitError, Frame, Socket};
-use crate::event::{Event, SocketId};
+use crate::event::{CloseReason, Event, SocketId};
 use crate::metrics::{Outcome, Source};
 use crate::warn_seldom;
 
@@ -69,12 +69,11 @@ impl<S: Socket> Hub<S> {
             info!("Event: {}", event.name);
         }
         let mut delivered = 0;
-        if let Some(room) = &audience.room {
-            delivered += self.emit_to(room, &Frame::new(&event.name, Some(channel), event.data), event.except);
-        }
-        if let Some(everyone) = &audience.everyone {
-            let name = format!("{channel}:{}", event.name);
-            delivered += self.emit_to(everyone, &Frame::new(&name, None, event.data), event.except);
+        for (receivers, is_flat) in [(&audience.room, false), (&audience.everyone, true)] {
+            if let Some(receivers) = receivers {
+                let push = Push::new(Message::Event { channel, name: &event.name, data: event.data, is_flat });
+                delivered += self.emit_to(receivers, &push, event.except);
+            }
         }
         if delivered > 0 {
             self.metrics.deliveries.inc_by(delivered as u64);
@@ -101,32 +100,32 @@ impl<S: Socket> Hub<S> {
         self.options.flat.iter().any(|pattern| pattern.matches(channel)) && kind_of(channel) == ChannelKind::Public
     }
 
-    /// Puts a frame into the queue of everyone in a channel but `except`. Returns how many that were.
-    pub(super) fn fan_out(self: &Arc<Self>, channel: &str, frame: &Frame<'_>, except: Option<SocketId>) -> usize {
+    /// Puts a push into the queue of everyone in a channel but `except`. Returns how many that were.
+    pub(super) fn fan_out(self: &Arc<Self>, channel: &str, push: &Push<'_>, except: Option<SocketId>) -> usize {
         match self.rooms.snapshot(channel) {
-            Some(snapshot) => self.emit_to(&snapshot, frame, except),
+            Some(snapshot) => self.emit_to(&snapshot, push, except),
             None => 0,
         }
     }
 
-    fn emit_to(self: &Arc<Self>, snapshot: &Snapshot<S>, frame: &Frame<'_>, except: Option<SocketId>) -> usize {
+    fn emit_to(self: &Arc<Self>, snapshot: &Snapshot<S>, push: &Push<'_>, except: Option<SocketId>) -> usize {
         let mut delivered = 0;
         for (id, socket) in snapshot.iter() {
             if Some(id) == except {
                 continue;
             }
-            match socket.emit(frame) {
+            match socket.push(push) {
                 Ok(()) => delivered += 1,
-                Err(EmitError::Closed) => {}
-                Err(EmitError::Full) => self.evict(id, socket),
+                Err(PushError::Closed) => {}
+                Err(PushError::Full) => self.evict(id, socket),
             }
         }
         delivered
     }
 
-    /// Puts a frame into one socket's queue.
-    pub(super) fn emit(self: &Arc<Self>, socket: &S, frame: &Frame<'_>) {
-        if socket.emit(frame) == Err(EmitError::Full) {
+    /// Puts a push into one socket's queue.
+    pub(super) fn emit(self: &Arc<Self>, socket: &S, push: &Push<'_>) {
+        if socket.push(push) == Err(PushError::Full) {
             self.evict(socket.id(), socket);
         }
     }
@@ -137,7 +136,7 @@ impl<S: Socket> Hub<S> {
         let limits = self.limits.load();
         let (queue, bytes) = (limits.client_queue, limits.client_queue_bytes.0);
         warn_seldom!(kind = 0, about = &id, socket_id = %id, queue, bytes, "closed a client that does not keep up; it will reconnect");
-        self.disconnect(id, "too slow");
+        self.disconnect(id, CloseReason::TooSlow);
         socket.close();
     }
 }

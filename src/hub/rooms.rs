@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::Socket;
 use crate::channel::ChannelName;
-use crate::egress::Socket;
 use crate::event::SocketId;
 
 /// Members of a chunk: few enough to copy in microseconds, many enough that a snapshot of 10,000 is short.
@@ -161,7 +161,7 @@ mod tests {
     use crate::hub::tests::Recorder;
 
     fn socket(n: usize) -> Recorder {
-        Recorder::new(&format!("{n:016}"))
+        Recorder::new(&format!("1.{n}"))
     }
 
     fn ids(snapshot: &Snapshot<Recorder>) -> BTreeSet<SocketId> {

@@ -1,10 +1,8 @@
-//! One connected socket: which channels it is in or on its way into, and how fast it may ask.
+//! One connected socket: which channels it is in or on its way into.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::wanted::Want;
@@ -15,8 +13,6 @@ use crate::channel::ChannelName;
 pub(super) struct Session<S> {
     pub(super) socket: S,
     state: Mutex<State>,
-    subscribes: Rate,
-    whispers: Rate,
 }
 
 /// What a session is subscribed to.
@@ -65,47 +61,14 @@ pub(super) struct Ticket(u64);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooMany;
 
-/// A limit per second with a burst of twice as many; made when first used, most sockets never whisper.
-#[derive(Debug)]
-struct Rate {
-    per_second: u32,
-    limiter: OnceLock<Box<DefaultDirectRateLimiter>>,
-}
-
-impl Rate {
-    const fn new(per_second: u32) -> Self {
-        Self { per_second, limiter: OnceLock::new() }
-    }
-
-    /// Takes one; `false` when it is too soon. A limit of 0 is none.
-    fn take(&self) -> bool {
-        let Some(per_second) = NonZeroU32::new(self.per_second) else {
-            return true;
-        };
-        let limiter = self.limiter.get_or_init(|| {
-            let burst = per_second.saturating_mul(NonZeroU32::new(2).expect("two is not zero"));
-            Box::new(RateLimiter::direct(Quota::per_second(per_second).allow_burst(burst)))
-        });
-        limiter.check().is_ok()
-    }
-}
-
 impl<S> Session<S> {
-    pub(super) fn new(socket: S, subscribes_per_second: u32, whispers_per_second: u32) -> Self {
-        Self { socket, state: Mutex::default(), subscribes: Rate::new(subscribes_per_second), whispers: Rate::new(whispers_per_second) }
+    pub(super) fn new(socket: S) -> Self {
+        Self { socket, state: Mutex::default() }
     }
 
     /// Never held across an await. Taken before the locks of rooms, never after.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn may_subscribe(&self) -> bool {
-        self.subscribes.take()
-    }
-
-    pub(super) fn may_whisper(&self) -> bool {
-        self.whispers.take()
     }
 
     pub(super) fn is_in(&self, channel: &str) -> bool {
@@ -289,14 +252,5 @@ mod tests {
         let ticket = state.begin(&channel(), 10).unwrap();
         assert!(state.close().is_empty());
         assert_eq!(state.finish(&channel(), ticket), None);
-    }
-
-    #[test]
-    fn a_rate_allows_a_burst_of_twice_as_many() {
-        let rate = Rate::new(3);
-        assert!((0..6).all(|_| rate.take()));
-        assert!(!rate.take());
-        let unlimited = Rate::new(0);
-        assert!((0..1_000).all(|_| unlimited.take()));
     }
 }

@@ -3,17 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::presence::{list_json, member_json};
 use super::session::{Session, Ticket};
-use super::{Hub, Socket};
+use super::{Hub, Message, Push, Socket};
 use crate::auth::{AuthRequest, Denied, Grant, SubscribeHeaders, bytes_of};
 use crate::channel::{ChannelKind, ChannelName};
-use crate::egress::Frame;
 use crate::event::SocketId;
 use crate::metrics::Refusal;
 use crate::store::{Left, Member, MemberError, Members, StoreError};
@@ -40,7 +37,7 @@ impl<S: Socket> Hub<S> {
             return;
         }
         let limits = self.limits.load();
-        if !session.may_subscribe() {
+        if !session.socket.allowance().may_subscribe() {
             return self.refuse(&session, channel, 429, Refusal::SubscribeRate);
         }
         if channel.len() as u64 > limits.channel_name.0 {
@@ -67,13 +64,13 @@ impl<S: Socket> Hub<S> {
         }
         match channel.kind() {
             ChannelKind::Public => match self.unheard(&channel) {
-                None => drop(self.enter(&session, &channel, ticket)),
+                None => drop(self.enter_and_tell(&session, &channel, ticket)),
                 Some(heard) => {
                     let hub = Arc::clone(self);
                     self.tasks.spawn(async move {
                         // An error means that Redis was lost; what is missed then is missed by everyone.
                         let _ = heard.await;
-                        hub.enter(&session, &channel, ticket);
+                        hub.enter_and_tell(&session, &channel, ticket);
                     });
                 }
             },
@@ -157,7 +154,7 @@ impl<S: Socket> Hub<S> {
             let _ = heard.await;
         }
         let (is_in, user) = match channel.kind() {
-            ChannelKind::Public | ChannelKind::Private => (self.enter(session, channel, ticket), grant.user),
+            ChannelKind::Public | ChannelKind::Private => (self.enter_and_tell(session, channel, ticket), grant.user),
             ChannelKind::Presence => match member_of(&grant) {
                 Ok(member) => {
                     let user = Some(Arc::from(member.user()));
@@ -186,9 +183,17 @@ impl<S: Socket> Hub<S> {
     pub(super) fn refuse(self: &Arc<Self>, session: &Session<S>, channel: &str, status: u16, cause: Refusal) {
         self.metrics.refusal(cause);
         debug!(socket_id = %session.socket.id(), channel, status, ?cause, "subscribe refused");
-        let status = RawValue::from_string(status.to_string()).expect("a number is JSON");
-        let frame = Frame::new("subscription_error", Some(channel), &status);
-        self.emit(&session.socket, &frame);
+        self.emit(&session.socket, &Push::new(Message::Refused { channel, status }));
+    }
+
+    /// Puts a socket into a public or private channel, and tells it so.
+    fn enter_and_tell(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket) -> bool {
+        let is_in = self.enter(session, channel, ticket);
+        if is_in {
+            let subscribed = Message::Subscribed { channel: channel.as_str(), members: None, shows_sockets: false };
+            self.emit(&session.socket, &Push::new(subscribed));
+        }
+        is_in
     }
 
     /// Puts a socket into a channel's room, if it still wants in. Both happen under the session's lock, so that a
@@ -260,14 +265,13 @@ impl<S: Socket> Hub<S> {
 
     /// Sends the member list to a socket that has joined.
     pub(super) fn show_members(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, members: &Members) {
-        let list = list_json(members, self.options.expose_socket_id);
-        self.emit(&session.socket, &Frame::new("presence:subscribed", Some(channel.as_str()), &list));
+        let (channel, members, shows_sockets) = (channel.as_str(), Some(members.as_slice()), self.options.expose_socket_id);
+        self.emit(&session.socket, &Push::new(Message::Subscribed { channel, members, shows_sockets }));
     }
 
     pub(super) fn tell_joining(self: &Arc<Self>, channel: &ChannelName, id: SocketId, member: &Member, except: Option<SocketId>) {
-        let data = member_json(member, self.options.expose_socket_id.then_some(id));
-        let frame = Frame::new("presence:joining", Some(channel.as_str()), &data);
-        self.fan_out(channel.as_str(), &frame, except);
+        let (channel, socket) = (channel.as_str(), self.options.expose_socket_id.then_some(id));
+        self.fan_out(channel, &Push::new(Message::Joined { channel, member, socket }), except);
     }
 
     /// A socket has left a channel by its session's account; the room and the members follow.
@@ -318,11 +322,9 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Compat: the member in `presence:leaving` never has a `socketId` (`src/channels/presence-channel.ts:131`).
     pub(super) fn tell_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
-        let data = member_json(member, None);
-        let frame = Frame::new("presence:leaving", Some(channel.as_str()), &data);
-        self.fan_out(channel.as_str(), &frame, except);
+        let channel = channel.as_str();
+        self.fan_out(channel, &Push::new(Message::Left { channel, member }), except);
     }
 }
 

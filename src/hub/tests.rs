@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 
 use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
-use crate::egress::{EmitError, Frame, Socket};
+use crate::config::Limits;
 use crate::event::SocketId;
+use crate::hub::{Allowance, Message, Push, PushError, Socket};
+use crate::store::Member;
 
 mod exact;
 mod pace;
@@ -34,6 +36,7 @@ pub(crate) struct Recorder(Arc<Inner>);
 struct Inner {
     id: SocketId,
     headers: http::HeaderMap,
+    allowance: Allowance,
     frames: Mutex<Vec<(Instant, Heard)>>,
 }
 
@@ -47,7 +50,12 @@ pub(crate) struct Heard {
 
 impl Recorder {
     pub(crate) fn new(id: &str) -> Self {
-        Self(Arc::new(Inner { id: SocketId::parse(id).unwrap(), headers: http::HeaderMap::new(), frames: Mutex::default() }))
+        Self(Arc::new(Inner {
+            id: SocketId::parse(id).unwrap(),
+            headers: http::HeaderMap::new(),
+            allowance: Allowance::new(&Limits::default()),
+            frames: Mutex::default(),
+        }))
     }
 
     /// What came since the last call, and when.
@@ -69,9 +77,20 @@ impl Socket for Recorder {
         None
     }
 
-    fn emit(&self, frame: &Frame<'_>) -> Result<(), EmitError> {
-        let channel = frame.channel.unwrap_or_default().to_owned();
-        let heard = Heard { name: frame.name.to_owned(), channel, data: frame.data.get().to_owned() };
+    fn allowance(&self) -> &Allowance {
+        &self.0.allowance
+    }
+
+    fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
+        let (name, channel, data) = match push.message {
+            Message::Event { channel, name, data, .. } => (name, channel, data.get().to_owned()),
+            Message::Subscribed { members: None, .. } => return Ok(()),
+            Message::Subscribed { channel, members: Some(members), .. } => ("presence:subscribed", channel, list(members)),
+            Message::Joined { channel, member, .. } => ("presence:joining", channel, member.json().to_owned()),
+            Message::Left { channel, member } => ("presence:leaving", channel, member.json().to_owned()),
+            Message::Refused { channel, status } => ("subscription_error", channel, status.to_string()),
+        };
+        let heard = Heard { name: name.to_owned(), channel: channel.to_owned(), data };
         self.0.frames.lock().unwrap().push((Instant::now(), heard));
         Ok(())
     }
@@ -79,4 +98,11 @@ impl Socket for Recorder {
     fn close(&self) {}
 
     fn terminate(&self) {}
+}
+
+/// Members as JSON: the newest first, each user once.
+fn list(members: &[(SocketId, Member)]) -> String {
+    let mut seen = std::collections::HashSet::new();
+    let newest = members.iter().rev().filter(|(_, member)| seen.insert(member.user()));
+    format!("[{}]", newest.map(|(_, member)| member.json()).collect::<Vec<_>>().join(","))
 }

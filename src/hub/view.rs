@@ -194,7 +194,7 @@ mod tests {
     }
 
     fn socket(n: u32) -> SocketId {
-        SocketId::parse(&format!("{n:016}")).unwrap()
+        SocketId::parse(&format!("1.{n}")).unwrap()
     }
 
     fn joining(user: u32) -> News {

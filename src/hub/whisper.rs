@@ -5,9 +5,8 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use tracing::debug;
 
-use super::{Hub, Socket};
+use super::{Hub, Message, Push, Socket};
 use crate::channel::kind_of;
-use crate::egress::Frame;
 use crate::event::{Event, SocketId};
 use crate::metrics::Refusal;
 
@@ -42,7 +41,7 @@ impl<S: Socket> Hub<S> {
     fn relay(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>) -> Result<(), Refusal> {
         let Whisper { channel, event, data } = whisper;
         let Some(nodes) = &self.nodes else {
-            self.fan_out(channel, &Frame::new(event, Some(channel), data), Some(from));
+            self.fan_out(channel, &Push::new(Message::Event { channel, name: event, data, is_flat: false }), Some(from));
             return Ok(());
         };
         let has_room = nodes.bus.toss(&Event { channel, name: event.into(), data, except: Some(from) });
@@ -62,7 +61,7 @@ impl<S: Socket> Hub<S> {
         if whisper.data.get().len() as u64 > limits.whisper_bytes.0 {
             return Err(Refusal::WhisperSize);
         }
-        if !session.may_whisper() {
+        if !session.socket.allowance().may_whisper() {
             return Err(Refusal::WhisperRate);
         }
         Ok(())

@@ -17,8 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::cluster::questions::TOPIC;
-use crate::egress::Socket;
-use crate::hub::{Hub, Wanted};
+use crate::hub::{Hub, Socket, Wanted};
 use crate::metrics::Source;
 use crate::redis_client::Redis;
 

@@ -21,8 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
-use crate::egress::Socket;
-use crate::hub::Hub;
+use crate::hub::{Hub, Socket};
 use crate::net::tls::Acceptor;
 use crate::redis_client::RedisConfigError;
 use crate::server::listen::{Address, ListenError};

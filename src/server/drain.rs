@@ -7,8 +7,8 @@ use std::time::Duration;
 use rand::seq::SliceRandom as _;
 use tracing::info;
 
-use crate::egress::Socket;
-use crate::hub::Hub;
+use crate::event::CloseReason;
+use crate::hub::{Hub, Socket};
 
 /// Fewer clients than this are no burden when they come all at once.
 const FEW: usize = 100;
@@ -30,7 +30,7 @@ pub async fn drain<S: Socket>(hub: &Arc<Hub<S>>, time: Duration) {
     for group in sockets.chunks(sockets.len().div_ceil(steps)) {
         clock.tick().await;
         for socket in group {
-            hub.disconnect(socket.id(), "server shutting down");
+            hub.disconnect(socket.id(), CloseReason::ServerShutdown);
             socket.close();
         }
     }
@@ -49,7 +49,7 @@ mod tests {
         let config = Config::default();
         let hub = Hub::new(&config, Arc::new(Nobody), crate::store::open(&config).await.unwrap(), None, Arc::new(Metrics::new()));
         for n in 0..clients {
-            hub.connect(Recorder::new(&format!("{n:016}")));
+            hub.connect(Recorder::new(&format!("1.{n}")));
         }
         let started = Instant::now();
         drain(&hub, time).await;

@@ -6,17 +6,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 
 use super::{Server, listen};
 use crate::config::Config;
 use crate::fuzzing::block_on;
-use crate::net::link::{Link, LinkedStream};
+use crate::net::connection::{ConnectionHandle, MonitoredStream};
 
 mod polling;
 
@@ -88,9 +87,9 @@ async fn emptied(server: &Server) {
 /// Sends bytes on a connection of its own; returns what came back.
 async fn converse(server: &Server, sent: &[u8]) -> Vec<u8> {
     let (ours, theirs) = tokio::io::duplex(16 * 1024);
-    let link = Link::new(([127, 0, 0, 1], 1).into());
-    let stream = LinkedStream::new(ours, Arc::clone(&link), PATIENCE);
-    let serving = tokio::spawn(listen::http(stream, link, server.reload.service(), CancellationToken::new()));
+    let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
+    let stream = MonitoredStream::new(ours, Arc::clone(&handle), PATIENCE);
+    let serving = tokio::spawn(listen::http(stream, handle, server.reload.service(), CancellationToken::new()));
     let (mut reader, mut writer) = tokio::io::split(theirs);
     let writing = async {
         // The server may have heard enough before the end.
@@ -160,8 +159,7 @@ pub fn http_request(bytes: &[u8]) {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     with_server(|server| {
         block_on(async {
-            let router = server.reload.service().load().router.clone();
-            let Ok(response) = router.oneshot(request).await;
+            let Some(response) = answered(server, request).await else { return };
             let status = response.status();
             let body = to_bytes(response.into_body(), usize::MAX).await.expect("answers are whole");
             assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{method} {path}");
@@ -171,6 +169,13 @@ pub fn http_request(bytes: &[u8]) {
             }
         });
     });
+}
+
+/// The answer to a request; `None` when the connection is to end without one.
+async fn answered(server: &Server, request: Request<Body>) -> Option<Response<Body>> {
+    let connection = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
+    let answer = server.reload.service().load().answer(request, &connection);
+    answer.await.ok()
 }
 
 fn request(bytes: &[u8]) -> Option<Request<Body>> {
@@ -185,6 +190,5 @@ fn request(bytes: &[u8]) -> Option<Request<Body>> {
         let (name, value) = (HeaderName::from_bytes(&line[..at]).ok()?, HeaderValue::from_bytes(line[at + 1..].trim_ascii()).ok()?);
         request.headers_mut().append(name, value);
     }
-    request.extensions_mut().insert(Link::new(([127, 0, 0, 1], 1).into()));
     Some(request)
 }

@@ -1,7 +1,6 @@
 //! Accepting connections and speaking HTTP on them.
 //!
-//! Input: a bound listener. Output: websockets for the gate, and all other requests for the router, each with the
-//! [`Link`] of its connection as extension.
+//! Input: a bound listener. Output: requests, for the [`Gate`] first, and for the router when they are not its own.
 
 use std::future::ready;
 use std::io;
@@ -11,7 +10,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use futures_util::future::Either;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use futures_util::future::{Either, FutureExt as _};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,12 +26,12 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use super::body;
-use super::gate::Gate;
 use super::proxy_protocol::{self, Replay};
 use crate::config::Config;
-use crate::net::link::{Link, LinkedStream};
+use crate::net::connection::{ConnectionHandle, MonitoredStream};
 use crate::net::tls;
 use crate::proxies::TrustedProxies;
+use crate::socket_io::gate::{Answer, Dropped, Gate};
 
 mod address;
 
@@ -57,10 +58,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What answers requests.
 pub struct Front {
-    /// Takes over websockets, which come in crowds and have no use for a router.
+    /// Answers Socket.IO clients, which come in crowds and have no use for a router.
     pub gate: Option<Gate>,
     /// Answers all the rest.
     pub router: Router,
+}
+
+impl Front {
+    /// Answers a request that came over `connection`. An error ends the connection without an answer.
+    pub(super) fn answer(
+        &self,
+        request: Request<Body>,
+        connection: &ConnectionHandle,
+    ) -> impl Future<Output = Result<Response<Body>, Dropped>> + use<> {
+        let answer = match &self.gate {
+            Some(gate) => gate.answer(request, connection),
+            None => Err(Box::new(request)),
+        };
+        match answer {
+            Ok(Answer::Ready(response)) => Either::Left(ready(Ok(response))),
+            Ok(Answer::Later(response)) => Either::Right(Either::Left(response)),
+            Err(request) => {
+                Either::Right(Either::Right(self.router.clone().oneshot(*request).map(|response| response.map_err(|never| match never {}))))
+            }
+        }
+    }
 }
 
 /// What answers requests; another front may take its place while the server runs.
@@ -177,14 +199,14 @@ async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, setti
     } else {
         (peer, Replay::nothing(stream))
     };
-    let link = Link::new(peer);
+    let handle = ConnectionHandle::new(peer);
     match settings.tls {
-        None => http(LinkedStream::new(stream, Arc::clone(&link), patience), link, service, stop).await,
+        None => http(MonitoredStream::new(stream, Arc::clone(&handle), patience), handle, service, stop).await,
         Some(acceptor) => {
-            // In memory of its own: every connection without TLS would have room for it.
+            // Boxed, so plaintext connections do not carry the TLS future.
             let secure = async {
                 match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => http(LinkedStream::new(stream, Arc::clone(&link), patience), link, service, stop).await,
+                    Ok(Ok(stream)) => http(MonitoredStream::new(stream, Arc::clone(&handle), patience), handle, service, stop).await,
                     Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => debug!(%peer, "TLS handshake took too long"),
                 }
@@ -195,20 +217,15 @@ async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, setti
 }
 
 /// Speaks HTTP on a connection until its end.
-pub(super) async fn http<S>(stream: S, link: Arc<Link>, service: Service, stop: CancellationToken)
+pub(super) async fn http<S>(stream: S, handle: Arc<ConnectionHandle>, service: Service, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let asked = Arc::clone(&link);
-    let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
-        link.asked();
+    let asked = Arc::clone(&handle);
+    let answer = service_fn(move |request: hyper::Request<Incoming>| {
+        handle.asked();
         let front = service.load();
-        if let Some(response) = front.gate.as_ref().and_then(|gate| gate.upgrade(&mut request, &link)) {
-            return Either::Left(ready(Ok(response)));
-        }
-        let mut request = request.map(body::timed);
-        request.extensions_mut().insert(Arc::clone(&link));
-        Either::Right(front.router.clone().oneshot(request))
+        front.answer(request.map(body::timed), &handle)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -225,7 +242,7 @@ where
             result = connection.as_mut() => break result,
             () = first_request.as_mut(), if is_new => {
                 if !asked.has_asked() {
-                    return debug!(peer = %asked.peer, "no request came");
+                    return debug!(peer = %asked.peer(), "no request came");
                 }
                 is_new = false;
             }
@@ -251,10 +268,10 @@ mod tests {
     /// back, and when the server had enough.
     async fn trickle(at_once: &str, head: &str) -> (String, Duration) {
         let (ours, theirs) = tokio::io::duplex(1024);
-        let link = Link::new(([127, 0, 0, 1], 1).into());
+        let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
         let router = Router::new().route("/", axum::routing::get(async || "fine"));
         let service = Arc::new(ArcSwap::from_pointee(Front { gate: None, router }));
-        tokio::spawn(http(ours, link, service, CancellationToken::new()));
+        tokio::spawn(http(ours, handle, service, CancellationToken::new()));
         let started = Instant::now();
         let (mut reader, mut writer) = tokio::io::split(theirs);
         writer.write_all(at_once.as_bytes()).await.unwrap();

@@ -8,28 +8,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use axum::Router;
 use serde_json::Value;
-use socketioxide::layer::SocketIoLayer;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::Admission;
-use super::gate::{self, Gate};
 use super::listen::Front;
-use super::websocket::WebSockets;
 use super::{BindError, listen};
+use crate::admission::Admission;
 use crate::api::{self, Api, Readiness};
 use crate::config::{Config, Limits, RedisServerConfig, RedisServerTls, SocketIoConfig, Subscribers, schema};
-use crate::egress::ClientSocket;
-use crate::egress::socket_io::ClosedSessions;
 use crate::hub::Hub;
 use crate::net::tls::Tls;
 use crate::proxies::TrustedProxies;
+use crate::socket_io::gate::Gate;
+use crate::socket_io::{Session, SocketIo};
 
 /// The parts of a server that stay when its settings change.
 pub(super) struct Parts {
-    pub(super) hub: Arc<Hub<ClientSocket>>,
-    pub(super) engine: SocketIoLayer,
-    pub(super) websockets: WebSockets,
-    pub(super) closed: Arc<ClosedSessions>,
+    pub(super) hub: Arc<Hub<Session>>,
+    pub(super) socket_io: SocketIo,
     pub(super) admission: Arc<Admission>,
     pub(super) proxies: TrustedProxies,
     /// The certificates of https and of the built-in Redis endpoint, where they are spoken.
@@ -44,17 +39,8 @@ pub(super) struct Parts {
 impl Parts {
     /// Everything that answers requests, by settings that are in force in the other parts, too.
     fn front(&self, config: &Config) -> Result<Front, BindError> {
-        let gate = Gate::new(
-            config,
-            Arc::clone(&self.hub),
-            self.websockets.clone(),
-            Arc::clone(&self.closed),
-            Arc::clone(&self.admission),
-            self.proxies.clone(),
-        );
-        let router = api::router(config, Api::new(config, Arc::clone(&self.hub), self.readiness.clone())?)
-            .layer(self.engine.clone())
-            .layer(axum::middleware::from_fn_with_state(gate.clone(), gate::gate));
+        let gate = Gate::new(config, self.socket_io.clone(), Arc::clone(&self.admission), self.proxies.clone());
+        let router = api::router(config, Api::new(config, Arc::clone(&self.hub), self.readiness.clone())?);
         Ok(Front { gate: Some(gate), router: router.merge(self.extra.clone()) })
     }
 }
@@ -141,7 +127,7 @@ fn effective(old: &Config, new: &Config) -> Config {
             ..old.redis_server.clone()
         },
         limits: Limits {
-            // The engine's queues have their size from the start.
+            // The clients' queues have their size from the start.
             client_queue: old.limits.client_queue,
             client_queue_bytes: old.limits.client_queue_bytes,
             ..new.limits.clone()

@@ -1,4 +1,4 @@
-//! Times of the engine under a whole server, on a clock that jumps to what comes next.
+//! Times of sessions under a whole server, on a clock that jumps to what comes next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +12,18 @@ use tokio::time::{Instant, timeout};
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 
 use super::{Server, fault, listen};
 use crate::config::Config;
-use crate::net::link::{Link, LinkedStream};
+use crate::net::connection::{ConnectionHandle, MonitoredStream};
 
 /// What socket.io waits for CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(45);
 
 async fn handshake(server: &Server) -> StatusCode {
-    let mut request = Request::get("/socket.io/?EIO=4&transport=polling").body(Body::empty()).unwrap();
-    request.extensions_mut().insert(Link::new(([127, 0, 0, 1], 1).into()));
-    server.reload.service().load().router.clone().oneshot(request).await.unwrap().status()
+    let request = Request::get("/socket.io/?EIO=4&transport=polling").body(Body::empty()).unwrap();
+    let connection = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
+    server.reload.service().load().answer(request, &connection).await.unwrap().status()
 }
 
 #[tokio::test(start_paused = true)]
@@ -35,9 +34,9 @@ async fn who_answers_heartbeats_and_never_connects_is_closed_and_leaves_its_plac
     config.port.0 = 0;
     let server = Server::bind(config).await.unwrap();
     let (ours, theirs) = tokio::io::duplex(4096);
-    let link = Link::new(([127, 0, 0, 1], 1).into());
-    let stream = LinkedStream::new(ours, Arc::clone(&link), CONNECT_TIMEOUT);
-    tokio::spawn(listen::http(stream, link, server.reload.service(), CancellationToken::new()));
+    let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
+    let stream = MonitoredStream::new(ours, Arc::clone(&handle), CONNECT_TIMEOUT);
+    tokio::spawn(listen::http(stream, handle, server.reload.service(), CancellationToken::new()));
     let (mut client, _) = client_async("ws://x/socket.io/?EIO=4&transport=websocket", theirs).await.unwrap();
     let started = Instant::now();
     let mut heartbeats = 0;

@@ -2,6 +2,7 @@
 //!
 //! Input: the `channel_data` of a callback, or what a store kept of it. Output: the same JSON, and the user's id.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -99,10 +100,7 @@ impl Member {
         };
         // A member has at least its user_id, so a comma is right.
         let object = self.json().trim_end().strip_suffix('}').expect("a member is an object");
-        json.push_str(object);
-        json.push_str(",\"socketId\":\"");
-        json.push_str(socket.as_str());
-        json.push_str("\"}");
+        let _ = write!(json, "{object},\"socketId\":\"{socket}\"}}");
     }
 
     /// `user_id` and `user_info`.

@@ -133,7 +133,7 @@ impl PresenceStore for SqliteStore {
             };
             sql.prepare_cached("INSERT INTO presence_members (channel, socket, user, member) VALUES (?, ?, ?, ?)")?.execute((
                 channel.as_str(),
-                socket.as_str(),
+                socket.to_string(),
                 member.user(),
                 member.json(),
             ))?;
@@ -166,7 +166,7 @@ fn has_user(sql: &Transaction<'_>, channel: &ChannelName, user: &str) -> rusqlit
 
 fn take_out(sql: &Transaction<'_>, channel: &ChannelName, socket: SocketId) -> rusqlite::Result<Option<Member>> {
     sql.prepare_cached("DELETE FROM presence_members WHERE channel = ? AND socket = ? RETURNING member")?
-        .query_row((channel.as_str(), socket.as_str()), |row| member(row, 0))
+        .query_row((channel.as_str(), socket.to_string()), |row| member(row, 0))
         .optional()
 }
 

@@ -33,7 +33,7 @@ async fn sqlite(name: &str) -> Store {
 }
 
 fn socket(n: usize) -> SocketId {
-    SocketId::parse(&format!("socket-{n:09}")).unwrap()
+    SocketId::parse(&format!("1.{n}")).unwrap()
 }
 
 fn member(user: &Value, info: &str) -> Member {

@@ -76,7 +76,7 @@ fn hs256(claims: &Value) -> String {
 async fn subscribe<A: Authorizer>(authorizer: &A, channel: &str, token: &str) -> Result<Grant, Denied> {
     let (channel, handshake) = (channel.into(), HeaderMap::new());
     let headers = [("authorization".to_owned(), format!("Bearer {token}"))];
-    let socket = SocketId::parse("AbCd-_0123456789").unwrap();
+    let socket = SocketId::parse("123.456").unwrap();
     let request = AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: None, is_again: false };
     authorizer.authorize(request).await
 }
@@ -158,7 +158,7 @@ async fn only_tokens_that_list_channels_are_looked_at() {
     let (channel, handshake) = ("private-a".into(), HeaderMap::new());
     for (header, is_again) in [(format!("Basic {token}"), false), (format!("Bearer {token}"), true)] {
         let headers = [("Authorization".to_owned(), header)];
-        let socket = SocketId::parse("AbCd-_0123456789").unwrap();
+        let socket = SocketId::parse("123.456").unwrap();
         let request = AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: None, is_again };
         assert_eq!(authorizer.authorize(request).await.unwrap_err().status, ASKED);
     }

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     fn socket(number: usize) -> SocketId {
-        SocketId::parse(&format!("{number:016}")).unwrap()
+        SocketId::parse(&format!("1.{number}")).unwrap()
     }
 
     /// How many subscribes of a socket get in.

@@ -101,7 +101,7 @@ impl Setup {
 async fn subscribe(shield: Arc<Shield<App>>, channel: String, cookie: String, is_again: bool) -> Answer {
     let (channel, handshake) = (channel.into(), HeaderMap::new());
     let headers = [("cookie".to_owned(), cookie)];
-    let socket = SocketId::parse("AbCd-_0123456789").unwrap();
+    let socket = SocketId::parse("123.456").unwrap();
     shield.authorize(AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: None, is_again }).await
 }
 

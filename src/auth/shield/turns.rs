@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn socket(name: char) -> SocketId {
-        SocketId::parse(&name.to_string().repeat(16)).unwrap()
+        SocketId::new(1, name.into())
     }
 
     /// Those who wait, with their names, in the order of their coming.

@@ -15,8 +15,7 @@ use super::pace::{Told, told};
 use super::walk::{in_paused_time, walks};
 use super::world::{ROOMS, config};
 use super::{Heard, Recorder};
-use crate::egress::Socket as _;
-use crate::hub::Hub;
+use crate::hub::{Hub, Socket as _};
 use crate::metrics::Metrics;
 use crate::store::memory::MemoryStore;
 
@@ -158,7 +157,7 @@ async fn walk(steps: Vec<Step>, grace: Duration) {
         let one = |page: usize| page.checked_rem(count).map(|at| (at, pages[at].0, pages[at].1.id()));
         match step {
             Step::Connect => {
-                let socket = Recorder::new(&format!("{number:016}"));
+                let socket = Recorder::new(&format!("1.{number}"));
                 hub.connect(socket.clone());
                 pages.push((number, socket));
             }
@@ -177,7 +176,7 @@ async fn walk(steps: Vec<Step>, grace: Duration) {
             }
             Step::Disconnect { page } => {
                 let Some((at, page, id)) = one(page) else { continue };
-                hub.disconnect(id, "transport close");
+                hub.disconnect(id, crate::event::CloseReason::TransportClose);
                 model.disconnect(page, grace);
                 pages.remove(at);
             }

@@ -7,8 +7,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{Heard, Recorder};
-use crate::egress::Socket as _;
 use crate::event::SocketId;
+use crate::hub::Socket as _;
 
 /// A connected page.
 pub(super) struct Page {
@@ -52,7 +52,7 @@ pub(super) struct Gone {
 
 impl Page {
     pub(super) fn new(node: usize, user: u32, number: u64) -> Self {
-        Self { node, user, socket: Recorder::new(&format!("{number:016}")), stays: BTreeMap::new() }
+        Self { node, user, socket: Recorder::new(&format!("1.{number}")), stays: BTreeMap::new() }
     }
 
     pub(super) fn id(&self) -> SocketId {

@@ -17,9 +17,8 @@ use super::page::{Gone, Page};
 use super::shared::{Change, LEASE, NodeStore, Shared};
 use crate::cluster::Bus;
 use crate::config::Config;
-use crate::egress::Socket as _;
 use crate::event::Event;
-use crate::hub::Hub;
+use crate::hub::{Hub, Socket as _};
 use crate::metrics::Metrics;
 use crate::store::PresenceStore;
 
@@ -156,7 +155,7 @@ impl World {
         let members = page.stays.iter().filter_map(|(&room, stay)| Some((room, stay, stay.member?)));
         let sure = members.filter(|(_, stay, user)| stay.is_surely(*user));
         self.lingering.extend(sure.map(|(room, _, user)| (page.node, room, user, until)));
-        self.nodes[page.node].hub.disconnect(page.id(), "transport close");
+        self.nodes[page.node].hub.disconnect(page.id(), crate::event::CloseReason::TransportClose);
         self.gone.push(page.socket);
     }
 

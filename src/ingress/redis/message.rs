@@ -11,10 +11,10 @@ use serde::de::{Error as _, Unexpected};
 use serde_json::value::RawValue;
 use tracing::{debug, warn};
 
-use crate::egress::Socket;
-use crate::event::{Event, SocketId, is_reserved};
-use crate::hub::Hub;
+use crate::event::{Event, SocketId};
+use crate::hub::{Hub, Socket};
 use crate::metrics::{Outcome, Source};
+use crate::socket_io::is_reserved;
 
 /// A message of Laravel's `RedisBroadcaster`.
 #[derive(Debug, Deserialize)]
@@ -94,12 +94,12 @@ mod tests {
 
     #[test]
     fn an_event_keeps_its_data_to_the_byte() {
-        let payload = r#"{"event":"App\\Events\\Sent","data":{"b":1.0,"a":"\u017e\/", "socket":null},"socket":"AbCd-_0123456789"}"#;
+        let payload = r#"{"event":"App\\Events\\Sent","data":{"b":1.0,"a":"\u017e\/", "socket":null},"socket":"123.456"}"#;
         let (event, version) = message_of("news", payload.as_bytes()).unwrap();
         assert_eq!(version, None);
         assert_eq!(event.name, "App\\Events\\Sent");
         assert_eq!(event.data.get(), r#"{"b":1.0,"a":"\u017e\/", "socket":null}"#);
-        assert_eq!(event.except, SocketId::parse("AbCd-_0123456789"));
+        assert_eq!(event.except, SocketId::parse("123.456"));
     }
 
     #[test]

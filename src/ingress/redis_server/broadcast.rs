@@ -6,7 +6,7 @@
 use super::Shared;
 use super::reply::Reply;
 use super::script::{Publishes, Script};
-use crate::egress::Socket;
+use crate::hub::Socket;
 
 impl<S: Socket> Shared<S> {
     /// `PUBLISH`

@@ -10,7 +10,7 @@ use super::connection::{Connection, Next, Transaction};
 use super::frame::Command;
 use super::reply::{Protocol, Reply};
 use super::watch::Kind;
-use crate::egress::Socket;
+use crate::hub::Socket;
 
 /// Commands of one transaction.
 const LONGEST_TRANSACTION: usize = 100_000;

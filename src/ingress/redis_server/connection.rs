@@ -20,7 +20,7 @@ use super::reply::{Protocol, Reply};
 use super::script::Script;
 use super::watch::{Listener, Message, Watch};
 use super::{LARGEST_AT_ONCE, Shared, buffers};
-use crate::egress::Socket;
+use crate::hub::Socket;
 
 /// Time for the rest of a command, and for the password where one is asked for.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -9,8 +9,7 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use crate::config::Config;
-use crate::egress::Socket;
-use crate::hub::Hub;
+use crate::hub::{Hub, Socket};
 use crate::ingress::redis::{PRESENCE_UPDATES, receive, without_prefix};
 use crate::metrics::{Outcome, Source};
 use crate::redis_client::{Connection, Redis, RedisConfigError};

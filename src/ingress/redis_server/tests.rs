@@ -5,30 +5,38 @@ use std::net::IpAddr;
 use tokio::io::AsyncReadExt as _;
 
 use super::*;
+use crate::config::Limits;
 use crate::config::value::Port;
-use crate::egress::{EmitError, Frame};
 use crate::event::SocketId;
 use crate::hub::tests::Nobody;
+use crate::hub::{Allowance, Push, PushError};
 use crate::metrics::Metrics;
 
 /// A socket that breaks whoever sends to it.
 #[derive(Clone)]
-struct Faulty(http::HeaderMap);
+struct Faulty(Arc<(http::HeaderMap, Allowance)>);
 
 impl Socket for Faulty {
     fn id(&self) -> SocketId {
-        SocketId::parse("AbCd-_0123456789").unwrap()
+        SocketId::parse("123.456").unwrap()
     }
 
     fn handshake(&self) -> &http::HeaderMap {
-        &self.0
+        &self.0.0
     }
 
     fn peer(&self) -> Option<IpAddr> {
         None
     }
 
-    fn emit(&self, _: &Frame<'_>) -> Result<(), EmitError> {
+    fn allowance(&self) -> &Allowance {
+        &self.0.1
+    }
+
+    fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
+        if !matches!(push.message, crate::hub::Message::Event { .. }) {
+            return Ok(());
+        }
         panic!("a fault that this test makes")
     }
 
@@ -43,7 +51,7 @@ async fn a_fault_ends_one_client_alone() {
     config.redis_server.port = Port(0);
     let store = crate::store::open(&config).await.unwrap();
     let hub = Hub::new(&config, Arc::new(Nobody), store, None, Arc::new(Metrics::new()));
-    let socket = Faulty(http::HeaderMap::new());
+    let socket = Faulty(Arc::new((http::HeaderMap::new(), Allowance::new(&Limits::default()))));
     hub.connect(socket.clone());
     hub.subscribe(socket.id(), "news", Vec::new());
     let server = RedisServer::bind(&config, hub, None).await.unwrap();

@@ -5,10 +5,8 @@ use std::cell::OnceCell;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode, header};
 use serde_json::Value;
-use tower::ServiceExt as _;
 
-use super::{Server, TOKEN, block_on, emptied, start, token};
-use crate::net::link::Link;
+use super::{Server, TOKEN, answered, block_on, emptied, start, token};
 
 /// Between packets of Engine.IO 4.
 const SEPARATOR: char = '\u{1e}';
@@ -40,7 +38,6 @@ struct Session<'a> {
 pub fn polling_sessions(bytes: &[u8]) {
     let steps: Vec<Step> = bytes.split(|byte| *byte == b'\n').map(step).collect();
     SERVER.with(|server| {
-        // A session that ends without CONNECT keeps its place for 45 seconds, as long as one that stays and says nothing.
         let server = server.get_or_init(|| start(0));
         block_on(async {
             tokio::join!(converse(server, 3, &steps), converse(server, 4, &steps));
@@ -91,10 +88,10 @@ impl Session<'_> {
     async fn request(&self, method: Method, body: Vec<u8>, content_type: &str) -> (StatusCode, String) {
         let uri = format!("/socket.io/?EIO={}&transport=polling{}", self.version, self.id);
         let request = Request::builder().method(method).uri(uri).header(header::CONTENT_TYPE, content_type);
-        let mut request = request.body(Body::from(body)).expect("a valid request");
-        request.extensions_mut().insert(Link::new(([127, 0, 0, 1], 1).into()));
-        let router = self.server.reload.service().load().router.clone();
-        let Ok(response) = router.oneshot(request).await;
+        let request = request.body(Body::from(body)).expect("a valid request");
+        let Some(response) = answered(self.server, request).await else {
+            return (StatusCode::BAD_REQUEST, String::new());
+        };
         let status = response.status();
         let body = to_bytes(response.into_body(), usize::MAX).await.expect("answers are whole");
         let text = String::from_utf8(body.into()).expect("nothing binary is sent");

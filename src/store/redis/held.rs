@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn what_is_lost_while_it_is_put_back_stays_unsettled() {
         let (held, channel) = (Held::default(), ChannelName::from("presence-room"));
-        let socket = SocketId::parse("socket-000000001").unwrap();
+        let socket = SocketId::parse("1.1").unwrap();
         let nodes: [Arc<str>; 2] = ["one".into(), "two".into()];
         held.hold(&channel, socket, Member::parse(r#"{"user_id":1}"#).unwrap());
         held.doubt();

@@ -77,7 +77,7 @@ impl Keys {
     /// Appends a join.
     pub(super) fn join(&self, pipeline: &mut Pipeline, join: &Join<'_>) {
         self.script(pipeline, JOIN, join.channel);
-        pipeline.arg(join.socket.as_str()).arg(join.member.user()).arg(join.node).arg(join.member.json());
+        pipeline.arg(join.socket.to_string()).arg(join.member.user()).arg(join.node).arg(join.member.json());
         pipeline.arg(join.mode.as_str()).arg(self.topic(join.channel));
     }
 
@@ -89,7 +89,7 @@ impl Keys {
             Condition::Entry(entry) => (entry, ""),
             Condition::LostAnswer(member) => ("", member.user()),
         };
-        pipeline.arg(socket.as_str()).arg(expected).arg(user).arg(self.topic(channel));
+        pipeline.arg(socket.to_string()).arg(expected).arg(user).arg(self.topic(channel));
     }
 
     // By source each time: an answer of NOSCRIPT amid a pipeline would leave half of it done.

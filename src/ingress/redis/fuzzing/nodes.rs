@@ -20,10 +20,10 @@ use crate::channel::ChannelName;
 use crate::cluster::Bus;
 use crate::cluster::questions::{Message, TOPIC};
 use crate::config::Config;
-use crate::egress::{EmitError, Frame, Socket};
+use crate::config::Limits;
 use crate::event::SocketId;
 use crate::fuzzing::block_on;
-use crate::hub::Hub;
+use crate::hub::{Allowance, Hub, Message as Told, Push, PushError, Socket};
 use crate::metrics::Metrics;
 use crate::redis_client::Redis;
 use crate::store::memory::MemoryStore;
@@ -43,14 +43,15 @@ struct Page(Arc<Inner>);
 struct Inner {
     id: SocketId,
     headers: HeaderMap,
+    allowance: Allowance,
     /// Users in the room, as far as the page knows.
     here: Mutex<BTreeSet<String>>,
 }
 
 impl Page {
     fn new() -> Self {
-        let id = SocketId::parse("AbCd-_0123456789").expect("it has the form of an id");
-        Self(Arc::new(Inner { id, headers: HeaderMap::new(), here: Mutex::default() }))
+        let id = SocketId::parse("123.456").expect("it has the form of an id");
+        Self(Arc::new(Inner { id, headers: HeaderMap::new(), allowance: Allowance::new(&Limits::default()), here: Mutex::default() }))
     }
 }
 
@@ -97,24 +98,22 @@ impl Socket for Page {
         None
     }
 
-    fn emit(&self, frame: &Frame<'_>) -> Result<(), EmitError> {
-        let is_told = frame.channel != Some(TOPIC) || frame.name == "subscription_error";
-        assert!(is_told, "clients hear nothing of what nodes ask each other: {}", frame.data);
-        if frame.channel != Some(ROOM) {
-            return Ok(());
-        }
+    fn allowance(&self) -> &Allowance {
+        &self.0.allowance
+    }
+
+    fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
         let mut here = self.0.here.lock().unwrap_or_else(PoisonError::into_inner);
-        let user = || Member::parse(frame.data.get()).expect("news are of a member").user().to_owned();
-        match frame.name {
-            "presence:subscribed" => {
-                let members: Vec<Box<RawValue>> = serde_json::from_str(frame.data.get()).expect("a list");
-                let users = members.iter().map(|member| Member::parse(member.get()).expect("a member").user().to_owned());
-                *here = users.collect();
-                assert_eq!(here.len(), members.len(), "everyone is listed once");
+        match push.message {
+            Told::Event { channel, data, .. } => {
+                assert!(channel != TOPIC, "clients hear nothing of what nodes ask each other: {data}");
             }
-            "presence:joining" => assert!(here.insert(user()), "{} came twice", frame.data),
-            "presence:leaving" => assert!(here.remove(&user()), "{} was not here", frame.data),
-            _ => {}
+            Told::Subscribed { channel: ROOM, members: Some(members), .. } => {
+                *here = members.iter().map(|(_, member)| member.user().to_owned()).collect();
+            }
+            Told::Joined { channel: ROOM, member, .. } => assert!(here.insert(member.user().to_owned()), "{} came twice", member.user()),
+            Told::Left { channel: ROOM, member } => assert!(here.remove(member.user()), "{} was not here", member.user()),
+            Told::Subscribed { .. } | Told::Joined { .. } | Told::Left { .. } | Told::Refused { .. } => {}
         }
         Ok(())
     }

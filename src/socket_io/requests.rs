@@ -1,7 +1,6 @@
 //! What Socket.IO clients send: `subscribe`, `unsubscribe` and `client event`.
 //!
-//! Input: Socket.IO events, from [`engine`] for clients that began by polling and from `server::websocket` for the
-//! others. Output: calls of the [`Hub`], in the order a client sent them.
+//! Input: Socket.IO events of a [`Session`](super::Session). Output: calls of the [`Hub`], in the order a client sent them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,17 +10,11 @@ use serde_json::value::RawValue;
 use tracing::debug;
 
 use crate::auth::SubscribeHeaders;
-use crate::egress::Socket;
 use crate::event::SocketId;
-use crate::hub::{Hub, Whisper};
+use crate::hub::{Hub, Socket, Whisper};
 use crate::metrics::Refusal;
 
-pub mod engine;
-
-/// Events that clients send; all others mean nothing here.
-pub const EVENTS: [&str; 3] = ["subscribe", "unsubscribe", "client event"];
-
-/// Takes an event of a client. `packet` is its JSON: `["event", argument, …]`.
+/// Takes an event of a client; those that are not named here mean nothing. `packet` is its JSON: `["event", argument, …]`.
 pub fn take<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, event: &str, packet: &str) {
     let argument = || first_argument(packet);
     let done = match event {

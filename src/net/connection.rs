@@ -1,19 +1,17 @@
-//! [`Link`]: one connection under a client, which can be cut from elsewhere and tells how much has gone out.
+//! [`ConnectionHandle`]: what is known of one accepted connection, and [`MonitoredStream`], which ends when its peer neither
+//! reads nor sends for too long.
 //!
-//! Input: accepted streams. Output: the same streams, wrapped. Neither hyper nor the Socket.IO engine lets one end a
-//! connection whose writer is stuck on a peer that does not read; cutting it here ends both of its halves at once. A
-//! writer that is stuck on a silent peer ends by itself after a while, for its session can hardly end before. The answer
-//! to a websocket's handshake waits here for the first frame, and leaves with it.
+//! Input: accepted streams. Output: the same streams, wrapped. The answer to a websocket's handshake waits here for the
+//! first frame, and leaves with it.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -22,39 +20,24 @@ const WITH_HELD: usize = 4;
 
 /// One accepted connection.
 #[derive(Debug)]
-pub struct Link {
-    /// Address of the peer: the client, or a proxy before it.
-    pub peer: SocketAddr,
-    is_cut: AtomicBool,
+pub struct ConnectionHandle {
+    peer: SocketAddr,
     is_websocket: AtomicBool,
     is_held: AtomicBool,
     has_asked: AtomicBool,
-    written: AtomicU64,
-    reader: AtomicWaker,
-    writer: AtomicWaker,
 }
 
-impl Link {
+impl ConnectionHandle {
     /// A connection from `peer`.
     #[must_use]
     pub fn new(peer: SocketAddr) -> Arc<Self> {
-        Arc::new(Self {
-            peer,
-            is_cut: AtomicBool::new(false),
-            is_websocket: AtomicBool::new(false),
-            is_held: AtomicBool::new(false),
-            has_asked: AtomicBool::new(false),
-            written: AtomicU64::new(0),
-            reader: AtomicWaker::new(),
-            writer: AtomicWaker::new(),
-        })
+        Arc::new(Self { peer, is_websocket: AtomicBool::new(false), is_held: AtomicBool::new(false), has_asked: AtomicBool::new(false) })
     }
 
-    /// Makes every read and write fail from now on, those that wait included.
-    pub fn cut(&self) {
-        self.is_cut.store(true, Ordering::Release);
-        self.reader.wake();
-        self.writer.wake();
+    /// Address of the peer: the client, or a proxy before it.
+    #[must_use]
+    pub const fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// From now on this is a websocket, whose client has to send heartbeats.
@@ -78,28 +61,13 @@ impl Link {
     pub fn has_asked(&self) -> bool {
         self.has_asked.load(Ordering::Relaxed)
     }
-
-    /// Bytes handed to the kernel so far, before encryption.
-    #[must_use]
-    pub fn written(&self) -> u64 {
-        self.written.load(Ordering::Acquire)
-    }
-
-    /// Fails when the connection is cut; otherwise remembers whom to wake when it will be.
-    fn check(&self, waker: &AtomicWaker, cx: &Context<'_>) -> io::Result<()> {
-        waker.register(cx.waker());
-        if self.is_cut.load(Ordering::Acquire) {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut by the server"));
-        }
-        Ok(())
-    }
 }
 
-/// A stream that ends when its [`Link`] is cut, or when its peer neither reads nor sends for too long.
+/// A stream that ends when its peer neither reads nor sends for too long.
 #[derive(Debug)]
-pub struct LinkedStream<S> {
+pub struct MonitoredStream<S> {
     stream: S,
-    link: Arc<Link>,
+    handle: Arc<ConnectionHandle>,
     patience: Duration,
     last_sign: Instant,
     /// What waits for the next write.
@@ -108,18 +76,17 @@ pub struct LinkedStream<S> {
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> LinkedStream<S> {
-    /// Ties a stream to its link. A write may wait for `patience` while nothing comes from the peer.
+impl<S> MonitoredStream<S> {
+    /// Ties a stream to its handle. A write may wait for `patience` while nothing comes from the peer.
     #[must_use]
-    pub fn new(stream: S, link: Arc<Link>, patience: Duration) -> Self {
-        Self { stream, link, patience, last_sign: Instant::now(), held: Vec::new(), deadline: None }
+    pub fn new(stream: S, handle: Arc<ConnectionHandle>, patience: Duration) -> Self {
+        Self { stream, handle, patience, last_sign: Instant::now(), held: Vec::new(), deadline: None }
     }
 
-    /// Looks at the outcome of a write: counts what has gone out, or how long it has waited.
+    /// Looks at the outcome of a write: whether it has waited for too long.
     fn wrote(&mut self, outcome: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match outcome {
-            Poll::Ready(Ok(count)) => {
-                self.link.written.fetch_add(count as u64, Ordering::AcqRel);
+            Poll::Ready(Ok(_)) => {
                 self.deadline = None;
                 outcome
             }
@@ -147,7 +114,7 @@ impl<S> LinkedStream<S> {
     /// The client of a websocket has to send something meanwhile: one that reads a byte now and then would otherwise
     /// keep its session for ever. An HTTP client only reads while it takes an answer.
     fn stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if self.deadline.is_none() && !self.link.is_websocket.load(Ordering::Relaxed) {
+        if self.deadline.is_none() && !self.handle.is_websocket.load(Ordering::Relaxed) {
             self.last_sign = Instant::now();
         }
         let due = self.last_sign + self.patience;
@@ -159,9 +126,8 @@ impl<S> LinkedStream<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for LinkedStream<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for MonitoredStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.link.check(&self.link.reader, cx)?;
         let before = buf.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
@@ -171,19 +137,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for LinkedStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for LinkedStream<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for MonitoredStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.link.is_held.load(Ordering::Relaxed) || !self.held.is_empty() {
+        if self.handle.is_held.load(Ordering::Relaxed) || !self.held.is_empty() {
             return self.poll_write_vectored(cx, &[io::IoSlice::new(buf)]);
         }
-        self.link.check(&self.link.writer, cx)?;
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(outcome, cx)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.link.check(&self.link.writer, cx)?;
-        if self.link.is_held.swap(false, Ordering::Relaxed) {
+        if self.handle.is_held.swap(false, Ordering::Relaxed) {
             let before = self.held.len();
             bufs.iter().for_each(|buf| self.held.extend_from_slice(buf));
             return Poll::Ready(Ok(self.held.len() - before));
@@ -205,7 +169,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LinkedStream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.link.check(&self.link.writer, cx)?;
         match Pin::new(&mut self.stream).poll_flush(cx) {
             // TLS keeps what the kernel has not taken yet, and waits here.
             Poll::Pending => self.stalled(cx).map(Err),
@@ -214,7 +177,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LinkedStream<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.link.check(&self.link.writer, cx)?;
         match Pin::new(&mut self.stream).poll_shutdown(cx) {
             Poll::Pending => self.stalled(cx).map(Err),
             outcome @ Poll::Ready(_) => outcome,
@@ -231,25 +193,12 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
     const SHORT: Duration = Duration::from_secs(45);
 
-    #[tokio::test]
-    async fn cutting_ends_a_read_and_a_write_that_wait() {
-        let (ours, _theirs) = tokio::io::duplex(8);
-        let link = Link::new(([127, 0, 0, 1], 1).into());
-        let (mut reader, mut writer) = tokio::io::split(LinkedStream::new(ours, link.clone(), LONG));
-        let read = tokio::spawn(async move { reader.read_u8().await });
-        let write = tokio::spawn(async move { writer.write_all(&[0; 64]).await });
-        tokio::task::yield_now().await;
-        link.cut();
-        assert_eq!(read.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
-        assert_eq!(write.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_write_waits_for_as_long_as_the_peer_shows_signs() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let link = Link::new(([127, 0, 0, 1], 1).into());
-        link.upgraded();
-        let (mut reader, mut writer) = tokio::io::split(LinkedStream::new(ours, link.clone(), SHORT));
+        let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
+        handle.upgraded();
+        let (mut reader, mut writer) = tokio::io::split(MonitoredStream::new(ours, handle.clone(), SHORT));
         let reading = tokio::spawn(async move { while reader.read_u8().await.is_ok() {} });
         let started = Instant::now();
         let write = tokio::spawn(async move { writer.write_all(&[0; 64]).await });
@@ -262,7 +211,6 @@ mod tests {
         theirs.read_u8().await.unwrap();
         assert_eq!(write.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(started.elapsed().as_secs(), 3 * SHORT.as_secs());
-        assert_eq!(link.written(), 9);
         reading.abort();
     }
 
@@ -270,12 +218,11 @@ mod tests {
     async fn the_answer_to_a_handshake_leaves_with_the_first_frame() {
         for room in [1, 5, 6, 7, 100] {
             let (ours, mut theirs) = tokio::io::duplex(room);
-            let link = Link::new(([127, 0, 0, 1], 1).into());
-            let mut stream = LinkedStream::new(ours, link.clone(), LONG);
-            link.hold_answer();
+            let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
+            let mut stream = MonitoredStream::new(ours, handle.clone(), LONG);
+            handle.hold_answer();
             stream.write_all(b"answer").await.unwrap();
             stream.flush().await.unwrap();
-            assert_eq!(link.written(), 0);
             let write = tokio::spawn(async move {
                 stream.write_all(b"first").await.unwrap();
                 let frames = [b"sec".as_slice(), b"ond"].map(io::IoSlice::new);
@@ -294,8 +241,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_http_client_may_read_slowly() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let link = Link::new(([127, 0, 0, 1], 1).into());
-        let mut stream = LinkedStream::new(ours, link, SHORT);
+        let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
+        let mut stream = MonitoredStream::new(ours, handle, SHORT);
         let write = tokio::spawn(async move { stream.write_all(&[0; 24]).await });
         for _ in 0..16 {
             tokio::time::sleep(SHORT / 2).await;

@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
-use engineioxide_core::ProtocolVersion;
 use tokio::time::Instant;
+
+use super::version::EngineVersion;
 
 /// The heartbeat of one client. With Engine.IO 3 the client asks and the server answers, with 4 it is the other way
 /// round.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
-    protocol: ProtocolVersion,
+    version: EngineVersion,
     interval: Duration,
     timeout: Duration,
     due: Instant,
@@ -30,23 +31,28 @@ pub(super) enum Beat {
 
 impl Heartbeat {
     /// A client that has just connected.
-    pub(super) fn new(protocol: ProtocolVersion, interval: Duration, timeout: Duration, now: Instant) -> Self {
-        let mut heartbeat = Self { protocol, interval, timeout, due: now, is_asked: true };
+    pub(super) fn new(version: EngineVersion, interval: Duration, timeout: Duration, now: Instant) -> Self {
+        let mut heartbeat = Self { version, interval, timeout, due: now, is_asked: true };
         heartbeat.heard(now);
         heartbeat
     }
 
     /// The client has shown a sign of life.
     pub(super) fn heard(&mut self, now: Instant) {
-        match self.protocol {
-            ProtocolVersion::V3 => self.due = now + self.interval + self.timeout,
-            ProtocolVersion::V4 if self.is_asked => {
+        match self.version {
+            EngineVersion::V3 => self.due = now + self.interval + self.timeout,
+            EngineVersion::V4 if self.is_asked => {
                 self.is_asked = false;
                 self.due = now + self.interval;
             }
             // It will be asked all the same.
-            ProtocolVersion::V4 => {}
+            EngineVersion::V4 => {}
         }
+    }
+
+    /// Whether the server asks and the client answers.
+    pub(super) const fn asks(&self) -> bool {
+        matches!(self.version, EngineVersion::V4)
     }
 
     /// The next time to look at it.
@@ -58,7 +64,7 @@ impl Heartbeat {
         if now < self.due {
             return Beat::Wait;
         }
-        if self.protocol == ProtocolVersion::V3 || self.is_asked {
+        if self.version == EngineVersion::V3 || self.is_asked {
             return Beat::Dead;
         }
         self.is_asked = true;
@@ -77,7 +83,7 @@ mod tests {
     #[test]
     fn newer_clients_are_asked_and_have_to_answer() {
         let start = Instant::now();
-        let mut heartbeat = Heartbeat::new(ProtocolVersion::V4, INTERVAL, TIMEOUT, start);
+        let mut heartbeat = Heartbeat::new(EngineVersion::V4, INTERVAL, TIMEOUT, start);
         assert_eq!(heartbeat.beat(start + INTERVAL / 2), Beat::Wait);
         heartbeat.heard(start + INTERVAL / 2);
         assert_eq!(heartbeat.due(), start + INTERVAL);
@@ -92,7 +98,7 @@ mod tests {
     #[test]
     fn older_clients_have_to_ask() {
         let start = Instant::now();
-        let mut heartbeat = Heartbeat::new(ProtocolVersion::V3, INTERVAL, TIMEOUT, start);
+        let mut heartbeat = Heartbeat::new(EngineVersion::V3, INTERVAL, TIMEOUT, start);
         heartbeat.heard(start + INTERVAL);
         assert_eq!(heartbeat.beat(start + INTERVAL + TIMEOUT), Beat::Wait);
         assert_eq!(heartbeat.beat(start + INTERVAL * 2 + TIMEOUT), Beat::Dead);

@@ -14,7 +14,7 @@ const QUIET: Duration = Duration::from_secs(600);
 
 /// Failures by the engine's error code.
 #[derive(Debug, Default)]
-pub struct FailedHandshakes(Mutex<HashMap<u64, Failures>>);
+pub(super) struct FailedHandshakes(Mutex<HashMap<u64, Failures>>);
 
 #[derive(Debug)]
 struct Failures {
@@ -25,7 +25,7 @@ struct Failures {
 
 impl FailedHandshakes {
     /// Counts a refused request; `detail` is the query or the origin that it came with.
-    pub fn count(&self, code: u64, detail: &str) {
+    pub(super) fn count(&self, code: u64, detail: &str) {
         if self.is_worth_saying(code) {
             let hint = hint(code);
             warn!(code, detail, hint, "clients keep failing to connect");
@@ -52,12 +52,11 @@ impl FailedHandshakes {
 /// What a code of the engine usually means, and what to do about it.
 fn hint(code: u64) -> &'static str {
     match code {
-        0 => "they ask for a transport that does not exist: is something else than a socket.io client pointed here?",
+        0 => "they ask for a transport that is off or does not exist: check socketio.transports here and `transports` in the client",
         1 => "their session is unknown: several nodes need sticky sessions for polling, or clients with transports: ['websocket']",
         2 => "they open a session with another method than GET: does a proxy change the request?",
-        3 => "they ask for a transport that is off, or mix transports: check socketio.transports here and `transports` in the client",
+        3 => "their websocket request lost its Upgrade header (does a proxy pass `Upgrade` and `Connection` on?), or they ask for JSONP",
         4 => "their page's origin is not allowed: add it to allowedOrigins",
-        5 => "they speak an Engine.IO version that is neither 3 nor 4: use socket.io-client 1.7 to 4.x",
         _ => "is something else than a socket.io client pointed here?",
     }
 }

@@ -86,8 +86,8 @@ impl Admission {
     ///
     /// # Errors
     /// [`Full`] when there are too many.
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Arc<Slot>, Full> {
-        let address = subscriber(address);
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Slot, Full> {
+        let address = client_network(address);
         let mut counts = self.counts();
         let from_address = counts.by_address.get(&address).copied().unwrap_or_default();
         if counts.is_draining {
@@ -101,19 +101,19 @@ impl Admission {
         }
         counts.total += 1;
         counts.by_address.insert(address, from_address + 1);
-        Ok(Arc::new(Slot { admission: Arc::clone(self), address }))
+        Ok(Slot { admission: Arc::clone(self), address })
     }
 }
 
 /// Who is behind an address: whoever has one of IPv6 has the other 2^64 of its network, too.
-fn subscriber(address: IpAddr) -> IpAddr {
+fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
         address @ IpAddr::V4(_) => address,
     }
 }
 
-/// The place of one session; it is free again when the last handle goes.
+/// The place of one session; it is free again when this goes.
 #[derive(Debug)]
 pub struct Slot {
     admission: Arc<Admission>,

@@ -26,7 +26,7 @@ include!(concat!(env!("OUT_DIR"), "/client_files.rs"));
 
 /// Where to look for the files.
 #[derive(Debug, Clone)]
-pub struct ClientScript {
+pub(super) struct ClientScript {
     folders: Vec<PathBuf>,
 }
 
@@ -34,7 +34,7 @@ impl ClientScript {
     /// Looks in `configured` (`socketio.clientPath`), or else in the `node_modules` of the working directory and of
     /// the folders above it, where a Laravel project has its packages.
     #[must_use]
-    pub fn new(configured: Option<PathBuf>) -> Self {
+    pub(super) fn new(configured: Option<PathBuf>) -> Self {
         let folders = match configured {
             Some(folder) => vec![folder],
             None => {
@@ -48,12 +48,12 @@ impl ClientScript {
 
     /// Whether a path below the endpoint, such as `socket.io.js`, names one of the files.
     #[must_use]
-    pub fn is_script(name: &str) -> bool {
+    pub(super) fn is_script(name: &str) -> bool {
         NAMES.contains(&name)
     }
 
     /// Answers a request for one of the files.
-    pub async fn serve(&self, name: &str, request: &HeaderMap) -> Response<Body> {
+    pub(super) async fn serve(&self, name: &str, request: &HeaderMap) -> Response<Body> {
         let Some(content) = self.find(name).await else {
             let help = "socket.io.js is not at hand: npm install socket.io-client in the Laravel project, set socketio.clientPath to the \
                         package's dist folder, or bundle socket.io-client into the page's own script";

@@ -1,0 +1,131 @@
+//! [`Push`]: what the hub tells sockets, in no protocol's words.
+//!
+//! Input: what happens in the hub. Output: values for [`Socket`]s, which write them out in their dialect: once for each
+//! dialect, however many receive it.
+
+use std::cell::OnceCell;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::allowance::Allowance;
+use crate::event::SocketId;
+use crate::store::Member;
+
+/// What the hub tells a socket.
+#[derive(Debug, Clone, Copy)]
+pub enum Message<'a> {
+    /// An event of the application, or a whisper of another client.
+    Event {
+        /// The channel it was sent to.
+        channel: &'a str,
+        /// Its name, such as `App\Events\OrderShipped` or `client-typing`.
+        name: &'a str,
+        /// Its data: any JSON, not a byte of it touched.
+        data: &'a RawValue,
+        /// In flat mode the receiver need not be in the channel, and knows the event by channel and name together.
+        is_flat: bool,
+    },
+    /// The socket is in the channel from now on, or was already.
+    Subscribed {
+        /// The channel.
+        channel: &'a str,
+        /// In a presence channel, who is in it: one entry a socket, in the order of joining.
+        members: Option<&'a [(SocketId, Member)]>,
+        /// Whether members are shown with their socket ids.
+        shows_sockets: bool,
+    },
+    /// A user came into a presence channel.
+    Joined {
+        /// The channel.
+        channel: &'a str,
+        /// The user.
+        member: &'a Member,
+        /// The socket it came with, where that is to be shown.
+        socket: Option<SocketId>,
+    },
+    /// The last socket of a user left a presence channel.
+    Left {
+        /// The channel.
+        channel: &'a str,
+        /// The user.
+        member: &'a Member,
+    },
+    /// The socket is not let into the channel, or was taken out of it.
+    Refused {
+        /// The channel.
+        channel: &'a str,
+        /// Why, as a status of HTTP; 0 when the application could not be asked.
+        status: u16,
+    },
+}
+
+/// What messages are written out in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Socket.IO's events, for all its versions.
+    SocketIo,
+}
+
+impl Dialect {
+    const COUNT: usize = 1;
+}
+
+/// A [`Message`] on its way to any number of sockets.
+#[derive(Debug)]
+pub struct Push<'a> {
+    /// What is told.
+    pub message: Message<'a>,
+    encodings: [OnceCell<Option<Bytes>>; Dialect::COUNT],
+}
+
+impl<'a> Push<'a> {
+    /// A message that is not written out yet.
+    #[must_use]
+    pub const fn new(message: Message<'a>) -> Self {
+        Self { message, encodings: [const { OnceCell::new() }; Dialect::COUNT] }
+    }
+
+    /// The message in a dialect: what `encode` made of it when it was first asked for. `None` for a message that the
+    /// dialect does not tell.
+    pub fn encoded(&self, dialect: Dialect, encode: impl FnOnce(&Message<'a>) -> Option<Bytes>) -> Option<&Bytes> {
+        self.encodings[dialect as usize].get_or_init(|| encode(&self.message)).as_ref()
+    }
+}
+
+/// Why a push did not get into a client's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushError {
+    /// The client does not keep up: its queue is full, and it has now missed something.
+    Full,
+    /// The client is gone.
+    Closed,
+}
+
+/// A handle on one connected client; clones name the same client.
+pub trait Socket: Clone + Send + Sync + 'static {
+    /// The client's id.
+    fn id(&self) -> SocketId;
+
+    /// Headers of the handshake request, as far as callbacks can need them.
+    fn handshake(&self) -> &http::HeaderMap;
+
+    /// Address at the other end of the connection: the client, or a proxy before it.
+    fn peer(&self) -> Option<IpAddr>;
+
+    /// How much the client may ask for. It is the connection's, whatever the client does on it.
+    fn allowance(&self) -> &Allowance;
+
+    /// Puts a push into the client's queue, without waiting.
+    ///
+    /// # Errors
+    /// [`PushError::Full`] when the queue is full, [`PushError::Closed`] when the client is gone.
+    fn push(&self, push: &Push<'_>) -> Result<(), PushError>;
+
+    /// Ends the connection under the client, which then reconnects by itself.
+    fn close(&self);
+
+    /// Tells the client to go away and not to come back by itself.
+    fn terminate(&self);
+}

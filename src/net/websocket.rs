@@ -1,0 +1,178 @@
+//! Websockets (RFC 6455), whatever is spoken on them: the handshake, frames, and what waits for a client.
+//!
+//! Input: upgrade requests, and frames of the protocols above. Output: answers to handshakes, and [`Connection`]s, which
+//! carry a [`Protocol`] to its end.
+
+use axum::body::Body;
+use axum::http::header::{self, HeaderValue};
+use axum::http::{Method, Request, Response, StatusCode};
+use bytes::Bytes;
+use tungstenite::handshake::derive_accept_key;
+
+mod connection;
+mod outbox;
+
+pub use connection::{Connection, Protocol, config};
+pub use outbox::{Batch, End, Limits, Outbox, SendError};
+
+/// The only version of the protocol that browsers and libraries speak.
+const VERSION: &str = "13";
+
+/// Longest head of a frame from a server: opcode, length, eight more bytes of length.
+const MAX_HEAD_BYTES: usize = 10;
+
+/// Final text frame.
+const TEXT: u8 = 0x81;
+
+/// Headers of the answer to a handshake: those here, the subprotocol, and those of CORS.
+const ANSWER_HEADERS: usize = 7;
+
+/// What is wrong with a request for a websocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeError {
+    /// It asks for no upgrade; a proxy may have dropped the header.
+    #[error("the request has no `Upgrade: websocket` and `Connection: Upgrade`")]
+    NoUpgrade,
+    /// It is no GET, or has no key.
+    #[error("the request is no GET with a Sec-WebSocket-Key")]
+    Malformed,
+    /// It asks for a version that nobody speaks.
+    #[error("Sec-WebSocket-Version has to be 13")]
+    Version,
+}
+
+impl HandshakeError {
+    /// The status of the answer.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::NoUpgrade | Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::Version => StatusCode::UPGRADE_REQUIRED,
+        }
+    }
+}
+
+/// The server's key for a request that begins a websocket (RFC 6455, 4.2).
+///
+/// # Errors
+/// [`HandshakeError`] for any other request.
+pub fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, HandshakeError> {
+    let headers = request.headers();
+    let has_token = |name, token: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+    };
+    if !has_token(header::UPGRADE, "websocket") || !has_token(header::CONNECTION, "upgrade") {
+        return Err(HandshakeError::NoUpgrade);
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| request.method() == Method::GET).ok_or(HandshakeError::Malformed)?;
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
+        return Err(HandshakeError::Version);
+    }
+    derive_accept_key(key.as_bytes()).parse().map_err(|_| HandshakeError::Malformed)
+}
+
+/// The answer to a handshake. The first subprotocol that the client offers is taken, since some clients fail without one.
+#[must_use]
+pub fn switching_protocols<B>(request: &Request<B>, key: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.reserve(ANSWER_HEADERS);
+    headers.extend([
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (header::CONNECTION, HeaderValue::from_static("Upgrade")),
+        (header::SEC_WEBSOCKET_ACCEPT, key),
+    ]);
+    let offered = request.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|offered| offered.to_str().ok());
+    let first = offered.and_then(|offered| offered.split(',').next()).map(str::trim).filter(|first| !first.is_empty());
+    if let Some(protocol) = first.and_then(|first| HeaderValue::from_str(first).ok()) {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    response
+}
+
+/// A text frame with what `write` appends, some `size` bytes long.
+pub fn text_frame(size: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    // The head's length depends on the text's, so it is written last, right before the text.
+    let mut frame = Vec::with_capacity(MAX_HEAD_BYTES + size);
+    frame.resize(MAX_HEAD_BYTES, 0);
+    write(&mut frame);
+    let length = frame.len() - MAX_HEAD_BYTES;
+    let bytes = (length as u64).to_be_bytes();
+    let (mark, extended): (u8, &[u8]) = match length {
+        0..126 => (bytes[7], &[]),
+        126..=0xFFFF => (126, &bytes[6..]),
+        _ => (127, &bytes),
+    };
+    let start = MAX_HEAD_BYTES - 2 - extended.len();
+    (frame[start], frame[start + 1]) = (TEXT, mark);
+    frame[start + 2..MAX_HEAD_BYTES].copy_from_slice(extended);
+    Bytes::from(frame).slice(start..)
+}
+
+/// The text in a frame of [`text_frame`], without a copy.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+pub fn text_of(frame: &Bytes) -> Bytes {
+    let head = match frame[1] {
+        126 => 4,
+        127 => MAX_HEAD_BYTES,
+        _ => 2,
+    };
+    frame.slice(head..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_those_of_the_standard_and_give_their_text_back() {
+        for (length, head) in [
+            (0, &[0x81, 0][..]),
+            (125, &[0x81, 125]),
+            (126, &[0x81, 126, 0, 126]),
+            (65_535, &[0x81, 126, 255, 255]),
+            (65_536, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let frame = text_frame(0, |text| text.resize(text.len() + length, b'x'));
+            assert_eq!(&frame[..head.len()], head);
+            assert_eq!(frame.len(), head.len() + length);
+            assert_eq!(text_of(&frame), vec![b'x'; length]);
+        }
+    }
+
+    #[test]
+    fn only_whole_handshakes_are_answered() {
+        let request = |change: fn(&mut header::HeaderMap)| {
+            let mut request = Request::get("/").body(()).unwrap();
+            let headers = request.headers_mut();
+            for (name, value) in [
+                ("upgrade", "WebSocket"),
+                ("connection", "keep-alive, Upgrade"),
+                ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+                ("sec-websocket-version", "13"),
+            ] {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+            change(headers);
+            accept_key(&request)
+        };
+        assert_eq!(request(|_| {}).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(request(|headers| drop_header(headers, "upgrade")), Err(HandshakeError::NoUpgrade));
+        assert_eq!(request(|headers| drop_header(headers, "connection")), Err(HandshakeError::NoUpgrade));
+        assert_eq!(request(|headers| drop_header(headers, "sec-websocket-key")), Err(HandshakeError::Malformed));
+        assert_eq!(request(|headers| drop_header(headers, "sec-websocket-version")), Err(HandshakeError::Version));
+        assert_eq!(
+            request(|headers| drop(headers.insert("sec-websocket-version", HeaderValue::from_static("8")))),
+            Err(HandshakeError::Version)
+        );
+    }
+
+    fn drop_header(headers: &mut header::HeaderMap, name: &str) {
+        headers.remove(name);
+    }
+}

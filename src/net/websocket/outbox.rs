@@ -1,0 +1,321 @@
+//! [`Outbox`]: what waits for one client.
+//!
+//! Input: frames, shared by all their receivers. Output: batches for whatever carries the client: its websocket's task,
+//! or the request of a client that polls.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf as _, Bytes};
+
+/// Room for so many frames is kept while nothing waits.
+const KEPT_FRAMES: usize = 16;
+
+/// How much may wait for a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most frames.
+    pub frames: usize,
+    /// Most bytes. A single frame always fits, however large.
+    pub bytes: u64,
+}
+
+/// What waits for a client.
+#[derive(Debug)]
+pub struct Outbox {
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    frames: VecDeque<Bytes>,
+    /// Frames and bytes not yet written; more than in `frames`, since a task takes them out before it writes them.
+    count: usize,
+    bytes: u64,
+    end: Option<End>,
+    /// Whatever carries the client.
+    task: Option<Waker>,
+    /// The task has nothing to write, and wants to know of the next frame.
+    is_idle: bool,
+}
+
+/// How a connection is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// At once, whatever waits.
+    Now,
+    /// When everything is written.
+    Flushed,
+}
+
+/// Why a frame was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendError {
+    /// Too many, or too large ones, wait.
+    Full,
+    /// The connection is to end.
+    Closed,
+}
+
+/// Frames that a task has taken out, and what it has to account for.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// In the order in which they are to be written.
+    pub frames: VecDeque<Bytes>,
+    /// Whether a part of the first one is written, and nothing else may come before the rest.
+    pub is_begun: bool,
+    /// Frames written since the last call of [`Outbox::poll_batch`].
+    count: usize,
+    /// Bytes written since then.
+    bytes: u64,
+}
+
+impl Batch {
+    /// So many bytes of the frames are written.
+    pub fn written(&mut self, mut bytes: usize) {
+        self.bytes += bytes as u64;
+        while let Some(first) = self.frames.front_mut().filter(|_| bytes > 0) {
+            if bytes < first.len() {
+                first.advance(bytes);
+                self.is_begun = true;
+                return;
+            }
+            bytes -= first.len();
+            self.count += 1;
+            self.is_begun = false;
+            self.frames.pop_front();
+        }
+    }
+}
+
+impl Outbox {
+    /// Nothing waits.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a frame behind those that wait.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] when too many or too large ones wait, [`SendError::Closed`] after the end.
+    pub fn send(&self, frame: Bytes) -> Result<(), SendError> {
+        let mut state = self.state();
+        if state.end.is_some() {
+            return Err(SendError::Closed);
+        }
+        let bytes = frame.len() as u64;
+        if state.count >= self.limits.frames || state.count > 0 && state.bytes + bytes > self.limits.bytes {
+            return Err(SendError::Full);
+        }
+        state.frames.push_back(frame);
+        state.count += 1;
+        state.bytes += bytes;
+        let task = if std::mem::take(&mut state.is_idle) { state.task.clone() } else { None };
+        drop(state);
+        if let Some(task) = task {
+            task.wake();
+        }
+        Ok(())
+    }
+
+    /// No more frames; those that wait are dropped, or written first.
+    pub fn end(&self, end: End) {
+        let mut state = self.state();
+        if state.end != Some(End::Now) {
+            state.end = Some(end);
+        }
+        if end == End::Now {
+            (state.frames, state.count, state.bytes) = (VecDeque::new(), 0, 0);
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// How the connection is to end, if it is.
+    #[must_use]
+    pub fn ending(&self) -> Option<End> {
+        self.state().end
+    }
+
+    /// Makes whatever carries the client look here again.
+    pub fn wake(&self) {
+        let task = self.state().task.clone();
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+
+    /// Frames that wait, or are being written.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.state().count
+    }
+
+    /// For a websocket's task: accounts for what is written, and fills `batch` once it is empty. `Pending` when nothing
+    /// waits; an error when the connection is to end.
+    ///
+    /// # Errors
+    /// [`End`], for [`End::Flushed`] when everything is written.
+    pub fn poll_batch(&self, batch: &mut Batch, cx: &Context<'_>) -> Poll<Result<(), End>> {
+        let mut state = self.state();
+        state.count = state.count.saturating_sub(std::mem::take(&mut batch.count));
+        state.bytes = state.bytes.saturating_sub(std::mem::take(&mut batch.bytes));
+        state.remember(cx);
+        if state.end == Some(End::Now) {
+            return Poll::Ready(Err(End::Now));
+        }
+        if !batch.frames.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if batch.frames.capacity() > KEPT_FRAMES {
+            batch.frames = VecDeque::new();
+        }
+        std::mem::swap(&mut state.frames, &mut batch.frames);
+        if !batch.frames.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        state.idle()
+    }
+
+    /// For a client that polls: takes out up to `most` frames. `Pending` when nothing waits.
+    ///
+    /// # Errors
+    /// [`End`], for [`End::Flushed`] when everything is taken out.
+    pub fn poll_take(&self, most: usize, cx: &Context<'_>) -> Poll<Result<VecDeque<Bytes>, End>> {
+        let mut state = self.state();
+        state.remember(cx);
+        if state.end == Some(End::Now) {
+            return Poll::Ready(Err(End::Now));
+        }
+        if state.frames.is_empty() {
+            return state.idle().map_ok(|()| VecDeque::new());
+        }
+        let most = most.min(state.frames.len());
+        let rest = state.frames.split_off(most);
+        let taken = std::mem::replace(&mut state.frames, rest);
+        state.count -= taken.len();
+        state.bytes -= taken.iter().map(|frame| frame.len() as u64).sum::<u64>();
+        Poll::Ready(Ok(taken))
+    }
+}
+
+impl State {
+    fn remember(&mut self, cx: &Context<'_>) {
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            self.task = Some(cx.waker().clone());
+        }
+    }
+
+    /// Nothing is left to write.
+    fn idle(&mut self) -> Poll<Result<(), End>> {
+        match self.end {
+            Some(end) => Poll::Ready(Err(end)),
+            None => {
+                self.is_idle = true;
+                Poll::Pending
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    fn outbox(frames: usize, bytes: u64) -> Outbox {
+        Outbox::new(Limits { frames, bytes })
+    }
+
+    fn bytes(length: usize) -> Bytes {
+        Bytes::from(vec![b'x'; length])
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn what_is_taken_but_not_written_still_counts() {
+        let outbox = outbox(3, 100);
+        let cx = Context::from_waker(Waker::noop());
+        for _ in 0..3 {
+            outbox.send(bytes(10)).unwrap();
+        }
+        assert_eq!(outbox.send(bytes(10)), Err(SendError::Full));
+        let mut batch = Batch::default();
+        assert_eq!(outbox.poll_batch(&mut batch, &cx), Poll::Ready(Ok(())));
+        assert_eq!(batch.frames.len(), 3);
+        assert_eq!(outbox.send(bytes(10)), Err(SendError::Full));
+        batch.written(15);
+        assert_eq!(batch.frames.iter().map(Bytes::len).collect::<Vec<_>>(), [5, 10]);
+        assert!(batch.is_begun);
+        assert_eq!(outbox.poll_batch(&mut batch, &cx), Poll::Ready(Ok(())));
+        outbox.send(bytes(10)).unwrap();
+        assert_eq!(outbox.send(bytes(1)), Err(SendError::Full));
+    }
+
+    #[test]
+    fn bytes_are_limited_too_but_a_single_frame_always_fits() {
+        let outbox = outbox(1000, 100);
+        outbox.send(bytes(1_000)).unwrap();
+        assert_eq!(outbox.send(bytes(1)), Err(SendError::Full));
+    }
+
+    #[test]
+    fn polls_take_what_they_may_and_leave_the_rest() {
+        let outbox = outbox(3, 100);
+        let cx = Context::from_waker(Waker::noop());
+        assert_eq!(outbox.poll_take(2, &cx), Poll::Pending);
+        for length in 1..=3 {
+            outbox.send(bytes(length)).unwrap();
+        }
+        outbox.end(End::Flushed);
+        assert_eq!(outbox.poll_take(2, &cx), Poll::Ready(Ok([bytes(1), bytes(2)].into())));
+        assert_eq!(outbox.waiting(), 1);
+        assert_eq!(outbox.poll_take(2, &cx), Poll::Ready(Ok([bytes(3)].into())));
+        assert_eq!(outbox.poll_take(2, &cx), Poll::Ready(Err(End::Flushed)));
+    }
+
+    #[test]
+    fn an_idle_task_is_woken_once_for_many_frames() {
+        let outbox = outbox(1000, 1000);
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut batch = Batch::default();
+        assert_eq!(outbox.poll_batch(&mut batch, &Context::from_waker(&waker)), Poll::Pending);
+        outbox.send(bytes(1)).unwrap();
+        outbox.send(bytes(1)).unwrap();
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn an_end_may_wait_for_what_is_written_and_may_not() {
+        let cx = Context::from_waker(Waker::noop());
+        let outbox = outbox(1000, 1000);
+        outbox.send(bytes(1)).unwrap();
+        outbox.end(End::Flushed);
+        assert_eq!(outbox.send(bytes(1)), Err(SendError::Closed));
+        let mut batch = Batch::default();
+        assert_eq!(outbox.poll_batch(&mut batch, &cx), Poll::Ready(Ok(())));
+        batch.written(1);
+        assert_eq!(outbox.poll_batch(&mut batch, &cx), Poll::Ready(Err(End::Flushed)));
+        outbox.end(End::Now);
+        assert_eq!(outbox.poll_batch(&mut batch, &cx), Poll::Ready(Err(End::Now)));
+    }
+}

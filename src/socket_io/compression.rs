@@ -1,0 +1,100 @@
+//! Answers to polls in gzip, as the original has them (`socketio.httpCompression`).
+//!
+//! Input: an answer, and what the client accepts. Output: the answer, compressed when it is long enough. An event that goes
+//! to many clients is compressed once.
+
+use std::collections::VecDeque;
+use std::io::Write as _;
+use std::sync::{Mutex, PoisonError};
+
+use axum::body::{Body, HttpBody as _, to_bytes};
+use axum::http::Response;
+use axum::http::header::{self, HeaderMap, HeaderValue};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+/// Answers shorter than this many bytes are left as they are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Threshold(pub(super) u64);
+
+/// Bodies that were compressed of late, with what came of them.
+const KEPT_BODIES: usize = 16;
+
+/// Larger bodies are left as they are: compressing one would keep a core for too long.
+const MAX_BYTES: u64 = 256 * 1024;
+
+static LATELY: Mutex<VecDeque<(Bytes, Bytes)>> = Mutex::new(VecDeque::new());
+
+/// Whether the client takes gzip; then from how many bytes on it is worth it.
+pub(super) fn accepted(headers: &HeaderMap, threshold: Threshold) -> Option<Threshold> {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let mut encodings = values.flat_map(|value| value.split(','));
+    let is_gzip = |encoding: &str| {
+        let (name, weight) = encoding.split_once(';').unwrap_or((encoding, ""));
+        name.trim().eq_ignore_ascii_case("gzip") && !matches!(weight.trim(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000")
+    };
+    encodings.any(is_gzip).then_some(threshold)
+}
+
+/// Compresses an answer that is long enough.
+pub(super) async fn compress(response: Response<Body>, threshold: Option<Threshold>) -> Response<Body> {
+    let bytes = response.body().size_hint().lower();
+    if bytes > MAX_BYTES || threshold.is_none_or(|Threshold(least)| bytes < least) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let plain = to_bytes(body, usize::MAX).await.expect("payloads are in memory");
+    let packed = gzip_once(plain);
+    parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    parts.headers.insert(header::CONTENT_LENGTH, packed.len().into());
+    Response::from_parts(parts, packed.into())
+}
+
+/// Equal bodies come close together, so those who want the same wait for the first.
+fn gzip_once(plain: Bytes) -> Bytes {
+    let mut lately = LATELY.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, packed)) = lately.iter().find(|(known, _)| *known == plain) {
+        return packed.clone();
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(&plain).expect("writing to memory cannot fail");
+    let packed = Bytes::from(encoder.finish().expect("writing to memory cannot fail"));
+    if lately.len() == KEPT_BODIES {
+        lately.pop_front();
+    }
+    lately.push_back((plain, packed.clone()));
+    packed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use flate2::read::GzDecoder;
+
+    use super::*;
+
+    #[test]
+    fn only_who_asks_for_gzip_gets_it() {
+        for (value, is_accepted) in [("gzip", true), ("deflate, GZIP;q=0.5", true), ("br", false), ("gzip;q=0", false), ("", false)] {
+            let headers = [(header::ACCEPT_ENCODING, HeaderValue::from_static(value))].into_iter().collect();
+            assert_eq!(accepted(&headers, Threshold(1)).is_some(), is_accepted, "{value}");
+        }
+    }
+
+    #[tokio::test]
+    async fn long_answers_are_compressed_and_short_ones_are_not() {
+        let text = "x".repeat(5000);
+        let response = compress(Response::new(text.clone().into()), Some(Threshold(1024))).await;
+        assert_eq!(response.headers()[header::CONTENT_ENCODING], "gzip");
+        let packed = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let mut plain = String::new();
+        GzDecoder::new(&*packed).read_to_string(&mut plain).unwrap();
+        assert_eq!(plain, text);
+        for (length, threshold) in [(100, Some(Threshold(1024))), (5000, None)] {
+            let response = compress(Response::new("x".repeat(length).into()), threshold).await;
+            assert!(!response.headers().contains_key(header::CONTENT_ENCODING));
+        }
+    }
+}

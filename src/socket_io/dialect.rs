@@ -1,0 +1,154 @@
+//! What the hub tells clients, in Socket.IO's events.
+//!
+//! Input: a [`Message`] of the hub. Output: the frame of a websocket that holds it; a poll's answer is cut from the same
+//! bytes.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use crate::event::SocketId;
+use crate::hub::Message;
+use crate::net::websocket::text_frame;
+use crate::store::Member;
+
+/// Names that client libraries keep for themselves: an emitter that gets one from outside misbehaves or throws.
+const RESERVED: [&str; 6] = ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+
+/// Room for quotes, brackets and the packet's type.
+const PUNCTUATION: usize = 24;
+
+/// Writes a message as the packet of a Socket.IO event. `None`: there is no such event, as after a subscribe to a public
+/// or private channel, for which Echo waits for none.
+#[must_use]
+pub fn encode(message: &Message<'_>) -> Option<Bytes> {
+    let frame = match *message {
+        Message::Event { channel, name, data, is_flat: false } => {
+            event(name, Some(channel), data.get().len(), |text| push(text, data.get()))
+        }
+        Message::Event { channel, name, data, is_flat: true } => {
+            event(&format!("{channel}:{name}"), None, data.get().len(), |text| push(text, data.get()))
+        }
+        Message::Subscribed { members: None, .. } => return None,
+        Message::Subscribed { channel, members: Some(members), shows_sockets } => {
+            let size = members.iter().map(|(_, member)| member.json().len() + 1).sum();
+            event("presence:subscribed", Some(channel), size, |text| member_list(text, members, shows_sockets))
+        }
+        Message::Joined { channel, member, socket } => {
+            event("presence:joining", Some(channel), member.json().len(), |text| push_member(text, member, socket))
+        }
+        // Compat: the member in `presence:leaving` never has a `socketId` (`src/channels/presence-channel.ts:131`).
+        Message::Left { channel, member } => {
+            event("presence:leaving", Some(channel), member.json().len(), |text| push_member(text, member, None))
+        }
+        Message::Refused { channel, status } => event("subscription_error", Some(channel), 3, |text| push(text, &status.to_string())),
+    };
+    Some(frame)
+}
+
+/// Whether Socket.IO clients keep this event name for themselves.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
+/// `42["name","channel",data]`; in flat mode without a channel.
+fn event(name: &str, channel: Option<&str>, data_bytes: usize, data: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let size = name.len() + channel.map_or(0, str::len) + data_bytes + PUNCTUATION;
+    text_frame(size, |text| {
+        push(text, "42[");
+        push_json(text, name);
+        if let Some(channel) = channel {
+            push(text, ",");
+            push_json(text, channel);
+        }
+        push(text, ",");
+        data(text);
+        push(text, "]");
+    })
+}
+
+/// The list of `presence:subscribed`: newest first, one entry a user, that of its newest socket.
+fn member_list(text: &mut Vec<u8>, members: &[(SocketId, Member)], shows_sockets: bool) {
+    let mut seen = HashSet::with_capacity(members.len());
+    let mut separator = "[";
+    for (socket, member) in members.iter().rev() {
+        if seen.insert(member.user()) {
+            push(text, separator);
+            push_member(text, member, shows_sockets.then_some(*socket));
+            separator = ",";
+        }
+    }
+    push(text, if members.is_empty() { "[]" } else { "]" });
+}
+
+/// A member as clients see it: `{"user_id":1,"user_info":{…}}`, with `socketId` when that is to be exposed.
+fn push_member(text: &mut Vec<u8>, member: &Member, socket: Option<SocketId>) {
+    let mut json = String::new();
+    member.push_json(&mut json, socket);
+    push(text, &json);
+}
+
+fn push(text: &mut Vec<u8>, part: &str) {
+    text.extend_from_slice(part.as_bytes());
+}
+
+fn push_json(text: &mut Vec<u8>, value: &str) {
+    serde_json::to_writer(text, value).expect("writing text to memory cannot fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::net::websocket::text_of;
+
+    fn text(message: Message<'_>) -> Option<String> {
+        encode(&message).map(|frame| String::from_utf8(text_of(&frame).into()).unwrap())
+    }
+
+    fn member(n: u64, json: &str) -> (SocketId, Member) {
+        (SocketId::new(1, n), Member::parse(json).unwrap())
+    }
+
+    #[test]
+    fn events_keep_every_byte_of_their_data() {
+        let data = RawValue::from_string(r#"{"a":"ü"}"#.to_owned()).unwrap();
+        let event = |is_flat| text(Message::Event { channel: "news", name: "se\"nt", data: &data, is_flat }).unwrap();
+        assert_eq!(event(false), r#"42["se\"nt","news",{"a":"ü"}]"#);
+        assert_eq!(event(true), r#"42["news:se\"nt",{"a":"ü"}]"#);
+    }
+
+    #[test]
+    fn only_presence_channels_announce_a_subscribe() {
+        let subscribed = |members| Message::Subscribed { channel: "presence-a", members, shows_sockets: false };
+        assert_eq!(text(subscribed(None)), None);
+        assert_eq!(text(subscribed(Some(&[]))).unwrap(), r#"42["presence:subscribed","presence-a",[]]"#);
+    }
+
+    #[test]
+    fn the_newest_member_comes_first_and_each_user_once() {
+        let members = [
+            member(1, r#"{"user_id":1,"user_info":"old tab"}"#),
+            member(2, r#"{"user_id":2}"#),
+            member(3, r#"{"user_id":"1","user_info":"new tab"}"#),
+        ];
+        let list =
+            |members, shows_sockets| text(Message::Subscribed { channel: "presence-a", members: Some(members), shows_sockets }).unwrap();
+        let all = r#"42["presence:subscribed","presence-a",[{"user_id":"1","user_info":"new tab"},{"user_id":2}]]"#;
+        assert_eq!(list(&members, false), all);
+        let exposed = r#"42["presence:subscribed","presence-a",[{"user_id":1,"user_info":"old tab","socketId":"1.1"}]]"#;
+        assert_eq!(list(&members[..1], true), exposed);
+    }
+
+    #[test]
+    fn members_come_and_go() {
+        let (socket, member) = member(1, r#"{"user_id":1}"#);
+        let (channel, member) = ("presence-a", &member);
+        let joined = text(Message::Joined { channel, member, socket: Some(socket) });
+        assert_eq!(joined.unwrap(), r#"42["presence:joining","presence-a",{"user_id":1,"socketId":"1.1"}]"#);
+        assert_eq!(text(Message::Left { channel, member }).unwrap(), r#"42["presence:leaving","presence-a",{"user_id":1}]"#);
+        assert_eq!(text(Message::Refused { channel, status: 403 }).unwrap(), r#"42["subscription_error","presence-a",403]"#);
+    }
+}

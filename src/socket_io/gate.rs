@@ -1,0 +1,312 @@
+//! The door for Socket.IO clients: origins and CORS, the browser's script, places, sessions, and what is wrong with a
+//! request.
+//!
+//! Input: every HTTP request. Output: answers to those under `socketio.path`, and websockets taken over; all other
+//! requests pass.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header::{self, HeaderMap, HeaderValue};
+use axum::http::{Method, Request, Response, StatusCode};
+use axum::response::IntoResponse as _;
+use tracing::debug;
+
+use super::client_script::ClientScript;
+use super::failures::FailedHandshakes;
+use super::polling::Polling;
+use super::query::{Query, Transport};
+use super::session::Session;
+use super::upgrade::Carrier;
+use super::{SocketIo, compression};
+
+pub use super::polling::Dropped;
+
+use crate::admission::{Admission, Full, Slot};
+use crate::channel::Pattern;
+use crate::config::Config;
+use crate::metrics::Refusal;
+use crate::net::connection::ConnectionHandle;
+use crate::net::websocket::{HandshakeError, accept_key};
+use crate::proxies::TrustedProxies;
+
+/// Seconds after which a client that was turned away should try again.
+const RETRY_AFTER: &str = "5";
+
+/// What is wrong with a request, by the codes of Engine.IO.
+const UNKNOWN_TRANSPORT: Wrong = Wrong(0, "Transport unknown");
+const UNKNOWN_SESSION: Wrong = Wrong(1, "Session ID unknown");
+const BAD_METHOD: Wrong = Wrong(2, "Bad handshake method");
+const BAD_REQUEST: Wrong = Wrong(3, "Bad request");
+const FORBIDDEN: u8 = 4;
+
+struct Wrong(u8, &'static str);
+
+/// What the gate needs of the settings and of the other parts.
+#[derive(Clone)]
+pub struct Gate(Arc<Inner>);
+
+struct Inner {
+    /// Path of the endpoint, without a slash at the end.
+    path: String,
+    origins: Vec<Pattern>,
+    cookie: Option<String>,
+    max_header_bytes: u64,
+    compression: Option<compression::Threshold>,
+    script: ClientScript,
+    socket_io: SocketIo,
+    failed: FailedHandshakes,
+    admission: Arc<Admission>,
+    proxies: TrustedProxies,
+}
+
+/// The answer to a request.
+pub enum Answer {
+    /// It is there.
+    Ready(Response<Body>),
+    /// It takes its time: a poll waits for messages.
+    Later(Pin<Box<dyn Future<Output = Result<Response<Body>, Dropped>> + Send>>),
+}
+
+impl Gate {
+    /// Reads `socketio`, `allowedOrigins` and `limits.handshakeHeaders`.
+    #[must_use]
+    pub fn new(config: &Config, socket_io: SocketIo, admission: Arc<Admission>, proxies: TrustedProxies) -> Self {
+        let options = &config.socketio;
+        Self(Arc::new(Inner {
+            path: format!("/{}", options.path.trim_matches('/')),
+            // Browsers write scheme and host in lower case.
+            origins: config.allowed_origins.0.iter().map(|text| Pattern::new(&text.trim_end_matches('/').to_ascii_lowercase())).collect(),
+            cookie: options.cookie.0.clone(),
+            max_header_bytes: config.limits.handshake_headers.0,
+            compression: options.http_compression.threshold().map(compression::Threshold),
+            script: ClientScript::new(options.client_path.clone()),
+            socket_io,
+            failed: FailedHandshakes::default(),
+            admission,
+            proxies,
+        }))
+    }
+
+    /// The part of a path below the endpoint's, without its first slash; `None` for other paths.
+    fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let rest = path.strip_prefix(&self.0.path)?;
+        if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+    }
+
+    fn allows(&self, origin: &HeaderValue) -> bool {
+        let text = origin.to_str().unwrap_or_default();
+        self.0.origins.iter().any(|pattern| pattern.matches(text))
+    }
+
+    fn refused(&self, cause: Refusal) {
+        self.0.socket_io.0.hub.metrics().refusal(cause);
+    }
+
+    /// Answers a request that came over `connection`. It is given back when it is none of ours.
+    ///
+    /// # Errors
+    /// The request, for whoever answers other paths.
+    pub fn answer(&self, mut request: Request<Body>, connection: &ConnectionHandle) -> Result<Answer, Box<Request<Body>>> {
+        let Some(below) = self.below(request.uri().path()) else {
+            return Err(Box::new(request));
+        };
+        if ClientScript::is_script(below) && matches!(*request.method(), Method::GET | Method::HEAD) {
+            let (gate, name, headers) = (self.clone(), below.to_owned(), request.headers().clone());
+            return Ok(Answer::Later(Box::pin(async move { Ok(gate.0.script.serve(&name, &headers).await) })));
+        }
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        if let Some(origin) = &origin
+            && !self.allows(origin)
+        {
+            self.refused(Refusal::Origin);
+            debug!(?origin, "refused a page whose origin is not in allowedOrigins");
+            self.0.failed.count(FORBIDDEN.into(), origin.to_str().unwrap_or_default());
+            return Ok(Answer::Ready(engine_error(StatusCode::FORBIDDEN, FORBIDDEN, "Forbidden")));
+        }
+        let answer = if request.method() == Method::OPTIONS {
+            Answer::Ready(preflight())
+        } else {
+            self.serve(&mut request, connection).unwrap_or_else(|polling| self.poll(polling, request))
+        };
+        Ok(match answer {
+            Answer::Ready(mut response) => {
+                allow_origin(response.headers_mut(), origin);
+                Answer::Ready(response)
+            }
+            Answer::Later(response) => Answer::Later(Box::pin(async move {
+                let mut response = response.await?;
+                allow_origin(response.headers_mut(), origin);
+                Ok(response)
+            })),
+        })
+    }
+
+    /// Begins a session or a websocket. A request of a session that polls is left, with the session.
+    fn serve(&self, request: &mut Request<Body>, connection: &ConnectionHandle) -> Result<Answer, Arc<Polling>> {
+        let query = Query::parse(request.uri());
+        let shared = &self.0.socket_io.0;
+        let is_served = match query.transport {
+            Transport::Polling => shared.has_polling,
+            Transport::WebSocket => shared.has_websocket,
+            Transport::Unknown => false,
+        };
+        if !is_served {
+            return Ok(self.wrong(&UNKNOWN_TRANSPORT, request));
+        }
+        if query.is_jsonp {
+            return Ok(self.wrong(&Wrong(3, "JSONP polling is not supported"), request));
+        }
+        let session = match query.session.map(|session| shared.sessions.get(session)) {
+            Some(Some(polling)) => Some(polling),
+            Some(None) => return Ok(self.wrong(&UNKNOWN_SESSION, request)),
+            None if query.has_session => return Ok(self.wrong(&UNKNOWN_SESSION, request)),
+            None => None,
+        };
+        let answer = match (query.transport, session) {
+            (Transport::WebSocket, session) => match accept_key(request) {
+                Err(error) => self.no_websocket(error, request),
+                Ok(key) => match session {
+                    None => match self.enter(request, connection) {
+                        Err(response) => response,
+                        Ok(slot) => {
+                            connection.hold_answer();
+                            self.0.socket_io.accept(request, key, query.version, connection, slot)
+                        }
+                    },
+                    Some(polling) => match Carrier::probe(polling) {
+                        Some(carrier) => self.0.socket_io.carry(request, key, carrier, connection),
+                        None => return Ok(self.wrong(&BAD_REQUEST, request)),
+                    },
+                },
+            },
+            (_, Some(polling)) => return Err(polling),
+            (_, None) if request.method() != Method::GET => return Ok(self.wrong(&BAD_METHOD, request)),
+            (_, None) => match self.enter(request, connection) {
+                Err(response) => response,
+                Ok(slot) => {
+                    let headers = shared.kept(request.headers());
+                    let session = Session::new(Arc::clone(shared), query.version, headers, connection.peer().ip(), true);
+                    let cookie = self.cookie(&session);
+                    match Polling::begin(session, slot) {
+                        Ok(mut response) => {
+                            if let Some(cookie) = cookie {
+                                response.headers_mut().append(header::SET_COOKIE, cookie);
+                            }
+                            response
+                        }
+                        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+                    }
+                }
+            },
+        };
+        Ok(Answer::Ready(answer))
+    }
+
+    /// A request of a session that polls.
+    fn poll(&self, polling: Arc<Polling>, request: Request<Body>) -> Answer {
+        let gate = self.clone();
+        let (parts, body) = request.into_parts();
+        match parts.method {
+            Method::GET => {
+                let encoding = gate.0.compression.and_then(|threshold| compression::accepted(&parts.headers, threshold));
+                // The head would keep the connection's read buffer while the poll waits.
+                drop((parts, body));
+                Answer::Later(Box::pin(async move {
+                    let polled = Arc::clone(&polling).poll().await?;
+                    Ok(match polled {
+                        Some(payload) => compression::compress(polling.answer(payload), encoding).await,
+                        None => engine_error(StatusCode::BAD_REQUEST, UNKNOWN_SESSION.0, UNKNOWN_SESSION.1),
+                    })
+                }))
+            }
+            Method::POST => Answer::Later(Box::pin(async move {
+                Ok(match polling.post(&parts.headers, body).await {
+                    Ok(()) => ([(header::CONTENT_TYPE, "text/html")], "ok").into_response(),
+                    Err(StatusCode::BAD_REQUEST) => engine_error(StatusCode::BAD_REQUEST, BAD_REQUEST.0, BAD_REQUEST.1),
+                    Err(status) => status.into_response(),
+                })
+            })),
+            _ => Answer::Ready(engine_error(StatusCode::BAD_REQUEST, BAD_REQUEST.0, BAD_REQUEST.1)),
+        }
+    }
+
+    /// A place for a client, if there is one and its headers are not too large.
+    fn enter(&self, request: &Request<Body>, connection: &ConnectionHandle) -> Result<Slot, Response<Body>> {
+        let headers = request.headers();
+        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if bytes as u64 > self.0.max_header_bytes {
+            self.refused(Refusal::Headers);
+            debug!(bytes, limit = self.0.max_header_bytes, "refused a client: the headers of its handshake are too large");
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return Err(engine_error(status, BAD_REQUEST.0, "the headers are over limits.handshakeHeaders"));
+        }
+        let client = self.0.proxies.client(connection.peer().ip(), headers);
+        self.0.admission.enter(client).map_err(|full| self.turn_away(full))
+    }
+
+    /// Says why there is no place. The client tries again by itself.
+    fn turn_away(&self, full: Full) -> Response<Body> {
+        self.refused(full.refusal());
+        debug!(%full, "refused a client");
+        let status = match full {
+            Full::Draining | Full::Connections(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Full::ConnectionsPerIp(_) => StatusCode::TOO_MANY_REQUESTS,
+        };
+        let mut response = engine_error(status, FORBIDDEN, &full.to_string());
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        if full == Full::Draining {
+            // A proxy that keeps connections open is to take them elsewhere.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// The cookie with the session's id, which load balancers stick to.
+    fn cookie(&self, session: &Session) -> Option<HeaderValue> {
+        let name = self.0.cookie.as_ref()?;
+        HeaderValue::from_str(&format!("{name}={}; Path=/; HttpOnly; SameSite=Strict", session.sid())).ok()
+    }
+
+    fn no_websocket(&self, error: HandshakeError, request: &Request<Body>) -> Response<Body> {
+        debug!(%error, "refused a websocket");
+        self.0.failed.count(BAD_REQUEST.0.into(), request.uri().query().unwrap_or_default());
+        let mut response = engine_error(error.status(), BAD_REQUEST.0, BAD_REQUEST.1);
+        if error == HandshakeError::Version {
+            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        response
+    }
+
+    fn wrong(&self, wrong: &Wrong, request: &Request<Body>) -> Answer {
+        self.0.failed.count(wrong.0.into(), request.uri().query().unwrap_or_default());
+        Answer::Ready(engine_error(StatusCode::BAD_REQUEST, wrong.0, wrong.1))
+    }
+}
+
+/// `{"code":1,"message":"Session ID unknown"}`
+fn engine_error(status: StatusCode, code: u8, message: &str) -> Response<Body> {
+    (status, axum::Json(serde_json::json!({ "code": code, "message": message }))).into_response()
+}
+
+fn preflight() -> Response<Body> {
+    let headers =
+        [(header::ACCESS_CONTROL_ALLOW_HEADERS, "Content-Type"), (header::ACCESS_CONTROL_ALLOW_METHODS, "GET,HEAD,PUT,PATCH,POST,DELETE")];
+    (StatusCode::OK, headers).into_response()
+}
+
+/// Reflects the origin with credentials, as socket.io 2 does: polling requests carry the session cookie.
+fn allow_origin(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
+    match origin {
+        Some(origin) => {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        }
+        None => {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Clients that poll: GET takes what waits for the client, POST brings what it says.
+//!
+//! Input: requests with the `sid` of a session. Output: their answers, and messages for the [`Session`].
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::http::header::{self, HeaderMap, HeaderValue};
+use axum::http::{Response, StatusCode};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::payload::{self, Packet, Payload};
+use super::session::{Session, SessionId};
+use crate::admission::Slot;
+use crate::event::CloseReason;
+use crate::net::websocket::End;
+
+/// The packet that says nothing, as a frame.
+const NOOP: Bytes = Bytes::from_static(b"\x81\x016");
+
+/// All sessions that poll, by the secret that their requests bring.
+#[derive(Default)]
+pub(super) struct Sessions(Mutex<HashMap<SessionId, Arc<Polling>>>);
+
+impl Sessions {
+    fn all(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Polling>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self, key: SessionId) -> Option<Arc<Polling>> {
+        self.all().get(&key).cloned()
+    }
+
+    /// From now on requests of the session are those of an unknown one.
+    pub(super) fn remove(&self, key: SessionId) -> Option<Arc<Polling>> {
+        let polling = self.all().remove(&key)?;
+        polling.stop();
+        Some(polling)
+    }
+
+    /// Takes all out.
+    pub(super) fn drain(&self) -> Vec<Session> {
+        let all: Vec<_> = self.all().drain().map(|(_, polling)| polling).collect();
+        all.into_iter()
+            .map(|polling| {
+                polling.stop();
+                polling.session.clone()
+            })
+            .collect()
+    }
+}
+
+/// A session while it polls.
+pub(super) struct Polling {
+    session: Session,
+    /// Its place, until a websocket has it.
+    slot: Mutex<Option<Slot>>,
+    /// A request waits for messages.
+    is_polled: AtomicBool,
+    /// A request brings messages.
+    is_posted: AtomicBool,
+    phase: Mutex<Phase>,
+    /// The task that looks after its heartbeat.
+    keeper: Mutex<Option<AbortHandle>>,
+}
+
+/// Whether polls still have something to take.
+#[derive(Debug, Default)]
+struct Phase {
+    /// A websocket has the session, or the client has closed it: a poll is answered with nothing.
+    is_over: bool,
+    is_probed: bool,
+    /// The poll that waits, or the next one, is to be answered at once, so that the client can change over.
+    is_nudged: bool,
+}
+
+/// The client's connection is to end without an answer: it comes back at once by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("the session has ended")]
+pub struct Dropped;
+
+/// What a poll came to.
+enum Polled {
+    Frames(std::collections::VecDeque<Bytes>),
+    Nothing,
+    Ended(End),
+}
+
+impl Polling {
+    /// A session that begins by polling, known from now on by its key; its first answer is OPEN.
+    pub(super) fn begin(session: Session, slot: Slot) -> Result<Response<Body>, CloseReason> {
+        let shared = Arc::clone(session.shared());
+        let polling = Arc::new(Self {
+            session,
+            slot: Mutex::new(Some(slot)),
+            is_polled: AtomicBool::new(false),
+            is_posted: AtomicBool::new(false),
+            phase: Mutex::default(),
+            keeper: Mutex::default(),
+        });
+        shared.sessions.all().insert(polling.session.key(), Arc::clone(&polling));
+        if let Err(reason) = polling.session.open() {
+            polling.end(reason);
+            return Err(reason);
+        }
+        let keeper = tokio::spawn(Arc::clone(&polling).keep()).abort_handle();
+        *polling.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+        let cx = Context::from_waker(std::task::Waker::noop());
+        let frames = match polling.session.outbox().poll_take(usize::MAX, &cx) {
+            Poll::Ready(Ok(frames)) => frames,
+            Poll::Ready(Err(_)) | Poll::Pending => return Err(CloseReason::TransportClose),
+        };
+        Ok(polling.answer(Payload::encode(polling.session.version(), frames)))
+    }
+
+    pub(super) const fn session(&self) -> &Session {
+        &self.session
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks after the heartbeat for as long as the session polls.
+    async fn keep(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep_until(self.session.due()).await;
+            let now = Instant::now();
+            if now >= self.session.due()
+                && let Err(reason) = self.session.beat(now)
+            {
+                return self.end(reason);
+            }
+        }
+    }
+
+    /// Its place is free, and nobody looks after it any more.
+    fn stop(&self) {
+        drop(self.slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(keeper) = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            keeper.abort();
+        }
+    }
+
+    /// The session has ended: a poll that waits ends with it.
+    fn end(&self, reason: CloseReason) {
+        drop(self.session.shared().sessions.remove(self.session.key()));
+        self.session.ended(reason);
+    }
+
+    /// A websocket is about to ask whether it may take over. Only one may.
+    pub(super) fn begin_probe(&self) -> bool {
+        let mut phase = self.phase();
+        !phase.is_over && !std::mem::replace(&mut phase.is_probed, true)
+    }
+
+    /// The websocket is gone; the session polls as before.
+    pub(super) fn end_probe(&self) {
+        self.phase().is_probed = false;
+    }
+
+    /// Has a poll answered, so that the client can change over.
+    pub(super) fn nudge(&self) {
+        self.phase().is_nudged = true;
+        self.session.outbox().wake();
+    }
+
+    /// A websocket takes over, with the client's place. `None`: the session is over.
+    pub(super) fn change_over(&self) -> Option<Option<Slot>> {
+        if std::mem::replace(&mut self.phase().is_over, true) {
+            return None;
+        }
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.session.shared().sessions.remove(self.session.key())?;
+        self.session.is_upgraded();
+        self.session.has_come_back();
+        self.session.outbox().wake();
+        Some(slot)
+    }
+
+    fn poll_frames(&self, cx: &Context<'_>) -> Poll<Polled> {
+        // Under the lock, so that no poll takes frames after a websocket has begun to.
+        let mut phase = self.phase();
+        if phase.is_over {
+            return Poll::Ready(Polled::Nothing);
+        }
+        match self.session.outbox().poll_take(self.session.shared().max_poll_packets, cx) {
+            Poll::Ready(Ok(frames)) => Poll::Ready(Polled::Frames(frames)),
+            Poll::Ready(Err(end)) => Poll::Ready(Polled::Ended(end)),
+            Poll::Pending if std::mem::take(&mut phase.is_nudged) => Poll::Ready(Polled::Nothing),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Answers a GET once something waits for the client. `None`: two polls at a time, and the session has ended.
+    pub(super) async fn poll(self: Arc<Self>) -> Result<Option<Payload>, Dropped> {
+        if self.is_polled.swap(true, Ordering::AcqRel) {
+            self.end(CloseReason::TransportError);
+            return Ok(None);
+        }
+        self.session.has_come_back();
+        let waiting = Waiting(&self);
+        let polled = poll_fn(|cx| self.poll_frames(cx)).await;
+        std::mem::forget(waiting);
+        self.is_polled.store(false, Ordering::Release);
+        let version = self.session.version();
+        match polled {
+            Polled::Frames(frames) => Ok(Some(Payload::encode(version, frames))),
+            Polled::Nothing => Ok(Some(Payload::encode(version, [NOOP]))),
+            Polled::Ended(End::Now) => Err(Dropped),
+            Polled::Ended(End::Flushed) => {
+                self.end(CloseReason::ServerLeft);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The answer to a poll.
+    pub(super) fn answer(&self, payload: Payload) -> Response<Body> {
+        let length = payload.len();
+        let mut response = Response::new(payload.into_body());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=UTF-8"));
+        headers.insert(header::CONTENT_LENGTH, length.into());
+        response
+    }
+
+    /// Takes what a POST brings. An error is the status of the answer.
+    pub(super) async fn post(self: Arc<Self>, headers: &HeaderMap, body: Body) -> Result<(), StatusCode> {
+        if self.is_posted.swap(true, Ordering::AcqRel) {
+            self.end(CloseReason::TransportError);
+            return Err(StatusCode::BAD_REQUEST);
+        }
+        let posting = Posting(&self);
+        self.session.has_come_back();
+        let most = self.session.shared().max_message_bytes;
+        let is_binary = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream");
+        let limited = Limited::new(body, usize::try_from(most).unwrap_or(usize::MAX));
+        let body = match limited.collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                self.session.too_large();
+                return Err(StatusCode::PAYLOAD_TOO_LARGE);
+            }
+            Err(error) => {
+                debug!(%error, "the body of a polling client did not arrive");
+                self.end(CloseReason::TransportError);
+                return Err(StatusCode::BAD_REQUEST);
+            }
+        };
+        let taken = self.take(&body, is_binary);
+        drop(posting);
+        self.session.heard(Instant::now());
+        match taken {
+            Ok(()) => Ok(()),
+            Err(CloseReason::ParseError) => {
+                self.end(CloseReason::ParseError);
+                Err(StatusCode::BAD_REQUEST)
+            }
+            Err(reason) => {
+                // The client closed the session, and its poll is answered with nothing.
+                self.phase().is_over = true;
+                self.end(reason);
+                Ok(())
+            }
+        }
+    }
+
+    fn take(&self, body: &[u8], is_binary: bool) -> Result<(), CloseReason> {
+        let packets = payload::decode(self.session.version(), body, is_binary).map_err(|payload::Malformed| CloseReason::ParseError)?;
+        for packet in packets {
+            match packet {
+                Packet::Text(text) => self.session.text(text)?,
+                Packet::Binary(data) => self.session.binary(data)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A poll that waits: a client that goes away meanwhile is gone.
+struct Waiting<'a>(&'a Polling);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.0.phase().is_over {
+            self.0.is_polled.store(false, Ordering::Release);
+        } else {
+            self.0.end(CloseReason::TransportClose);
+        }
+    }
+}
+
+/// A request that brings messages.
+struct Posting<'a>(&'a Polling);
+
+impl Drop for Posting<'_> {
+    fn drop(&mut self) {
+        self.0.is_posted.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! [`Query`]: what the query of a request says.
+//!
+//! Input: the URI. Output: session, transport and version; of a name that stands twice the first counts.
+
+use std::borrow::Cow;
+
+use axum::http::Uri;
+
+use super::session::SessionId;
+use super::version::EngineVersion;
+
+/// How a request wants to carry packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    /// GET and POST.
+    Polling,
+    /// A websocket.
+    WebSocket,
+    /// A name that is neither, or none.
+    Unknown,
+}
+
+/// What the query of a request says.
+pub(super) struct Query {
+    /// There is a `sid`, whatever it is worth.
+    pub(super) has_session: bool,
+    /// The `sid`, where it can be one.
+    pub(super) session: Option<SessionId>,
+    pub(super) transport: Transport,
+    pub(super) version: EngineVersion,
+    /// The answer is to be a script (`j=0`), as browsers without CORS asked for.
+    pub(super) is_jsonp: bool,
+}
+
+impl Query {
+    /// Compat: the original takes every `EIO` for 3, also none. Only 4 is another protocol.
+    pub(super) fn parse(uri: &Uri) -> Self {
+        let query = uri.query().unwrap_or_default().as_bytes();
+        let value = |name: &str| form_urlencoded::parse(query).find_map(|(key, value)| (key == name).then_some(value));
+        let session: Option<Cow<'_, str>> = value("sid").filter(|sid| !sid.is_empty());
+        Self {
+            has_session: session.is_some(),
+            session: session.and_then(|sid| SessionId::parse(&sid)),
+            transport: match value("transport").as_deref() {
+                Some("polling") => Transport::Polling,
+                Some("websocket") => Transport::WebSocket,
+                _ => Transport::Unknown,
+            },
+            version: if value("EIO").as_deref() == Some("4") { EngineVersion::V4 } else { EngineVersion::V3 },
+            is_jsonp: value("j").is_some(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_4_is_4_and_the_first_of_a_name_counts() {
+        let parse = |query: &str| Query::parse(&format!("/socket.io/?{query}").parse().unwrap());
+        for (query, version) in [
+            ("EIO=4", EngineVersion::V4),
+            ("%45IO=4", EngineVersion::V4),
+            ("EIO=4&EIO=3", EngineVersion::V4),
+            ("EIO=3", EngineVersion::V3),
+            ("EIO=5", EngineVersion::V3),
+            ("EIO=2", EngineVersion::V3),
+            ("eio=4", EngineVersion::V3),
+            ("", EngineVersion::V3),
+        ] {
+            assert_eq!(parse(query).version, version, "{query}");
+        }
+        assert_eq!(parse("transport=polling").transport, Transport::Polling);
+        assert_eq!(parse("transport=websocket&transport=polling").transport, Transport::WebSocket);
+        assert_eq!(parse("transport=POLLING").transport, Transport::Unknown);
+        assert!(!parse("sid=").has_session);
+        assert!(parse("%73id=x").has_session && parse("%73id=x").session.is_none());
+        assert!(parse("sid=1.2").session.is_some());
+        assert!(parse("sid=0123456789abcdef0123456789abcdef").session.is_some());
+        assert!(parse("j=0").is_jsonp);
+    }
+}

@@ -1,0 +1,462 @@
+//! [`Session`]: one client, from its handshake to its end, whatever carries it.
+//!
+//! Input: messages of the client, and pushes of the hub. Output: calls of the hub, and frames in the client's outbox.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use http::HeaderMap;
+use serde::Serialize;
+use socketioxide_core::packet::{Packet, PacketData};
+use socketioxide_core::parser::{Parse as _, ParseError, ParserState};
+use socketioxide_core::{Str, Value};
+use socketioxide_parser_common::CommonParser;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::heartbeat::{Beat, Heartbeat};
+use super::payload::{self, text_packet};
+use super::version::EngineVersion;
+use super::{Shared, dialect, requests};
+use crate::event::{CloseReason, SocketId};
+use crate::hub::{Allowance, Dialect, Push, PushError, Socket};
+use crate::metrics::{ConnectionLabels, Refusal};
+use crate::net::websocket::{End, Outbox, SendError, text_frame};
+
+/// Time for a client of Engine.IO 4 to say CONNECT, as in socket.io.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Time for a client that polls to come back after its handshake: a request that only opened a session is no client.
+const FIRST_POLL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Time for a client to close the connection after it was told to go.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// socket.io-client-cpp 1.2 to 1.6 asks for Engine.IO 4 and speaks 3: it waits in silence for the `40` that comes unasked
+/// there. Its version 3 names the same library as user agent, and says CONNECT within this time.
+const SILENCE_OF_OLD_CPP: Duration = Duration::from_secs(3);
+const CPP_USER_AGENT: &[u8] = b"WebSocket++/";
+
+/// The only namespace.
+const NAMESPACE: &str = "/";
+
+const PING: Bytes = Bytes::from_static(b"\x81\x012");
+const PONG: Bytes = Bytes::from_static(b"\x81\x013");
+const CONNECTED: Bytes = Bytes::from_static(b"\x81\x0240");
+/// DISCONNECT of the default namespace: a client that gets it does not come back by itself.
+const DISCONNECT: Bytes = Bytes::from_static(b"\x81\x0241");
+
+/// The secret that requests of a session that polls are known by. With Engine.IO 3, where clients know one id only, it is
+/// the public id, too.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct SessionId(u128);
+
+impl SessionId {
+    /// Reads the `sid` of a request.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let hex = || (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        SocketId::parse(text).map(SocketId::number).or_else(hex).map(Self)
+    }
+}
+
+/// One client; clones name the same.
+#[derive(Clone)]
+pub struct Session(Arc<Inner>);
+
+struct Inner {
+    id: SocketId,
+    key: SessionId,
+    version: EngineVersion,
+    peer: IpAddr,
+    handshake: HeaderMap,
+    is_polling: AtomicBool,
+    allowance: Allowance,
+    outbox: Outbox,
+    inbound: Mutex<Inbound>,
+    shared: Arc<Shared>,
+}
+
+/// What depends on what the client says. Held while a message is taken, so that messages are taken one by one.
+struct Inbound {
+    state: State,
+    heartbeat: Heartbeat,
+    /// When the client has to have said what is waited for, or to be gone.
+    deadline: Option<Instant>,
+    /// A client that polls has sent nothing since its handshake.
+    is_fresh: bool,
+    /// When the client's silence tells its real version.
+    silent_until: Option<Instant>,
+    /// A message whose binary parts have not all come yet.
+    partial: Option<Box<ParserState>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The client has not said CONNECT yet.
+    New,
+    /// The hub knows the client.
+    Connected,
+    /// The client has said DISCONNECT, or was sent one.
+    Left,
+}
+
+/// `{"sid":…,"upgrades":["websocket"],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}`; Engine.IO 3 has no
+/// `maxPayload`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Open<'a> {
+    sid: &'a str,
+    upgrades: &'a [&'a str],
+    ping_interval: u128,
+    ping_timeout: u128,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_payload: Option<u64>,
+}
+
+impl Session {
+    /// A client that has just come.
+    pub(super) fn new(shared: Arc<Shared>, version: EngineVersion, handshake: HeaderMap, peer: IpAddr, is_polling: bool) -> Self {
+        let now = Instant::now();
+        let id = SocketId::random();
+        let is_maybe_old = version == EngineVersion::V4
+            && !is_polling
+            && handshake.get(http::header::USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(CPP_USER_AGENT));
+        let inbound = Inbound {
+            state: State::New,
+            heartbeat: Heartbeat::new(version, shared.ping_interval, shared.ping_timeout, now),
+            deadline: Some(now + if is_polling { FIRST_POLL_TIMEOUT } else { CONNECT_TIMEOUT }),
+            is_fresh: is_polling,
+            silent_until: is_maybe_old.then(|| now + SILENCE_OF_OLD_CPP),
+            partial: None,
+        };
+        Self(Arc::new(Inner {
+            id,
+            key: SessionId(match version {
+                EngineVersion::V3 => id.number(),
+                EngineVersion::V4 => rand::random(),
+            }),
+            version,
+            peer,
+            handshake,
+            is_polling: AtomicBool::new(is_polling),
+            allowance: shared.hub.allowance(),
+            outbox: Outbox::new(shared.outbox),
+            inbound: Mutex::new(inbound),
+            shared,
+        }))
+    }
+
+    fn inbound(&self) -> MutexGuard<'_, Inbound> {
+        self.0.inbound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.0.outbox
+    }
+
+    pub(super) fn key(&self) -> SessionId {
+        self.0.key
+    }
+
+    pub(super) fn version(&self) -> EngineVersion {
+        self.0.version
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
+    /// The text of [`Self::key`].
+    pub(super) fn sid(&self) -> String {
+        match self.0.version {
+            EngineVersion::V3 => self.0.id.to_string(),
+            EngineVersion::V4 => format!("{:032x}", self.0.key.0),
+        }
+    }
+
+    /// From now on a websocket carries the client.
+    pub(super) fn is_upgraded(&self) {
+        self.0.is_polling.store(false, Ordering::Relaxed);
+    }
+
+    /// Engine.IO version and transport, for metrics.
+    #[must_use]
+    pub fn labels(&self) -> ConnectionLabels {
+        let transport = if self.0.is_polling.load(Ordering::Relaxed) { "polling" } else { "websocket" };
+        ConnectionLabels { engine: self.0.version.as_str(), transport }
+    }
+
+    /// For a client that the hub does not know: cancelled at the end of the server.
+    pub(super) fn closing(&self) -> Option<CancellationToken> {
+        (self.inbound().state != State::Connected).then(|| self.0.shared.closing.clone())
+    }
+
+    /// Sends OPEN. Clients of Engine.IO 3 are connected without asking for it.
+    pub(super) fn open(&self) -> Result<(), CloseReason> {
+        let shared = &self.0.shared;
+        let upgrades: &[&str] = if self.0.is_polling.load(Ordering::Relaxed) && shared.has_websocket { &["websocket"] } else { &[] };
+        let is_v4 = self.0.version == EngineVersion::V4;
+        let open = Open {
+            sid: &self.sid(),
+            upgrades,
+            ping_interval: shared.ping_interval.as_millis(),
+            ping_timeout: shared.ping_timeout.as_millis(),
+            max_payload: is_v4.then_some(shared.max_message_bytes),
+        };
+        let open = serde_json::to_string(&open).expect("text and numbers are JSON");
+        self.send_text(&format!("0{open}"))?;
+        if is_v4 { Ok(()) } else { self.connect(&mut self.inbound()) }
+    }
+
+    /// The client has sent something.
+    pub(super) fn heard(&self, now: Instant) {
+        self.inbound().heartbeat.heard(now);
+    }
+
+    /// A client that polls has come back after its handshake.
+    pub(super) fn has_come_back(&self) {
+        let mut inbound = self.inbound();
+        if std::mem::take(&mut inbound.is_fresh) {
+            inbound.deadline = (inbound.state != State::Connected).then(|| Instant::now() + CONNECT_TIMEOUT);
+        }
+    }
+
+    /// When [`Self::beat`] has something to do.
+    pub(super) fn due(&self) -> Instant {
+        let inbound = self.inbound();
+        [inbound.deadline, inbound.silent_until].into_iter().flatten().fold(inbound.heartbeat.due(), Instant::min)
+    }
+
+    /// The time has come: asks for a sign of life, or gives the client up.
+    pub(super) fn beat(&self, now: Instant) -> Result<(), CloseReason> {
+        let mut inbound = self.inbound();
+        if inbound.silent_until.take_if(|until| now >= *until).is_some() && inbound.state == State::New {
+            debug!(socket_id = %self.0.id, "the client waits for a CONNECT of Engine.IO 3");
+            inbound.heartbeat = Heartbeat::new(EngineVersion::V3, self.0.shared.ping_interval, self.0.shared.ping_timeout, now);
+            self.send(CONNECTED)?;
+            self.joins_hub(&mut inbound);
+        }
+        if inbound.deadline.is_some_and(|deadline| now >= deadline) {
+            return Err(CloseReason::TransportClose);
+        }
+        match inbound.heartbeat.beat(now) {
+            Beat::Wait => Ok(()),
+            Beat::Ask => self.send(PING),
+            Beat::Dead => Err(CloseReason::PingTimeout),
+        }
+    }
+
+    /// The client has sent more than `socketio.maxHttpBufferSize` at once.
+    pub(super) fn too_large(&self) {
+        self.0.shared.hub.metrics().refusal(Refusal::MessageSize);
+        debug!(socket_id = %self.0.id, limit = self.0.shared.max_message_bytes, "refused too large a message");
+    }
+
+    /// Takes a packet of Engine.IO. What makes no sense is ignored, as the original does.
+    pub(super) fn text(&self, text: &str) -> Result<(), CloseReason> {
+        if let payload::Packet::Binary(data) = text_packet(self.0.version, text) {
+            return self.message(|parser, state| CommonParser.decode_bin(&parser.parser, state, data));
+        }
+        match text.as_bytes() {
+            [b'4', ..] => {
+                let message = Str::copy_from_slice(&text[1..]);
+                self.message(|parser, state| CommonParser.decode_str(&parser.parser, state, message))
+            }
+            [b'2', ..] if !self.inbound().heartbeat.asks() => self.send(PONG),
+            [b'1', ..] => Err(CloseReason::TransportClose),
+            [b'0' | b'2' | b'3' | b'5' | b'6', ..] => Ok(()),
+            _ => {
+                self.makes_no_sense(&"unknown packet type");
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a binary message of a websocket. Those of Engine.IO 3 begin with the packet's type.
+    pub(super) fn frame(&self, mut data: Bytes) -> Result<(), CloseReason> {
+        if self.0.version == EngineVersion::V3 && !data.is_empty() {
+            data.advance(1);
+        }
+        self.binary(data)
+    }
+
+    /// Takes a binary message.
+    pub(super) fn binary(&self, data: Bytes) -> Result<(), CloseReason> {
+        self.message(|parser, state| CommonParser.decode_bin(&parser.parser, state, data))
+    }
+
+    /// Runs the parser, and takes the packet if it is whole.
+    fn message(&self, decode: impl FnOnce(&Shared, &ParserState) -> Result<Packet, ParseError>) -> Result<(), CloseReason> {
+        let mut inbound = self.inbound();
+        inbound.silent_until = None;
+        let mut fresh = None;
+        let state = match &inbound.partial {
+            Some(partial) => &**partial,
+            None => &*fresh.insert(ParserState::default()),
+        };
+        match decode(&self.0.shared, state) {
+            Ok(packet) => {
+                inbound.partial = None;
+                self.packet(&mut inbound, packet)
+            }
+            Err(ParseError::NeedsMoreBinaryData) => {
+                if let Some(state) = fresh {
+                    inbound.partial = Some(Box::new(state));
+                }
+                Ok(())
+            }
+            Err(error) => {
+                inbound.partial = None;
+                self.makes_no_sense(&error);
+                Ok(())
+            }
+        }
+    }
+
+    fn makes_no_sense(&self, error: &dyn std::fmt::Display) {
+        self.0.shared.hub.metrics().refusal(Refusal::Malformed);
+        debug!(socket_id = %self.0.id, %error, "ignored a message that is no Socket.IO packet");
+    }
+
+    fn packet(&self, inbound: &mut Inbound, packet: Packet) -> Result<(), CloseReason> {
+        if *packet.ns != *NAMESPACE {
+            return match packet.inner {
+                PacketData::Connect(_) => self.refuse_namespace(packet.ns),
+                // Nobody is in any other namespace.
+                _ => Ok(()),
+            };
+        }
+        match packet.inner {
+            PacketData::Connect(_) if inbound.state == State::Connected => Ok(()),
+            PacketData::Connect(_) => self.connect(inbound),
+            _ if inbound.state != State::Connected => Err(CloseReason::TransportClose),
+            PacketData::Disconnect => {
+                self.leave(inbound, CloseReason::ClientLeft);
+                Ok(())
+            }
+            PacketData::Event(value, _) | PacketData::BinaryEvent(value, _) => {
+                match CommonParser.read_event(&value) {
+                    Ok(event) => {
+                        let packet = value.as_str().map_or("", |text| text);
+                        requests::take(&self.0.shared.hub, self.0.id, event, packet);
+                    }
+                    Err(error) => self.makes_no_sense(&error),
+                }
+                Ok(())
+            }
+            // Nothing here asks for an acknowledgement.
+            PacketData::EventAck(..) | PacketData::BinaryAck(..) => Ok(()),
+            PacketData::ConnectError(_) => Ok(()),
+        }
+    }
+
+    /// socket.io 2 says it as text, later ones in an object.
+    fn refuse_namespace(&self, namespace: Str) -> Result<(), CloseReason> {
+        const WHY: &str = "Invalid namespace";
+        if self.0.version == EngineVersion::V3 {
+            return self.send_text(&format!("44{namespace},{WHY:?}"));
+        }
+        match CommonParser.encode(Packet::connect_error(namespace, WHY)) {
+            Value::Str(text, _) => self.send_text(&format!("4{text}")),
+            Value::Bytes(_) => unreachable!("the common parser writes text"),
+        }
+    }
+
+    /// The client is in. CONNECT comes before anything that the hub may send it.
+    fn connect(&self, inbound: &mut Inbound) -> Result<(), CloseReason> {
+        match self.0.version {
+            EngineVersion::V3 => self.send(CONNECTED)?,
+            EngineVersion::V4 => self.send_text(&format!(r#"40{{"sid":"{}"}}"#, self.0.id))?,
+        }
+        self.joins_hub(inbound);
+        Ok(())
+    }
+
+    fn joins_hub(&self, inbound: &mut Inbound) {
+        inbound.state = State::Connected;
+        // One of Engine.IO 3 that polls is connected before it has shown that it is a client.
+        if !inbound.is_fresh {
+            inbound.deadline = None;
+        }
+        self.0.shared.hub.connect(self.clone());
+    }
+
+    fn leave(&self, inbound: &mut Inbound, reason: CloseReason) {
+        if std::mem::replace(&mut inbound.state, State::Left) == State::Connected {
+            self.0.shared.hub.disconnect(self.0.id, reason);
+        }
+    }
+
+    /// The client was told to go, and has a while to do so.
+    pub(super) fn flushed(&self, now: Instant) {
+        let mut inbound = self.inbound();
+        self.leave(&mut inbound, CloseReason::ServerLeft);
+        inbound.deadline.get_or_insert(now + FAREWELL);
+    }
+
+    /// The client is gone.
+    pub(super) fn ended(&self, reason: CloseReason) {
+        self.outbox().end(End::Now);
+        self.leave(&mut self.inbound(), reason);
+    }
+
+    fn send_text(&self, text: &str) -> Result<(), CloseReason> {
+        self.send(text_frame(text.len(), |frame| frame.extend_from_slice(text.as_bytes())))
+    }
+
+    fn send(&self, frame: Bytes) -> Result<(), CloseReason> {
+        self.outbox().send(frame).map_err(|error| match error {
+            SendError::Full => CloseReason::TooSlow,
+            SendError::Closed => CloseReason::TransportClose,
+        })
+    }
+}
+
+impl Socket for Session {
+    fn id(&self) -> SocketId {
+        self.0.id
+    }
+
+    fn handshake(&self) -> &HeaderMap {
+        &self.0.handshake
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        Some(self.0.peer)
+    }
+
+    fn allowance(&self) -> &Allowance {
+        &self.0.allowance
+    }
+
+    fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
+        let Some(frame) = push.encoded(Dialect::SocketIo, dialect::encode) else {
+            return Ok(());
+        };
+        self.outbox().send(frame.clone()).map_err(|error| match error {
+            SendError::Full => PushError::Full,
+            SendError::Closed => PushError::Closed,
+        })
+    }
+
+    fn close(&self) {
+        self.outbox().end(End::Now);
+        // The hub has taken it out, or is about to; nothing of it is left.
+        drop(self.0.shared.sessions.remove(self.0.key));
+    }
+
+    fn terminate(&self) {
+        // A client that does not keep up loses its connection without the word.
+        if self.outbox().send(DISCONNECT).is_err() {
+            return self.close();
+        }
+        self.outbox().end(End::Flushed);
+        if self.0.is_polling.load(Ordering::Relaxed) {
+            self.flushed(Instant::now());
+        }
+    }
+}

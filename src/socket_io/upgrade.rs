@@ -1,0 +1,185 @@
+//! Websockets under sessions: those that begin with one, and those that change to one while they poll.
+//!
+//! Input: what a client sends on its websocket. Output: messages for the [`Session`]; for a session that polls, the
+//! answer to its probe, NOOPs for polls that would keep the client from changing over, and the change itself.
+//!
+//! The probe runs beside polling, which goes on undisturbed: a proxy that lets the handshake through and swallows the
+//! frames costs the client nothing but the probe.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::polling::Polling;
+use super::session::Session;
+use crate::admission::Slot;
+use crate::event::CloseReason;
+use crate::net::websocket::{Limits, Outbox, Protocol};
+
+/// Time for a client to change over.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The client waits for its poll to be answered before it changes over, and may begin another one before it has seen the
+/// answer to its probe. After the first answer such polls are answered after these times.
+const FIRST_NUDGE: Duration = Duration::from_millis(100);
+const NEXT_NUDGES: Duration = Duration::from_millis(500);
+
+/// All that waits for a probe: its answer, and those to control frames.
+const PROBE_OUTBOX: Limits = Limits { frames: 4, bytes: 1024 };
+
+const PROBE_ANSWER: Bytes = Bytes::from_static(b"\x81\x063probe");
+
+/// What a websocket carries.
+pub(super) enum Carrier {
+    /// A client.
+    Session {
+        /// The client.
+        session: Session,
+        /// Its place, kept as long as the connection lasts.
+        _slot: Option<Slot>,
+    },
+    /// A client that polls, and may change over.
+    Probe(Box<Probe>),
+}
+
+/// A websocket beside a session that polls.
+pub(super) struct Probe {
+    polling: Arc<Polling>,
+    outbox: Outbox,
+    deadline: Instant,
+    /// When a poll is to be answered next; `None` before the client has asked.
+    nudge: Option<Instant>,
+}
+
+impl Carrier {
+    pub(super) const fn session(session: Session, slot: Option<Slot>) -> Self {
+        Self::Session { session, _slot: slot }
+    }
+
+    /// `None` while another probe of the session is under way.
+    pub(super) fn probe(polling: Arc<Polling>) -> Option<Self> {
+        polling.begin_probe().then(|| {
+            let (outbox, deadline) = (Outbox::new(PROBE_OUTBOX), Instant::now() + UPGRADE_TIMEOUT);
+            Self::Probe(Box::new(Probe { polling, outbox, deadline, nudge: None }))
+        })
+    }
+
+    /// The connection broke before it was a websocket.
+    pub(super) fn given_up(mut self) {
+        self.ended(CloseReason::TransportError);
+    }
+}
+
+impl Probe {
+    fn text(&mut self, text: &str) -> Result<Option<Carrier>, CloseReason> {
+        match text {
+            "2probe" if self.nudge.is_none() => {
+                self.outbox.send(PROBE_ANSWER).map_err(|_| CloseReason::TransportClose)?;
+                self.polling.nudge();
+                self.nudge = Some(Instant::now() + FIRST_NUDGE);
+                Ok(None)
+            }
+            "5" if self.nudge.is_some() => match self.polling.change_over() {
+                Some(slot) => Ok(Some(Carrier::session(self.polling.session().clone(), slot))),
+                None => Err(CloseReason::TransportClose),
+            },
+            _ => Err(CloseReason::ParseError),
+        }
+    }
+
+    fn beat(&mut self, now: Instant) -> Result<(), CloseReason> {
+        if now >= self.deadline {
+            return Err(CloseReason::TransportClose);
+        }
+        if self.nudge.is_some_and(|nudge| now >= nudge) {
+            self.polling.nudge();
+            self.nudge = Some(now + NEXT_NUDGES);
+        }
+        Ok(())
+    }
+}
+
+impl Protocol for Carrier {
+    fn outbox(&self) -> &Outbox {
+        match self {
+            Self::Session { session, .. } => session.outbox(),
+            Self::Probe(probe) => &probe.outbox,
+        }
+    }
+
+    fn open(&mut self) -> Result<(), CloseReason> {
+        match self {
+            Self::Session { session, .. } => session.open(),
+            Self::Probe(_) => Ok(()),
+        }
+    }
+
+    fn text(&mut self, text: &str) -> Result<(), CloseReason> {
+        match self {
+            Self::Session { session, .. } => session.text(text),
+            Self::Probe(probe) => {
+                if let Some(session) = probe.text(text)? {
+                    *self = session;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn binary(&mut self, data: Bytes) -> Result<(), CloseReason> {
+        match self {
+            Self::Session { session, .. } => session.frame(data),
+            Self::Probe(_) => Err(CloseReason::ParseError),
+        }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        if let Self::Session { session, .. } = self {
+            session.heard(now);
+        }
+    }
+
+    fn too_large(&mut self) {
+        match self {
+            Self::Session { session, .. } => session.too_large(),
+            Self::Probe(probe) => probe.polling.session().too_large(),
+        }
+    }
+
+    fn due(&self) -> Instant {
+        match self {
+            Self::Session { session, .. } => session.due(),
+            Self::Probe(probe) => probe.nudge.map_or(probe.deadline, |nudge| nudge.min(probe.deadline)),
+        }
+    }
+
+    fn beat(&mut self, now: Instant) -> Result<(), CloseReason> {
+        match self {
+            Self::Session { session, .. } => session.beat(now),
+            Self::Probe(probe) => probe.beat(now),
+        }
+    }
+
+    fn flushed(&mut self, now: Instant) {
+        if let Self::Session { session, .. } = self {
+            session.flushed(now);
+        }
+    }
+
+    fn closing(&self) -> Option<CancellationToken> {
+        match self {
+            Self::Session { session, .. } => session.closing(),
+            Self::Probe(probe) => Some(probe.polling.session().shared().closing.clone()),
+        }
+    }
+
+    fn ended(&mut self, reason: CloseReason) {
+        match self {
+            Self::Session { session, .. } => session.ended(reason),
+            Self::Probe(probe) => probe.polling.end_probe(),
+        }
+    }
+}
