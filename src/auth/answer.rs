@@ -12,40 +12,121 @@ use super::{Denied, Grant};
 /// Status of an answer with 200 that plainly says no, or is a page and no answer.
 const REFUSED_BY_BODY: u16 = 403;
 
-/// Reads the answer of a callback, which came just now. `expires_in` in its JSON tells for how many seconds it holds.
-///
-/// Compat: the original takes any 200 as a grant (`src/channels/private-channel.ts:95-113`). Here JSON `false` and
-/// `null` refuse, and so does an HTML page: it is a login form, shown because nobody is logged in.
-///
-/// # Errors
-/// [`Denied`] with the status of the answer, or 403 when the body says no.
-pub fn judge(status: u16, content_type: Option<&str>, body: &str) -> Result<Grant, Denied> {
-    judge_at(status, content_type, body, Instant::now())
+/// Statuses that Laravel answers when it does not know who asks.
+const NOT_LOGGED_IN: [u16; 2] = [401, 403];
+
+/// The answer of a callback.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Answer<'a> {
+    /// The status of HTTP.
+    pub status: u16,
+    /// Its `Content-Type`.
+    pub content_type: Option<&'a str>,
+    /// Its `Content-Encoding`; none was asked for.
+    pub content_encoding: Option<&'a str>,
+    /// Its body.
+    pub body: &'a str,
 }
 
-fn judge_at(status: u16, content_type: Option<&str>, body: &str, now: Instant) -> Result<Grant, Denied> {
-    if status != 200 {
-        return Err(Denied { status });
+impl Answer<'_> {
+    /// What the answer, which came just now, says. `expires_in` in its JSON tells for how many seconds it holds.
+    ///
+    /// Compat: the original takes any 200 as a grant (`src/channels/private-channel.ts:95-113`), and lets anyone in whom a
+    /// stock Laravel answers OPTIONS. Here an empty body refuses, one in an encoding that nobody asked for, JSON `false`
+    /// and `null`, and an HTML page: it is a login form, shown because nobody is logged in.
+    ///
+    /// # Errors
+    /// [`Denied`] with the status of the answer, or 403 when the body says no.
+    pub fn judge(self) -> Result<Grant, Denied> {
+        self.judge_at(Instant::now())
     }
-    let body = body.trim();
-    if matches!(body, "false" | "null") || is_html(content_type, body) {
-        return Err(Denied { status: REFUSED_BY_BODY });
+
+    fn judge_at(self, now: Instant) -> Result<Grant, Denied> {
+        if self.status != 200 {
+            return Err(Denied { status: self.status });
+        }
+        let body = self.body.trim();
+        if body.is_empty() || self.is_encoded() || matches!(body, "false" | "null") || self.is_html() {
+            return Err(Denied { status: REFUSED_BY_BODY });
+        }
+        #[derive(Deserialize)]
+        struct Object {
+            channel_data: Option<Box<RawValue>>,
+            expires_in: Option<serde_json::Value>,
+        }
+        // Only an object tells more than yes.
+        let object = body.starts_with('{').then(|| serde_json::from_str::<Object>(body));
+        let Some(Ok(object)) = object else {
+            return Ok(Grant::default());
+        };
+        let ends = match object.expires_in {
+            Some(given) => end(&given, now).ok_or(Denied { status: REFUSED_BY_BODY })?,
+            None => None,
+        };
+        Ok(Grant { channel_data: object.channel_data.map(Arc::from), ends, user: None })
     }
-    #[derive(Deserialize)]
-    struct Answer {
-        channel_data: Option<Box<RawValue>>,
-        expires_in: Option<serde_json::Value>,
+
+    fn is_encoded(self) -> bool {
+        self.content_encoding.is_some_and(|encoding| !encoding.trim().is_empty() && !encoding.trim().eq_ignore_ascii_case("identity"))
     }
-    // Only an object tells more than yes.
-    let answer = body.starts_with('{').then(|| serde_json::from_str::<Answer>(body));
-    let Some(Ok(answer)) = answer else {
-        return Ok(Grant::default());
-    };
-    let ends = match answer.expires_in {
-        Some(given) => end(&given, now).ok_or(Denied { status: REFUSED_BY_BODY })?,
-        None => None,
-    };
-    Ok(Grant { channel_data: answer.channel_data.map(Arc::from), ends, user: None })
+
+    fn is_html(self) -> bool {
+        let body = self.body.trim();
+        let is_typed = self.content_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/html"));
+        is_typed && !is_json(body) || body.starts_with('<')
+    }
+
+    /// What the body says, in a line that fits a log: the `message` of JSON, the title of a page, or the first line.
+    #[must_use]
+    pub fn summary(self) -> String {
+        let body = self.body.trim_start();
+        let message = || {
+            let json: serde_json::Value = serde_json::from_str(body).ok()?;
+            json.get("message")?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+        };
+        let title = || {
+            let start = body.to_ascii_lowercase().find("<title>")? + "<title>".len();
+            let title = body[start..].split('<').next()?.split_whitespace().collect::<Vec<_>>().join(" ");
+            (!title.is_empty()).then_some(title)
+        };
+        let line = || body.lines().next().unwrap_or_default().to_owned();
+        shortened(&message().or_else(title).unwrap_or_else(line))
+    }
+
+    /// What the answer usually means, and what to do about it. `has_credentials`: the callback carried a cookie or a token.
+    #[must_use]
+    pub fn hint(self, has_credentials: bool) -> &'static str {
+        match self.status {
+            200 if self.is_encoded() => {
+                "its body is in an encoding that nobody asked for: let the proxy before the application heed Accept-Encoding"
+            }
+            200 if self.body.trim().is_empty() => {
+                "it answered 200 with nothing, which grants nothing: a route of your own has to return true; with BROADCAST_CONNECTION (or BROADCAST_DRIVER) log or null Laravel answers so, too: set redis, or the driver that you use"
+            }
+            200 => "it answered 200, but with a page or with false: is the user logged in, and is this the broadcasting route?",
+            301 | 302 | 303 | 307 | 308 => {
+                "it redirects (login page, or http to https): use the final address in authHost; log in, or send an Accept: application/json header"
+            }
+            status if NOT_LOGGED_IN.contains(&status) && !has_credentials => {
+                "no cookie and no token came with this client: with socket.io-client 3 and 4 set withCredentials: true (or transports: ['websocket']) in Echo's options, or send a Bearer token in auth.headers"
+            }
+            401 => {
+                "not logged in: is the cookie of this site still valid? For Sanctum, Laravel has to know the page too: auth.forward = [\"Origin\"] (or \"Referer\")"
+            }
+            403 => "routes/channels.php says no to this user, or the session cookie is of another user or site",
+            404 => {
+                "no such route: check authEndpoint and authHost, and that Broadcast::routes() is called (since Laravel 11, `php artisan install:broadcasting` sees to it)"
+            }
+            405 => "the route does not take POST: check authEndpoint",
+            419 => {
+                "CSRF token missing or old: send X-CSRF-TOKEN (Sanctum: X-XSRF-TOKEN, with auth.forward = [\"Origin\"]) in auth.headers, or exclude the route from CSRF verification"
+            }
+            429 => "Laravel's rate limit: raise it for the broadcasting route",
+            503 => "the application is in maintenance mode (`php artisan up` ends it), or the proxy before it cannot reach it",
+            500..=599 => "the application failed: see storage/logs/laravel.log",
+            _ => "only 200 grants a subscription",
+        }
+    }
 }
 
 /// The end of a grant by its `expires_in`: seconds, as a number or its text. `None` when it is over already;
@@ -63,53 +144,24 @@ fn end(expires_in: &serde_json::Value, now: Instant) -> Option<Option<Instant>> 
     }
 }
 
-fn is_html(content_type: Option<&str>, body: &str) -> bool {
-    content_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/html")) && !body.is_empty() && !is_json(body)
-        || body.starts_with('<')
-}
-
 /// PHP sends `text/html` unless told otherwise, so a plain script that echoes `true` or JSON is believed.
 fn is_json(body: &str) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(body).is_ok()
 }
 
-/// The first line of a body, cut to a length that fits a log line.
-#[must_use]
-pub fn first_line(body: &str) -> &str {
-    const LONGEST: usize = 200;
-    let line = body.trim_start().lines().next().unwrap_or_default();
-    match line.char_indices().nth(LONGEST) {
-        Some((end, _)) => &line[..end],
-        None => line,
-    }
-}
-
-/// What a status usually means, and what to do about it.
-#[must_use]
-pub fn hint(status: u16) -> &'static str {
-    match status {
-        200 => "it answered 200, but with a page or with false: is the user logged in, and is this the broadcasting route?",
-        301 | 302 | 303 | 307 | 308 => {
-            "it redirects (login page, or http to https): use the final address in authHost; log in, or send an Accept: application/json header"
-        }
-        401 => {
-            "not logged in: does the browser send its session cookie to this server (same site, withCredentials) or a Bearer token in auth.headers?"
-        }
-        403 => "routes/channels.php says no to this user, or the session cookie did not arrive",
-        404 => {
-            "no such route: check authEndpoint and authHost, and that Broadcast::routes() is called (since Laravel 11, `php artisan install:broadcasting` sees to it)"
-        }
-        405 => "the route does not take POST: check authEndpoint",
-        419 => "CSRF token missing or old: send X-CSRF-TOKEN in auth.headers, or exclude the route from CSRF verification",
-        429 => "Laravel's rate limit: raise it for the broadcasting route",
-        500..=599 => "the application failed: see storage/logs/laravel.log",
-        _ => "only 200 grants a subscription",
-    }
+/// Cut to a length that fits a log line.
+fn shortened(line: &str) -> String {
+    const MAX_CHARS: usize = 200;
+    line.chars().take(MAX_CHARS).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn judge(status: u16, content_type: Option<&str>, body: &str) -> Result<Grant, Denied> {
+        Answer { status, content_type, content_encoding: None, body }.judge()
+    }
 
     #[test]
     fn only_200_grants() {
@@ -120,11 +172,10 @@ mod tests {
 
     #[test]
     fn bodies_that_grant() {
-        for body in ["", "true", r#"{"auth":"x"}"#, "{\"broken", "plain text", "1", "[]"] {
+        for body in ["true", r#"{"auth":"x"}"#, "{\"broken", "plain text", "1", "[]"] {
             assert!(judge(200, Some("application/json"), body).is_ok(), "{body}");
         }
         assert!(judge(200, Some("text/html; charset=UTF-8"), "true").is_ok());
-        assert!(judge(200, Some("text/html"), "").is_ok());
     }
 
     #[test]
@@ -134,8 +185,18 @@ mod tests {
             ("application/json", " null\n"),
             ("application/json", "<html>ok</html>"),
             ("text/html", "please log in"),
+            ("text/html", ""),
+            ("application/json", " \r\n"),
         ] {
             assert_eq!(judge(200, Some(content_type), body).unwrap_err().status, 403, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_nobody_can_read_refuses() {
+        for (encoding, is_granted) in [("gzip", false), ("br", false), ("identity", true), ("", true)] {
+            let answer = Answer { status: 200, content_type: None, content_encoding: Some(encoding), body: "true" };
+            assert_eq!(answer.judge().is_ok(), is_granted, "{encoding}");
         }
     }
 
@@ -148,7 +209,7 @@ mod tests {
     #[test]
     fn grants_end_when_the_answer_says_so() {
         let now = Instant::now();
-        let ends = |body| judge_at(200, None, body, now).map(|grant| grant.ends);
+        let ends = |body| Answer { status: 200, body, ..Answer::default() }.judge_at(now).map(|grant| grant.ends);
         assert_eq!(ends(r#"{"expires_in":60}"#), Ok(Some(now + Duration::from_secs(60))));
         assert_eq!(ends(r#"{"expires_in":"1.5"}"#), Ok(Some(now + Duration::from_millis(1500))));
         for endless in ["{}", r#"{"expires_in":null}"#, r#"{"expires_in":"soon"}"#, r#"{"expires_in":1e300}"#] {
@@ -159,8 +220,24 @@ mod tests {
     }
 
     #[test]
-    fn a_line_for_the_log_is_short() {
-        assert_eq!(first_line("\n<html>\n<body>"), "<html>");
-        assert_eq!(first_line(&"ž".repeat(500)).chars().count(), 200);
+    fn the_log_shows_what_the_answer_says() {
+        let summary = |body| Answer { status: 500, body, ..Answer::default() }.summary();
+        assert_eq!(summary("{\n  \"message\": \"Call to undefined method\",\n  \"trace\": []\n}"), "Call to undefined method");
+        assert_eq!(summary("<!DOCTYPE html>\n<html>\n<head><Title>\n  Page\n Expired</title>"), "Page Expired");
+        assert_eq!(summary("\n<html>\n<body>"), "<html>");
+        assert_eq!(summary("{\"message\":\"\"}"), "{\"message\":\"\"}");
+        assert_eq!(summary(&"ž".repeat(500)).chars().count(), 200);
+    }
+
+    #[test]
+    fn hints_name_the_likely_cause() {
+        let hint = |status, body, has_credentials| Answer { status, body, ..Answer::default() }.hint(has_credentials);
+        for status in NOT_LOGGED_IN {
+            assert!(hint(status, "", false).contains("withCredentials: true"));
+            assert!(!hint(status, "", true).contains("withCredentials"));
+        }
+        assert!(hint(200, "", true).contains("BROADCAST_CONNECTION"));
+        assert!(hint(419, "", true).contains("X-XSRF-TOKEN"));
+        assert!(hint(503, "", true).contains("php artisan up"));
     }
 }

@@ -6,34 +6,48 @@ use super::AuthRequest;
 use crate::config::Config;
 use crate::proxies::TrustedProxies;
 
-/// Names that a client may not set: they belong to the connection, to the body, or would let it pose as a proxy.
-const DROPPED: [&str; 11] = [
+/// Names that a client may not set: they belong to the connection or the body, change what the request is, or would let
+/// the client pose as a proxy, and so as another address, host or scheme.
+const DROPPED: [&str; 19] = [
+    "accept-encoding",
     "connection",
     "expect",
     "forwarded",
+    "front-end-https",
     "host",
     "keep-alive",
+    "proxy",
+    "range",
     "te",
     "trailer",
     "transfer-encoding",
     "upgrade",
-    "x-real-ip",
+    "x-envoy-external-address",
+    "x-host",
+    "x-method-override",
     "x-requested-with",
+    "x-rewrite-url",
+    "x-scheme",
 ];
-const DROPPED_PREFIXES: [&str; 3] = ["content-", "proxy-", "x-forwarded-"];
+const DROPPED_PREFIXES: [&str; 9] =
+    ["cf-", "content-", "if-", "proxy-", "remote-", "x-forwarded", "x-http-method", "x-original-", "x-remote-"];
+/// Proxies and CDNs pass the client's address on under names such as `True-Client-IP` and `X-Azure-ClientIP`.
+const DROPPED_SUFFIXES: [&str; 4] = ["-ip", "-ipv6", "-clientip", "-socketip"];
 
 /// Names among those that belong to the connection or the body, which `auth.forward` cannot pass on either.
 const OF_THE_CONNECTION: [&str; 7] = ["connection", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 
-/// `auth.forward`, and whose word about addresses is believed.
+/// `auth.forward` and `auth.headers.allow`, and whose word about addresses is believed.
 #[derive(Debug, Clone, Default)]
 pub struct Forward {
     names: Vec<HeaderName>,
+    /// The only headers that clients may add, if there is such a list.
+    allowed: Option<Vec<HeaderName>>,
     proxies: TrustedProxies,
 }
 
 impl Forward {
-    /// Reads `auth.forward`; `proxies` are believed.
+    /// Reads `auth.forward` and `auth.headers`; `proxies` are believed.
     #[must_use]
     pub fn new(config: &Config, proxies: TrustedProxies) -> Self {
         let is_ours = |name: &HeaderName| {
@@ -41,7 +55,13 @@ impl Forward {
             !OF_THE_CONNECTION.contains(&name) && !name.starts_with("content-") && !name.starts_with("proxy-")
         };
         let names = config.auth.forward.0.iter().filter_map(|name| name.parse().ok()).filter(is_ours);
-        Self { names: names.collect(), proxies }
+        let allowed = config.auth.headers.allow.as_ref().map(|allowed| allowed.0.iter().filter_map(|name| name.parse().ok()).collect());
+        Self { names: names.collect(), allowed, proxies }
+    }
+
+    /// Whether a client may add this header.
+    fn allows(&self, name: &HeaderName) -> bool {
+        !is_dropped(name) && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(name))
     }
 
     /// What the application gets under `name`. Addresses come from the connection; what the request itself says of
@@ -79,17 +99,25 @@ fn joined(headers: &HeaderMap, name: &HeaderName, separator: &str) -> Option<Hea
     HeaderValue::from_bytes(&lines.join(separator.as_bytes())).ok()
 }
 
-/// Whether a client may not set this header. PHP reads `X_Real_IP` as `X-Real-IP`.
+/// Whether a client may not set this header. PHP reads `X_Real_IP` as `X-Real-IP`, so names with anything but letters,
+/// digits and hyphens are none that a client needs.
 fn is_dropped(name: &HeaderName) -> bool {
-    let name = name.as_str().replace('_', "-");
-    DROPPED.contains(&name.as_str()) || DROPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    let name = name.as_str();
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    !is_plain
+        || DROPPED.contains(&name)
+        || DROPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || DROPPED_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// Headers of the callback to the Laravel application: those of the subscribe, the handshake's cookie unless the
 /// subscribe has one, those of the handshake that `auth.forward` names, and `X-Requested-With`.
 ///
+/// The body is asked for as it is (`Accept-Encoding: identity`), or an answer of `false` might hide in gzip.
+///
 /// Compat: the original lets the client set any header (`src/channels/private-channel.ts:26,123`), so that it could
-/// choose the virtual host and its own address.
+/// choose the virtual host and its own address, and with `X-HTTP-Method-Override: OPTIONS` make a stock Laravel answer
+/// 200 with nothing for any channel.
 #[must_use]
 pub fn callback_headers(request: AuthRequest<'_>, forward: &Forward) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -98,7 +126,7 @@ pub fn callback_headers(request: AuthRequest<'_>, forward: &Forward) -> HeaderMa
             continue;
         };
         if let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
-            && !is_dropped(&name)
+            && forward.allows(&name)
         {
             headers.insert(name, value);
         }
@@ -111,6 +139,7 @@ pub fn callback_headers(request: AuthRequest<'_>, forward: &Forward) -> HeaderMa
         }
     }
     headers.insert("x-requested-with", HeaderValue::from_static("XMLHttpRequest"));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers
 }
 
@@ -164,8 +193,74 @@ mod tests {
         let headers = callback_headers(&sent, &HeaderMap::new(), &Forward::default());
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["authorization", "x-csrf-token", "x-requested-with"]);
-        assert_eq!(headers["x-requested-with"], "XMLHttpRequest");
+        assert_eq!(names, ["accept-encoding", "authorization", "x-csrf-token", "x-requested-with"]);
+        assert_eq!(
+            (&headers["x-requested-with"], &headers["accept-encoding"]),
+            (&HeaderValue::from_static("XMLHttpRequest"), &HeaderValue::from_static("identity"))
+        );
+    }
+
+    #[test]
+    fn nothing_that_a_client_sets_changes_what_the_request_is() {
+        for name in [
+            "X-HTTP-Method-Override",
+            "x-http-method-override",
+            "X_HTTP_METHOD_OVERRIDE",
+            "X-HTTP_Method-Override",
+            "X-Method-Override",
+            "X-HTTP-Method",
+            "Accept-Encoding",
+            "If-None-Match",
+            "If-Modified-Since",
+            "Range",
+            "Expect",
+            "TE",
+            "Trailer",
+            "X-Original-URL",
+            "X-Original-Method",
+            "X-Rewrite-URL",
+            "Proxy",
+            "Remote-Addr",
+            "Remote-User",
+            "Client-IP",
+            "X-Client-IP",
+            "X-Cluster-Client-IP",
+            "CF-Connecting-IP",
+            "CF-Connecting-IPv6",
+            "CF-IPCountry",
+            "True-Client-IP",
+            "Fastly-Client-IP",
+            "Fly-Client-IP",
+            "X-Azure-ClientIP",
+            "X-Azure-SocketIP",
+            "X-Originating-IP",
+            "X-Forwarded",
+            "Forwarded",
+            "Front-End-Https",
+            "X.Real.IP",
+            "X!Custom",
+        ] {
+            let headers = callback_headers(&subscribe(&[(name, "OPTIONS")]), &HeaderMap::new(), &Forward::default());
+            assert!(!headers.values().any(|value| value == "OPTIONS"), "{name}");
+        }
+        for name in
+            ["Authorization", "Cookie", "X-CSRF-TOKEN", "X-XSRF-TOKEN", "Accept", "Accept-Language", "X-Tenant", "X-Socket-Id", "Origin"]
+        {
+            let headers = callback_headers(&subscribe(&[(name, "kept")]), &HeaderMap::new(), &Forward::default());
+            assert_eq!(headers[name], "kept");
+        }
+    }
+
+    #[test]
+    fn an_allow_list_lets_nothing_else_through() {
+        let mut config = Config::default();
+        config.auth.headers.allow = Some(crate::config::value::OneOrMany(vec!["authorization".to_owned(), "X-HTTP-Method".to_owned()]));
+        let forward = Forward::new(&config, TrustedProxies::new(&[]));
+        let sent = subscribe(&[("Authorization", "Bearer x"), ("X-Tenant", "a"), ("X-HTTP-Method", "OPTIONS")]);
+        let headers = callback_headers(&sent, &HeaderMap::new(), &forward);
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["accept-encoding", "authorization", "x-requested-with"]);
     }
 
     #[test]

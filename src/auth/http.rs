@@ -12,7 +12,7 @@ use http::header::{self, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tracing::info;
 
-use super::answer::{first_line, hint, judge};
+use super::answer::Answer;
 use super::headers::{Forward, callback_headers};
 use super::host::AuthHosts;
 use super::shield::{Application, Call, Reply, Target};
@@ -97,15 +97,16 @@ impl HttpApplication {
         Ok(request)
     }
 
-    /// Sends the callback and reads its answer: status, content type and body.
-    async fn send(&self, call: &Call) -> Result<(u16, Option<String>, String), Failure> {
+    /// Sends the callback and reads its answer.
+    async fn send(&self, call: &Call) -> Result<Received, Failure> {
         let sent = match self.request(call) {
             Ok(request) => self.client.execute(request).await,
             Err(error) => Err(error),
         };
         let mut response = sent.map_err(|error| Failure { is_unanswered: is_unanswered(&error), error })?;
         let status = response.status().as_u16();
-        let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let text = |name| response.headers().get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let (content_type, content_encoding) = (text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING));
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| Failure { error, is_unanswered: false })? {
             body.extend_from_slice(&chunk);
@@ -113,7 +114,7 @@ impl HttpApplication {
                 break;
             }
         }
-        Ok((status, content_type, String::from_utf8_lossy(&body).into_owned()))
+        Ok(Received { status, content_type, content_encoding, body: String::from_utf8_lossy(&body).into_owned() })
     }
 }
 
@@ -176,6 +177,25 @@ fn failure_hint(error: &reqwest::Error, causes: &str) -> &'static str {
     }
 }
 
+/// An answer as it came.
+struct Received {
+    status: u16,
+    content_type: Option<String>,
+    content_encoding: Option<String>,
+    body: String,
+}
+
+impl Received {
+    fn answer(&self) -> Answer<'_> {
+        Answer {
+            status: self.status,
+            content_type: self.content_type.as_deref(),
+            content_encoding: self.content_encoding.as_deref(),
+            body: &self.body,
+        }
+    }
+}
+
 /// A callback that came to nothing.
 struct Failure {
     error: reqwest::Error,
@@ -228,15 +248,16 @@ impl Application for HttpApplication {
         drop(in_flight);
         self.metrics.callback_seconds.observe(started.elapsed().as_secs_f64());
         match answer {
-            Ok((status, content_type, body)) => match judge(status, content_type.as_deref(), &body) {
+            Ok(received) => match received.answer().judge() {
                 Ok(grant) => {
                     self.metrics.callback(Callback::Granted);
                     Reply::Granted(grant)
                 }
                 Err(denied) => {
                     self.metrics.callback(Callback::Refused);
-                    let body = first_line(&body);
-                    let hint = hint(status);
+                    let (answer, status) = (received.answer(), received.status);
+                    let has_credentials = call.headers.iter().any(|(name, _)| [header::COOKIE, header::AUTHORIZATION].contains(name));
+                    let (body, hint) = (answer.summary(), answer.hint(has_credentials));
                     warn_seldom!(kind = status, about = channel.as_str(), %channel, %url, body, hint, "Client can not be authenticated, got HTTP status {status}");
                     Reply::Refused(denied)
                 }

@@ -26,6 +26,8 @@ pub struct AuthConfig {
     pub cache_ttl: Seconds,
     /// Further handshake headers to pass on.
     pub forward: OneOrMany,
+    /// Headers that clients may add to the callback.
+    pub headers: AuthHeaders,
     /// Tokens that grant channels without a callback.
     pub jwt: JwtConfig,
 }
@@ -39,9 +41,18 @@ impl Default for AuthConfig {
             queue_timeout: Seconds(Duration::from_secs(30)),
             cache_ttl: Seconds(Duration::ZERO),
             forward: OneOrMany::none(),
+            headers: AuthHeaders::default(),
             jwt: JwtConfig::default(),
         }
     }
+}
+
+/// Headers that clients may add to the callback.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthHeaders {
+    /// The only ones, if there is such a list. Those that change what the request is are never let through.
+    pub allow: Option<OneOrMany>,
 }
 
 /// Certificate of `authHost`.

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Map, Value};
 
-use crate::auth::answer::{first_line, hint, judge};
+use crate::auth::answer::Answer;
 use crate::auth::jwt::JwtAuthorizer;
 use crate::auth::{AuthRequest, Authorizer as _};
 use crate::channel::{ChannelKind, ChannelName};
@@ -27,8 +27,9 @@ pub fn auth_answer(bytes: &[u8]) {
     let (head, body) = text.split_once('\n').unwrap_or(("200", &text));
     let (status, content_type) = head.split_once(' ').map_or((head, None), |(status, kind)| (status, Some(kind)));
     let status = status.parse().unwrap_or(200);
-    assert!(first_line(body).chars().count() <= 200 && !hint(status).is_empty());
-    let grant = match judge(status, content_type, body) {
+    let answer = Answer { status, content_type, content_encoding: None, body };
+    assert!(answer.summary().chars().count() <= 200 && !answer.hint(true).is_empty());
+    let grant = match answer.judge() {
         Ok(grant) => grant,
         Err(denied) => return assert!(denied.status == status || status == 200 && denied.status == 403),
     };

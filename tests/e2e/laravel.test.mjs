@@ -73,6 +73,15 @@ describe('Laravel with phpredis', () => {
         });
       }
 
+      for (const header of ['X-HTTP-Method-Override', 'x_http_method_override', 'X-Http-Method']) {
+        test(`nobody gets in by ${header}: OPTIONS, which Laravel answers 200 with nothing`, TEST, async (t) => {
+          const guest = await connect(t, name, stack);
+          const channel = `private-orders.${unusedNumber()}`;
+          guest.echo.connector.socket.emit('subscribe', { channel, auth: { headers: { [header]: 'OPTIONS' } } });
+          assert.equal(await guest.refusal(channel), FORBIDDEN);
+        });
+      }
+
       test('a presence channel shows who is here, joins and leaves', TEST, async (t) => {
         const ann = await connect(t, name, stack, 'ann');
         const channel = `chat.${unusedNumber()}`;

@@ -1,7 +1,8 @@
 //! Checks of the Laravel application: its answer to a channel that nobody may join, and the origins of its pages.
 
+use laravel_echo_server::auth;
+use laravel_echo_server::auth::answer::Answer;
 use laravel_echo_server::auth::host::AuthHosts;
-use laravel_echo_server::auth::{self, answer};
 use laravel_echo_server::channel::Pattern;
 use laravel_echo_server::config::Config;
 
@@ -85,9 +86,11 @@ async fn ask(client: &reqwest::Client, url: &str) -> (Status, String, String) {
         Ok(response) => {
             let status = response.status().as_u16();
             let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-            let (content_type, location) = (header("content-type"), header("location"));
+            let (content_type, content_encoding, location) = (header("content-type"), header("content-encoding"), header("location"));
             let body = response.text().await.unwrap_or_default();
-            judge(status, content_type.as_deref(), location.as_deref(), &body)
+            let answer =
+                Answer { status, content_type: content_type.as_deref(), content_encoding: content_encoding.as_deref(), body: &body };
+            judge(answer, location.as_deref())
         }
         Err(error) => {
             let mut cause: &dyn std::error::Error = &error;
@@ -107,22 +110,26 @@ async fn ask(client: &reqwest::Client, url: &str) -> (Status, String, String) {
 }
 
 /// What an answer to the unknown channel says about the application.
-fn judge(status: u16, content_type: Option<&str>, location: Option<&str>, body: &str) -> (Status, String, String) {
+fn judge(answer: Answer<'_>, location: Option<&str>) -> (Status, String, String) {
+    let Answer { status, body, .. } = answer;
+    // Nobody is logged in, and nothing is to be done about that.
+    let hint = || answer.hint(true).to_owned();
     let says = |text: &str| format!("answers {status}{text}");
     match status {
         403 => (Status::Ok, says(" to an unknown channel, as it should"), String::new()),
         401 => (Status::Ok, says(" to somebody who is not logged in, as it should"), String::new()),
-        200 if answer::judge(status, content_type, body).is_ok() => {
+        200 if answer.judge().is_ok() => {
             let mend =
                 "routes/channels.php grants a channel that nobody knows: look for a `{…}` pattern or a callback that always returns true";
             (Status::Problem, says(" and lets anybody into an unknown channel"), mend.to_owned())
         }
-        200 => (Status::Problem, says(" with a page in place of an answer"), answer::hint(status).to_owned()),
+        200 if body.trim().is_empty() => (Status::Problem, says(" with nothing"), hint()),
+        200 => (Status::Problem, says(" with a page in place of an answer"), hint()),
         300..=399 => {
             let to = location.map_or_else(String::new, |location| format!(" and sends to {location}"));
-            (Status::Problem, says(&to), answer::hint(status).to_owned())
+            (Status::Problem, says(&to), hint())
         }
-        _ => (Status::Problem, says(&format!(": {}", answer::first_line(body))), answer::hint(status).to_owned()),
+        _ => (Status::Problem, says(&format!(": {}", answer.summary())), hint()),
     }
 }
 
@@ -137,16 +144,19 @@ mod tests {
             (401, "application/json", r#"{"message":"Unauthenticated."}"#, Status::Ok),
             (200, "application/json", "true", Status::Problem),
             (200, "text/html", "<html>", Status::Problem),
+            (200, "text/html", "", Status::Problem),
             (302, "text/html", "", Status::Problem),
             (404, "text/html", "Not found", Status::Problem),
             (419, "text/html", "Page expired", Status::Problem),
             (500, "text/html", "Server error", Status::Problem),
         ] {
-            let (got, message, mend) = judge(status, Some(content_type), Some("/login"), body);
+            let answer = Answer { status, content_type: Some(content_type), content_encoding: None, body };
+            let (got, message, mend) = judge(answer, Some("/login"));
             assert_eq!(got, expected, "{status} {body}");
             assert_eq!(mend.is_empty(), expected == Status::Ok, "{message}");
         }
-        assert!(judge(302, None, Some("/login"), "").1.contains("/login"));
-        assert!(judge(404, None, None, "Not found\nmore").1.ends_with("404: Not found"));
+        let answer = |status, body| Answer { status, body, ..Answer::default() };
+        assert!(judge(answer(302, ""), Some("/login")).1.contains("/login"));
+        assert!(judge(answer(404, "Not found\nmore"), None).1.ends_with("404: Not found"));
     }
 }

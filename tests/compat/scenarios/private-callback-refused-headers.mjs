@@ -19,6 +19,18 @@ const DROPPED = {
   Trailer: 'X-Tenant',
   Upgrade: 'h2c',
   'Transfer-Encoding': 'chunked',
+  'X-HTTP-Method-Override': 'OPTIONS',
+  'x_http_method_override': 'OPTIONS',
+  'X-Method-Override': 'OPTIONS',
+  'Accept-Encoding': 'gzip',
+  'If-None-Match': '*',
+  Range: 'bytes=0-0',
+  'X-Original-URL': '/admin',
+  'X-Rewrite-URL': '/admin',
+  Proxy: 'http://other.test',
+  'Remote-User': 'admin',
+  'True-Client-IP': '10.0.0.1',
+  'CF-Connecting-IP': '10.0.0.1',
 };
 
 export async function run(ctx) {

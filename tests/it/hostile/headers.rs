@@ -1,0 +1,107 @@
+//! A client that chooses headers of the callback, against an application that would give itself away.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{Client, TestServer, free_port, until};
+
+/// An application that says `false` to everybody, and does with the method what PHP frameworks do. Returns its address.
+async fn framework() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") && !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                    if stream.read_buf(&mut head).await.unwrap_or_default() == 0 {
+                        return;
+                    }
+                }
+                let head = String::from_utf8_lossy(&head).to_ascii_lowercase().replace('_', "-");
+                let overridden = ["x-http-method-override: options", "x-method-override: options", "x-http-method: head"];
+                let is_overridden = overridden.iter().any(|header| head.contains(header));
+                // Long enough for a proxy to think of compressing it.
+                let body = if is_overridden { String::new() } else { format!("{}false", " ".repeat(4000)) };
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+/// nginx that compresses JSON, before the application.
+struct Nginx {
+    url: String,
+    process: Child,
+    folder: PathBuf,
+}
+
+impl Nginx {
+    async fn before(application: &str) -> Self {
+        let port = free_port();
+        let folder = std::env::temp_dir().join(format!("echo-gzip-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let at = folder.display();
+        let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path {at}/{name};"));
+        let text = format!(
+            "daemon off; pid {at}/pid; error_log stderr crit; events {{}}\nhttp {{ access_log off; {} gzip on; gzip_types application/json; \
+             gzip_proxied any; gzip_min_length 1;\nserver {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {application}; }} }} }}",
+            paths.join(" ")
+        );
+        let file = folder.join("nginx.conf");
+        std::fs::write(&file, text).expect("a file");
+        let process = Command::new("nginx")
+            .args(["-c".as_ref(), Path::new(&file)])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("this test needs nginx ({error}): apt-get install nginx-light"));
+        until("nginx to listen", async || TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await;
+        Self { url: format!("http://127.0.0.1:{port}"), process, folder }
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[tokio::test]
+async fn no_header_of_a_client_makes_an_application_that_says_no_grant() {
+    let application = framework().await;
+    let nginx = Nginx::before(&application).await;
+    for url in [&application, &nginx.url] {
+        let server = TestServer::start(json!({ "authHost": url })).await;
+        let mut client = Client::connect(server.address, &[]).await;
+        for (number, headers) in [
+            json!({}),
+            json!({ "X-HTTP-Method-Override": "OPTIONS" }),
+            json!({ "x_http_method_override": "OPTIONS" }),
+            json!({ "X-Method-Override": "OPTIONS" }),
+            json!({ "X-HTTP-Method": "HEAD" }),
+            json!({ "Accept-Encoding": "gzip" }),
+            json!({ "accept_encoding": "gzip" }),
+            json!({ "If-None-Match": "*" }),
+            json!({ "Range": "bytes=0-0" }),
+            json!({ "Expect": "100-continue" }),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let channel = format!("private-orders.{number}");
+            client.emit("subscribe", json!({ "channel": channel, "auth": { "headers": headers } })).await;
+            assert_eq!(client.event("subscription_error").await, [json!(channel), json!(403)], "{headers}");
+        }
+    }
+}
