@@ -53,7 +53,7 @@ impl Nginx {
         let at = folder.display();
         let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path {at}/{name};"));
         let text = format!(
-            "daemon off; pid {at}/pid; error_log stderr crit; events {{}}\nhttp {{ access_log off; {} gzip on; gzip_types application/json; \
+            "daemon off; master_process off; pid {at}/pid; error_log stderr crit; events {{}}\nhttp {{ access_log off; {} gzip on; gzip_types application/json; \
              gzip_proxied any; gzip_min_length 1;\nserver {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {application}; }} }} }}",
             paths.join(" ")
         );
