@@ -66,7 +66,13 @@ fn certificates(config: &RedisConfig) -> Result<Option<TlsCertificates>, RedisCo
 
 fn connection_info(config: &RedisConfig) -> Result<ConnectionInfo, redis::RedisError> {
     if let Some(url) = &config.url {
-        return url.expose().into_connection_info();
+        let info = url.expose().into_connection_info()?;
+        return Ok(match info.addr().clone() {
+            ConnectionAddr::TcpTls { host, port, tls_params, .. } if !config.tls.reject_unauthorized => {
+                info.set_addr(ConnectionAddr::TcpTls { host, port, insecure: true, tls_params })
+            }
+            _ => info,
+        });
     }
     let address = match &config.path {
         Some(path) => ConnectionAddr::Unix(path.into()),

@@ -82,6 +82,15 @@ impl Template {
         true
     }
 
+    /// Writes a comment above a key.
+    pub(super) fn remark(&mut self, path: &str, text: &str) {
+        let (table, key) = path.rsplit_once('.').unwrap_or(("", path));
+        let Some((start, end)) = self.table(table) else { return };
+        let names_key = |line: &String| line.strip_prefix('#').unwrap_or(line).split_once('=').is_some_and(|(name, _)| name.trim() == key);
+        let Some(offset) = self.lines[start..end].iter().position(names_key) else { return };
+        self.lines.insert(start + offset, format!("# {text}"));
+    }
+
     /// The lines of the table `name`: from behind its header to the next one.
     fn table(&self, name: &str) -> Option<(usize, usize)> {
         let is_header = |line: &String| line.starts_with('[') || line.starts_with("#[");

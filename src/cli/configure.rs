@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use laravel_echo_server::config::load::{self, Format, JSON_FILE, TOML_FILE};
 use laravel_echo_server::config::value::Port;
-use laravel_echo_server::config::{Config, validate};
+use laravel_echo_server::config::{Config, RedisServerConfig, validate};
 use serde_json::{Value, json};
 
 use super::laravel::broadcaster::Way;
-use super::laravel::{self, Project};
+use super::laravel::{self, Project, Unread};
 use super::output::{CAUTION, FAINT, GOOD, STRONG, paint};
 use super::prompt::Prompt;
 use super::{Place, client, config_file, output};
@@ -126,11 +126,15 @@ impl Configure {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let prompt = Prompt::open(self.no_interaction);
         let dir = self.place.dir.clone().unwrap_or_default();
-        let project = Project::read(&dir)?;
+        let project = Project::read(&dir);
         show(&project);
 
         let mut answers = self.ask(&prompt, &project)?;
         check(&answers)?;
+        let left = self.left(&prompt, &project, &answers)?;
+        for Unread { key, reason } in &left {
+            answers.remark(key, format!("could not be read: {reason}"));
+        }
         let path = dir.join(self.file_name(&prompt)?);
         if path.exists() && !self.force {
             let question = format!("`{}` exists. Overwrite it?", path.display());
@@ -150,11 +154,41 @@ impl Configure {
             output::line(format!("appId: {}\nkey: {}", shown("appId"), shown("key")));
         }
         output::line(paint(GOOD, format!("Configuration file saved: {}. `{}` runs it.", path.display(), run_command(&path))));
+        for Unread { key, reason } in left {
+            output::warning(format!("`{key}` could not be read and has its default: {reason}; set it in {}", path.display()));
+        }
         if let Some(broadcaster) = project.broadcaster.as_ref().filter(|broadcaster| broadcaster.way() != Way::Redis) {
-            let text = format!("Laravel broadcasts to {}, and not here. To change that: {}", broadcaster.shown(), broadcaster.mend());
+            let (shown, mend) = (broadcaster.shown(), broadcaster.mend());
+            let text = match broadcaster.way() {
+                Way::Undefined => format!("Laravel has no broadcast connection {shown}, every page of it fails. What to do:\n{mend}"),
+                _ => format!("Laravel broadcasts to {shown}, and not here. To change that:\n{mend}"),
+            };
             output::line(paint(CAUTION, text));
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// What nobody could be asked for, and no flag says.
+    fn left<'a>(&self, prompt: &Prompt, project: &'a Project, answers: &Answers) -> anyhow::Result<Vec<&'a Unread>> {
+        if prompt.is_answered() {
+            return Ok(Vec::new());
+        }
+        let has_redis = answers.get("subscribers.redis") == Some(&Value::Bool(true));
+        let is_left = |unread: &&Unread| match unread.key {
+            "authHost" => self.auth_host.is_empty(),
+            "databaseConfig.redis.keyPrefix" => self.redis_prefix.is_none(),
+            "databaseConfig.redis.port" => has_redis && self.redis_port.is_none(),
+            "databaseConfig.redis.username" => has_redis && self.redis_username.is_none(),
+            "databaseConfig.redis.password" => has_redis && self.redis_password.is_none(),
+            "databaseConfig.redis.db" => has_redis && self.redis_db.is_none(),
+            _ => has_redis && self.redis_host.is_none(),
+        };
+        let left: Vec<_> = project.unread.iter().filter(is_left).collect();
+        if let (true, Some(Unread { key, reason })) = (self.is_json(), left.first()) {
+            // JSON has no comments to leave a word in.
+            anyhow::bail!("`{key}` could not be read: {reason}; give it by its flag (`laravel-echo-server init --help`)");
+        }
+        Ok(left)
     }
 
     fn is_json(&self) -> bool {
@@ -185,8 +219,14 @@ impl Configure {
         if let Some(host) = &self.host {
             answers.set("host", host.clone());
         }
-        let has_redis = self.has_redis(prompt)?;
+        let has_redis = self.has_redis(prompt, project)?;
         answers.set("redisServer.enabled", !has_redis);
+        if !has_redis
+            && project.publishes_to(&RedisServerConfig::default())
+            && let Some(password) = project.text("databaseConfig.redis.password")
+        {
+            answers.set("redisServer.password", password);
+        }
         answers.set("subscribers.redis", has_redis);
         answers.set("database", self.database(prompt, has_redis)?);
         let auth_hosts = self.auth_hosts(prompt, project)?;
@@ -227,14 +267,19 @@ impl Configure {
     }
 
     /// Whether events come through an existing Redis. Whoever names one by a flag has one.
-    fn has_redis(&self, prompt: &Prompt) -> anyhow::Result<bool> {
+    fn has_redis(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<bool> {
         let named = [&self.redis_host, &self.redis_port, &self.redis_username, &self.redis_password, &self.redis_db];
         let is_named = named.iter().any(|flag| flag.is_some()) || matches!(self.database, Some(DatabaseChoice::Redis));
         match self.without_redis {
             Some(true) if is_named => anyhow::bail!("`--without-redis` does not go with a Redis that other flags name"),
             Some(without) => Ok(!without),
             None if is_named => Ok(true),
-            None => Ok(prompt.choose("Where does Laravel publish?", &[REDIS, HERE])? == REDIS),
+            None => {
+                // Not to be taken for a Redis: this server would listen to itself.
+                let is_here = project.publishes_to(&RedisServerConfig::default());
+                let options = if is_here { [HERE, REDIS] } else { [REDIS, HERE] };
+                Ok(prompt.choose("Where does Laravel publish?", &options)? == REDIS)
+            }
         }
     }
 
@@ -256,7 +301,7 @@ impl Configure {
     }
 
     fn auth_hosts(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<Value> {
-        Ok(match (self.auth_host.as_slice(), project.get("authHost")) {
+        Ok(match (self.auth_host.as_slice(), project.text("authHost")) {
             ([], Some(found)) => found.into(),
             ([], None) => prompt.text("Address of the Laravel application", UNKNOWN_HOST, is_url)?.into(),
             ([one], _) => one.as_str().into(),
@@ -265,31 +310,44 @@ impl Configure {
     }
 
     fn redis(&self, prompt: &Prompt, project: &Project, answers: &mut Answers) -> anyhow::Result<()> {
-        // A project without its config/database.php says nothing of the defaults.
-        let is_known = project.get("databaseConfig.redis.host").is_some() || project.get("databaseConfig.redis.url").is_some();
-        for (flag, key, question) in [
-            (&self.redis_host, "host", Some(("Redis host", "127.0.0.1"))),
-            (&self.redis_port, "port", Some(("Redis port", "6379"))),
-            (&self.redis_username, "username", None),
-            (&self.redis_password, "password", None),
-            (&self.redis_db, "db", None),
+        let is_found = |key: &str| project.get(&format!("databaseConfig.redis.{key}")).is_some();
+        let is_known = ["host", "path", "cluster"].into_iter().any(is_found);
+        let usual = |question, default| (question, default, !is_known);
+        for (flag, key, (question, default, is_asked)) in [
+            (&self.redis_host, "host", usual("Redis host", "127.0.0.1")),
+            (&self.redis_port, "port", usual("Redis port", "6379")),
+            (&self.redis_username, "username", ("Redis user", "", false)),
+            (&self.redis_password, "password", ("Redis password", "", false)),
+            (&self.redis_db, "db", ("Redis database", "0", false)),
         ] {
             let path = format!("databaseConfig.redis.{key}");
-            let found = flag.clone().or_else(|| project.get(&path).map(str::to_owned));
-            match (found, question) {
-                (Some(value), _) => answers.set(&path, value),
-                (None, Some((question, default))) if !is_known => answers.set(&path, prompt.text(question, default, |_| Ok(()))?),
-                _ => {}
+            let found = flag.clone().or_else(|| project.text(&path).map(str::to_owned));
+            let is_unread = project.unread.iter().any(|unread| unread.key == path);
+            match found {
+                Some(value) => answers.set(&path, value),
+                None if is_asked || is_unread => {
+                    let answer = prompt.text(question, default, |_| Ok(()))?;
+                    if !answer.is_empty() {
+                        answers.set(&path, answer);
+                    }
+                }
+                None => {}
             }
         }
-        if let Some(url) = project.get("databaseConfig.redis.url").filter(|_| self.redis_host.is_none()) {
-            answers.set("databaseConfig.redis.url", url);
+        // What comes in place of host and port, or beside them.
+        if self.redis_host.is_none() {
+            for key in ["path", "cluster", "tls.enabled", "tls.ca", "tls.rejectUnauthorized"] {
+                let path = format!("databaseConfig.redis.{key}");
+                if let Some(value) = project.get(&path) {
+                    answers.set(&path, value.clone());
+                }
+            }
         }
         Ok(())
     }
 
     fn prefix(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<String> {
-        let found = self.redis_prefix.clone().or_else(|| project.get("databaseConfig.redis.keyPrefix").map(str::to_owned));
+        let found = self.redis_prefix.clone().or_else(|| project.text("databaseConfig.redis.keyPrefix").map(str::to_owned));
         found.map_or_else(|| prompt.text("Prefix of Laravel's Redis channels (often laravel_database_)", "", |_| Ok(())), Ok)
     }
 
@@ -311,15 +369,26 @@ impl Configure {
 }
 
 fn show(project: &Project) {
-    if project.findings.is_empty() {
+    for error in &project.errors {
+        output::warning(error);
+    }
+    if project.findings.is_empty() && project.unread.is_empty() {
         return;
     }
     output::line("Found in the Laravel project:");
     for finding in &project.findings {
         let secret = laravel_echo_server::config::schema::is_secret(finding.key);
-        let value = if secret { "***" } else { &finding.value };
+        let value = match finding.value.as_str() {
+            _ if secret => "***".to_owned(),
+            Some("") => "\"\"".to_owned(),
+            Some(text) => text.to_owned(),
+            None => finding.value.to_string(),
+        };
         let place = paint(FAINT, format!("({})", finding.place));
         output::line(format!("  {} = {} {place}", finding.key, paint(STRONG, value)));
+    }
+    for Unread { key, reason } in &project.unread {
+        output::line(paint(CAUTION, format!("  {key} could not be read: {reason}")));
     }
     output::line("");
 }

@@ -54,13 +54,14 @@ impl Doctor {
         let provider = rustls::crypto::ring::default_provider().install_default();
         anyhow::ensure!(provider.is_ok(), "TLS is set up twice");
         let dir = loaded.path.as_deref().and_then(std::path::Path::parent).unwrap_or(std::path::Path::new(""));
-        let project = Project::read(dir)?;
+        let project = Project::read(dir);
         let config = &loaded.config;
 
         machine::ports(loaded, report).await;
         machine::certificate(config, report);
         let default = if config.limits.connections > 0 { config.limits.connections } else { 1000 };
         machine::open_files(self.connections.unwrap_or(default), report);
+        app::project(&project, report);
         app::broadcaster(config, &project, report);
         app::origins(config, &project, report);
         app::callback(config, report).await;

@@ -30,6 +30,11 @@ impl Prompt {
         }
     }
 
+    /// Whether anybody answers.
+    pub(super) const fn is_answered(&self) -> bool {
+        !matches!(self, Self::Nobody)
+    }
+
     /// Asks for text until `check` takes it.
     pub(super) fn text(&self, question: &str, default: &str, check: impl Fn(&str) -> Result<(), String>) -> anyhow::Result<String> {
         match self {

@@ -102,6 +102,13 @@ impl Environment {
         environment
     }
 
+    /// Every variable in sight, as it is written.
+    #[must_use]
+    pub fn variables(&self) -> BTreeMap<String, String> {
+        let layers = self.layers.iter().rev().flat_map(|(_, variables)| variables);
+        layers.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
     /// Adds a layer below those that are there.
     pub fn push(&mut self, origin: Origin, variables: impl IntoIterator<Item = (String, String)>) {
         self.layers.push((origin, variables.into_iter().collect()));

@@ -13,6 +13,7 @@ mod config_check;
 mod configure;
 mod doctor;
 mod import;
+mod laravel;
 mod lock;
 mod memory;
 mod packaging;

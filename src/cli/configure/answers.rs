@@ -8,11 +8,23 @@ use crate::cli::config_file::{self, Template};
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     values: Vec<(String, Value)>,
+    /// What a person has to look at, by key path.
+    remarks: Vec<(&'static str, String)>,
 }
 
 impl Answers {
     pub(super) fn set(&mut self, path: &str, value: impl Into<Value>) {
         self.values.push((path.to_owned(), value.into()));
+    }
+
+    /// The answer for a key.
+    pub(super) fn get(&self, path: &str) -> Option<&Value> {
+        self.values.iter().find(|(known, _)| known == path).map(|(_, value)| value)
+    }
+
+    /// A comment above a key; JSON has no place for it.
+    pub(super) fn remark(&mut self, path: &'static str, text: String) {
+        self.remarks.push((path, text));
     }
 
     /// The API client, which each format writes in its own place.
@@ -37,6 +49,9 @@ impl Answers {
         for (path, value) in &self.values {
             let is_written = template.set(path, &typed(path, value));
             debug_assert!(is_written, "the template has no {path}");
+        }
+        for (path, text) in &self.remarks {
+            template.remark(path, text);
         }
         template.set_clients(client.map(std::slice::from_ref).unwrap_or_default());
         template.text()

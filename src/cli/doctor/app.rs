@@ -16,7 +16,7 @@ const UNKNOWN_CHANNEL: &str = "private-laravel-echo-server-doctor";
 /// The application's own pages may connect.
 pub(super) fn origins(config: &Config, project: &Project, report: &mut Report) {
     let allowed = &config.allowed_origins.0;
-    let url = project.get("authHost");
+    let url = project.text("authHost");
     let Some((origin, own)) = url.and_then(|url| Some((laravel::origin_of(url)?, laravel::origins_of(url)))) else {
         return report.ok("origins", format!("allowed are {}", allowed.join(", ")));
     };
@@ -27,6 +27,13 @@ pub(super) fn origins(config: &Config, project: &Project, report: &mut Report) {
         report.warning("origins", "any web page may connect in the name of your users", mend());
     } else {
         report.ok("origins", format!("{origin} may connect"));
+    }
+}
+
+/// Laravel's settings can be read, by Laravel and from here.
+pub(super) fn project(project: &Project, report: &mut Report) {
+    for error in &project.errors {
+        report.warning("laravel", error, "mend that, or run this as the user that Laravel runs as");
     }
 }
 
@@ -53,6 +60,10 @@ pub(super) fn broadcaster(config: &Config, project: &Project, report: &mut Repor
         ),
         Way::Elsewhere => {
             report.problem("laravel", format!("broadcasts to {shown}: no event comes here"), broadcaster.mend());
+        }
+        Way::Undefined => {
+            let message = format!("has no broadcast connection {shown}: every page fails with `Broadcast connection […] is not defined.`");
+            report.problem("laravel", message, broadcaster.mend());
         }
     }
 }

@@ -13,6 +13,7 @@ use redis::{ErrorKind, RedisError};
 use super::names;
 use super::report::Report;
 use crate::cli::laravel::Project;
+use crate::cli::laravel::broadcaster::Way;
 
 mod cluster;
 mod sentinel;
@@ -35,6 +36,11 @@ pub(super) async fn examine(config: &Config, project: &Project, listen: Duration
         let sources = if config.redis_server.enabled.0 { "HTTP and the built-in endpoint (`redisServer`)" } else { "HTTP only" };
         report.ok("redis", format!("`subscribers.redis` is false: events come over {sources}"));
     }
+    let own = &config.redis_server;
+    if brings_events && own.enabled.0 && settings.url.is_none() && settings.port == own.port && is_here(&settings.host, &own.host) {
+        let message = "`databaseConfig.redis` is this server's own endpoint (`redisServer`): it would listen to itself";
+        return report.problem("redis", message, "[subscribers] redis = false");
+    }
     // A cluster of nodes keeps its members there too.
     if !brings_events && config.database != Database::Redis {
         return;
@@ -49,6 +55,11 @@ pub(super) async fn examine(config: &Config, project: &Project, listen: Duration
     if let Some(server) = server {
         examine_server(&server, brings_events.then_some(listen), report).await;
     }
+}
+
+/// Whether an address is that of an endpoint on this machine.
+fn is_here(host: &str, endpoint: &str) -> bool {
+    matches!(host, "localhost" | "::1") || host.starts_with("127.") || host == endpoint
 }
 
 /// What is asked of any server that members are kept on; and, with a time to listen, that events come from.
@@ -100,17 +111,25 @@ async fn open(settings: &RedisConfig) -> Result<Open, Fault> {
     }
 }
 
-/// The configured prefix is the one of the project that the config stands in.
+/// The configured prefix is the one of the project that the config stands in, where that publishes to a Redis.
 fn prefix(configured: &str, project: &Project, report: &mut Report) {
-    let Some(found) = project.findings.iter().find(|finding| finding.key == "databaseConfig.redis.keyPrefix") else { return };
-    if found.value == configured {
-        return report.ok("prefix", format!("{configured:?} is Laravel's ({})", found.place));
+    const KEY: &str = "databaseConfig.redis.keyPrefix";
+    if project.broadcaster.as_ref().is_some_and(|broadcaster| broadcaster.way() != Way::Redis) {
+        return;
     }
-    let mend = format!("[databaseConfig.redis] keyPrefix = {:?}", found.value);
+    if let Some(unread) = project.unread.iter().find(|unread| unread.key == KEY) {
+        let message = format!("Laravel's could not be read: {}; `{KEY}` is {configured:?}", unread.reason);
+        return report.warning("prefix", message, "compare it with `php artisan config:show database.redis.options`");
+    }
+    let Some(found) = project.findings.iter().find(|finding| finding.key == KEY) else { return };
+    let (value, place) = (found.value.as_str().unwrap_or_default(), &found.place);
+    if value == configured {
+        return report.ok("prefix", format!("{configured:?} is Laravel's ({place})"));
+    }
     report.problem(
         "prefix",
-        format!("`databaseConfig.redis.keyPrefix` is {configured:?}, Laravel's is {:?} ({})", found.value, found.place),
-        mend,
+        format!("`{KEY}` is {configured:?}, Laravel's is {value:?} ({place})"),
+        format!("[databaseConfig.redis] keyPrefix = {value:?}"),
     );
 }
 

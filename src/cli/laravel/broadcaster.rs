@@ -1,26 +1,32 @@
-//! Where Laravel broadcasts to. Input: `config/broadcasting.php` and the variables that it reads. Output: the driver,
-//! whether its events can come here, and what to write where they cannot.
+//! Where Laravel broadcasts to. Input: what `config/broadcasting.php` comes to. Output: the driver, whether its events can
+//! come here, and what to write where they cannot.
 
-use std::cell::RefCell;
-use std::path::Path;
-
-use laravel_echo_server::config::env::Environment;
-
-use super::php::Php;
+use super::php::Value;
+use super::sources::{Settings, Sources};
 
 /// The variable of Laravel 11 and later, and that of the versions before.
 const VARIABLES: [&str; 2] = ["BROADCAST_CONNECTION", "BROADCAST_DRIVER"];
 
+/// What makes Laravel's `redis` broadcaster known to a project that has no such connection, as since 11.
+const PUBLISH: &str = "php artisan config:publish broadcasting";
+const IN_FILE: &str = "then in `connections` of config/broadcasting.php:";
+const CONNECTION: &str = "'redis' => ['driver' => 'redis', 'connection' => env('BROADCAST_REDIS_CONNECTION', 'default')],";
+
 /// The connection that events go to by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli) struct Broadcaster {
-    driver: String,
+    /// The name in `default`.
+    name: String,
+    /// `None` where no connection has that name.
+    driver: Option<String>,
     /// Where it was set.
     place: String,
     /// The variable that sets it, if one does.
     variable: Option<String>,
     /// The Redis connection that it names.
     connection: Option<String>,
+    /// What has to be done before `redis` can be named.
+    steps: Vec<&'static str>,
 }
 
 /// How events of a driver travel.
@@ -32,120 +38,87 @@ pub(in crate::cli) enum Way {
     Http,
     /// To nobody (`log`, `null`), or to a service elsewhere.
     Elsewhere,
+    /// To a connection that `config/broadcasting.php` does not define: Laravel answers every page with an error.
+    Undefined,
 }
 
 impl Broadcaster {
-    /// What the PHP file at `path` says.
-    pub(super) fn of_file(path: &Path, text: &str, environment: &Environment) -> Option<Self> {
-        let (asked, found) = (RefCell::new(None), RefCell::new(None));
-        let variable = |name: &str| {
-            asked.borrow_mut().get_or_insert(name.to_owned());
-            let (value, origin) = environment.expanded(name, &mut Vec::new())?;
-            found.borrow_mut().get_or_insert(format!("{name} in {origin}"));
-            Some(value)
-        };
-        let settings = Php::parse(text);
+    /// What the project's files say; `Err` tells why that cannot be known.
+    pub(super) fn of(sources: &Sources) -> Result<Option<Self>, String> {
+        let settings = &sources.broadcasting;
+        if settings.value == Value::Null {
+            return Ok(None);
+        }
         // `env('…')` without a value is null, which Laravel takes for the driver of that name.
-        let name = match settings.at(&["default"])? {
-            Php::Unknown => return None,
-            default => default.text(&variable).unwrap_or_else(|| "null".to_owned()),
+        let name = match settings.value.at(&["default"]) {
+            Value::Null => "null".to_owned(),
+            name => name.string()?,
         };
-        let driver =
-            settings.at(&["connections", &name, "driver"]).and_then(|driver| driver.text(&|_| None)).unwrap_or_else(|| name.clone());
-        let expanded = |name: &str| environment.expanded(name, &mut Vec::new()).map(|(value, _)| value);
-        let connection = settings.at(&["connections", &name, "connection"]).and_then(|connection| connection.text(&expanded));
-        let (variable, place) = (asked.into_inner(), found.into_inner());
-        let place = place.unwrap_or_else(|| match &variable {
-            Some(variable) => format!("{variable} is not set, the default of {}", path.display()),
-            None => path.display().to_string(),
-        });
-        Some(Self { driver, place, variable, connection })
+        // An empty name is none: Laravel looks for a connection without one.
+        let connection = settings.value.at(&["connections", &name]);
+        let text = |key| match connection.at(&[key]) {
+            Value::Null => Ok(None),
+            value => value.string().map(Some),
+        };
+        let driver = match connection {
+            Value::Null if name == "null" => Some("null".to_owned()),
+            Value::Null => None,
+            _ => text("driver")?,
+        };
+        let (asked, place) = settings.place(&["default"]);
+        let place = match (&asked.variable, &asked.found) {
+            (Some(variable), None) if place == settings.file => format!("{variable} is not set, the default of {place}"),
+            _ => place,
+        };
+        let connection = text("connection")?;
+        Ok(Some(Self { name, driver, place, variable: asked.variable, connection, steps: steps(settings) }))
     }
 
     /// What the variables alone say, where there is no such file.
-    pub(super) fn of_variables(environment: &Environment) -> Option<Self> {
-        let (name, (driver, origin)) =
-            VARIABLES.iter().find_map(|name| Some((*name, environment.get(name).map(|(value, origin)| (value.to_owned(), origin))?)))?;
-        Some(Self { driver, place: format!("{name} in {origin}"), variable: Some(name.to_owned()), connection: None })
+    pub(super) fn of_variables(sources: &Sources) -> Option<Self> {
+        let (variable, (name, place)) = VARIABLES.iter().find_map(|name| Some((*name, sources.variable(name)?)))?;
+        let name = if name.is_empty() { "null".to_owned() } else { name };
+        let place = format!("{variable} in {place}");
+        let variable = Some(variable.to_owned());
+        Some(Self { driver: Some(name.clone()), name, place, variable, connection: None, steps: Vec::new() })
     }
 
     /// How its events travel.
     pub(in crate::cli) fn way(&self) -> Way {
-        match self.driver.as_str() {
-            "redis" => Way::Redis,
-            "pusher" | "reverb" => Way::Http,
-            _ => Way::Elsewhere,
+        match self.driver.as_deref() {
+            Some("redis") => Way::Redis,
+            Some("pusher" | "reverb") => Way::Http,
+            Some(_) => Way::Elsewhere,
+            None => Way::Undefined,
         }
     }
 
     /// The connection of `config/database.php` that it publishes on, where it names one.
     pub(super) fn redis_connection(&self) -> Option<&str> {
-        self.connection.as_deref().filter(|_| self.way() == Way::Redis)
+        self.connection.as_deref().filter(|name| self.way() == Way::Redis && !name.is_empty())
     }
 
     /// The driver and the place, for people.
     pub(in crate::cli) fn shown(&self) -> String {
-        format!("`{}` ({})", self.driver, self.place)
+        format!("`{}` ({})", self.driver.as_ref().unwrap_or(&self.name), self.place)
     }
 
-    /// What to write, so that events come here.
+    /// What to do, so that events come here: a step on each line.
     pub(in crate::cli) fn mend(&self) -> String {
-        let write = match &self.variable {
-            Some(variable) => format!("{variable}=redis in Laravel's .env"),
-            None => format!("'default' => 'redis' in {}", self.place),
-        };
-        format!("{write}, then `php artisan config:clear` and `php artisan queue:restart`")
+        let mut lines: Vec<_> = self.steps.iter().map(|step| (*step).to_owned()).collect();
+        let after = "then `php artisan config:clear` and `php artisan queue:restart`";
+        lines.push(match &self.variable {
+            _ if self.way() == Way::Undefined && self.name == "redis" => after.to_owned(),
+            Some(variable) => format!("{variable}=redis in Laravel's .env, {after}"),
+            None => format!("'default' => 'redis' in {}, {after}", self.place),
+        });
+        lines.join("\n")
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use laravel_echo_server::config::env::Origin;
-
-    use super::*;
-
-    fn environment(variables: &[(&str, &str)]) -> Environment {
-        let mut environment = Environment::default();
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        environment.push(Origin::File(".env".into()), variables);
-        environment
-    }
-
-    fn of_file(text: &str, variables: &[(&str, &str)]) -> Broadcaster {
-        Broadcaster::of_file(Path::new("config/broadcasting.php"), text, &environment(variables)).unwrap()
-    }
-
-    const OLD: &str = "<?php return ['default' => env('BROADCAST_DRIVER', 'null'), 'connections' => [
-        'live' => ['driver' => 'redis', 'connection' => 'echo'], 'log' => ['driver' => 'log'], 'null' => ['driver' => 'null']]];";
-
-    #[test]
-    fn the_file_says_which_variable_counts() {
-        let driver = |variables: &[(&str, &str)]| of_file(OLD, variables).shown();
-        assert_eq!(driver(&[("BROADCAST_DRIVER", "log"), ("BROADCAST_CONNECTION", "redis")]), "`log` (BROADCAST_DRIVER in .env)");
-        assert_eq!(driver(&[("BROADCAST_DRIVER", "live")]), "`redis` (BROADCAST_DRIVER in .env)");
-        for nothing in [&[][..], &[("BROADCAST_DRIVER", "null")], &[("BROADCAST_CONNECTION", "redis")]] {
-            assert_eq!(driver(nothing), "`null` (BROADCAST_DRIVER is not set, the default of config/broadcasting.php)");
-        }
-        assert!(of_file(OLD, &[]).mend().starts_with("BROADCAST_DRIVER=redis in Laravel's .env, then"));
-        let fixed = of_file("<?php return ['default' => 'log'];", &[("BROADCAST_DRIVER", "redis")]);
-        assert!(fixed.mend().starts_with("'default' => 'redis' in config/broadcasting.php"), "{}", fixed.mend());
-        let unknown = "<?php return ['default' => pick(), 'connections' => []];";
-        assert_eq!(Broadcaster::of_file(Path::new("x"), unknown, &environment(&[])), None);
-    }
-
-    #[test]
-    fn without_a_file_the_newer_variable_comes_first() {
-        let of = |variables: &[(&str, &str)]| Broadcaster::of_variables(&environment(variables));
-        let both = of(&[("BROADCAST_DRIVER", "redis"), ("BROADCAST_CONNECTION", "log")]).unwrap();
-        assert_eq!(both.shown(), "`log` (BROADCAST_CONNECTION in .env)");
-        assert_eq!(of(&[("BROADCAST_DRIVER", "null")]).unwrap().shown(), "`null` (BROADCAST_DRIVER in .env)");
-        assert_eq!(of(&[("BROADCAST_DRIVER", "")]), None);
-    }
-
-    #[test]
-    fn drivers_differ_in_where_their_events_go() {
-        let way = |driver: &str| Broadcaster::of_variables(&environment(&[("BROADCAST_CONNECTION", driver)])).unwrap().way();
-        assert_eq!(["redis", "pusher", "reverb"].map(way), [Way::Redis, Way::Http, Way::Http]);
-        assert_eq!(["log", "null", "ably", "mine"].map(way), [Way::Elsewhere; 4]);
-    }
+/// What it takes until a connection `redis` is there.
+fn steps(settings: &Settings) -> Vec<&'static str> {
+    let Value::Null = settings.value.at(&["connections", "redis"]) else { return Vec::new() };
+    // The command refuses where the file is there already.
+    if settings.is_own { vec![IN_FILE, CONNECTION] } else { vec![PUBLISH, IN_FILE, CONNECTION] }
 }

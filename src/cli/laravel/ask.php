@@ -1,0 +1,19 @@
+// Prints what this project's configuration comes to, as JSON behind a marker. Nothing but configuration is loaded.
+error_reporting(0);
+chdir($argv[1]);
+is_file('vendor/autoload.php') && require_once 'vendor/autoload.php';
+$app = require 'bootstrap/app.php';
+$boot = 'Illuminate\\Foundation\\Bootstrap\\';
+$environment = class_exists($boot . 'LoadEnvironmentVariables') ? 'LoadEnvironmentVariables' : 'DetectEnvironment';
+$app->bootstrapWith([$boot . $environment, $boot . 'LoadConfiguration']);
+$config = $app['config'];
+$connections = [];
+foreach ((array) $config->get('broadcasting.connections') as $name => $connection) {
+    $connections[$name] = array_intersect_key((array) $connection, ['driver' => 1, 'connection' => 1]);
+}
+echo $argv[2], json_encode([
+    'version' => $app->version(),
+    'app' => ['url' => $config->get('app.url')],
+    'broadcasting' => ['default' => $config->get('broadcasting.default'), 'connections' => $connections],
+    'database' => ['redis' => $config->get('database.redis')],
+], JSON_PARTIAL_OUTPUT_ON_ERROR);

@@ -1,0 +1,516 @@
+//! The functions and operators of PHP and Laravel that config files use. Input: values. Output: a value, or the name of
+//! what is not known here. Pure.
+
+use super::slug;
+use super::url::Url;
+use super::value::{Array, Asked, Value};
+
+/// Arguments of a call: by place, and by name.
+#[derive(Debug, Default)]
+pub(super) struct Arguments {
+    pub(super) values: Vec<Value>,
+    pub(super) named: Vec<(String, Value)>,
+}
+
+type Result<T = Value> = std::result::Result<T, String>;
+
+impl Arguments {
+    /// The arguments for these parameters; those that are not given are `None`.
+    fn take<const N: usize>(self, parameters: [&str; N]) -> Result<[Option<Value>; N]> {
+        if self.values.len() > N {
+            return Err("more arguments than are known here".to_owned());
+        }
+        let mut taken = [const { None }; N];
+        for (place, value) in taken.iter_mut().zip(self.values) {
+            *place = Some(value);
+        }
+        for (name, value) in self.named {
+            let index = parameters.iter().position(|parameter| *parameter == name).ok_or_else(|| format!("an argument `{name}`"))?;
+            taken[index] = Some(value);
+        }
+        Ok(taken)
+    }
+
+    /// One text.
+    fn text(self, parameter: &str) -> Result<String> {
+        let [text] = self.take([parameter])?;
+        given(text)?.string()
+    }
+}
+
+fn given(value: Option<Value>) -> Result {
+    match value {
+        Some(Value::Unknown(why)) => Err(why),
+        Some(value) => Ok(value),
+        None => Err("an argument that is not there".to_owned()),
+    }
+}
+
+fn text_or(value: Option<Value>, default: &str) -> Result<String> {
+    value.map_or_else(|| Ok(default.to_owned()), |value| value.string())
+}
+
+fn array(value: Option<Value>) -> Result<Array> {
+    match value {
+        Some(Value::Array(array)) => Ok(array),
+        Some(Value::Unknown(why)) => Err(why),
+        _ => Err("something in place of an array".to_owned()),
+    }
+}
+
+/// `env()` on the text of a variable.
+pub(in crate::cli::laravel) fn native(text: &str) -> Value {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "(true)" => return Value::Bool(true),
+        "false" | "(false)" => return Value::Bool(false),
+        "empty" | "(empty)" => return Value::text(""),
+        "null" | "(null)" => return Value::Null,
+        _ => {}
+    }
+    let inner = ['"', '\''].iter().find_map(|quote| text.strip_prefix(*quote)?.strip_suffix(*quote));
+    // The dot of the expression does not match a line break.
+    Value::text(inner.filter(|inner| !inner.contains('\n')).unwrap_or(text))
+}
+
+pub(super) fn constant(name: &str) -> Result {
+    Ok(match name.to_ascii_lowercase().as_str() {
+        "null" => Value::Null,
+        "true" => Value::Bool(true),
+        "false" => Value::Bool(false),
+        "php_url_scheme" => Value::Int(0),
+        "php_url_host" => Value::Int(1),
+        "php_url_port" => Value::Int(2),
+        "php_url_user" => Value::Int(3),
+        "php_url_pass" => Value::Int(4),
+        "php_url_path" => Value::Int(5),
+        "php_url_query" => Value::Int(6),
+        "php_url_fragment" => Value::Int(7),
+        "php_eol" => Value::text("\n"),
+        "directory_separator" => Value::text("/"),
+        _ => return Err(format!("`{name}`")),
+    })
+}
+
+/// A function by its name in small letters.
+pub(super) fn call(name: &str, arguments: Arguments, has_ascii: bool) -> Result {
+    Ok(match name {
+        "str_slug" => return str("slug", arguments, has_ascii),
+        "snake_case" => return str("snake", arguments, has_ascii),
+        "kebab_case" => return str("kebab", arguments, has_ascii),
+        "str_finish" => return str("finish", arguments, has_ascii),
+        "str_start" => return str("start", arguments, has_ascii),
+        "strtolower" => Value::Text(arguments.text("string")?.to_ascii_lowercase()),
+        "strtoupper" => Value::Text(arguments.text("string")?.to_ascii_uppercase()),
+        "mb_strtolower" => Value::Text(arguments.text("string")?.to_lowercase()),
+        "mb_strtoupper" => Value::Text(arguments.text("string")?.to_uppercase()),
+        "ucfirst" => Value::Text(first_letter(&arguments.text("string")?, |c| c.to_ascii_uppercase())),
+        "lcfirst" => Value::Text(first_letter(&arguments.text("string")?, |c| c.to_ascii_lowercase())),
+        "ucwords" => Value::Text(slug::ucwords(&arguments.text("string")?)),
+        "strval" => Value::Text(arguments.text("value")?),
+        "trim" | "ltrim" | "rtrim" | "chop" => {
+            let [text, characters] = arguments.take(["string", "characters"])?;
+            let (text, characters) = (given(text)?.string()?, text_or(characters, " \n\r\t\u{b}\0")?);
+            if characters.contains("..") {
+                return Err(format!("`{name}()` with a range"));
+            }
+            Value::text(trimmed(name, &text, &characters))
+        }
+        "strlen" => Value::Int(arguments.text("string")?.len().try_into().unwrap_or(i64::MAX)),
+        "intval" => {
+            let [value] = arguments.take(["value"])?;
+            Value::Int(given(value)?.int()?)
+        }
+        "boolval" => {
+            let [value] = arguments.take(["value"])?;
+            Value::Bool(given(value)?.truth()?)
+        }
+        "is_null" => {
+            let [value] = arguments.take(["value"])?;
+            Value::Bool(given(value)? == Value::Null)
+        }
+        "is_string" => {
+            let [value] = arguments.take(["value"])?;
+            Value::Bool(matches!(given(value)?, Value::Text(_)))
+        }
+        "is_array" => {
+            let [value] = arguments.take(["value"])?;
+            Value::Bool(matches!(given(value)?, Value::Array(_)))
+        }
+        "filled" | "blank" => {
+            let [value] = arguments.take(["value"])?;
+            let value = given(value)?;
+            let is_blank = match &value {
+                Value::Null => true,
+                Value::Text(text) => text.trim().is_empty(),
+                Value::Array(_) => !value.truth()?,
+                _ => false,
+            };
+            Value::Bool(is_blank == (name == "blank"))
+        }
+        "str_replace" => {
+            let [search, replace, subject] = arguments.take(["search", "replace", "subject"])?;
+            replaced(given(search)?, given(replace)?, &given(subject)?.string()?)?
+        }
+        "str_contains" | "str_starts_with" | "str_ends_with" => {
+            let [text, needle] = arguments.take(["haystack", "needle"])?;
+            let (text, needle) = (given(text)?.string()?, given(needle)?.string()?);
+            Value::Bool(match name {
+                "str_contains" => text.contains(&needle),
+                "str_starts_with" => text.starts_with(&needle),
+                _ => text.ends_with(&needle),
+            })
+        }
+        "substr" => {
+            let [text, offset, length] = arguments.take(["string", "offset", "length"])?;
+            let length = match length {
+                None | Some(Value::Null) => None,
+                Some(length) => Some(length.int()?),
+            };
+            substr(&given(text)?.string()?, given(offset)?.int()?, length)?
+        }
+        "sprintf" => sprintf(arguments)?,
+        "implode" | "join" => {
+            let [separator, list] = arguments.take(["separator", "array"])?;
+            let list = array(list)?;
+            if let Some(why) = list.open {
+                return Err(why);
+            }
+            let texts = list.items.iter().map(|item| item.value.string()).collect::<Result<Vec<_>>>()?;
+            Value::Text(texts.join(&given(separator)?.string()?))
+        }
+        "explode" => {
+            let [separator, text] = arguments.take(["separator", "string"])?;
+            let (separator, text) = (given(separator)?.string()?, given(text)?.string()?);
+            if separator.is_empty() {
+                return Err("`explode('')`".to_owned());
+            }
+            let mut list = Array::default();
+            text.split(&separator).for_each(|part| list.push(Value::text(part), Asked::default()));
+            Value::Array(list)
+        }
+        "array_merge" => {
+            let mut merged = Array::default();
+            for value in arguments.values {
+                merged.merge(match value {
+                    Value::Array(array) => array,
+                    Value::Unknown(why) => Array { items: Vec::new(), open: Some(why) },
+                    _ => return Err("`array_merge()` of something that is no array".to_owned()),
+                });
+            }
+            Value::Array(merged)
+        }
+        "array_replace" => {
+            let mut values = arguments.values.into_iter();
+            let mut replaced = array(values.next())?;
+            for value in values {
+                let more = array(Some(value))?;
+                if let Some(why) = more.open {
+                    return Err(why);
+                }
+                more.items.into_iter().for_each(|item| replaced.put(item.key, item.value, item.asked));
+            }
+            Value::Array(replaced)
+        }
+        "array_filter" => {
+            let [list] = arguments.take(["array"])?;
+            let mut list = array(list)?;
+            let mut kept = Array::default();
+            let open = list.open.take();
+            for item in list.items {
+                // Whether an unknown value stays is unknown too, and so is null then: the value says it.
+                if item.value.is_unknown() || item.value.truth()? {
+                    kept.put(item.key, item.value, item.asked);
+                }
+            }
+            kept.open = open;
+            Value::Array(kept)
+        }
+        "array_key_exists" => {
+            let [key, list] = arguments.take(["key", "array"])?;
+            let (key, list) = (given(key)?.string()?, array(list)?);
+            match list.items.iter().any(|item| item.key == key) {
+                false => list.open.map_or(Ok(Value::Bool(false)), Err)?,
+                true => Value::Bool(true),
+            }
+        }
+        "in_array" => {
+            let [needle, list, strict] = arguments.take(["needle", "haystack", "strict"])?;
+            let (needle, list) = (given(needle)?, array(list)?);
+            let is_strict = strict.map_or(Ok(false), |strict| strict.truth())?;
+            let mut is_in = false;
+            for item in list.items {
+                is_in |= if is_strict { is_same(&needle, &item.value)? } else { is_equal(&needle, &item.value)? };
+            }
+            Value::Bool(is_in)
+        }
+        "parse_url" => {
+            let [url, component] = arguments.take(["url", "component"])?;
+            let component = component.map_or(Ok(-1), |component| component.int())?;
+            parse_url(&given(url)?.string()?, component)?
+        }
+        "json_decode" => {
+            let text = arguments.values.into_iter().next().map_or(Err("`json_decode()`".to_owned()), |value| value.string())?;
+            serde_json::from_str::<serde_json::Value>(&text).map_or(Value::Null, Value::from)
+        }
+        _ => return Err(format!("`{name}()`")),
+    })
+}
+
+fn first_letter(text: &str, change: impl Fn(char) -> char) -> String {
+    let mut chars = text.chars();
+    chars.next().map(change).into_iter().chain(chars).collect()
+}
+
+fn trimmed<'a>(name: &str, text: &'a str, characters: &str) -> &'a str {
+    let is_one = |c: char| characters.contains(c);
+    match name {
+        "ltrim" => text.trim_start_matches(is_one),
+        "trim" => text.trim_matches(is_one),
+        _ => text.trim_end_matches(is_one),
+    }
+}
+
+/// A method of `Str` by its name in small letters.
+pub(super) fn str(name: &str, arguments: Arguments, has_ascii: bool) -> Result {
+    Ok(match name {
+        "slug" => {
+            let [title, separator, language] = arguments.take(["title", "separator", "language"])?;
+            let (title, separator) = (given(title)?.string()?, text_or(separator, "-")?);
+            let title = match language {
+                None => ascii(title, has_ascii)?,
+                Some(Value::Text(language)) if language == "en" => ascii(title, has_ascii)?,
+                Some(Value::Text(language)) if !title.is_ascii() => return Err(format!("`Str::slug()` in the language `{language}`")),
+                Some(_) => title,
+            };
+            Value::Text(slug::slug(&title, &separator))
+        }
+        "ascii" => Value::Text(ascii(arguments.text("value")?, has_ascii)?),
+        "snake" => {
+            let [value, delimiter] = arguments.take(["value", "delimiter"])?;
+            Value::Text(slug::snake(&given(value)?.string()?, &text_or(delimiter, "_")?))
+        }
+        "kebab" => Value::Text(slug::snake(&arguments.text("value")?, "-")),
+        "lower" => Value::Text(arguments.text("value")?.to_lowercase()),
+        "upper" => Value::Text(arguments.text("value")?.to_uppercase()),
+        "ucfirst" => Value::Text(first_letter(&arguments.text("string")?, |c| c.to_uppercase().next().unwrap_or(c))),
+        "finish" | "start" => {
+            let [value, cap] = arguments.take(["value", if name == "finish" { "cap" } else { "prefix" }])?;
+            let (value, cap) = (given(value)?.string()?, given(cap)?.string()?);
+            let mut bare = value.as_str();
+            while let Some(rest) =
+                if name == "finish" { bare.strip_suffix(&cap) } else { bare.strip_prefix(&cap) }.filter(|_| !cap.is_empty())
+            {
+                bare = rest;
+            }
+            Value::Text(if name == "finish" { format!("{bare}{cap}") } else { format!("{cap}{bare}") })
+        }
+        "replace" => {
+            let [search, replace, subject] = arguments.take(["search", "replace", "subject"])?;
+            replaced(given(search)?, given(replace)?, &given(subject)?.string()?)?
+        }
+        "contains" | "startswith" | "endswith" => {
+            let [text, needle] = arguments.take(["haystack", "needles"])?;
+            let (text, needle) = (given(text)?.string()?, given(needle)?.string()?);
+            let is_in = match name {
+                "contains" => text.contains(&needle),
+                "startswith" => text.starts_with(&needle),
+                _ => text.ends_with(&needle),
+            };
+            Value::Bool(is_in && !needle.is_empty())
+        }
+        "after" | "before" => {
+            let [text, search] = arguments.take(["subject", "search"])?;
+            let (text, search) = (given(text)?.string()?, given(search)?.string()?);
+            let parts = text.split_once(&search).filter(|_| !search.is_empty());
+            Value::text(parts.map_or(text.as_str(), |(before, after)| if name == "after" { after } else { before }))
+        }
+        _ => return Err(format!("`Str::{name}()`")),
+    })
+}
+
+fn ascii(text: String, has_ascii: bool) -> Result<String> {
+    match (text.is_ascii(), has_ascii) {
+        // Control characters go there too.
+        (true, _) | (_, true) => Ok(slug::ascii(&text)),
+        (false, false) => Err(format!("`Str::ascii({text:?})` of a Laravel before 7")),
+    }
+}
+
+/// A method of `Str::of(…)` by its name in small letters; the text comes first.
+pub(super) fn fluent(name: &str, mut arguments: Arguments, has_ascii: bool) -> Result {
+    match name {
+        "tostring" | "value" | "__tostring" => arguments.take(["text"]).and_then(|[text]| given(text)),
+        "append" | "prepend" => {
+            let mut texts = arguments.values.iter().map(Value::string).collect::<Result<Vec<_>>>()?;
+            if name == "prepend" {
+                texts.rotate_left(1);
+            }
+            Ok(Value::Text(texts.concat()))
+        }
+        "trim" | "ltrim" | "rtrim" => call(name, arguments, has_ascii),
+        "replace" if arguments.values.len() == 3 => {
+            arguments.values.rotate_left(1);
+            str(name, arguments, has_ascii)
+        }
+        _ => str(name, arguments, has_ascii),
+    }
+}
+
+fn replaced(search: Value, replace: Value, subject: &str) -> Result {
+    let list = |value: Value| match value {
+        Value::Array(array) => match array.open {
+            Some(why) => Err(why),
+            None => array.items.iter().map(|item| item.value.string()).collect::<Result<Vec<_>>>(),
+        },
+        value => Ok(vec![value.string()?]),
+    };
+    let is_one = !matches!(replace, Value::Array(_));
+    let (search, replace) = (list(search)?, list(replace)?);
+    let mut text = subject.to_owned();
+    for (index, search) in search.iter().enumerate().filter(|(_, search)| !search.is_empty()) {
+        let by = if is_one { replace.first() } else { replace.get(index) };
+        text = text.replace(search, by.map_or("", String::as_str));
+    }
+    Ok(Value::Text(text))
+}
+
+fn substr(text: &str, offset: i64, length: Option<i64>) -> Result {
+    let len = i64::try_from(text.len()).unwrap_or(i64::MAX);
+    let start = if offset < 0 { (len + offset).max(0) } else { offset.min(len) };
+    let end = match length {
+        None => len,
+        Some(length) if length < 0 => (len + length).max(start),
+        Some(length) => (start + length).min(len),
+    };
+    let range = usize::try_from(start).unwrap_or(0)..usize::try_from(end).unwrap_or(0);
+    text.get(range).map(Value::text).ok_or_else(|| "`substr()` within a letter".to_owned())
+}
+
+fn sprintf(arguments: Arguments) -> Result {
+    let mut values = arguments.values.into_iter();
+    let format = given(values.next())?.string()?;
+    let values: Vec<_> = values.collect();
+    let (mut out, mut rest, mut next) = (String::new(), format.as_str(), 0);
+    while let Some(at) = rest.find('%') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(behind) = rest.strip_prefix('%') {
+            out.push('%');
+            rest = behind;
+            continue;
+        }
+        let index = match rest.split_once('$') {
+            Some((number, behind)) if number.parse::<usize>().is_ok_and(|number| number > 0) => {
+                rest = behind;
+                number.parse::<usize>().unwrap_or(1) - 1
+            }
+            _ => {
+                next += 1;
+                next - 1
+            }
+        };
+        let value = given(values.get(index).cloned())?;
+        match rest.chars().next() {
+            Some('s') => out.push_str(&value.string()?),
+            Some('d' | 'u') => out.push_str(&value.int()?.to_string()),
+            _ => return Err(format!("`sprintf({format:?})`")),
+        }
+        rest = &rest[1..];
+    }
+    out.push_str(rest);
+    Ok(Value::Text(out))
+}
+
+fn parse_url(text: &str, component: i64) -> Result {
+    let Some(url) = Url::parse(text) else { return Ok(Value::Bool(false)) };
+    let texts = [
+        ("scheme", 0, url.scheme),
+        ("host", 1, url.host),
+        ("user", 3, url.user),
+        ("pass", 4, url.pass),
+        ("path", 5, url.path),
+        ("query", 6, url.query),
+        ("fragment", 7, url.fragment),
+    ];
+    let port = url.port.map(|port| Value::Int(port.into()));
+    let mut parts = Array::default();
+    for (name, number, text) in texts {
+        let value = text.map(Value::text);
+        if component == number {
+            return Ok(value.unwrap_or(Value::Null));
+        }
+        if let Some(value) = value {
+            parts.put(name.to_owned(), value, Asked::default());
+        }
+    }
+    if component == 2 {
+        return Ok(port.unwrap_or(Value::Null));
+    }
+    if let Some(port) = port {
+        parts.put("port".to_owned(), port, Asked::default());
+    }
+    Ok(Value::Array(parts))
+}
+
+/// `===`
+pub(super) fn is_same(left: &Value, right: &Value) -> Result<bool> {
+    match (left, right) {
+        (Value::Unknown(why), _) | (_, Value::Unknown(why)) => Err(why.clone()),
+        (Value::Array(_), Value::Array(_)) => Err("a comparison of arrays".to_owned()),
+        _ => Ok(left == right),
+    }
+}
+
+/// `==`
+fn is_equal(left: &Value, right: &Value) -> Result<bool> {
+    let number = |text: &str| text.trim().parse::<f64>().ok();
+    match (left, right) {
+        (Value::Unknown(why), _) | (_, Value::Unknown(why)) => Err(why.clone()),
+        (Value::Text(left), Value::Text(right)) => Ok(match (number(left), number(right)) {
+            (Some(left), Some(right)) => (left - right).abs() < f64::EPSILON,
+            _ => left == right,
+        }),
+        (Value::Bool(_), _) | (_, Value::Bool(_)) => Ok(left.truth()? == right.truth()?),
+        (Value::Null, Value::Text(text)) | (Value::Text(text), Value::Null) => Ok(text.is_empty()),
+        (Value::Null, other) | (other, Value::Null) => Ok(!other.truth()?),
+        (Value::Int(value), Value::Text(text)) | (Value::Text(text), Value::Int(value)) => Ok(match number(text) {
+            Some(number) => (number - *value as f64).abs() < f64::EPSILON,
+            None => *text == value.to_string(),
+        }),
+        _ => is_same(left, right),
+    }
+}
+
+/// An operator of two values.
+pub(super) fn operate(operator: &str, left: Value, right: Value) -> Result {
+    let (left, right) = (given(Some(left))?, given(Some(right))?);
+    let numbers = || Ok::<_, String>((left.int()?, right.int()?));
+    Ok(match operator {
+        "." => Value::Text(left.string()? + &right.string()?),
+        "===" => Value::Bool(is_same(&left, &right)?),
+        "!==" => Value::Bool(!is_same(&left, &right)?),
+        "==" => Value::Bool(is_equal(&left, &right)?),
+        "!=" | "<>" => Value::Bool(!is_equal(&left, &right)?),
+        "+" => match (left, right) {
+            (Value::Array(mut left), Value::Array(right)) => {
+                if left.open.is_some() || right.open.is_some() {
+                    return Err("a sum of arrays that are not known".to_owned());
+                }
+                for item in right.items {
+                    if !left.items.iter().any(|known| known.key == item.key) {
+                        left.put(item.key, item.value, item.asked);
+                    }
+                }
+                Value::Array(left)
+            }
+            (left, right) => Value::Int(left.int()?.wrapping_add(right.int()?)),
+        },
+        "-" => numbers().map(|(left, right)| Value::Int(left.wrapping_sub(right)))?,
+        "*" => numbers().map(|(left, right)| Value::Int(left.wrapping_mul(right)))?,
+        "<" => numbers().map(|(left, right)| Value::Bool(left < right))?,
+        "<=" => numbers().map(|(left, right)| Value::Bool(left <= right))?,
+        ">" => numbers().map(|(left, right)| Value::Bool(left > right))?,
+        ">=" => numbers().map(|(left, right)| Value::Bool(left >= right))?,
+        _ => return Err(format!("the operator `{operator}`")),
+    })
+}

@@ -1,0 +1,68 @@
+//! Tests of what is not PHP, or not known; what is evaluated is compared with PHP in `tests/it/cli/laravel.rs`.
+
+use super::*;
+
+fn read(text: &str) -> Value {
+    let outside = Outside { variable: &|_| Ok(None), config: &|_| Value::Null, has_ascii: true };
+    evaluate(text, &outside)
+}
+
+#[test]
+fn what_is_not_understood_is_unknown_and_the_rest_goes_on() {
+    let php = read(
+        "<?php return ['a' => fn ($x) => [$x, 1], 'b' => 'c', 'd' => new Thing(1, [2]), 'e' => \"f\\\"g\", 'h' => PHP_OS,
+        'i' => function () { return ['j' => 1]; }, #[Attribute] 'k' => static fn () => 'l', 'm' => $x->y['z'], 'n' => 'o'];",
+    );
+    for (key, expected) in [("b", "c"), ("e", "f\"g"), ("k", "l"), ("n", "o")] {
+        assert_eq!(php.at(&[key]), &Value::text(expected), "{key}");
+    }
+    for (key, why) in [("a", "`fn ($x) => [$x, 1]`"), ("d", "`new Thing(1, [2])`"), ("h", "`PHP_OS`"), ("m", "`$x->y['z']`")] {
+        assert_eq!(php.at(&[key]), &Value::Unknown(why.to_owned()), "{key}");
+    }
+    assert!(php.at(&["i"]).is_unknown());
+    assert_eq!(php.at(&["x"]), &Value::Null);
+}
+
+#[test]
+fn what_a_condition_or_a_loop_may_change_is_unknown_from_there_on() {
+    for text in [
+        "<?php $x = 1; if (unknown()) { $x = 2; } return ['x' => $x];",
+        "<?php $x = 1; foreach ([1] as $y) { $x = $y; } return ['x' => $x];",
+        "<?php try { $x = 1; } catch (Error $e) { $x = 2; } return ['x' => $x];",
+        "<?php $x = []; $x[unknown()] = 1; return ['x' => $x['y']];",
+        "<?php if (unknown()) { return ['x' => 2]; } return ['x' => 1];",
+        "<?php switch (1) { case 1: return ['x' => 2]; } return ['x' => 1];",
+        "<?php return ['x' => 1, ...unknown()];",
+        "<?php return ['x' => 1] + unknown();",
+        "<?php return [unknown() => 1];",
+        "<?php $x = 1;",
+        "",
+    ] {
+        assert!(read(text).at(&["x"]).is_unknown(), "{text}");
+    }
+    assert_eq!(read("<?php if (unknown()) { $y = 2; } return ['x' => 1];").at(&["x"]), &Value::Int(1));
+    assert_eq!(read("<?php return [...unknown(), 'x' => 1];").at(&["x"]), &Value::Int(1));
+}
+
+#[test]
+fn any_text_is_read_to_its_end() {
+    let deep = ["[", "(", "!", "{", "\"{$x[", "if(1)", "fn()=>", "match(1){1=>", "1?:", "$x="]
+        .map(|piece| format!("<?php return {}", piece.repeat(5000)));
+    let texts = [
+        "",
+        "<?php",
+        "return [",
+        "return ['a' => [",
+        "return ]]])",
+        "return ['a' 'b' => ,, )",
+        "return ['\\",
+        "<<<X\n{$a",
+        "\"${",
+        "$x[] = ",
+        "a::",
+    ];
+    for text in texts.into_iter().chain(deep.iter().map(String::as_str)) {
+        read(text);
+        read(&format!("<?php {text}"));
+    }
+}

@@ -1,0 +1,271 @@
+//! Which Redis Laravel broadcasts on. Input: what `database.redis` comes to, and the name of the connection. Output: the
+//! keys of `databaseConfig.redis` that fit, each with its place, or why one cannot be known. Pure.
+
+use serde_json::{Value as Json, json};
+
+use super::php::url::{Url, decode};
+use super::php::{Array, Asked, Value};
+use super::sources::Sources;
+
+/// The first version that broadcasts by a script, past the prefix of a connection.
+const BY_SCRIPT: (u32, u32) = (6, 20);
+
+/// A key of the config with what was found for it.
+pub(super) type Found = (&'static str, Result<(Json, String), String>);
+
+/// The settings of the Redis connection `name`.
+pub(super) fn settings(sources: &Sources, name: &str) -> Vec<Found> {
+    let redis = sources.database.value.at(&["redis"]);
+    let mut keys = Keys { sources, base: vec!["redis", name], found: Vec::new() };
+    let cluster = redis.at(&["clusters", name]);
+    match redis.at(&[name]) {
+        Value::Null if matches!(cluster, Value::Array(_)) => keys.cluster(name, cluster),
+        Value::Null => {
+            let reason = match redis {
+                Value::Null => "it has no `redis`".to_owned(),
+                _ => format!("`redis` has no connection `{name}`"),
+            };
+            keys.unread("host", reason);
+        }
+        Value::Unknown(why) => keys.unread("host", why.clone()),
+        Value::Array(array) if array.known().any(|item| item.key == "0") => {
+            keys.unread(
+                "sentinels",
+                format!("`{name}` is a list of servers: for sentinels set `sentinels` and `name`, for a cluster `cluster`"),
+            );
+        }
+        connection => keys.server(&with_url(connection)),
+    }
+    keys.prefix(name);
+    keys.found
+}
+
+struct Keys<'a> {
+    sources: &'a Sources,
+    /// Where the connection stands.
+    base: Vec<&'a str>,
+    found: Vec<Found>,
+}
+
+impl Keys<'_> {
+    fn place(&self, key: &str) -> String {
+        // What a URL says is said by `url`.
+        let url: Vec<_> = self.base.iter().copied().chain(["url"]).collect();
+        let own: Vec<_> = self.base.iter().copied().chain([key]).collect();
+        let has_url = self.sources.database.value.at(&url).truth().unwrap_or(true);
+        self.sources.database.place(if has_url { &url } else { &own }).1
+    }
+
+    fn unread(&mut self, key: &'static str, why: String) {
+        self.found.push((full(key), Err(format!("{why} in {}", self.sources.database.file))));
+    }
+
+    fn put(&mut self, key: &'static str, value: impl Into<Json>, place: String) {
+        self.found.push((full(key), Ok((value.into(), place))));
+    }
+
+    /// One server: host and port, or a socket.
+    fn server(&mut self, connection: &Value) {
+        let host = connection.at(&["host"]);
+        let scheme = connection.at(&["scheme"]).string().unwrap_or_default().to_ascii_lowercase();
+        let path = connection.at(&["path"]).string().unwrap_or_default();
+        match host.string() {
+            Err(why) => self.unread("host", why),
+            Ok(host) => {
+                let (prefix, bare) = host.split_once("://").unwrap_or(("", &host));
+                let socket = if bare.starts_with('/') { bare } else { path.as_str() };
+                if bare.starts_with('/') || scheme == "unix" && !path.is_empty() {
+                    let place = self.place(if bare.starts_with('/') { "host" } else { "path" });
+                    self.put("path", socket, place);
+                } else {
+                    if !bare.is_empty() {
+                        let place = self.place("host");
+                        self.put("host", bare, place);
+                    }
+                    self.port(connection.at(&["port"]));
+                    if ["tls", "ssl", "rediss"].iter().any(|tls| *tls == scheme || prefix.eq_ignore_ascii_case(tls)) {
+                        let place = self.place(if prefix.is_empty() { "scheme" } else { "host" });
+                        self.put("tls.enabled", true, place.clone());
+                        self.certificates(connection, &place);
+                    }
+                }
+            }
+        }
+        // A name counts with a password only, and Laravel takes an empty one for none.
+        let password = connection.at(&["password"]);
+        for (key, value) in [("username", connection.at(&["username"])), ("password", password)] {
+            match value.truth() {
+                Err(why) => self.unread(key, why),
+                Ok(true) if password.truth() != Ok(false) => {
+                    let place = self.place(key);
+                    self.text(key, value, place);
+                }
+                Ok(_) => {}
+            }
+        }
+        match connection.at(&["database"]) {
+            Value::Null => {}
+            value => match value.int() {
+                Ok(number) => {
+                    let place = self.place("database");
+                    self.put("db", number.to_string(), place);
+                }
+                Err(why) => self.unread("db", why),
+            },
+        }
+    }
+
+    fn text(&mut self, key: &'static str, value: &Value, place: String) {
+        match value.string() {
+            Ok(text) => self.put(key, text, place),
+            Err(why) => self.unread(key, why),
+        }
+    }
+
+    fn port(&mut self, port: &Value) {
+        match port.int() {
+            // Null is the default; 0 and -1 stand beside sockets.
+            Ok(..=0) => {}
+            Ok(port) => {
+                let place = self.place("port");
+                self.put("port", port.to_string(), place);
+            }
+            Err(why) => self.unread("port", why),
+        }
+    }
+
+    /// The stream options of phpredis (`context`) and Predis (`ssl`).
+    fn certificates(&mut self, connection: &Value, place: &str) {
+        for keys in [&["context"][..], &["context", "stream"], &["context", "ssl"], &["ssl"]] {
+            let options = connection.at(keys);
+            let verifies = ["verify_peer", "verify_peer_name"].iter().all(|key| *options.at(&[key]) != Value::Bool(false));
+            if !verifies {
+                self.put("tls.rejectUnauthorized", false, place.to_owned());
+            }
+            if let Value::Text(ca) = options.at(&["cafile"]) {
+                self.put("tls.ca", ca.clone(), place.to_owned());
+            }
+        }
+    }
+
+    fn cluster(&mut self, name: &str, cluster: &Value) {
+        let Value::Array(servers) = cluster else { return };
+        let place = self.sources.database.place(&["redis", "clusters", name]).1;
+        let servers: Vec<_> = servers.known().filter(|item| item.key.parse::<u32>().is_ok()).map(|item| with_url(&item.value)).collect();
+        let nodes = servers.iter().map(|server| {
+            let host = server.at(&["host"]).string()?;
+            let (prefix, host) = host.split_once("://").unwrap_or(("", &host));
+            let is_tls = ["tls", "ssl", "rediss"].contains(&prefix) || server.at(&["scheme"]) == &Value::text("tls");
+            let port = match server.at(&["port"]).int()? {
+                0 => 6379,
+                port => port,
+            };
+            Ok((json!({ "host": host, "port": port }), is_tls))
+        });
+        match nodes.collect::<Result<Vec<_>, String>>() {
+            Ok(nodes) => {
+                if nodes.iter().any(|(_, is_tls)| *is_tls) {
+                    self.put("tls.enabled", true, place.clone());
+                }
+                self.put("cluster", nodes.into_iter().map(|(node, _)| node).collect::<Vec<_>>(), place.clone());
+            }
+            Err(why) => self.unread("cluster", why),
+        }
+        let options = self.sources.database.value.at(&["redis", "clusters", "options", "password"]).clone();
+        let own = servers.first().map_or(Value::Null, |server| server.at(&["password"]).clone());
+        let password = if options == Value::Null { own } else { options };
+        match password.truth() {
+            Ok(true) => self.text("password", &password, place),
+            Ok(false) => {}
+            Err(why) => self.unread("password", why),
+        }
+    }
+
+    /// The prefix of published channels.
+    fn prefix(&mut self, name: &str) {
+        let redis = self.sources.database.value.at(&["redis"]);
+        let all = vec!["redis", "options", "prefix"];
+        // Before 6.20 the client put its own prefix before each channel, and a connection could have another.
+        let is_old = self.sources.version.is_some_and(|version| version < BY_SCRIPT);
+        let own = [vec!["redis", name, "options", "prefix"], all.clone(), vec!["redis", name, "prefix"]];
+        let keys = if is_old {
+            let is_predis = *redis.at(&["client"]) != Value::text("phpredis");
+            let places = own.iter().take(if is_predis { 2 } else { 3 });
+            places.filter(|keys| self.sources.database.value.at(keys) != &Value::Null).cloned().next().unwrap_or(all)
+        } else {
+            all
+        };
+        match self.sources.database.value.at(&keys).string() {
+            _ if *redis == Value::Null => self.unread("keyPrefix", "it has no `redis`".to_owned()),
+            Ok(prefix) => {
+                let place = self.sources.database.place(&keys).1;
+                self.put("keyPrefix", prefix, place);
+            }
+            Err(why) => self.unread("keyPrefix", why),
+        }
+    }
+}
+
+/// The path of a key of `databaseConfig.redis`.
+fn full(key: &'static str) -> &'static str {
+    match key {
+        "host" => "databaseConfig.redis.host",
+        "port" => "databaseConfig.redis.port",
+        "username" => "databaseConfig.redis.username",
+        "password" => "databaseConfig.redis.password",
+        "db" => "databaseConfig.redis.db",
+        "path" => "databaseConfig.redis.path",
+        "cluster" => "databaseConfig.redis.cluster",
+        "sentinels" => "databaseConfig.redis.sentinels",
+        "tls.enabled" => "databaseConfig.redis.tls.enabled",
+        "tls.rejectUnauthorized" => "databaseConfig.redis.tls.rejectUnauthorized",
+        "tls.ca" => "databaseConfig.redis.tls.ca",
+        _ => "databaseConfig.redis.keyPrefix",
+    }
+}
+
+/// A connection with what its `url` says laid over it, as Laravel's `ConfigurationUrlParser` does.
+fn with_url(connection: &Value) -> Value {
+    let (mut array, url) = match connection {
+        Value::Array(array) => (array.clone(), array.get("url").clone()),
+        Value::Text(_) => (Array::default(), connection.clone()),
+        other => return other.clone(),
+    };
+    let text = match (url.truth(), url.string()) {
+        (Ok(false), _) => return Value::Array(array),
+        (Ok(true), Ok(text)) => text,
+        (Err(why), _) | (_, Err(why)) => return Value::Unknown(why),
+    };
+    let Some(url) = Url::parse(&text) else { return Value::Unknown("the URL of the connection is malformed".to_owned()) };
+    let mut put = |key: &str, value: Value| {
+        if value != Value::Null {
+            array.put(key.to_owned(), value, Asked::default());
+        }
+    };
+    let scheme = url.scheme.map(|scheme| match scheme {
+        "redis" => "tcp",
+        "rediss" => "tls",
+        other => other,
+    });
+    if let Some(scheme @ ("tcp" | "tls")) = scheme.map(str::to_ascii_lowercase).as_deref() {
+        put("scheme", Value::text(scheme));
+    }
+    let decoded = |text: &str| typed(&decode(text));
+    let decoded = |text: &str| typed(&decode(text));
+    if let Some(path) = url.path.map(decode).filter(|path| path.len() > 1 || !path.starts_with('/')) {
+        put("database", typed(&path[1..]));
+    }
+    put("host", url.host.map_or(Value::Null, decoded));
+    put("port", url.port.map_or(Value::Null, |port| Value::Int(port.into())));
+    put("username", url.user.map_or(Value::Null, decoded));
+    put("password", url.pass.map_or(Value::Null, decoded));
+    for (key, value) in form_urlencoded::parse(url.query.unwrap_or_default().as_bytes()) {
+        put(&key, typed(&value));
+    }
+    Value::Array(array)
+}
+
+/// Laravel reads each part as JSON, where it is such: a password of digits becomes a number, `null` none.
+fn typed(text: &str) -> Value {
+    serde_json::from_str::<Json>(text).map_or_else(|_| Value::text(text), Value::from)
+}

@@ -1,0 +1,289 @@
+//! Where the truth about a project stands. Input: its folder. Output: what `config/database.php`, `config/broadcasting.php`
+//! and `app.url` come to in Laravel: from its cached configuration, else from PHP, else from the files themselves.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use laravel_echo_server::files;
+
+use super::ask;
+use super::php::{self, Array, Asked, Outside, Value};
+use super::variables::Variables;
+
+/// A version of Laravel: major and minor number.
+pub(super) type Version = (u32, u32);
+
+/// The first that has config files of its own, which those of the project are merged into.
+const MERGES: Version = (11, 0);
+
+/// The first whose `Str::ascii` is that of voku's library.
+const HAS_ASCII: Version = (7, 0);
+
+/// What a project's configuration comes to.
+#[derive(Debug)]
+pub(super) struct Sources {
+    pub(super) app: Settings,
+    pub(super) database: Settings,
+    pub(super) broadcasting: Settings,
+    pub(super) version: Option<Version>,
+    /// What keeps Laravel, or us, from reading it; and what to do.
+    pub(super) errors: Vec<String>,
+    variables: Variables,
+}
+
+/// One config file of Laravel.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    /// What it comes to.
+    pub(super) value: Value,
+    /// What it is made of, as far as the files tell.
+    parsed: Value,
+    /// Where the value is from.
+    pub(super) place: String,
+    /// The file of the project, or Laravel's own.
+    pub(super) file: String,
+    /// The project has a file of its own.
+    pub(super) is_own: bool,
+}
+
+impl Settings {
+    /// The variables that the value below these keys was made of, and where it was found.
+    pub(super) fn place(&self, keys: &[&str]) -> (Asked, String) {
+        let asked = self.parsed.asked(keys);
+        if self.parsed.at(keys) != self.value.at(keys) || self.place != self.file && self.parsed.at(keys) == &Value::Null {
+            return (Asked { found: None, ..asked }, self.place.clone());
+        }
+        let place = asked.found.clone().unwrap_or_else(|| self.file.clone());
+        (asked, place)
+    }
+}
+
+impl Sources {
+    /// What `env()` makes of a variable, as text, and where it was set.
+    pub(super) fn variable(&self, name: &str) -> Option<(String, String)> {
+        let (_, place) = self.variables.get(name).ok().flatten()?;
+        Some((self.variables.env(name).string().ok()?, place))
+    }
+
+    /// Reads the project in `dir`; `None` where there is none.
+    pub(super) fn read(dir: &Path, process: BTreeMap<String, String>) -> Option<Self> {
+        let variables = Variables::read(dir, process);
+        let is_project = ["artisan", "bootstrap/app.php", "config/database.php", "config/broadcasting.php", "vendor/laravel/framework"];
+        if variables.path.is_none() && variables.error.is_none() && !is_project.iter().any(|name| dir.join(name).exists()) {
+            return None;
+        }
+        let mut version = version_of(dir);
+        let mut errors = Vec::new();
+        let cache = variables.env("APP_CONFIG_CACHE").string().ok().filter(|path| !path.is_empty());
+        let cache = dir.join(cache.as_deref().unwrap_or("bootstrap/cache/config.php"));
+        let truth = if cache.is_file() {
+            let none = |_: &str| Ok(None);
+            let outside = Outside { variable: &none, config: &|key| Value::Unknown(format!("`config('{key}')`")), has_ascii: true };
+            match read_text(&cache) {
+                Ok(text) => Some((php::evaluate(&text, &outside), cache.display().to_string())),
+                Err(error) => {
+                    errors.push(error);
+                    None
+                }
+            }
+        } else {
+            match ask::ask(dir) {
+                Ok(json) => {
+                    version = json["version"].as_str().and_then(parse_version).or(version);
+                    Some((Value::from(json), "as PHP says".to_owned()))
+                }
+                Err(reason) => {
+                    if dir.join("vendor/autoload.php").is_file() {
+                        errors.push(format!("PHP could not be asked, the files are read instead: {reason}"));
+                    }
+                    None
+                }
+            }
+        };
+        errors.extend(variables.error.clone().filter(|_| truth.is_none()));
+        let files = Files { dir, variables: &variables, version };
+        let settings = |name: &str| {
+            let (file, parsed) = files.settings(name);
+            let is_own = files.own(name).is_some();
+            match &truth {
+                Some((all, place)) => Settings { value: all.at(&[name]).clone(), parsed, place: place.clone(), file, is_own },
+                None => Settings { value: parsed.clone(), parsed, place: file.clone(), file, is_own },
+            }
+        };
+        let mut app = settings("app");
+        // Where `config/app.php` is not there or does not tell, the variable is what it is about.
+        if truth.is_none() && !matches!(app.value.at(&["url"]), Value::Text(_)) {
+            let asked = variables.get("APP_URL").ok().flatten().map(|(_, place)| format!("APP_URL in {place}"));
+            let mut array = Array::default();
+            array.put("url".to_owned(), variables.env("APP_URL"), Asked { variable: Some("APP_URL".to_owned()), found: asked });
+            app.value = Value::Array(array);
+            app.parsed = app.value.clone();
+        }
+        let (mut database, broadcasting) = (settings("database"), settings("broadcasting"));
+        if database.value == Value::Null {
+            // A folder with nothing of Laravel but its variables: their usual names, and no defaults.
+            database.value = files.run("database", VARIABLES);
+            if let (Ok(None), Value::Array(all)) = (variables.get("REDIS_PREFIX"), &mut database.value)
+                && let Value::Array(mut redis) = all.get("redis").clone()
+            {
+                let why = "there is no config/database.php, and no REDIS_PREFIX".to_owned();
+                redis.put("options".to_owned(), Value::Unknown(why), Asked::default());
+                all.put("redis".to_owned(), Value::Array(redis), Asked::default());
+            }
+            database.parsed = database.value.clone();
+            database.file = variables.path.as_ref().map_or_else(|| ".env".to_owned(), |path| path.display().to_string());
+            database.place.clone_from(&database.file);
+        }
+        Some(Self { database, broadcasting, app, version, errors, variables })
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let bytes = files::read(path).map_err(|error| format!("`{}` cannot be read: {error}", path.display()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The config files of a project.
+struct Files<'a> {
+    dir: &'a Path,
+    variables: &'a Variables,
+    version: Option<Version>,
+}
+
+impl Files<'_> {
+    fn own(&self, name: &str) -> Option<PathBuf> {
+        Some(self.dir.join("config").join(format!("{name}.php"))).filter(|path| path.is_file())
+    }
+
+    /// Whether Laravel merges files of its own with those of the project.
+    fn merges(&self) -> bool {
+        let bootstrap = self.dir.join("bootstrap/app.php");
+        self.version.is_some_and(|version| version >= MERGES)
+            && !std::fs::read_to_string(bootstrap).is_ok_and(|text| text.contains("dontMergeFrameworkConfiguration"))
+    }
+
+    /// What a config file comes to, and the file that it is about.
+    fn settings(&self, name: &str) -> (String, Value) {
+        let own = self.own(name);
+        let path = own.clone().unwrap_or_else(|| self.dir.join("config").join(format!("{name}.php")));
+        let mut shown = path.display().to_string();
+        let base = if self.merges() { self.base(name) } else { None };
+        let mine = own.map(|path| self.evaluate(name, &path));
+        let value = match (base, mine) {
+            (None, None) => return (shown, Value::Null),
+            (None, Some(mine)) => mine,
+            (Some((file, base)), None) => {
+                shown = file;
+                base
+            }
+            (Some((_, Value::Array(mut base))), Some(Value::Array(mut mine))) => {
+                // The connections are merged one by one, everything else as a whole.
+                if let (Value::Array(connections), Some(own)) =
+                    (base.get("connections").clone(), mine.items.iter_mut().find(|item| item.key == "connections"))
+                    && let Value::Array(more) = own.value.clone()
+                {
+                    let mut connections = connections;
+                    connections.merge(more);
+                    own.value = Value::Array(connections);
+                }
+                base.merge(mine);
+                Value::Array(base)
+            }
+            (Some(_), Some(mine)) => mine,
+        };
+        (shown, value)
+    }
+
+    /// Laravel's own file: that of the framework, or what it is known to say.
+    fn base(&self, name: &str) -> Option<(String, Value)> {
+        let path = self.dir.join("vendor/laravel/framework/config").join(format!("{name}.php"));
+        if path.is_file() {
+            let value = self.evaluate(name, &path);
+            return Some((path.display().to_string(), value));
+        }
+        let text = match name {
+            "broadcasting" => BROADCASTING.to_owned(),
+            "database" => {
+                let (separator, dash) = if self.version.is_some_and(|version| version >= (13, 0)) { ("-", "-") } else { ("_", "_") };
+                DATABASE.replace("SEPARATOR", separator).replace("DASH", dash)
+            }
+            _ => return None,
+        };
+        Some((format!("Laravel's own config/{name}.php"), self.run(name, &text)))
+    }
+
+    fn evaluate(&self, name: &str, path: &Path) -> Value {
+        match read_text(path) {
+            Ok(text) => self.run(name, &text),
+            Err(error) => Value::Unknown(error),
+        }
+    }
+
+    fn run(&self, name: &str, text: &str) -> Value {
+        let variable = |name: &str| self.variables.get(name);
+        let config = |key: &str| self.config(name, key);
+        let has_ascii = self.version.is_none_or(|version| version >= HAS_ASCII);
+        php::evaluate(text, &Outside { variable: &variable, config: &config, has_ascii })
+    }
+
+    /// `config('…')` in the file `name`: what comes before it in the alphabet is there already.
+    fn config(&self, name: &str, key: &str) -> Value {
+        let mut keys = key.split('.');
+        let Some(file) = keys.next().filter(|file| *file < name) else { return Value::Unknown(format!("`config('{key}')`")) };
+        let (_, value) = self.settings(file);
+        match value {
+            Value::Null => Value::Unknown(format!("`config('{key}')`")),
+            value => value.at(&keys.collect::<Vec<_>>()).clone(),
+        }
+    }
+}
+
+/// What the framework's own file says of broadcasting, in 11 to 13.
+const BROADCASTING: &str = "<?php return ['default' => env('BROADCAST_CONNECTION', 'null'), 'connections' => [
+    'reverb' => ['driver' => 'reverb'], 'pusher' => ['driver' => 'pusher'], 'ably' => ['driver' => 'ably'],
+    'log' => ['driver' => 'log'], 'null' => ['driver' => 'null']]];";
+
+/// What the framework's own file says of Redis, in 11 and 12 with `_`, in 13 with `-`.
+const DATABASE: &str = "<?php return ['redis' => ['client' => env('REDIS_CLIENT', 'phpredis'),
+    'options' => ['prefix' => env('REDIS_PREFIX', Str::slug((string) env('APP_NAME', 'laravel'), 'SEPARATOR').'DASHdatabaseDASH')],
+    'default' => ['url' => env('REDIS_URL'), 'host' => env('REDIS_HOST', '127.0.0.1'), 'username' => env('REDIS_USERNAME'),
+        'password' => env('REDIS_PASSWORD'), 'port' => env('REDIS_PORT', '6379'), 'database' => env('REDIS_DB', '0')],
+    'cache' => ['url' => env('REDIS_URL'), 'host' => env('REDIS_HOST', '127.0.0.1'), 'username' => env('REDIS_USERNAME'),
+        'password' => env('REDIS_PASSWORD'), 'port' => env('REDIS_PORT', '6379'), 'database' => env('REDIS_CACHE_DB', '1')]]];";
+
+/// What the variables of `.env` are called everywhere.
+const VARIABLES: &str = "<?php return ['redis' => ['options' => ['prefix' => env('REDIS_PREFIX')],
+    'default' => ['url' => env('REDIS_URL'), 'host' => env('REDIS_HOST'), 'username' => env('REDIS_USERNAME'),
+        'password' => env('REDIS_PASSWORD'), 'port' => env('REDIS_PORT'), 'database' => env('REDIS_DB')]]];";
+
+/// The version of Laravel, as far as the files tell.
+fn version_of(dir: &Path) -> Option<Version> {
+    let text = |name: &str| std::fs::read_to_string(dir.join(name)).ok();
+    let installed = || {
+        let text = text("vendor/laravel/framework/src/Illuminate/Foundation/Application.php")?;
+        parse_version(text.split_once("const VERSION = '")?.1)
+    };
+    let json = |name: &str| serde_json::from_str::<serde_json::Value>(&text(name)?).ok();
+    let locked = || {
+        let lock = json("composer.lock")?;
+        let packages = lock["packages"].as_array()?;
+        parse_version(packages.iter().find(|package| package["name"] == "laravel/framework")?["version"].as_str()?)
+    };
+    let required = || {
+        let composer = json("composer.json")?;
+        let wanted = composer["require"]["laravel/framework"].as_str()?.rsplit('|').next()?.trim().to_owned();
+        let (major, minor) = parse_version(&wanted)?;
+        // `^6.2` is the newest 6 there is.
+        Some((major, if wanted.starts_with('^') { u32::MAX } else { minor }))
+    };
+    // Only since 11.
+    let shape = || dir.join("bootstrap/providers.php").is_file().then_some(MERGES);
+    installed().or_else(locked).or_else(required).or_else(shape)
+}
+
+/// The first two numbers of a text.
+fn parse_version(text: &str) -> Option<Version> {
+    let start = text.find(|c: char| c.is_ascii_digit())?;
+    let mut numbers = text[start..].split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next().and_then(|minor| minor.parse().ok()).unwrap_or(0)))
+}
