@@ -20,6 +20,7 @@ use super::{AuthRequest, Denied};
 use crate::channel::ChannelName;
 use crate::config::Config;
 use crate::metrics::{Callback, Metrics};
+use crate::net::tls::refused_certificate;
 use crate::proxies::TrustedProxies;
 use crate::warn_seldom;
 
@@ -167,7 +168,7 @@ fn failure_hint(error: &reqwest::Error, causes: &str) -> &'static str {
     if error.is_timeout() {
         "the application did not answer within auth.timeout"
     } else if causes.contains("certificate") {
-        "the certificate of authHost is not trusted: set auth.tls.ca, or auth.tls.verify = false"
+        refused_certificate(causes).unwrap_or("the certificate of authHost is not trusted: set auth.tls.ca, or auth.tls.verify = false")
     } else if causes.contains("dns") {
         "the host name in authHost cannot be resolved"
     } else if error.is_connect() {

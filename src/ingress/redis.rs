@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use crate::cluster::questions::TOPIC;
 use crate::hub::{Hub, Socket, Wanted};
 use crate::metrics::Source;
+use crate::net::tls::refused_certificate;
 use crate::redis_client::Redis;
 
 #[cfg(any(test, fuzzing))]
@@ -162,7 +163,12 @@ impl<S: Socket> RedisIngress<S> {
                 warn!(redis = address, reason, "Redis is lost; clients stay connected, no events arrive until it is back");
             }
             RedisState::Off | RedisState::Connecting => {
-                let hint = "check databaseConfig.redis (host, port, password) and that Redis runs";
+                let hint = if reason.contains("certificate") {
+                    refused_certificate(reason)
+                        .unwrap_or("its certificate is not trusted: set databaseConfig.redis.tls.ca, or tls.rejectUnauthorized = false")
+                } else {
+                    "check databaseConfig.redis (host, port, password) and that Redis runs"
+                };
                 warn!(redis = address, reason, hint, "cannot reach Redis; trying again until it is there");
             }
         }

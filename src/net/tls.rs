@@ -30,6 +30,26 @@ use key::KeyError;
 
 pub use error::TlsError;
 
+/// What to do where the certificate of another server is refused, as far as the reason tells that it is not just a stranger's.
+#[must_use]
+pub fn refused_certificate(reason: &str) -> Option<&'static str> {
+    // `openssl req -x509` makes one of this kind unless told otherwise.
+    const AUTHORITY: &str = "that server shows the certificate of an authority itself, which TLS does not allow; make one that \
+        both `ca` here and the server take: openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=HOST \
+        -addext subjectAltName=DNS:HOST -addext basicConstraints=critical,CA:FALSE -keyout key.pem -out cert.pem";
+    const NAME: &str =
+        "the certificate is for another name: use that name in the address, or have one made with this name in subjectAltName";
+    if reason.contains("CaUsedAsEndEntity") {
+        Some(AUTHORITY)
+    } else if reason.contains("not valid for name") || reason.contains("NotValidForName") {
+        Some(NAME)
+    } else if reason.contains("expired") || reason.contains("Expired") {
+        Some("the certificate has expired: renew it")
+    } else {
+        None
+    }
+}
+
 /// Accepts TLS connections.
 pub type Acceptor = tokio_rustls::TlsAcceptor;
 

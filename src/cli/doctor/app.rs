@@ -5,6 +5,7 @@ use laravel_echo_server::auth::answer::Answer;
 use laravel_echo_server::auth::host::AuthHosts;
 use laravel_echo_server::channel::Pattern;
 use laravel_echo_server::config::Config;
+use laravel_echo_server::net::tls;
 
 use super::report::{Report, Status};
 use crate::cli::laravel::broadcaster::Way;
@@ -109,7 +110,8 @@ async fn ask(client: &reqwest::Client, url: &str) -> (Status, String, String) {
                 cause = deeper;
             }
             let mend = if cause.to_string().contains("certificate") {
-                "name your authority in `auth.tls.ca`, or set `auth.tls.verify` to false"
+                tls::refused_certificate(&cause.to_string())
+                    .unwrap_or("name your authority in `auth.tls.ca`, or set `auth.tls.verify` to false")
             } else if error.is_timeout() {
                 "the application is too slow, or a firewall drops the packets"
             } else {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use laravel_echo_server::config::{Config, Database, RedisConfig};
+use laravel_echo_server::net::tls::refused_certificate;
 use laravel_echo_server::redis_client;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError};
@@ -167,6 +168,9 @@ fn mend_of(error: &RedisError) -> String {
         Some("NOAUTH") => "set `databaseConfig.redis.password`, REDIS_PASSWORD in Laravel's .env".to_owned(),
         Some("WRONGPASS") => "check `databaseConfig.redis.password` (and `username`) against requirepass or the ACL".to_owned(),
         Some("NOPERM") => "the ACL user needs `&*` (all channels) and `+psubscribe +subscribe +unsubscribe +publish +ping`".to_owned(),
+        _ if error.to_string().contains("certificate") => refused_certificate(&error.to_string())
+            .unwrap_or("name your authority in `databaseConfig.redis.tls.ca`, or set `tls.rejectUnauthorized` to false there")
+            .to_owned(),
         _ if error.kind() == ErrorKind::AuthenticationFailed => "check `databaseConfig.redis.password` and `username`".to_owned(),
         _ => mend_host(),
     }

@@ -1,5 +1,5 @@
 // Prints what this project's configuration comes to, as JSON behind a marker. Nothing but configuration is loaded.
-error_reporting(0);
+error_reporting(E_ERROR | E_PARSE | E_CORE_ERROR | E_COMPILE_ERROR);
 chdir($argv[1]);
 is_file('vendor/autoload.php') && require_once 'vendor/autoload.php';
 $app = require 'bootstrap/app.php';

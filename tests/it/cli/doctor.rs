@@ -159,6 +159,88 @@ fn a_laravel_that_broadcasts_elsewhere_is_a_problem() {
 }
 
 #[test]
+fn an_empty_prefix_of_laravel_is_well() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    config(&folder, &app(REFUSES), &redis, "keyPrefix = \"\"");
+    let database = "<?php return ['redis' => ['options' => ['prefix' => env('REDIS_PREFIX', 'laravel_database_')], 'default' => []]];";
+    folder.write("config/database.php", database);
+    for (env, status, part) in [
+        ("REDIS_PREFIX=\n", "ok", "\"\" is Laravel's (REDIS_PREFIX in "),
+        ("REDIS_PREFIX=null\n", "ok", "is Laravel's"),
+        ("", "problem", "Laravel's is \"laravel_database_\""),
+    ] {
+        folder.write(".env", env);
+        let (code, report) = examine(&folder, "0");
+        let (found, text) = finding(&report, "prefix");
+        assert_eq!((found.as_str(), code), (status, i32::from(status == "problem")), "{env}: {report:#}");
+        super::assert_holds(&text, &[part]);
+    }
+    folder.write("config/database.php", "<?php return ['redis' => ['options' => ['prefix' => tenant()], 'default' => []]];");
+    let (code, report) = examine(&folder, "0");
+    let (found, text) = finding(&report, "prefix");
+    assert_eq!((found.as_str(), code), ("warning", 0), "{report:#}");
+    super::assert_holds(&text, &["could not be read: `tenant()` in ", "php artisan config:show"]);
+}
+
+#[test]
+fn without_a_redis_its_prefix_is_no_matter() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    let client = "[[clients]]\nappId = \"shop\"\nkey = \"0123456789abcdef\"\n";
+    config(&folder, &app(REFUSES), &redis, client);
+    folder.write(".env", "BROADCAST_CONNECTION=pusher\nREDIS_PREFIX=shop_\n");
+    let (code, report) = examine(&folder, "0");
+    assert_eq!(code, 0, "{report:#}");
+    assert!(!report.to_string().contains("shop_"), "{report:#}");
+}
+
+#[test]
+fn a_connection_that_is_not_there_is_a_problem_until_it_is() {
+    const CONNECTION: &str = "'redis' => ['driver' => 'redis', 'connection' => env('BROADCAST_REDIS_CONNECTION', 'default')],";
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    config(&folder, &app(REFUSES), &redis, "keyPrefix = \"x_\"");
+    folder.write("composer.json", r#"{"require": {"laravel/framework": "^11.31"}}"#);
+    for (env, mend) in [
+        ("BROADCAST_CONNECTION=redis\nREDIS_PREFIX=x_\n", "then `php artisan config:clear`"),
+        ("BROADCAST_CONNECTION=log\nREDIS_PREFIX=x_\n", "BROADCAST_CONNECTION=redis in Laravel's .env, then"),
+    ] {
+        folder.write(".env", env);
+        let (code, report) = examine(&folder, "0");
+        let (status, text) = finding(&report, "laravel");
+        assert_eq!((status.as_str(), code), ("problem", 1), "{report:#}");
+        super::assert_holds(&text, &["\nphp artisan config:publish broadcasting\n", CONNECTION, mend]);
+    }
+    let published =
+        |connections: &str| format!("<?php return ['default' => env('BROADCAST_CONNECTION', 'null'), 'connections' => [{connections}]];");
+    folder.write(".env", "BROADCAST_CONNECTION=redis\nREDIS_PREFIX=x_\n");
+    folder.write("config/broadcasting.php", &published(""));
+    let (code, report) = examine(&folder, "0");
+    let (_, text) = finding(&report, "laravel");
+    assert!(code == 1 && text.contains(CONNECTION) && !text.contains("config:publish"), "{report:#}");
+    folder.write("config/broadcasting.php", &published(CONNECTION));
+    let (code, report) = examine(&folder, "0");
+    assert_eq!((code, finding(&report, "laravel").0.as_str()), (0, "ok"), "{report:#}");
+}
+
+#[test]
+fn a_server_that_listens_to_itself_is_told() {
+    let folder = Folder::new();
+    let port = free_port();
+    let text = format!(
+        "host = \"127.0.0.1\"\nport = {}\nauthHost = \"{}\"\n[subscribers]\nredis = true\n[redisServer]\nenabled = true\nport = {port}\n\
+         [databaseConfig.redis]\nport = {port}\n",
+        free_port(),
+        app(REFUSES)
+    );
+    folder.write("laravel-echo-server.toml", &text);
+    let (code, report) = examine(&folder, "0");
+    assert_eq!((code, finding(&report, "redis").0.as_str()), (1, "problem"), "{report:#}");
+    super::assert_holds(&finding(&report, "redis").1, &["own endpoint", "[subscribers] redis = false"]);
+}
+
+#[test]
 fn every_port_is_looked_at() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);

@@ -470,6 +470,12 @@ impl Parser<'_> {
                 Some(value)
             }
             Kind::Sign("[") => self.array("]"),
+            // An attribute, which stands before closures.
+            Kind::Sign("#[") => {
+                self.skip(&[]);
+                self.expect("]")?;
+                self.primary()
+            }
             Kind::Name(name) => self.named(name, start),
             Kind::Sign(_) => None,
         }
@@ -539,7 +545,6 @@ impl Parser<'_> {
     fn array(&mut self, close: &str) -> Option<Expr> {
         let mut elements = Vec::new();
         while !self.eat(close) {
-            // `#[…]` stands before closures.
             let is_spread = self.eat("...");
             self.eat("&");
             let first = self.item();

@@ -11,7 +11,7 @@ fn read(text: &str) -> Value {
 fn what_is_not_understood_is_unknown_and_the_rest_goes_on() {
     let php = read(
         "<?php return ['a' => fn ($x) => [$x, 1], 'b' => 'c', 'd' => new Thing(1, [2]), 'e' => \"f\\\"g\", 'h' => PHP_OS,
-        'i' => function () { return ['j' => 1]; }, #[Attribute] 'k' => static fn () => 'l', 'm' => $x->y['z'], 'n' => 'o'];",
+        'i' => function () { return ['j' => 1]; }, 'k' => #[Attribute] static fn () => 'l', 'm' => $x->y['z'], 'n' => 'o'];",
     );
     for (key, expected) in [("b", "c"), ("e", "f\"g"), ("k", "l"), ("n", "o")] {
         assert_eq!(php.at(&[key]), &Value::text(expected), "{key}");

@@ -28,7 +28,7 @@ echo json_encode([
     'port' => $socket ? null : (int) $redis['port'],
     'path' => $socket,
     'password' => $password,
-    'username' => $password === null ? null : ($redis['username'] ?? null),
+    'username' => $password === null ? null : ($redis['username'] ?: null),
     'db' => (int) $redis['database'],
     'tls' => ($redis['scheme'] ?? '') === 'tls' || strpos($host, 'tls://') === 0,
 ]);
