@@ -100,3 +100,26 @@ fn connection_info(config: &RedisConfig) -> Result<ConnectionInfo, redis::RedisE
 pub fn address(client: &redis::Client) -> String {
     client.get_connection_info().addr().to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{RedisTls, value::Secret};
+
+    #[test]
+    fn any_certificate_is_taken_where_the_settings_say_so() {
+        for (url, reject_unauthorized, expected) in [
+            ("rediss://redis.test:6380/0", true, Some(false)),
+            ("rediss://redis.test:6380/0", false, Some(true)),
+            ("redis://redis.test:6380/0", false, None),
+        ] {
+            let tls = RedisTls { reject_unauthorized, ..RedisTls::default() };
+            let info = connection_info(&RedisConfig { url: Some(Secret(url.to_owned())), tls, ..RedisConfig::default() }).unwrap();
+            let insecure = match info.addr() {
+                ConnectionAddr::TcpTls { insecure, .. } => Some(*insecure),
+                _ => None,
+            };
+            assert_eq!(insecure, expected, "{url}");
+        }
+    }
+}

@@ -334,6 +334,10 @@ impl Configure {
                 None => {}
             }
         }
+        let is_tls_unread = project.unread.iter().any(|unread| unread.key == "databaseConfig.redis.tls.enabled");
+        if is_tls_unread && self.redis_host.is_none() && prompt.confirm("Does Redis speak TLS?", false)? {
+            answers.set("databaseConfig.redis.tls.enabled", true);
+        }
         // What comes in place of host and port, or beside them.
         if self.redis_host.is_none() {
             for key in ["path", "cluster", "tls.enabled", "tls.ca", "tls.rejectUnauthorized"] {

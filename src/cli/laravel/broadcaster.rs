@@ -9,7 +9,7 @@ const VARIABLES: [&str; 2] = ["BROADCAST_CONNECTION", "BROADCAST_DRIVER"];
 
 /// What makes Laravel's `redis` broadcaster known to a project that has no such connection, as since 11.
 const PUBLISH: &str = "php artisan config:publish broadcasting";
-const IN_FILE: &str = "then in `connections` of config/broadcasting.php:";
+const IN_FILE: &str = "in `connections` of config/broadcasting.php:";
 const CONNECTION: &str = "'redis' => ['driver' => 'redis', 'connection' => env('BROADCAST_REDIS_CONNECTION', 'default')],";
 
 /// The connection that events go to by default.

@@ -25,13 +25,13 @@ pub(super) fn settings(sources: &Sources, name: &str) -> Vec<Found> {
                 Value::Null => "it has no `redis`".to_owned(),
                 _ => format!("`redis` has no connection `{name}`"),
             };
-            keys.unread("host", reason);
+            keys.unread("host", &reason);
         }
-        Value::Unknown(why) => keys.unread("host", why.clone()),
+        Value::Unknown(why) => keys.unread("host", why),
         Value::Array(array) if array.known().any(|item| item.key == "0") => {
             keys.unread(
                 "sentinels",
-                format!("`{name}` is a list of servers: for sentinels set `sentinels` and `name`, for a cluster `cluster`"),
+                &format!("`{name}` is a list of servers: for sentinels set `sentinels` and `name`, for a cluster `cluster`"),
             );
         }
         connection => keys.server(&with_url(connection)),
@@ -56,7 +56,7 @@ impl Keys<'_> {
         self.sources.database.place(if has_url { &url } else { &own }).1
     }
 
-    fn unread(&mut self, key: &'static str, why: String) {
+    fn unread(&mut self, key: &'static str, why: &str) {
         self.found.push((full(key), Err(format!("{why} in {}", self.sources.database.file))));
     }
 
@@ -66,36 +66,45 @@ impl Keys<'_> {
 
     /// One server: host and port, or a socket.
     fn server(&mut self, connection: &Value) {
-        let host = connection.at(&["host"]);
-        let scheme = connection.at(&["scheme"]).string().unwrap_or_default().to_ascii_lowercase();
-        let path = connection.at(&["path"]).string().unwrap_or_default();
-        match host.string() {
-            Err(why) => self.unread("host", why),
-            Ok(host) => {
-                let (prefix, bare) = host.split_once("://").unwrap_or(("", &host));
-                let socket = if bare.starts_with('/') { bare } else { path.as_str() };
-                if bare.starts_with('/') || scheme == "unix" && !path.is_empty() {
-                    let place = self.place(if bare.starts_with('/') { "host" } else { "path" });
-                    self.put("path", socket, place);
-                } else {
-                    if !bare.is_empty() {
-                        let place = self.place("host");
-                        self.put("host", bare, place);
-                    }
-                    self.port(connection.at(&["port"]));
-                    if ["tls", "ssl", "rediss"].iter().any(|tls| *tls == scheme || prefix.eq_ignore_ascii_case(tls)) {
-                        let place = self.place(if prefix.is_empty() { "scheme" } else { "host" });
-                        self.put("tls.enabled", true, place.clone());
-                        self.certificates(connection, &place);
-                    }
+        let (host, scheme, path) =
+            (connection.at(&["host"]).string(), connection.at(&["scheme"]).string(), connection.at(&["path"]).string());
+        let address = host.as_deref().unwrap_or_default();
+        let (prefix, bare) = address.split_once("://").unwrap_or(("", address));
+        let is_socket = bare.starts_with('/');
+        let socket = match (&scheme, &path) {
+            _ if is_socket => Some(bare),
+            (Ok(scheme), Ok(path)) if scheme.eq_ignore_ascii_case("unix") && !path.is_empty() => Some(path.as_str()),
+            _ => None,
+        };
+        if let Some(socket) = socket {
+            let place = self.place(if is_socket { "host" } else { "path" });
+            self.put("path", socket, place);
+        } else {
+            match &host {
+                Ok(_) if bare.is_empty() => {}
+                Ok(_) => {
+                    let place = self.place("host");
+                    self.put("host", bare, place);
                 }
+                Err(why) => self.unread("host", why),
+            }
+            self.port(connection.at(&["port"]));
+            let is_tls = |name: &str| ["tls", "ssl", "rediss"].iter().any(|tls| name.eq_ignore_ascii_case(tls));
+            match &scheme {
+                Err(why) if prefix.is_empty() => self.unread("tls.enabled", why),
+                Ok(scheme) if is_tls(scheme) || is_tls(prefix) => {
+                    let place = self.place(if prefix.is_empty() { "scheme" } else { "host" });
+                    self.put("tls.enabled", true, place.clone());
+                    self.certificates(connection, &place);
+                }
+                _ => {}
             }
         }
         // A name counts with a password only, and Laravel takes an empty one for none.
         let password = connection.at(&["password"]);
         for (key, value) in [("username", connection.at(&["username"])), ("password", password)] {
             match value.truth() {
-                Err(why) => self.unread(key, why),
+                Err(why) => self.unread(key, &why),
                 Ok(true) if password.truth() != Ok(false) => {
                     let place = self.place(key);
                     self.text(key, value, place);
@@ -110,7 +119,7 @@ impl Keys<'_> {
                     let place = self.place("database");
                     self.put("db", number.to_string(), place);
                 }
-                Err(why) => self.unread("db", why),
+                Err(why) => self.unread("db", &why),
             },
         }
     }
@@ -118,7 +127,7 @@ impl Keys<'_> {
     fn text(&mut self, key: &'static str, value: &Value, place: String) {
         match value.string() {
             Ok(text) => self.put(key, text, place),
-            Err(why) => self.unread(key, why),
+            Err(why) => self.unread(key, &why),
         }
     }
 
@@ -130,7 +139,7 @@ impl Keys<'_> {
                 let place = self.place("port");
                 self.put("port", port.to_string(), place);
             }
-            Err(why) => self.unread("port", why),
+            Err(why) => self.unread("port", &why),
         }
     }
 
@@ -169,7 +178,7 @@ impl Keys<'_> {
                 }
                 self.put("cluster", nodes.into_iter().map(|(node, _)| node).collect::<Vec<_>>(), place.clone());
             }
-            Err(why) => self.unread("cluster", why),
+            Err(why) => self.unread("cluster", &why),
         }
         let options = self.sources.database.value.at(&["redis", "clusters", "options", "password"]).clone();
         let own = servers.first().map_or(Value::Null, |server| server.at(&["password"]).clone());
@@ -177,7 +186,7 @@ impl Keys<'_> {
         match password.truth() {
             Ok(true) => self.text("password", &password, place),
             Ok(false) => {}
-            Err(why) => self.unread("password", why),
+            Err(why) => self.unread("password", &why),
         }
     }
 
@@ -190,18 +199,18 @@ impl Keys<'_> {
         let own = [vec!["redis", name, "options", "prefix"], all.clone(), vec!["redis", name, "prefix"]];
         let keys = if is_old {
             let is_predis = *redis.at(&["client"]) != Value::text("phpredis");
-            let places = own.iter().take(if is_predis { 2 } else { 3 });
-            places.filter(|keys| self.sources.database.value.at(keys) != &Value::Null).cloned().next().unwrap_or(all)
+            let mut places = own.iter().take(if is_predis { 2 } else { 3 });
+            places.find(|keys| self.sources.database.value.at(keys) != &Value::Null).cloned().unwrap_or(all)
         } else {
             all
         };
         match self.sources.database.value.at(&keys).string() {
-            _ if *redis == Value::Null => self.unread("keyPrefix", "it has no `redis`".to_owned()),
+            _ if *redis == Value::Null => self.unread("keyPrefix", "it has no `redis`"),
             Ok(prefix) => {
                 let place = self.sources.database.place(&keys).1;
                 self.put("keyPrefix", prefix, place);
             }
-            Err(why) => self.unread("keyPrefix", why),
+            Err(why) => self.unread("keyPrefix", &why),
         }
     }
 }
@@ -250,7 +259,6 @@ fn with_url(connection: &Value) -> Value {
     if let Some(scheme @ ("tcp" | "tls")) = scheme.map(str::to_ascii_lowercase).as_deref() {
         put("scheme", Value::text(scheme));
     }
-    let decoded = |text: &str| typed(&decode(text));
     let decoded = |text: &str| typed(&decode(text));
     if let Some(path) = url.path.map(decode).filter(|path| path.len() > 1 || !path.starts_with('/')) {
         put("database", typed(&path[1..]));

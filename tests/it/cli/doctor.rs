@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -288,4 +289,37 @@ fn a_broken_config_is_the_first_problem() {
     let (code, report) = examine(&folder, "0");
     assert_eq!(code, 1);
     assert!(finding(&report, "config").1.contains("`port` is \"abc\""), "{report:#}");
+}
+
+#[test]
+fn a_certificate_of_an_authority_is_told_how_to_be_made() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    let (port, redis_port) = (free_port(), redis.port);
+    let server = format!(
+        "host = \"127.0.0.1\"\nport = {port}\nprotocol = \"https\"\nsslCertPath = \"cert.pem\"\nsslKeyPath = \"key.pem\"\n[subscribers]\nredis = false\n"
+    );
+    folder.write("app.toml", &server);
+    let ours = format!(
+        "host = \"127.0.0.1\"\nport = {}\nauthHost = \"https://localhost:{port}\"\n[auth.tls]\nca = \"cert.pem\"\n[databaseConfig.redis]\nport = {redis_port}\n",
+        free_port()
+    );
+    folder.write("laravel-echo-server.toml", &ours);
+    let make = |more: &str| {
+        let usual = "req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem";
+        let arguments = usual.split(' ').chain(more.split(' ').filter(|word| !word.is_empty()));
+        let made = Command::new("openssl").args(arguments).current_dir(folder.path("")).output().expect("openssl is installed");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    };
+    make("");
+    let running = folder.start(&["--config", "app.toml"]);
+    let (_, text) = finding(&examine(&folder, "0").1, "auth");
+    super::assert_holds(&text, &["CaUsedAsEndEntity", "-addext basicConstraints=critical,CA:FALSE"]);
+    drop(running);
+
+    // As the advice says.
+    make("-addext basicConstraints=critical,CA:FALSE");
+    let _running = folder.start(&["--config", "app.toml"]);
+    let (_, text) = finding(&examine(&folder, "0").1, "auth");
+    super::assert_holds(&text, &["answers 404"]);
 }

@@ -252,6 +252,19 @@ fn what_cannot_be_known_is_said_and_asked_for() {
     assert_holds(&init(&folder, &[]).stdout, &["databaseConfig.redis.keyPrefix could not be read: `tenant()`"]);
 }
 
+#[test]
+fn a_helper_of_the_application_leaves_no_silent_default() {
+    let default = "'scheme' => own(env('REDIS_SCHEME'), 'tcp'), 'host' => own(env('REDIS_HOST'), 'h'), 'port' => own(env('REDIS_PORT'), 1), 'password' => own(), \
+        'database' => env('REDIS_DB', 2)";
+    let folder = project("", &database("'x_'", default));
+    let ended = init(&folder, &[]);
+    assert_eq!((ended.code, &written(&folder)["db"]), (0, &json!(2)));
+    for key in ["host", "port", "password", "tls.enabled"] {
+        assert_holds(&ended.stderr, &[&format!("`databaseConfig.redis.{key}` could not be read and has its default: `own()`")]);
+    }
+    assert_eq!(folder.read("laravel-echo-server.toml").matches("# could not be read: `own()` in config/database.php\n").count(), 4);
+}
+
 /// The line that a project since Laravel 11 needs.
 const CONNECTION: &str = "'redis' => ['driver' => 'redis', 'connection' => env('BROADCAST_REDIS_CONNECTION', 'default')],";
 

@@ -7,10 +7,13 @@ use super::functions::{self, Arguments};
 use super::parser::{Argument, Arm, Element, Expr, Part, Statement, last_name};
 use super::value::{Array, Asked, Value};
 
+/// Text and place of a variable, if it is set; or why that cannot be known.
+pub(in crate::cli::laravel) type Variable = Result<Option<(String, String)>, String>;
+
 /// What a file asks from outside.
 pub(in crate::cli::laravel) struct Outside<'a> {
     /// The text of a variable of the environment, and where it was set.
-    pub(in crate::cli::laravel) variable: &'a dyn Fn(&str) -> Result<Option<(String, String)>, String>,
+    pub(in crate::cli::laravel) variable: &'a dyn Fn(&str) -> Variable,
     /// The value of `config('…')`.
     pub(in crate::cli::laravel) config: &'a dyn Fn(&str) -> Value,
     /// Whether `Str::ascii` is that of Laravel 7 and later.

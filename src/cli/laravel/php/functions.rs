@@ -277,14 +277,14 @@ pub(super) fn str(name: &str, arguments: Arguments, has_ascii: bool) -> Result {
             let [title, separator, language] = arguments.take(["title", "separator", "language"])?;
             let (title, separator) = (given(title)?.string()?, text_or(separator, "-")?);
             let title = match language {
-                None => ascii(title, has_ascii)?,
-                Some(Value::Text(language)) if language == "en" => ascii(title, has_ascii)?,
+                None => ascii(&title, has_ascii)?,
+                Some(Value::Text(language)) if language == "en" => ascii(&title, has_ascii)?,
                 Some(Value::Text(language)) if !title.is_ascii() => return Err(format!("`Str::slug()` in the language `{language}`")),
                 Some(_) => title,
             };
             Value::Text(slug::slug(&title, &separator))
         }
-        "ascii" => Value::Text(ascii(arguments.text("value")?, has_ascii)?),
+        "ascii" => Value::Text(ascii(&arguments.text("value")?, has_ascii)?),
         "snake" => {
             let [value, delimiter] = arguments.take(["value", "delimiter"])?;
             Value::Text(slug::snake(&given(value)?.string()?, &text_or(delimiter, "_")?))
@@ -328,10 +328,10 @@ pub(super) fn str(name: &str, arguments: Arguments, has_ascii: bool) -> Result {
     })
 }
 
-fn ascii(text: String, has_ascii: bool) -> Result<String> {
+fn ascii(text: &str, has_ascii: bool) -> Result<String> {
     match (text.is_ascii(), has_ascii) {
         // Control characters go there too.
-        (true, _) | (_, true) => Ok(slug::ascii(&text)),
+        (true, _) | (_, true) => Ok(slug::ascii(text)),
         (false, false) => Err(format!("`Str::ascii({text:?})` of a Laravel before 7")),
     }
 }
