@@ -277,7 +277,8 @@ fn version_of(dir: &Path) -> Option<Version> {
         Some((major, if wanted.starts_with('^') { u32::MAX } else { minor }))
     };
     // Only since 11.
-    let shape = || dir.join("bootstrap/providers.php").is_file().then_some(MERGES);
+    let shape =
+        || ["bootstrap/providers.php", "vendor/laravel/framework/config"].iter().any(|name| dir.join(name).exists()).then_some(MERGES);
     installed().or_else(locked).or_else(required).or_else(shape)
 }
 

@@ -91,6 +91,9 @@ pub(super) enum Statement {
 /// How deep expressions may stand in one another.
 const MAX_DEPTH: usize = 100;
 
+/// How many operators or calls may follow one another: the tree is as deep as that.
+const MAX_CHAIN: usize = 500;
+
 /// Longest piece of code that a message shows.
 const MAX_SHOWN: usize = 60;
 
@@ -313,7 +316,10 @@ impl Parser<'_> {
         let mut otherwise = Vec::new();
         if self.is_word(0, "elseif") || self.is_word(0, "else") && self.is_word(1, "if") {
             self.at += usize::from(self.is_word(0, "else"));
-            otherwise.push(self.conditional()?);
+            self.depth += 1;
+            let next = if self.depth > MAX_DEPTH { None } else { self.conditional() };
+            self.depth -= 1;
+            otherwise.push(next?);
         } else if self.eat_word("else") {
             otherwise = self.branch();
         }
@@ -378,7 +384,7 @@ impl Parser<'_> {
 
     fn binary(&mut self, least: u8) -> Option<Expr> {
         let mut left = self.unary()?;
-        loop {
+        for _ in 0..MAX_CHAIN {
             let operator = match self.kind(0) {
                 Some(Kind::Sign(sign)) => *sign,
                 Some(Kind::Name(name)) => match name.to_ascii_lowercase().as_str() {
@@ -413,6 +419,7 @@ impl Parser<'_> {
                 left = Expr::Binary(sign, Box::new(left), Box::new(right));
             }
         }
+        None
     }
 
     fn unary(&mut self) -> Option<Expr> {
@@ -437,7 +444,7 @@ impl Parser<'_> {
     }
 
     fn postfix(&mut self, mut value: Expr) -> Option<Expr> {
-        loop {
+        for _ in 0..MAX_CHAIN {
             if self.eat("[") {
                 let key = if self.is_sign("]") { None } else { Some(Box::new(self.item())) };
                 self.expect("]")?;
@@ -454,6 +461,7 @@ impl Parser<'_> {
                 return Some(value);
             }
         }
+        None
     }
 
     fn primary(&mut self) -> Option<Expr> {

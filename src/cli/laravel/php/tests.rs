@@ -46,8 +46,26 @@ fn what_a_condition_or_a_loop_may_change_is_unknown_from_there_on() {
 
 #[test]
 fn any_text_is_read_to_its_end() {
-    let deep = ["[", "(", "!", "{", "\"{$x[", "if(1)", "fn()=>", "match(1){1=>", "1?:", "$x="]
-        .map(|piece| format!("<?php return {}", piece.repeat(5000)));
+    let deep = [
+        "[",
+        "(",
+        "!",
+        "{",
+        "\"{$x[",
+        "if(1)",
+        "fn()=>",
+        "match(1){1=>",
+        "1?:",
+        "$x=",
+        "1+",
+        "'a'.",
+        "!",
+        "-",
+        "a()->b()",
+        "[1][0]",
+        "if(1){}else ",
+    ]
+    .map(|piece| format!("<?php return {}", piece.repeat(5000)));
     let texts = [
         "",
         "<?php",
