@@ -136,7 +136,7 @@ fn publish_to_sockets(bencher: Bencher<'_, '_>, sockets: usize) {
         runtime.block_on(join(&hub, n, "orders", 0));
     }
     let data = RawValue::from_string(format!(r#"{{"note":"{}"}}"#, "x".repeat(200))).unwrap();
-    let event = Event { channel: "orders", name: "App\\Events\\OrderShipped".into(), data: &data, except: None };
+    let event = Event { channel: "orders", name: "App\\Events\\OrderShipped".into(), data: &data, except: None, user: None };
     bencher.counter(ItemsCount::new(sockets.max(1))).bench(|| hub.publish(black_box(&event), Source::Redis));
 }
 

@@ -7,8 +7,30 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use http::HeaderValue;
+
+use crate::channel::Pattern;
 use crate::config::Limits;
 use crate::metrics::Refusal;
+
+/// The origins of pages that may connect: `allowedOrigins`.
+#[derive(Debug)]
+pub struct Origins(Vec<Pattern>);
+
+impl Origins {
+    /// Browsers write scheme and host in lower case.
+    #[must_use]
+    pub fn new(allowed: &[String]) -> Self {
+        Self(allowed.iter().map(|text| Pattern::new(&text.trim_end_matches('/').to_ascii_lowercase())).collect())
+    }
+
+    /// Whether pages of this origin may connect.
+    #[must_use]
+    pub fn allow(&self, origin: &HeaderValue) -> bool {
+        let text = origin.to_str().unwrap_or_default();
+        self.0.iter().any(|pattern| pattern.matches(text))
+    }
+}
 
 /// Why a client does not get in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

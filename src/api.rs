@@ -12,10 +12,10 @@ use axum::http::header::ALLOW;
 use axum::response::Html;
 use axum::routing::{MethodRouter, get, post};
 
+use crate::client::Client;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::ingress::http::{batch, events};
-use crate::socket_io::Session;
 
 pub mod auth;
 pub mod body;
@@ -35,7 +35,6 @@ pub mod users;
 pub use error::ApiError;
 pub use health::Readiness;
 
-use auth::Client;
 use token::TokenKeyError;
 
 /// What handlers share.
@@ -45,9 +44,9 @@ pub struct Api(Arc<Inner>);
 /// Fields of [`Api`].
 pub struct Inner {
     /// Who is in which channel.
-    pub hub: Arc<Hub<Session>>,
+    pub hub: Arc<Hub<Client>>,
     /// Applications and their keys.
-    pub clients: Vec<Client>,
+    pub clients: Vec<auth::Client>,
     /// Whether the server does its work.
     pub readiness: Readiness,
     /// Largest body, in bytes (`limits.apiBody`).
@@ -79,10 +78,10 @@ impl Api {
     ///
     /// # Errors
     /// [`TokenKeyError`] when the `jwt` of a client cannot be used.
-    pub fn new(config: &Config, hub: Arc<Hub<Session>>, readiness: Readiness) -> Result<Self, TokenKeyError> {
+    pub fn new(config: &Config, hub: Arc<Hub<Client>>, readiness: Readiness) -> Result<Self, TokenKeyError> {
         let limits = &config.limits;
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
-        let clients = config.clients.iter().map(|client| Client::new(client, limits.api_requests_per_second));
+        let clients = config.clients.iter().map(|client| auth::Client::new(client, limits.api_requests_per_second));
         Ok(Self(Arc::new(Inner {
             hub,
             clients: clients.collect::<Result<_, _>>()?,

@@ -48,11 +48,27 @@ impl ChannelName {
 pub fn kind_of(name: &str) -> ChannelKind {
     if name.starts_with("presence-") {
         ChannelKind::Presence
-    } else if name.contains("private-") || name.contains("presence-") {
+    } else if name.contains("private-") || name.contains("presence-") || name.starts_with(USER_PREFIX) {
         ChannelKind::Private
     } else {
         ChannelKind::Public
     }
+}
+
+/// Channels of single users (Pusher's `sendToUser`): only who is signed in as the user gets in, whatever Laravel says.
+const USER_PREFIX: &str = "#server-to-user-";
+
+/// The user whose own channel this is.
+#[must_use]
+pub fn user_of(name: &str) -> Option<&str> {
+    name.strip_prefix(USER_PREFIX)
+}
+
+/// Whether the last event of the channel is kept for who subscribes.
+#[must_use]
+pub fn is_cached(name: &str) -> bool {
+    let name = name.strip_prefix("presence-").or_else(|| name.strip_prefix("private-")).unwrap_or(name);
+    name.strip_prefix("encrypted-").unwrap_or(name).starts_with("cache-")
 }
 
 impl ChannelKind {

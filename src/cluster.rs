@@ -74,6 +74,9 @@ struct Envelope<'a> {
     event: &'a str,
     data: &'a RawValue,
     socket: Option<SocketId>,
+    /// Of a whisper in a presence channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<&'a str>,
 }
 
 impl Bus {
@@ -162,7 +165,7 @@ impl Bus {
     }
 
     fn message(&self, event: &Event<'_>) -> Message {
-        let envelope = Envelope { event: &event.name, data: event.data, socket: event.except };
+        let envelope = Envelope { event: &event.name, data: event.data, socket: event.except, user_id: event.user.as_deref() };
         let payload = serde_json::to_string(&envelope).expect("texts and JSON serialize");
         Message::new(format!("{}{}", self.key_prefix, event.channel), payload)
     }
@@ -220,7 +223,7 @@ mod tests {
     /// How many whispers with so many bytes of data wait while Redis is away.
     fn tossed(bus: &Bus, bytes: usize) -> usize {
         let data = serde_json::value::to_raw_value(&"x".repeat(bytes)).unwrap();
-        let event = Event { channel: "private-a", name: "client-a".into(), data: &data, except: None };
+        let event = Event { channel: "private-a", name: "client-a".into(), data: &data, except: None, user: None };
         std::iter::repeat_with(|| bus.toss(&event)).take(2 * QUEUE).take_while(|has_room| *has_room).count()
     }
 

@@ -21,6 +21,7 @@ pub mod load;
 mod log;
 mod metrics;
 mod presence;
+mod pusher;
 mod redis_server;
 pub mod schema;
 mod shutdown;
@@ -38,6 +39,7 @@ pub use limits::Limits;
 pub use log::{LogConfig, LogFormat};
 pub use metrics::MetricsConfig;
 pub use presence::PresenceConfig;
+pub use pusher::PusherConfig;
 pub use redis_server::{RedisServerConfig, RedisServerTls};
 pub use shutdown::ShutdownConfig;
 pub use socketio::{Compression, CookieName, SocketIoConfig};
@@ -95,6 +97,8 @@ pub struct Config {
     pub trust_proxies: OneOrMany,
     /// What presence members see and how long they last.
     pub presence: PresenceConfig,
+    /// Pusher's clients.
+    pub pusher: PusherConfig,
     /// Several nodes on one Redis.
     pub cluster: ClusterConfig,
     /// How the Laravel application is asked.
@@ -137,6 +141,7 @@ impl Default for Config {
             allowed_origins: OneOrMany::many(["*"]),
             trust_proxies: OneOrMany::none(),
             presence: PresenceConfig::default(),
+            pusher: PusherConfig::default(),
             cluster: ClusterConfig::default(),
             auth: AuthConfig::default(),
             redis_server: RedisServerConfig::default(),

@@ -20,6 +20,8 @@ pub struct Event<'a> {
     pub data: &'a RawValue,
     /// The socket that is left out (Laravel's `toOthers()`).
     pub except: Option<SocketId>,
+    /// Of a whisper in a presence channel, the id of the user who sent it.
+    pub user: Option<Cow<'a, str>>,
 }
 
 /// Id of a connected socket: two random numbers, as `4253708921.880171`.

@@ -22,6 +22,8 @@ use crate::metrics::Metrics;
 use crate::store::{Members, PresenceStore, StoreError};
 
 mod allowance;
+mod cache;
+mod counts;
 mod everywhere;
 mod grants;
 mod hints;
@@ -48,6 +50,7 @@ pub use allowance::Allowance;
 pub use everywhere::Everywhere;
 pub use grants::Recheck;
 pub use push::{Dialect, Message, Push, PushError, Socket};
+pub use subscribe::Right;
 pub use wanted::{Change, Wanted};
 pub use whisper::Whisper;
 
@@ -84,6 +87,9 @@ pub struct Hub<S> {
     /// Cancelled when the server is about to end: nobody joins any more, no answer is waited for.
     closing: CancellationToken,
     hints: Hints,
+    cache: cache::EventCache,
+    /// With `pusher.subscriptionCount`.
+    counts: Option<counts::Counts>,
     options: Options,
     limits: ArcSwap<Limits>,
     metrics: Arc<Metrics>,
@@ -115,6 +121,8 @@ impl<S: Socket> Hub<S> {
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             hints: Hints::default(),
+            cache: cache::EventCache::new(config.pusher.cache_ttl.0),
+            counts: config.pusher.subscription_count.0.then(counts::Counts::default),
             options: Options {
                 flat,
                 expose_socket_id: config.presence.expose_socket_id.0,

@@ -2,6 +2,8 @@
 //!
 //! Input: accepted streams, and the files of certificates. Output: streams for `server` and the built-in Redis endpoint.
 
+pub mod answer;
 pub mod connection;
+pub mod headers;
 pub mod tls;
 pub mod websocket;

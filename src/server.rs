@@ -21,6 +21,7 @@ use crate::admission::Admission;
 use crate::api::token::TokenKeyError;
 use crate::api::{self, Readiness};
 use crate::auth::{self, AuthError};
+use crate::client::Client;
 use crate::cluster::Bus;
 use crate::config::{Config, ShutdownConfig};
 use crate::hub::{Hub, Socket as _};
@@ -29,8 +30,9 @@ use crate::ingress::redis_server::{self, RedisServer};
 use crate::metrics::Metrics;
 use crate::net::tls::{self, Tls};
 use crate::proxies::TrustedProxies;
+use crate::pusher::Pusher;
 use crate::redis_client::{Redis, RedisConfigError};
-use crate::socket_io::{Session, SocketIo};
+use crate::socket_io::SocketIo;
 use crate::store::{self, OpenError};
 
 pub mod body;
@@ -80,11 +82,11 @@ pub struct Server {
     http: Option<TcpListener>,
     acceptor: Option<tls::Acceptor>,
     reload: Reload,
-    redis: Option<RedisIngress<Session>>,
+    redis: Option<RedisIngress<Client>>,
     redis_state: watch::Receiver<RedisState>,
     /// The listener of `metrics.port`, with its routes.
     metrics: Option<(TcpListener, Router)>,
-    redis_server: Option<RedisServer<Session>>,
+    redis_server: Option<RedisServer<Client>>,
 }
 
 impl Server {
@@ -112,7 +114,7 @@ impl Server {
         let store = store::open(&config).await?;
         let proxies = TrustedProxies::new(&config.trust_proxies.0);
         let authorizer = auth::open(&config, &proxies, &metrics)?;
-        let hub = Hub::new(&config, authorizer, store, Bus::open(&config)?, Arc::clone(&metrics));
+        let hub = Hub::new(&config, Arc::clone(&authorizer), store, Bus::open(&config)?, Arc::clone(&metrics));
 
         let wants_redis = config.subscribers.redis.0;
         let (state, redis_state) = watch::channel(if wants_redis { RedisState::Connecting } else { RedisState::Off });
@@ -132,6 +134,7 @@ impl Server {
         };
         let parts = Parts {
             socket_io: SocketIo::new(&config, Arc::clone(&hub)),
+            pusher: Pusher::new(&config, Arc::clone(&hub), authorizer),
             hub,
             admission: Admission::new(&config.limits),
             proxies,
@@ -222,7 +225,7 @@ impl Server {
             // Until the very end: probes and dashboards want to see it coming.
             let settings = listen::Settings::new(&self.config, None, parts.proxies.clone());
             let stop = listen::Stop { accepting: stop.serving.clone(), serving: stop.serving.clone() };
-            listening.spawn(listen::serve(listener, Arc::new(ArcSwap::from_pointee(Front { gate: None, router })), settings, stop));
+            listening.spawn(listen::serve(listener, Arc::new(ArcSwap::from_pointee(Front { gates: None, router })), settings, stop));
         }
 
         let fault = tokio::select! {
@@ -276,7 +279,7 @@ async fn listen(address: Address, socket: Option<std::net::TcpListener>) -> Resu
 /// The listener of its own for `/metrics`, if there is to be one.
 async fn metrics_listener(
     config: &Config,
-    hub: &Arc<Hub<Session>>,
+    hub: &Arc<Hub<Client>>,
     readiness: &Readiness,
 ) -> Result<Option<(TcpListener, Router)>, ListenError> {
     let Some(address) = Address::metrics(config) else { return Ok(None) };
@@ -296,8 +299,8 @@ async fn end(
     while ingresses.join_next().await.is_some() {}
     parts.hub.close().await;
     stop_serving.cancel();
-    parts.hub.each_socket(Session::close);
-    parts.socket_io.close().await;
+    parts.hub.each_socket(Client::close);
+    tokio::join!(parts.socket_io.close(), parts.pusher.close());
     while listening.join_next().await.is_some() {}
 }
 

@@ -26,6 +26,7 @@ use tracing::debug;
 use tungstenite::protocol::WebSocketConfig;
 
 use crate::admission::Slot;
+use crate::client::{Client, Origin};
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::net::connection::ConnectionHandle;
@@ -48,11 +49,10 @@ mod version;
 #[doc(hidden)]
 pub use dialect::encode;
 pub use dialect::is_reserved;
+use polling::Sessions;
 #[doc(hidden)]
 pub use requests::take;
-pub use session::Session;
-
-use polling::Sessions;
+use session::Session;
 use upgrade::Carrier;
 use version::EngineVersion;
 
@@ -66,7 +66,7 @@ pub struct SocketIo(Arc<Shared>);
 
 /// What all sessions have in common.
 struct Shared {
-    hub: Arc<Hub<Session>>,
+    hub: Arc<Hub<Client>>,
     /// `socketio.pingInterval`.
     ping_interval: Duration,
     /// `socketio.pingTimeout`.
@@ -91,7 +91,7 @@ struct Shared {
 impl SocketIo {
     /// Reads `socketio`, `auth.forward` and `limits.clientQueue`.
     #[must_use]
-    pub fn new(config: &Config, hub: Arc<Hub<Session>>) -> Self {
+    pub fn new(config: &Config, hub: Arc<Hub<Client>>) -> Self {
         let options = &config.socketio;
         let max_message_bytes = options.max_http_buffer_size.0;
         let most = usize::try_from(max_message_bytes).unwrap_or(usize::MAX);
@@ -131,8 +131,8 @@ impl SocketIo {
         peer: &ConnectionHandle,
         slot: Slot,
     ) -> Response<Body> {
-        let headers = self.0.kept(request.headers());
-        let session = Session::new(Arc::clone(&self.0), version, headers, peer.peer().ip(), false);
+        let origin = Origin { peer: peer.peer().ip(), handshake: self.0.kept(request.headers()), is_polling: false };
+        let session = Session::new(Arc::clone(&self.0), version, origin);
         self.carry(request, key, Carrier::session(session, Some(slot)), peer)
     }
 
@@ -165,20 +165,9 @@ impl SocketIo {
 }
 
 impl Shared {
-    /// A copy of the headers that are of use later. hyper's share the connection's read buffer: one that is kept keeps all
-    /// of it.
+    /// A copy of the headers that are of use later.
     fn kept(&self, headers: &HeaderMap) -> HeaderMap {
-        let mut copies = HeaderMap::new();
-        for name in &self.kept_headers {
-            if !copies.contains_key(name) {
-                for value in headers.get_all(name) {
-                    if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
-                        copies.append(name, copy);
-                    }
-                }
-            }
-        }
-        copies
+        crate::net::headers::copied(headers, &self.kept_headers)
     }
 }
 

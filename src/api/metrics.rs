@@ -15,10 +15,10 @@ use axum::routing::get;
 
 use super::auth::bearer;
 use super::{Api, ApiError, Readiness, health};
+use crate::client::Client;
 use crate::hub::Hub;
-use crate::socket_io::Session;
 
-type SocketIoHub = Hub<Session>;
+type SocketIoHub = Hub<Client>;
 
 /// On the main port: asks for the key of any client in `Authorization: Bearer`.
 ///

@@ -4,6 +4,7 @@
 //! with `channel_name=…`, and the verdict on its answer.
 
 use std::error::Error as _;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,7 +18,6 @@ use super::headers::{Forward, callback_headers};
 use super::host::AuthHosts;
 use super::shield::{Application, Call, Reply, Target};
 use super::{AuthRequest, Denied};
-use crate::channel::ChannelName;
 use crate::config::Config;
 use crate::metrics::{Callback, Metrics};
 use crate::net::tls::refused_certificate;
@@ -59,6 +59,7 @@ pub struct HttpApplication {
     targets: Vec<Arc<Target>>,
     endpoint: String,
     forward: Forward,
+    sends_socket_id: bool,
     dev_mode: bool,
     metrics: Arc<Metrics>,
 }
@@ -77,6 +78,10 @@ impl HttpApplication {
             hosts,
             endpoint,
             forward: Forward::new(config, proxies.clone()),
+            sends_socket_id: config
+                .auth
+                .send_socket_id
+                .map_or_else(|| config.clients.iter().any(|client| client.secret.is_some()), |sends| sends.0),
             dev_mode: config.dev_mode.0,
             metrics,
         })
@@ -88,7 +93,7 @@ impl HttpApplication {
     }
 
     fn request(&self, call: &Call) -> reqwest::Result<reqwest::Request> {
-        let mut request = self.client.post(call.target.url.clone()).body(form(&call.channel)).build()?;
+        let mut request = self.client.post(call.target.url.clone()).body(form(call)).build()?;
         let headers = request.headers_mut();
         headers.reserve(call.headers.len() + MORE_HEADERS);
         for (name, value) in &call.headers {
@@ -145,11 +150,15 @@ pub(super) fn client_builder(config: &Config, is_plain: bool) -> Result<reqwest:
     Ok(builder.tls_certs_merge(certificates))
 }
 
-fn form(channel: &ChannelName) -> String {
+fn form(call: &Call) -> String {
     const FIELD: &str = "channel_name=";
-    let mut form = String::with_capacity(FIELD.len() + channel.as_str().len());
+    let channel = call.channel.as_str();
+    let mut form = String::with_capacity(FIELD.len() + channel.len());
     form.push_str(FIELD);
-    form.extend(utf8_percent_encode(channel.as_str(), &FORM));
+    form.extend(utf8_percent_encode(channel, &FORM));
+    if let Some(socket) = call.socket {
+        let _ = write!(form, "&socket_id={socket}");
+    }
     form
 }
 
@@ -235,7 +244,8 @@ impl Application for HttpApplication {
             self.metrics.callback(Callback::Unreachable);
             return Err(Denied { status: 0 });
         };
-        Ok(Call::new(target, channel.clone(), callback_headers(request, &self.forward)))
+        let socket = self.sends_socket_id.then_some(request.socket);
+        Ok(Call { socket, ..Call::new(target, channel.clone(), callback_headers(request, &self.forward)) })
     }
 
     async fn ask(&self, call: &Call) -> Reply {

@@ -71,6 +71,8 @@ pub struct Call {
     pub target: Arc<Target>,
     /// The channel.
     pub channel: ChannelName,
+    /// The socket's id, where the application is told it.
+    pub socket: Option<SocketId>,
     /// All headers but those of the body, sorted by name.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -81,7 +83,7 @@ impl Call {
     pub fn new(target: Arc<Target>, channel: ChannelName, headers: HeaderMap) -> Self {
         let mut headers: Vec<_> = headers.into_iter().filter_map(|(name, value)| Some((name?, value))).collect();
         headers.sort_unstable_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
-        Self { target, channel, headers }
+        Self { target, channel, socket: None, headers }
     }
 }
 
@@ -95,6 +97,7 @@ impl Hash for Call {
         };
         piece(self.target.url.as_str().as_bytes());
         piece(self.channel.as_str().as_bytes());
+        piece(&self.socket.map_or(0, SocketId::number).to_ne_bytes());
         for (name, value) in &self.headers {
             piece(name.as_str().as_bytes());
             piece(value.as_bytes());

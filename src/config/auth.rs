@@ -28,6 +28,9 @@ pub struct AuthConfig {
     pub forward: OneOrMany,
     /// Headers that clients may add to the callback.
     pub headers: AuthHeaders,
+    /// Whether the callback carries the socket's id; unset: when an entry of `clients` has a `secret`, as Laravel's `pusher` and
+    /// `reverb` drivers sign it.
+    pub send_socket_id: Option<Toggle>,
     /// Tokens that grant channels without a callback.
     pub jwt: JwtConfig,
 }
@@ -42,6 +45,7 @@ impl Default for AuthConfig {
             cache_ttl: Seconds(Duration::ZERO),
             forward: OneOrMany::none(),
             headers: AuthHeaders::default(),
+            send_socket_id: None,
             jwt: JwtConfig::default(),
         }
     }

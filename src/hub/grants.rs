@@ -11,10 +11,10 @@ use futures_util::stream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info};
 
-use super::session::{Session, Terms, Ticket};
+use super::session::{Basis, Session, Terms, Ticket};
 use super::subscribe::member_of;
 use super::{Hub, Socket};
-use crate::auth::{Denied, Grant, SubscribeHeaders};
+use crate::auth::{Denied, Grant};
 use crate::channel::{ChannelKind, ChannelName};
 use crate::event::SocketId;
 use crate::metrics::Refusal;
@@ -62,11 +62,10 @@ impl<S: Socket> Hub<S> {
         session: &Arc<Session<S>>,
         channel: &ChannelName,
         ticket: Ticket,
-        headers: &SubscribeHeaders,
-        user: Option<Arc<str>>,
+        basis: Basis<'_>,
         ends: Option<Instant>,
     ) {
-        let Some((terms, watch)) = session.state().accept(channel, ticket, headers, user) else {
+        let Some((terms, watch)) = session.state().accept(channel, ticket, basis) else {
             return;
         };
         let Some(ends) = ends else {
@@ -123,14 +122,15 @@ impl<S: Socket> Hub<S> {
         sum
     }
 
-    /// `None` for a socket that rests on no grant, or has left meanwhile.
+    /// `None` for a socket that rests on no grant of the application, or has left meanwhile.
     async fn recheck_one(self: &Arc<Self>, id: SocketId, channel: &ChannelName) -> Option<Verdict> {
         let session = self.session(id)?;
-        let terms = session.state().terms(channel.as_str())?;
+        let terms = session.state().terms(channel.as_str()).filter(|terms| !terms.is_brought)?;
         match self.ask(&session, channel, &terms.headers, true).await {
             Ok(grant) if still_fits(channel, &terms, &grant) => {
                 if grant.ends.is_some() {
-                    self.accept(&session, channel, terms.ticket, &terms.headers, terms.user, grant.ends);
+                    let basis = Basis { headers: &terms.headers, user: terms.user, is_brought: false };
+                    self.accept(&session, channel, terms.ticket, basis, grant.ends);
                 }
                 Some(Verdict::Stays)
             }

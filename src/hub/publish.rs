@@ -52,7 +52,8 @@ impl<S: Socket> Hub<S> {
     ) -> Result<usize, E> {
         let audience = self.audience(channel);
         let is_sample = audience.is_empty() && self.hints.is_due(channel);
-        if audience.is_empty() && !is_sample && !self.options.dev_mode && !self.follows(channel) {
+        let is_kept = self.cache.keeps(channel);
+        if audience.is_empty() && !is_sample && !is_kept && !self.options.dev_mode && !self.follows(channel) {
             self.metrics.event(source, Outcome::NoSubscribers);
             return Ok(0);
         }
@@ -64,6 +65,9 @@ impl<S: Socket> Hub<S> {
         if is_sample {
             self.hint(channel);
         }
+        if is_kept && !event.name.starts_with("client-") {
+            self.cache.put(channel, &event.name, event.data);
+        }
         if self.options.dev_mode {
             info!("Channel: {channel}");
             info!("Event: {}", event.name);
@@ -71,7 +75,7 @@ impl<S: Socket> Hub<S> {
         let mut delivered = 0;
         for (receivers, is_flat) in [(&audience.room, false), (&audience.everyone, true)] {
             if let Some(receivers) = receivers {
-                let push = Push::new(Message::Event { channel, name: &event.name, data: event.data, is_flat });
+                let push = Push::new(Message::Event { channel, name: &event.name, data: event.data, user: event.user.as_deref(), is_flat });
                 delivered += self.emit_to(receivers, &push, event.except);
             }
         }

@@ -24,6 +24,8 @@ pub enum Message<'a> {
         name: &'a str,
         /// Its data: any JSON, not a byte of it touched.
         data: &'a RawValue,
+        /// Of a whisper in a presence channel, the id of the user who sent it.
+        user: Option<&'a str>,
         /// In flat mode the receiver need not be in the channel, and knows the event by channel and name together.
         is_flat: bool,
     },
@@ -52,6 +54,18 @@ pub enum Message<'a> {
         /// The user.
         member: &'a Member,
     },
+    /// How many sockets are in the channel now.
+    Count {
+        /// The channel.
+        channel: &'a str,
+        /// Its sockets.
+        count: usize,
+    },
+    /// A cache channel has no event for who has just subscribed.
+    CacheMiss {
+        /// The channel.
+        channel: &'a str,
+    },
     /// The socket is not let into the channel, or was taken out of it.
     Refused {
         /// The channel.
@@ -66,10 +80,12 @@ pub enum Message<'a> {
 pub enum Dialect {
     /// Socket.IO's events, for all its versions.
     SocketIo,
+    /// Pusher's events.
+    Pusher,
 }
 
 impl Dialect {
-    const COUNT: usize = 1;
+    const COUNT: usize = 2;
 }
 
 /// A [`Message`] on its way to any number of sockets.

@@ -21,6 +21,8 @@ pub(super) struct State {
     is_closed: bool,
     channels: HashMap<ChannelName, Subscription>,
     next_generation: u64,
+    /// Who is signed in, whatever the channels.
+    user: Option<Arc<str>>,
     /// Headers of the last grant: a client sends the same with every subscribe, and they are kept once.
     headers: Arc<SubscribeHeaders>,
 }
@@ -51,6 +53,16 @@ pub(super) struct Terms {
     pub(super) headers: Arc<SubscribeHeaders>,
     /// The user's id, where it is known.
     pub(super) user: Option<Arc<str>>,
+    /// The client brought the grant itself, and nobody can be asked for it again.
+    pub(super) is_brought: bool,
+}
+
+/// What a new grant says of the subscription.
+#[derive(Debug)]
+pub(super) struct Basis<'a> {
+    pub(super) headers: &'a SubscribeHeaders,
+    pub(super) user: Option<Arc<str>>,
+    pub(super) is_brought: bool,
 }
 
 /// Proof that a subscribe was begun; void once the socket unsubscribes or closes.
@@ -150,20 +162,15 @@ impl State {
 
     /// Notes what a subscription rests on from now on. The token is cancelled when that changes again, or the
     /// subscription is over; `None` when it is already.
-    pub(super) fn accept(
-        &mut self,
-        channel: &ChannelName,
-        ticket: Ticket,
-        headers: &SubscribeHeaders,
-        user: Option<Arc<str>>,
-    ) -> Option<(Terms, CancellationToken)> {
+    pub(super) fn accept(&mut self, channel: &ChannelName, ticket: Ticket, basis: Basis<'_>) -> Option<(Terms, CancellationToken)> {
+        let Basis { headers, user, is_brought } = basis;
         if !self.is_current(channel, ticket) {
             return None;
         }
         if *self.headers != *headers {
             self.headers = Arc::new(headers.clone());
         }
-        let terms = Terms { ticket, headers: Arc::clone(&self.headers), user };
+        let terms = Terms { ticket, headers: Arc::clone(&self.headers), user, is_brought };
         let watch = CancellationToken::new();
         let subscription = self.channels.get_mut(channel)?;
         subscription.terms = Some(terms.clone());
@@ -176,8 +183,21 @@ impl State {
         self.channels.get(channel).filter(|subscription| subscription.is_joined)?.terms.clone()
     }
 
-    /// Whether any channel of the socket is known to be that of this user.
+    /// Somebody has signed in.
+    pub(super) fn sign_in(&mut self, user: &str) {
+        self.user = Some(user.into());
+    }
+
+    /// The user in a channel, as its grant tells.
+    pub(super) fn user_in(&self, channel: &str) -> Option<Arc<str>> {
+        self.channels.get(channel)?.terms.as_ref()?.user.clone()
+    }
+
+    /// Whether the socket is signed in as this user, or any of its channels is known to be that of the user.
     pub(super) fn is_user(&self, user: &str) -> bool {
+        if self.user.as_deref() == Some(user) {
+            return true;
+        }
         self.channels.values().any(|subscription| {
             let terms = subscription.terms.as_ref().filter(|_| subscription.is_joined);
             terms.is_some_and(|terms| terms.user.as_deref() == Some(user))

@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::session::{Session, Ticket};
+use super::session::{Basis, Session, Ticket};
 use super::{Hub, Message, Push, Socket};
 use crate::auth::{AuthRequest, Denied, Grant, SubscribeHeaders, bytes_of};
-use crate::channel::{ChannelKind, ChannelName};
+use crate::channel::{ChannelKind, ChannelName, user_of};
 use crate::event::SocketId;
 use crate::metrics::Refusal;
 use crate::store::{Left, Member, MemberError, Members, StoreError};
@@ -23,13 +23,28 @@ const SHOWN_OF_A_LONG_NAME: usize = 200;
 /// an application would take more. They are kept while the application is asked.
 const MOST_HEADERS: usize = 32 * 1024;
 
+/// By what right a socket may join a guarded channel.
+#[derive(Debug)]
+pub enum Right {
+    /// The application is asked, with the headers of this subscribe (Echo's `auth.headers`).
+    Ask(SubscribeHeaders),
+    /// The client brought a grant that the application has signed.
+    Brought(Grant),
+}
+
+impl From<SubscribeHeaders> for Right {
+    fn from(headers: SubscribeHeaders) -> Self {
+        Self::Ask(headers)
+    }
+}
+
 impl<S: Socket> Hub<S> {
-    /// A socket wants to join a channel. `headers` are those of this subscribe (Echo's `auth.headers`).
+    /// A socket wants to join a channel, by this right.
     ///
     /// A public channel is joined before this returns, unless Redis has to be asked for it first; for others the
     /// application is asked meanwhile. The client hears of a refusal as `subscription_error(channel, status)`; success
     /// is announced in presence channels alone.
-    pub fn subscribe(self: &Arc<Self>, id: SocketId, channel: &str, headers: SubscribeHeaders) {
+    pub fn subscribe(self: &Arc<Self>, id: SocketId, channel: &str, right: impl Into<Right>) {
         let Some(session) = self.session(id) else {
             return;
         };
@@ -48,6 +63,13 @@ impl<S: Socket> Hub<S> {
             return self.refuse(&session, &channel[..shown], 414, Refusal::ChannelName);
         }
         let channel = ChannelName::from(channel);
+        let (headers, brought) = match right.into() {
+            Right::Ask(headers) => (headers, None),
+            Right::Brought(grant) => (Vec::new(), Some(grant)),
+        };
+        if user_of(channel.as_str()).is_some() && brought.is_none() {
+            return self.refuse(&session, channel.as_str(), 403, Refusal::Unauthorized);
+        }
         let bytes = bytes_of(&headers);
         if channel.kind().is_guarded() && bytes > MOST_HEADERS {
             let hint = "what does the page put into auth.headers of Echo? A token of some KB is enough";
@@ -77,7 +99,12 @@ impl<S: Socket> Hub<S> {
             ChannelKind::Private | ChannelKind::Presence => {
                 let hub = Arc::clone(self);
                 let end = session.state().end_of(&channel, ticket);
-                self.tasks.spawn(async move { hub.authorize(&session, &channel, ticket, &headers, end).await });
+                self.tasks.spawn(async move {
+                    match brought {
+                        None => hub.authorize(&session, &channel, ticket, &headers, end).await,
+                        Some(grant) => hub.admit(&session, &channel, ticket, &headers, grant, true).await,
+                    }
+                });
             }
         }
     }
@@ -121,7 +148,7 @@ impl<S: Socket> Hub<S> {
             }
         }
         match answer {
-            Ok(grant) => self.admit(session, channel, ticket, headers, grant).await,
+            Ok(grant) => self.admit(session, channel, ticket, headers, grant, false).await,
             Err(denied) => self.fail(session, channel, ticket, denied.status),
         }
     }
@@ -148,6 +175,7 @@ impl<S: Socket> Hub<S> {
         ticket: Ticket,
         headers: &SubscribeHeaders,
         grant: Grant,
+        is_brought: bool,
     ) {
         if let Some(heard) = self.unheard(channel) {
             // An error means that Redis was lost, as above.
@@ -168,7 +196,8 @@ impl<S: Socket> Hub<S> {
             },
         };
         if is_in {
-            self.accept(session, channel, ticket, headers, user, grant.ends);
+            self.accept(session, channel, ticket, Basis { headers, user, is_brought }, grant.ends);
+            self.show_cached(session, channel);
         }
     }
 
@@ -192,8 +221,33 @@ impl<S: Socket> Hub<S> {
         if is_in {
             let subscribed = Message::Subscribed { channel: channel.as_str(), members: None, shows_sockets: false };
             self.emit(&session.socket, &Push::new(subscribed));
+            self.count_changed(channel);
+            if channel.kind() == ChannelKind::Public {
+                self.show_cached(session, channel);
+            }
         }
         is_in
+    }
+
+    /// Sends the last event of a cache channel to who has subscribed, or that there is none.
+    fn show_cached(self: &Arc<Self>, session: &Session<S>, name: &ChannelName) {
+        let channel = name.as_str();
+        if !self.cache.keeps(channel) {
+            return;
+        }
+        let cached = self.cache.get(channel);
+        let message = match &cached {
+            Some(event) => Message::Event { channel, name: &event.name, data: &event.data, user: None, is_flat: false },
+            None => Message::CacheMiss { channel },
+        };
+        self.emit(&session.socket, &Push::new(message));
+    }
+
+    /// A socket has proven who its user is, whatever the channels.
+    pub fn sign_in(&self, id: SocketId, user: &str) {
+        if let Some(session) = self.session(id) {
+            session.state().sign_in(user);
+        }
     }
 
     /// Puts a socket into a channel's room, if it still wants in. Both happen under the session's lock, so that a
@@ -284,6 +338,7 @@ impl<S: Socket> Hub<S> {
     pub(super) fn left_after(self: &Arc<Self>, channel: &ChannelName, id: SocketId, reason: &'static str, grace: Duration) {
         self.rooms.leave(channel, id);
         self.metrics.unsubscribed(channel.kind());
+        self.count_changed(channel);
         if self.options.dev_mode {
             info!("{id} left channel: {channel} ({reason})");
         }

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use tracing::debug;
 
 use super::{Hub, Message, Push, Socket};
-use crate::channel::kind_of;
+use crate::channel::{ChannelKind, kind_of};
 use crate::event::{Event, SocketId};
 use crate::metrics::Refusal;
 
@@ -26,8 +26,12 @@ impl<S: Socket> Hub<S> {
     ///
     /// Compat: the name must start with `client-`. The original takes any that contains it
     /// (`src/channels/channel.ts:97`), which lets a client imitate events of the application.
-    pub fn whisper(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>) {
-        match self.judge_whisper(from, whisper).and_then(|()| self.relay(from, whisper)) {
+    ///
+    /// # Errors
+    /// [`Refusal`] with the rule that the whisper breaks.
+    pub fn whisper(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>) -> Result<(), Refusal> {
+        let done = self.judge_whisper(from, whisper).and_then(|user| self.relay(from, whisper, user.as_deref()));
+        match done {
             Ok(()) => {
                 self.metrics.whispers.inc();
             }
@@ -36,19 +40,21 @@ impl<S: Socket> Hub<S> {
                 debug!(socket_id = %from, channel = whisper.channel, event = whisper.event, ?cause, "whisper dropped");
             }
         }
+        done
     }
 
-    fn relay(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>) -> Result<(), Refusal> {
+    fn relay(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>, user: Option<&str>) -> Result<(), Refusal> {
         let Whisper { channel, event, data } = whisper;
         let Some(nodes) = &self.nodes else {
-            self.fan_out(channel, &Push::new(Message::Event { channel, name: event, data, is_flat: false }), Some(from));
+            self.fan_out(channel, &Push::new(Message::Event { channel, name: event, data, user, is_flat: false }), Some(from));
             return Ok(());
         };
-        let has_room = nodes.bus.toss(&Event { channel, name: event.into(), data, except: Some(from) });
+        let has_room = nodes.bus.toss(&Event { channel, name: event.into(), data, except: Some(from), user: user.map(Into::into) });
         if has_room { Ok(()) } else { Err(Refusal::WhisperQueue) }
     }
 
-    fn judge_whisper(&self, from: SocketId, whisper: Whisper<'_>) -> Result<(), Refusal> {
+    /// In a presence channel, who sends it.
+    fn judge_whisper(&self, from: SocketId, whisper: Whisper<'_>) -> Result<Option<Arc<str>>, Refusal> {
         let limits = self.limits.load();
         let has_name = whisper.event.starts_with("client-") && whisper.event.len() as u64 <= limits.event_name.0;
         if !has_name || !kind_of(whisper.channel).is_guarded() {
@@ -64,6 +70,7 @@ impl<S: Socket> Hub<S> {
         if !session.socket.allowance().may_whisper() {
             return Err(Refusal::WhisperRate);
         }
-        Ok(())
+        let is_presence = kind_of(whisper.channel) == ChannelKind::Presence;
+        Ok(is_presence.then(|| session.state().user_in(whisper.channel)).flatten())
     }
 }

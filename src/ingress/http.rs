@@ -74,7 +74,7 @@ fn counted<T>(api: &Api, read: Result<T, ApiError>) -> Result<T, ApiError> {
 
 async fn publish(api: &Api, event: &HttpEvent) -> Result<(), ApiError> {
     for channel in &event.channels {
-        let event = Event { channel, name: event.name.as_str().into(), data: &event.data, except: event.except };
+        let event = Event { channel, name: event.name.as_str().into(), data: &event.data, except: event.except, user: None };
         api.hub.publish_everywhere(&event, Source::Http).await?;
     }
     Ok(())

@@ -28,10 +28,12 @@ use tracing::{debug, warn};
 use super::body;
 use super::proxy_protocol::{self, Replay};
 use crate::config::Config;
+use crate::net::answer::{Answer, Dropped};
 use crate::net::connection::{ConnectionHandle, MonitoredStream};
 use crate::net::tls;
 use crate::proxies::TrustedProxies;
-use crate::socket_io::gate::{Answer, Dropped, Gate};
+use crate::pusher;
+use crate::socket_io::gate::Gate;
 
 mod address;
 
@@ -58,8 +60,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What answers requests.
 pub struct Front {
-    /// Answers Socket.IO clients, which come in crowds and have no use for a router.
-    pub gate: Option<Gate>,
+    /// Answer clients, which come in crowds and have no use for a router: Socket.IO's, and Pusher's.
+    pub gates: Option<(Gate, pusher::gate::Gate)>,
     /// Answers all the rest.
     pub router: Router,
 }
@@ -71,8 +73,8 @@ impl Front {
         request: Request<Body>,
         connection: &ConnectionHandle,
     ) -> impl Future<Output = Result<Response<Body>, Dropped>> + use<> {
-        let answer = match &self.gate {
-            Some(gate) => gate.answer(request, connection),
+        let answer = match &self.gates {
+            Some((gate, pusher)) => gate.answer(request, connection).or_else(|request| pusher.answer(*request, connection)),
             None => Err(Box::new(request)),
         };
         match answer {
@@ -270,7 +272,7 @@ mod tests {
         let (ours, theirs) = tokio::io::duplex(1024);
         let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
         let router = Router::new().route("/", axum::routing::get(async || "fine"));
-        let service = Arc::new(ArcSwap::from_pointee(Front { gate: None, router }));
+        let service = Arc::new(ArcSwap::from_pointee(Front { gates: None, router }));
         tokio::spawn(http(ours, handle, service, CancellationToken::new()));
         let started = Instant::now();
         let (mut reader, mut writer) = tokio::io::split(theirs);

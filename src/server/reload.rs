@@ -14,17 +14,20 @@ use super::listen::Front;
 use super::{BindError, listen};
 use crate::admission::Admission;
 use crate::api::{self, Api, Readiness};
+use crate::client::Client;
 use crate::config::{Config, Limits, RedisServerConfig, RedisServerTls, SocketIoConfig, Subscribers, schema};
 use crate::hub::Hub;
 use crate::net::tls::Tls;
 use crate::proxies::TrustedProxies;
+use crate::pusher::{self, Pusher};
+use crate::socket_io::SocketIo;
 use crate::socket_io::gate::Gate;
-use crate::socket_io::{Session, SocketIo};
 
 /// The parts of a server that stay when its settings change.
 pub(super) struct Parts {
-    pub(super) hub: Arc<Hub<Session>>,
+    pub(super) hub: Arc<Hub<Client>>,
     pub(super) socket_io: SocketIo,
+    pub(super) pusher: Pusher,
     pub(super) admission: Arc<Admission>,
     pub(super) proxies: TrustedProxies,
     /// The certificates of https and of the built-in Redis endpoint, where they are spoken.
@@ -40,8 +43,9 @@ impl Parts {
     /// Everything that answers requests, by settings that are in force in the other parts, too.
     fn front(&self, config: &Config) -> Result<Front, BindError> {
         let gate = Gate::new(config, self.socket_io.clone(), Arc::clone(&self.admission), self.proxies.clone());
+        let pusher = pusher::gate::Gate::new(config, self.pusher.clone(), Arc::clone(&self.admission), self.proxies.clone());
         let router = api::router(config, Api::new(config, Arc::clone(&self.hub), self.readiness.clone())?);
-        Ok(Front { gate: Some(gate), router: router.merge(self.extra.clone()) })
+        Ok(Front { gates: Some((gate, pusher)), router: router.merge(self.extra.clone()) })
     }
 }
 
@@ -68,8 +72,8 @@ impl Reload {
             unreachable!("routes are added before anything runs");
         };
         inner.parts.extra = inner.parts.extra.merge(routes.clone());
-        let Front { gate, router } = &**inner.service.load();
-        inner.service.store(Arc::new(Front { gate: gate.clone(), router: router.clone().merge(routes) }));
+        let Front { gates, router } = &**inner.service.load();
+        inner.service.store(Arc::new(Front { gates: gates.clone(), router: router.clone().merge(routes) }));
         Self(Arc::new(inner))
     }
 

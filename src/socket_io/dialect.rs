@@ -23,13 +23,13 @@ const PUNCTUATION: usize = 24;
 #[must_use]
 pub fn encode(message: &Message<'_>) -> Option<Bytes> {
     let frame = match *message {
-        Message::Event { channel, name, data, is_flat: false } => {
+        Message::Event { channel, name, data, is_flat: false, .. } => {
             event(name, Some(channel), data.get().len(), |text| push(text, data.get()))
         }
-        Message::Event { channel, name, data, is_flat: true } => {
+        Message::Event { channel, name, data, is_flat: true, .. } => {
             event(&format!("{channel}:{name}"), None, data.get().len(), |text| push(text, data.get()))
         }
-        Message::Subscribed { members: None, .. } => return None,
+        Message::Subscribed { members: None, .. } | Message::CacheMiss { .. } | Message::Count { .. } => return None,
         Message::Subscribed { channel, members: Some(members), shows_sockets } => {
             let size = members.iter().map(|(_, member)| member.json().len() + 1).sum();
             event("presence:subscribed", Some(channel), size, |text| member_list(text, members, shows_sockets))
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn events_keep_every_byte_of_their_data() {
         let data = RawValue::from_string(r#"{"a":"ü"}"#.to_owned()).unwrap();
-        let event = |is_flat| text(Message::Event { channel: "news", name: "se\"nt", data: &data, is_flat }).unwrap();
+        let event = |is_flat| text(Message::Event { channel: "news", name: "se\"nt", data: &data, user: None, is_flat }).unwrap();
         assert_eq!(event(false), r#"42["se\"nt","news",{"a":"ü"}]"#);
         assert_eq!(event(true), r#"42["news:se\"nt",{"a":"ü"}]"#);
     }

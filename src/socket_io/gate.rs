@@ -4,7 +4,6 @@
 //! Input: every HTTP request. Output: answers to those under `socketio.path`, and websockets taken over; all other
 //! requests pass.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -21,12 +20,11 @@ use super::session::Session;
 use super::upgrade::Carrier;
 use super::{SocketIo, compression};
 
-pub use super::polling::Dropped;
-
-use crate::admission::{Admission, Full, Slot};
-use crate::channel::Pattern;
+use crate::admission::{Admission, Full, Origins, Slot};
+use crate::client::Origin;
 use crate::config::Config;
 use crate::metrics::Refusal;
+use crate::net::answer::Answer;
 use crate::net::connection::ConnectionHandle;
 use crate::net::websocket::{HandshakeError, accept_key};
 use crate::proxies::TrustedProxies;
@@ -50,7 +48,7 @@ pub struct Gate(Arc<Inner>);
 struct Inner {
     /// Path of the endpoint, without a slash at the end.
     path: String,
-    origins: Vec<Pattern>,
+    origins: Origins,
     cookie: Option<String>,
     max_header_bytes: u64,
     compression: Option<compression::Threshold>,
@@ -61,14 +59,6 @@ struct Inner {
     proxies: TrustedProxies,
 }
 
-/// The answer to a request.
-pub enum Answer {
-    /// It is there.
-    Ready(Response<Body>),
-    /// It takes its time: a poll waits for messages.
-    Later(Pin<Box<dyn Future<Output = Result<Response<Body>, Dropped>> + Send>>),
-}
-
 impl Gate {
     /// Reads `socketio`, `allowedOrigins` and `limits.handshakeHeaders`.
     #[must_use]
@@ -76,8 +66,7 @@ impl Gate {
         let options = &config.socketio;
         Self(Arc::new(Inner {
             path: format!("/{}", options.path.trim_matches('/')),
-            // Browsers write scheme and host in lower case.
-            origins: config.allowed_origins.0.iter().map(|text| Pattern::new(&text.trim_end_matches('/').to_ascii_lowercase())).collect(),
+            origins: Origins::new(&config.allowed_origins.0),
             cookie: options.cookie.0.clone(),
             max_header_bytes: config.limits.handshake_headers.0,
             compression: options.http_compression.threshold().map(compression::Threshold),
@@ -93,11 +82,6 @@ impl Gate {
     fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
         let rest = path.strip_prefix(&self.0.path)?;
         if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
-    }
-
-    fn allows(&self, origin: &HeaderValue) -> bool {
-        let text = origin.to_str().unwrap_or_default();
-        self.0.origins.iter().any(|pattern| pattern.matches(text))
     }
 
     fn refused(&self, cause: Refusal) {
@@ -118,7 +102,7 @@ impl Gate {
         }
         let origin = request.headers().get(header::ORIGIN).cloned();
         if let Some(origin) = &origin
-            && !self.allows(origin)
+            && !self.0.origins.allow(origin)
         {
             self.refused(Refusal::Origin);
             debug!(?origin, "refused a page whose origin is not in allowedOrigins");
@@ -130,17 +114,7 @@ impl Gate {
         } else {
             self.serve(&mut request, connection).unwrap_or_else(|polling| self.poll(polling, request))
         };
-        Ok(match answer {
-            Answer::Ready(mut response) => {
-                allow_origin(response.headers_mut(), origin);
-                Answer::Ready(response)
-            }
-            Answer::Later(response) => Answer::Later(Box::pin(async move {
-                let mut response = response.await?;
-                allow_origin(response.headers_mut(), origin);
-                Ok(response)
-            })),
-        })
+        Ok(answer.map(move |response| allow_origin(response.headers_mut(), origin)))
     }
 
     /// Begins a session or a websocket. A request of a session that polls is left, with the session.
@@ -169,7 +143,7 @@ impl Gate {
                 Err(error) => self.no_websocket(error, request),
                 Ok(key) => match session {
                     None => match self.enter(request, connection) {
-                        Err(response) => response,
+                        Err(response) => *response,
                         Ok(slot) => {
                             connection.hold_answer();
                             self.0.socket_io.accept(request, key, query.version, connection, slot)
@@ -184,10 +158,10 @@ impl Gate {
             (_, Some(polling)) => return Err(polling),
             (_, None) if request.method() != Method::GET => return Ok(self.wrong(&BAD_METHOD, request)),
             (_, None) => match self.enter(request, connection) {
-                Err(response) => response,
+                Err(response) => *response,
                 Ok(slot) => {
-                    let headers = shared.kept(request.headers());
-                    let session = Session::new(Arc::clone(shared), query.version, headers, connection.peer().ip(), true);
+                    let origin = Origin { peer: connection.peer().ip(), handshake: shared.kept(request.headers()), is_polling: true };
+                    let session = Session::new(Arc::clone(shared), query.version, origin);
                     let cookie = self.cookie(&session);
                     match Polling::begin(session, slot) {
                         Ok(mut response) => {
@@ -233,17 +207,17 @@ impl Gate {
     }
 
     /// A place for a client, if there is one and its headers are not too large.
-    fn enter(&self, request: &Request<Body>, connection: &ConnectionHandle) -> Result<Slot, Response<Body>> {
+    fn enter(&self, request: &Request<Body>, connection: &ConnectionHandle) -> Result<Slot, Box<Response<Body>>> {
         let headers = request.headers();
         let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if bytes as u64 > self.0.max_header_bytes {
             self.refused(Refusal::Headers);
             debug!(bytes, limit = self.0.max_header_bytes, "refused a client: the headers of its handshake are too large");
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            return Err(engine_error(status, BAD_REQUEST.0, "the headers are over limits.handshakeHeaders"));
+            return Err(Box::new(engine_error(status, BAD_REQUEST.0, "the headers are over limits.handshakeHeaders")));
         }
         let client = self.0.proxies.client(connection.peer().ip(), headers);
-        self.0.admission.enter(client).map_err(|full| self.turn_away(full))
+        self.0.admission.enter(client).map_err(|full| Box::new(self.turn_away(full)))
     }
 
     /// Says why there is no place. The client tries again by itself.

@@ -21,6 +21,7 @@ use super::payload::{self, Packet, Payload};
 use super::session::{Session, SessionId};
 use crate::admission::Slot;
 use crate::event::CloseReason;
+use crate::net::answer::Dropped;
 use crate::net::websocket::End;
 
 /// The packet that says nothing, as a frame.
@@ -82,11 +83,6 @@ struct Phase {
     is_nudged: bool,
 }
 
-/// The client's connection is to end without an answer: it comes back at once by itself.
-#[derive(Debug, thiserror::Error)]
-#[error("the session has ended")]
-pub struct Dropped;
-
 /// What a poll came to.
 enum Polled {
     Frames(std::collections::VecDeque<Bytes>),
@@ -131,8 +127,18 @@ impl Polling {
 
     /// Looks after the heartbeat for as long as the session polls.
     async fn keep(self: Arc<Self>) {
+        let mut is_ending = false;
         loop {
-            tokio::time::sleep_until(self.session.due()).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(self.session.due()) => {}
+                end = poll_fn(|cx| self.session.outbox().poll_end(cx)), if !is_ending => match end {
+                    End::Now => return self.end(CloseReason::TransportClose),
+                    End::Flushed => {
+                        is_ending = true;
+                        self.session.flushed(Instant::now());
+                    }
+                },
+            }
             let now = Instant::now();
             if now >= self.session.due()
                 && let Err(reason) = self.session.beat(now)
@@ -180,7 +186,8 @@ impl Polling {
         }
         let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.session.shared().sessions.remove(self.session.key())?;
-        self.session.is_upgraded();
+        self.session.client().is_upgraded();
+        self.session.outbox().unwatch();
         self.session.has_come_back();
         self.session.outbox().wake();
         Some(slot)

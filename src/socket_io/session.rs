@@ -2,13 +2,10 @@
 //!
 //! Input: messages of the client, and pushes of the hub. Output: calls of the hub, and frames in the client's outbox.
 
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use http::HeaderMap;
 use serde::Serialize;
 use socketioxide_core::packet::{Packet, PacketData};
 use socketioxide_core::parser::{Parse as _, ParseError, ParserState};
@@ -21,10 +18,11 @@ use tracing::debug;
 use super::heartbeat::{Beat, Heartbeat};
 use super::payload::{self, text_packet};
 use super::version::EngineVersion;
-use super::{Shared, dialect, requests};
+use super::{Shared, requests};
+use crate::client::{Client, Origin};
 use crate::event::{CloseReason, SocketId};
-use crate::hub::{Allowance, Dialect, Push, PushError, Socket};
-use crate::metrics::{ConnectionLabels, Refusal};
+use crate::hub::Socket as _;
+use crate::metrics::Refusal;
 use crate::net::websocket::{End, Outbox, SendError, text_frame};
 
 /// Time for a client of Engine.IO 4 to say CONNECT, as in socket.io.
@@ -47,8 +45,6 @@ const NAMESPACE: &str = "/";
 const PING: Bytes = Bytes::from_static(b"\x81\x012");
 const PONG: Bytes = Bytes::from_static(b"\x81\x013");
 const CONNECTED: Bytes = Bytes::from_static(b"\x81\x0240");
-/// DISCONNECT of the default namespace: a client that gets it does not come back by itself.
-const DISCONNECT: Bytes = Bytes::from_static(b"\x81\x0241");
 
 /// The secret that requests of a session that polls are known by. With Engine.IO 3, where clients know one id only, it is
 /// the public id, too.
@@ -65,17 +61,12 @@ impl SessionId {
 
 /// One client; clones name the same.
 #[derive(Clone)]
-pub struct Session(Arc<Inner>);
+pub(super) struct Session(Arc<Inner>);
 
 struct Inner {
-    id: SocketId,
+    client: Client,
     key: SessionId,
     version: EngineVersion,
-    peer: IpAddr,
-    handshake: HeaderMap,
-    is_polling: AtomicBool,
-    allowance: Allowance,
-    outbox: Outbox,
     inbound: Mutex<Inbound>,
     shared: Arc<Shared>,
 }
@@ -119,12 +110,13 @@ struct Open<'a> {
 
 impl Session {
     /// A client that has just come.
-    pub(super) fn new(shared: Arc<Shared>, version: EngineVersion, handshake: HeaderMap, peer: IpAddr, is_polling: bool) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, version: EngineVersion, origin: Origin) -> Self {
+        let is_polling = origin.is_polling;
         let now = Instant::now();
         let id = SocketId::random();
         let is_maybe_old = version == EngineVersion::V4
             && !is_polling
-            && handshake.get(http::header::USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(CPP_USER_AGENT));
+            && origin.handshake.get(http::header::USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(CPP_USER_AGENT));
         let inbound = Inbound {
             state: State::New,
             heartbeat: Heartbeat::new(version, shared.ping_interval, shared.ping_timeout, now),
@@ -134,17 +126,12 @@ impl Session {
             partial: None,
         };
         Self(Arc::new(Inner {
-            id,
+            client: Client::new(id, version.speech(), origin, shared.hub.allowance(), shared.outbox),
             key: SessionId(match version {
                 EngineVersion::V3 => id.number(),
                 EngineVersion::V4 => rand::random(),
             }),
             version,
-            peer,
-            handshake,
-            is_polling: AtomicBool::new(is_polling),
-            allowance: shared.hub.allowance(),
-            outbox: Outbox::new(shared.outbox),
             inbound: Mutex::new(inbound),
             shared,
         }))
@@ -154,8 +141,17 @@ impl Session {
         self.0.inbound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn client(&self) -> &Client {
+        &self.0.client
+    }
+
     pub(super) fn outbox(&self) -> &Outbox {
-        &self.0.outbox
+        self.0.client.outbox()
+    }
+
+    /// The public id.
+    pub(super) fn id(&self) -> SocketId {
+        self.0.client.id()
     }
 
     pub(super) fn key(&self) -> SessionId {
@@ -173,21 +169,9 @@ impl Session {
     /// The text of [`Self::key`].
     pub(super) fn sid(&self) -> String {
         match self.0.version {
-            EngineVersion::V3 => self.0.id.to_string(),
+            EngineVersion::V3 => self.id().to_string(),
             EngineVersion::V4 => format!("{:032x}", self.0.key.0),
         }
-    }
-
-    /// From now on a websocket carries the client.
-    pub(super) fn is_upgraded(&self) {
-        self.0.is_polling.store(false, Ordering::Relaxed);
-    }
-
-    /// Engine.IO version and transport, for metrics.
-    #[must_use]
-    pub fn labels(&self) -> ConnectionLabels {
-        let transport = if self.0.is_polling.load(Ordering::Relaxed) { "polling" } else { "websocket" };
-        ConnectionLabels { engine: self.0.version.as_str(), transport }
     }
 
     /// For a client that the hub does not know: cancelled at the end of the server.
@@ -198,7 +182,7 @@ impl Session {
     /// Sends OPEN. Clients of Engine.IO 3 are connected without asking for it.
     pub(super) fn open(&self) -> Result<(), CloseReason> {
         let shared = &self.0.shared;
-        let upgrades: &[&str] = if self.0.is_polling.load(Ordering::Relaxed) && shared.has_websocket { &["websocket"] } else { &[] };
+        let upgrades: &[&str] = if self.0.client.is_polling() && shared.has_websocket { &["websocket"] } else { &[] };
         let is_v4 = self.0.version == EngineVersion::V4;
         let open = Open {
             sid: &self.sid(),
@@ -235,7 +219,7 @@ impl Session {
     pub(super) fn beat(&self, now: Instant) -> Result<(), CloseReason> {
         let mut inbound = self.inbound();
         if inbound.silent_until.take_if(|until| now >= *until).is_some() && inbound.state == State::New {
-            debug!(socket_id = %self.0.id, "the client waits for a CONNECT of Engine.IO 3");
+            debug!(socket_id = %self.id(), "the client waits for a CONNECT of Engine.IO 3");
             inbound.heartbeat = Heartbeat::new(EngineVersion::V3, self.0.shared.ping_interval, self.0.shared.ping_timeout, now);
             self.send(CONNECTED)?;
             self.joins_hub(&mut inbound);
@@ -253,7 +237,7 @@ impl Session {
     /// The client has sent more than `socketio.maxHttpBufferSize` at once.
     pub(super) fn too_large(&self) {
         self.0.shared.hub.metrics().refusal(Refusal::MessageSize);
-        debug!(socket_id = %self.0.id, limit = self.0.shared.max_message_bytes, "refused too large a message");
+        debug!(socket_id = %self.id(), limit = self.0.shared.max_message_bytes, "refused too large a message");
     }
 
     /// Takes a packet of Engine.IO. What makes no sense is ignored, as the original does.
@@ -319,7 +303,7 @@ impl Session {
 
     fn makes_no_sense(&self, error: &dyn std::fmt::Display) {
         self.0.shared.hub.metrics().refusal(Refusal::Malformed);
-        debug!(socket_id = %self.0.id, %error, "ignored a message that is no Socket.IO packet");
+        debug!(socket_id = %self.id(), %error, "ignored a message that is no Socket.IO packet");
     }
 
     fn packet(&self, inbound: &mut Inbound, packet: Packet) -> Result<(), CloseReason> {
@@ -342,7 +326,7 @@ impl Session {
                 match CommonParser.read_event(&value) {
                     Ok(event) => {
                         let packet = value.as_str().map_or("", |text| text);
-                        requests::take(&self.0.shared.hub, self.0.id, event, packet);
+                        requests::take(&self.0.shared.hub, self.id(), event, packet);
                     }
                     Err(error) => self.makes_no_sense(&error),
                 }
@@ -370,7 +354,7 @@ impl Session {
     fn connect(&self, inbound: &mut Inbound) -> Result<(), CloseReason> {
         match self.0.version {
             EngineVersion::V3 => self.send(CONNECTED)?,
-            EngineVersion::V4 => self.send_text(&format!(r#"40{{"sid":"{}"}}"#, self.0.id))?,
+            EngineVersion::V4 => self.send_text(&format!(r#"40{{"sid":"{}"}}"#, self.id()))?,
         }
         self.joins_hub(inbound);
         Ok(())
@@ -382,12 +366,12 @@ impl Session {
         if !inbound.is_fresh {
             inbound.deadline = None;
         }
-        self.0.shared.hub.connect(self.clone());
+        self.0.shared.hub.connect(self.0.client.clone());
     }
 
     fn leave(&self, inbound: &mut Inbound, reason: CloseReason) {
         if std::mem::replace(&mut inbound.state, State::Left) == State::Connected {
-            self.0.shared.hub.disconnect(self.0.id, reason);
+            self.0.shared.hub.disconnect(self.id(), reason);
         }
     }
 
@@ -413,50 +397,5 @@ impl Session {
             SendError::Full => CloseReason::TooSlow,
             SendError::Closed => CloseReason::TransportClose,
         })
-    }
-}
-
-impl Socket for Session {
-    fn id(&self) -> SocketId {
-        self.0.id
-    }
-
-    fn handshake(&self) -> &HeaderMap {
-        &self.0.handshake
-    }
-
-    fn peer(&self) -> Option<IpAddr> {
-        Some(self.0.peer)
-    }
-
-    fn allowance(&self) -> &Allowance {
-        &self.0.allowance
-    }
-
-    fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
-        let Some(frame) = push.encoded(Dialect::SocketIo, dialect::encode) else {
-            return Ok(());
-        };
-        self.outbox().send(frame.clone()).map_err(|error| match error {
-            SendError::Full => PushError::Full,
-            SendError::Closed => PushError::Closed,
-        })
-    }
-
-    fn close(&self) {
-        self.outbox().end(End::Now);
-        // The hub has taken it out, or is about to; nothing of it is left.
-        drop(self.0.shared.sessions.remove(self.0.key));
-    }
-
-    fn terminate(&self) {
-        // A client that does not keep up loses its connection without the word.
-        if self.outbox().send(DISCONNECT).is_err() {
-            return self.close();
-        }
-        self.outbox().end(End::Flushed);
-        if self.0.is_polling.load(Ordering::Relaxed) {
-            self.flushed(Instant::now());
-        }
     }
 }

@@ -59,7 +59,8 @@ impl Peer {
         let (ours, theirs) = tokio::io::duplex(buffer);
         let mut headers = HeaderMap::new();
         headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
-        let socket = Session::new(Arc::clone(&websockets.0), protocol, headers, [127, 0, 0, 1].into(), false);
+        let origin = Origin { peer: [127, 0, 0, 1].into(), handshake: headers, is_polling: false };
+        let socket = Session::new(Arc::clone(&websockets.0), protocol, origin);
         let connection = Connection::new(wrap(ours), Carrier::session(socket.clone(), None), websockets.0.websocket);
         let connection = websockets.0.connections.spawn(connection.run());
         let client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
@@ -83,7 +84,7 @@ impl Peer {
         format!(r#"40{{"sid":"{}"}}"#, self.socket.id())
     }
 
-    fn hub(&self) -> &Arc<Hub<Session>> {
+    fn hub(&self) -> &Arc<Hub<Client>> {
         &self.websockets.0.hub
     }
 
@@ -112,7 +113,7 @@ impl Peer {
     }
 
     fn publish(&self, channel: &str, name: &str) -> usize {
-        let event = Event { channel, name: name.into(), data: RawValue::NULL, except: None };
+        let event = Event { channel, name: name.into(), data: RawValue::NULL, except: None, user: None };
         self.hub().publish(&event, Source::Http)
     }
 }
@@ -271,7 +272,7 @@ async fn old_cpp_clients_wait_in_silence_and_are_connected() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_ends_without_a_word_but_for_who_breaks_its_rules() {
     let mut peer = Peer::connected().await;
-    peer.socket.close();
+    peer.socket.client().close();
     assert!(peer.client.next().await.is_none_or(|message| message.is_err()), "clients that are to come back hear nothing");
     let mut peer = Peer::connected().await;
     // Masked with zeros, of an opcode that nobody knows.
@@ -325,7 +326,7 @@ async fn what_the_stream_keeps_is_asked_for() {
     let mut peer = Peer::over(EngineVersion::V3, "a browser", 7, |_| {}, BufStream::new).await;
     assert!(peer.hear().await.starts_with("0{"));
     assert_eq!(peer.hear().await, "40");
-    peer.socket.terminate();
+    peer.socket.client().terminate();
     assert_eq!(peer.hear().await, "41");
     peer.end().await;
 }
@@ -337,7 +338,7 @@ async fn a_connection_that_is_stuck_can_be_closed() {
     while peer.socket.outbox().send(frame()).is_ok() {
         tokio::task::yield_now().await;
     }
-    peer.socket.close();
+    peer.socket.client().close();
     peer.connection.await.unwrap();
     assert_eq!(peer.websockets.0.hub.connections(), 0);
 }
@@ -346,7 +347,7 @@ async fn a_connection_that_is_stuck_can_be_closed() {
 async fn a_client_that_is_told_to_go_has_a_while_to_do_so() {
     let mut peer = Peer::connected().await;
     let started = Instant::now();
-    peer.socket.terminate();
+    peer.socket.client().terminate();
     assert_eq!(peer.hear().await, "41");
     assert_eq!(peer.hub().connections(), 0);
     peer.end().await;
@@ -369,7 +370,7 @@ async fn the_end_of_the_server_closes_those_that_have_left() {
     left.say("40/other,").await;
     left.hear().await;
     let mut told_to_go = Peer::connected().await;
-    told_to_go.socket.terminate();
+    told_to_go.socket.client().terminate();
     assert_eq!(told_to_go.hear().await, "41");
     let started = Instant::now();
     for peer in [left, told_to_go] {

@@ -1,5 +1,14 @@
 //! [`EngineVersion`]: which Engine.IO a client speaks.
 
+use bytes::Bytes;
+
+use super::dialect;
+use crate::client::Speech;
+use crate::hub::{Dialect, Message};
+
+/// DISCONNECT of the default namespace: a client that gets it does not come back by itself.
+const DISCONNECT: Bytes = Bytes::from_static(b"\x81\x0241");
+
 /// The version of Engine.IO that a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum EngineVersion {
@@ -17,5 +26,31 @@ impl EngineVersion {
             Self::V3 => "3",
             Self::V4 => "4",
         }
+    }
+
+    /// How what the hub says is written out.
+    pub(super) fn speech(self) -> &'static dyn Speech {
+        match self {
+            Self::V3 => &Self::V3,
+            Self::V4 => &Self::V4,
+        }
+    }
+}
+
+impl Speech for EngineVersion {
+    fn dialect(&self) -> Dialect {
+        Dialect::SocketIo
+    }
+
+    fn encode(&self, message: &Message<'_>) -> Option<Bytes> {
+        dialect::encode(message)
+    }
+
+    fn goodbye(&self) -> Bytes {
+        DISCONNECT
+    }
+
+    fn version(&self) -> &'static str {
+        self.as_str()
     }
 }

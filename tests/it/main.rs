@@ -19,6 +19,7 @@ mod malformed;
 mod members;
 mod presence;
 mod proxies;
+mod pusher;
 mod redis;
 mod redis_server;
 mod reload;

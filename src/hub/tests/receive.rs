@@ -24,7 +24,7 @@ fn hub(change: impl FnOnce(&mut Config)) -> Arc<Hub<Recorder>> {
 fn receive(hub: &Arc<Hub<Recorder>>, channel: &str, messages: usize) -> (Vec<usize>, usize) {
     let read = Cell::new(0);
     let receive = |_| {
-        let event = Event { channel, name: "sent".into(), data: RawValue::NULL, except: None };
+        let event = Event { channel, name: "sent".into(), data: RawValue::NULL, except: None, user: None };
         let reading = || {
             read.set(read.get() + 1);
             Ok::<_, ()>((event, None))

@@ -267,6 +267,6 @@ impl World {
 fn hear(hub: &Arc<Hub<Recorder>>, change: &Change) {
     let name = if change.is_joining { "presence:joining" } else { "presence:leaving" };
     let data = RawValue::from_string(change.member.json().to_owned()).unwrap();
-    let event = Event { channel: change.channel.as_str(), name: name.into(), data: &data, except: Some(change.socket) };
+    let event = Event { channel: change.channel.as_str(), name: name.into(), data: &data, except: Some(change.socket), user: None };
     assert!(hub.hear(&event, change.version), "a change of a presence channel");
 }

@@ -28,6 +28,9 @@ struct Envelope<'a> {
     /// In what the presence store of a node tells the others: the channel's version. Laravel sends no such key.
     #[serde(borrow, default)]
     presence: Option<&'a RawValue>,
+    /// Of a whisper in a presence channel, from another node.
+    #[serde(borrow, default)]
+    user_id: Option<&'a RawValue>,
 }
 
 /// Why a message is no event.
@@ -84,6 +87,7 @@ pub fn message_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<(Event<'a>,
         name: envelope.event,
         data: envelope.data.unwrap_or(RawValue::NULL),
         except: socket.and_then(|id| SocketId::parse(&id)),
+        user: envelope.user_id.and_then(|user| serde_json::from_str(user.get()).ok()),
     };
     Ok((event, version))
 }

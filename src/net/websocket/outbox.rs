@@ -39,6 +39,8 @@ struct State {
     task: Option<Waker>,
     /// The task has nothing to write, and wants to know of the next frame.
     is_idle: bool,
+    /// Who wants to know of the end alone.
+    watcher: Option<Waker>,
 }
 
 /// How a connection is to end.
@@ -134,8 +136,27 @@ impl Outbox {
         if end == End::Now {
             (state.frames, state.count, state.bytes) = (VecDeque::new(), 0, 0);
         }
+        let watcher = state.watcher.take();
         drop(state);
+        if let Some(watcher) = watcher {
+            watcher.wake();
+        }
         self.wake();
+    }
+
+    /// Waits for [`Self::end`]; one may wait.
+    pub fn poll_end(&self, cx: &Context<'_>) -> Poll<End> {
+        let mut state = self.state();
+        if let Some(end) = state.end {
+            return Poll::Ready(end);
+        }
+        state.watcher = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Nobody waits for the end any more.
+    pub fn unwatch(&self) {
+        self.state().watcher = None;
     }
 
     /// How the connection is to end, if it is.

@@ -18,11 +18,12 @@ use crate::config::Config;
 use crate::event::Event;
 use crate::hub::{Hub, Socket as _};
 use crate::metrics::{Metrics, Source};
+use crate::net::answer::Answer;
 use crate::net::connection::ConnectionHandle;
 use crate::net::websocket::Connection;
 use crate::proxies::TrustedProxies;
 use crate::socket_io::SocketIo;
-use crate::socket_io::gate::{Answer, Gate};
+use crate::socket_io::gate::Gate;
 use crate::socket_io::upgrade::Carrier;
 
 struct Everybody;
@@ -36,7 +37,7 @@ impl Authorizer for Everybody {
 
 /// A server, and one client of it.
 struct Client {
-    hub: Arc<Hub<Session>>,
+    hub: Arc<Hub<crate::client::Client>>,
     socket_io: SocketIo,
     gate: Gate,
     version: u8,
@@ -118,7 +119,7 @@ impl Client {
 
     fn publish(&self, n: u32) {
         let data = RawValue::from_string(n.to_string()).unwrap();
-        self.hub.publish(&Event { channel: "news", name: "sent".into(), data: &data, except: None }, Source::Http);
+        self.hub.publish(&Event { channel: "news", name: "sent".into(), data: &data, except: None, user: None }, Source::Http);
     }
 }
 

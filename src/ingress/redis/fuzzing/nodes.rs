@@ -113,7 +113,12 @@ impl Socket for Page {
             }
             Told::Joined { channel: ROOM, member, .. } => assert!(here.insert(member.user().to_owned()), "{} came twice", member.user()),
             Told::Left { channel: ROOM, member } => assert!(here.remove(member.user()), "{} was not here", member.user()),
-            Told::Subscribed { .. } | Told::Joined { .. } | Told::Left { .. } | Told::Refused { .. } => {}
+            Told::Subscribed { .. }
+            | Told::Joined { .. }
+            | Told::Left { .. }
+            | Told::Refused { .. }
+            | Told::CacheMiss { .. }
+            | Told::Count { .. } => {}
         }
         Ok(())
     }

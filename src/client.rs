@@ -1,0 +1,135 @@
+//! [`Client`]: one connected client as the hub sees it, whatever protocol it speaks.
+//!
+//! Input: pushes of the hub. Output: frames in the client's outbox, in the client's [`Dialect`]. What the client says is
+//! for its session in [`crate::socket_io`] or [`crate::pusher`], which made it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::event::SocketId;
+use crate::hub::{Allowance, Dialect, Message, Push, PushError, Socket};
+use crate::metrics::ConnectionLabels;
+use crate::net::websocket::{End, Limits, Outbox, SendError};
+
+/// A protocol, as far as the hub's pushes need it.
+pub trait Speech: Sync {
+    /// The slot of its encodings.
+    fn dialect(&self) -> Dialect;
+
+    /// Writes a message out as the frame of a websocket. `None`: the protocol does not tell it.
+    fn encode(&self, message: &Message<'_>) -> Option<Bytes>;
+
+    /// What tells a client to go and not to come back by itself, as frames.
+    fn goodbye(&self) -> Bytes;
+
+    /// The protocol's version, for metrics.
+    fn version(&self) -> &'static str;
+}
+
+/// One connected client; clones name the same.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    id: SocketId,
+    speech: &'static dyn Speech,
+    peer: IpAddr,
+    handshake: HeaderMap,
+    is_polling: AtomicBool,
+    allowance: Allowance,
+    outbox: Outbox,
+}
+
+/// Where a client comes from.
+pub struct Origin {
+    /// Address at the other end of the connection: the client, or a proxy before it.
+    pub peer: IpAddr,
+    /// Headers of the handshake request, as far as callbacks can need them.
+    pub handshake: HeaderMap,
+    /// Whether it polls.
+    pub is_polling: bool,
+}
+
+impl Client {
+    /// A client that has just come; at most `limits` wait for it.
+    #[must_use]
+    pub fn new(id: SocketId, speech: &'static dyn Speech, origin: Origin, allowance: Allowance, limits: Limits) -> Self {
+        let Origin { peer, handshake, is_polling } = origin;
+        Self(Arc::new(Inner {
+            id,
+            speech,
+            peer,
+            handshake,
+            is_polling: AtomicBool::new(is_polling),
+            allowance,
+            outbox: Outbox::new(limits),
+        }))
+    }
+
+    /// What waits for it.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox {
+        &self.0.outbox
+    }
+
+    /// Whether polls carry it.
+    #[must_use]
+    pub fn is_polling(&self) -> bool {
+        self.0.is_polling.load(Ordering::Relaxed)
+    }
+
+    /// From now on a websocket carries it.
+    pub fn is_upgraded(&self) {
+        self.0.is_polling.store(false, Ordering::Relaxed);
+    }
+
+    /// Version of the protocol and transport, for metrics.
+    #[must_use]
+    pub fn labels(&self) -> ConnectionLabels {
+        let transport = if self.is_polling() { "polling" } else { "websocket" };
+        ConnectionLabels { engine: self.0.speech.version(), transport }
+    }
+}
+
+impl Socket for Client {
+    fn id(&self) -> SocketId {
+        self.0.id
+    }
+
+    fn handshake(&self) -> &HeaderMap {
+        &self.0.handshake
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        Some(self.0.peer)
+    }
+
+    fn allowance(&self) -> &Allowance {
+        &self.0.allowance
+    }
+
+    fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
+        let speech = self.0.speech;
+        let Some(frame) = push.encoded(speech.dialect(), |message| speech.encode(message)) else {
+            return Ok(());
+        };
+        self.outbox().send(frame.clone()).map_err(|error| match error {
+            SendError::Full => PushError::Full,
+            SendError::Closed => PushError::Closed,
+        })
+    }
+
+    fn close(&self) {
+        self.outbox().end(End::Now);
+    }
+
+    fn terminate(&self) {
+        // A client that does not keep up loses its connection without the word.
+        let end = if self.outbox().send(self.0.speech.goodbye()).is_ok() { End::Flushed } else { End::Now };
+        self.outbox().end(end);
+    }
+}

@@ -1,0 +1,37 @@
+//! Settings: Pusher's clients: `[pusher]`.
+//!
+//! Input: the table as [`load`](super::load) finds it. Output: a part of [`Config`](super::Config).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::value::{Seconds, Toggle};
+
+/// Pusher's clients. They need an entry in `clients` with `key` and `secret`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PusherConfig {
+    /// Whether they are served.
+    pub enabled: Toggle,
+    /// What stands before `/app/<key>`, as `wsPath` of the client.
+    pub path: String,
+    /// After so long without a word the client asks for a sign of life.
+    pub activity_timeout: Seconds,
+    /// How long the last event of a cache channel is kept.
+    pub cache_ttl: Seconds,
+    /// Whether channels hear how many are subscribed.
+    pub subscription_count: Toggle,
+}
+
+impl Default for PusherConfig {
+    fn default() -> Self {
+        Self {
+            enabled: Toggle(true),
+            path: String::new(),
+            activity_timeout: Seconds(Duration::from_secs(30)),
+            cache_ttl: Seconds(Duration::from_secs(30 * 60)),
+            subscription_count: Toggle(false),
+        }
+    }
+}

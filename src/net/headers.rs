@@ -1,0 +1,39 @@
+//! Headers that live as long as their client.
+//!
+//! Input: headers as hyper has read them, which share the connection's large read buffer: one that is kept keeps all of
+//! it. Output: copies with memory of their own.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// A copy of the headers of these names.
+#[must_use]
+pub fn copied(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
+    let mut copies = HeaderMap::new();
+    for name in names {
+        if copies.contains_key(name) {
+            continue;
+        }
+        for value in headers.get_all(name) {
+            if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
+                copies.append(name, copy);
+            }
+        }
+    }
+    copies
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_named_is_kept() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("cookie", &b"a=1"[..]), ("cookie", b"b=2"), ("odd", b"caf\xe9"), ("accept", b"*/*")] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap());
+        }
+        let copies = copied(&headers, &[http::header::COOKIE, HeaderName::from_static("odd"), http::header::COOKIE]);
+        assert_eq!(copies.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1", "b=2"]);
+        assert_eq!((&copies["odd"], copies.len()), (&headers["odd"], 3));
+    }
+}

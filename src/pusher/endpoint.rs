@@ -1,0 +1,119 @@
+//! `POST {pusher.path}/broadcasting/auth`: signatures for clients of an application whose broadcaster (`redis`) signs
+//! nothing.
+//!
+//! Input: what pusher-js sends to `authEndpoint`, `socket_id=…&channel_name=…`, with the page's cookie or token. Output: the
+//! application's answer, signed: `{"auth":"key:…","channel_data":"…"}`, or the status of its refusal.
+
+use std::net::IpAddr;
+
+use axum::Json;
+use axum::body::{Body, to_bytes};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Method, Request, Response, StatusCode};
+use axum::response::IntoResponse as _;
+use serde_json::json;
+
+use super::gate::{Gate, is_preflight};
+use super::signature::signable;
+use crate::auth::AuthRequest;
+use crate::channel::{ChannelKind, ChannelName, user_of};
+use crate::event::SocketId;
+use crate::net::answer::Answer;
+use crate::net::connection::ConnectionHandle;
+use crate::store::Member;
+
+/// More than any such request has.
+const MAX_BODY_BYTES: usize = 16 * 1024;
+
+/// Headers that pages send along, with which the application knows the user.
+const PASSED_ON: [&str; 4] = ["authorization", "x-csrf-token", "x-xsrf-token", "accept"];
+
+pub(super) fn answer(gate: &Gate, request: Request<Body>, connection: &ConnectionHandle) -> Answer {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    if origin.as_ref().is_some_and(|origin| !gate.origins().allow(origin)) {
+        return Answer::Ready(refused(StatusCode::FORBIDDEN, "the origin of the page is not in allowedOrigins"));
+    }
+    let answer = if is_preflight(&request) {
+        let asked = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+        Answer::Ready(preflight(asked))
+    } else if request.method() == Method::POST {
+        let (gate, peer) = (gate.clone(), connection.peer().ip());
+        Answer::Later(Box::pin(async move { Ok(sign(&gate, request, peer).await) }))
+    } else {
+        let mut response = refused(StatusCode::METHOD_NOT_ALLOWED, "POST socket_id and channel_name");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST,OPTIONS"));
+        Answer::Ready(response)
+    };
+    answer.map(move |response| allow_origin(response.headers_mut(), origin))
+}
+
+async fn sign(gate: &Gate, request: Request<Body>, peer: IpAddr) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
+        return refused(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
+    };
+    let field = |name: &str| form_urlencoded::parse(&body).find_map(|(key, value)| (key == name).then(|| value.into_owned()));
+    let (Some(socket), Some(channel)) = (field("socket_id").and_then(|id| SocketId::parse(&id)), field("channel_name")) else {
+        return refused(StatusCode::BAD_REQUEST, "socket_id and channel_name are needed");
+    };
+    let channel = ChannelName::from(channel);
+    let shared = &gate.pusher().0;
+    if !channel.kind().is_guarded() || user_of(channel.as_str()).is_some() || shared.hub.socket(socket).is_none() {
+        return refused(StatusCode::FORBIDDEN, "no such socket here, or a channel that is not signed for");
+    }
+    let Some(app) = gate.app() else {
+        return refused(StatusCode::NOT_FOUND, "no entry of `clients` has a key and a secret");
+    };
+    let passed = |name: &&str| Some(((*name).to_owned(), parts.headers.get(*name)?.to_str().ok()?.to_owned()));
+    let headers: Vec<_> = PASSED_ON.iter().filter_map(passed).collect();
+    let handshake = gate.kept(&parts.headers);
+    let asked = AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: Some(peer), is_again: false };
+    let grant = match shared.authorizer.authorize(asked).await {
+        Ok(grant) => grant,
+        Err(denied) => {
+            let status = StatusCode::from_u16(denied.status).ok().filter(|status| status.as_u16() >= 400);
+            return refused(status.unwrap_or(StatusCode::BAD_GATEWAY), "the application did not grant the channel");
+        }
+    };
+    let id = socket.to_string();
+    if channel.kind() != ChannelKind::Presence {
+        return Json(json!({ "auth": app.auth(&signable(&[&id, channel.as_str()])) })).into_response();
+    }
+    match grant.channel_data.as_ref().map(|data| Member::parse(data.get())) {
+        Some(Ok(member)) => {
+            // As Laravel's `pusher` driver has it: the id as text.
+            let data = match member.view().user_info {
+                Some(info) => json!({ "user_id": member.user(), "user_info": info }),
+                None => json!({ "user_id": member.user() }),
+            };
+            let data = data.to_string();
+            let auth = app.auth(&signable(&[&id, channel.as_str(), &data]));
+            Json(json!({ "auth": auth, "channel_data": data })).into_response()
+        }
+        _ => refused(StatusCode::INTERNAL_SERVER_ERROR, "the application's answer does not tell who the user is"),
+    }
+}
+
+fn refused(status: StatusCode, message: &str) -> Response<Body> {
+    (status, Json(json!({ "error": message }))).into_response()
+}
+
+fn preflight(asked: Option<HeaderValue>) -> Response<Body> {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.unwrap_or(HeaderValue::from_static("Content-Type")));
+    response
+}
+
+/// With credentials, since the page's cookie tells who asks.
+fn allow_origin(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
+    let Some(origin) = origin else { return };
+    let values: [(HeaderName, HeaderValue); 3] = [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, origin),
+        (header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true")),
+        (header::VARY, HeaderValue::from_static("Origin")),
+    ];
+    headers.extend(values);
+}

@@ -1,0 +1,194 @@
+//! The door for Pusher's clients: which application, from which page, and whether there is a place.
+//!
+//! Input: every HTTP request. Output: websockets taken over at `{pusher.path}/app/{key}`, and answers to
+//! `{pusher.path}/broadcasting/auth`; all other requests pass.
+//!
+//! A client that is not let in gets its websocket, and hears there why: a browser shows nothing of a failed handshake.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header::{self, HeaderValue};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::response::IntoResponse as _;
+use hyper_util::rt::TokioIo;
+use tracing::debug;
+
+use super::session::{OVER_CAPACITY, Refused, Session};
+use super::{App, Pusher, endpoint};
+use crate::admission::{Admission, Origins};
+use crate::client::Origin;
+use crate::config::Config;
+use crate::metrics::Refusal;
+use crate::net::answer::Answer;
+use crate::net::connection::ConnectionHandle;
+use crate::net::websocket::{Connection, HandshakeError, Protocol, accept_key, switching_protocols};
+use crate::proxies::TrustedProxies;
+use crate::warn_seldom;
+
+/// The application does not exist.
+const NO_APP: u16 = 4001;
+/// The page may not connect.
+const UNAUTHORIZED: u16 = 4009;
+/// A version of the protocol that is not spoken.
+const UNSUPPORTED_VERSION: u16 = 4007;
+
+/// What the gate needs of the settings and of the other parts.
+#[derive(Clone)]
+pub struct Gate(Arc<Inner>);
+
+struct Inner {
+    /// What stands before `/app/{key}`, without a slash at the end.
+    prefix: String,
+    is_enabled: bool,
+    origins: Origins,
+    apps: Vec<Arc<App>>,
+    max_header_bytes: u64,
+    kept_headers: Vec<header::HeaderName>,
+    pusher: Pusher,
+    admission: Arc<Admission>,
+    proxies: TrustedProxies,
+}
+
+impl Gate {
+    /// Reads `pusher`, `clients` and `allowedOrigins`.
+    #[must_use]
+    pub fn new(config: &Config, pusher: Pusher, admission: Arc<Admission>, proxies: TrustedProxies) -> Self {
+        let apps = config.clients.iter().filter_map(|client| {
+            let secret = client.secret.clone().filter(|secret| !secret.expose().is_empty())?;
+            let key = client.key.expose().to_owned();
+            (!key.is_empty()).then(|| Arc::new(App { key, secret }))
+        });
+        let trimmed = config.pusher.path.trim_matches('/');
+        let forwarded = config.auth.forward.0.iter().filter_map(|name| name.parse().ok());
+        let kept = [header::COOKIE, header::AUTHORIZATION, header::ORIGIN, header::REFERER, header::USER_AGENT];
+        Self(Arc::new(Inner {
+            prefix: if trimmed.is_empty() { String::new() } else { format!("/{trimmed}") },
+            is_enabled: config.pusher.enabled.0,
+            origins: Origins::new(&config.allowed_origins.0),
+            apps: apps.collect(),
+            max_header_bytes: config.limits.handshake_headers.0,
+            kept_headers: kept.into_iter().chain([header::HeaderName::from_static("x-forwarded-for")]).chain(forwarded).collect(),
+            pusher,
+            admission,
+            proxies,
+        }))
+    }
+
+    /// Answers a request that came over `connection`. It is given back when it is none of ours.
+    ///
+    /// # Errors
+    /// The request, for whoever answers other paths.
+    pub fn answer(&self, mut request: Request<Body>, connection: &ConnectionHandle) -> Result<Answer, Box<Request<Body>>> {
+        let path = request.uri().path();
+        let Some(rest) = path.strip_prefix(&*self.0.prefix).filter(|_| self.0.is_enabled) else {
+            return Err(Box::new(request));
+        };
+        if rest == "/broadcasting/auth" && !self.0.apps.is_empty() {
+            return Ok(endpoint::answer(self, request, connection));
+        }
+        let Some(key) = rest.strip_prefix("/app/").filter(|key| !key.is_empty() && !key.contains('/')).map(str::to_owned) else {
+            return Err(Box::new(request));
+        };
+        let handshake = match accept_key(&request) {
+            Ok(handshake) => handshake,
+            Err(error) => return Ok(Answer::Ready(no_websocket(error))),
+        };
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        Ok(match self.admit(&key, &request, connection) {
+            Ok(session) => self.carry(&mut request, handshake, session, connection),
+            Err((code, message)) => {
+                debug!(code, message, ?origin, "refused a Pusher client");
+                let refused = Refused::new(code, message, &self.0.pusher.0);
+                self.carry(&mut request, handshake, refused, connection)
+            }
+        })
+    }
+
+    fn carry(
+        &self,
+        request: &mut Request<Body>,
+        key: HeaderValue,
+        protocol: impl Protocol + 'static,
+        connection: &ConnectionHandle,
+    ) -> Answer {
+        let upgrade = hyper::upgrade::on(&mut *request);
+        let config = self.0.pusher.0.websocket;
+        connection.upgraded();
+        connection.hold_answer();
+        self.0.pusher.0.connections.spawn(async move {
+            match upgrade.await {
+                Ok(stream) => Connection::new(TokioIo::new(stream), protocol, config).run().await,
+                Err(error) => debug!(%error, "a websocket was given up during its handshake"),
+            }
+        });
+        Answer::Ready(switching_protocols(request, key))
+    }
+
+    /// A session for the client, or the code and the words that it is to hear. A passing state never has a code that keeps
+    /// the client from coming back.
+    fn admit(&self, key: &str, request: &Request<Body>, connection: &ConnectionHandle) -> Result<Session, (u16, String)> {
+        let shared = &self.0.pusher.0;
+        let metrics = shared.hub.metrics();
+        let headers = request.headers();
+        let Some(app) = self.0.apps.iter().find(|app| app.key == key) else {
+            let hint = "clients need an entry in `clients` with this key and a secret; `laravel-echo-server client:add` makes one";
+            warn_seldom!(kind = 0, about = key, key, hint, "a Pusher client asks for an application that is not here");
+            return Err((NO_APP, format!("App key {key} does not exist")));
+        };
+        if let Some(origin) = headers.get(header::ORIGIN).filter(|origin| !self.0.origins.allow(origin)) {
+            metrics.refusal(Refusal::Origin);
+            let shown = origin.to_str().unwrap_or_default();
+            warn_seldom!(kind = 1, about = shown, origin = shown, hint = "add it to allowedOrigins", "refused a page that may not connect");
+            return Err((UNAUTHORIZED, "the origin of the page is not allowed".to_owned()));
+        }
+        let version = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).find(|(name, _)| name == "protocol");
+        if let Some((_, version)) = version.filter(|(_, version)| !matches!(&**version, "" | "5" | "6" | "7")) {
+            return Err((UNSUPPORTED_VERSION, format!("Protocol {version} is not supported, 5 to 7 are")));
+        }
+        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if bytes as u64 > self.0.max_header_bytes {
+            metrics.refusal(Refusal::Headers);
+            return Err((OVER_CAPACITY, "the headers are over limits.handshakeHeaders".to_owned()));
+        }
+        let slot = self.0.admission.enter(self.0.proxies.client(connection.peer().ip(), headers)).map_err(|full| {
+            metrics.refusal(full.refusal());
+            (OVER_CAPACITY, full.to_string())
+        })?;
+        let origin = Origin { peer: connection.peer().ip(), handshake: self.kept(headers), is_polling: false };
+        Ok(Session::new(Arc::clone(shared), Arc::clone(app), origin, slot))
+    }
+
+    /// A copy of the headers that callbacks can need.
+    pub(super) fn kept(&self, headers: &HeaderMap) -> HeaderMap {
+        crate::net::headers::copied(headers, &self.0.kept_headers)
+    }
+
+    pub(super) fn pusher(&self) -> &Pusher {
+        &self.0.pusher
+    }
+
+    pub(super) fn origins(&self) -> &Origins {
+        &self.0.origins
+    }
+
+    /// The application that signs for clients of others: the first one.
+    pub(super) fn app(&self) -> Option<&Arc<App>> {
+        self.0.apps.first()
+    }
+}
+
+fn no_websocket(error: HandshakeError) -> axum::http::Response<Body> {
+    let hint = "a proxy before this server has to pass `Upgrade` and `Connection` on";
+    warn_seldom!(kind = 2, about = "", %error, hint, "a Pusher client's request is no websocket");
+    let mut response = (error.status(), error.to_string()).into_response();
+    if error.status() == StatusCode::UPGRADE_REQUIRED {
+        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    }
+    response
+}
+
+/// Answers a preflight, for pages that send tokens.
+pub(super) fn is_preflight(request: &Request<Body>) -> bool {
+    request.method() == Method::OPTIONS
+}

@@ -1,0 +1,333 @@
+//! [`Session`]: one client of Pusher's protocol, from its handshake to its end.
+//!
+//! Input: messages of the client. Output: calls of the hub, and frames in the client's outbox.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::dialect::{self, Protocol7};
+use super::message::{Said, SignIn, Subscribe, User};
+use super::signature::{Auth, signable};
+use super::{App, Shared};
+use crate::admission::Slot;
+use crate::auth::Grant;
+use crate::channel::{ChannelKind, kind_of, user_of};
+use crate::client::{Client, Origin};
+use crate::event::{CloseReason, SocketId};
+use crate::hub::{Message, Push, Right, Socket as _, Whisper};
+use crate::metrics::Refusal;
+use crate::net::websocket::{End, Outbox, Protocol, SendError};
+
+/// Time for a client to answer `pusher:ping`, as pusher-js has it.
+const PONG_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time for a client to close the connection after it was told to go.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Codes of errors and of CLOSE.
+pub(super) const OVER_CAPACITY: u16 = 4100;
+const RECONNECT: u16 = 4200;
+const NO_PONG: u16 = 4201;
+const CLIENT_EVENT_REJECTED: u16 = 4301;
+const UNAUTHORIZED: u16 = 4009;
+
+/// One client.
+pub(super) struct Session {
+    client: Client,
+    shared: Arc<Shared>,
+    app: Arc<App>,
+    _slot: Slot,
+    is_known: bool,
+    /// Who has signed in.
+    user: Option<User>,
+    heard: Instant,
+    /// A sign of life was asked for.
+    is_asked: bool,
+    deadline: Option<Instant>,
+    /// The code of the last frame.
+    code: u16,
+}
+
+impl Session {
+    pub(super) fn new(shared: Arc<Shared>, app: Arc<App>, origin: Origin, slot: Slot) -> Self {
+        let client = Client::new(SocketId::random(), &Protocol7, origin, shared.hub.allowance(), shared.outbox);
+        let heard = Instant::now();
+        Self { client, shared, app, _slot: slot, is_known: false, user: None, heard, is_asked: false, deadline: None, code: RECONNECT }
+    }
+
+    fn id(&self) -> SocketId {
+        self.client.id()
+    }
+
+    fn send(&self, frame: Bytes) -> Result<(), CloseReason> {
+        self.client.outbox().send(frame).map_err(|error| match error {
+            SendError::Full => CloseReason::TooSlow,
+            SendError::Closed => CloseReason::TransportClose,
+        })
+    }
+
+    fn say(&self, event: &str, data: &str) -> Result<(), CloseReason> {
+        self.send(dialect::event(event, None, data, None))
+    }
+
+    fn wrong(&self, code: u16, message: &str) -> Result<(), CloseReason> {
+        self.send(dialect::error(Some(code), message))
+    }
+
+    fn take(&mut self, said: &Said<'_>) -> Result<(), CloseReason> {
+        match &*said.event {
+            "pusher:ping" => self.say("pusher:pong", "{}"),
+            "pusher:pong" => Ok(()),
+            "pusher:subscribe" => match said.data::<Subscribe>() {
+                Some(subscribe) if !subscribe.channel.is_empty() => {
+                    self.subscribe(&subscribe);
+                    Ok(())
+                }
+                _ => self.malformed(),
+            },
+            "pusher:unsubscribe" => match said.data::<Subscribe>() {
+                Some(unsubscribe) => {
+                    self.shared.hub.unsubscribe(self.id(), &unsubscribe.channel);
+                    Ok(())
+                }
+                None => self.malformed(),
+            },
+            "pusher:signin" => self.sign_in(said),
+            event if event.starts_with("client-") => self.whisper(said),
+            _ => self.malformed(),
+        }
+    }
+
+    fn malformed(&self) -> Result<(), CloseReason> {
+        self.shared.hub.metrics().refusal(Refusal::Malformed);
+        debug!(socket_id = %self.id(), "ignored a message that makes no sense");
+        self.wrong(RECONNECT, "Invalid message format")
+    }
+
+    fn subscribe(&self, subscribe: &Subscribe) {
+        let channel = subscribe.channel.as_str();
+        let right = match kind_of(channel) {
+            ChannelKind::Public => Right::Ask(Vec::new()),
+            ChannelKind::Private | ChannelKind::Presence => match self.right(subscribe) {
+                Some(right) => right,
+                None => {
+                    self.shared.hub.metrics().refusal(Refusal::Unauthorized);
+                    debug!(socket_id = %self.id(), channel, "refused a subscribe whose signature is wrong");
+                    // A client that takes nothing is closed by the next frame for it.
+                    let _ = self.client.push(&Push::new(Message::Refused { channel, status: 401 }));
+                    return;
+                }
+            },
+        };
+        self.shared.hub.subscribe(self.id(), channel, right);
+    }
+
+    /// By what right the client may be let in; `None`: by none.
+    fn right(&self, subscribe: &Subscribe) -> Option<Right> {
+        let (channel, is_presence) = (subscribe.channel.as_str(), kind_of(&subscribe.channel) == ChannelKind::Presence);
+        if let Some(user) = user_of(channel) {
+            let own = self.user.as_ref().filter(|own| own.id == user)?;
+            return Some(Right::Brought(Grant { user: Some(own.id.as_str().into()), ..Grant::default() }));
+        }
+        match Auth::parse(subscribe.auth.as_deref().unwrap_or_default()) {
+            Auth::Signed { key, signature } => {
+                let (id, data) = (self.id().to_string(), subscribe.channel_data());
+                let parts: Vec<&str> = [&*id, channel].into_iter().chain(data).collect();
+                if !self.app.has_signed(key, signature, &signable(&parts)) {
+                    return None;
+                }
+                let data = data.filter(|_| is_presence).map(|data| RawValue::from_string(data.to_owned()));
+                match data.transpose() {
+                    Ok(None) if is_presence => self.as_signed_in(),
+                    Ok(data) => Some(Right::Brought(Grant { channel_data: data.map(Arc::from), ..Grant::default() })),
+                    Err(_) => None,
+                }
+            }
+            Auth::None if is_presence && self.user.is_some() => None,
+            Auth::None => Some(Right::Ask(Vec::new())),
+            Auth::Token(token) => Some(Right::Ask(vec![("Authorization".to_owned(), token.to_owned())])),
+        }
+    }
+
+    /// In a presence channel without data of its own, a client that has signed in is its user.
+    fn as_signed_in(&self) -> Option<Right> {
+        let User { id, user_info } = self.user.as_ref()?;
+        let member = json!({ "user_id": id, "user_info": user_info });
+        let data = serde_json::value::to_raw_value(&member).expect("texts and JSON serialize");
+        Some(Right::Brought(Grant { channel_data: Some(data.into()), ..Grant::default() }))
+    }
+
+    fn sign_in(&mut self, said: &Said<'_>) -> Result<(), CloseReason> {
+        let Some(sign_in) = said.data::<SignIn>() else { return self.malformed() };
+        let text = signable(&[&self.id().to_string(), "", "user", "", &sign_in.user_data]);
+        let is_signed = matches!(Auth::parse(&sign_in.auth), Auth::Signed { key, signature } if self.app.has_signed(key, signature, &text));
+        let user: Option<User> = serde_json::from_str(&sign_in.user_data).ok().filter(|user: &User| is_signed && !user.id.is_empty());
+        let Some(user) = user else { return self.wrong(UNAUTHORIZED, "the sign-in is not authorized") };
+        if self.user.as_ref().is_some_and(|known| known.id != user.id) {
+            return self.wrong(UNAUTHORIZED, "another user has signed in on this connection");
+        }
+        self.shared.hub.sign_in(self.id(), &user.id);
+        self.user = Some(user);
+        self.say("pusher:signin_success", &json!({ "user_data": sign_in.user_data }).to_string())
+    }
+
+    fn whisper(&self, said: &Said<'_>) -> Result<(), CloseReason> {
+        let Some(channel) = said.channel.as_deref() else { return self.malformed() };
+        let data = said.whisper();
+        let whisper = Whisper { channel, event: &said.event, data: &data };
+        match self.shared.hub.whisper(self.id(), whisper) {
+            Ok(()) => Ok(()),
+            Err(Refusal::WhisperRate) => self.wrong(CLIENT_EVENT_REJECTED, "client event rejected: too many in a second"),
+            Err(Refusal::WhisperSize) => self.wrong(CLIENT_EVENT_REJECTED, "client event rejected: its data is too large"),
+            Err(_) => {
+                self.wrong(CLIENT_EVENT_REJECTED, "client event rejected: it needs a private or presence channel that the client is in")
+            }
+        }
+    }
+
+    /// When there has to be a sign of life.
+    fn lifetime(&self) -> Instant {
+        // Clients ask by themselves after `activity_timeout`; those that do not are asked.
+        let quiet = self.shared.activity_timeout * 2;
+        self.heard + if self.is_asked { quiet + PONG_TIMEOUT } else { quiet }
+    }
+}
+
+impl Protocol for Session {
+    fn outbox(&self) -> &Outbox {
+        self.client.outbox()
+    }
+
+    fn open(&mut self) -> Result<(), CloseReason> {
+        let data = json!({ "socket_id": self.id(), "activity_timeout": self.shared.activity_timeout.as_secs().max(1) });
+        self.say("pusher:connection_established", &data.to_string())?;
+        self.is_known = true;
+        self.shared.hub.connect(self.client.clone());
+        Ok(())
+    }
+
+    fn text(&mut self, text: &str) -> Result<(), CloseReason> {
+        match serde_json::from_str::<Said<'_>>(text) {
+            Ok(said) => self.take(&said),
+            Err(_) => self.malformed(),
+        }
+    }
+
+    fn binary(&mut self, _: Bytes) -> Result<(), CloseReason> {
+        self.malformed()
+    }
+
+    fn heard(&mut self, now: Instant) {
+        (self.heard, self.is_asked) = (now, false);
+    }
+
+    fn too_large(&mut self) {
+        self.shared.hub.metrics().refusal(Refusal::MessageSize);
+    }
+
+    fn due(&self) -> Instant {
+        self.deadline.map_or(self.lifetime(), |deadline| deadline.min(self.lifetime()))
+    }
+
+    fn beat(&mut self, now: Instant) -> Result<(), CloseReason> {
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            return Err(CloseReason::TransportClose);
+        }
+        if now < self.lifetime() {
+            return Ok(());
+        }
+        if !self.is_asked {
+            self.is_asked = true;
+            return self.say("pusher:ping", "{}");
+        }
+        // The connection ends with the code that makes clients come back at once.
+        self.code = NO_PONG;
+        self.shared.hub.disconnect(self.id(), CloseReason::PingTimeout);
+        self.client.outbox().end(End::Now);
+        self.deadline = Some(now + FAREWELL);
+        self.heard = now;
+        Ok(())
+    }
+
+    fn flushed(&mut self, now: Instant) {
+        self.shared.hub.disconnect(self.id(), CloseReason::ServerLeft);
+        self.deadline.get_or_insert(now + FAREWELL);
+    }
+
+    fn closing(&self) -> Option<CancellationToken> {
+        (!self.is_known).then(|| self.shared.closing.clone())
+    }
+
+    fn farewell(&self) -> Option<Bytes> {
+        Some(dialect::close(self.code))
+    }
+
+    fn ended(&mut self, reason: CloseReason) {
+        self.client.outbox().end(End::Now);
+        self.shared.hub.disconnect(self.id(), reason);
+    }
+}
+
+/// A websocket that is not let in: it hears why, by the code that tells it whether to come back.
+pub(super) struct Refused {
+    outbox: Outbox,
+    code: u16,
+    message: String,
+    deadline: Instant,
+}
+
+impl Refused {
+    pub(super) fn new(code: u16, message: impl Into<String>, shared: &Shared) -> Self {
+        Self { outbox: Outbox::new(shared.outbox), code, message: message.into(), deadline: Instant::now() + FAREWELL }
+    }
+}
+
+impl Protocol for Refused {
+    fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    fn open(&mut self) -> Result<(), CloseReason> {
+        let frames = [dialect::error(Some(self.code), &self.message), dialect::close(self.code)];
+        for frame in frames {
+            self.outbox.send(frame).map_err(|_| CloseReason::TransportClose)?;
+        }
+        self.outbox.end(End::Flushed);
+        Ok(())
+    }
+
+    fn text(&mut self, _: &str) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    fn binary(&mut self, _: Bytes) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    fn heard(&mut self, _: Instant) {}
+
+    fn too_large(&mut self) {}
+
+    fn due(&self) -> Instant {
+        self.deadline
+    }
+
+    fn beat(&mut self, now: Instant) -> Result<(), CloseReason> {
+        if now >= self.deadline { Err(CloseReason::TransportClose) } else { Ok(()) }
+    }
+
+    fn flushed(&mut self, _: Instant) {}
+
+    fn closing(&self) -> Option<CancellationToken> {
+        None
+    }
+
+    fn ended(&mut self, _: CloseReason) {}
+}

@@ -1,0 +1,325 @@
+//! Clients of Pusher's protocol, beside Socket.IO's on the same channels.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use crate::support::server::KEY;
+use crate::support::{DEADLINE, Laravel, TestServer};
+
+const SECRET: &str = "app-secret";
+
+/// A client of Pusher's protocol.
+struct Pusher {
+    id: String,
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+fn sign(text: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("the test's own server is well");
+    mac.update(text.as_bytes());
+    let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{KEY}:{hex}")
+}
+
+async fn server(laravel: &Laravel, settings: Value) -> TestServer {
+    let mut all = json!({ "authHost": laravel.url, "clients": [{ "appId": "app", "key": KEY, "secret": SECRET }] });
+    crate::support::merge(&mut all, settings);
+    TestServer::start(all).await
+}
+
+impl Pusher {
+    async fn open(server: &TestServer, path: &str, headers: &[(&'static str, &str)]) -> Self {
+        let mut request = format!("ws://{}{path}", server.address).into_client_request().expect("the test's own server is well");
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, HeaderValue::from_str(value).expect("the test's own server is well"));
+        }
+        let (stream, _) = connect_async(request).await.expect("the test's own server is well");
+        Self { id: String::new(), stream }
+    }
+
+    async fn connect_with(server: &TestServer, headers: &[(&'static str, &str)]) -> Self {
+        let mut client = Self::open(server, &format!("/app/{KEY}?protocol=7&client=js&version=8.6.0"), headers).await;
+        let established = client.hear().await;
+        assert_eq!(established["event"], "pusher:connection_established");
+        let data: Value = serde_json::from_str(established["data"].as_str().expect("the test's own server is well"))
+            .expect("the test's own server is well");
+        assert_eq!(data["activity_timeout"], 30);
+        client.id = data["socket_id"].as_str().expect("the test's own server is well").to_owned();
+        client
+    }
+
+    async fn connect(server: &TestServer) -> Self {
+        Self::connect_with(server, &[]).await
+    }
+
+    async fn say(&mut self, message: Value) {
+        self.stream.send(Message::text(message.to_string())).await.expect("the test's own server is well");
+    }
+
+    /// The next message, with its data read.
+    async fn hear(&mut self) -> Value {
+        match self.next().await {
+            Message::Text(text) => serde_json::from_str(&text).expect("the test's own server is well"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn next(&mut self) -> Message {
+        tokio::time::timeout(DEADLINE, self.stream.next()).await.expect("a message in time").expect("a message").expect("a whole message")
+    }
+
+    async fn close_code(&mut self) -> u16 {
+        match self.next().await {
+            Message::Close(Some(frame)) => frame.code.into(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn subscribe(&mut self, channel: &str, channel_data: Option<&str>) -> Value {
+        let text = [Some(self.id.as_str()), Some(channel), channel_data].into_iter().flatten().collect::<Vec<_>>().join(":");
+        let auth = if channel.contains('-') { sign(&text) } else { String::new() };
+        self.say(json!({ "event": "pusher:subscribe", "data": { "channel": channel, "auth": auth, "channel_data": channel_data } })).await;
+        self.hear().await
+    }
+
+    async fn whisper(&mut self, channel: &str, data: Value) {
+        self.say(json!({ "event": "client-typing", "channel": channel, "data": data })).await;
+    }
+}
+
+async fn publish(server: &TestServer, channel: &str, socket: Option<&str>) {
+    let body = json!({ "channel": channel, "name": "sent", "data": "{\"n\":1}", "socket_id": socket }).to_string();
+    let url = server.url(&format!("/apps/app/events?auth_key={KEY}"));
+    let sent = reqwest::Client::new()
+        .post(url)
+        .header("content-type", "application/json")
+        .body(body)
+        .send()
+        .await
+        .expect("the test's own server is well");
+    assert_eq!(sent.status(), 200);
+}
+
+#[tokio::test]
+async fn both_protocols_share_channels_and_whispers() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({})).await;
+    let mut pusher = Pusher::connect(&server).await;
+    let mut socket_io = server.client_of(1).await;
+
+    assert_eq!(pusher.subscribe("news", None).await["event"], "pusher_internal:subscription_succeeded");
+    socket_io.subscribe("news").await;
+    server.subscribed("news", 2).await;
+    publish(&server, "news", None).await;
+    let event = json!({ "event": "sent", "channel": "news", "data": "{\"n\":1}" });
+    assert_eq!(pusher.hear().await, event);
+    assert_eq!(socket_io.event("sent").await, [json!("news"), json!({ "n": 1 })]);
+    publish(&server, "news", Some(&pusher.id)).await;
+    assert_eq!(socket_io.event("sent").await, [json!("news"), json!({ "n": 1 })]);
+    publish(&server, "news", Some(&socket_io.id)).await;
+    assert_eq!(pusher.hear().await, event);
+
+    assert_eq!(pusher.subscribe("private-room", None).await["event"], "pusher_internal:subscription_succeeded");
+    socket_io.subscribe("private-room").await;
+    server.subscribed("private-room", 2).await;
+    socket_io.whisper("private-room", "client-typing", json!({ "a": 1 })).await;
+    assert_eq!(pusher.hear().await, json!({ "event": "client-typing", "channel": "private-room", "data": "{\"a\":1}" }));
+    pusher.whisper("private-room", json!({ "b": 2 })).await;
+    assert_eq!(socket_io.event("client-typing").await, [json!("private-room"), json!({ "b": 2 })]);
+    assert_eq!(laravel.callbacks().len(), 1, "a signature needs no callback");
+    assert!(socket_io.left_over().is_empty());
+}
+
+#[tokio::test]
+async fn a_user_with_a_tab_of_each_protocol_is_one_member() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({})).await;
+    let mut socket_io = server.client_of(1).await;
+    socket_io.subscribe("presence-room").await;
+    socket_io.event("presence:subscribed").await;
+
+    let mut same = Pusher::connect(&server).await;
+    let succeeded = same.subscribe("presence-room", Some(r#"{"user_id":"1","user_info":{"name":"Ann"}}"#)).await;
+    let data: Value = serde_json::from_str(succeeded["data"].as_str().unwrap()).unwrap();
+    assert_eq!((&data["presence"]["ids"], &data["presence"]["count"]), (&json!(["1"]), &json!(1)));
+    let mut other = Pusher::connect(&server).await;
+    other.subscribe("presence-room", Some(r#"{"user_id":"2","user_info":{"name":"Bob"}}"#)).await;
+    // The second tab of user 1 was no news; user 2 is.
+    assert_eq!(socket_io.event("presence:joining").await[1]["user_id"], "2");
+    let added = same.hear().await;
+    assert_eq!(
+        added,
+        json!({ "event": "pusher_internal:member_added", "channel": "presence-room", "data": "{\"user_id\":\"2\",\"user_info\":{\"name\":\"Bob\"}}" })
+    );
+    other.whisper("presence-room", json!(null)).await;
+    assert_eq!(same.hear().await["user_id"], "2");
+    other.stream.close(None).await.unwrap();
+    assert_eq!(same.hear().await["event"], "pusher_internal:member_removed");
+    assert_eq!(socket_io.event("presence:leaving").await[1]["user_id"], "2");
+}
+
+#[tokio::test]
+async fn nobody_gets_in_by_another_signature() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({})).await;
+    let (mut mallory, other) = (Pusher::connect(&server).await, Pusher::connect(&server).await);
+    let wrong = [
+        sign(&format!("{}:private-a", other.id)),
+        sign(&format!("{}:private-b", mallory.id)),
+        sign(&format!("{}:private-a", mallory.id)).replace(KEY, "other-key"),
+        sign(&format!("{}::user::{{\"id\":\"1\"}}", mallory.id)),
+    ];
+    for auth in wrong {
+        mallory.say(json!({ "event": "pusher:subscribe", "data": { "channel": "private-a", "auth": auth } })).await;
+        let refused = mallory.hear().await;
+        assert_eq!((&refused["event"], &refused["channel"]), (&json!("pusher:subscription_error"), &json!("private-a")));
+        assert_eq!(refused["data"]["status"], 401);
+    }
+    mallory.whisper("private-a", json!(1)).await;
+    assert_eq!(mallory.hear().await["data"]["code"], 4301);
+    // A user's own channel is nobody else's, on neither protocol.
+    mallory.say(json!({ "event": "pusher:subscribe", "data": { "channel": "#server-to-user-1", "auth": "" } })).await;
+    assert_eq!(mallory.hear().await["data"]["status"], 401);
+    let mut socket_io = server.client_of(1).await;
+    socket_io.subscribe("#server-to-user-1").await;
+    assert_eq!(socket_io.event("subscription_error").await, [json!("#server-to-user-1"), json!(403)]);
+    assert_eq!(laravel.callbacks().len(), 0);
+}
+
+#[tokio::test]
+async fn who_signs_in_has_a_channel_and_can_be_sent_away() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({})).await;
+    let mut client = Pusher::connect(&server).await;
+    let data = r#"{"id":"7","user_info":{"name":"Ann"}}"#;
+    let auth = sign(&format!("{}::user::{data}", client.id));
+    client.say(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": data } })).await;
+    let success = client.hear().await;
+    assert_eq!(success["event"], "pusher:signin_success");
+    let echoed: Value = serde_json::from_str(success["data"].as_str().unwrap()).unwrap();
+    assert_eq!(echoed["user_data"], data);
+    client.say(json!({ "event": "pusher:subscribe", "data": { "channel": "#server-to-user-7", "auth": "" } })).await;
+    assert_eq!(client.hear().await["event"], "pusher_internal:subscription_succeeded");
+    publish(&server, "#server-to-user-7", None).await;
+    assert_eq!(client.hear().await["event"], "sent");
+    let presence = client.subscribe("presence-room", None).await;
+    assert!(presence["data"].as_str().unwrap().contains("Ann"), "{presence}");
+    let url = server.url(&format!("/apps/app/users/7/terminate_connections?auth_key={KEY}"));
+    assert_eq!(reqwest::Client::new().post(url).send().await.unwrap().status(), 200);
+    assert_eq!(client.hear().await["data"]["code"], 4009);
+    assert_eq!(client.close_code().await, 4009);
+}
+
+#[tokio::test]
+async fn an_application_that_signs_nothing_is_asked() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({})).await;
+    let mut client = Pusher::connect_with(&server, &[("cookie", "user=5")]).await;
+    client.say(json!({ "event": "pusher:subscribe", "data": { "channel": "private-a" } })).await;
+    assert_eq!(client.hear().await["event"], "pusher_internal:subscription_succeeded");
+    assert_eq!(laravel.callbacks()[0].headers["cookie"], "user=5");
+    client.say(json!({ "event": "pusher:subscribe", "data": { "channel": "private-forbidden", "auth": "Bearer token" } })).await;
+    assert_eq!(client.hear().await["data"]["status"], 403);
+    assert_eq!(laravel.callbacks()[1].headers["authorization"], "Bearer token");
+
+    let endpoint = server.url("/broadcasting/auth");
+    let ask = async |channel: &str| {
+        let body = format!("socket_id={}&channel_name={channel}", client.id);
+        let request = reqwest::Client::new().post(&endpoint).header("cookie", "user=5").header("origin", "http://app.test");
+        request.header("content-type", "application/x-www-form-urlencoded").body(body).send().await.unwrap()
+    };
+    let signed = ask("presence-room").await;
+    assert_eq!(signed.headers()["access-control-allow-origin"], "http://app.test");
+    let signed: Value = serde_json::from_slice(&signed.bytes().await.unwrap()).unwrap();
+    assert_eq!(ask("presence-forbidden").await.status(), 403);
+    assert_eq!(ask("news").await.status(), 403);
+    let subscribe = json!({ "channel": "presence-room", "auth": signed["auth"], "channel_data": signed["channel_data"] });
+    client.say(json!({ "event": "pusher:subscribe", "data": subscribe })).await;
+    let succeeded = client.hear().await;
+    let data: Value = serde_json::from_str(succeeded["data"].as_str().unwrap()).unwrap();
+    assert_eq!(data["presence"]["ids"], json!(["5"]));
+}
+
+#[tokio::test]
+async fn cache_channels_give_their_last_event_on_both_protocols() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({})).await;
+    let mut first = Pusher::connect(&server).await;
+    first.say(json!({ "event": "pusher:subscribe", "data": { "channel": "cache-news" } })).await;
+    assert_eq!(first.hear().await["event"], "pusher_internal:subscription_succeeded");
+    assert_eq!(first.hear().await, json!({ "event": "pusher:cache_miss", "channel": "cache-news" }));
+    publish(&server, "cache-news", None).await;
+    assert_eq!(first.hear().await["event"], "sent");
+    let mut second = Pusher::connect(&server).await;
+    second.say(json!({ "event": "pusher:subscribe", "data": { "channel": "cache-news" } })).await;
+    second.hear().await;
+    assert_eq!(second.hear().await["data"], "{\"n\":1}");
+    let mut socket_io = server.client_of(1).await;
+    socket_io.subscribe("cache-news").await;
+    assert_eq!(socket_io.event("sent").await, [json!("cache-news"), json!({ "n": 1 })]);
+}
+
+#[tokio::test]
+async fn channels_hear_of_their_count_when_that_is_wanted() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({ "pusher": { "subscriptionCount": true } })).await;
+    let mut first = Pusher::connect(&server).await;
+    let count = |n: u64| json!({ "event": "pusher_internal:subscription_count", "channel": "news", "data": format!("{{\"subscription_count\":{n}}}") });
+    first.subscribe("news", None).await;
+    assert_eq!(first.hear().await, count(1));
+    let mut second = server.client_of(1).await;
+    second.subscribe("news").await;
+    assert_eq!(first.hear().await, count(2));
+    second.unsubscribe("news").await;
+    assert_eq!(first.hear().await, count(1));
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_hears_why_and_whether_to_come_back() {
+    let laravel = Laravel::start().await;
+    let settings = json!({ "allowedOrigins": ["http://app.test"], "limits": { "connections": 1 }, "pusher": { "path": "/ws" } });
+    let server = server(&laravel, settings).await;
+    for (path, origin, code) in [
+        (format!("/ws/app/{KEY}x"), "http://app.test", 4001),
+        (format!("/ws/app/{KEY}?protocol=4"), "http://app.test", 4007),
+        (format!("/ws/app/{KEY}"), "http://evil.test", 4009),
+    ] {
+        let mut client = Pusher::open(&server, &path, &[("origin", origin)]).await;
+        let error = client.hear().await;
+        assert_eq!((&error["event"], &error["data"]["code"]), (&json!("pusher:error"), &json!(code)));
+        assert_eq!(client.close_code().await, code);
+    }
+    let path = format!("/ws/app/{KEY}?protocol=7");
+    let mut first = Pusher::open(&server, &path, &[]).await;
+    first.hear().await;
+    let mut second = Pusher::open(&server, &path, &[]).await;
+    second.hear().await;
+    assert_eq!(second.close_code().await, 4100, "clients try again");
+    server.begin_to_stop();
+    assert_eq!(first.close_code().await, 4200, "clients come back at once");
+}
+
+#[tokio::test]
+async fn signs_of_life_go_both_ways() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({})).await;
+    let mut client = Pusher::connect(&server).await;
+    client.say(json!({ "event": "pusher:ping", "data": {} })).await;
+    assert_eq!(client.hear().await, json!({ "event": "pusher:pong", "data": "{}" }));
+    client.stream.send(Message::Ping("x".into())).await.unwrap();
+    assert!(matches!(client.next().await, Message::Pong(_)));
+    client.stream.send(Message::text("{broken")).await.unwrap();
+    assert_eq!(client.hear().await["data"]["code"], 4200);
+    let quick = json!({ "pusher": { "activityTimeout": "100ms" } });
+    let server = self::server(&laravel, quick).await;
+    let mut client = Pusher::open(&server, &format!("/app/{KEY}"), &[]).await;
+    client.hear().await;
+    assert_eq!(client.hear().await["event"], "pusher:ping");
+}
