@@ -14,7 +14,7 @@ mod redis;
 mod sources;
 mod variables;
 
-use broadcaster::{Broadcaster, Way};
+use broadcaster::Broadcaster;
 use php::Value;
 use sources::Sources;
 
@@ -88,10 +88,11 @@ impl Project {
         self.get(key).and_then(Json::as_str)
     }
 
-    /// Whether Laravel publishes to what is, or looks like, this server's own endpoint in place of a Redis.
+    /// Whether Laravel publishes to what is, or looks like, this server's own endpoint in place of a Redis: on a connection
+    /// for that alone, as cache and queue on the default one need a Redis.
     pub(super) fn publishes_to(&self, endpoint: &RedisServerConfig) -> bool {
         let is_here = |host: &str| matches!(host, "localhost" | "::1" | "[::1]") || host.starts_with("127.") || host == endpoint.host;
-        self.broadcaster.as_ref().is_some_and(|broadcaster| broadcaster.way() == Way::Redis)
+        self.broadcaster.as_ref().and_then(Broadcaster::redis_connection).is_some_and(|name| name != DEFAULT_CONNECTION)
             && self.text("databaseConfig.redis.port").and_then(|port| port.parse().ok()) == Some(endpoint.port.0)
             && self.text("databaseConfig.redis.host").is_some_and(is_here)
     }

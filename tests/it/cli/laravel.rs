@@ -227,6 +227,25 @@ fn a_connections_own_prefix_does_not_count() {
 }
 
 #[test]
+fn older_versions_transliterate_in_their_own_way() {
+    // Recorded from Laravel 5.8 and 6.20 with PHP 8.2; of Cyrillic letters they and later ones make different things.
+    for (name, prefix) in [
+        ("Müller & Söhne", Some("muller_sohne_database_")),
+        ("Łódź ß é", Some("lodz_ss_e_database_")),
+        ("日本 x", Some("x_database_")),
+        ("Хлеб", None),
+    ] {
+        let folder = project(&format!("APP_NAME=\"{name}\"\n"), &database(OLD, DEFAULT));
+        folder.write("composer.json", r#"{"require": {"laravel/framework": "5.8.*"}}"#);
+        let said = init(&folder, &[]).stdout;
+        match prefix {
+            Some(prefix) => assert_eq!(written(&folder)["keyPrefix"], prefix),
+            None => assert_holds(&said, &["keyPrefix could not be read: `Str::ascii(\"Хлеб\")` of a Laravel before 7"]),
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_known_is_said_and_asked_for() {
     for prefix in ["Tenant::prefix()", "my_helper('x')", "(require 'x.php')['prefix']", "gethostname()", "env('NONE') ?: FOO", "$unknown"] {
         let folder = project("", &database(prefix, DEFAULT));
@@ -348,6 +367,8 @@ fn a_project_that_publishes_to_this_server_does_not_make_it_listen_to_itself() {
     let config: Value = toml::from_str(&folder.read("laravel-echo-server.toml")).unwrap();
     let said = json!([config["subscribers"]["redis"], config["redisServer"]["enabled"], config["redisServer"]["password"]]);
     assert_eq!(said, json!([false, true, "p"]));
+    // On the default connection, which cache and queue use, a Redis is behind the same port.
+    assert_as_php("REDIS_PORT=6380\n", &self::database(OLD, DEFAULT), &[]);
 }
 
 #[test]

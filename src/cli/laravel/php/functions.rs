@@ -329,11 +329,10 @@ pub(super) fn str(name: &str, arguments: Arguments, has_ascii: bool) -> Result {
 }
 
 fn ascii(text: &str, has_ascii: bool) -> Result<String> {
-    match (text.is_ascii(), has_ascii) {
-        // Control characters go there too.
-        (true, _) | (_, true) => Ok(slug::ascii(text)),
-        (false, false) => Err(format!("`Str::ascii({text:?})` of a Laravel before 7")),
+    if has_ascii {
+        return Ok(slug::ascii(text));
     }
+    slug::ascii_before_7(text).ok_or_else(|| format!("`Str::ascii({text:?})` of a Laravel before 7"))
 }
 
 /// A method of `Str::of(…)` by its name in small letters; the text comes first.

@@ -30,6 +30,25 @@ pub(super) fn ascii(text: &str) -> String {
     text.replace(['\n', '\r', '\t'], " ").chars().filter(|c| is_kept(*c)).collect()
 }
 
+/// `Str::ascii` of Laravel 5 and 6, which knows single letters alone; `None` with letters that its versions, or later ones,
+/// transliterate in other ways.
+pub(super) fn ascii_before_7(text: &str) -> Option<String> {
+    let ascii = |c: char| match c {
+        ' '..='~' => Some(c.to_string()),
+        c if is_other_before_7(u32::from(c)) => None,
+        c => Some(ASCII.get(c.encode_utf8(&mut [0; 4])).map_or_else(String::new, |ascii| (*ascii).to_owned())),
+    };
+    text.chars().map(ascii).collect()
+}
+
+fn is_other_before_7(code: u32) -> bool {
+    let ranges = include_str!("ascii-before-7.txt").lines().filter(|line| !line.starts_with('#')).flat_map(|line| line.split(' '));
+    let number = |text| u32::from_str_radix(text, 16).unwrap_or(0);
+    let mut bounds =
+        ranges.map(|range| range.split_once('-').map_or((number(range), number(range)), |(from, to)| (number(from), number(to))));
+    bounds.any(|(from, to)| (from..=to).contains(&code))
+}
+
 /// `Str::slug` of a text that has gone through [`ascii`], if it does.
 pub(super) fn slug(text: &str, separator: &str) -> String {
     let flip = if separator == "-" { "_" } else { "-" };
