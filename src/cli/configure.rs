@@ -302,6 +302,10 @@ impl Configure {
 
     fn auth_hosts(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<Value> {
         Ok(match (self.auth_host.as_slice(), project.text("authHost")) {
+            // What Laravel says where nobody has set it; `artisan serve` has a port of its own.
+            ([], Some(found)) if laravel::is_bare_localhost(found) => {
+                prompt.text("Address of the Laravel application (`php artisan serve`: http://127.0.0.1:8000)", found, is_url)?.into()
+            }
             ([], Some(found)) => found.into(),
             ([], None) => prompt.text("Address of the Laravel application", UNKNOWN_HOST, is_url)?.into(),
             ([one], _) => one.as_str().into(),

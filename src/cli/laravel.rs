@@ -118,6 +118,11 @@ pub(super) fn origin_of(url: &str) -> Option<String> {
     Some(format!("{scheme}://{}", host.strip_suffix(default_port).unwrap_or(host)).to_lowercase())
 }
 
+/// Whether a URL is that of this machine without a port, which is what APP_URL says until somebody sets it.
+pub(super) fn is_bare_localhost(url: &str) -> bool {
+    matches!(url.trim_end_matches('/'), "http://localhost" | "http://127.0.0.1")
+}
+
 /// What `allowedOrigins` has to hold for the pages of an application at this URL. On the developer's own machine they
 /// are opened under more names and ports: `artisan serve` takes 8000, whatever APP_URL says.
 pub(super) fn origins_of(url: &str) -> Vec<String> {

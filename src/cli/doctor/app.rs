@@ -80,7 +80,7 @@ pub(super) async fn callback(config: &Config, report: &mut Report) {
     for base in AuthHosts::new(&config.auth_host.0).bases() {
         asked += 1;
         let url = format!("{base}{}", config.auth_endpoint);
-        let (status, message, mend) = ask(&client, &url).await;
+        let (status, message, mend) = ask(&client, base, &url).await;
         report.add("auth", status, format!("{url} {message}"), mend);
     }
     if asked == 0 {
@@ -92,7 +92,7 @@ pub(super) async fn callback(config: &Config, report: &mut Report) {
     }
 }
 
-async fn ask(client: &reqwest::Client, url: &str) -> (Status, String, String) {
+async fn ask(client: &reqwest::Client, base: &str, url: &str) -> (Status, String, String) {
     let request = client.post(url).header("X-Requested-With", "XMLHttpRequest").header("Content-Type", "application/x-www-form-urlencoded");
     match request.body(format!("channel_name={UNKNOWN_CHANNEL}")).send().await {
         Ok(response) => {
@@ -114,6 +114,8 @@ async fn ask(client: &reqwest::Client, url: &str) -> (Status, String, String) {
                     .unwrap_or("name your authority in `auth.tls.ca`, or set `auth.tls.verify` to false")
             } else if error.is_timeout() {
                 "the application is too slow, or a firewall drops the packets"
+            } else if laravel::is_bare_localhost(base) {
+                "is the application running, and is `authHost` its address? `php artisan serve` has http://127.0.0.1:8000"
             } else {
                 "is the application running, and is `authHost` its address as seen from this machine (or container)?"
             };

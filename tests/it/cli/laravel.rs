@@ -1,6 +1,7 @@
 //! `init` in projects of many kinds: it writes what PHP makes of them, or says that it cannot know.
 
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -402,4 +403,26 @@ fn the_file_says_which_variable_counts() {
     }
     assert_holds(&said("BROADCAST_DRIVER=null\n"), &["`null` (BROADCAST_DRIVER in "]);
     assert_holds(&said("BROADCAST_DRIVER=\n"), &["has no broadcast connection `` (BROADCAST_DRIVER in "]);
+}
+
+#[test]
+fn the_address_that_nobody_set_is_asked_for() {
+    for (env, lines, expected) in [
+        ("APP_URL=http://localhost\n", "\n\n\n\nhttp://127.0.0.1:8000\n", "http://127.0.0.1:8000"),
+        ("APP_URL=http://localhost\n", "", "http://localhost"),
+        ("APP_URL=https://shop.test\n", "\n\n\n\nhttps\n", "https://shop.test"),
+    ] {
+        let folder = project(env, &database(OLD, DEFAULT));
+        folder.write("config/app.php", "<?php return ['url' => env('APP_URL', 'http://localhost')];");
+        let mut child = folder.command(&["init"]).stdin(Stdio::piped()).spawn().expect("starting the command");
+        child.stdin.take().expect("stdin is piped").write_all(lines.as_bytes()).expect("writing the answers");
+        let ended = Ended::of(child.wait_with_output().expect("waiting for the command"));
+        let config = || toml::from_str::<Value>(&folder.read("laravel-echo-server.toml")).unwrap();
+        // https without a certificate is refused, which tells that the question was the next one.
+        if lines.contains("https") {
+            assert_eq!(ended.code, 1, "{}", ended.stdout);
+        } else {
+            assert_eq!((ended.code, &config()["authHost"]), (0, &json!(expected)), "{}", ended.stderr);
+        }
+    }
 }
