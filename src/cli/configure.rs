@@ -315,7 +315,7 @@ impl Configure {
 
     fn redis(&self, prompt: &Prompt, project: &Project, answers: &mut Answers) -> anyhow::Result<()> {
         let is_found = |key: &str| project.get(&format!("databaseConfig.redis.{key}")).is_some();
-        let is_known = ["host", "path", "cluster"].into_iter().any(is_found);
+        let is_known = ["host", "path", "cluster", "sentinels"].into_iter().any(is_found);
         let usual = |question, default| (question, default, !is_known);
         for (flag, key, (question, default, is_asked)) in [
             (&self.redis_host, "host", usual("Redis host", "127.0.0.1")),
@@ -344,7 +344,7 @@ impl Configure {
         }
         // What comes in place of host and port, or beside them.
         if self.redis_host.is_none() {
-            for key in ["path", "cluster", "tls.enabled", "tls.ca", "tls.rejectUnauthorized"] {
+            for key in ["path", "cluster", "sentinels", "name", "tls.enabled", "tls.ca", "tls.rejectUnauthorized"] {
                 let path = format!("databaseConfig.redis.{key}");
                 if let Some(value) = project.get(&path) {
                     answers.set(&path, value.clone());

@@ -28,12 +28,7 @@ pub(super) fn settings(sources: &Sources, name: &str) -> Vec<Found> {
             keys.unread("host", &reason);
         }
         Value::Unknown(why) => keys.unread("host", why),
-        Value::Array(array) if array.known().any(|item| item.key == "0") => {
-            keys.unread(
-                "sentinels",
-                &format!("`{name}` is a list of servers: for sentinels set `sentinels` and `name`, for a cluster `cluster`"),
-            );
-        }
+        connection @ Value::Array(array) if array.known().any(|item| item.key == "0") => keys.servers(connection, array),
         connection => keys.server(&with_url(connection)),
     }
     keys.prefix(name);
@@ -143,6 +138,33 @@ impl Keys<'_> {
         }
     }
 
+    /// A list of servers: the sentinels of Predis.
+    fn servers(&mut self, connection: &Value, list: &Array) {
+        let option = |keys: &[&'static str]| {
+            let own = connection.at(&[&["options"], keys].concat()).clone();
+            let shared = || self.sources.database.value.at(&[&["redis", "options"], keys].concat()).clone();
+            if own == Value::Null { shared() } else { own }
+        };
+        let (name, password) = (option(&["service"]), option(&["parameters", "password"]));
+        if option(&["replication"]) != Value::text("sentinel") {
+            return self.unread(
+                "host",
+                "the connection is a list of servers: for a Redis Cluster set `cluster`, for sentinels `sentinels` and `name`",
+            );
+        }
+        let place = self.sources.database.place(&self.base).1;
+        match listed(list).iter().map(|server| node(server, 26379)).collect::<Result<Vec<_>, String>>() {
+            Ok(nodes) => self.put("sentinels", nodes.into_iter().map(|(node, _)| node).collect::<Vec<_>>(), place.clone()),
+            Err(why) => self.unread("sentinels", &why),
+        }
+        self.text("name", &name, place.clone());
+        match password.truth() {
+            Ok(false) => {}
+            Ok(true) => self.text("password", &password, place),
+            Err(why) => self.unread("password", &why),
+        }
+    }
+
     /// The stream options of phpredis (`context`) and Predis (`ssl`).
     fn certificates(&mut self, connection: &Value, place: &str) {
         for keys in [&["context"][..], &["context", "stream"], &["context", "ssl"], &["ssl"]] {
@@ -160,17 +182,8 @@ impl Keys<'_> {
     fn cluster(&mut self, name: &str, cluster: &Value) {
         let Value::Array(servers) = cluster else { return };
         let place = self.sources.database.place(&["redis", "clusters", name]).1;
-        let servers: Vec<_> = servers.known().filter(|item| item.key.parse::<u32>().is_ok()).map(|item| with_url(&item.value)).collect();
-        let nodes = servers.iter().map(|server| {
-            let host = server.at(&["host"]).string()?;
-            let (prefix, host) = host.split_once("://").unwrap_or(("", &host));
-            let is_tls = ["tls", "ssl", "rediss"].contains(&prefix) || server.at(&["scheme"]) == &Value::text("tls");
-            let port = match server.at(&["port"]).int()? {
-                0 => 6379,
-                port => port,
-            };
-            Ok((json!({ "host": host, "port": port }), is_tls))
-        });
+        let servers = listed(servers);
+        let nodes = servers.iter().map(|server| node(server, 6379));
         match nodes.collect::<Result<Vec<_>, String>>() {
             Ok(nodes) => {
                 if nodes.iter().any(|(_, is_tls)| *is_tls) {
@@ -215,6 +228,23 @@ impl Keys<'_> {
     }
 }
 
+/// The servers of a list, what their URLs say included.
+fn listed(servers: &Array) -> Vec<Value> {
+    servers.known().filter(|item| item.key.parse::<u32>().is_ok()).map(|item| with_url(&item.value)).collect()
+}
+
+/// Host and port of a server in a list, and whether it speaks TLS.
+fn node(server: &Value, default_port: i64) -> Result<(Json, bool), String> {
+    let host = server.at(&["host"]).string()?;
+    let (prefix, host) = host.split_once("://").unwrap_or(("", &host));
+    let is_tls = ["tls", "ssl", "rediss"].contains(&prefix) || server.at(&["scheme"]) == &Value::text("tls");
+    let port = match server.at(&["port"]).int()? {
+        0 => default_port,
+        port => port,
+    };
+    Ok((json!({ "host": host, "port": port }), is_tls))
+}
+
 /// The path of a key of `databaseConfig.redis`.
 fn full(key: &'static str) -> &'static str {
     match key {
@@ -226,6 +256,7 @@ fn full(key: &'static str) -> &'static str {
         "path" => "databaseConfig.redis.path",
         "cluster" => "databaseConfig.redis.cluster",
         "sentinels" => "databaseConfig.redis.sentinels",
+        "name" => "databaseConfig.redis.name",
         "tls.enabled" => "databaseConfig.redis.tls.enabled",
         "tls.rejectUnauthorized" => "databaseConfig.redis.tls.rejectUnauthorized",
         "tls.ca" => "databaseConfig.redis.tls.ca",

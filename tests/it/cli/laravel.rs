@@ -387,6 +387,25 @@ fn clusters_keep_their_nodes() {
 }
 
 #[test]
+fn sentinels_keep_their_addresses() {
+    let folder = project(
+        "REDIS_SENTINEL=tcp://one.test:26380\nREDIS_PASSWORD=p\n",
+        "<?php return ['redis' => ['client' => 'predis', 'default' => [
+        env('REDIS_SENTINEL').'?timeout=0.1', 'tcp://two.test',
+        'options' => ['replication' => 'sentinel', 'service' => 'mymaster', 'parameters' => ['password' => env('REDIS_PASSWORD')]]]]];",
+    );
+    assert_eq!(init(&folder, &[]).code, 0);
+    let config: Value = toml::from_str(&folder.read("laravel-echo-server.toml")).unwrap();
+    let redis = &config["databaseConfig"]["redis"];
+    let nodes = json!([{ "host": "one.test", "port": 26380 }, { "host": "two.test", "port": 26379 }]);
+    assert_eq!((&redis["sentinels"], &redis["name"], &redis["password"]), (&nodes, &json!("mymaster"), &json!("p")));
+    assert_holds(&folder.run(&["config", "check"]).stdout, &["is valid"]);
+
+    folder.write("config/database.php", "<?php return ['redis' => ['default' => [['host' => 'a'], ['host' => 'b']]]];");
+    assert_holds(&init(&folder, &[]).stdout, &["databaseConfig.redis.host could not be read: the connection is a list of servers"]);
+}
+
+#[test]
 fn the_file_says_which_variable_counts() {
     let broadcasting = "<?php return ['default' => env('BROADCAST_DRIVER', 'null'), 'connections' => [
         'live' => ['driver' => 'redis', 'connection' => 'default'], 'log' => ['driver' => 'log'], 'null' => ['driver' => 'null']]];";
