@@ -93,6 +93,9 @@ pub trait Authorizer: Send + Sync + 'static {
     /// # Errors
     /// [`Denied`] with the status for the client.
     async fn authorize(&self, request: AuthRequest<'_>) -> Result<Grant, Denied>;
+
+    /// Somebody was taken out of a channel, or of all of them: what was granted before counts no more.
+    fn removed(&self, _user: Option<&str>, _channel: Option<&ChannelName>) {}
 }
 
 /// Settings under `auth` that cannot be used.

@@ -1,4 +1,4 @@
-//! Engine.IO and Socket.IO: one [`Session`] for every client, whatever carries it.
+//! Engine.IO and Socket.IO: one session for every client, whatever carries it.
 //!
 //! Input: HTTP requests under `socketio.path`, by way of the [`gate`]; [`crate::hub::Push`]es. Output: calls of the hub,
 //! in the order a client sent them; frames and payloads for clients.

@@ -24,8 +24,10 @@ use crate::warn_seldom;
 
 mod jwks;
 mod keys;
+mod removed;
 
 use keys::{KeyError, Keys};
+use removed::Removed;
 
 /// Settings under `auth.jwt` that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +72,7 @@ pub struct JwtAuthorizer<A> {
     validation: Validation,
     channels_claim: String,
     info_claim: String,
+    removed: Removed,
     metrics: Arc<Metrics>,
 }
 
@@ -87,6 +90,10 @@ enum TokenError {
     Key(#[from] KeyError),
     #[error("its claim `{0}` does not list the channel")]
     NotListed(String),
+    #[error("its header has `crit`, and nothing that must be understood is")]
+    Critical,
+    #[error("its holder was taken out of the channel; a token issued later lets it in again")]
+    Removed,
     #[error("it has no `sub`, which would be the user_id of a presence member")]
     NoSubject,
 }
@@ -116,6 +123,7 @@ impl<A: Authorizer> JwtAuthorizer<A> {
             validation: validation(jwt, algorithm),
             channels_claim: jwt.channels_claim.clone(),
             info_claim: jwt.info_claim.clone(),
+            removed: Removed::new(config.auth.kicked_for.0),
             metrics,
         })
     }
@@ -123,12 +131,19 @@ impl<A: Authorizer> JwtAuthorizer<A> {
     /// Decides by a token that lists channels.
     async fn judge(&self, token: &str, channel: &ChannelName) -> Result<Grant, TokenError> {
         let header = decode_header(token)?;
+        if header.crit.as_ref().is_some_and(|names| !names.is_empty()) {
+            return Err(TokenError::Critical);
+        }
         let key = self.keys.find(header.kid.as_deref()).await?;
         let claims: Claims = decode(token, &key, &self.validation)?.claims;
         if !lists(claims.get(&self.channels_claim), channel) {
             return Err(TokenError::NotListed(self.channels_claim.clone()));
         }
         let user = claims.get("sub").and_then(id_text);
+        let issued = claims.get("iat").and_then(Value::as_f64);
+        if user.as_ref().is_some_and(|user| self.removed.covers(user, channel.as_str(), issued)) {
+            return Err(TokenError::Removed);
+        }
         let channel_data = match channel.kind() {
             ChannelKind::Presence if user.is_none() => return Err(TokenError::NoSubject),
             ChannelKind::Presence => Some(self.member(&claims)),
@@ -186,6 +201,13 @@ impl<A: Authorizer> Authorizer for JwtAuthorizer<A> {
             warn_seldom!(kind = status, about = channel.as_str(), %channel, %error, "Client can not be authenticated by its token: {status}");
             Denied { status }
         })
+    }
+
+    fn removed(&self, user: Option<&str>, channel: Option<&ChannelName>) {
+        if let Some(user) = user {
+            self.removed.note(user, channel.map(ChannelName::as_str));
+        }
+        self.next.removed(user, channel);
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Input: [`AuthRequest`]s from the hub. Output: calls of an [`Application`], at most `auth.maxConcurrent` at once and
 //! host. The rest waits and takes turns by socket, for `auth.queueTimeout` at the most. Equal questions are asked once,
-//! in the turn of the first. While an application does not answer, one question at a time finds out whether it is back,
-//! and the others wait.
+//! in the turn of the first. While an application does not answer, one question at a time, of the server's own, finds out
+//! whether it is back, and all others wait.
 //!
 //! A question belongs to those who wait for its answer: when the last of them is gone, it leaves the queue, and its
 //! request is given up.
@@ -42,6 +42,9 @@ use gate::{Busy, Gate};
 /// Hosts that are remembered; beyond, those with nothing under way are forgotten. Wildcards of `authHost` let pages
 /// choose names.
 const MOST_HOSTS: usize = 1000;
+
+/// A channel that no application has.
+const PROBE_CHANNEL: &str = "private-laravel-echo-server-probe";
 
 /// What clients are told when a question was not asked, or not in time.
 const BUSY: Denied = Denied { status: 503 };
@@ -231,6 +234,12 @@ impl<A: Application> Authorizer for Shield<A> {
         }
         self.share(call, request.socket).await
     }
+
+    fn removed(&self, _: Option<&str>, channel: Option<&ChannelName>) {
+        if let Some(cache) = &self.0.cache {
+            cache.forget(channel);
+        }
+    }
 }
 
 /// Keeps a question findable until it is answered or given up.
@@ -269,11 +278,18 @@ impl<A: Application> Inner<A> {
     /// Waits for a turn, asks, and asks once more where that is harmless.
     async fn ask(&self, call: &Arc<Call>, asker: SocketId) -> Answer {
         let gate = self.gate(&call.target.host);
-        let pass = match gate.enter(asker, Instant::now() + self.queue_timeout).await {
-            Ok(pass) => pass,
-            Err(busy) => {
-                self.refused(call, busy);
-                return Err(BUSY);
+        let deadline = Instant::now() + self.queue_timeout;
+        let pass = loop {
+            match gate.enter(asker, deadline).await {
+                Ok(pass) if pass.is_probe() => {
+                    let reply = self.application.ask(&probe(&call.target)).await;
+                    pass.report(reply.is_outage());
+                }
+                Ok(pass) => break pass,
+                Err(busy) => {
+                    self.refused(call, busy);
+                    return Err(BUSY);
+                }
             }
         };
         let mut reply = self.application.ask(call).await;
@@ -313,6 +329,14 @@ impl<A: Application> Inner<A> {
         };
         warn_seldom!(kind = kind, about = channel.as_str(), %channel, host, hint, "subscribe refused: {what}");
     }
+}
+
+/// A question of the server's own, with nothing in it that a client has chosen: any answer shows that the application is
+/// there.
+fn probe(target: &Arc<Target>) -> Call {
+    let headers = [("x-requested-with", "XMLHttpRequest"), ("accept-encoding", "identity")];
+    let headers = headers.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    Call::new(Arc::clone(target), PROBE_CHANNEL.into(), headers.into_iter().collect())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use laravel_echo_server::config::load::{self, LoadOptions, Loaded};
+use laravel_echo_server::config::load::{self, LoadOptions, Loaded, Source};
 use laravel_echo_server::config::value::Toggle;
 use laravel_echo_server::config::{Config, Subscribers};
 use laravel_echo_server::demo::Demo;
@@ -171,6 +171,8 @@ async fn serve(config: Config, replaced: bool, demo: Option<Demo>, load: impl Fn
 
 /// Gives the settings to the running server, and says what it cannot take now.
 fn take(reload: &Reload, loaded: &Loaded) -> anyhow::Result<()> {
+    let is_empty = loaded.path.is_some() && !loaded.sources.values().any(|source| matches!(source, Source::File(_)));
+    anyhow::ensure!(!is_empty, "the config file has no setting in it; was it being written?");
     let later = reload.reload(&loaded.config)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if !later.is_empty() {

@@ -16,14 +16,14 @@ pub struct ApiClient {
     /// Bearer key, also taken as `auth_key`.
     #[serde(default)]
     pub key: Secret,
-    /// Secret of Pusher signatures.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Secret of Pusher signatures; empty means none.
+    #[serde(default, deserialize_with = "value::secret", skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
     /// Refuse requests that carry no valid signature.
     #[serde(default)]
     pub require_signature: Toggle,
     /// Key that verifies JWTs for the API: an HS256 secret, or a PEM public key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "value::secret", skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Secret>,
 }
 

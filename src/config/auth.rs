@@ -31,6 +31,8 @@ pub struct AuthConfig {
     /// Whether the callback carries the socket's id; unset: when an entry of `clients` has a `secret`, as Laravel's `pusher` and
     /// `reverb` drivers sign it.
     pub send_socket_id: Option<Toggle>,
+    /// A token does not grant a channel again that its holder was removed from, for so long.
+    pub kicked_for: Seconds,
     /// Tokens that grant channels without a callback.
     pub jwt: JwtConfig,
 }
@@ -46,6 +48,7 @@ impl Default for AuthConfig {
             forward: OneOrMany::none(),
             headers: AuthHeaders::default(),
             send_socket_id: None,
+            kicked_for: Seconds(Duration::from_secs(300)),
             jwt: JwtConfig::default(),
         }
     }
@@ -82,6 +85,7 @@ pub struct JwtConfig {
     /// Signature algorithm, such as `HS256` or `RS256`.
     pub algorithm: Option<String>,
     /// Secret of the HS algorithms.
+    #[serde(deserialize_with = "value::secret")]
     pub secret: Option<Secret>,
     /// File with the public key (PEM) of the RS, PS, ES and Ed algorithms.
     pub public_key: Option<PathBuf>,

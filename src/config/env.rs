@@ -161,7 +161,13 @@ impl Environment {
         let shape = schema::shape();
         let mut overrides = Vec::new();
         for (name, path) in &names {
-            let Some((text, origin)) = self.expanded(name, warnings) else { continue };
+            let unknown = warnings.len();
+            let expanded = self.expanded(name, warnings);
+            if (schema::is_secret(path) || path == "clients") && warnings.len() > unknown {
+                let (_, origin) = self.get(name).expect("an unset variable expands to nothing without a word");
+                return Err(BadList { name: name.clone(), origin: origin.clone(), expected: EMPTY_SECRET });
+            }
+            let Some((text, origin)) = expanded else { continue };
             let kind = schema::at(&shape, path).unwrap_or(&Value::Null);
             let value = to_value(kind, &text).map_err(|expected| BadList { name: name.clone(), origin: origin.clone(), expected })?;
             overrides.push(Override { path: path.clone(), name: name.clone(), origin: origin.clone(), value });
@@ -190,7 +196,10 @@ impl Environment {
     }
 }
 
-/// A variable whose text is not the list or table its key needs.
+/// What is wrong with a secret that refers to a variable that is not set: an empty one would let everybody in.
+const EMPTY_SECRET: &str = "a secret: a `${…}` in it names a variable that is not set";
+
+/// A variable whose text is not the list, table or secret its key needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BadList {
     pub(super) name: String,

@@ -286,6 +286,7 @@ impl Found {
             ("auth.timeout", auth.timeout),
             ("auth.queueTimeout", auth.queue_timeout),
             ("auth.cacheTtl", auth.cache_ttl),
+            ("auth.kickedFor", auth.kicked_for),
             ("presence.lease", presence.lease),
             ("presence.leaveGrace", presence.leave_grace),
             ("shutdown.drain", config.shutdown.drain),

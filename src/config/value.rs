@@ -315,6 +315,12 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
     }
 }
 
+/// A secret; an empty one is none, since whoever knows that it is empty could sign with it.
+pub(super) fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
+    let secret = Option::<Secret>::deserialize(deserializer)?;
+    Ok(secret.filter(|secret| !secret.expose().is_empty()))
+}
+
 /// A whole number, also written as text.
 pub(super) fn integer<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where

@@ -137,6 +137,7 @@ impl<S: Socket> Hub<S> {
             Err(denied) if !denied.is_decision() => Some(Verdict::Undecided),
             refused => {
                 let status = refused.err().map_or(TAKEN_OUT, |denied| denied.status);
+                self.authorizer.removed(terms.user.as_deref(), Some(channel));
                 self.revoke(&session, channel, terms.ticket, status).then_some(Verdict::Removed)
             }
         }
@@ -145,6 +146,8 @@ impl<S: Socket> Hub<S> {
     /// Takes a user's sockets out of a channel. A user is known by a presence channel the socket is in, or by the `sub`
     /// of its token. Returns how many sockets that were.
     pub fn unsubscribe_user(self: &Arc<Self>, user: &str, channel: &ChannelName) -> usize {
+        // Before it leaves, or it might be back by an earlier answer.
+        self.authorizer.removed(Some(user), Some(channel));
         let Some(room) = self.rooms.snapshot(channel.as_str()) else {
             return 0;
         };

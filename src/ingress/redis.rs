@@ -38,6 +38,10 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait: a Redis that comes back is noticed within seconds.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
+/// Between two signs of life of Redis, and the time for one.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The channel that `publishPresence` writes to. What comes from it is our own, or another node's, and no event.
 pub(super) const PRESENCE_UPDATES: &str = "PresenceChannelUpdated";
 
@@ -113,10 +117,31 @@ impl<S: Socket> RedisIngress<S> {
         };
         let reason = tokio::select! {
             reason = hearing => reason,
+            reason = self.watch() => reason,
             Some(Ok(reason)) = following.join_next() => reason,
         };
         following.shutdown().await;
         reason
+    }
+
+    /// Asks Redis for a sign of life now and then; returns when there is none. One that hangs closes no connection.
+    async fn watch(&self) -> String {
+        loop {
+            tokio::time::sleep(PING_INTERVAL).await;
+            let mut connection = match self.redis.connect().await {
+                Ok(connection) => connection,
+                Err(error) => return format!("no sign of life: {error}"),
+            };
+            loop {
+                tokio::time::sleep(PING_INTERVAL).await;
+                match tokio::time::timeout(PING_TIMEOUT, redis::cmd("PING").exec_async(&mut connection)).await {
+                    Ok(Ok(())) => {}
+                    // The connection may have been closed for itself.
+                    Ok(Err(_)) => break,
+                    Err(_) => return "no answer to PING".to_owned(),
+                }
+            }
+        }
     }
 
     async fn connect(&self) -> Result<(PubSubSink, PubSubStream), SubscribeError> {

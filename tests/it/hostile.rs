@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{Client, DEADLINE, Laravel, TestServer, merge};
 
+mod callbacks;
 mod headers;
 
 /// The longest that the healthy client may wait for an event. Its server shares a machine with all other tests.

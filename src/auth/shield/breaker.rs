@@ -1,7 +1,7 @@
 //! [`Breaker`]: notices that a host is away, and that it is back.
 //!
-//! Input: how questions ended. Output: turns. While it is open, one turn at a time is a probe, after a wait that grows
-//! with each one that fails; all other questions wait for what becomes of it.
+//! Input: how questions ended. Output: turns. While it is open, one turn at a time is for a probe, a question of the
+//! server's own, at once and then after waits that grow with each one that fails; all others wait for what becomes of it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,8 +27,8 @@ pub(super) struct Breaker {
 enum State {
     /// The host answers; so many failures since it last did.
     Closed { failures: u32 },
-    /// The host is away.
-    Open { wait: Duration, probe_at: Instant, is_probing: bool },
+    /// The host is away, or seems to be until the first probe.
+    Open { wait: Duration, probe_at: Instant, is_probing: bool, is_sure: bool },
 }
 
 /// Leave to ask one question.
@@ -61,6 +61,11 @@ impl Breaker {
 
     pub(super) fn is_open(&self) -> bool {
         matches!(*self.state(), State::Open { .. })
+    }
+
+    /// Whether the host is known to be away.
+    pub(super) fn is_announced(&self) -> bool {
+        matches!(*self.state(), State::Open { is_sure: true, .. })
     }
 
     /// Waits until a question may be asked.
@@ -105,14 +110,16 @@ impl Breaker {
         let mut state = self.state();
         let (next, change) = match (*state, is_outage, turn) {
             (State::Closed { .. }, false, _) => (State::Closed { failures: 0 }, Change::None),
-            (State::Open { .. }, false, _) => (State::Closed { failures: 0 }, Change::Closed),
+            (State::Open { is_sure, .. }, false, _) => (State::Closed { failures: 0 }, if is_sure { Change::Closed } else { Change::None }),
             (State::Closed { failures }, true, _) if failures + 1 < FAILURES => (State::Closed { failures: failures + 1 }, Change::None),
             (State::Closed { .. }, true, _) => {
-                (State::Open { wait: FIRST_WAIT, probe_at: now + FIRST_WAIT, is_probing: false }, Change::Opened)
+                // What failed may have been one client's own doing: a question of ours finds out.
+                (State::Open { wait: FIRST_WAIT / 2, probe_at: now, is_probing: false, is_sure: false }, Change::None)
             }
-            (State::Open { wait, .. }, true, Turn::Probe) => {
+            (State::Open { wait, is_sure, .. }, true, Turn::Probe) => {
                 let wait = (wait * 2).min(LONGEST_WAIT);
-                (State::Open { wait, probe_at: now + wait, is_probing: false }, Change::None)
+                let change = if is_sure { Change::None } else { Change::Opened };
+                (State::Open { wait, probe_at: now + wait, is_probing: false, is_sure: true }, change)
             }
             (open @ State::Open { .. }, true, Turn::Normal) => (open, Change::None),
         };
@@ -140,8 +147,22 @@ mod tests {
         for _ in 1..FAILURES {
             assert_eq!(breaker.report_at(Turn::Normal, true, now), Change::None);
         }
-        assert_eq!(breaker.report_at(Turn::Normal, true, now), Change::Opened);
+        assert_eq!(breaker.report_at(Turn::Normal, true, now), Change::None);
+        assert!(breaker.is_open() && !breaker.is_announced());
+        assert_eq!(breaker.try_turn(now), Ok(Turn::Probe));
+        assert_eq!(breaker.report_at(Turn::Probe, true, now), Change::Opened);
         breaker
+    }
+
+    #[test]
+    fn what_one_client_provokes_opens_nothing_for_others() {
+        let (breaker, now) = (Breaker::default(), Instant::now());
+        for _ in 0..FAILURES {
+            breaker.report_at(Turn::Normal, true, now);
+        }
+        assert_eq!(breaker.try_turn(now), Ok(Turn::Probe), "at once");
+        assert_eq!(breaker.report_at(Turn::Probe, false, now), Change::None);
+        assert_eq!(breaker.try_turn(now), Ok(Turn::Normal));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Answer, Call, lock};
+use crate::channel::ChannelName;
 
 /// Answers that are kept; a call with its cookies has some kilobytes.
 const MOST_ANSWERS: usize = 10_000;
@@ -38,6 +39,11 @@ impl Cache {
 
     pub(super) fn put(&self, call: &Arc<Call>, answer: &Answer) {
         self.put_at(call, answer, Instant::now());
+    }
+
+    /// Forgets the answers about a channel, or all.
+    pub(super) fn forget(&self, channel: Option<&ChannelName>) {
+        lock(&self.answers).retain(|call, _| channel.is_some_and(|channel| call.channel != *channel));
     }
 
     fn put_at(&self, call: &Arc<Call>, answer: &Answer, now: Instant) {

@@ -26,19 +26,29 @@ impl Gate {
         Arc::new(Self { host: host.to_owned(), turns: Turns::new(max_concurrent), breaker: Breaker::default(), metrics })
     }
 
-    /// Waits for a turn.
+    /// Waits for a turn: to ask, or to find out whether the host is there. Nobody holds a permit while the host is away.
     pub(super) async fn enter(self: &Arc<Self>, asker: SocketId, deadline: Instant) -> Result<Pass, Busy> {
         let started = Instant::now();
         let queued = Queued::new(&self.metrics);
         let turn = async {
-            let permit = self.turns.take(asker).await;
-            (permit, self.breaker.turn().await)
+            loop {
+                let turn = self.breaker.turn().await;
+                let mut pass = Pass { gate: Arc::clone(self), turn: Some(turn), permit: None };
+                if turn == Turn::Probe {
+                    return pass;
+                }
+                pass.permit = Some(self.turns.take(asker).await);
+                // It may have gone away meanwhile.
+                if !self.breaker.is_open() {
+                    return pass;
+                }
+            }
         };
         let outcome = tokio::time::timeout_at(deadline, turn).await;
         drop(queued);
         self.metrics.auth.queue_seconds.observe(started.elapsed().as_secs_f64());
         match outcome {
-            Ok((permit, turn)) => Ok(Pass { gate: Arc::clone(self), turn: Some(turn), _permit: permit }),
+            Ok(pass) => Ok(pass),
             Err(_) if self.breaker.is_open() => Err(Busy::Outage),
             Err(_) => Err(Busy::QueueTimeout),
         }
@@ -82,10 +92,15 @@ pub(super) struct Pass {
     gate: Arc<Gate>,
     /// `None` once it is reported.
     turn: Option<Turn>,
-    _permit: Permit,
+    permit: Option<Permit>,
 }
 
 impl Pass {
+    /// Whether it is leave to find out whether the host is there, and not to ask.
+    pub(super) const fn is_probe(&self) -> bool {
+        self.permit.is_none()
+    }
+
     /// The question is answered, or failed.
     pub(super) fn report(mut self, is_outage: bool) {
         if let Some(turn) = self.turn.take() {
@@ -105,7 +120,7 @@ impl Drop for Pass {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        if self.breaker.is_open() {
+        if self.breaker.is_announced() {
             self.metrics.auth.breakers_open.dec();
         }
     }

@@ -13,14 +13,21 @@ use tokio::sync::oneshot;
 use super::lock;
 use crate::event::SocketId;
 
+/// A socket may have this part of the permits, and one at the least.
+const SHARE: usize = 8;
+
 /// So many at once.
 #[derive(Debug)]
 pub(super) struct Turns(Mutex<Line>);
 
 #[derive(Debug)]
 struct Line {
-    /// Permits that nobody has; none while somebody waits.
+    /// Permits that nobody has; none while somebody waits who may have one.
     free: usize,
+    /// Most permits of one socket: one whose questions hang holds up itself.
+    most: usize,
+    /// Permits of each socket that has some.
+    held: HashMap<SocketId, usize>,
     /// Those who wait, in the order in which they are let through.
     waiting: BTreeMap<Place, (SocketId, oneshot::Sender<Permit>)>,
     /// What each socket that waits has in the line.
@@ -46,7 +53,9 @@ struct Asker {
 
 impl Turns {
     pub(super) fn new(at_once: usize) -> Arc<Self> {
-        let line = Line { free: at_once, waiting: BTreeMap::new(), askers: HashMap::new(), round: 0, next_number: 0 };
+        let most = (at_once / SHARE).max(1);
+        let line =
+            Line { free: at_once, most, held: HashMap::new(), waiting: BTreeMap::new(), askers: HashMap::new(), round: 0, next_number: 0 };
         Arc::new(Self(Mutex::new(line)))
     }
 
@@ -54,9 +63,10 @@ impl Turns {
     pub(super) async fn take(self: &Arc<Self>, asker: SocketId) -> Permit {
         let mut waiter = {
             let mut line = lock(&self.0);
-            if line.free > 0 {
+            if line.free > 0 && line.may_have(asker) {
                 line.free -= 1;
-                return Permit(Arc::clone(self));
+                line.hold(asker);
+                return Permit { turns: Arc::clone(self), asker };
             }
             let (sender, turn) = oneshot::channel();
             Waiter { turns: self, place: line.add(asker, sender), turn }
@@ -64,16 +74,17 @@ impl Turns {
         (&mut waiter.turn).await.expect("who takes a waiter out of the line gives it a permit")
     }
 
-    fn release(self: &Arc<Self>) {
+    fn release(self: &Arc<Self>, asker: SocketId) {
         let next = {
             let mut line = lock(&self.0);
+            line.let_go(asker);
             let next = line.pop();
             line.free += usize::from(next.is_none());
             next
         };
-        if let Some(next) = next {
+        if let Some((asker, next)) = next {
             // A waiter that has just gone drops the permit, and the next one gets it.
-            drop(next.send(Permit(Arc::clone(self))));
+            drop(next.send(Permit { turns: Arc::clone(self), asker }));
         }
     }
 }
@@ -90,11 +101,31 @@ impl Line {
         place
     }
 
-    fn pop(&mut self) -> Option<oneshot::Sender<Permit>> {
-        let (place, (socket, sender)) = self.waiting.pop_first()?;
-        self.round = place.round;
+    /// The next who may have a permit, and has it from now on.
+    fn pop(&mut self) -> Option<(SocketId, oneshot::Sender<Permit>)> {
+        let place = *self.waiting.iter().find(|(_, (socket, _))| self.may_have(*socket))?.0;
+        let (socket, sender) = self.waiting.remove(&place)?;
+        self.round = self.round.max(place.round);
         self.forget(socket);
-        Some(sender)
+        self.hold(socket);
+        Some((socket, sender))
+    }
+
+    fn may_have(&self, socket: SocketId) -> bool {
+        self.held.get(&socket).is_none_or(|held| *held < self.most)
+    }
+
+    fn hold(&mut self, socket: SocketId) {
+        *self.held.entry(socket).or_default() += 1;
+    }
+
+    fn let_go(&mut self, socket: SocketId) {
+        if let Some(held) = self.held.get_mut(&socket) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&socket);
+            }
+        }
     }
 
     /// One question of a socket waits no more.
@@ -126,11 +157,14 @@ impl Drop for Waiter<'_> {
 
 /// One of the turns; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Permit(Arc<Turns>);
+pub(super) struct Permit {
+    turns: Arc<Turns>,
+    asker: SocketId,
+}
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.release();
+        self.turns.release(self.asker);
     }
 }
 

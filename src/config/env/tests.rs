@@ -67,7 +67,9 @@ fn lists_are_comma_separated() {
 
 #[test]
 fn empty_and_null_count_as_not_set() {
-    for text in ["", "null", "${EMPTY}"] {
+    let open = environment(&[("LARAVEL_ECHO_SERVER_REDIS_PASSWORD", "${EMPTY}"), ("EMPTY", "")]).overrides(&mut Vec::new());
+    assert_eq!(open.unwrap_err().name, "LARAVEL_ECHO_SERVER_REDIS_PASSWORD", "an empty secret would let everybody in");
+    for text in ["", "null"] {
         let overrides = environment(&[("LARAVEL_ECHO_SERVER_REDIS_PASSWORD", text), ("EMPTY", "")]).overrides(&mut Vec::new());
         assert_eq!(overrides.unwrap(), [], "{text}");
     }

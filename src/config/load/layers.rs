@@ -20,6 +20,7 @@ pub(super) struct Layers {
 impl Layers {
     pub(super) fn take_file(&mut self, path: &Path) {
         self.warnings.extend(schema::remarks(&self.tree));
+        literal_variables(&self.tree, "", path, &mut self.warnings);
         let defaults = serde_json::to_value(Config::default()).expect("the default Config serialises");
         drop_unset(&mut self.tree, &defaults);
         for key in schema::paths() {
@@ -89,6 +90,30 @@ impl Layers {
         let within = || self.sources.iter().find(|(path, _)| path.starts_with(plain)).map(|(_, source)| source);
         let file = || self.sources.values().find(|source| matches!(source, Source::File(_)));
         own.or_else(within).or_else(file).map_or_else(|| "the configuration".to_owned(), Source::to_string)
+    }
+}
+
+/// Warns about secrets that are written as `${VAR}`: files are taken as they are.
+fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<String>) {
+    match tree {
+        Value::Object(table) => {
+            for (name, value) in table {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                literal_variables(value, &key, file, warnings);
+            }
+        }
+        Value::Array(list) => {
+            for (index, value) in list.iter().enumerate() {
+                literal_variables(value, &format!("{key}[{index}]"), file, warnings);
+            }
+        }
+        Value::String(text) if text.contains("${") && schema::is_secret(key) => {
+            warnings.push(format!(
+                "`{key}` in {} is taken as it is written, with its `${{…}}`: variables are replaced in the environment and in .env only",
+                file.display()
+            ));
+        }
+        _ => {}
     }
 }
 

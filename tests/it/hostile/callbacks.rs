@@ -1,0 +1,77 @@
+//! Clients that make their own callbacks fail or hang, beside one that only wants in.
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use crate::support::{TestServer, until};
+
+/// An application that closes connections with large headers, never answers for some channels, and grants the rest.
+async fn application() -> String {
+    const MAX_HEAD: usize = 16 * 1024;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = Vec::new();
+                while !request.windows(13).any(|text| text == b"channel_name=") {
+                    if stream.read_buf(&mut request).await.unwrap_or_default() == 0 {
+                        return;
+                    }
+                }
+                if request.len() > MAX_HEAD {
+                    return;
+                }
+                if String::from_utf8_lossy(&request).contains("private-hangs") {
+                    return std::future::pending().await;
+                }
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ntrue").await;
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn failures_that_clients_provoke_keep_nobody_else_out() {
+    let server = TestServer::start(json!({ "authHost": application().await })).await;
+    let large = "x".repeat(20 * 1024);
+    let mut attackers = Vec::new();
+    for attacker in 0..3 {
+        let mut client = server.client().await;
+        for n in 0..30 {
+            let channel = format!("private-{attacker}.{n}");
+            client.emit("subscribe", json!({ "channel": channel, "auth": { "headers": { "X-Large": large } } })).await;
+        }
+        attackers.push(client);
+    }
+    attackers[0].event("subscription_error").await;
+    let mut victim = server.client().await;
+    for n in 0..20 {
+        victim.subscribe(&format!("private-victim.{n}")).await;
+    }
+    for n in 0..20 {
+        server.subscribed(&format!("private-victim.{n}"), 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_socket_whose_callbacks_hang_keeps_nobody_else_waiting() {
+    let settings = json!({ "authHost": application().await, "auth": { "timeout": "60s" } });
+    let server = TestServer::start(settings).await;
+    let mut attacker = server.client().await;
+    for n in 0..200 {
+        attacker.subscribe(&format!("private-hangs.{n}")).await;
+    }
+    let metric = async || {
+        let url = server.url("/metrics");
+        let client = reqwest::Client::new().get(url).bearer_auth(crate::support::server::KEY);
+        client.send().await.expect("an answer").text().await.expect("text")
+    };
+    until("all turns that a socket may have", async || metric().await.contains("laravel_echo_auth_callbacks_in_flight 8\n")).await;
+    let mut victim = server.client().await;
+    victim.subscribe("private-victim").await;
+    server.subscribed("private-victim", 1).await;
+    assert!(metric().await.contains("laravel_echo_auth_callbacks_in_flight 8\n"), "they hang still");
+}
