@@ -2,13 +2,20 @@
 //!
 //! And SIGCHLD, for process 1 of a container.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use rustix::process::{Pid, WaitOptions, getpid, wait};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// Exit code of a server that was interrupted while it was stopping, as shells number SIGINT.
 pub(super) const INTERRUPTED: u8 = 130;
+
+/// Stop signals this close together are one request: pm2, systemd and a terminal signal both the npm launcher and the
+/// server, and the launcher passes its own on.
+const SAME_REQUEST: Duration = Duration::from_millis(500);
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +47,7 @@ pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    stop_requested: Option<Instant>,
 }
 
 impl Signals {
@@ -49,15 +57,22 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             hang_up: listen(SignalKind::hangup())?,
+            stop_requested: None,
         })
     }
 
     /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> Wish {
-        tokio::select! {
-            _ = self.terminate.recv() => Wish::Stop,
-            _ = self.interrupt.recv() => Wish::Stop,
-            _ = self.hang_up.recv() => Wish::Reload,
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+                _ = self.hang_up.recv() => return Wish::Reload,
+            }
+            if self.stop_requested.is_none_or(|since| since.elapsed() >= SAME_REQUEST) {
+                self.stop_requested = Some(Instant::now());
+                return Wish::Stop;
+            }
         }
     }
 
