@@ -1,0 +1,96 @@
+'use strict';
+// require('laravel-echo-server') as in 1.6.3: run(options) starts a server, stop() ends it.
+
+const { spawn } = require('child_process');
+const fs = require('fs');
+const os = require('os');
+const path = require('path');
+const { binary, environment } = require('./bin/binary');
+
+const READY = 'Server ready!';
+
+class EchoServer {
+  #child = null;
+  #starting = null;
+  #folder = null;
+
+  /**
+   * Starts a server with the options of laravel-echo-server.json. Settles when it is ready, or has failed.
+   * @returns {Promise<EchoServer>}
+   */
+  run(options = {}) {
+    if (this.#starting) return Promise.reject(new Error('laravel-echo-server runs already: stop() it first'));
+    this.#starting = this.#start(options);
+    this.#starting.catch(() => {});
+    return this.#starting;
+  }
+
+  #start(options) {
+    return new Promise((resolve, reject) => {
+      // Options can hold passwords: a folder and a file for this user only. Paths in them start at the working directory.
+      this.#folder = fs.mkdtempSync(path.join(os.tmpdir(), 'laravel-echo-server-'));
+      let child;
+      try {
+        const config = path.join(this.#folder, 'laravel-echo-server.json');
+        fs.writeFileSync(config, JSON.stringify(options), { mode: 0o600 });
+        child = spawn(binary(process.env), ['start', '--no-lock', '--config', config], {
+          stdio: ['ignore', 'pipe', 'pipe'],
+          env: environment(process.env),
+          windowsHide: true,
+        });
+      } catch (error) {
+        this.#forget();
+        reject(error);
+        return;
+      }
+      this.#child = child;
+      const stopWithParent = () => child.kill('SIGTERM');
+      process.once('exit', stopWithParent);
+
+      let seen = '';
+      let complaint = '';
+      child.stdout.on('data', (data) => {
+        process.stdout.write(data);
+        if (seen === null) return;
+        seen = (seen + data).slice(-4096);
+        if (seen.includes(READY)) {
+          seen = null;
+          resolve(this);
+        }
+      });
+      child.stderr.on('data', (data) => {
+        process.stderr.write(data);
+        complaint = (complaint + data).slice(-4096);
+      });
+      child.on('error', (error) => {
+        this.#forget();
+        reject(error);
+      });
+      child.on('close', (code, signal) => {
+        process.removeListener('exit', stopWithParent);
+        this.#forget();
+        reject(new Error(`laravel-echo-server ended with ${signal ?? `exit code ${code}`}\n${complaint.trim()}`));
+      });
+    });
+  }
+
+  #forget() {
+    fs.rmSync(this.#folder, { recursive: true, force: true });
+    this.#child = this.#starting = null;
+  }
+
+  /**
+   * Stops the server; settles when its process has ended.
+   * @returns {Promise<void>}
+   */
+  stop() {
+    const child = this.#child;
+    if (!child) return Promise.resolve();
+    return new Promise((resolve) => {
+      child.once('close', () => resolve());
+      child.kill('SIGTERM');
+    });
+  }
+}
+
+module.exports = new EchoServer();
