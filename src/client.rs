@@ -4,14 +4,14 @@
 //! for its session in [`crate::socket_io`] or [`crate::pusher`], which made it.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::event::SocketId;
-use crate::hub::{Allowance, Dialect, Message, Push, PushError, Socket};
+use crate::hub::{Allowance, Dialect, Message, Offset, Push, PushError, Socket};
 use crate::metrics::ConnectionLabels;
 use crate::net::websocket::{End, Limits, Outbox, SendError};
 
@@ -21,7 +21,7 @@ pub trait Speech: Sync {
     fn dialect(&self) -> Dialect;
 
     /// Writes a message out as the frame of a websocket. `None`: the protocol does not tell it.
-    fn encode(&self, message: &Message<'_>) -> Option<Bytes>;
+    fn encode(&self, message: &Message<'_>, offset: Option<Offset>) -> Option<Bytes>;
 
     /// What tells a client to go and not to come back by itself, as frames.
     fn goodbye(&self) -> Bytes;
@@ -35,7 +35,7 @@ pub trait Speech: Sync {
 pub struct Client(Arc<Inner>);
 
 struct Inner {
-    id: SocketId,
+    id: OnceLock<SocketId>,
     speech: &'static dyn Speech,
     peer: IpAddr,
     handshake: HeaderMap,
@@ -57,8 +57,9 @@ pub struct Origin {
 impl Client {
     /// A client that has just come; at most `limits` wait for it.
     #[must_use]
-    pub fn new(id: SocketId, speech: &'static dyn Speech, origin: Origin, allowance: Allowance, limits: Limits) -> Self {
+    pub fn new(speech: &'static dyn Speech, origin: Origin, allowance: Allowance, limits: Limits) -> Self {
         let Origin { peer, handshake, is_polling } = origin;
+        let id = OnceLock::new();
         Self(Arc::new(Inner {
             id,
             speech,
@@ -68,6 +69,17 @@ impl Client {
             allowance,
             outbox: Outbox::new(limits),
         }))
+    }
+
+    /// Whether it has an id, and can be no other client any more.
+    #[must_use]
+    pub fn has_id(&self) -> bool {
+        self.0.id.get().is_some()
+    }
+
+    /// It is the client of this id, which has come back; for one that has no id yet.
+    pub fn take_id(&self, id: SocketId) {
+        let _ = self.0.id.set(id);
     }
 
     /// What waits for it.
@@ -97,7 +109,7 @@ impl Client {
 
 impl Socket for Client {
     fn id(&self) -> SocketId {
-        self.0.id
+        *self.0.id.get_or_init(SocketId::random)
     }
 
     fn handshake(&self) -> &HeaderMap {
@@ -114,13 +126,26 @@ impl Socket for Client {
 
     fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
         let speech = self.0.speech;
-        let Some(frame) = push.encoded(speech.dialect(), |message| speech.encode(message)) else {
+        let Some(frame) = push.encoded(speech.dialect(), |message, offset| speech.encode(message, offset)) else {
             return Ok(());
         };
-        self.outbox().send(frame.clone()).map_err(|error| match error {
-            SendError::Full => PushError::Full,
-            SendError::Closed => PushError::Closed,
-        })
+        self.outbox().send(frame.clone()).map_err(refused)
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    fn push_frame(&self, frame: Bytes) -> Result<(), PushError> {
+        self.outbox().send(frame).map_err(refused)
+    }
+
+    fn can_recover(&self) -> bool {
+        self.0.speech.dialect() == Dialect::Recoverable
+    }
+
+    fn recoverable(message: &Message<'_>, offset: Option<Offset>) -> Option<Bytes> {
+        crate::socket_io::encode(message, offset)
     }
 
     fn close(&self) {
@@ -131,5 +156,12 @@ impl Socket for Client {
         // A client that does not keep up loses its connection without the word.
         let end = if self.outbox().send(self.0.speech.goodbye()).is_ok() { End::Flushed } else { End::Now };
         self.outbox().end(end);
+    }
+}
+
+const fn refused(error: SendError) -> PushError {
+    match error {
+        SendError::Full => PushError::Full,
+        SendError::Closed => PushError::Closed,
     }
 }

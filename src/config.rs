@@ -22,6 +22,7 @@ mod log;
 mod metrics;
 mod presence;
 mod pusher;
+mod recovery;
 mod redis_server;
 pub mod schema;
 mod shutdown;
@@ -40,6 +41,7 @@ pub use log::{LogConfig, LogFormat};
 pub use metrics::MetricsConfig;
 pub use presence::PresenceConfig;
 pub use pusher::PusherConfig;
+pub use recovery::RecoveryConfig;
 pub use redis_server::{RedisServerConfig, RedisServerTls};
 pub use shutdown::ShutdownConfig;
 pub use socketio::{Compression, CookieName, SocketIoConfig};
@@ -99,6 +101,8 @@ pub struct Config {
     pub presence: PresenceConfig,
     /// Pusher's clients.
     pub pusher: PusherConfig,
+    /// What is kept for clients that come back.
+    pub recovery: RecoveryConfig,
     /// Several nodes on one Redis.
     pub cluster: ClusterConfig,
     /// How the Laravel application is asked.
@@ -142,6 +146,7 @@ impl Default for Config {
             trust_proxies: OneOrMany::none(),
             presence: PresenceConfig::default(),
             pusher: PusherConfig::default(),
+            recovery: RecoveryConfig::default(),
             cluster: ClusterConfig::default(),
             auth: AuthConfig::default(),
             redis_server: RedisServerConfig::default(),

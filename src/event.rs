@@ -105,6 +105,12 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// Whether the client may come back to its session.
+    #[must_use]
+    pub const fn is_recoverable(self) -> bool {
+        matches!(self, Self::TransportClose | Self::TransportError | Self::PingTimeout | Self::TooSlow)
+    }
+
     /// The reason in the words of socket.io 2, as the original logs them.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -27,10 +27,12 @@ mod counts;
 mod everywhere;
 mod grants;
 mod hints;
+mod history;
 mod nodes;
 mod presence;
 mod publish;
 mod push;
+mod recovery;
 mod rooms;
 mod session;
 mod subscribe;
@@ -49,6 +51,7 @@ use session::Session;
 pub use allowance::Allowance;
 pub use everywhere::Everywhere;
 pub use grants::Recheck;
+pub use history::Offset;
 pub use push::{Dialect, Message, Push, PushError, Socket};
 pub use subscribe::Right;
 pub use wanted::{Change, Wanted};
@@ -87,6 +90,8 @@ pub struct Hub<S> {
     /// Cancelled when the server is about to end: nobody joins any more, no answer is waited for.
     closing: CancellationToken,
     hints: Hints,
+    /// With `recovery.enabled`.
+    recovery: Option<recovery::Recovery>,
     cache: cache::EventCache,
     /// With `pusher.subscriptionCount`.
     counts: Option<counts::Counts>,
@@ -121,6 +126,7 @@ impl<S: Socket> Hub<S> {
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             hints: Hints::default(),
+            recovery: config.recovery.enabled.0.then(|| recovery::Recovery::new(&config.recovery)),
             cache: cache::EventCache::new(config.pusher.cache_ttl.0),
             counts: config.pusher.subscription_count.0.then(counts::Counts::default),
             options: Options {
@@ -155,12 +161,27 @@ impl<S: Socket> Hub<S> {
 
     /// A socket has connected.
     pub fn connect(&self, socket: S) {
+        let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().number());
+        self.register(socket, since);
+    }
+
+    /// Notes a socket; `since` is the newest event when its session began.
+    fn register(&self, socket: S, since: u64) -> Arc<Session<S>> {
         self.metrics.connects.inc();
         if !self.options.flat.is_empty() {
             self.everyone.write().unwrap_or_else(PoisonError::into_inner).insert(socket.clone());
         }
         let id = socket.id();
-        self.shard(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::new(Session::new(socket)));
+        let session = Arc::new(Session::new(socket, since));
+        self.shard(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&session));
+        session
+    }
+
+    /// The connection of a socket is over. One whose session has gone on, on another connection, ends nothing.
+    pub fn end(self: &Arc<Self>, socket: &S, reason: CloseReason) {
+        if self.session(socket.id()).is_some_and(|session| session.socket.is_same(socket)) {
+            self.disconnect(socket.id(), reason);
+        }
     }
 
     /// A socket is gone: it leaves all its channels. `reason` is what the log shows.
@@ -171,6 +192,7 @@ impl<S: Socket> Hub<S> {
         if !self.options.flat.is_empty() {
             self.everyone.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         }
+        self.save(&session, reason);
         let channels = session.state().close();
         for channel in channels {
             self.left_after(&channel, id, reason.as_str(), self.options.leave_grace);

@@ -79,6 +79,17 @@ pub enum Refusal {
     MessageSize,
 }
 
+/// What became of a client that came back to its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Recovered {
+    /// It has what it missed.
+    Recovered,
+    /// Its session is not known, or was ended on purpose.
+    Unknown,
+    /// Some of what it missed is not kept any more.
+    Gap,
+}
+
 /// How a callback to the Laravel application ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Callback {
@@ -111,12 +122,13 @@ use label_values;
 label_values!(Source { Redis => "redis", Http => "http", RedisServer => "redis_server" });
 label_values!(Outcome { Delivered => "delivered", NoSubscribers => "no_subscribers", Malformed => "malformed" });
 label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Headers => "headers", Unauthorized => "unauthorized", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", WhisperQueue => "whisper_queue", Origin => "origin", Connections => "connections", ConnectionsPerIp => "connections_per_ip", Draining => "draining", ApiRate => "api_rate", MessageSize => "message_size" });
+label_values!(Recovered { Recovered => "recovered", Unknown => "unknown", Gap => "gap" });
 label_values!(Callback { Granted => "granted", Refused => "refused", Unreachable => "unreachable" });
 
 /// Labels of `laravel_echo_connections`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ConnectionLabels {
-    /// Engine.IO version: `3` (socket.io-client 1 and 2) or `4` (3 and 4).
+    /// Engine.IO version: `3` (socket.io-client 1 and 2) or `4` (3 and 4); `pusher` for Pusher's protocol.
     pub engine: &'static str,
     /// `polling` or `websocket`.
     pub transport: &'static str,
@@ -145,6 +157,11 @@ struct CauseLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RecoveredLabels {
+    outcome: Recovered,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallbackLabels {
     outcome: Callback,
 }
@@ -159,6 +176,9 @@ pub struct Metrics {
     events: [[Counter; Outcome::ALL.len()]; Source::ALL.len()],
     refusals: Family<CauseLabels, Counter>,
     callbacks: Family<CallbackLabels, Counter>,
+    recoveries: Family<RecoveredLabels, Counter>,
+    /// Events sent again to clients that came back.
+    pub replayed: Counter,
     /// Sockets connected so far.
     pub connects: Counter,
     /// Messages put into clients' queues by events.
@@ -214,6 +234,8 @@ impl Metrics {
             events: counters,
             refusals: Family::default(),
             callbacks: Family::default(),
+            recoveries: Family::default(),
+            replayed: Counter::default(),
             connects: Counter::<u64, AtomicU64>::default(),
             deliveries: Counter::default(),
             whispers: Counter::default(),
@@ -237,12 +259,17 @@ impl Metrics {
         registry.register("auth_callbacks", "Callbacks to the Laravel application by outcome", metrics.callbacks.clone());
         registry.register("auth_callback_seconds", "Time of a callback to the Laravel application", metrics.callback_seconds.clone());
         registry.register("auth_callbacks_in_flight", "Callbacks under way", metrics.callbacks_in_flight.clone());
+        registry.register("recoveries", "Clients that came back to their session, by outcome", metrics.recoveries.clone());
+        registry.register("replayed", "Events sent to clients that came back, which they had missed", metrics.replayed.clone());
         registry.register("redis_up", "1 while events can arrive from Redis", metrics.redis_up.clone());
         registry.register("redis_subscriptions", "Channels and patterns subscribed to at Redis", metrics.redis_subscriptions.clone());
         registry.register("redis_losses", "Times the connection to Redis was lost", metrics.redis_losses.clone());
         registry.register("redis_reconnects", "Times Redis was there again after it was lost", metrics.redis_reconnects.clone());
         registry.register("slow_clients_closed", "Clients closed because they did not keep up", metrics.slow_clients.clone());
         registry.register("presence_members", "Presence memberships of this node's sockets", metrics.presence_members.clone());
+        for &outcome in Recovered::ALL {
+            let _ = metrics.recoveries.get_or_create(&RecoveredLabels { outcome });
+        }
         for &outcome in Callback::ALL {
             let _ = metrics.callbacks.get_or_create(&CallbackLabels { outcome });
         }
@@ -263,6 +290,11 @@ impl Metrics {
     /// Counts something that was not done for a client.
     pub fn refusal(&self, cause: Refusal) {
         self.refusals.get_or_create(&CauseLabels { cause }).inc();
+    }
+
+    /// Counts a client that came back.
+    pub fn recovered(&self, outcome: Recovered) {
+        self.recoveries.get_or_create(&RecoveredLabels { outcome }).inc();
     }
 
     /// Counts a callback.
@@ -290,12 +322,10 @@ impl Metrics {
     #[must_use]
     pub fn render(&self, connections: impl Iterator<Item = (ConnectionLabels, i64)>) -> String {
         let connections: HashMap<_, _> = connections.collect();
-        for engine in ["3", "4"] {
-            for transport in ["polling", "websocket"] {
-                let labels = ConnectionLabels { engine, transport };
-                let count = connections.get(&labels).copied().unwrap_or_default();
-                self.connections.get_or_create(&labels).set(count);
-            }
+        for (engine, transport) in [("3", "polling"), ("3", "websocket"), ("4", "polling"), ("4", "websocket"), ("pusher", "websocket")] {
+            let labels = ConnectionLabels { engine, transport };
+            let count = connections.get(&labels).copied().unwrap_or_default();
+            self.connections.get_or_create(&labels).set(count);
         }
         let mut out = String::new();
         text::encode(&mut out, &self.registry).expect("writing to a String cannot fail");

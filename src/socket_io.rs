@@ -39,6 +39,7 @@ mod failures;
 pub mod gate;
 mod heartbeat;
 mod payload;
+mod pid;
 mod polling;
 mod query;
 mod requests;
@@ -81,6 +82,8 @@ struct Shared {
     websocket: WebSocketConfig,
     parser: ParseConfig,
     outbox: Limits,
+    /// With `recovery.enabled`: by what clients come back.
+    pids: Option<pid::Pids>,
     /// Sessions that poll.
     sessions: Sessions,
     /// Cancelled at the end, for those who have not said CONNECT yet, or have said DISCONNECT: the hub does not know them.
@@ -115,6 +118,7 @@ impl SocketIo {
                 frames: usize::try_from(config.limits.client_queue).unwrap_or(usize::MAX),
                 bytes: config.limits.client_queue_bytes.0,
             },
+            pids: config.recovery.enabled.0.then(pid::Pids::new),
             sessions: Sessions::default(),
             closing: CancellationToken::new(),
             connections: TaskTracker::new(),

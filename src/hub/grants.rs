@@ -65,7 +65,7 @@ impl<S: Socket> Hub<S> {
         basis: Basis<'_>,
         ends: Option<Instant>,
     ) {
-        let Some((terms, watch)) = session.state().accept(channel, ticket, basis) else {
+        let Some((terms, watch)) = session.state().accept(channel, ticket, basis, ends) else {
             return;
         };
         let Some(ends) = ends else {
@@ -129,7 +129,7 @@ impl<S: Socket> Hub<S> {
         match self.ask(&session, channel, &terms.headers, true).await {
             Ok(grant) if still_fits(channel, &terms, &grant) => {
                 if grant.ends.is_some() {
-                    let basis = Basis { headers: &terms.headers, user: terms.user, is_brought: false };
+                    let basis = Basis::of(&terms);
                     self.accept(&session, channel, terms.ticket, basis, grant.ends);
                 }
                 Some(Verdict::Stays)
@@ -137,7 +137,7 @@ impl<S: Socket> Hub<S> {
             Err(denied) if !denied.is_decision() => Some(Verdict::Undecided),
             refused => {
                 let status = refused.err().map_or(TAKEN_OUT, |denied| denied.status);
-                self.authorizer.removed(terms.user.as_deref(), Some(channel));
+                self.forget_removed(terms.user.as_deref(), Some(channel));
                 self.revoke(&session, channel, terms.ticket, status).then_some(Verdict::Removed)
             }
         }
@@ -147,7 +147,7 @@ impl<S: Socket> Hub<S> {
     /// of its token. Returns how many sockets that were.
     pub fn unsubscribe_user(self: &Arc<Self>, user: &str, channel: &ChannelName) -> usize {
         // Before it leaves, or it might be back by an earlier answer.
-        self.authorizer.removed(Some(user), Some(channel));
+        self.forget_removed(Some(user), Some(channel));
         let Some(room) = self.rooms.snapshot(channel.as_str()) else {
             return 0;
         };
@@ -164,6 +164,14 @@ impl<S: Socket> Hub<S> {
             }
         }
         removed
+    }
+
+    /// What was granted before counts no more, and nobody comes back to it.
+    pub(super) fn forget_removed(&self, user: Option<&str>, channel: Option<&ChannelName>) {
+        self.authorizer.removed(user, channel);
+        if let Some(recovery) = &self.recovery {
+            recovery.forget(user, channel);
+        }
     }
 
     /// Ends a subscription from this side, if it is still the one of `ticket`.

@@ -12,7 +12,7 @@ use tracing::info;
 use super::Hub;
 use super::hints::Hints;
 use super::rooms::Snapshot;
-use super::{Message, Push, PushError, Socket};
+use super::{Dialect, Message, Push, PushError, Socket, recovery};
 use crate::channel::{ChannelKind, kind_of};
 use crate::event::{CloseReason, Event, SocketId};
 use crate::metrics::{Outcome, Source};
@@ -53,7 +53,8 @@ impl<S: Socket> Hub<S> {
         let audience = self.audience(channel);
         let is_sample = audience.is_empty() && self.hints.is_due(channel);
         let is_kept = self.cache.keeps(channel);
-        if audience.is_empty() && !is_sample && !is_kept && !self.options.dev_mode && !self.follows(channel) {
+        let is_waited_for = audience.is_empty() && self.recovery.as_ref().is_some_and(recovery::Recovery::is_waited_for);
+        if audience.is_empty() && !is_sample && !is_kept && !is_waited_for && !self.options.dev_mode && !self.follows(channel) {
             self.metrics.event(source, Outcome::NoSubscribers);
             return Ok(0);
         }
@@ -72,18 +73,46 @@ impl<S: Socket> Hub<S> {
             info!("Channel: {channel}");
             info!("Event: {}", event.name);
         }
-        let mut delivered = 0;
-        for (receivers, is_flat) in [(&audience.room, false), (&audience.everyone, true)] {
-            if let Some(receivers) = receivers {
-                let push = Push::new(Message::Event { channel, name: &event.name, data: event.data, user: event.user.as_deref(), is_flat });
-                delivered += self.emit_to(receivers, &push, event.except);
-            }
-        }
+        let delivered = self.send(event, audience.is_empty() && !is_waited_for);
         if delivered > 0 {
             self.metrics.deliveries.inc_by(delivered as u64);
         }
         self.metrics.event(source, if delivered > 0 { Outcome::Delivered } else { Outcome::NoSubscribers });
         Ok(delivered)
+    }
+
+    /// Sends an event to those in its channel, and in flat mode to everyone, and keeps it for those who come back. Returns how
+    /// many sockets it went to.
+    pub(super) fn send(self: &Arc<Self>, event: &Event<'_>, is_for_nobody: bool) -> usize {
+        if is_for_nobody {
+            return 0;
+        }
+        let channel = event.channel;
+        let mut slow = Vec::new();
+        let mut delivered = 0;
+        {
+            let mut history = self.recovery.as_ref().map(recovery::Recovery::history);
+            // Under the lock: whoever comes back meanwhile is in this audience, or finds the event in the history.
+            let audience = self.audience(channel);
+            let is_flat = audience.everyone.is_some();
+            for (receivers, is_flat) in [(&audience.room, false), (&audience.everyone, true)].into_iter().take(1 + usize::from(is_flat)) {
+                let message = Message::Event { channel, name: &event.name, data: event.data, user: event.user.as_deref(), is_flat };
+                let mut push = Push::new(message);
+                if let Some(history) = &mut history {
+                    push.offset = Some(history.next());
+                    if let Some(frame) = push.encoded(Dialect::Recoverable, S::recoverable) {
+                        history.keep(channel.into(), is_flat, event.except, frame.clone());
+                    }
+                }
+                if let Some(receivers) = receivers {
+                    delivered += Self::push_to(receivers, &push, event.except, &mut slow);
+                }
+            }
+        }
+        for socket in slow {
+            self.evict(socket.id(), &socket);
+        }
+        delivered
     }
 
     /// Who gets the events of a channel.
@@ -113,6 +142,16 @@ impl<S: Socket> Hub<S> {
     }
 
     fn emit_to(self: &Arc<Self>, snapshot: &Snapshot<S>, push: &Push<'_>, except: Option<SocketId>) -> usize {
+        let mut slow = Vec::new();
+        let delivered = Self::push_to(snapshot, push, except, &mut slow);
+        for socket in slow {
+            self.evict(socket.id(), &socket);
+        }
+        delivered
+    }
+
+    /// Puts a push into the queues of these sockets. Those that do not keep up are `slow`.
+    fn push_to(snapshot: &Snapshot<S>, push: &Push<'_>, except: Option<SocketId>, slow: &mut Vec<S>) -> usize {
         let mut delivered = 0;
         for (id, socket) in snapshot.iter() {
             if Some(id) == except {
@@ -121,7 +160,7 @@ impl<S: Socket> Hub<S> {
             match socket.push(push) {
                 Ok(()) => delivered += 1,
                 Err(PushError::Closed) => {}
-                Err(PushError::Full) => self.evict(id, socket),
+                Err(PushError::Full) => slow.push(socket.clone()),
             }
         }
         delivered
@@ -135,12 +174,12 @@ impl<S: Socket> Hub<S> {
     }
 
     /// Closes a client that has missed something, so that it comes back and starts afresh.
-    fn evict(self: &Arc<Self>, id: SocketId, socket: &S) {
+    pub(super) fn evict(self: &Arc<Self>, id: SocketId, socket: &S) {
         self.metrics.slow_clients.inc();
         let limits = self.limits.load();
         let (queue, bytes) = (limits.client_queue, limits.client_queue_bytes.0);
         warn_seldom!(kind = 0, about = &id, socket_id = %id, queue, bytes, "closed a client that does not keep up; it will reconnect");
-        self.disconnect(id, CloseReason::TooSlow);
+        self.end(socket, CloseReason::TooSlow);
         socket.close();
     }
 }

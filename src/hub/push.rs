@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::allowance::Allowance;
+use super::history::Offset;
 use crate::event::SocketId;
 use crate::store::Member;
 
@@ -78,14 +79,16 @@ pub enum Message<'a> {
 /// What messages are written out in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// Socket.IO's events, for all its versions.
+    /// Socket.IO's events.
     SocketIo,
+    /// Socket.IO's events, each with its offset as the last argument, for clients that can come back.
+    Recoverable,
     /// Pusher's events.
     Pusher,
 }
 
 impl Dialect {
-    const COUNT: usize = 2;
+    const COUNT: usize = 3;
 }
 
 /// A [`Message`] on its way to any number of sockets.
@@ -93,6 +96,8 @@ impl Dialect {
 pub struct Push<'a> {
     /// What is told.
     pub message: Message<'a>,
+    /// Its place in the order of events, where that is told to clients.
+    pub offset: Option<Offset>,
     encodings: [OnceCell<Option<Bytes>>; Dialect::COUNT],
 }
 
@@ -100,13 +105,13 @@ impl<'a> Push<'a> {
     /// A message that is not written out yet.
     #[must_use]
     pub const fn new(message: Message<'a>) -> Self {
-        Self { message, encodings: [const { OnceCell::new() }; Dialect::COUNT] }
+        Self { message, offset: None, encodings: [const { OnceCell::new() }; Dialect::COUNT] }
     }
 
     /// The message in a dialect: what `encode` made of it when it was first asked for. `None` for a message that the
     /// dialect does not tell.
-    pub fn encoded(&self, dialect: Dialect, encode: impl FnOnce(&Message<'a>) -> Option<Bytes>) -> Option<&Bytes> {
-        self.encodings[dialect as usize].get_or_init(|| encode(&self.message)).as_ref()
+    pub fn encoded(&self, dialect: Dialect, encode: impl FnOnce(&Message<'a>, Option<Offset>) -> Option<Bytes>) -> Option<&Bytes> {
+        self.encodings[dialect as usize].get_or_init(|| encode(&self.message, self.offset)).as_ref()
     }
 }
 
@@ -138,6 +143,29 @@ pub trait Socket: Clone + Send + Sync + 'static {
     /// # Errors
     /// [`PushError::Full`] when the queue is full, [`PushError::Closed`] when the client is gone.
     fn push(&self, push: &Push<'_>) -> Result<(), PushError>;
+
+    /// Whether both handles are of one connection; those of two have different ids but for a client that came back.
+    fn is_same(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+
+    /// Puts what was written out before into the client's queue, in its own dialect.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    fn push_frame(&self, _frame: Bytes) -> Result<(), PushError> {
+        Ok(())
+    }
+
+    /// Writes a message out for clients that can come back, as [`Self::push_frame`] takes it.
+    fn recoverable(_message: &Message<'_>, _offset: Option<Offset>) -> Option<Bytes> {
+        None
+    }
+
+    /// Whether the client can come back to its session, and its events carry offsets.
+    fn can_recover(&self) -> bool {
+        false
+    }
 
     /// Ends the connection under the client, which then reconnects by itself.
     fn close(&self);

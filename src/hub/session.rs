@@ -3,15 +3,20 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::recovery::Stay;
 use super::wanted::Want;
 use crate::auth::SubscribeHeaders;
 use crate::channel::ChannelName;
+use crate::store::Member;
 
 /// A connected socket as the hub keeps it.
 pub(super) struct Session<S> {
     pub(super) socket: S,
+    /// The newest event when it began.
+    pub(super) since: u64,
     state: Mutex<State>,
 }
 
@@ -33,6 +38,8 @@ struct Subscription {
     /// Tells this stay from an earlier one that an unsubscribe ended.
     generation: u64,
     is_joined: bool,
+    /// The newest event when the socket came in.
+    since: u64,
     /// Questions to the Laravel application without an answer yet.
     pending: u32,
     /// What the subscription of a guarded channel rests on.
@@ -55,6 +62,10 @@ pub(super) struct Terms {
     pub(super) user: Option<Arc<str>>,
     /// The client brought the grant itself, and nobody can be asked for it again.
     pub(super) is_brought: bool,
+    /// In a presence channel, who it is.
+    pub(super) member: Option<Member>,
+    /// When the grant ends, if it does.
+    pub(super) ends: Option<Instant>,
 }
 
 /// What a new grant says of the subscription.
@@ -63,6 +74,14 @@ pub(super) struct Basis<'a> {
     pub(super) headers: &'a SubscribeHeaders,
     pub(super) user: Option<Arc<str>>,
     pub(super) is_brought: bool,
+    pub(super) member: Option<Member>,
+}
+
+impl<'a> Basis<'a> {
+    /// As before.
+    pub(super) fn of(terms: &'a Terms) -> Self {
+        Self { headers: &terms.headers, user: terms.user.clone(), is_brought: terms.is_brought, member: terms.member.clone() }
+    }
 }
 
 /// Proof that a subscribe was begun; void once the socket unsubscribes or closes.
@@ -74,8 +93,8 @@ pub(super) struct Ticket(u64);
 pub(super) struct TooMany;
 
 impl<S> Session<S> {
-    pub(super) fn new(socket: S) -> Self {
-        Self { socket, state: Mutex::default() }
+    pub(super) fn new(socket: S, since: u64) -> Self {
+        Self { socket, since, state: Mutex::default() }
     }
 
     /// Never held across an await. Taken before the locks of rooms, never after.
@@ -97,7 +116,7 @@ impl State {
         let generation = self.next_generation;
         let subscription = self.channels.entry(channel.clone()).or_insert_with(|| {
             self.next_generation += 1;
-            Subscription { generation, is_joined: false, pending: 0, terms: None, end: None, watch: None, want: None }
+            Subscription { generation, is_joined: false, since: 0, pending: 0, terms: None, end: None, watch: None, want: None }
         });
         subscription.pending += 1;
         Ok(Ticket(subscription.generation))
@@ -118,12 +137,16 @@ impl State {
     }
 
     /// The question is answered with yes. `None`: the ticket is void. `Some(true)`: the socket was not in before.
-    pub(super) fn finish(&mut self, channel: &ChannelName, ticket: Ticket) -> Option<bool> {
+    /// `since` is the newest event.
+    pub(super) fn finish(&mut self, channel: &ChannelName, ticket: Ticket, since: u64) -> Option<bool> {
         if !self.is_current(channel, ticket) {
             return None;
         }
         let subscription = self.channels.get_mut(channel)?;
         subscription.pending -= 1;
+        if !subscription.is_joined {
+            subscription.since = since;
+        }
         Some(!std::mem::replace(&mut subscription.is_joined, true))
     }
 
@@ -162,15 +185,21 @@ impl State {
 
     /// Notes what a subscription rests on from now on. The token is cancelled when that changes again, or the
     /// subscription is over; `None` when it is already.
-    pub(super) fn accept(&mut self, channel: &ChannelName, ticket: Ticket, basis: Basis<'_>) -> Option<(Terms, CancellationToken)> {
-        let Basis { headers, user, is_brought } = basis;
+    pub(super) fn accept(
+        &mut self,
+        channel: &ChannelName,
+        ticket: Ticket,
+        basis: Basis<'_>,
+        ends: Option<Instant>,
+    ) -> Option<(Terms, CancellationToken)> {
+        let Basis { headers, user, is_brought, member } = basis;
         if !self.is_current(channel, ticket) {
             return None;
         }
         if *self.headers != *headers {
             self.headers = Arc::new(headers.clone());
         }
-        let terms = Terms { ticket, headers: Arc::clone(&self.headers), user, is_brought };
+        let terms = Terms { ticket, headers: Arc::clone(&self.headers), user, is_brought, member, ends };
         let watch = CancellationToken::new();
         let subscription = self.channels.get_mut(channel)?;
         subscription.terms = Some(terms.clone());
@@ -204,6 +233,33 @@ impl State {
         })
     }
 
+    /// The channels that the socket is in, for when it comes back.
+    pub(super) fn stays(&self) -> Vec<Stay> {
+        let joined = self.channels.iter().filter(|(_, subscription)| subscription.is_joined);
+        let stay = |(channel, subscription): (&ChannelName, &Subscription)| Stay {
+            channel: channel.clone(),
+            since: subscription.since,
+            terms: subscription.terms.clone(),
+        };
+        joined.map(stay).collect()
+    }
+
+    /// The socket is in the channel as it was before its connection broke.
+    pub(super) fn restore(&mut self, channel: &ChannelName, since: u64) -> Ticket {
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        let subscription = Subscription { generation, is_joined: true, since, pending: 0, terms: None, end: None, watch: None, want: None };
+        self.channels.insert(channel.clone(), subscription);
+        Ticket(generation)
+    }
+
+    /// Begins a subscribe of a channel that the socket is in; `None` when it has left.
+    pub(super) fn begin_again(&mut self, channel: &ChannelName) -> Option<Ticket> {
+        let subscription = self.channels.get_mut(channel).filter(|_| !self.is_closed)?;
+        subscription.pending += 1;
+        Some(Ticket(subscription.generation))
+    }
+
     /// Ends the subscription, also one under way. Whether the socket was in.
     pub(super) fn leave(&mut self, channel: &str) -> bool {
         self.channels.remove(channel).is_some_and(|subscription| subscription.is_joined)
@@ -231,8 +287,8 @@ mod tests {
         let early = state.begin(&channel(), 10).unwrap();
         assert!(!state.leave("private-a"));
         let late = state.begin(&channel(), 10).unwrap();
-        assert_eq!(state.finish(&channel(), early), None);
-        assert_eq!(state.finish(&channel(), late), Some(true));
+        assert_eq!(state.finish(&channel(), early, 0), None);
+        assert_eq!(state.finish(&channel(), late, 0), Some(true));
     }
 
     #[test]
@@ -240,8 +296,8 @@ mod tests {
         let mut state = State::default();
         let first = state.begin(&channel(), 10).unwrap();
         let second = state.begin(&channel(), 10).unwrap();
-        assert_eq!(state.finish(&channel(), first), Some(true));
-        assert_eq!(state.finish(&channel(), second), Some(false));
+        assert_eq!(state.finish(&channel(), first, 0), Some(true));
+        assert_eq!(state.finish(&channel(), second, 0), Some(false));
         assert!(state.leave("private-a"));
     }
 
@@ -249,7 +305,7 @@ mod tests {
     fn a_refusal_takes_nobody_out() {
         let mut state = State::default();
         let first = state.begin(&channel(), 10).unwrap();
-        state.finish(&channel(), first);
+        state.finish(&channel(), first, 0);
         let again = state.begin(&channel(), 10).unwrap();
         assert!(state.refuse(&channel(), again));
         assert!(state.leave("private-a"));
@@ -271,6 +327,6 @@ mod tests {
         let mut state = State::default();
         let ticket = state.begin(&channel(), 10).unwrap();
         assert!(state.close().is_empty());
-        assert_eq!(state.finish(&channel(), ticket), None);
+        assert_eq!(state.finish(&channel(), ticket, 0), None);
     }
 }

@@ -181,12 +181,12 @@ impl<S: Socket> Hub<S> {
             // An error means that Redis was lost, as above.
             let _ = heard.await;
         }
-        let (is_in, user) = match channel.kind() {
-            ChannelKind::Public | ChannelKind::Private => (self.enter_and_tell(session, channel, ticket), grant.user),
+        let (is_in, user, member) = match channel.kind() {
+            ChannelKind::Public | ChannelKind::Private => (self.enter_and_tell(session, channel, ticket), grant.user, None),
             ChannelKind::Presence => match member_of(&grant) {
                 Ok(member) => {
                     let user = Some(Arc::from(member.user()));
-                    (self.enter_presence(session, channel, ticket, member).await, user)
+                    (self.enter_presence(session, channel, ticket, member.clone()).await, user, Some(member))
                 }
                 Err(error) => {
                     let hint = "the callback in routes/channels.php must return an array with the user's data, as in: return ['id' => $user->id, 'name' => $user->name];";
@@ -196,7 +196,7 @@ impl<S: Socket> Hub<S> {
             },
         };
         if is_in {
-            self.accept(session, channel, ticket, Basis { headers, user, is_brought }, grant.ends);
+            self.accept(session, channel, ticket, Basis { headers, user, is_brought, member }, grant.ends);
             self.show_cached(session, channel);
         }
     }
@@ -254,9 +254,10 @@ impl<S: Socket> Hub<S> {
     /// disconnect either comes first and voids the ticket, or comes later and finds the room.
     pub(super) fn enter(&self, session: &Session<S>, channel: &ChannelName, ticket: Ticket) -> bool {
         let id = session.socket.id();
+        let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().number());
         {
             let mut state = session.state();
-            match state.finish(channel, ticket) {
+            match state.finish(channel, ticket, since) {
                 None => return false,
                 Some(false) => return true,
                 Some(true) => self.rooms.join(channel, session.socket.clone()),
@@ -271,7 +272,13 @@ impl<S: Socket> Hub<S> {
 
     /// Puts a socket into a presence channel: the member list for it, and news of it for the others.
     /// Whether it is in afterwards.
-    async fn enter_presence(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, member: Member) -> bool {
+    pub(super) async fn enter_presence(
+        self: &Arc<Self>,
+        session: &Session<S>,
+        channel: &ChannelName,
+        ticket: Ticket,
+        member: Member,
+    ) -> bool {
         let id = session.socket.id();
         let _order = self.presence_locks.lock(channel).await;
         let is_wanted = session.state().is_current(channel, ticket);

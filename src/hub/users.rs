@@ -8,7 +8,7 @@ impl<S: Socket> Hub<S> {
     /// Closes the sockets of this node that are known to be the user's, for good: their clients do not come back by
     /// themselves. Returns how many there were.
     pub fn terminate_user(&self, user: &str) -> usize {
-        self.authorizer.removed(Some(user), None);
+        self.forget_removed(Some(user), None);
         let mut sockets = Vec::new();
         for shard in &self.sessions {
             let sessions = shard.read().unwrap_or_else(std::sync::PoisonError::into_inner);

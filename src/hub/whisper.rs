@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use tracing::debug;
 
-use super::{Hub, Message, Push, Socket};
+use super::{Hub, Socket};
 use crate::channel::{ChannelKind, kind_of};
 use crate::event::{Event, SocketId};
 use crate::metrics::Refusal;
@@ -46,7 +46,7 @@ impl<S: Socket> Hub<S> {
     fn relay(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>, user: Option<&str>) -> Result<(), Refusal> {
         let Whisper { channel, event, data } = whisper;
         let Some(nodes) = &self.nodes else {
-            self.fan_out(channel, &Push::new(Message::Event { channel, name: event, data, user, is_flat: false }), Some(from));
+            self.send(&Event { channel, name: event.into(), data, except: Some(from), user: user.map(Into::into) }, false);
             return Ok(());
         };
         let has_room = nodes.bus.toss(&Event { channel, name: event.into(), data, except: Some(from), user: user.map(Into::into) });

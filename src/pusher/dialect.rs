@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::client::Speech;
 use crate::event::SocketId;
-use crate::hub::{Dialect, Message};
+use crate::hub::{Dialect, Message, Offset};
 use crate::net::websocket::text_frame;
 use crate::store::Member;
 
@@ -25,7 +25,7 @@ impl Speech for Protocol7 {
         Dialect::Pusher
     }
 
-    fn encode(&self, message: &Message<'_>) -> Option<Bytes> {
+    fn encode(&self, message: &Message<'_>, _: Option<Offset>) -> Option<Bytes> {
         encode(message)
     }
 

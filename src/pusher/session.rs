@@ -57,7 +57,7 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(shared: Arc<Shared>, app: Arc<App>, origin: Origin, slot: Slot) -> Self {
-        let client = Client::new(SocketId::random(), &Protocol7, origin, shared.hub.allowance(), shared.outbox);
+        let client = Client::new(&Protocol7, origin, shared.hub.allowance(), shared.outbox);
         let heard = Instant::now();
         Self { client, shared, app, _slot: slot, is_known: false, user: None, heard, is_asked: false, deadline: None, code: RECONNECT }
     }
@@ -249,7 +249,7 @@ impl Protocol for Session {
         }
         // The connection ends with the code that makes clients come back at once.
         self.code = NO_PONG;
-        self.shared.hub.disconnect(self.id(), CloseReason::PingTimeout);
+        self.shared.hub.end(&self.client, CloseReason::PingTimeout);
         self.client.outbox().end(End::Now);
         self.deadline = Some(now + FAREWELL);
         self.heard = now;
@@ -257,7 +257,7 @@ impl Protocol for Session {
     }
 
     fn flushed(&mut self, now: Instant) {
-        self.shared.hub.disconnect(self.id(), CloseReason::ServerLeft);
+        self.shared.hub.end(&self.client, CloseReason::ServerLeft);
         self.deadline.get_or_insert(now + FAREWELL);
     }
 
@@ -271,7 +271,7 @@ impl Protocol for Session {
 
     fn ended(&mut self, reason: CloseReason) {
         self.client.outbox().end(End::Now);
-        self.shared.hub.disconnect(self.id(), reason);
+        self.shared.hub.end(&self.client, reason);
     }
 }
 

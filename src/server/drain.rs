@@ -30,7 +30,7 @@ pub async fn drain<S: Socket>(hub: &Arc<Hub<S>>, time: Duration) {
     for group in sockets.chunks(sockets.len().div_ceil(steps)) {
         clock.tick().await;
         for socket in group {
-            hub.disconnect(socket.id(), CloseReason::ServerShutdown);
+            hub.end(socket, CloseReason::ServerShutdown);
             socket.close();
         }
     }

@@ -6,9 +6,10 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use crate::event::SocketId;
-use crate::hub::Message;
+use crate::hub::{Message, Offset};
 use crate::net::websocket::text_frame;
 use crate::store::Member;
 
@@ -21,13 +22,13 @@ const PUNCTUATION: usize = 24;
 /// Writes a message as the packet of a Socket.IO event. `None`: there is no such event, as after a subscribe to a public
 /// or private channel, for which Echo waits for none.
 #[must_use]
-pub fn encode(message: &Message<'_>) -> Option<Bytes> {
+pub fn encode(message: &Message<'_>, offset: Option<Offset>) -> Option<Bytes> {
     let frame = match *message {
         Message::Event { channel, name, data, is_flat: false, .. } => {
-            event(name, Some(channel), data.get().len(), |text| push(text, data.get()))
+            event(name, Some(channel), data.get().len(), |text| push_data(text, data, offset))
         }
         Message::Event { channel, name, data, is_flat: true, .. } => {
-            event(&format!("{channel}:{name}"), None, data.get().len(), |text| push(text, data.get()))
+            event(&format!("{channel}:{name}"), None, data.get().len(), |text| push_data(text, data, offset))
         }
         Message::Subscribed { members: None, .. } | Message::CacheMiss { .. } | Message::Count { .. } => return None,
         Message::Subscribed { channel, members: Some(members), shows_sockets } => {
@@ -89,6 +90,14 @@ fn push_member(text: &mut Vec<u8>, member: &Member, socket: Option<SocketId>) {
     push(text, &json);
 }
 
+/// The data, and the offset behind it: a client takes the last argument, where it is text, for its position.
+fn push_data(text: &mut Vec<u8>, data: &RawValue, offset: Option<Offset>) {
+    push(text, data.get());
+    if let Some(offset) = offset {
+        push(text, &format!(",\"{offset}\""));
+    }
+}
+
 fn push(text: &mut Vec<u8>, part: &str) {
     text.extend_from_slice(part.as_bytes());
 }
@@ -99,13 +108,11 @@ fn push_json(text: &mut Vec<u8>, value: &str) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::value::RawValue;
-
     use super::*;
     use crate::net::websocket::text_of;
 
     fn text(message: Message<'_>) -> Option<String> {
-        encode(&message).map(|frame| String::from_utf8(text_of(&frame).into()).unwrap())
+        encode(&message, None).map(|frame| String::from_utf8(text_of(&frame).into()).unwrap())
     }
 
     fn member(n: u64, json: &str) -> (SocketId, Member) {
@@ -118,6 +125,13 @@ mod tests {
         let event = |is_flat| text(Message::Event { channel: "news", name: "se\"nt", data: &data, user: None, is_flat }).unwrap();
         assert_eq!(event(false), r#"42["se\"nt","news",{"a":"ü"}]"#);
         assert_eq!(event(true), r#"42["news:se\"nt",{"a":"ü"}]"#);
+    }
+
+    #[test]
+    fn offsets_come_last() {
+        let message = Message::Event { channel: "news", name: "sent", data: RawValue::NULL, user: None, is_flat: false };
+        let frame = encode(&message, Some(Offset { epoch: 255, number: 7 })).unwrap();
+        assert_eq!(text_of(&frame), r#"42["sent","news",null,"ff-7"]"#);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //!
 //! Input: messages of the client, and pushes of the hub. Output: calls of the hub, and frames in the client's outbox.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use socketioxide_core::packet::{Packet, PacketData};
 use socketioxide_core::parser::{Parse as _, ParseError, ParserState};
 use socketioxide_core::{Str, Value};
@@ -108,12 +109,21 @@ struct Open<'a> {
     max_payload: Option<u64>,
 }
 
+/// What a client brings in CONNECT that comes back.
+#[derive(Deserialize)]
+struct ComesBack<'a> {
+    #[serde(borrow)]
+    pid: Cow<'a, str>,
+    /// Of the last event it received, if there was one.
+    #[serde(borrow, default)]
+    offset: Option<Cow<'a, str>>,
+}
+
 impl Session {
     /// A client that has just come.
     pub(super) fn new(shared: Arc<Shared>, version: EngineVersion, origin: Origin) -> Self {
         let is_polling = origin.is_polling;
         let now = Instant::now();
-        let id = SocketId::random();
         let is_maybe_old = version == EngineVersion::V4
             && !is_polling
             && origin.handshake.get(http::header::USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(CPP_USER_AGENT));
@@ -125,12 +135,13 @@ impl Session {
             silent_until: is_maybe_old.then(|| now + SILENCE_OF_OLD_CPP),
             partial: None,
         };
+        let client = Client::new(version.speech(shared.pids.is_some()), origin, shared.hub.allowance(), shared.outbox);
         Self(Arc::new(Inner {
-            client: Client::new(id, version.speech(), origin, shared.hub.allowance(), shared.outbox),
             key: SessionId(match version {
-                EngineVersion::V3 => id.number(),
+                EngineVersion::V3 => client.id().number(),
                 EngineVersion::V4 => rand::random(),
             }),
+            client,
             version,
             inbound: Mutex::new(inbound),
             shared,
@@ -193,7 +204,7 @@ impl Session {
         };
         let open = serde_json::to_string(&open).expect("text and numbers are JSON");
         self.send_text(&format!("0{open}"))?;
-        if is_v4 { Ok(()) } else { self.connect(&mut self.inbound()) }
+        if is_v4 { Ok(()) } else { self.connect(&mut self.inbound(), None) }
     }
 
     /// The client has sent something.
@@ -316,7 +327,7 @@ impl Session {
         }
         match packet.inner {
             PacketData::Connect(_) if inbound.state == State::Connected => Ok(()),
-            PacketData::Connect(_) => self.connect(inbound),
+            PacketData::Connect(data) => self.connect(inbound, data.as_ref()),
             _ if inbound.state != State::Connected => Err(CloseReason::TransportClose),
             PacketData::Disconnect => {
                 self.leave(inbound, CloseReason::ClientLeft);
@@ -351,27 +362,60 @@ impl Session {
     }
 
     /// The client is in. CONNECT comes before anything that the hub may send it.
-    fn connect(&self, inbound: &mut Inbound) -> Result<(), CloseReason> {
-        match self.0.version {
-            EngineVersion::V3 => self.send(CONNECTED)?,
-            EngineVersion::V4 => self.send_text(&format!(r#"40{{"sid":"{}"}}"#, self.id()))?,
+    fn connect(&self, inbound: &mut Inbound, data: Option<&Value>) -> Result<(), CloseReason> {
+        if self.0.version == EngineVersion::V3 {
+            self.send(CONNECTED)?;
+            self.joins_hub(inbound);
+            return Ok(());
         }
+        let data = data.and_then(Value::as_str).map_or("", |data| &**data);
+        let shared = &self.0.shared;
+        if let Some((pids, again)) = shared.pids.as_ref().zip(serde_json::from_str::<ComesBack<'_>>(data).ok())
+            && let Some(id) = pids.read(&again.pid)
+            && !self.0.client.has_id()
+        {
+            let offset = again.offset.as_deref();
+            let connect = || {
+                self.0.client.take_id(id);
+                // What does not fit into an empty outbox is found by the next frame.
+                let _ = self.say_connected(id);
+                self.0.client.clone()
+            };
+            if shared.hub.recover(id, offset, connect) {
+                self.is_in(inbound);
+                return Ok(());
+            }
+        }
+        self.say_connected(self.id())?;
         self.joins_hub(inbound);
         Ok(())
     }
 
+    /// `40{"sid":"…","pid":"…"}`; with the second one the client can come back.
+    fn say_connected(&self, id: SocketId) -> Result<(), CloseReason> {
+        match &self.0.shared.pids {
+            Some(pids) => self.send_text(&format!(r#"40{{"sid":"{id}","pid":"{}"}}"#, pids.write(id))),
+            None => self.send_text(&format!(r#"40{{"sid":"{id}"}}"#)),
+        }
+    }
+
     fn joins_hub(&self, inbound: &mut Inbound) {
+        self.is_in(inbound);
+        self.0.shared.hub.connect(self.0.client.clone());
+    }
+
+    /// The hub knows the client.
+    fn is_in(&self, inbound: &mut Inbound) {
         inbound.state = State::Connected;
         // One of Engine.IO 3 that polls is connected before it has shown that it is a client.
         if !inbound.is_fresh {
             inbound.deadline = None;
         }
-        self.0.shared.hub.connect(self.0.client.clone());
     }
 
     fn leave(&self, inbound: &mut Inbound, reason: CloseReason) {
         if std::mem::replace(&mut inbound.state, State::Left) == State::Connected {
-            self.0.shared.hub.disconnect(self.id(), reason);
+            self.0.shared.hub.end(&self.0.client, reason);
         }
     }
 

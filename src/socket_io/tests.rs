@@ -52,6 +52,7 @@ impl Peer {
         wrap: impl FnOnce(DuplexStream) -> S,
     ) -> Self {
         let mut config = Config::default();
+        config.recovery.enabled.0 = false;
         change(&mut config);
         let store = crate::store::open(&config).await.unwrap();
         let hub = Hub::new(&config, Arc::new(Everybody), store, None, Arc::new(Metrics::new()));

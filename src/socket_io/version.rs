@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::dialect;
 use crate::client::Speech;
-use crate::hub::{Dialect, Message};
+use crate::hub::{Dialect, Message, Offset};
 
 /// DISCONNECT of the default namespace: a client that gets it does not come back by itself.
 const DISCONNECT: Bytes = Bytes::from_static(b"\x81\x0241");
@@ -29,21 +29,25 @@ impl EngineVersion {
     }
 
     /// How what the hub says is written out.
-    pub(super) fn speech(self) -> &'static dyn Speech {
+    pub(super) fn speech(self, can_recover: bool) -> &'static dyn Speech {
         match self {
-            Self::V3 => &Self::V3,
-            Self::V4 => &Self::V4,
+            Self::V3 => &Plain(Self::V3),
+            Self::V4 if can_recover => &Recoverable,
+            Self::V4 => &Plain(Self::V4),
         }
     }
 }
 
-impl Speech for EngineVersion {
+/// Events as they are.
+struct Plain(EngineVersion);
+
+impl Speech for Plain {
     fn dialect(&self) -> Dialect {
         Dialect::SocketIo
     }
 
-    fn encode(&self, message: &Message<'_>) -> Option<Bytes> {
-        dialect::encode(message)
+    fn encode(&self, message: &Message<'_>, _: Option<Offset>) -> Option<Bytes> {
+        dialect::encode(message, None)
     }
 
     fn goodbye(&self) -> Bytes {
@@ -51,6 +55,27 @@ impl Speech for EngineVersion {
     }
 
     fn version(&self) -> &'static str {
-        self.as_str()
+        self.0.as_str()
+    }
+}
+
+/// Events with their offsets, for clients of Engine.IO 4.
+struct Recoverable;
+
+impl Speech for Recoverable {
+    fn dialect(&self) -> Dialect {
+        Dialect::Recoverable
+    }
+
+    fn encode(&self, message: &Message<'_>, offset: Option<Offset>) -> Option<Bytes> {
+        dialect::encode(message, offset)
+    }
+
+    fn goodbye(&self) -> Bytes {
+        DISCONNECT
+    }
+
+    fn version(&self) -> &'static str {
+        EngineVersion::V4.as_str()
     }
 }

@@ -20,6 +20,7 @@ mod members;
 mod presence;
 mod proxies;
 mod pusher;
+mod recovery;
 mod redis;
 mod redis_server;
 mod reload;

@@ -34,7 +34,7 @@ async fn a_burst_larger_than_the_queue_closes_a_client_that_had_no_time_to_read(
     server.subscribed("news", 0).await;
     let packets = busy.closed().await;
     assert!(
-        packets.iter().zip(0..).all(|(packet, n)| *packet == format!(r#"42["sent","news",{n}]"#)),
+        packets.iter().zip(0..).all(|(packet, n)| packet.starts_with(&format!(r#"42["sent","news",{n},"#))),
         "something is missing in {packets:?}"
     );
 }

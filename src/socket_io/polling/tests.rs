@@ -49,6 +49,7 @@ type Body = axum::body::Body;
 impl Client {
     async fn with(version: u8, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
+        config.recovery.enabled.0 = false;
         change(&mut config);
         let store = crate::store::open(&config).await.unwrap();
         let hub = Hub::new(&config, Arc::new(Everybody), store, None, Arc::new(Metrics::new()));

@@ -63,7 +63,7 @@ fn peak(process: u32) -> usize {
 fn clients_that_never_read_cost_what_their_queues_may_hold_however_much_is_published() {
     let (folder, port) = Folder::with_config();
     let config = folder.read("laravel-echo-server.toml")
-        + &format!("[limits]\nclientQueueBytes = {QUEUE}\n[[clients]]\nappId = \"app\"\nkey = \"key\"\n");
+        + &format!("[recovery]\nenabled = false\n[limits]\nclientQueueBytes = {QUEUE}\n[[clients]]\nappId = \"app\"\nkey = \"key\"\n");
     folder.write("laravel-echo-server.toml", &config);
     let running = folder.start(&[]);
     let mut api = Api::connect(port);

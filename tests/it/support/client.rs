@@ -16,6 +16,10 @@ use super::DEADLINE;
 /// A connected Socket.IO client.
 pub(crate) struct Client {
     pub(crate) id: String,
+    /// By which it can come back.
+    pub(crate) pid: String,
+    /// Of the last event.
+    pub(crate) offset: Option<String>,
     stream: WebSocketStream<TcpStream>,
     /// Events that came while another was waited for: `[name, argument, …]`.
     inbox: VecDeque<Vec<Value>>,
@@ -41,6 +45,7 @@ impl Client {
         let connected = client.packet().await?;
         let payload: Value = serde_json::from_str(connected.strip_prefix("40").expect("a connect packet")).expect("JSON");
         client.id = payload["sid"].as_str().expect("an id").to_owned();
+        client.pid = payload["pid"].as_str().unwrap_or_default().to_owned();
         Some(client)
     }
 
@@ -55,7 +60,7 @@ impl Client {
         socket.bind(SocketAddr::new(from, 0)).expect("an address of this machine");
         let stream = socket.connect(address).await.ok()?;
         let (stream, _) = client_async(request, stream).await.ok()?;
-        Some(Self { id: String::new(), stream, inbox: VecDeque::new() })
+        Some(Self { id: String::new(), pid: String::new(), offset: None, stream, inbox: VecDeque::new() })
     }
 
     /// Sends a packet as it is.
@@ -110,9 +115,32 @@ impl Client {
         loop {
             let packet = self.packet().await?;
             if let Some(event) = packet.strip_prefix("42") {
-                return Some(serde_json::from_str(event).expect("an event is a list"));
+                let mut event: Vec<Value> = serde_json::from_str(event).expect("an event is a list");
+                // Its offset, which only tests of recovery look at.
+                self.offset = event
+                    .pop_if(|last| last.as_str().is_some_and(is_offset))
+                    .and_then(|last| last.as_str().map(str::to_owned))
+                    .or(self.offset.take());
+                return Some(event);
             }
         }
+    }
+
+    /// Comes back on a new connection to the session of `pid`; `offset` is that of the last event it received.
+    pub(crate) async fn come_back(address: SocketAddr, pid: &str, offset: Option<&str>) -> Self {
+        let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
+        let mut client = Self::open(IpAddr::V4(Ipv4Addr::LOCALHOST), address, &url, &[]).await.expect("the server takes websockets");
+        client.packet().await.expect("an open packet");
+        let again = match offset {
+            Some(offset) => json!({ "pid": pid, "offset": offset }),
+            None => json!({ "pid": pid }),
+        };
+        client.send_text(&format!("40{again}")).await;
+        let connected = client.packet().await.expect("a connect packet");
+        let payload: Value = serde_json::from_str(connected.strip_prefix("40").expect("a connect packet")).expect("JSON");
+        client.id = payload["sid"].as_str().expect("an id").to_owned();
+        client.pid = payload["pid"].as_str().expect("a private id").to_owned();
+        client
     }
 
     /// Waits until the server has closed the connection; returns the packets that came before.
@@ -136,4 +164,9 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether a text has the form `<hex>-<number>`.
+pub(super) fn is_offset(text: &str) -> bool {
+    text.split_once('-').is_some_and(|(epoch, number)| u32::from_str_radix(epoch, 16).is_ok() && number.parse::<u64>().is_ok())
 }

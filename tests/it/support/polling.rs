@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use reqwest::header::{COOKIE, SET_COOKIE};
 use serde_json::{Value, json};
 
+use super::client::is_offset;
 use super::{Client, DEADLINE};
 
 /// A connected client that polls.
@@ -98,7 +99,9 @@ impl Polling {
     pub(crate) async fn next(&mut self) -> Option<Vec<Value>> {
         loop {
             if let Some(event) = self.packet().await?.strip_prefix("42") {
-                return Some(serde_json::from_str(event).expect("a list"));
+                let mut event: Vec<Value> = serde_json::from_str(event).expect("a list");
+                event.pop_if(|last| last.as_str().is_some_and(is_offset));
+                return Some(event);
             }
         }
     }

@@ -1,0 +1,30 @@
+//! Settings: what is kept for clients that come back: `[recovery]`.
+//!
+//! Input: the table as [`load`](super::load) finds it. Output: a part of [`Config`](super::Config).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::value::{self, ByteSize, Seconds, Toggle};
+
+/// What is kept for clients that come back after a lost connection: socket.io-client 4.6 and newer ask for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RecoveryConfig {
+    /// Whether anything is kept; events to socket.io-client 3 and 4 then end with their offset.
+    pub enabled: Toggle,
+    /// For how long.
+    pub window: Seconds,
+    /// Most events.
+    #[serde(deserialize_with = "value::integer")]
+    pub events: u64,
+    /// Most bytes of events.
+    pub bytes: ByteSize,
+}
+
+impl Default for RecoveryConfig {
+    fn default() -> Self {
+        Self { enabled: Toggle(true), window: Seconds(Duration::from_secs(120)), events: 10_000, bytes: ByteSize(64_000_000) }
+    }
+}

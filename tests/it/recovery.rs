@@ -1,0 +1,164 @@
+//! Clients that come back after a lost connection, as socket.io-client 4.6 and newer do.
+
+use serde_json::{Value, json};
+
+use crate::support::server::KEY;
+use crate::support::{Client, Laravel, TestServer, until};
+
+async fn publish(server: &TestServer, channel: &str, n: u64, socket: Option<&str>) {
+    let body = json!({ "channel": channel, "name": "sent", "data": n + 1, "socket_id": socket }).to_string();
+    let url = server.url(&format!("/apps/app/events?auth_key={KEY}"));
+    let sent = reqwest::Client::new().post(url).header("content-type", "application/json").body(body).send().await;
+    assert_eq!(sent.expect("an answer").status(), 200);
+}
+
+async fn server(settings: Value) -> (TestServer, Laravel) {
+    let laravel = Laravel::start().await;
+    let mut all = json!({ "authHost": laravel.url });
+    crate::support::merge(&mut all, settings);
+    (TestServer::start(all).await, laravel)
+}
+
+/// A client in a public, a private and a presence channel, and what it has to come back with.
+async fn client(server: &TestServer) -> Client {
+    let mut client = server.client_of(1).await;
+    for channel in ["news", "private-orders", "presence-room"] {
+        client.subscribe(channel).await;
+        server.subscribed(channel, 1).await;
+    }
+    client.event("presence:subscribed").await;
+    client
+}
+
+/// The numbers of the next events.
+async fn numbers(client: &mut Client, count: usize) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    for _ in 0..count {
+        numbers.push(client.event("sent").await[1].as_u64().expect("a number"));
+    }
+    numbers
+}
+
+/// Drops the connection without a word, and waits until the server knows.
+async fn lose(server: &TestServer, client: Client) {
+    drop(client);
+    server.subscribed("news", 0).await;
+}
+
+#[tokio::test]
+async fn what_was_missed_comes_once_and_in_order_before_anything_new() {
+    let (server, laravel) = server(json!({})).await;
+    let mut before = client(&server).await;
+    publish(&server, "news", 0, None).await;
+    assert_eq!(numbers(&mut before, 1).await, [1]);
+    let (id, pid, offset) = (before.id.clone(), before.pid.clone(), before.offset.clone().expect("events have offsets"));
+    lose(&server, before).await;
+    publish(&server, "news", 1, None).await;
+    publish(&server, "private-orders", 2, None).await;
+    publish(&server, "private-other", 3, None).await;
+    publish(&server, "news", 4, Some(&id)).await;
+    publish(&server, "presence-room", 5, None).await;
+    let callbacks = laravel.callbacks().len();
+    let mut after = Client::come_back(server.address, &pid, Some(&offset)).await;
+    assert_eq!((after.id.as_str(), after.pid.as_str()), (id.as_str(), pid.as_str()));
+    publish(&server, "private-orders", 6, None).await;
+    assert_eq!(numbers(&mut after, 4).await, [2, 3, 6, 7]);
+    assert_eq!(after.event("presence:subscribed").await[1][0]["user_id"], 1);
+    assert_eq!(laravel.callbacks().len(), callbacks, "grants hold");
+    after.whisper("private-orders", "client-a", json!(1)).await;
+    // It comes back a second time, from where it is now.
+    let offset = after.offset.clone().expect("events have offsets");
+    lose(&server, after).await;
+    publish(&server, "news", 7, None).await;
+    let mut again = Client::come_back(server.address, &pid, Some(&offset)).await;
+    assert_eq!(again.id, id);
+    assert_eq!(numbers(&mut again, 1).await, [8]);
+}
+
+#[tokio::test]
+async fn a_client_that_had_no_event_yet_comes_back_too() {
+    let (server, _laravel) = server(json!({})).await;
+    let before = client(&server).await;
+    let (id, pid) = (before.id.clone(), before.pid.clone());
+    lose(&server, before).await;
+    publish(&server, "news", 0, None).await;
+    let mut after = Client::come_back(server.address, &pid, None).await;
+    assert_eq!(after.id, id);
+    assert_eq!(numbers(&mut after, 1).await, [1]);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_known_to_be_broken_is_taken_over() {
+    let (server, _laravel) = server(json!({})).await;
+    let mut before = client(&server).await;
+    publish(&server, "news", 0, None).await;
+    let after = Client::come_back(server.address, &before.pid, None).await;
+    assert_eq!(after.id, before.id);
+    assert!(before.closed().await.iter().all(|packet| packet.starts_with("42")));
+    server.subscribed("news", 1).await;
+}
+
+#[tokio::test]
+async fn who_left_or_was_sent_away_starts_afresh() {
+    let (server, _laravel) = server(json!({})).await;
+    let mut left = client(&server).await;
+    left.send_text("41").await;
+    server.subscribed("news", 0).await;
+    let fresh = Client::come_back(server.address, &left.pid, None).await;
+    assert_ne!(fresh.id, left.id);
+
+    let removed = client(&server).await;
+    let pid = removed.pid.clone();
+    lose(&server, removed).await;
+    let url = server.url(&format!("/apps/app/users/1/unsubscribe?auth_key={KEY}"));
+    let body = json!({ "channel": "presence-room" }).to_string();
+    let answer = reqwest::Client::new().post(url).header("content-type", "application/json").body(body).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let fresh = Client::come_back(server.address, &pid, None).await;
+    assert!(!pid.starts_with(&fresh.id));
+}
+
+#[tokio::test]
+async fn words_that_nobody_gave_out_are_a_fresh_session() {
+    let (server, _laravel) = server(json!({ "recovery": { "events": 2 } })).await;
+    let mut before = client(&server).await;
+    publish(&server, "news", 0, None).await;
+    numbers(&mut before, 1).await;
+    let (id, pid, offset) = (before.id.clone(), before.pid.clone(), before.offset.clone().unwrap());
+    lose(&server, before).await;
+    let long = "1".repeat(5000);
+    for forged in ["", "1.2", &format!("{id}.{}", "0".repeat(32)), &format!("{pid}0"), &long] {
+        assert_ne!(Client::come_back(server.address, forged, Some(&offset)).await.id, id);
+    }
+    let (epoch, _) = offset.split_once('-').unwrap();
+    for n in 1..4 {
+        publish(&server, "news", n, None).await;
+    }
+    // Never a part: of three events the first is not kept any more.
+    let fresh = Client::come_back(server.address, &pid, Some(&format!("{epoch}-1"))).await;
+    assert_ne!(fresh.id, id);
+    let metrics = reqwest::Client::new().get(server.url("/metrics")).bearer_auth(KEY).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("laravel_echo_recoveries_total{outcome=\"gap\"} 1\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_thousand_at_once_with_the_same_words_are_one_session() {
+    let (server, _laravel) = server(json!({})).await;
+    let before = client(&server).await;
+    let (id, pid) = (before.id.clone(), before.pid.clone());
+    lose(&server, before).await;
+    let all = (0..100).map(|_| Client::come_back(server.address, &pid, None));
+    let clients = futures_util::future::join_all(all).await;
+    assert!(clients.iter().any(|client| client.id == id));
+    drop(clients);
+    until("everybody to be gone", async || server.subscription_count("news").await == 0).await;
+}
+
+#[tokio::test]
+async fn it_can_be_turned_off() {
+    let (server, _laravel) = server(json!({ "recovery": { "enabled": false } })).await;
+    let mut client = client(&server).await;
+    publish(&server, "news", 0, None).await;
+    numbers(&mut client, 1).await;
+    assert_eq!((client.pid.as_str(), client.offset), ("", None));
+}
