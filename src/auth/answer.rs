@@ -26,6 +26,8 @@ pub struct Answer<'a> {
     pub content_encoding: Option<&'a str>,
     /// Its body.
     pub body: &'a str,
+    /// The body is longer than anyone reads, or is not UTF-8 text: `body` is not what the application said.
+    pub is_unreadable: bool,
 }
 
 impl Answer<'_> {
@@ -45,8 +47,8 @@ impl Answer<'_> {
         if self.status != 200 {
             return Err(Denied { status: self.status });
         }
-        let body = self.body.trim();
-        if body.is_empty() || self.is_encoded() || matches!(body, "false" | "null") || self.is_html() {
+        let body = self.text();
+        if body.is_empty() || self.is_encoded() || self.is_garbled() || matches!(body, "false" | "null") || self.is_html() {
             return Err(Denied { status: REFUSED_BY_BODY });
         }
         #[derive(Deserialize)]
@@ -70,8 +72,18 @@ impl Answer<'_> {
         self.content_encoding.is_some_and(|encoding| !encoding.trim().is_empty() && !encoding.trim().eq_ignore_ascii_case("identity"))
     }
 
+    /// UTF-16 passes for UTF-8 with null characters between the letters.
+    fn is_garbled(self) -> bool {
+        self.is_unreadable || self.body.contains('\0')
+    }
+
+    /// The body without the byte order mark that a PHP file saved with one sends first.
+    fn text(&self) -> &str {
+        self.body.trim_matches(|letter: char| letter.is_whitespace() || letter == '\u{feff}')
+    }
+
     fn is_html(self) -> bool {
-        let body = self.body.trim();
+        let body = self.text();
         let is_typed = self.content_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/html"));
         is_typed && !is_json(body) || body.starts_with('<')
     }
@@ -100,7 +112,10 @@ impl Answer<'_> {
             200 if self.is_encoded() => {
                 "its body is in an encoding that nobody asked for: let the proxy before the application heed Accept-Encoding"
             }
-            200 if self.body.trim().is_empty() => {
+            200 if self.is_garbled() => {
+                "its body cannot be read: it is not UTF-8 text, or longer than 16 MB; a route of your own has to return true"
+            }
+            200 if self.text().is_empty() => {
                 "it answered 200 with nothing, which grants nothing: a route of your own has to return true; with BROADCAST_CONNECTION (or BROADCAST_DRIVER) log or null Laravel answers so, too: set redis, or the driver that you use"
             }
             200 => "it answered 200, but with a page or with false: is the user logged in, and is this the broadcasting route?",
@@ -160,7 +175,7 @@ mod tests {
     use super::*;
 
     fn judge(status: u16, content_type: Option<&str>, body: &str) -> Result<Grant, Denied> {
-        Answer { status, content_type, content_encoding: None, body }.judge()
+        Answer { status, content_type, body, ..Answer::default() }.judge()
     }
 
     #[test]
@@ -195,9 +210,17 @@ mod tests {
     #[test]
     fn a_body_that_nobody_can_read_refuses() {
         for (encoding, is_granted) in [("gzip", false), ("br", false), ("identity", true), ("", true)] {
-            let answer = Answer { status: 200, content_type: None, content_encoding: Some(encoding), body: "true" };
+            let answer = Answer { status: 200, content_encoding: Some(encoding), body: "true", ..Answer::default() };
             assert_eq!(answer.judge().is_ok(), is_granted, "{encoding}");
         }
+        // `false` in UTF-16, and after a byte order mark.
+        for body in ["\0f\0a\0l\0s\0e", "\u{feff}false", "\u{feff}"] {
+            assert_eq!(judge(200, None, body).unwrap_err().status, 403, "{body:?}");
+        }
+        assert!(judge(200, None, "\u{feff}true").is_ok());
+        let answer = Answer { status: 200, body: "\u{fffd}", is_unreadable: true, ..Answer::default() };
+        assert_eq!(answer.judge().unwrap_err().status, 403);
+        assert!(answer.hint(true).contains("cannot be read"));
     }
 
     #[test]

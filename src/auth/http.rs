@@ -113,14 +113,17 @@ impl HttpApplication {
         let status = response.status().as_u16();
         let text = |name| response.headers().get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let (content_type, content_encoding) = (text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING));
-        let mut body = Vec::new();
+        let (mut body, mut is_cut) = (Vec::new(), false);
         while let Some(chunk) = response.chunk().await.map_err(|error| Failure { error, is_unanswered: false })? {
             body.extend_from_slice(&chunk);
             if body.len() > LONGEST_BODY {
+                is_cut = true;
                 break;
             }
         }
-        Ok(Received { status, content_type, content_encoding, body: String::from_utf8_lossy(&body).into_owned() })
+        let is_unreadable = is_cut || std::str::from_utf8(&body).is_err();
+        let body = String::from_utf8_lossy(&body).into_owned();
+        Ok(Received { status, content_type, content_encoding, body, is_unreadable })
     }
 }
 
@@ -193,6 +196,7 @@ struct Received {
     content_type: Option<String>,
     content_encoding: Option<String>,
     body: String,
+    is_unreadable: bool,
 }
 
 impl Received {
@@ -202,6 +206,7 @@ impl Received {
             content_type: self.content_type.as_deref(),
             content_encoding: self.content_encoding.as_deref(),
             body: &self.body,
+            is_unreadable: self.is_unreadable,
         }
     }
 }

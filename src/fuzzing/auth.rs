@@ -27,7 +27,7 @@ pub fn auth_answer(bytes: &[u8]) {
     let (head, body) = text.split_once('\n').unwrap_or(("200", &text));
     let (status, content_type) = head.split_once(' ').map_or((head, None), |(status, kind)| (status, Some(kind)));
     let status = status.parse().unwrap_or(200);
-    let answer = Answer { status, content_type, content_encoding: None, body };
+    let answer = Answer { status, content_type, body, ..Answer::default() };
     assert!(answer.summary().chars().count() <= 200 && !answer.hint(true).is_empty());
     let grant = match answer.judge() {
         Ok(grant) => grant,
