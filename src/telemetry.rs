@@ -107,7 +107,7 @@ struct OneLine<W>(W);
 impl<W: fmt::Write> fmt::Write for OneLine<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        while let Some(at) = rest.find(char::is_control) {
+        while let Some(at) = rest.find(is_deceptive) {
             let control = rest[at..].chars().next().expect("found one here");
             self.0.write_str(&rest[..at])?;
             write!(self.0, "{}", control.escape_default())?;
@@ -115,6 +115,13 @@ impl<W: fmt::Write> fmt::Write for OneLine<W> {
         }
         self.0.write_str(rest)
     }
+}
+
+/// Whether a terminal or an editor may show a line as another one because of this character: controls, line and paragraph
+/// separators, and those that turn the direction of text.
+fn is_deceptive(char: char) -> bool {
+    char.is_control()
+        || matches!(char, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -179,6 +186,8 @@ mod tests {
         let channel = "news\n[2026] - \u{1b}[2J ü";
         let text = line(true, || tracing::info!("joined {channel} {}", channel.len()));
         assert_eq!(text, "- joined news\\n[2026] - \\x1b[2J ü 21\n");
+        let channel = "a\u{202e}b\u{2028}c\u{2066}d";
+        assert_eq!(line(false, || tracing::info!("joined {channel}")), "- joined a\\u{202e}b\\u{2028}c\\u{2066}d\n");
     }
 
     #[test]

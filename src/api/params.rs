@@ -45,6 +45,10 @@ pub async fn checked_path(request: Request, next: Next) -> Response {
     if !is_decodable(path) {
         return ApiError::bad_request("path: not a valid percent-encoding of UTF-8 text").into_response();
     }
+    // A proxy that resolves it takes the path for another one than it passes on.
+    if has_dot_segments(path) {
+        return ApiError::bad_request("path: has `.` or `..` in place of a name").into_response();
+    }
     if path.contains("//") {
         return ApiError::not_found().into_response();
     }
@@ -55,6 +59,11 @@ fn is_decodable(path: &str) -> bool {
     let escapes = path.split('%').skip(1);
     let are_whole = escapes.into_iter().all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit()));
     are_whole && percent_decode_str(path).decode_utf8().is_ok()
+}
+
+fn has_dot_segments(path: &str) -> bool {
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    decoded.split(['/', '\\']).any(|segment| matches!(segment, "." | ".."))
 }
 
 #[cfg(test)]
@@ -68,6 +77,16 @@ mod tests {
         }
         for path in ["/%", "/a%2", "/a%zz", "/a%ff", "/a%C3/", "/%é9"] {
             assert!(!is_decodable(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn no_path_leads_out_of_itself() {
+        for path in ["/apps/x/../y", "/apps/x/..%2f..%2fsocket.io%2f", "/apps/%2e%2e/x", "/apps/x/.", "/apps/x/..%5cy"] {
+            assert!(has_dot_segments(path), "{path}");
+        }
+        for path in ["/apps/x/channels/a..b", "/apps/x/channels/orders.1", "/"] {
+            assert!(!has_dot_segments(path), "{path}");
         }
     }
 

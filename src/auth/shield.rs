@@ -292,16 +292,17 @@ impl<A: Application> Inner<A> {
                 }
             }
         };
+        let generation = self.cache.as_ref().map_or(0, Cache::generation);
         let mut reply = self.application.ask(call).await;
         if matches!(reply, Reply::Unanswered { may_retry: true, .. }) {
             self.metrics.auth.retries.inc();
             reply = self.application.ask(call).await;
         }
         pass.report(reply.is_outage());
-        self.settle(call, reply)
+        self.settle(call, reply, generation)
     }
 
-    fn settle(&self, call: &Arc<Call>, reply: Reply) -> Answer {
+    fn settle(&self, call: &Arc<Call>, reply: Reply, generation: u64) -> Answer {
         let answer = match reply {
             Reply::Granted(grant) => Ok(grant),
             Reply::Refused(denied) => Err(denied),
@@ -312,7 +313,7 @@ impl<A: Application> Inner<A> {
             }
         };
         if let Some(cache) = &self.cache {
-            cache.put(call, &answer);
+            cache.put(call, &answer, generation);
         }
         answer
     }

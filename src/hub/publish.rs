@@ -18,6 +18,9 @@ use crate::event::{CloseReason, Event, SocketId};
 use crate::metrics::{Outcome, Source};
 use crate::warn_seldom;
 
+/// Names that are compared to find a hint.
+const MAX_COMPARED: usize = 10_000;
+
 /// Who gets the events of a channel: those in it, and in flat mode everyone.
 struct Audience<S> {
     room: Option<Snapshot<S>>,
@@ -124,7 +127,12 @@ impl<S: Socket> Hub<S> {
 
     /// An event found nobody: warns when a channel of nearly the same name has subscribers.
     fn hint(&self, channel: &str) {
-        let near = self.rooms.channels(|name| Hints::is_near(channel, name.as_str()));
+        // Clients may make up any number of names; a hint is not worth holding up events.
+        let mut left = MAX_COMPARED;
+        let near = self.rooms.channels(|name| {
+            left = left.saturating_sub(1);
+            left > 0 && Hints::is_near(channel, name.as_str())
+        });
         self.hints.say(channel, near.iter().map(|(joined, _)| joined.as_str()));
     }
 

@@ -8,9 +8,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::recovery::Stay;
 use super::wanted::Want;
-use crate::auth::SubscribeHeaders;
+use crate::auth::{SubscribeHeaders, bytes_of};
 use crate::channel::ChannelName;
 use crate::store::Member;
+
+/// Bytes of distinct headers that the subscriptions of one socket may rest on: they are kept as long as those last.
+const MAX_KEPT_HEADER_BYTES: usize = 128 * 1024;
 
 /// A connected socket as the hub keeps it.
 pub(super) struct Session<S> {
@@ -28,8 +31,8 @@ pub(super) struct State {
     next_generation: u64,
     /// Who is signed in, whatever the channels.
     user: Option<Arc<str>>,
-    /// Headers of the last grant: a client sends the same with every subscribe, and they are kept once.
-    headers: Arc<SubscribeHeaders>,
+    /// Headers that subscriptions rest on, each distinct set once: a client sends the same with every subscribe.
+    headers: Vec<Arc<SubscribeHeaders>>,
 }
 
 /// A channel that the socket is in, or asks to be let into.
@@ -71,7 +74,7 @@ pub(super) struct Terms {
 /// What a new grant says of the subscription.
 #[derive(Debug)]
 pub(super) struct Basis<'a> {
-    pub(super) headers: &'a SubscribeHeaders,
+    pub(super) headers: &'a Arc<SubscribeHeaders>,
     pub(super) user: Option<Arc<str>>,
     pub(super) is_brought: bool,
     pub(super) member: Option<Member>,
@@ -196,10 +199,8 @@ impl State {
         if !self.is_current(channel, ticket) {
             return None;
         }
-        if *self.headers != *headers {
-            self.headers = Arc::new(headers.clone());
-        }
-        let terms = Terms { ticket, headers: Arc::clone(&self.headers), user, is_brought, member, ends };
+        let headers = self.share(headers);
+        let terms = Terms { ticket, headers, user, is_brought, member, ends };
         let watch = CancellationToken::new();
         let subscription = self.channels.get_mut(channel)?;
         subscription.terms = Some(terms.clone());
@@ -231,6 +232,22 @@ impl State {
             let terms = subscription.terms.as_ref().filter(|_| subscription.is_joined);
             terms.is_some_and(|terms| terms.user.as_deref() == Some(user))
         })
+    }
+
+    /// Whether headers fit beside those that the socket's subscriptions rest on.
+    pub(super) fn has_room_for(&mut self, headers: &SubscribeHeaders) -> bool {
+        self.headers.retain(|known| Arc::strong_count(known) > 1);
+        let kept: usize = self.headers.iter().map(|known| bytes_of(known)).sum();
+        self.headers.iter().any(|known| **known == *headers) || kept + bytes_of(headers) <= MAX_KEPT_HEADER_BYTES
+    }
+
+    /// The set that equals these headers, which is kept once.
+    fn share(&mut self, headers: &Arc<SubscribeHeaders>) -> Arc<SubscribeHeaders> {
+        if let Some(known) = self.headers.iter().find(|known| ***known == **headers) {
+            return Arc::clone(known);
+        }
+        self.headers.push(Arc::clone(headers));
+        Arc::clone(headers)
     }
 
     /// The channels that the socket is in, for when it comes back.

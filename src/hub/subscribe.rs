@@ -76,6 +76,12 @@ impl<S: Socket> Hub<S> {
             warn_seldom!(kind = 431, about = channel.as_str(), %channel, bytes, most = MOST_HEADERS, hint, "subscribe refused: its auth.headers are too large");
             return self.refuse(&session, channel.as_str(), 431, Refusal::Headers);
         }
+        if channel.kind().is_guarded() && !session.state().has_room_for(&headers) {
+            let hint = "send the same auth.headers with every subscribe";
+            warn_seldom!(kind = 432, about = channel.as_str(), %channel, hint, "subscribe refused: the different auth.headers of this socket are too large together");
+            return self.refuse(&session, channel.as_str(), 431, Refusal::Headers);
+        }
+        let headers = Arc::new(headers);
         let begun = session.state().begin(&channel, limits.subscriptions);
         let Ok(ticket) = begun else {
             return self.refuse(&session, channel.as_str(), 429, Refusal::Subscriptions);
@@ -133,7 +139,7 @@ impl<S: Socket> Hub<S> {
         session: &Arc<Session<S>>,
         channel: &ChannelName,
         ticket: Ticket,
-        headers: &SubscribeHeaders,
+        headers: &Arc<SubscribeHeaders>,
         end: CancellationToken,
     ) {
         let id = session.socket.id();
@@ -173,7 +179,7 @@ impl<S: Socket> Hub<S> {
         session: &Arc<Session<S>>,
         channel: &ChannelName,
         ticket: Ticket,
-        headers: &SubscribeHeaders,
+        headers: &Arc<SubscribeHeaders>,
         grant: Grant,
         is_brought: bool,
     ) {

@@ -25,6 +25,7 @@ use crate::hub::{Hub, Socket};
 use crate::net::tls::Acceptor;
 use crate::redis_client::RedisConfigError;
 use crate::server::listen::{Address, ListenError};
+use crate::warn_seldom;
 
 mod access;
 mod broadcast;
@@ -159,7 +160,7 @@ impl<S: Socket> RedisServer<S> {
                     Ok(accepted) => return Some((accepted, listener)),
                     Err(error) => {
                         let hint = "raise the limit of open files (ulimit -n, LimitNOFILE=)";
-                        warn!(%error, hint, "the Redis endpoint cannot accept connections");
+                        warn_seldom!(kind = 0, about = "", %error, hint, "the Redis endpoint cannot accept connections");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }

@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::body;
 use super::proxy_protocol::{self, Replay};
@@ -34,6 +34,7 @@ use crate::net::tls;
 use crate::proxies::TrustedProxies;
 use crate::pusher;
 use crate::socket_io::gate::Gate;
+use crate::warn_seldom;
 
 mod address;
 
@@ -167,7 +168,7 @@ pub async fn serve(listener: TcpListener, service: Service, settings: Settings, 
             Err(error) if is_about_the_peer(&error) => debug!(%error, "a connection ended before it was accepted"),
             Err(error) => {
                 let hint = "raise the limit of open files (ulimit -n, LimitNOFILE=)";
-                warn!(%error, hint, "cannot accept connections");
+                warn_seldom!(kind = 0, about = "", %error, hint, "cannot accept connections");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -13,6 +13,7 @@ use crate::support::{Client, DEADLINE, Laravel, TestServer, merge};
 
 mod callbacks;
 mod headers;
+mod memory;
 
 /// The longest that the healthy client may wait for an event. Its server shares a machine with all other tests.
 const PATIENCE: Duration = Duration::from_secs(5);

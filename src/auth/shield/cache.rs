@@ -4,6 +4,7 @@
 //! deciding (5xx, 429) is not kept.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,11 +22,13 @@ const LARGEST_CALL: usize = 8 * 1024;
 pub(super) struct Cache {
     ttl: Duration,
     answers: Mutex<HashMap<Arc<Call>, (Instant, Answer)>>,
+    /// Counts what was forgotten: a question of before is not to bring it back.
+    generation: AtomicU64,
 }
 
 impl Cache {
     pub(super) fn new(ttl: Duration) -> Self {
-        Self { ttl, answers: Mutex::default() }
+        Self { ttl, answers: Mutex::default(), generation: AtomicU64::new(0) }
     }
 
     pub(super) fn get(&self, call: &Call) -> Option<Answer> {
@@ -37,12 +40,21 @@ impl Cache {
         answers.get(call).filter(|(end, _)| *end > now).map(|(_, answer)| answer.clone())
     }
 
-    pub(super) fn put(&self, call: &Arc<Call>, answer: &Answer) {
+    /// What to give to [`Self::put`] for a question that is asked now.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn put(&self, call: &Arc<Call>, answer: &Answer, generation: u64) {
+        if generation != self.generation() {
+            return;
+        }
         self.put_at(call, answer, Instant::now());
     }
 
     /// Forgets the answers about a channel, or all.
     pub(super) fn forget(&self, channel: Option<&ChannelName>) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
         lock(&self.answers).retain(|call, _| channel.is_some_and(|channel| call.channel != *channel));
     }
 

@@ -100,8 +100,13 @@ async fn ask(client: &reqwest::Client, base: &str, url: &str) -> (Status, String
             let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
             let (content_type, content_encoding, location) = (header("content-type"), header("content-encoding"), header("location"));
             let body = response.text().await.unwrap_or_default();
-            let answer =
-                Answer { status, content_type: content_type.as_deref(), content_encoding: content_encoding.as_deref(), body: &body };
+            let answer = Answer {
+                status,
+                content_type: content_type.as_deref(),
+                content_encoding: content_encoding.as_deref(),
+                body: &body,
+                ..Answer::default()
+            };
             judge(answer, location.as_deref())
         }
         Err(error) => {
@@ -165,7 +170,7 @@ mod tests {
             (419, "text/html", "Page expired", Status::Problem),
             (500, "text/html", "Server error", Status::Problem),
         ] {
-            let answer = Answer { status, content_type: Some(content_type), content_encoding: None, body };
+            let answer = Answer { status, content_type: Some(content_type), body, ..Answer::default() };
             let (got, message, mend) = judge(answer, Some("/login"));
             assert_eq!(got, expected, "{status} {body}");
             assert_eq!(mend.is_empty(), expected == Status::Ok, "{message}");

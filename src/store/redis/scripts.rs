@@ -9,6 +9,7 @@ use redis::Pipeline;
 use crate::channel::ChannelName;
 use crate::event::SocketId;
 use crate::store::{Member, Members, StoreError};
+use crate::warn_seldom;
 
 const JOIN: &str = include_str!("join.lua");
 const LEAVE: &str = include_str!("leave.lua");
@@ -159,22 +160,27 @@ impl<'a> Entry<'a> {
     }
 }
 
-fn entries(listing: &Listing) -> impl Iterator<Item = Result<(SocketId, Entry<'_>, &str), StoreError>> {
-    listing.iter().filter(|(field, _)| field != VERSION).map(|(field, text)| {
+/// Entries of sockets. What is none of ours, such as one of another version or of another program, is passed over.
+fn entries(listing: &Listing) -> impl Iterator<Item = (SocketId, Entry<'_>, &str)> {
+    listing.iter().filter(|(field, _)| field != VERSION).filter_map(|(field, text)| {
         let entry = SocketId::parse(field).zip(Entry::parse(text));
-        let (socket, entry) =
-            entry.ok_or_else(|| StoreError(format!("socket `{field}` has an entry that is none of ours: {text}").into()))?;
-        Ok((socket, entry, text.as_str()))
+        if entry.is_none() {
+            let hint = "does another program, or another version, write to this key? databaseConfig.redis.keyPrefix keeps them apart";
+            warn_seldom!(kind = 0, about = field, field, hint, "passed over an entry among presence members that is none of ours");
+        }
+        let (socket, entry) = entry?;
+        Some((socket, entry, text.as_str()))
     })
 }
 
 /// Members in the order of joining.
 pub(super) fn members(listing: &Listing) -> Result<Members, StoreError> {
     let mut found = Vec::with_capacity(listing.len());
-    for entry in entries(listing) {
-        let (socket, entry, _) = entry?;
-        let member = Member::parse(entry.member).map_err(|error| StoreError(error.into()))?;
-        found.push((entry.place, socket, member));
+    for (socket, entry, _) in entries(listing) {
+        match Member::parse(entry.member) {
+            Ok(member) => found.push((entry.place, socket, member)),
+            Err(error) => warn_seldom!(kind = 1, about = &socket, %socket, %error, "passed over a presence member that cannot be read"),
+        }
     }
     found.sort_unstable_by_key(|(place, socket, _)| (*place, *socket));
     Ok(found.into_iter().map(|(_, socket, member)| (socket, member)).collect())
@@ -183,8 +189,7 @@ pub(super) fn members(listing: &Listing) -> Result<Members, StoreError> {
 /// Sockets of these nodes, with their entries as they stand.
 pub(super) fn of_nodes<'a>(listing: &'a Listing, nodes: &[String]) -> Result<Vec<(SocketId, &'a str)>, StoreError> {
     let mut found = Vec::new();
-    for entry in entries(listing) {
-        let (socket, entry, text) = entry?;
+    for (socket, entry, text) in entries(listing) {
         if nodes.iter().any(|node| node == entry.node) {
             found.push((socket, text));
         }
