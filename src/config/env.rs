@@ -14,6 +14,7 @@ use super::schema;
 use crate::files;
 
 mod dotenv;
+mod images;
 
 /// What every name starts with.
 pub const PREFIX: &str = "LARAVEL_ECHO_SERVER_";
@@ -178,12 +179,19 @@ impl Environment {
         Ok(overrides)
     }
 
+    /// The values of the variables of the original's Docker images, for keys that nothing else sets.
+    pub(super) fn of_images(&self, is_set: impl Fn(&str) -> bool, warnings: &mut Vec<String>) -> Vec<Override> {
+        let shape = schema::shape();
+        let value = |path: &str, text: &str| to_value(schema::at(&shape, path).unwrap_or(&Value::Null), text).ok();
+        images::overrides(self, is_set, value, warnings)
+    }
+
     /// Our prefix with a name behind it that is no key.
     fn strangers(&self, names: &BTreeMap<String, String>) -> Vec<String> {
         let mut warnings = Vec::new();
         for (origin, variables) in &self.layers {
             for name in variables.keys().filter(|name| name.starts_with(PREFIX)) {
-                if names.contains_key(name) || is_service_link(&name[PREFIX.len()..]) {
+                if names.contains_key(name) || images::knows(name) || is_service_link(&name[PREFIX.len()..]) {
                     continue;
                 }
                 let near = names.keys().min_by_key(|known| strsim::damerau_levenshtein(name, known));
@@ -222,11 +230,16 @@ pub fn names() -> BTreeMap<String, String> {
         if let Some(key) = path.strip_prefix("databaseConfig.redis.") {
             names.insert(format!("{PREFIX}REDIS_{}", screaming(key)), path.clone());
         }
-        names.insert(format!("{PREFIX}{}", screaming(&path)), path);
+        names.insert(variable_of(&path), path);
     }
     // These come last: `HOST` and `PORT` are plain keys, the short names never hide one.
     names.extend(SHORT_NAMES.iter().map(|(name, path)| (format!("{PREFIX}{name}"), (*path).to_owned())));
     names
+}
+
+/// The variable of a key.
+fn variable_of(path: &str) -> String {
+    format!("{PREFIX}{}", screaming(path))
 }
 
 /// `auth.tls.rejectUnauthorized` as `AUTH_TLS_REJECT_UNAUTHORIZED`.

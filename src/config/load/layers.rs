@@ -42,6 +42,10 @@ impl Layers {
             let source = Source::Variable { name: item.name, origin: item.origin };
             self.set(&item.path, item.value, source);
         }
+        for item in environment.of_images(|key| self.sources.contains_key(key), &mut self.warnings) {
+            let source = Source::Variable { name: item.name, origin: item.origin };
+            self.set(&item.path, item.value, source);
+        }
         Ok(())
     }
 

@@ -1,0 +1,196 @@
+//! The variables of four Docker images of the original, so that changing `image:` is enough. Input: the environment of the
+//! process. Output: values for config keys that nothing else sets, and a warning for each.
+//!
+//! The images are oanhnn/laravel-echo-server, mintopia's (webhook.site), imifarago's and fauzie's. Mintopia's other names are
+//! the original's own, with `LARAVEL_ECHO_SERVER_` before them.
+
+use serde_json::{Value, json};
+
+use super::{Environment, Origin, Override};
+
+/// An image, by the names that only it has. A set one means that the rest of its table counts: `REDIS_HOST` alone is
+/// anyone's.
+struct Image {
+    marks: &'static [&'static str],
+    /// Names and their keys.
+    keys: &'static [(&'static str, &'static str)],
+    /// The names of the one client's id and key.
+    client: Option<(&'static str, &'static str)>,
+}
+
+/// What oanhnn's image takes to write a config file; every setting is read from the environment here.
+const GENERATE_CONFIG: &str = "LARAVEL_ECHO_SERVER_GENERATE_CONFIG";
+
+/// Whether a name with this server's prefix is an image's.
+pub(super) fn knows(name: &str) -> bool {
+    name == GENERATE_CONFIG || name == "LARAVEL_ECHO_SERVER_DB"
+}
+
+const IMAGES: &[Image] = &[
+    // oanhnn
+    Image {
+        marks: &[GENERATE_CONFIG, "LARAVEL_ECHO_AUTH_HOST", "LARAVEL_ECHO_ALLOW_ORIGIN", "LARAVEL_ECHO_CLIENT_APP_ID"],
+        keys: &[
+            ("LARAVEL_ECHO_AUTH_HOST", "authHost"),
+            ("LARAVEL_ECHO_ALLOW_ORIGIN", "apiOriginAllow.allowOrigin"),
+            ("LARAVEL_ECHO_SERVER_DB", "database"),
+            ("REDIS_HOST", "databaseConfig.redis.host"),
+            ("REDIS_PORT", "databaseConfig.redis.port"),
+            ("REDIS_PASSWORD", "databaseConfig.redis.password"),
+            ("REDIS_PREFIX", "databaseConfig.redis.keyPrefix"),
+            ("REDIS_DB", "databaseConfig.redis.db"),
+        ],
+        client: Some(("LARAVEL_ECHO_CLIENT_APP_ID", "LARAVEL_ECHO_CLIENT_APP_KEY")),
+    },
+    // mintopia and imifarago: their names say whose they are.
+    Image {
+        marks: &[],
+        keys: &[
+            ("ECHO_PROTOCOL", "protocol"),
+            ("ECHO_REDIS_HOSTNAME", "databaseConfig.redis.host"),
+            ("ECHO_REDIS_HOST", "databaseConfig.redis.host"),
+            ("ECHO_REDIS_PORT", "databaseConfig.redis.port"),
+            ("ECHO_REDIS_KEYPREFIX", "databaseConfig.redis.keyPrefix"),
+            ("ECHO_REDIS_OPTS_DB", "databaseConfig.redis.db"),
+            ("ECHO_CLIENTS", "clients"),
+            ("ECHO_DEVMODE", "devMode"),
+            ("ECHO_DEV_MODE", "devMode"),
+            ("ECHO_ALLOW_CORS", "apiOriginAllow.allowCors"),
+            ("ECHO_ALLOW_ORIGIN", "apiOriginAllow.allowOrigin"),
+            ("ECHO_ALLOW_METHODS", "apiOriginAllow.allowMethods"),
+            ("ECHO_ALLOW_HEADERS", "apiOriginAllow.allowHeaders"),
+            ("ECHO_SSL_CERT_PATH", "sslCertPath"),
+            ("ECHO_SSL_KEY_PATH", "sslKeyPath"),
+            ("ECHO_SSL_CHAIN_PATH", "sslCertChainPath"),
+            ("ECHO_SSL_PASSPHRASE", "sslPassphrase"),
+            ("ECHO_AUTH_HOST", "authHost"),
+            ("ECHO_AUTH_ENDPOINT", "authEndpoint"),
+            ("ECHO_DATABASE", "database"),
+            ("ECHO_HOST", "host"),
+            ("ECHO_SUBSCRIBER_HTTP", "subscribers.http"),
+            ("ECHO_SUBSCRIBER_REDIS", "subscribers.redis"),
+        ],
+        client: Some(("ECHO_APP_ID", "ECHO_APP_KEY")),
+    },
+    // fauzie
+    Image { marks: &["CLIENT_APP_ID"], keys: &[("DATABASE", "database")], client: Some(("CLIENT_APP_ID", "CLIENT_APP_KEY")) },
+];
+
+/// The values of an image's variables, for keys that `is_set` says nothing else sets. Only those of the process count: in a
+/// Laravel project's `.env` the same names are the application's.
+pub(super) fn overrides(
+    environment: &Environment,
+    is_set: impl Fn(&str) -> bool,
+    to_value: impl Fn(&str, &str) -> Option<Value>,
+    warnings: &mut Vec<String>,
+) -> Vec<Override> {
+    let get = |name: &str| match environment.get(name) {
+        Some((value, Origin::Process)) if value != "null" => Some(value),
+        _ => None,
+    };
+    let mut found: Vec<Override> = Vec::new();
+    let mut take = |name: &str, path: &str, value: Option<Value>| {
+        if is_set(path) || found.iter().any(|item| item.path == path) {
+            return;
+        }
+        let Some(value) = value else { return warnings.push(format!("ignored `{name}`: not a valid value for `{path}`")) };
+        let ours = super::variable_of(path);
+        warnings.push(format!("`{name}` sets `{path}`, as in a Docker image of the original; `{ours}` is the name here"));
+        found.push(Override { path: path.to_owned(), name: name.to_owned(), origin: Origin::Process, value });
+    };
+    for image in IMAGES {
+        if !image.marks.is_empty() && !image.marks.iter().any(|mark| get(mark).is_some()) {
+            continue;
+        }
+        for (name, path) in image.keys {
+            if let Some(text) = get(name) {
+                take(name, path, to_value(path, text));
+            }
+        }
+        if let Some((id, key)) = image.client
+            && let (Some(app_id), Some(key)) = (get(id), get(key))
+        {
+            take(id, "clients", Some(json!([{"appId": app_id, "key": key}])));
+        }
+    }
+    // In that image one name turns both on.
+    if let Some(origin) = found.iter().position(|item| item.name == "LARAVEL_ECHO_ALLOW_ORIGIN")
+        && !is_set("apiOriginAllow.allowCors")
+    {
+        let cors = Override { path: "apiOriginAllow.allowCors".to_owned(), value: json!(true), ..found[origin].clone() };
+        found.push(cors);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::env::{Environment, Origin};
+    use crate::config::load::{LoadOptions, Loaded, load_with};
+
+    fn load(variables: &[(&str, &str)]) -> Loaded {
+        let mut environment = Environment::default();
+        environment.push(Origin::Process, variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        load_with(&LoadOptions { defaults: true, ..LoadOptions::default() }, &environment).expect("they are settings")
+    }
+
+    /// Variable, text, key, value as JSON. The mark of the image stands before it, where it needs one.
+    const TABLE: &[(Option<&str>, &str, &str, &str, &str)] = &[
+        (None, "LARAVEL_ECHO_AUTH_HOST", "http://app", "authHost", "http://app"),
+        (Some("LARAVEL_ECHO_SERVER_GENERATE_CONFIG"), "REDIS_HOST", "redis", "databaseConfig.redis.host", "redis"),
+        (Some("LARAVEL_ECHO_SERVER_GENERATE_CONFIG"), "REDIS_PORT", "6390", "databaseConfig.redis.port", "6390"),
+        (Some("LARAVEL_ECHO_SERVER_GENERATE_CONFIG"), "REDIS_PREFIX", "app_", "databaseConfig.redis.keyPrefix", "app_"),
+        (Some("LARAVEL_ECHO_SERVER_GENERATE_CONFIG"), "REDIS_DB", "3", "databaseConfig.redis.db", "3"),
+        (None, "LARAVEL_ECHO_ALLOW_ORIGIN", "http://a", "apiOriginAllow.allowOrigin", "http://a"),
+        (None, "LARAVEL_ECHO_ALLOW_ORIGIN", "http://a", "apiOriginAllow.allowCors", "true"),
+        (None, "ECHO_REDIS_HOSTNAME", "redis", "databaseConfig.redis.host", "redis"),
+        (None, "ECHO_REDIS_HOST", "redis", "databaseConfig.redis.host", "redis"),
+        (None, "ECHO_REDIS_PORT", "6390", "databaseConfig.redis.port", "6390"),
+        (None, "ECHO_REDIS_KEYPREFIX", "app_", "databaseConfig.redis.keyPrefix", "app_"),
+        (None, "ECHO_REDIS_OPTS_DB", "3", "databaseConfig.redis.db", "3"),
+        (None, "ECHO_AUTH_HOST", "http://app", "authHost", "http://app"),
+        (None, "ECHO_AUTH_ENDPOINT", "/auth", "authEndpoint", "/auth"),
+        (None, "ECHO_DEVMODE", "true", "devMode", "true"),
+        (None, "ECHO_DEV_MODE", "true", "devMode", "true"),
+        (None, "ECHO_ALLOW_METHODS", "GET", "apiOriginAllow.allowMethods", "GET"),
+        (None, "ECHO_SUBSCRIBER_REDIS", "false", "subscribers.redis", "false"),
+        (None, "ECHO_HOST", "127.0.0.1", "host", "127.0.0.1"),
+    ];
+
+    #[test]
+    fn the_variables_of_images_set_keys_with_a_line_each() {
+        for (mark, name, text, key, _) in TABLE {
+            let variables: Vec<_> = mark.iter().map(|mark| (*mark, "true")).chain([(*name, *text)]).collect();
+            let loaded = load(&variables);
+            let source = loaded.sources.get(*key).unwrap_or_else(|| panic!("{name} sets {key}"));
+            assert_eq!(source.to_string(), format!("{name} in the environment"));
+            assert!(loaded.warnings.iter().any(|line| line.contains(&format!("`{name}` sets `"))), "{name}: {:?}", loaded.warnings);
+            assert!(!loaded.warnings.iter().any(|line| line.contains("matches no config key")), "{name}: {:?}", loaded.warnings);
+        }
+    }
+
+    #[test]
+    fn what_images_set_is_in_force() {
+        let loaded = load(&[
+            ("ECHO_REDIS_HOST", "cache"),
+            ("ECHO_APP_ID", "shop"),
+            ("ECHO_APP_KEY", "a long key of the shop"),
+            ("ECHO_DEVMODE", "true"),
+        ]);
+        assert_eq!(loaded.config.database_config.redis.host, "cache");
+        assert_eq!(loaded.config.clients[0].app_id, "shop");
+        assert!(loaded.config.dev_mode.0);
+    }
+
+    #[test]
+    fn names_of_this_server_win() {
+        let loaded = load(&[("ECHO_REDIS_HOST", "old"), ("LARAVEL_ECHO_SERVER_REDIS_HOST", "new")]);
+        assert_eq!(loaded.config.database_config.redis.host, "new");
+    }
+
+    #[test]
+    fn names_that_anyone_uses_need_a_mark_of_the_image() {
+        let loaded = load(&[("REDIS_HOST", "elsewhere"), ("DATABASE", "sqlite")]);
+        assert!(!loaded.sources.contains_key("databaseConfig.redis.host") && !loaded.sources.contains_key("database"));
+    }
+}
