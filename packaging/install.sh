@@ -1,0 +1,41 @@
+#!/bin/sh
+# Installs laravel-echo-server from a release's archive, after comparing its sha256.
+#
+#   BASE_URL=<where the archives are> VERSION=2.0.0 sh install.sh
+#
+# PREFIX is where it goes: /usr/local for root, ~/.local for anyone else.
+set -eu
+[ -n "${BASE_URL:-}" ] && [ -n "${VERSION:-}" ] || { sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+fail() { echo "install.sh: $*" >&2; exit 1; }
+
+[ "$(uname -s)" = Linux ] || fail "there are archives for Linux only; elsewhere, cargo install --path . builds it"
+case $(uname -m) in
+  x86_64 | amd64) machine=x86_64 ;;
+  aarch64 | arm64) machine=aarch64 ;;
+  *) fail "there is no archive for $(uname -m)" ;;
+esac
+if [ "$(id -u)" = 0 ]; then default=/usr/local; else default=$HOME/.local; fi
+prefix=${PREFIX:-$default}
+name=laravel-echo-server-$VERSION-$machine-unknown-linux-musl
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+for file in "$name.tar.gz" "$name.tar.gz.sha256"; do
+  if command -v curl > /dev/null; then
+    curl -fsSL -o "$work/$file" "$BASE_URL/$file" || fail "cannot download $BASE_URL/$file"
+  elif command -v wget > /dev/null; then
+    wget -q -O "$work/$file" "$BASE_URL/$file" || fail "cannot download $BASE_URL/$file"
+  else
+    fail "needs curl or wget"
+  fi
+done
+(cd "$work" && sha256sum -c "$name.tar.gz.sha256" > /dev/null 2>&1) || fail "$name.tar.gz is not the file that its sha256 was made of"
+tar -xzf "$work/$name.tar.gz" -C "$work"
+mkdir -p "$prefix/bin" "$prefix/share/man/man1"
+# By a rename, so that a server that runs is not written over.
+cp "$work/$name/laravel-echo-server" "$prefix/bin/.laravel-echo-server.new"
+chmod 755 "$prefix/bin/.laravel-echo-server.new"
+mv "$prefix/bin/.laravel-echo-server.new" "$prefix/bin/laravel-echo-server"
+cp "$work/$name/laravel-echo-server.1" "$prefix/share/man/man1/"
+"$prefix/bin/laravel-echo-server" --version
+echo "installed $prefix/bin/laravel-echo-server; next: laravel-echo-server doctor, in the Laravel project's folder"
