@@ -44,7 +44,7 @@ pub use pusher::PusherConfig;
 pub use recovery::RecoveryConfig;
 pub use redis_server::{RedisServerConfig, RedisServerTls};
 pub use shutdown::ShutdownConfig;
-pub use socketio::{Compression, CookieName, SocketIoConfig};
+pub use socketio::{Compression, Cookie, SameSite, SessionCookie, SocketIoConfig};
 pub use subscribers::{RedisMode, Subscribers};
 use value::{OneOrMany, Port, Secret, Toggle};
 

@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http::Uri;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
+use percent_encoding::percent_decode_str;
 
 /// One entry of `authHost`, such as `http://localhost`, `app.test:8000` or the wildcard `https://.example.com`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +23,8 @@ struct Entry {
     path: String,
     /// The entry as an address; a wildcard alone is none.
     base: Option<String>,
+    /// What `Authorization` says for the user and password before its host.
+    credentials: Option<HeaderValue>,
 }
 
 /// The configured `authHost`.
@@ -64,10 +69,28 @@ impl AuthHosts {
         fitting.map(Cow::Owned).or_else(|| self.bases().next().map(Cow::Borrowed))
     }
 
+    /// What `Authorization` says to a base URL, unless the client says something itself.
+    #[must_use]
+    pub fn credentials(&self, base: &str) -> Option<&HeaderValue> {
+        let (_, address) = base.split_once("://")?;
+        let is_it = |entry: &&Entry| address.strip_prefix(entry.authority.as_str()) == Some(entry.path.as_str());
+        self.entries.iter().filter(is_it).find_map(|entry| entry.credentials.as_ref())
+    }
+
     /// The base URLs of all entries that are no wildcards.
     pub fn bases(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().filter_map(|entry| entry.base.as_deref())
     }
+}
+
+/// Basic authorization for `user:password` as it stands in a URL.
+fn basic(user: &str) -> Option<HeaderValue> {
+    let (name, password) = user.split_once(':').unwrap_or((user, ""));
+    let plain = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
+    let encoded = BASE64_STANDARD.encode([plain(name), plain(password)].join(&b':'));
+    let mut value = HeaderValue::try_from(format!("Basic {encoded}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 impl Entry {
@@ -81,6 +104,7 @@ impl Entry {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
         };
+        let (user, authority) = authority.rsplit_once('@').map_or((None, authority), |(user, authority)| (Some(user), authority));
         let authority = authority.to_ascii_lowercase();
         let (host, port) = match authority.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
             Some((host, Ok(port))) => (host.to_owned(), Some(port)),
@@ -88,7 +112,7 @@ impl Entry {
         };
         let is_address = !authority.is_empty() && !authority.starts_with('.');
         let base = is_address.then(|| format!("{}://{authority}{path}", scheme.as_deref().unwrap_or("http")));
-        Self { scheme, authority, host, port, path: path.to_owned(), base }
+        Self { scheme, authority, host, port, path: path.to_owned(), base, credentials: user.and_then(basic) }
     }
 
     fn is_wildcard(&self) -> bool {

@@ -99,6 +99,11 @@ impl HttpApplication {
         for (name, value) in &call.headers {
             headers.insert(name, value.clone());
         }
+        if let Some(credentials) = self.hosts.credentials(&call.target.host)
+            && !headers.contains_key(header::AUTHORIZATION)
+        {
+            headers.insert(header::AUTHORIZATION, credentials.clone());
+        }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         Ok(request)
     }

@@ -63,6 +63,11 @@ fn rows(loaded: &Loaded) -> Vec<Row> {
 fn masked(path: &str, value: Value) -> Value {
     match value {
         Value::String(text) if !text.is_empty() && schema::is_secret(path) => HIDDEN.into(),
+        Value::String(text) if path == "authHost" && text.contains('@') => {
+            let (before, host) = text.rsplit_once('@').unwrap_or_default();
+            let scheme = before.find("://").map_or("", |at| &before[..at + 3]);
+            format!("{scheme}{HIDDEN}@{host}").into()
+        }
         Value::Array(items) => items.into_iter().map(|item| masked(path, item)).collect(),
         Value::Object(table) => {
             let table = table.into_iter().map(|(key, value)| (key.clone(), masked(&format!("{path}.{key}"), value)));

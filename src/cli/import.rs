@@ -31,6 +31,14 @@ pub(super) struct Import {
 
 impl Import {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        if self.from.extension().is_some_and(|extension| extension == "js") {
+            anyhow::bail!(
+                "`{}` is a program, and only settings can be read: put the object that it gives to `run({{…}})` into {JSON_FILE} as JSON, and \
+                 run `laravel-echo-server start` beside it in place of `node {}`",
+                self.from.display(),
+                self.from.display()
+            );
+        }
         let options = LoadOptions { config: Some(self.from.clone()), ..LoadOptions::default() };
         // Without the environment: no secret of it may end up in the file.
         let loaded = load::load_with(&options, &Environment::default())?;
@@ -68,6 +76,12 @@ fn translate(tree: &Value, loaded: &Loaded) -> String {
         if is_given && !value.is_null() {
             template.set(&path, &value);
         }
+    }
+    // Compat: the original passes it to a Socket.IO that knows no such option; who wrote it meant these pages.
+    let origins = tree.pointer("/socketio/cors/origin").filter(|_| !loaded.sources.contains_key("allowedOrigins"));
+    if let Some(origins @ (Value::String(_) | Value::Array(_))) = origins {
+        template.set("allowedOrigins", &origins.as_str().map_or_else(|| origins.clone(), |origin| serde_json::json!([origin])));
+        template.remark("allowedOrigins", "Taken from `socketio.cors.origin` of laravel-echo-server.json, where it had no effect.");
     }
     template.set_headers(resolved["headers"].as_object().into_iter().flatten());
     if let Some(clients) = tree.get("clients").and_then(Value::as_array) {
@@ -161,6 +175,16 @@ mod tests {
             let (before, after, text) = imported(&json);
             assert_eq!(after, before, "{text}");
         }
+    }
+
+    #[test]
+    fn origins_of_cors_are_carried_over() {
+        for origin in [json!("https://a.test"), json!(["https://a.test"])] {
+            let (_, after, text) = imported(&json!({"socketio": {"cors": {"origin": origin}}}));
+            assert_eq!(after.allowed_origins.0, ["https://a.test"], "{text}");
+        }
+        let (_, after, _) = imported(&json!({"socketio": {"cors": {"origin": "https://a.test"}}, "allowedOrigins": "https://b.test"}));
+        assert_eq!(after.allowed_origins.0, ["https://b.test"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What works and is not wise. Input: a resolved [`Config`]. Output: warnings for the start, each with key and remedy.
 
-use super::Config;
+use super::validate::is_loopback;
+use super::{Config, SameSite};
 
 /// Bytes of a secret that signs tokens: as many as the smallest hash has (RFC 7518, 3.2).
 const SECRET: usize = 32;
@@ -19,7 +20,34 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
              `openssl rand -base64 48` makes a good one, for here and for the application"
         )
     };
-    short.map(|(key, secret)| (key, secret.expose().len())).map(warning).collect()
+    let short = short.map(|(key, secret)| (key, secret.expose().len())).map(warning);
+    short.chain(asks_itself(config)).chain(cookie(config)).collect()
+}
+
+/// `authHost` that leads back here.
+fn asks_itself(config: &Config) -> Option<String> {
+    let is_here = |host: &str| {
+        let own = config.host.as_deref().unwrap_or_default();
+        is_loopback(host) || host.eq_ignore_ascii_case(own)
+    };
+    let leads_here = |text: &&String| {
+        let scheme = if text.contains("://") { "" } else { "http://" };
+        let Ok(uri) = format!("{scheme}{text}").parse::<http::Uri>() else { return false };
+        uri.host().is_some_and(is_here) && uri.port_u16() == Some(config.port.0)
+    };
+    let host = config.auth_host.0.iter().find(leads_here)?;
+    Some(format!(
+        "`authHost` is {host:?}, which is this server itself: name the address of the Laravel application, where its pages come from"
+    ))
+}
+
+/// Browsers drop such a cookie.
+fn cookie(config: &Config) -> Option<String> {
+    let cookie = config.socketio.cookie.0.as_ref()?;
+    let is_dropped = cookie.same_site == Some(SameSite::None) && !cookie.secure.0;
+    is_dropped.then(|| {
+        "`socketio.cookie` has sameSite \"none\" without `secure`: browsers drop it; set `secure` to true, and serve over https".to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -30,6 +58,20 @@ mod tests {
 
     fn warnings(settings: serde_json::Value) -> Vec<String> {
         super::warnings(&serde_json::from_value(settings).unwrap())
+    }
+
+    #[test]
+    fn an_auth_host_that_is_this_server_is_told() {
+        for (settings, is_told) in [
+            (json!({ "authHost": "http://localhost:6001" }), true),
+            (json!({ "authHost": ["http://app.test", "127.0.0.1:6001"] }), true),
+            (json!({ "authHost": "http://echo.test:7000/x", "host": "echo.test", "port": 7000 }), true),
+            (json!({ "authHost": "http://localhost:8000" }), false),
+            (json!({ "authHost": "http://app.test:6001" }), false),
+            (json!({}), false),
+        ] {
+            assert_eq!(warnings(settings.clone()).len(), usize::from(is_told), "{settings}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Every key has the name `LARAVEL_ECHO_SERVER_` + its path in capitals (`auth.tls.verify` is
 //! `LARAVEL_ECHO_SERVER_AUTH_TLS_VERIFY`); the original's twelve names (`src/cli/cli.ts:29-42`) stand beside them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,9 @@ pub const PREFIX: &str = "LARAVEL_ECHO_SERVER_";
 
 /// How deep a `${VAR}` may lead to another one; more is a circle.
 const MAX_EXPANSIONS: u8 = 8;
+
+/// A name of so many letters may have one wrong to be taken for another.
+const NEAR: usize = 6;
 
 /// Names that do not follow the rule, without the prefix, and their keys.
 const SHORT_NAMES: &[(&str, &str)] = &[
@@ -186,18 +189,24 @@ impl Environment {
         images::overrides(self, is_set, value, warnings)
     }
 
-    /// Our prefix with a name behind it that is no key.
+    /// Our prefix with a name behind it that is nearly a key's. Others are the application's own: the prefix is this
+    /// server's name, and apps keep `LARAVEL_ECHO_SERVER_URL` and the like for themselves.
     fn strangers(&self, names: &BTreeMap<String, String>) -> Vec<String> {
         let mut warnings = Vec::new();
+        let mut seen = BTreeSet::new();
         for (origin, variables) in &self.layers {
-            for name in variables.keys().filter(|name| name.starts_with(PREFIX)) {
-                if names.contains_key(name) || images::knows(name) || is_service_link(&name[PREFIX.len()..]) {
+            for name in variables.keys() {
+                let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+                if names.contains_key(name) || images::knows(name) || is_service_link(rest) || !seen.insert(name) {
                     continue;
                 }
-                let near = names.keys().min_by_key(|known| strsim::damerau_levenshtein(name, known));
-                let near = near.filter(|known| strsim::damerau_levenshtein(name, known) <= 5);
-                let hint = near.map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
-                warnings.push(format!("`{name}` in {origin} matches no config key{hint}"));
+                let distance = |known: &str| strsim::damerau_levenshtein(name, known);
+                let near = names.keys().map(|known| (distance(known), known)).min();
+                if let Some((distance, near)) = near
+                    && distance <= (rest.len() / NEAR).clamp(1, 2)
+                {
+                    warnings.push(format!("`{name}` in {origin} matches no config key, did you mean `{near}`?"));
+                }
             }
         }
         warnings

@@ -16,6 +16,7 @@ mod alone;
 pub(crate) mod fuzzing;
 mod layers;
 mod legacy;
+mod original;
 
 use layers::Layers;
 
@@ -161,10 +162,14 @@ fn missing_script(config: &Config) -> Option<String> {
 
 /// The settings of a file, if there is one, and of the environment.
 fn resolve(file: Option<(PathBuf, Value, Format)>, warnings: Vec<String>, environment: &Environment) -> Result<Loaded, LoadError> {
-    let (path, tree, format) = match file {
+    let (path, mut tree, format) = match file {
         Some((path, tree, format)) => (Some(path), tree, format),
         None => (None, Value::Object(Map::new()), Format::Toml),
     };
+    let mut warnings = warnings;
+    if format == Format::Json {
+        original::translate(&mut tree, &mut warnings);
+    }
     let mut layers = Layers { tree, sources: BTreeMap::new(), warnings };
     if let Some(path) = &path {
         layers.take_file(path);

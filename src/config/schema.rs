@@ -19,7 +19,6 @@ const SOCKETIO_WITHOUT_EFFECT: &[&str] = &[
     "connectionStateRecovery",
     "cookieHttpOnly",
     "cookiePath",
-    "cors",
     "destroyUpgrade",
     "destroyUpgradeTimeout",
     "handlePreflightRequest",
@@ -61,6 +60,19 @@ const REDIS_WITHOUT_EFFECT: &[&str] = &[
     "showFriendlyErrorStack",
     "stringNumbers",
     "updateSentinels",
+];
+
+/// Names that people give to keys which have another one here.
+const MEANT: &[(&str, &str)] = &[
+    ("databaseConfig.keyPrefix", "databaseConfig.redis.keyPrefix"),
+    ("databaseConfig.prefix", "databaseConfig.redis.keyPrefix"),
+    ("databaseConfig.redis.database", "databaseConfig.redis.db"),
+    ("databaseConfig.redis.prefix", "databaseConfig.redis.keyPrefix"),
+    ("prefix", "databaseConfig.redis.keyPrefix"),
+    ("redis", "databaseConfig.redis"),
+    ("redis.prefix", "databaseConfig.redis.keyPrefix"),
+    ("socketio.host", "host"),
+    ("socketio.port", "port"),
 ];
 
 /// A [`Config`] with one item in every list of tables, as JSON: its shape is the shape of a config file.
@@ -124,11 +136,11 @@ fn walk(given: &Map<String, Value>, known: &Map<String, Value>, prefix: &str, re
         let path = join(prefix, key);
         let Some(expected) = known.get(key) else {
             remarks.push(remark(&path, prefix, key, known));
+            if path == "redis" && value.get("prefix").is_some() {
+                remarks.push(remark("redis.prefix", &path, "prefix", known));
+            }
             continue;
         };
-        if path == "secureOptions" {
-            remarks.push("`secureOptions` is read but has no effect: TLS 1.2 is the oldest version that is spoken".to_owned());
-        }
         match (value, expected) {
             // `headers` is free: its keys are header names.
             (Value::Object(inner), Value::Object(known)) if !known.is_empty() => walk(inner, known, &path, remarks),
@@ -157,7 +169,12 @@ fn remark(path: &str, prefix: &str, key: &str, siblings: &Map<String, Value>) ->
     if without_effect {
         return format!("`{path}` is read but has no effect in this server");
     }
-    match nearest(prefix, key, siblings) {
+    if path == "socketio.cors" {
+        return "`socketio.cors` has no effect in this server, as in the original; `allowedOrigins` names the pages that may connect"
+            .to_owned();
+    }
+    let meant = MEANT.iter().find(|(name, _)| *name == path).map(|(_, meant)| (*meant).to_owned());
+    match meant.or_else(|| nearest(prefix, key, siblings)) {
         Some(near) => format!("unknown key `{path}`, did you mean `{near}`?"),
         None => format!("unknown key `{path}`; it is ignored"),
     }
@@ -207,6 +224,20 @@ mod tests {
     }
 
     #[test]
+    fn names_that_people_take_are_answered_with_the_right_key() {
+        for (name, meant) in MEANT {
+            let tree = name.rsplit('.').fold(json!(1), |value, key| json!({ key: value }));
+            let remarks = remarks(&tree);
+            let expected = format!("unknown key `{name}`, did you mean `{meant}`?");
+            assert!(remarks.contains(&expected), "{expected} in {remarks:?}");
+            let root = shape();
+            assert!(at(&root, meant).is_some(), "{meant}");
+        }
+        let remarks = remarks(&json!({"socketio": {"cors": {"origin": "https://app.test"}}}));
+        assert!(matches!(&remarks[..], [one] if one.contains("`allowedOrigins`")), "{remarks:?}");
+    }
+
+    #[test]
     fn options_of_the_original_that_do_nothing_are_not_called_unknown() {
         let tree = json!({
             "secureOptions": 67_108_864,
@@ -215,7 +246,7 @@ mod tests {
             "headers": {"X-Anything": "goes"},
         });
         let remarks = remarks(&tree);
-        assert_eq!(remarks.len(), 4, "{remarks:?}");
+        assert_eq!(remarks.len(), 3, "{remarks:?}");
         assert!(remarks.iter().all(|remark| remark.contains("has no effect")), "{remarks:?}");
     }
 

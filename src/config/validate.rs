@@ -11,7 +11,8 @@ use crate::proxies::is_network;
 mod form;
 mod problem;
 
-use form::{is_auth_host, is_loopback, is_of_the_api, is_origin, is_path};
+pub(super) use form::is_loopback;
+use form::{is_auth_host, is_of_the_api, is_origin, is_path};
 
 pub use problem::{Problem, Problems};
 
@@ -108,11 +109,14 @@ impl Found {
     fn laravel(&mut self, config: &Config) {
         for host in &config.auth_host.0 {
             if !is_auth_host(host) {
-                self.refuse(
+                let problem = self.refuse(
                     "authHost",
                     quoted(host),
                     "a URL such as `https://app.example.com`, or `https://.example.com` for all its subdomains",
                 );
+                if host.contains("env(") || host.contains('$') {
+                    problem.mend("a config file knows no variables: write the address itself, or set LARAVEL_ECHO_SERVER_AUTH_HOST");
+                }
             }
         }
         let endpoint = &config.auth_endpoint;
@@ -154,10 +158,16 @@ impl Found {
                 "with it, requests for the API would reach the Socket.IO engine instead; take the default `/socket.io`, or a path of its own",
             );
         }
-        if let Some(name) = &socketio.cookie.0
-            && !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
-        {
-            self.refuse("socketio.cookie", quoted(name), "the name of a cookie, or false");
+        if let Some(cookie) = &socketio.cookie.0 {
+            let name = &cookie.name;
+            if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)) {
+                self.refuse("socketio.cookie", quoted(name), "the name of a cookie, or false");
+            }
+            for text in [Some(&cookie.path), cookie.domain.as_ref()].into_iter().flatten() {
+                if !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b';') {
+                    self.refuse("socketio.cookie", quoted(text), "a `path` and a `domain` of plain letters, without `;`");
+                }
+            }
         }
         for pattern in &config.flat_channels.0 {
             if pattern.is_empty() || pattern.contains("private-") || pattern.contains("presence-") {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Compression, CookieName};
+use super::{Compression, Cookie, SameSite, SessionCookie};
 
 /// A TCP port. The original took the last digits of any text (`tcp://host:6001/`), so this does too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,17 +259,28 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-impl<'de> Deserialize<'de> for CookieName {
+impl<'de> Deserialize<'de> for SessionCookie {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match serde_json::Value::deserialize(deserializer)? {
-            serde_json::Value::Bool(false) | serde_json::Value::Null => Ok(Self(None)),
-            serde_json::Value::String(name) if name.is_empty() || name == "false" => Ok(Self(None)),
-            serde_json::Value::String(name) => Ok(Self(Some(name))),
-            // socket.io 3 and 4 take an object with the name in it.
-            serde_json::Value::Object(object) if object.get("name").is_some_and(serde_json::Value::is_string) => {
-                Ok(Self(object["name"].as_str().map(str::to_owned)))
-            }
-            other => Err(D::Error::custom(format!("invalid value `{other}`, expected a cookie name or false"))),
+        use serde_json::Value;
+        match Value::deserialize(deserializer)? {
+            Value::Bool(false) | Value::Null => Ok(Self(None)),
+            Value::String(name) if name.is_empty() || name == "false" => Ok(Self(None)),
+            Value::String(name) => Ok(Self(Some(Cookie::named(&name)))),
+            table @ Value::Object(_) => serde_json::from_value(table).map(|cookie| Self(Some(cookie))).map_err(D::Error::custom),
+            other => Err(D::Error::custom(format!("invalid value `{other}`, expected a cookie name, a table or false"))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SameSite {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        match value.as_str().map(str::to_ascii_lowercase).as_deref() {
+            Some("strict") => Ok(Self::Strict),
+            Some("lax") => Ok(Self::Lax),
+            Some("none") => Ok(Self::None),
+            _ if value == serde_json::Value::Bool(true) => Ok(Self::Strict),
+            _ => Err(D::Error::custom(format!("invalid value `{value}`, expected `strict`, `lax` or `none`"))),
         }
     }
 }
@@ -321,6 +332,14 @@ pub(super) fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
     Ok(secret.filter(|secret| !secret.expose().is_empty()))
 }
 
+/// `false` sends no `SameSite`.
+pub(super) fn same_site<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SameSite>, D::Error> {
+    match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::Null | serde_json::Value::Bool(false) => Ok(None),
+        value => serde_json::from_value(value).map(Some).map_err(D::Error::custom),
+    }
+}
+
 /// A whole number, also written as text.
 pub(super) fn integer<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -367,11 +386,12 @@ impl Serialize for Secret {
     }
 }
 
-impl Serialize for CookieName {
+impl Serialize for SessionCookie {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            Some(name) => serializer.serialize_str(name),
             None => serializer.serialize_bool(false),
+            Some(cookie) if *cookie == Cookie::named(&cookie.name) => serializer.serialize_str(&cookie.name),
+            Some(cookie) => cookie.serialize(serializer),
         }
     }
 }

@@ -55,7 +55,7 @@ fn hint(code: u64) -> &'static str {
         0 => "they ask for a transport that is off or does not exist: check socketio.transports here and `transports` in the client",
         1 => "their session is unknown: several nodes need sticky sessions for polling, or clients with transports: ['websocket']",
         2 => "they open a session with another method than GET: does a proxy change the request?",
-        3 => "their websocket request lost its Upgrade header (does a proxy pass `Upgrade` and `Connection` on?), or they ask for JSONP",
+        3 => "they ask for JSONP, or their websocket request lost its Upgrade header (does a proxy pass `Upgrade` and `Connection` on?)",
         4 => "their page's origin is not allowed: add it to allowedOrigins",
         _ => "is something else than a socket.io client pointed here?",
     }

@@ -22,12 +22,13 @@ use super::{SocketIo, compression};
 
 use crate::admission::{Admission, Full, Origins, Slot};
 use crate::client::Origin;
-use crate::config::Config;
+use crate::config::{Config, Cookie};
 use crate::metrics::Refusal;
 use crate::net::answer::Answer;
 use crate::net::connection::ConnectionHandle;
 use crate::net::websocket::{HandshakeError, accept_key};
 use crate::proxies::TrustedProxies;
+use crate::warn_seldom;
 
 /// Seconds after which a client that was turned away should try again.
 const RETRY_AFTER: &str = "5";
@@ -49,7 +50,7 @@ struct Inner {
     /// Path of the endpoint, without a slash at the end.
     path: String,
     origins: Origins,
-    cookie: Option<String>,
+    cookie: Option<Cookie>,
     max_header_bytes: u64,
     compression: Option<compression::Threshold>,
     script: ClientScript,
@@ -240,12 +241,15 @@ impl Gate {
 
     /// The cookie with the session's id, which load balancers stick to.
     fn cookie(&self, session: &Session) -> Option<HeaderValue> {
-        let name = self.0.cookie.as_ref()?;
-        HeaderValue::from_str(&format!("{name}={}; Path=/; HttpOnly; SameSite=Strict", session.sid())).ok()
+        HeaderValue::from_str(&self.0.cookie.as_ref()?.render(session.sid())).ok()
     }
 
     fn no_websocket(&self, error: HandshakeError, request: &Request<Body>) -> Response<Body> {
         debug!(%error, "refused a websocket");
+        if error == HandshakeError::NoUpgrade {
+            let hint = "a proxy before this server drops it: nginx needs `proxy_http_version 1.1`, `proxy_set_header Upgrade $http_upgrade` and `proxy_set_header Connection \"upgrade\"`; packaging/ has examples";
+            warn_seldom!(kind = 0, about = "upgrade", %error, hint, "a websocket request came without its Upgrade header");
+        }
         self.0.failed.count(BAD_REQUEST.0.into(), request.uri().query().unwrap_or_default());
         let mut response = engine_error(error.status(), BAD_REQUEST.0, BAD_REQUEST.1);
         if error == HandshakeError::Version {

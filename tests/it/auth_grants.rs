@@ -107,3 +107,19 @@ async fn a_user_can_be_taken_out_of_a_channel() {
     let anonymous = reqwest::Client::new().post(server.url(path)).body("{}").send().await.expect("the API answers");
     assert_eq!(anonymous.status().as_u16(), 403);
 }
+
+#[tokio::test]
+async fn user_and_password_of_auth_host_go_to_the_callback_unless_the_client_has_its_own() {
+    let laravel = Laravel::start().await;
+    let host = laravel.url.replace("http://", "http://Gate:p%40ss@") + "/";
+    let server = TestServer::start(json!({ "authHost": host })).await;
+    let mut client = server.client_of(1).await;
+    client.subscribe("private-one").await;
+    server.subscribed("private-one", 1).await;
+    client.emit("subscribe", json!({ "channel": "private-two", "auth": { "headers": { "Authorization": "Bearer t" } } })).await;
+    server.subscribed("private-two", 1).await;
+    let callbacks = laravel.callbacks();
+    let authorization: Vec<_> = callbacks.iter().map(|callback| callback.headers["authorization"].to_str().unwrap()).collect();
+    // `Gate:p@ss` in base64.
+    assert_eq!(authorization, ["Basic R2F0ZTpwQHNz", "Bearer t"]);
+}

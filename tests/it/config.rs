@@ -22,8 +22,7 @@ fn what_init_wrote_is_the_defaults_with_members_in_redis() {
     let mut expected = Config { database: Database::Redis, secure_options: Some(67_108_864), ..Config::default() };
     expected.auth.tls.verify.0 = false;
     assert_eq!(loaded.config, expected);
-    assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
-    assert!(loaded.warnings[0].contains("`secureOptions` is read but has no effect"), "{:?}", loaded.warnings);
+    assert_eq!(loaded.warnings, [""; 0]);
 }
 
 #[test]
@@ -67,4 +66,91 @@ fn the_env_file_beside_the_config_wins_over_that_of_the_working_directory() {
     let json: serde_json::Value = serde_json::from_str(&ended.stdout).expect("it prints JSON");
     assert_eq!(json["values"]["port"], serde_json::json!({"value": 2, "source": "LARAVEL_ECHO_SERVER_PORT in sub/.env"}));
     assert_eq!(json["values"]["host"], serde_json::json!({"value": "127.0.0.9", "source": "LARAVEL_ECHO_SERVER_HOST in .env"}));
+}
+
+/// A file of the original, what its keys come out as, and a part of each warning at the start.
+type Snippet = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
+
+/// Each of these starts laravel-echo-server 1.6.3.
+const SNIPPETS: &[Snippet] = &[
+    (r#"{"secureOptions": 67108864}"#, &[("secureOptions", "67108864")], &[]),
+    (r#"{"secureOptions": "SSL_OP_NO_TLSv1"}"#, &[("secureOptions", "null")], &[]),
+    (r#"{"databaseConfig": {"redis": {"password": ""}}}"#, &[("databaseConfig.redis.password", "null")], &[]),
+    (r#"{"databaseConfig": {"redis": {"password": "null"}}}"#, &[("databaseConfig.redis.password", "\"null\"")], &[]),
+    (
+        r#"{"authHost": "http://app/", "authEndpoint": "broadcasting/auth"}"#,
+        &[("authHost", r#"["http://app/"]"#), ("authEndpoint", r#""/broadcasting/auth""#)],
+        &[],
+    ),
+    (r#"{"authHost": "http://user:p%40ss@app.test"}"#, &[("authHost", r#"["http://user:p%40ss@app.test"]"#)], &[]),
+    (r#"{"databaseConfig": {"redis": "redis://:pw@host:6379/2"}}"#, &[("databaseConfig.redis.url", r#""redis://:pw@host:6379/2""#)], &[]),
+    (r#"{"databaseConfig": {"redis": "host:6380"}}"#, &[("databaseConfig.redis.url", r#""redis://host:6380""#)], &[]),
+    (r#"{"databaseConfig": {"redis": "/run/redis.sock"}}"#, &[("databaseConfig.redis.path", r#""/run/redis.sock""#)], &[]),
+    (r#"{"databaseConfig": {"redis": 6380}}"#, &[("databaseConfig.redis.port", "6380")], &[]),
+    (
+        r#"{"socketio": {"cookie": {"name": "io", "sameSite": "none", "secure": true, "path": "/"}}}"#,
+        &[("socketio.cookie.sameSite", r#""none""#), ("socketio.cookie.secure", "true")],
+        &[],
+    ),
+    (r#"{"socketio": {"cookie": {"name": "io", "sameSite": "none"}}}"#, &[("socketio.cookie.secure", "false")], &["browsers drop it"]),
+    (r#"{"socketio": {"cookie": true}}"#, &[("socketio.cookie", r#""io""#)], &[]),
+    (
+        r#"{"socketio": {"transports": ["websocket", "polling", "flashsocket"]}}"#,
+        &[("socketio.transports", r#"["websocket","polling"]"#)],
+        &["`socketio.transports` has \"flashsocket\""],
+    ),
+    (r#"{"socketio": {"transports": ["flashsocket"]}}"#, &[("socketio.transports", r#"["polling","websocket"]"#)], &["flashsocket"]),
+    (r#"{"socketio": {"pingTimeout": 0}}"#, &[("socketio.pingTimeout", "20000")], &["`socketio.pingTimeout` is 0"]),
+    (r#"{"socketio": {"pingInterval": "0"}}"#, &[("socketio.pingInterval", "25000")], &["`socketio.pingInterval` is 0"]),
+    (r#"{"log": "syslog"}"#, &[("log.level", r#""info""#)], &["`log` is \"syslog\" and does not count"]),
+    (r#"{"auth": "jwt", "limits": 5}"#, &[("auth.jwt.secret", "null")], &["`auth` is \"jwt\"", "`limits` is 5"]),
+    (r#"{"databaseConfig": {"redis": {"database": 2}}}"#, &[], &["did you mean `databaseConfig.redis.db`?"]),
+    (r#"{"socketio": {"port": 6002}}"#, &[("port", "6001")], &["did you mean `port`?"]),
+    (r#"{"redis": {"prefix": "x_"}}"#, &[], &["did you mean `databaseConfig.redis`?", "did you mean `databaseConfig.redis.keyPrefix`?"]),
+    (r#"{"databaseConfig": {"prefix": "x_"}}"#, &[], &["did you mean `databaseConfig.redis.keyPrefix`?"]),
+    (r#"{"socketio": {"cors": {"origin": "*"}}}"#, &[], &["`allowedOrigins` names the pages"]),
+    (r#"{"authHost": "$APP_URL"}"#, &[], &["leave the key out and set LARAVEL_ECHO_SERVER_AUTH_HOST"]),
+    (r#"{"databaseConfig": {"redis": {"host": "env('REDIS_HOST')"}}}"#, &[], &["`databaseConfig.redis.host`"]),
+    (r#"{"databaseConfig": {"redis": {"host": "tls://redis.test"}}}"#, &[], &["set `databaseConfig.redis.tls` to true"]),
+    (r#"{"authHost": "http://localhost:6001"}"#, &[], &["which is this server itself"]),
+];
+
+#[tokio::test]
+async fn what_starts_the_original_starts_here_and_is_told_what_differs() {
+    for (text, values, warnings) in SNIPPETS {
+        let folder = crate::cli::Folder::new();
+        folder.write("laravel-echo-server.json", text);
+        let options = LoadOptions { config: Some(folder.path("laravel-echo-server.json")), ..LoadOptions::default() };
+        let loaded = load_with(&options, &Environment::default()).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let shown = serde_json::to_value(&loaded.config).expect("a Config serialises");
+        for (key, expected) in *values {
+            let value = key.split('.').fold(&shown, |table, key| &table[key]);
+            assert_eq!(value.to_string(), *expected, "{key} of {text}");
+        }
+        assert_eq!(loaded.warnings.len(), warnings.len(), "{text}: {:?}", loaded.warnings);
+        for (warning, part) in loaded.warnings.iter().zip(*warnings) {
+            assert!(warning.contains(part), "{part} in {warning}");
+        }
+        let mut config = loaded.config;
+        (config.host, config.port.0) = (Some("127.0.0.1".to_owned()), 0);
+        laravel_echo_server::Server::bind(config).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+    }
+}
+
+#[test]
+fn a_server_js_of_the_original_is_told_what_to_do() {
+    let folder = crate::cli::Folder::new();
+    folder.write("server.js", "require('laravel-echo-server').run({ port: 6001 });");
+    let ended = folder.run(&["import", "server.js"]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("put the object that it gives to `run({…})`"), "{}", ended.stderr);
+}
+
+#[test]
+fn the_password_in_an_auth_host_is_not_shown() {
+    let folder = crate::cli::Folder::new();
+    folder.write("laravel-echo-server.json", r#"{"authHost": "http://user:hunter2@app.test"}"#);
+    let ended = folder.run(&["config", "check"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stdout.contains("http://***@app.test") && !ended.stdout.contains("hunter2"), "{}", ended.stdout);
 }

@@ -108,7 +108,7 @@ fn the_first_layer_wins() {
 
 #[test]
 fn names_that_match_no_key_warn() {
-    let warnings = |name| {
+    let warnings = |name: &str| {
         let mut warnings = Vec::new();
         environment(&[(name, "1")]).overrides(&mut warnings).unwrap();
         warnings
@@ -120,6 +120,12 @@ fn names_that_match_no_key_warn() {
     assert_eq!(warnings("LARAVEL_ECHO_SERVER_PORT_6001_TCP_ADDR"), [""; 0]);
     assert_eq!(warnings("LARAVEL_ECHO_SERVER_SERVICE_HOST"), [""; 0]);
     assert_eq!(warnings("OTHER"), [""; 0]);
+    for own in ["URL", "APP_KEY", "WAIT", "DB", "APP_ID", "PATH", "ENABLED", "HOSTNAME", "KEY", "SCHEME", "AUTH", "CLIENT_ID", "OPTIONS"] {
+        assert_eq!(warnings(&format!("{PREFIX}{own}")), [""; 0], "{own}");
+    }
+    for near in ["AUTHHOST", "REDIS_PASSWROD", "PROT"] {
+        assert_eq!(warnings(&format!("{PREFIX}{near}")).len(), 1, "{near}");
+    }
 }
 
 #[test]

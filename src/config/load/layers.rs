@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::{LoadError, Source};
-use crate::config::env::Environment;
+use crate::config::env::{self, Environment};
 use crate::config::{Config, schema};
 
 /// The values so far and where they come from.
@@ -97,7 +97,7 @@ impl Layers {
     }
 }
 
-/// Warns about secrets that are written as `${VAR}`: files are taken as they are.
+/// Warns about what is written as `${VAR}` or `env('VAR')`: files are taken as they are.
 fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<String>) {
     match tree {
         Value::Object(table) => {
@@ -111,14 +111,38 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
                 literal_variables(value, &format!("{key}[{index}]"), file, warnings);
             }
         }
-        Value::String(text) if text.contains("${") && schema::is_secret(key) => {
+        Value::String(text) if text.contains("${") && schema::is_secret(key) || names_a_variable(text) => {
+            let file = file.display();
+            let shown = if schema::is_secret(key) { String::new() } else { format!(", {text:?}") };
+            let name = env::names().into_iter().find(|(_, path)| path == key);
+            let name = name.map_or_else(String::new, |(name, _)| format!("; write the value itself, or leave the key out and set {name}"));
             warnings.push(format!(
-                "`{key}` in {} is taken as it is written, with its `${{…}}`: variables are replaced in the environment and in .env only",
-                file.display()
+                "`{key}` in {file} is taken as it is written{shown}: variables are replaced in the environment and in .env only{name}"
             ));
+        }
+        Value::String(text) if key == "databaseConfig.redis.host" && text.contains("://") => {
+            let scheme = text.split("://").next().unwrap_or_default();
+            let instead = if scheme == "tls" {
+                "leave out `tls://` and set `databaseConfig.redis.tls` to true"
+            } else {
+                "write it as `databaseConfig.redis.url`"
+            };
+            warnings.push(format!("`{key}` is {text:?}, which is no name and no address: {instead}"));
         }
         _ => {}
     }
+}
+
+/// Whether the text is nothing but a variable: `$VAR`, `${VAR}`, `env('VAR')`, `process.env.VAR`.
+pub(in crate::config) fn names_a_variable(text: &str) -> bool {
+    let text = text.trim();
+    let is_name = |name: &str| {
+        name.len() > 1
+            && name.starts_with(|c: char| c.is_ascii_uppercase())
+            && name.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_'))
+    };
+    let braced = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    braced.or_else(|| text.strip_prefix('$')).is_some_and(is_name) || text.starts_with("env(") || text.starts_with("process.env.")
 }
 
 /// `clients[0].key` without what is behind the list.

@@ -5,14 +5,19 @@ use std::net::IpAddr;
 use crate::config::ApiClient;
 
 /// Whether only this machine can reach the host.
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(in crate::config) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 /// `http(s)://host…`, or a host alone that is matched with the page's; a leading dot means all subdomains.
 pub(super) fn is_auth_host(text: &str) -> bool {
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-    let host = rest.strip_prefix('.').unwrap_or(rest);
+    // A user and a password may stand before an address, not before a wildcard.
+    let address = match rest.split('/').next().and_then(|authority| authority.rsplit_once('@')) {
+        Some((user, _)) if user.bytes().all(|byte| byte.is_ascii_graphic()) => &rest[user.len() + 1..],
+        _ => rest.strip_prefix('.').unwrap_or(rest),
+    };
+    let host = address;
     let is_host = !host.is_empty() && !host.starts_with(['.', '/', ':']) && !host.contains(['*', ' ', '@']);
     let Ok(uri) = format!("{scheme}://{host}").parse::<http::Uri>() else { return false };
     // A slip in the scheme makes it the host: `http//app.test`, `https:/app.test`.

@@ -1,0 +1,88 @@
+//! What a file of the original may say that the settings here cannot hold, and what it did with it.
+//! Input: the tree of a JSON file. Output: the same in the words of this server, with a warning where it means nothing: no
+//! value that the original started with is a reason not to start.
+
+use serde_json::{Map, Value, json};
+
+use crate::config::{Config, schema};
+
+/// Tables that the original knows.
+const ITS_TABLES: [&str; 5] = ["apiOriginAllow", "databaseConfig", "headers", "socketio", "subscribers"];
+
+/// Rewrites the tree.
+pub(super) fn translate(tree: &mut Value, warnings: &mut Vec<String>) {
+    let Value::Object(root) = tree else { return };
+    drop_misplaced(root, warnings);
+    if let Some(Value::Object(socketio)) = root.get_mut("socketio") {
+        engine(socketio, warnings);
+    }
+    if let Some(redis) = root.get_mut("databaseConfig").and_then(|config| config.get_mut("redis")) {
+        address(redis);
+    }
+    if root.get("secureOptions").is_some_and(|value| !value.is_i64()) {
+        root.remove("secureOptions");
+    }
+    if let Some(Value::String(endpoint)) = root.get_mut("authEndpoint")
+        && !endpoint.is_empty()
+        && !endpoint.starts_with(['/', '?'])
+    {
+        // The original puts it behind `authHost` as it is, and works where that ends with a slash.
+        endpoint.insert(0, '/');
+    }
+}
+
+/// Text, a number or a list where a table stands here that the original does not know. Not what `true` and `false` stand
+/// for: some tables are switched so.
+fn drop_misplaced(root: &mut Map<String, Value>, warnings: &mut Vec<String>) {
+    let shape = schema::shape();
+    root.retain(|key, value| {
+        let is_table = shape.get(key).is_some_and(Value::is_object) && (!ITS_TABLES.contains(&key.as_str()) || key == "socketio");
+        let is_kept = !is_table || matches!(value, Value::Object(_) | Value::Null);
+        if !is_kept {
+            warnings.push(format!("`{key}` is {value} and does not count, expected a table of settings"));
+        }
+        is_kept
+    });
+}
+
+/// Options of Engine.IO, which takes what is falsy for its default and never looks at transports that nobody asks for.
+fn engine(socketio: &mut Map<String, Value>, warnings: &mut Vec<String>) {
+    if let Some(Value::Array(transports)) = socketio.get_mut("transports") {
+        transports.retain(|transport| {
+            let is_known = matches!(transport.as_str(), Some("polling" | "websocket"));
+            if !is_known {
+                warnings.push(format!("`socketio.transports` has {transport}, which does not count: there are `polling` and `websocket`"));
+            }
+            is_known
+        });
+        if transports.is_empty() {
+            socketio.remove("transports");
+        }
+    }
+    let defaults = serde_json::to_value(Config::default().socketio).expect("the default Config serialises");
+    for key in ["pingInterval", "pingTimeout", "maxHttpBufferSize"] {
+        let is_zero = |value: &Value| {
+            value.as_f64() == Some(0.0) || value.as_str().is_some_and(|text| text.trim() == "0") || value == &Value::Bool(false)
+        };
+        if socketio.get(key).is_some_and(is_zero) {
+            socketio.remove(key);
+            warnings.push(format!("`socketio.{key}` is 0 and does not count; it is {}, as in the original", defaults[key]));
+        }
+    }
+    if socketio.get("cookie") == Some(&Value::Bool(true)) {
+        socketio.remove("cookie");
+    }
+}
+
+/// ioredis takes a URL, the path of a socket, or a port in place of its options.
+fn address(redis: &mut Value) {
+    let options = match &*redis {
+        Value::String(text) if text.starts_with('/') => json!({ "path": text }),
+        Value::String(text) if text.contains("://") => json!({ "url": text }),
+        Value::String(text) if text.parse::<u16>().is_ok() => json!({ "port": text }),
+        Value::String(text) if !text.is_empty() => json!({ "url": format!("redis://{text}") }),
+        Value::Number(port) => json!({ "port": port }),
+        _ => return,
+    };
+    *redis = options;
+}
