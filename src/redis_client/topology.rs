@@ -3,17 +3,23 @@
 //! Input: [`RedisConfig`]. Output: a [`Connection`] for commands, and a connection for PUBLISHed messages. Every call looks
 //! for the master, or for a node that answers, afresh: whoever holds a broken connection drops it and asks again.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, Pipeline, RedisError, RedisFuture, RedisResult, TlsMode, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, Pipeline, RedisConnectionInfo, RedisError, RedisFuture, RedisResult,
+    TlsMode, Value,
+};
 use tokio::sync::Mutex;
+use tracing::warn;
 
 use super::{RedisConfigError, certificates, client, tcp_settings};
+use crate::config::value::Secret;
 use crate::config::{RedisConfig, RedisNode};
 
 /// Time for one step of connecting.
@@ -24,7 +30,11 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where `databaseConfig.redis` leads.
 pub struct Redis {
     topology: Topology,
+    /// The same without a password, or without that of the sentinels: they may need none.
+    open: Vec<Topology>,
     address: String,
+    has_told_of_password: AtomicBool,
+    has_asked_for_cluster: Arc<AtomicBool>,
 }
 
 enum Topology {
@@ -58,15 +68,14 @@ impl Redis {
             let addresses: Vec<_> = nodes.iter().map(|node| format!("{}:{}", node.host, node.port.0)).collect();
             addresses.join(", ")
         };
-        if let (false, Some(name)) = (config.sentinels.is_empty(), &config.name) {
-            let topology = Topology::Sentinel(Box::new(Mutex::new(sentinel(config, name)?)));
-            return Ok(Self { topology, address: format!("{name} of sentinels {}", list(&config.sentinels)) });
-        }
-        if !config.cluster.is_empty() {
-            return Ok(Self { topology: cluster(config)?, address: format!("cluster {}", list(&config.cluster)) });
-        }
-        let client = client(config)?;
-        Ok(Self { address: super::address(&client), topology: Topology::Single(Box::new(client)) })
+        let topology = Topology::new(config)?;
+        let address = match &topology {
+            Topology::Single(client) => super::address(client),
+            Topology::Sentinel(_) => format!("{} of sentinels {}", config.name.as_deref().unwrap_or_default(), list(&config.sentinels)),
+            Topology::Cluster { .. } => format!("cluster {}", list(&config.cluster)),
+        };
+        let open = without_passwords(config).iter().map(Topology::new).collect::<Result<_, _>>()?;
+        Ok(Self { topology, open, address, has_told_of_password: AtomicBool::new(false), has_asked_for_cluster: Arc::default() })
     }
 
     /// Where this leads, without credentials.
@@ -86,13 +95,112 @@ impl Redis {
     /// # Errors
     /// When none can be had within a few seconds.
     pub async fn connect(&self) -> RedisResult<Connection> {
+        let (connection, _) = self.reach().await?;
+        if let (Topology::Single(_), false) = (&self.topology, self.has_asked_for_cluster.load(Ordering::Relaxed)) {
+            // Nothing waits for this answer.
+            tokio::spawn(look_for_cluster(connection.clone(), self.address.clone(), Arc::clone(&self.has_asked_for_cluster)));
+        }
+        Ok(connection)
+    }
+
+    /// A connection for PUBLISHed messages.
+    ///
+    /// # Errors
+    /// When none can be had within a few seconds.
+    pub async fn pubsub(&self) -> RedisResult<PubSub> {
+        match self.topology.pubsub().await {
+            Err(error) if self.topology.may_need_no_password(&error) => match self.reach().await {
+                Ok((_, topology)) => topology.pubsub().await,
+                // It says more.
+                Err(error) => Err(error),
+            },
+            outcome => outcome,
+        }
+    }
+
+    /// A connection, and the settings that led to it. As ioredis, this goes on without a password where none is needed.
+    async fn reach(&self) -> RedisResult<(Connection, &Topology)> {
+        let error = match self.topology.connect().await {
+            Ok(connection) => return Ok((connection, &self.topology)),
+            Err(error) => error,
+        };
+        if self.topology.may_need_no_password(&error) {
+            for topology in &self.open {
+                if let Ok(connection) = topology.connect().await {
+                    if !self.has_told_of_password.swap(true, Ordering::Relaxed) {
+                        let hint = "take the password out of databaseConfig.redis, or set one in Redis (requirepass)";
+                        warn!(redis = self.address, hint, "a password is configured for a Redis that needs none; going on without it");
+                    }
+                    return Ok((connection, topology));
+                }
+            }
+        }
+        Err(self.topology.explained(error).await)
+    }
+}
+
+/// Says that a Redis reached by one address is a node of a cluster: what is published there arrives, but members belong to
+/// other nodes.
+async fn look_for_cluster(mut connection: Connection, address: String, has_asked: Arc<AtomicBool>) {
+    let Ok(info) = redis::cmd("INFO").arg("cluster").query_async::<String>(&mut connection).await else { return };
+    if !has_asked.swap(true, Ordering::Relaxed) && info.contains("cluster_enabled:1") {
+        let hint = "name its nodes in databaseConfig.redis.cluster = [{ host = \"…\", port = 6379 }], in place of host and port";
+        warn!(redis = address, hint, "this Redis is a node of a Redis Cluster: presence channels fail with `Moved`");
+    }
+}
+
+/// The settings without the password, without that of the sentinels, and without both. A user has a password.
+fn without_passwords(config: &RedisConfig) -> Vec<RedisConfig> {
+    if given(config.username.as_deref()).is_some() {
+        return Vec::new();
+    }
+    let is_given = |password: &Option<Secret>| password.as_ref().is_some_and(|password| !password.expose().is_empty());
+    let url = config.url.as_ref().and_then(|url| without_password(url.expose()));
+    let (has_password, has_sentinels) = (is_given(&config.password) || url.is_some(), is_given(&config.sentinel_password));
+    let open = |redis: bool, sentinels: bool| {
+        let mut open = config.clone();
+        if redis {
+            open.password = None;
+            open.url = url.clone().map(Secret).or(open.url);
+        }
+        if sentinels {
+            open.sentinel_password = None;
+        }
+        open
+    };
+    let ways = [(true, false), (false, true), (true, true)];
+    let possible = ways.into_iter().filter(|&(redis, sentinels)| (!redis || has_password) && (!sentinels || has_sentinels));
+    possible.map(|(redis, sentinels)| open(redis, sentinels)).collect()
+}
+
+/// `redis://:password@host` without its password; `None` when it has none, or a user.
+fn without_password(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?']).next()?;
+    let (user, _) = authority.rsplit_once('@')?;
+    user.strip_prefix(':').filter(|password| !password.is_empty())?;
+    Some(format!("{scheme}://{}", &rest[user.len() + 1..]))
+}
+
+impl Topology {
+    fn new(config: &RedisConfig) -> Result<Self, RedisConfigError> {
+        if let (false, Some(name)) = (config.sentinels.is_empty(), &config.name) {
+            return Ok(Self::Sentinel(Box::new(Mutex::new(sentinel(config, name)?))));
+        }
+        if !config.cluster.is_empty() {
+            return cluster(config);
+        }
+        Ok(Self::Single(Box::new(client(config)?)))
+    }
+
+    async fn connect(&self) -> RedisResult<Connection> {
         let connect = async {
             let config =
                 AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(ANSWER_TIMEOUT));
-            let mut connection = match &self.topology {
-                Topology::Single(client) => Connection::Single(client.get_multiplexed_async_connection_with_config(&config).await?),
-                Topology::Sentinel(sentinel) => Connection::Single(sentinel.lock().await.get_async_connection_with_config(&config).await?),
-                Topology::Cluster { client, .. } => Connection::Cluster(client.get_async_connection().await?),
+            let mut connection = match self {
+                Self::Single(client) => Connection::Single(client.get_multiplexed_async_connection_with_config(&config).await?),
+                Self::Sentinel(sentinel) => Connection::Single(sentinel.lock().await.get_async_connection_with_config(&config).await?),
+                Self::Cluster { client, .. } => Connection::Cluster(client.get_async_connection().await?),
             };
             // A stopped server's kernel accepts connections as well.
             redis::cmd("PING").exec_async(&mut connection).await?;
@@ -101,17 +209,11 @@ impl Redis {
         within(connect).await
     }
 
-    /// A connection for PUBLISHed messages.
-    ///
-    /// # Errors
-    /// When none can be had within a few seconds.
-    pub async fn pubsub(&self) -> RedisResult<PubSub> {
-        match &self.topology {
-            Topology::Single(client) => within(client.get_async_pubsub()).await,
-            Topology::Sentinel(sentinel) => {
-                within(async { sentinel.lock().await.async_get_client().await?.get_async_pubsub().await }).await
-            }
-            Topology::Cluster { seeds, next, .. } => {
+    async fn pubsub(&self) -> RedisResult<PubSub> {
+        match self {
+            Self::Single(client) => within(client.get_async_pubsub()).await,
+            Self::Sentinel(sentinel) => within(async { sentinel.lock().await.async_get_client().await?.get_async_pubsub().await }).await,
+            Self::Cluster { seeds, next, .. } => {
                 let seed = &seeds[next.load(Ordering::Relaxed) % seeds.len()];
                 let pubsub = within(seed.get_async_pubsub()).await;
                 if pubsub.is_err() {
@@ -119,6 +221,35 @@ impl Redis {
                 }
                 pubsub
             }
+        }
+    }
+
+    /// Whether a password may be what is wrong. Sentinels and clusters put other errors in place of the one about it.
+    fn may_need_no_password(&self, error: &RedisError) -> bool {
+        match self {
+            Self::Single(_) => error.kind() == ErrorKind::AuthenticationFailed,
+            Self::Sentinel(_) | Self::Cluster { .. } => !error.is_timeout(),
+        }
+    }
+
+    /// The error with Redis's own sentence about a password that it refuses.
+    async fn explained(&self, error: RedisError) -> RedisError {
+        let Self::Single(client) = self else { return error };
+        if error.kind() != ErrorKind::AuthenticationFailed {
+            return error;
+        }
+        let info = client.get_connection_info();
+        let (user, password) = (info.redis_settings().username(), info.redis_settings().password().unwrap_or_default());
+        let ask = async {
+            let plain = Client::open(info.clone().set_redis_settings(RedisConnectionInfo::default()))?;
+            let mut connection = plain.get_multiplexed_async_connection().await?;
+            redis::cmd("AUTH").arg(user).arg(password).exec_async(&mut connection).await
+        };
+        match within(ask).await {
+            Err(reason) if matches!(reason.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
+                (ErrorKind::AuthenticationFailed, "Redis refuses the password", reason.to_string()).into()
+            }
+            _ => error,
         }
     }
 }
@@ -207,6 +338,23 @@ impl ConnectionLike for Connection {
         match self {
             Self::Single(connection) => connection.get_db(),
             Self::Cluster(connection) => connection.get_db(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_password_alone_is_left_out_of_a_url() {
+        for (url, expected) in [
+            ("redis://:p%40w@redis.test:6380/2", Some("redis://redis.test:6380/2")),
+            ("rediss://:p@w@redis.test?x=1", Some("rediss://redis.test?x=1")),
+            ("redis://user:pw@redis.test", None),
+            ("redis://redis.test/0", None),
+        ] {
+            assert_eq!(without_password(url).as_deref(), expected, "{url}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
+use laravel_echo_server::redis_client::Redis;
 use serde_json::{Value, json};
 
 use crate::support::{Client, Laravel, TestServer, free_port, until};
@@ -268,4 +269,55 @@ async fn tls_an_acl_user_a_url_and_a_unix_socket() {
     client.subscribe(ROOM).await;
     assert_eq!(client.event("subscription_error").await, [json!(ROOM), json!(500)]);
     std::fs::remove_dir_all(&folder).expect("the folder is ours");
+}
+
+#[tokio::test]
+async fn a_password_for_a_redis_that_needs_none() {
+    let laravel = Laravel::start().await;
+    let instance = Instance::start(free_port(), "", &[]);
+    instance.answers().await;
+    let watch = format!("sentinel monitor mymaster 127.0.0.1 {} 1\n", instance.port);
+    let sentinel = Instance::start(free_port(), &watch, &["--sentinel"]);
+    sentinel.answers().await;
+    let sentinels = json!([{ "host": "127.0.0.1", "port": sentinel.port }]);
+    for (user, redis) in (1..).zip([
+        json!({ "port": instance.port, "password": "null" }),
+        json!({ "url": format!("redis://:secret@127.0.0.1:{}", instance.port) }),
+        json!({ "sentinels": sentinels, "name": "mymaster", "password": "secret" }),
+        json!({ "sentinels": sentinels, "name": "mymaster", "sentinelPassword": "secret" }),
+        json!({ "sentinels": sentinels, "name": "mymaster", "password": "secret", "sentinelPassword": "secret" }),
+    ]) {
+        let server = server(&laravel, "pattern", redis).await;
+        let (mut alice, mut bob) = (member(&server, user).await, member(&server, 100 + user).await);
+        whispers(&mut alice, &mut bob).await;
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_redis_refuses_is_told_in_its_words() {
+    let instance = Instance::start(free_port(), "requirepass right\n", &[]);
+    let settings = json!({ "port": instance.port, "password": "wrong" });
+    let redis = Redis::new(&serde_json::from_value(settings).expect("valid settings")).expect("an address");
+    until("Redis to say what is wrong", async || redis.pubsub().await.is_err_and(|error| error.to_string().contains("WRONGPASS"))).await;
+    assert!(redis.connect().await.is_err_and(|error| error.to_string().contains("WRONGPASS")));
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_that_is_named_by_its_host_alone_is_told() {
+    let (nodes, _) = cluster_of_three().await;
+    let mut server = tokio::process::Command::new(env!("CARGO_BIN_EXE_laravel-echo-server"))
+        .args(["start", "--defaults"])
+        .env_clear()
+        .env("LARAVEL_ECHO_SERVER_HOST", "127.0.0.1")
+        .env("LARAVEL_ECHO_SERVER_PORT", free_port().to_string())
+        .env("LARAVEL_ECHO_SERVER_DATABASE", "redis")
+        .env("LARAVEL_ECHO_SERVER_REDIS_PORT", nodes[0].port.to_string())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the server starts");
+    let log = tokio::io::BufReader::new(server.stderr.take().expect("it is piped"));
+    let warning = crate::hints::line(&mut tokio::io::AsyncBufReadExt::lines(log), "is a node of a Redis Cluster").await;
+    assert!(warning.contains("databaseConfig.redis.cluster"), "{warning}");
 }
