@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Api;
 use super::auth::App;
 
-/// `{"subscription_count":3,"uptime":12.5,"memory_usage":{"rss":12345678}}`
+/// `{"subscription_count":3,"uptime":12.5,"memory_usage":{"rss":12345678,"heapTotal":12345678,"heapUsed":2345678}}`
 #[derive(Debug, Serialize)]
 pub struct Status {
     /// Connected sockets of all nodes, whatever they are subscribed to.
@@ -20,12 +20,17 @@ pub struct Status {
     memory_usage: MemoryUsage,
 }
 
-/// Compat: the original also reports the parts of V8's heap, of which there is none here.
-#[derive(Debug, Serialize)]
+/// Compat: the original reports V8's heap, of which there is none here. Health checks read its keys, so they are there with what
+/// comes nearest.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct MemoryUsage {
-    /// Resident set size in bytes; absent where the system does not tell.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rss: Option<u64>,
+    /// Resident set size in bytes; 0 where the system does not tell.
+    rss: u64,
+    /// The same.
+    heap_total: u64,
+    /// What of it is the process's own, and no page of a file.
+    heap_used: u64,
 }
 
 /// Answers with the server's state.
@@ -35,13 +40,16 @@ pub async fn status(_: App, State(api): State<Api>) -> Json<Status> {
         subscription_count: connections.value,
         partial: connections.is_partial,
         uptime: api.readiness.started.elapsed().as_secs_f64(),
-        memory_usage: MemoryUsage { rss: resident_bytes() },
+        memory_usage: memory_usage().unwrap_or_default(),
     })
 }
 
-/// The second field of `/proc/self/statm` counts resident pages.
-fn resident_bytes() -> Option<u64> {
+/// What `/proc/self/statm` says: its second field counts resident pages, its third those of files among them.
+fn memory_usage() -> Option<MemoryUsage> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
+    let mut fields = statm.split_ascii_whitespace().skip(1).map(str::parse::<u64>);
+    let (resident, of_files) = (fields.next()?.ok()?, fields.next()?.ok()?);
+    let page = rustix::param::page_size() as u64;
+    let (rss, heap_used) = (resident * page, resident.saturating_sub(of_files) * page);
+    Some(MemoryUsage { rss, heap_total: rss, heap_used })
 }

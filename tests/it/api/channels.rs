@@ -80,7 +80,9 @@ async fn status_counts_connections() {
     let status = get(&server, "/apps/app/status").await.json();
     assert_eq!(status["subscription_count"], 3);
     assert!(status["uptime"].as_f64().unwrap() > 0.0);
-    assert!(status["memory_usage"]["rss"].as_u64().unwrap() > 1_000_000);
+    let memory = |key: &str| status["memory_usage"][key].as_u64().unwrap();
+    assert!(memory("heapUsed") > 1_000_000 && memory("heapUsed") < memory("heapTotal"), "{status}");
+    assert_eq!(memory("heapTotal"), memory("rss"));
     server.reload.reload(&server.changed(json!({}))).expect("the same settings");
     let later = get(&server, "/apps/app/status").await.json();
     assert!(later["uptime"].as_f64() > status["uptime"].as_f64(), "{later}");
