@@ -21,6 +21,7 @@ mod laravel;
 mod lock_file;
 mod man;
 pub(crate) mod output;
+mod program;
 mod prompt;
 mod start;
 mod stop;

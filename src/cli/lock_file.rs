@@ -14,6 +14,8 @@ use anyhow::Context as _;
 use laravel_echo_server::Config;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::program::Program;
+
 /// How often a lock that is being given up is looked at.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -25,7 +27,9 @@ const MARGIN: Duration = Duration::from_secs(5);
 pub(crate) struct LockFile {
     path: PathBuf,
     // Held open for its lock; closed after the file is removed.
-    _file: File,
+    file: File,
+    /// What stood in it before, until this process serves: a start that fails leaves it there.
+    before: Option<String>,
 }
 
 /// What stands at the path.
@@ -35,6 +39,8 @@ pub(crate) enum Found {
     Nothing,
     /// A file that nobody holds.
     Stale,
+    /// The process in it runs, and holds no lock: the original, which knows none.
+    Original(Program),
     /// A live process holds it.
     Held(Holder),
 }
@@ -78,16 +84,36 @@ impl LockFile {
                 // Its last owner removed it between our open and our lock.
                 continue;
             }
-            file.set_len(0).with_context(making)?;
-            write!(file, "{{\n\t\"process\": {}\n}}", std::process::id()).with_context(making)?;
-            file.flush().with_context(making)?;
-            return Ok(Ok(Self { path: path.to_owned(), _file: file }));
+            let mut before = String::new();
+            // What is no text is nobody's.
+            let before = file.read_to_string(&mut before).is_ok_and(|len| len > 0).then_some(before);
+            overwrite(&mut file, &format!("{{\n\t\"process\": {}\n}}", std::process::id())).with_context(making)?;
+            return Ok(Ok(Self { path: path.to_owned(), file, before }));
         }
     }
 }
 
+impl LockFile {
+    /// This process serves: the file is its own.
+    pub(crate) fn keep(&mut self) {
+        self.before = None;
+    }
+}
+
+fn overwrite(file: &mut File, text: &str) -> std::io::Result<()> {
+    file.rewind()?;
+    file.set_len(0)?;
+    file.write_all(text.as_bytes())?;
+    file.flush()
+}
+
 impl Drop for LockFile {
     fn drop(&mut self) {
+        if let Some(before) = &self.before
+            && overwrite(&mut self.file, before).is_ok()
+        {
+            return;
+        }
         // Before the lock goes, so that nobody can have taken the file in between.
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::debug!("the lock file `{}` is gone already: {error}", self.path.display());
@@ -106,7 +132,10 @@ pub(crate) fn look(path: &Path) -> anyhow::Result<Found> {
         Err(error) => return Err(error).with_context(|| format!("reading the lock file `{}`", path.display())),
     };
     match file.try_lock() {
-        Ok(()) => Ok(Found::Stale),
+        Ok(()) => {
+            let program = Holder::of(path, file).process.and_then(Program::find).filter(Program::is_original);
+            Ok(program.map_or(Found::Stale, Found::Original))
+        }
         Err(TryLockError::WouldBlock) => Ok(Found::Held(Holder::of(path, file))),
         Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("locking `{}`", path.display())),
     }

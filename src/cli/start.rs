@@ -68,10 +68,10 @@ impl Start {
             output::line(output::paint(output::CAUTION, "⚠ Starting server in DEV mode...\n"));
         }
 
-        let (lock, replaced) = self.lock(&loaded)?;
+        let (mut lock, replaced) = self.lock(&loaded)?;
         let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
         let demo = self.demo.then(|| Demo::add_to(&mut loaded.config));
-        let result = runtime.block_on(serve(loaded.config, replaced, demo, || self.load()));
+        let result = runtime.block_on(serve(loaded.config, (&mut lock, replaced), demo, || self.load()));
         // After a second signal nothing is waited for.
         runtime.shutdown_background();
         drop(lock);
@@ -125,7 +125,12 @@ fn installed_client(project: &Path) -> Option<PathBuf> {
 }
 
 /// From the first connection to the last.
-async fn serve(config: Config, replaced: bool, demo: Option<Demo>, load: impl Fn() -> anyhow::Result<Loaded>) -> anyhow::Result<ExitCode> {
+async fn serve(
+    config: Config,
+    (lock, replaced): (&mut Option<LockFile>, bool),
+    demo: Option<Demo>,
+    load: impl Fn() -> anyhow::Result<Loaded>,
+) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let reaper = signals::reap_orphans()?;
     let (subscribers, dev_mode) = (config.subscribers.clone(), config.dev_mode.0);
@@ -134,6 +139,9 @@ async fn serve(config: Config, replaced: bool, demo: Option<Demo>, load: impl Fn
     machine::prepare();
     let is_demo = demo.is_some();
     let mut server = port::bind(config, replaced).await?;
+    if let Some(lock) = lock {
+        lock.keep();
+    }
     let port = server.local_addr().port();
     output::done(format!("Running at {host} on port {port}"));
     if let Some(demo) = demo {

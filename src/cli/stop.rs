@@ -33,6 +33,9 @@ impl Stop {
                 std::fs::remove_file(&path).with_context(|| format!("removing the lock file `{}`", path.display()))?;
                 output::line("No server is running; the lock file it left behind is removed.");
             }
+            Found::Original(program) => {
+                anyhow::bail!("`{}` is that of {program}, which is left alone: {}", path.display(), program.how_to_stop())
+            }
             Found::Held(holder) => {
                 holder.stop(self.patience())?;
                 output::line(output::paint(output::GOOD, "Closed the running server."));

@@ -11,6 +11,7 @@ use laravel_echo_server::server::listen::ListenError;
 use tokio::time::Instant;
 
 use super::systemd;
+use crate::cli::program::Program;
 
 /// How long `--force` waits for the ports of the server it replaced.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,10 +52,16 @@ fn explained(error: BindError) -> anyhow::Error {
     let Some(ListenError { address, source }) = refused(&error) else { return error.into() };
     let (host, port, host_key, port_key) = (address.shown_host(), address.port, address.host_key, address.port_key);
     match source.kind() {
-        io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "EADDRINUSE: address already in use: `{port_key}` is {port}, and another program listens there on {host}\n  \
-             `ss -ltnp 'sport = :{port}'` shows which one; stop it (`laravel-echo-server stop` if it is ours) or set another `{port_key}`"
-        ),
+        io::ErrorKind::AddrInUse => {
+            let other = match Program::listening_on(port) {
+                Some(program) => format!("{program}: {}", program.how_to_stop()),
+                None => format!("`ss -ltnp 'sport = :{port}'` shows which one; stop it (`laravel-echo-server stop` if it is ours)"),
+            };
+            anyhow::anyhow!(
+                "EADDRINUSE: address already in use: `{port_key}` is {port}, and another program listens there on {host}\n  \
+                 {other}, or set another `{port_key}`"
+            )
+        }
         io::ErrorKind::PermissionDenied if port < 1024 => {
             anyhow::anyhow!("EACCES: `{port_key}` is {port}, and ports below 1024 need root or CAP_NET_BIND_SERVICE")
         }

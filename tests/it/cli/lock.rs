@@ -123,3 +123,34 @@ fn the_lock_file_can_be_elsewhere_or_nowhere() {
     let _running = folder.start(&["--no-lock"]);
     assert_eq!(folder.names(), ["laravel-echo-server.toml"]);
 }
+
+/// A process that looks like laravel-echo-server 1, with its lock file in the folder.
+fn original(folder: &Folder) -> (Running, String) {
+    let mut command = Command::new("bash");
+    command.args(["-c", "while :; do sleep 600; done", "/usr/bin/laravel-echo-server", "start"]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let running = Running::spawn(command);
+    let lock = format!("{{\n\t\"process\": {}\n}}", running.pid());
+    folder.write(LOCK, &lock);
+    (running, lock)
+}
+
+#[test]
+fn a_failed_start_leaves_the_lock_of_the_node_server() {
+    let folder = Folder::new();
+    let (mut original, lock) = original(&folder);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    folder.write("laravel-echo-server.toml", &format!("host = \"127.0.0.1\"\nport = {port}\n[subscribers]\nredis = false\n"));
+    let ended = folder.run(&["start"]);
+    assert_eq!(ended.code, 1);
+    // Here it is this test that holds the port.
+    assert_holds(&ended.stderr, &["EADDRINUSE", &format!("process {} (", std::process::id()), &format!("`kill {}`", std::process::id())]);
+    assert_eq!(folder.read(LOCK), lock);
+
+    let stopped = folder.run(&["stop"]);
+    assert_eq!(stopped.code, 1, "{}", stopped.stdout);
+    assert_holds(&stopped.stderr, &["left alone", "the Node server", &format!("`kill {}`", original.pid())]);
+    assert_eq!(folder.read(LOCK), lock);
+    assert!(original.is_alive());
+}

@@ -107,7 +107,11 @@ fn further_ports_in_use_are_said_with_their_own_keys() {
         ("redisServer.port", format!("[redisServer]\nenabled = true\nport = {port}\n")),
         ("metrics.port", format!("[metrics]\nport = {port}\n")),
     ] {
-        let parts = [&format!("EADDRINUSE: address already in use: `{key}` is {port}")[..], "on 127.0.0.1", &format!("sport = :{port}")];
+        let parts = [
+            &format!("EADDRINUSE: address already in use: `{key}` is {port}")[..],
+            "on 127.0.0.1",
+            &format!("process {} (", std::process::id()),
+        ];
         refuses(&with_more(&more), &["start"], 1, &parts);
     }
 

@@ -1,0 +1,93 @@
+//! A running program, as far as `/proc` shows it. Input: its process id, or a port that it listens on. Output: its command line.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+/// State of a listening socket in `/proc/net/tcp`.
+const LISTENS: &str = "0A";
+
+/// A running program.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// Its process id.
+    pub(crate) process: i32,
+    command: String,
+}
+
+impl Program {
+    /// The program of a process that runs.
+    pub(crate) fn find(process: i32) -> Option<Self> {
+        let bytes = fs::read(format!("/proc/{process}/cmdline")).ok()?;
+        let words: Vec<_> = bytes.split(|&byte| byte == 0).map(String::from_utf8_lossy).collect();
+        let command = words.join(" ").trim_end().to_owned();
+        (!command.is_empty()).then_some(Self { process, command })
+    }
+
+    /// The program that listens on a TCP port, if this user may see it.
+    pub(crate) fn listening_on(port: u16) -> Option<Self> {
+        let sockets: Vec<_> = ["/proc/net/tcp", "/proc/net/tcp6"].iter().filter_map(|path| fs::read_to_string(path).ok()).collect();
+        let lines = sockets.iter().flat_map(|text| text.lines().skip(1));
+        let links: Vec<_> = lines.filter_map(|line| listener(line, port)).map(|inode| format!("socket:[{inode}]")).collect();
+        if links.is_empty() {
+            return None;
+        }
+        let processes = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let mut holders = processes.filter(|process: &i32| {
+            let descriptors = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+            descriptors
+                .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
+                .any(|link| links.iter().any(|own| link == Path::new(own)))
+        });
+        Self::find(holders.next()?)
+    }
+
+    /// Whether it is laravel-echo-server 1, which Node runs.
+    pub(crate) fn is_original(&self) -> bool {
+        let is_ours = || fs::read_link(format!("/proc/{}/exe", self.process)).ok() == std::env::current_exe().ok();
+        self.command.contains("laravel-echo-server") && !is_ours()
+    }
+
+    /// How to end it.
+    pub(crate) fn how_to_stop(&self) -> String {
+        let process = self.process;
+        if self.is_original() {
+            return format!(
+                "the Node server; `kill {process}` stops it, and what keeps it running (pm2, Supervisor, systemd) must not start it again"
+            );
+        }
+        format!("`kill {process}` stops it (`laravel-echo-server stop` if it is ours)")
+    }
+}
+
+/// `process 4711 (node server.js)`
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 120;
+        write!(f, "process {} ({})", self.process, self.command.chars().take(SHOWN).collect::<String>())
+    }
+}
+
+/// The inode of a line of `/proc/net/tcp` that listens on this port.
+fn listener(line: &str, port: u16) -> Option<&str> {
+    let fields: Vec<_> = line.split_ascii_whitespace().collect();
+    let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+    let is_port = u16::from_str_radix(local.rsplit(':').next()?, 16) == Ok(port);
+    (is_port && *state == LISTENS).then_some(inode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_is_found() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let found = Program::listening_on(port).unwrap();
+        assert_eq!(found.process, std::process::id() as i32);
+        assert!(!found.is_original());
+        drop(listener);
+        assert!(Program::listening_on(port).is_none());
+    }
+}
