@@ -90,6 +90,21 @@ pub enum Recovered {
     Gap,
 }
 
+impl Refusal {
+    /// The setting to raise, for what keeps a client's wish back.
+    #[must_use]
+    pub const fn limit(self) -> Option<&'static str> {
+        match self {
+            Self::ChannelName => Some("limits.channelName"),
+            Self::Subscriptions => Some("limits.subscriptions"),
+            Self::SubscribeRate => Some("limits.subscribesPerSecond"),
+            Self::WhisperSize => Some("limits.whisperBytes"),
+            Self::WhisperRate => Some("limits.whispersPerSecond"),
+            _ => None,
+        }
+    }
+}
+
 /// How a callback to the Laravel application ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Callback {

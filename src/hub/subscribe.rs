@@ -218,7 +218,24 @@ impl<S: Socket> Hub<S> {
     pub(super) fn refuse(self: &Arc<Self>, session: &Session<S>, channel: &str, status: u16, cause: Refusal) {
         self.metrics.refusal(cause);
         debug!(socket_id = %session.socket.id(), channel, status, ?cause, "subscribe refused");
+        if let Some(key) = cause.limit() {
+            self.tell_of_limit(
+                session.socket.id(),
+                channel,
+                cause,
+                &format!("a subscribe is over `{key}`: raise it if that is no fault of the page"),
+            );
+        }
         self.emit(&session.socket, &Push::new(Message::Refused { channel, status }));
+    }
+
+    /// Says that a rule kept a client's wish back: each time in devMode, else seldom.
+    pub(super) fn tell_of_limit(&self, id: SocketId, channel: &str, cause: Refusal, hint: &str) {
+        if self.options.dev_mode {
+            info!(socket_id = %id, channel, ?cause, hint, "refused");
+        } else {
+            warn_seldom!(kind = cause as u16, about = channel, socket_id = %id, channel, ?cause, hint, "refused");
+        }
     }
 
     /// Puts a socket into a public or private channel, and tells it so.

@@ -38,6 +38,16 @@ impl<S: Socket> Hub<S> {
             Err(cause) => {
                 self.metrics.refusal(cause);
                 debug!(socket_id = %from, channel = whisper.channel, event = whisper.event, ?cause, "whisper dropped");
+                let hint = match cause.limit() {
+                    Some(key) => Some(format!("a whisper is over `{key}`: raise it if that is no fault of the page")),
+                    None if cause == Refusal::Whisper && !kind_of(whisper.channel).is_guarded() => {
+                        Some("whispers go through private and presence channels alone".to_owned())
+                    }
+                    None => None,
+                };
+                if let Some(hint) = hint {
+                    self.tell_of_limit(from, whisper.channel, cause, &hint);
+                }
             }
         }
         done

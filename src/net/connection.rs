@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -25,13 +25,24 @@ pub struct ConnectionHandle {
     is_websocket: AtomicBool,
     is_held: AtomicBool,
     has_asked: AtomicBool,
+    /// The first byte that came, plus [`A_BYTE`]; 0 before it.
+    first_byte: AtomicU16,
 }
+
+/// Tells a byte from none.
+const A_BYTE: u16 = 0x100;
 
 impl ConnectionHandle {
     /// A connection from `peer`.
     #[must_use]
     pub fn new(peer: SocketAddr) -> Arc<Self> {
-        Arc::new(Self { peer, is_websocket: AtomicBool::new(false), is_held: AtomicBool::new(false), has_asked: AtomicBool::new(false) })
+        Arc::new(Self {
+            peer,
+            is_websocket: AtomicBool::new(false),
+            is_held: AtomicBool::new(false),
+            has_asked: AtomicBool::new(false),
+            first_byte: AtomicU16::new(0),
+        })
     }
 
     /// Address of the peer: the client, or a proxy before it.
@@ -49,6 +60,13 @@ impl ConnectionHandle {
     /// a packet for both.
     pub fn hold_answer(&self) {
         self.is_held.store(true, Ordering::Relaxed);
+    }
+
+    /// The first byte that came, if one did.
+    #[must_use]
+    pub fn first_byte(&self) -> Option<u8> {
+        let byte = self.first_byte.load(Ordering::Relaxed);
+        (byte >= A_BYTE).then_some((byte - A_BYTE) as u8)
     }
 
     /// A request has come.
@@ -132,6 +150,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for MonitoredStream<S> {
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.last_sign = Instant::now();
+            if self.handle.first_byte.load(Ordering::Relaxed) == 0 {
+                self.handle.first_byte.store(A_BYTE + u16::from(buf.filled()[before]), Ordering::Relaxed);
+            }
         }
         outcome
     }

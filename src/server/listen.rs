@@ -53,6 +53,9 @@ const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head beyond which no more are read; twice as many are refused for sure, with 431.
 const LONGEST_HEAD: usize = 64 * 1024;
 
+/// What a TLS connection begins with.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// Time for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -256,6 +259,11 @@ where
         }
     };
     if let Err(error) = result {
+        if error.is_parse() && asked.first_byte() == Some(TLS_HANDSHAKE) {
+            let hint = "pages on https ask for https here, too: set protocol = \"https\" with sslCertPath and sslKeyPath, or let a proxy speak TLS and \
+                        have Echo's `host` name the proxy";
+            warn_seldom!(kind = 0, about = &asked.peer().ip(), peer = %asked.peer(), hint, "a client speaks TLS to a port of plain HTTP");
+        }
         debug!(%error, "connection ended");
     }
 }

@@ -4,13 +4,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, Command};
 
 use crate::support::{Client, DEADLINE, Redis, SlowApp, free_port};
 
 /// Waits for a line that contains `text`.
-async fn line(log: &mut tokio::io::Lines<BufReader<ChildStderr>>, text: &str) -> String {
+pub(crate) async fn line(log: &mut tokio::io::Lines<BufReader<ChildStderr>>, text: &str) -> String {
     let found = async {
         loop {
             let line = log.next_line().await.expect("the log can be read").expect("the server runs");
@@ -89,4 +90,57 @@ async fn a_redis_prefix_that_is_not_configured_and_clients_that_cannot_connect()
     }
     let warning = line(&mut log, "keep failing to connect").await;
     assert!(warning.contains("socketio.transports"), "{warning}");
+}
+
+#[tokio::test]
+async fn tls_and_websockets_without_their_header_are_told() {
+    let redis = Redis::start().await;
+    let (mut server, port) = serve(&redis, &[]).await;
+    let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
+    // The beginning of a ClientHello.
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+    stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).await.expect("it reads");
+    let warning = line(&mut log, "speaks TLS").await;
+    assert!(warning.contains("sslCertPath"), "{warning}");
+
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+    let request = b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    stream.write_all(request).await.expect("it reads");
+    let warning = line(&mut log, "without its Upgrade header").await;
+    assert!(warning.contains("proxy_set_header"), "{warning}");
+}
+
+#[tokio::test]
+async fn limits_that_keep_something_back_are_told_with_their_key() {
+    let redis = Redis::start().await;
+    for dev_mode in ["false", "true"] {
+        let variables = [
+            ("LARAVEL_ECHO_SERVER_DEV_MODE", dev_mode),
+            ("LARAVEL_ECHO_SERVER_LIMITS_SUBSCRIPTIONS", "2"),
+            ("LARAVEL_ECHO_SERVER_LIMITS_WHISPER_BYTES", "10"),
+        ];
+        let app = SlowApp::start(Duration::ZERO).await;
+        let (mut server, port) = serve(&redis, &[&variables[..], &[("LARAVEL_ECHO_SERVER_AUTH_HOST", &app.url)]].concat()).await;
+        let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
+        let mut client = Client::connect(format!("127.0.0.1:{port}").parse().expect("an address"), &[]).await;
+        for channel in ["private-room", "news", "more"] {
+            client.subscribe(channel).await;
+        }
+        client.event("subscription_error").await;
+        line(&mut log, "`limits.subscriptions`").await;
+        client.whisper("news", "client-typing", json!(1)).await;
+        line(&mut log, "private and presence channels alone").await;
+        // The callback may be on its way still: a whisper that comes before its answer is of no member.
+        let told = async {
+            loop {
+                client.whisper("private-room", "client-typing", json!("far too much")).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = told => {}
+            _ = line(&mut log, "`limits.whisperBytes`") => {}
+        }
+        server.kill().await.expect("it can be killed");
+    }
 }
