@@ -12,8 +12,12 @@ use tokio::task::JoinSet;
 use crate::support::{Client, DEADLINE, Laravel, TestServer, merge};
 
 mod callbacks;
+mod handshakes;
 mod headers;
 mod memory;
+mod redis;
+mod removed;
+mod secrets;
 
 /// The longest that the healthy client may wait for an event. Its server shares a machine with all other tests.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -76,6 +76,12 @@ impl Redis {
         keys
     }
 
+    /// Sets a field of a hash, as another program might.
+    pub(crate) async fn set_field(&self, key: &str, field: &str, value: &str) {
+        let mut connection = self.connect().await.expect("redis-server runs");
+        redis::cmd("HSET").arg(key).arg(field).arg(value).exec_async(&mut connection).await.expect("HSET succeeds");
+    }
+
     /// Stops the server's process, which keeps its connections.
     pub(crate) fn pause(&self) {
         self.signal(rustix::process::Signal::STOP);

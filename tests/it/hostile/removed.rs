@@ -1,0 +1,59 @@
+//! Users who were taken out, and want back in by what they had before.
+
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::{Value, json};
+
+use crate::support::server::KEY;
+use crate::support::{Laravel, TestServer};
+
+const SECRET: &str = "a secret that is long enough for everybody";
+
+async fn post(server: &TestServer, path: &str, body: &Value) -> Value {
+    let request = reqwest::Client::new().post(server.url(path)).bearer_auth(KEY).header("content-type", "application/json");
+    let answer = request.body(body.to_string()).send().await.expect("an answer").text().await.expect("a whole answer");
+    serde_json::from_str(&answer).expect("JSON")
+}
+
+#[tokio::test]
+async fn a_cached_answer_lets_nobody_back_in() {
+    let laravel = Laravel::start().await;
+    let server = TestServer::start(json!({ "authHost": laravel.url, "auth": { "cacheTtl": "60s" } })).await;
+    let mut client = server.client_of(1).await;
+    client.subscribe("presence-room").await;
+    client.event("presence:subscribed").await;
+    let removed = post(&server, "/apps/app/users/1/unsubscribe", &json!({ "channel": "presence-room" })).await;
+    assert_eq!(removed["unsubscribed"], 1);
+    client.event("subscription_error").await;
+    assert_eq!(laravel.callbacks().len(), 1);
+    client.subscribe("presence-room").await;
+    client.event("presence:subscribed").await;
+    assert_eq!(laravel.callbacks().len(), 2, "the application was asked again");
+}
+
+#[tokio::test]
+async fn a_token_of_before_lets_nobody_back_in_and_one_of_later_does() {
+    laravel_echo_server::jws::install();
+    let laravel = Laravel::start().await;
+    let server = TestServer::start(json!({ "authHost": laravel.url, "auth": { "jwt": { "algorithm": "HS256", "secret": SECRET } } })).await;
+    let token = |issued: Option<u64>| {
+        let mut claims = json!({ "sub": "7", "channels": ["*"] });
+        if let Some(issued) = issued {
+            claims["iat"] = json!(issued);
+        }
+        encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).expect("claims can be signed")
+    };
+    let subscribe =
+        |token: String| json!({ "channel": "private-a", "auth": { "headers": { "Authorization": format!("Bearer {token}") } } });
+    let mut client = server.client().await;
+    client.emit("subscribe", subscribe(token(None))).await;
+    server.subscribed("private-a", 1).await;
+    assert_eq!(post(&server, "/apps/app/users/7/unsubscribe", &json!({ "channel": "private-a" })).await["unsubscribed"], 1);
+    client.event("subscription_error").await;
+    for issued in [None, Some(0)] {
+        client.emit("subscribe", subscribe(token(issued))).await;
+        assert_eq!(client.event("subscription_error").await, [json!("private-a"), json!(403)]);
+    }
+    client.emit("subscribe", subscribe(token(Some(u64::from(u32::MAX))))).await;
+    server.subscribed("private-a", 1).await;
+    assert_eq!(laravel.callbacks().len(), 0);
+}
