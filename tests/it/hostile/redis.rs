@@ -23,8 +23,7 @@ async fn a_foreign_entry_among_the_members_keeps_nobody_out() {
     let mut first = server.client_of(1).await;
     first.subscribe("presence-room").await;
     first.event("presence:subscribed").await;
-    let key =
-        redis.keys("*presence-room*").await.into_iter().find(|key| key.ends_with(":sockets")).expect("the members");
+    let key = redis.keys("*presence-room*").await.into_iter().find(|key| key.ends_with(":sockets")).expect("the members");
     for (field, value) in [("foreign", "text"), ("1.2", "neither"), ("999.999", "{}")] {
         redis.set_field(&key, field, value).await;
     }
