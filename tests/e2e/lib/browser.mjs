@@ -13,8 +13,8 @@ const FLAGS = [
   '--disable-sync',
 ];
 
-export function launchBrowser() {
-  return chromium.launch({ executablePath: program('chromium'), headless: true, args: FLAGS, timeout: DEADLINE_MS });
+export function launchBrowser(...flags) {
+  return chromium.launch({ executablePath: program('chromium'), headless: true, args: [...FLAGS, ...flags], timeout: DEADLINE_MS });
 }
 
 /** A tab with cookies of its own that keeps what went wrong in it. */

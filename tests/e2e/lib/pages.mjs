@@ -9,6 +9,8 @@ const SCRIPTS = {
   '/echo-1.js': 'node_modules/echo-1/dist/echo.iife.js',
   '/echo-2.js': 'node_modules/echo-2/dist/echo.iife.js',
   '/socket.io-2.js': 'node_modules/sio-2/dist/socket.io.js',
+  '/laravel-echo.mjs': 'node_modules/echo-2/dist/echo.js',
+  '/socket.io-client.mjs': 'node_modules/sio-4/dist/socket.io.esm.min.js',
 };
 
 export class PageServer {
@@ -36,13 +38,21 @@ export class PageServer {
 
   /** The address of a page with these values for its {{placeholders}}. */
   add(values) {
+    return this.addHtml(this.#filled(values));
+  }
+
+  /** The address of a page with this text. */
+  addHtml(html) {
     const address = `/page-${this.#pages.size}`;
-    const html = file('pages/echo.html').replace(/\{\{(\w+)\}\}/g, (placeholder, name) => {
+    this.#pages.set(address, html);
+    return this.url + address;
+  }
+
+  #filled(values) {
+    return file('pages/echo.html').replace(/\{\{(\w+)\}\}/g, (placeholder, name) => {
       const value = values[name] ?? placeholder;
       return typeof value === 'string' ? value : JSON.stringify(value);
     });
-    this.#pages.set(address, html);
-    return this.url + address;
   }
 
   stop() {
