@@ -15,12 +15,10 @@ use crate::redis_client::RedisConfigError;
 mod member;
 pub mod memory;
 pub mod redis;
-pub mod sqlite;
 
 pub use member::{Member, MemberError, MemberView};
 use memory::MemoryStore;
 use redis::RedisStore;
-use sqlite::{SqliteError, SqliteStore};
 
 /// Members of a channel by socket, in the order of joining.
 pub type Members = Vec<(SocketId, Member)>;
@@ -71,9 +69,6 @@ pub enum OpenError {
     /// Settings of Redis. A Redis that is down is no reason: it is looked for until it is there.
     #[error(transparent)]
     Redis(#[from] RedisConfigError),
-    /// The SQLite file.
-    #[error(transparent)]
-    Sqlite(#[from] SqliteError),
 }
 
 /// Opens the store that `database` names.
@@ -82,9 +77,9 @@ pub enum OpenError {
 /// [`OpenError`] when it cannot be opened.
 pub async fn open(config: &Config) -> Result<Arc<dyn PresenceStore>, OpenError> {
     Ok(match config.database {
-        Database::Memory => Arc::new(MemoryStore::default()),
+        // Compat: the original's SQLite table. A file that is emptied at the start is memory.
+        Database::Memory | Database::Sqlite => Arc::new(MemoryStore::default()),
         Database::Redis => Arc::new(RedisStore::new(config)?),
-        Database::Sqlite => Arc::new(SqliteStore::open(&config.database_config.sqlite).await?),
     })
 }
 

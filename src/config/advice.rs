@@ -1,7 +1,7 @@
 //! What works and is not wise. Input: a resolved [`Config`]. Output: warnings for the start, each with key and remedy.
 
 use super::validate::is_loopback;
-use super::{Config, SameSite};
+use super::{Config, Database, SameSite};
 
 /// Bytes of a secret that signs tokens: as many as the smallest hash has (RFC 7518, 3.2).
 const SECRET: usize = 32;
@@ -21,7 +21,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         )
     };
     let short = short.map(|(key, secret)| (key, secret.expose().len())).map(warning);
-    short.chain(asks_itself(config)).chain(cookie(config)).collect()
+    short.chain(asks_itself(config)).chain(cookie(config)).chain(sqlite(config)).collect()
 }
 
 /// `authHost` that leads back here.
@@ -41,6 +41,14 @@ fn asks_itself(config: &Config) -> Option<String> {
     ))
 }
 
+/// The original's store, which is memory here.
+fn sqlite(config: &Config) -> Option<String> {
+    (config.database == Database::Sqlite).then(|| {
+        "`database` is \"sqlite\": presence members are kept in memory, and no file is written; `memory` is the same without this line"
+            .to_owned()
+    })
+}
+
 /// Browsers drop such a cookie.
 fn cookie(config: &Config) -> Option<String> {
     let cookie = config.socketio.cookie.0.as_ref()?;
@@ -58,6 +66,11 @@ mod tests {
 
     fn warnings(settings: serde_json::Value) -> Vec<String> {
         super::warnings(&serde_json::from_value(settings).unwrap())
+    }
+
+    #[test]
+    fn sqlite_is_memory_and_says_so() {
+        assert!(warnings(json!({ "database": "sqlite" }))[0].contains("kept in memory"));
     }
 
     #[test]

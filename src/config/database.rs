@@ -16,7 +16,7 @@ pub enum Database {
     Memory,
     /// In Redis, shared by nodes.
     Redis,
-    /// In a local SQLite file.
+    /// The original's SQLite table: in memory, too, since what a file held from before is of no use after a start.
     Sqlite,
 }
 
@@ -26,7 +26,7 @@ pub enum Database {
 pub struct DatabaseConfig {
     /// The Redis that events come from, and members are kept in.
     pub redis: RedisConfig,
-    /// The SQLite file.
+    /// What the original kept in SQLite; read and not used.
     pub sqlite: SqliteConfig,
     /// Publish the member list on `PresenceChannelUpdated` at every change.
     pub publish_presence: Toggle,
@@ -133,11 +133,11 @@ impl Default for RedisTls {
     }
 }
 
-/// The SQLite file.
+/// The original's SQLite file; read and not used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SqliteConfig {
-    /// Path below the working directory, as in the original; a leading slash does not make it absolute there.
+    /// Its path.
     pub database_path: String,
 }
 

@@ -199,9 +199,6 @@ impl Found {
         if config.cluster.enabled.0 && !config.subscribers.redis.0 {
             self.refuse("cluster.enabled", "true", "`subscribers.redis` to be true, since that is how the nodes hear of each other");
         }
-        if config.database == Database::Sqlite && config.database_config.sqlite.database_path.is_empty() {
-            self.refuse("databaseConfig.sqlite.databasePath", "empty", "the path of a file");
-        }
         if let Some(url) = &redis.url {
             let scheme = url.expose().split("://").next().unwrap_or_default();
             if !matches!(scheme, "redis" | "rediss" | "unix" | "redis+unix" | "valkey" | "valkeys") || !url.expose().contains("://") {

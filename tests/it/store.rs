@@ -21,17 +21,6 @@ async fn open(settings: Value) -> Store {
     store::open(&config).await.unwrap()
 }
 
-/// A path that is relative to the working directory, as `databasePath` is.
-fn sqlite_path(name: &str) -> String {
-    let depth = std::env::current_dir().unwrap().components().count() - 1;
-    let folder = format!("{}/stores-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
-    format!("/{}{}/{name}.sqlite", "../".repeat(depth), folder.trim_start_matches('/'))
-}
-
-async fn sqlite(name: &str) -> Store {
-    open(json!({ "database": "sqlite", "databaseConfig": { "sqlite": { "databasePath": sqlite_path(name) } } })).await
-}
-
 fn socket(n: usize) -> SocketId {
     SocketId::parse(&format!("1.{n}")).unwrap()
 }
@@ -57,12 +46,6 @@ macro_rules! conformance {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $case() {
                 super::$case(super::open(serde_json::json!({ "database": "memory" })).await).await;
-            })+
-        }
-        mod sqlite_file {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $case() {
-                super::$case(super::sqlite(stringify!($case)).await).await;
             })+
         }
         mod redis_server {
@@ -221,19 +204,4 @@ async fn tabs_of_one_user_in_any_order_come_and_go_once(store: Store) {
     assert!(came >= 1);
     assert_eq!(came, went, "a user comes and goes equally often");
     assert!(store.members(&channel).await.unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn an_sqlite_file_belongs_to_one_server() {
-    let path = sqlite_path("owned");
-    let settings = json!({ "database": "sqlite", "databaseConfig": { "sqlite": { "databasePath": path } } });
-    let channel = ChannelName::from("presence-room");
-    let first = open(settings.clone()).await;
-    first.join(&channel, socket(1), user(1)).await.unwrap();
-    let config: Config = serde_json::from_value(settings.clone()).unwrap();
-    let error = store::open(&config).await.err().expect("a second server must not open the file").to_string();
-    assert!(error.contains("owned.sqlite` is used by another server"), "{error}");
-    drop(first);
-    // The sockets of the server before are gone.
-    assert!(open(settings).await.members(&channel).await.unwrap().is_empty());
 }

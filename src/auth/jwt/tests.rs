@@ -86,6 +86,20 @@ async fn status<A: Authorizer>(authorizer: &A, channel: &str, token: &str) -> u1
 }
 
 #[tokio::test]
+async fn a_token_that_demands_to_be_understood_is_refused() {
+    crate::jws::install();
+    let authorizer = authorizer(|jwt| {
+        jwt.algorithm = Some("HS256".to_owned());
+    });
+    let claims = json!({ "channels": ["private-a"] });
+    for (crit, expected) in [(None, 200), (Some(vec!["exp".to_owned()]), 403)] {
+        let header = Header { crit, ..Header::new(Algorithm::HS256) };
+        let token = encode(&header, &claims, &private_key(Algorithm::HS256)).unwrap();
+        assert_eq!(status(&authorizer, "private-a", &token).await, expected);
+    }
+}
+
+#[tokio::test]
 async fn every_algorithm_grants_and_refuses() {
     // Signed by OpenSSL.
     let foreign: Value = serde_json::from_slice(&std::fs::read(format!("{KEYS}/tokens.json")).unwrap()).unwrap();

@@ -104,6 +104,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_forgotten_does_not_come_back_by_a_question_of_before() {
+        let cache = Cache::new(Duration::from_secs(5));
+        let before = cache.generation();
+        cache.forget(Some(&call(1).channel));
+        cache.put(&call(1), &Ok(Grant::default()), before);
+        assert!(cache.get(&call(1)).is_none());
+        cache.put(&call(1), &Ok(Grant::default()), cache.generation());
+        assert!(cache.get(&call(1)).is_some());
+        cache.forget(Some(&call(2).channel));
+        assert!(cache.get(&call(1)).is_some());
+        cache.forget(None);
+        assert!(cache.get(&call(1)).is_none());
+    }
+
+    #[test]
     fn failures_are_not_kept() {
         let (cache, now) = (Cache::new(Duration::from_secs(5)), Instant::now());
         for status in [0, 429, 500, 503] {

@@ -65,6 +65,13 @@ fn without_a_file_the_server_is_its_own_redis_unless_one_is_named() {
     assert!(!toml("").unwrap().config.redis_server.enabled.0, "a file says what it means");
 }
 
+#[test]
+fn a_secret_that_looks_like_a_variable_is_told() {
+    let told = toml("[[clients]]\nappId = 'a'\nkey = '${KEY}'\nsecret = 'plain'\n").unwrap().warnings;
+    assert!(told.iter().any(|warning| warning.starts_with("`clients[0].key` in ") && warning.contains("as it is written")), "{told:?}");
+    assert!(!told.iter().any(|warning| warning.contains("plain")), "{told:?}");
+}
+
 /// The file shows optional keys as `#key = example`; a comment has a space after its `#`.
 #[test]
 fn the_commented_defaults_name_every_key() {

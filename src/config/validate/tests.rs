@@ -67,7 +67,6 @@ fn values_that_cannot_work_are_refused_under_their_key() {
         (json!({"trustProxies": ["10.0.0.0/33"]}), "trustProxies"),
         (json!({"trustProxies": ["proxy"]}), "trustProxies"),
         (json!({"cluster": {"enabled": true}}), "cluster.enabled"),
-        (json!({"database": "sqlite", "databaseConfig": {"sqlite": {"databasePath": ""}}}), "databaseConfig.sqlite.databasePath"),
         (redis(json!({"url": "http://x"})), "databaseConfig.redis.url"),
         (redis(json!({"cluster": [{"host": "a"}], "sentinels": [{"host": "b"}], "name": "m"})), "databaseConfig.redis.cluster"),
         (redis(json!({"sentinels": [{"host": "b"}]})), "databaseConfig.redis.name"),
