@@ -1,4 +1,4 @@
-import { until } from './util.mjs';
+import { until, withoutOffset } from './util.mjs';
 
 /** A page with a Socket.IO client and no Echo: `received` holds every event as [name, ...arguments]. */
 export class PlainClient {
@@ -16,8 +16,9 @@ export class PlainClient {
     for (const event of ['error', 'connect_error']) this.socket.on(event, (error) => (this.lastError = error));
     const { onevent } = this.socket;
     this.socket.onevent = (packet) => {
-      this.received.push(packet.data);
-      record('receive', packet.data);
+      const data = withoutOffset(packet.data);
+      this.received.push(data);
+      record('receive', data);
       return onevent.call(this.socket, packet);
     };
   }

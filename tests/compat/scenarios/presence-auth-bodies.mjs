@@ -7,7 +7,6 @@ const JSON_TYPE = 'application/json';
 /** Answers with status 200 that name no user: [body, content type, statuses the client may be told]. */
 const UNUSABLE = {
   true: ['true', undefined, [500]],
-  empty: ['', undefined, [500]],
   'plain text': ['granted', 'text/plain', [500]],
   'invalid JSON': ['{"broken', JSON_TYPE, [500]],
   'an object without channel_data': ['{"auth":"x"}', undefined, [500]],
@@ -18,6 +17,7 @@ const UNUSABLE = {
   'channel_data without user_id': ['{"channel_data":{"user_info":{"id":1}}}', undefined, [500]],
   'channel_data as text that is no JSON': ['{"channel_data":"alice"}', undefined, [500]],
   // These plainly refuse, and name no user either.
+  empty: ['', undefined, [403, 500]],
   false: ['false', undefined, [403, 500]],
   null: ['null', undefined, [403, 500]],
   'a login page': ['<!DOCTYPE html><html></html>', 'text/html; charset=UTF-8', [403, 500]],
