@@ -15,13 +15,13 @@ use axum::routing::{MethodRouter, get, post};
 use crate::client::Client;
 use crate::config::Config;
 use crate::hub::Hub;
-use crate::ingress::http::{batch, events};
 
 pub mod auth;
 pub mod body;
 pub mod channels;
 pub mod cors;
 pub mod error;
+pub mod events;
 pub mod health;
 pub mod metrics;
 pub mod moderation;
@@ -32,9 +32,10 @@ pub mod status;
 pub mod token;
 pub mod users;
 
+pub use crate::readiness::Readiness;
 pub use error::ApiError;
-pub use health::Readiness;
 
+use events::{batch, events};
 use token::TokenKeyError;
 
 /// What handlers share.

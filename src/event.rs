@@ -9,6 +9,15 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+/// Names that client libraries keep for themselves: an emitter that gets one from outside misbehaves or throws.
+const RESERVED: [&str; 6] = ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+
+/// Whether Socket.IO clients keep this event name for themselves.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
 /// An event for the subscribers of one channel.
 #[derive(Debug, Clone)]
 pub struct Event<'a> {

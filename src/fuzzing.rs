@@ -21,8 +21,8 @@ use crate::metrics::Metrics;
 mod auth;
 mod proxy;
 
+pub use crate::api::events::body::fuzzing::http_event;
 pub use crate::config::load::fuzzing::config_file;
-pub use crate::ingress::http::body::fuzzing::http_event;
 pub use crate::ingress::redis::fuzzing::{node_messages, redis_message};
 pub use crate::ingress::redis_server::fuzzing::{lua_script, redis_commands, resp};
 pub use crate::server::fuzzing::{client_packets, http_request, polling_sessions};

@@ -3,7 +3,7 @@
 //! ```text
 //!   Redis PUBLISH ───────── ingress::redis ────────┐
 //!   Laravel, without Redis ─ ingress::redis_server ┤
-//!   HTTP POST ───────────── ingress::http ─────────┼─▶ Hub ─▶ Push ─▶ sockets
+//!   HTTP POST ───────────── api::events ───────────┼─▶ Hub ─▶ Push ─▶ sockets
 //!   Echo clients ────────── socket_io ─────────────┘    │
 //!                                                       ├── auth: may this socket join? (asks the Laravel application)
 //!                                                       ├── store: who is in a presence channel?
@@ -39,6 +39,7 @@ pub mod metrics;
 pub mod net;
 pub mod proxies;
 pub mod pusher;
+pub mod readiness;
 pub mod redis_client;
 pub mod server;
 pub mod socket_io;

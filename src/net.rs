@@ -1,9 +1,10 @@
-//! What is under every connection, whatever is spoken on it: TLS, websockets, and peers that do not read.
+//! What is under every connection, whatever is spoken on it: listeners, TLS, websockets, and peers that do not read.
 //!
 //! Input: accepted streams, and the files of certificates. Output: streams for `server` and the built-in Redis endpoint.
 
 pub mod answer;
 pub mod connection;
 pub mod headers;
+pub mod listen;
 pub mod tls;
 pub mod websocket;

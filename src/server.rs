@@ -18,19 +18,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::admission::Admission;
+use crate::api;
 use crate::api::token::TokenKeyError;
-use crate::api::{self, Readiness};
 use crate::auth::{self, AuthError};
 use crate::client::Client;
 use crate::cluster::Bus;
 use crate::config::{Config, ShutdownConfig};
 use crate::hub::{Hub, Socket as _};
-use crate::ingress::redis::{RedisIngress, RedisState};
+use crate::ingress::redis::RedisIngress;
 use crate::ingress::redis_server::{self, RedisServer};
 use crate::metrics::Metrics;
+use crate::net::listen::{Address, ListenError};
 use crate::net::tls::{self, Tls};
 use crate::proxies::TrustedProxies;
 use crate::pusher::Pusher;
+use crate::readiness::{Readiness, RedisState};
 use crate::redis_client::{Redis, RedisConfigError};
 use crate::socket_io::SocketIo;
 use crate::store::{self, OpenError};
@@ -43,7 +45,7 @@ pub mod listen;
 pub mod proxy_protocol;
 pub mod reload;
 
-use listen::{Address, Front, ListenError};
+use listen::Front;
 use reload::Parts;
 
 pub use reload::Reload;

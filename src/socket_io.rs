@@ -49,7 +49,6 @@ mod version;
 
 #[doc(hidden)]
 pub use dialect::encode;
-pub use dialect::is_reserved;
 use polling::Sessions;
 #[doc(hidden)]
 pub use requests::take;

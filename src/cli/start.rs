@@ -11,7 +11,7 @@ use laravel_echo_server::config::load::{self, LoadOptions, Loaded, Source};
 use laravel_echo_server::config::value::Toggle;
 use laravel_echo_server::config::{Config, Subscribers};
 use laravel_echo_server::demo::Demo;
-use laravel_echo_server::ingress::redis::RedisState;
+use laravel_echo_server::readiness::RedisState;
 use laravel_echo_server::server::Reload;
 use laravel_echo_server::telemetry;
 use tokio::sync::watch;

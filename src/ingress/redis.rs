@@ -20,6 +20,7 @@ use crate::cluster::questions::TOPIC;
 use crate::hub::{Hub, Socket, Wanted};
 use crate::metrics::Source;
 use crate::net::tls::refused_certificate;
+use crate::readiness::RedisState;
 use crate::redis_client::Redis;
 
 #[cfg(any(test, fuzzing))]
@@ -44,19 +45,6 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The channel that `publishPresence` writes to. What comes from it is our own, or another node's, and no event.
 pub(super) const PRESENCE_UPDATES: &str = "PresenceChannelUpdated";
-
-/// Whether events can arrive from Redis.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RedisState {
-    /// `subscribers.redis` is false.
-    Off,
-    /// Not there yet since the start.
-    Connecting,
-    /// Subscribed.
-    Up,
-    /// Lost, or never reached; with the reason.
-    Lost(String),
-}
 
 /// Listens to Redis and publishes what it hears.
 pub struct RedisIngress<S> {

@@ -22,9 +22,9 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::hub::{Hub, Socket};
+use crate::net::listen::{Address, ListenError};
 use crate::net::tls::Acceptor;
 use crate::redis_client::RedisConfigError;
-use crate::server::listen::{Address, ListenError};
 use crate::warn_seldom;
 
 mod access;

@@ -4,7 +4,7 @@
 
 use std::future::ready;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -36,12 +36,7 @@ use crate::pusher;
 use crate::socket_io::gate::Gate;
 use crate::warn_seldom;
 
-mod address;
-
-pub use address::{Address, ListenError};
-
-/// Connections that may wait for their turn; the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub use crate::net::listen::{Address, ListenError};
 
 /// Time for the head of a request, and between two requests of a connection. Longer than the usual keep-alive of
 /// proxies (60 s for nginx), so that they and not we close an idle connection.
@@ -110,39 +105,6 @@ impl Settings {
     pub fn new(config: &Config, tls: Option<tls::Acceptor>, proxies: TrustedProxies) -> Self {
         Self { tls, proxies, stalled_after: Duration::from_millis(config.socketio.ping_interval + config.socketio.ping_timeout) }
     }
-}
-
-/// Binds a listener. Without a host it takes all interfaces, IPv6 and IPv4, or IPv4 alone where there is no IPv6.
-///
-/// # Errors
-/// When the host has no address or none can be listened on.
-pub async fn bind(host: Option<&str>, port: u16) -> io::Result<TcpListener> {
-    let Some(host) = host.filter(|host| !host.is_empty()) else {
-        return match listen_on((Ipv6Addr::UNSPECIFIED, port).into()) {
-            Err(error) if error.kind() != io::ErrorKind::AddrInUse => listen_on((Ipv4Addr::UNSPECIFIED, port).into()),
-            result => result,
-        };
-    };
-    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("`{host}` has no address"));
-    for address in tokio::net::lookup_host((host, port)).await? {
-        match listen_on(address) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 /// When a listener comes to its end.
@@ -302,7 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_inherit_the_options_of_their_listener() {
-        let listener = bind(Some("127.0.0.1"), 0).await.unwrap();
+        let listener = crate::net::listen::bind(Some("127.0.0.1"), 0).await.unwrap();
         set_options(&listener, Duration::from_secs(45));
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();

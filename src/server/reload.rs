@@ -13,13 +13,14 @@ use tokio_util::sync::CancellationToken;
 use super::listen::Front;
 use super::{BindError, listen};
 use crate::admission::Admission;
-use crate::api::{self, Api, Readiness};
+use crate::api::{self, Api};
 use crate::client::Client;
 use crate::config::{Config, Limits, RedisServerConfig, RedisServerTls, SocketIoConfig, Subscribers, schema};
 use crate::hub::Hub;
 use crate::net::tls::Tls;
 use crate::proxies::TrustedProxies;
 use crate::pusher::{self, Pusher};
+use crate::readiness::Readiness;
 use crate::socket_io::SocketIo;
 use crate::socket_io::gate::Gate;
 

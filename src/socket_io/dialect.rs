@@ -13,9 +13,6 @@ use crate::hub::{Message, Offset};
 use crate::net::websocket::text_frame;
 use crate::store::Member;
 
-/// Names that client libraries keep for themselves: an emitter that gets one from outside misbehaves or throws.
-const RESERVED: [&str; 6] = ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
-
 /// Room for quotes, brackets and the packet's type.
 const PUNCTUATION: usize = 24;
 
@@ -45,12 +42,6 @@ pub fn encode(message: &Message<'_>, offset: Option<Offset>) -> Option<Bytes> {
         Message::Refused { channel, status } => event("subscription_error", Some(channel), 3, |text| push(text, &status.to_string())),
     };
     Some(frame)
-}
-
-/// Whether Socket.IO clients keep this event name for themselves.
-#[must_use]
-pub fn is_reserved(name: &str) -> bool {
-    RESERVED.contains(&name)
 }
 
 /// `42["name","channel",data]`; in flat mode without a channel.

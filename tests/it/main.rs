@@ -12,6 +12,7 @@ mod cluster;
 mod config;
 mod events;
 mod exact;
+mod floors;
 mod hints;
 mod hostile;
 mod limits;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use laravel_echo_server::Server;
 use laravel_echo_server::config::Config;
 use laravel_echo_server::ingress::redis_server;
+use laravel_echo_server::net::listen::ListenError;
 use laravel_echo_server::server::BindError;
-use laravel_echo_server::server::listen::ListenError;
 use tokio::time::Instant;
 
 use super::systemd;

@@ -5,8 +5,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::message::{MessageError, message_of};
-use crate::event::{Event, SocketId};
-use crate::socket_io::is_reserved;
+use crate::event::{Event, SocketId, is_reserved};
 
 mod nodes;
 

@@ -11,10 +11,9 @@ use serde::de::{Error as _, Unexpected};
 use serde_json::value::RawValue;
 use tracing::{debug, warn};
 
-use crate::event::{Event, SocketId};
+use crate::event::{Event, SocketId, is_reserved};
 use crate::hub::{Hub, Socket};
 use crate::metrics::{Outcome, Source};
-use crate::socket_io::is_reserved;
 
 /// A message of Laravel's `RedisBroadcaster`.
 #[derive(Debug, Deserialize)]

@@ -9,9 +9,7 @@ use std::io;
 use std::pin::pin;
 
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt as _;
-
-use super::connection::Stream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 /// What is read at once.
 const CHUNK: usize = 16 * 1024;
@@ -21,6 +19,11 @@ const KEPT: usize = 4;
 thread_local! {
     static FREE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
+
+/// The bytes of a client, as they are or out of TLS.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// Reads what has arrived behind what is in the buffer; 0 at the end of the stream.
 pub(super) async fn read(stream: &mut impl Stream, buffer: &mut BytesMut) -> io::Result<usize> {

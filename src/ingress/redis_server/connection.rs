@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::buffers::Stream;
 use super::frame::{Command, FrameError, Framer};
 use super::reply::{Protocol, Reply};
 use super::script::Script;
@@ -91,11 +92,6 @@ pub(super) enum ConnectionError {
     #[error("half commands of all clients together take too much memory")]
     TooMuch,
 }
-
-/// The bytes of a client, as they are or out of TLS.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 enum Event {
     Read(usize),

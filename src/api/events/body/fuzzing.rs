@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{BatchFields, Bounds, HttpEvent, is_falsy, object, read_batch, read_event};
-use crate::socket_io::is_reserved;
+use crate::event::is_reserved;
 
 /// Limits low enough to be met by short inputs.
 const BOUNDS: Bounds = Bounds { channels: 3, channel_name: 20, event_name: 20 };

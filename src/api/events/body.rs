@@ -7,8 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::api::channels::Attributes;
 use crate::api::{Api, ApiError};
-use crate::event::SocketId;
-use crate::socket_io::is_reserved;
+use crate::event::{SocketId, is_reserved};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;

@@ -1,12 +1,16 @@
-//! Addresses of the settings. Input: a [`Config`]. Output: what is to be listened on, each with the keys that name it,
-//! so that whoever reports a failure can name them too.
+//! Addresses of the settings, and listeners on them. Input: a [`Config`]. Output: what is to be listened on, each with
+//! the keys that name it, so that whoever reports a failure can name them too.
 
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use socket2::{Domain, Protocol as Transport, Socket, Type};
 use tokio::net::TcpListener;
 
-use super::bind;
 use crate::config::{Config, Protocol};
+
+/// Connections that may wait for their turn; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
 
 /// A host and a port of the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,10 +78,43 @@ impl Address {
     }
 
     /// Takes a socket that listens on it already.
-    pub(in crate::server) fn take(self, socket: std::net::TcpListener) -> Result<TcpListener, ListenError> {
+    pub(crate) fn take(self, socket: std::net::TcpListener) -> Result<TcpListener, ListenError> {
         let taken = socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket));
         taken.map_err(|source| ListenError { address: self, source })
     }
+}
+
+/// Binds a listener. Without a host it takes all interfaces, IPv6 and IPv4, or IPv4 alone where there is no IPv6.
+///
+/// # Errors
+/// When the host has no address or none can be listened on.
+pub async fn bind(host: Option<&str>, port: u16) -> io::Result<TcpListener> {
+    let Some(host) = host.filter(|host| !host.is_empty()) else {
+        return match listen_on((Ipv6Addr::UNSPECIFIED, port).into()) {
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => listen_on((Ipv4Addr::UNSPECIFIED, port).into()),
+            result => result,
+        };
+    };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("`{host}` has no address"));
+    for address in tokio::net::lookup_host((host, port)).await? {
+        match listen_on(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Transport::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// An empty host is none.

@@ -1,0 +1,100 @@
+//! The order of the library's modules: each may use what stands on a lower floor, and nothing beside or above itself.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The floors, lowest first. A new module gets its place here.
+const FLOORS: [&[&str]; 12] = [
+    &["channel", "event", "files", "jws", "proxies", "readiness"],
+    &["config"],
+    &["demo", "metrics", "net", "redis_client", "telemetry"],
+    &["admission", "auth", "cluster", "store"],
+    &["hub"],
+    &["client"],
+    &["socket_io", "pusher"],
+    &["ingress"],
+    &["api"],
+    &["server"],
+    // Tests and fuzz targets use whatever they need.
+    &["fuzzing"],
+    &["lib", "main", "cli"],
+];
+
+/// Uses that go up, each with its reason.
+const EXCEPTIONS: [(&str, &str, &str); 1] =
+    [("client", "socket_io", "what clients missed is kept in the one dialect that has recovery, without a client at hand")];
+
+/// A line that uses another module: the file, the number of the line, and both modules.
+struct Use {
+    place: String,
+    from: String,
+    to: String,
+}
+
+#[test]
+fn no_module_uses_one_of_its_own_floor_or_of_a_higher_one() {
+    let uses = uses();
+    assert!(uses.len() > 100, "only {} uses were found: does this test still read the sources?", uses.len());
+    let wrong: Vec<_> = uses
+        .iter()
+        .filter(|Use { from, to, .. }| floor(to) >= floor(from) && !is_exception(from, to))
+        .map(|Use { place, from, to }| format!("{place}: `{from}` uses `{to}`"))
+        .collect();
+    assert!(wrong.is_empty(), "wrong floors, see FLOORS in {}:\n{}", file!(), wrong.join("\n"));
+    for (from, to, reason) in EXCEPTIONS {
+        assert!(uses.iter().any(|one| one.from == from && one.to == to), "no exception any more: `{from}` uses `{to}` ({reason})");
+    }
+}
+
+fn floor(module: &str) -> usize {
+    let floor = FLOORS.iter().position(|modules| modules.contains(&module));
+    floor.unwrap_or_else(|| panic!("the module `{module}` has no place in FLOORS of {}", file!()))
+}
+
+fn is_exception(from: &str, to: &str) -> bool {
+    EXCEPTIONS.iter().any(|exception| (exception.0, exception.1) == (from, to))
+}
+
+/// What modules use of each other, but for tests and fuzz targets.
+fn uses() -> Vec<Use> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut uses = Vec::new();
+    for file in files(&sources) {
+        let path = file.strip_prefix(&sources).expect("a path below src").with_extension("");
+        let parts: Vec<_> = path.iter().map(|part| part.to_str().expect("UTF-8")).collect();
+        if parts.iter().any(|part| ["tests", "fuzzing"].contains(part)) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).expect("a source file");
+        let code = text.split("\nmod tests {").next().unwrap_or(&text);
+        for (index, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+            let place = format!("{}:{}", file.display(), index + 1);
+            for to in used(line).into_iter().filter(|&to| to != parts[0]) {
+                uses.push(Use { place: place.clone(), from: parts[0].to_owned(), to: to.to_owned() });
+            }
+        }
+    }
+    uses
+}
+
+/// Modules that a line names by `crate::`. Macros are known by the module that makes them.
+fn used(line: &str) -> BTreeSet<&str> {
+    let names = line.split("crate::").skip(1).map(|rest| {
+        let end = rest.find(|letter: char| !letter.is_ascii_lowercase() && letter != '_').unwrap_or(rest.len());
+        &rest[..end]
+    });
+    names.filter(|name| !name.is_empty()).map(|name| if name == "warn_seldom" { "telemetry" } else { name }).collect()
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
