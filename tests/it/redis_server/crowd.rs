@@ -4,7 +4,7 @@ use tokio::io::AsyncBufReadExt as _;
 
 use super::*;
 
-/// `benches/idle-publishers.mjs` takes ten times as many, and says what they cost.
+/// `bench/idle-publishers.mjs` takes ten times as many, and says what they cost.
 const CROWD: usize = 1_000;
 
 /// Both ends of all connections are in this process.

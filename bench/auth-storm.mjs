@@ -2,7 +2,7 @@
 // A storm of subscribes to private channels, against this server and laravel-echo-server 1.6.3.
 //
 //   cd tests/compat && npm ci && cd ../..
-//   cargo build --release && ECHO_BIN=target/release/laravel-echo-server node benches/auth-storm.mjs
+//   cargo build --release && ECHO_BIN=target/release/laravel-echo-server node bench/auth-storm.mjs
 //
 // 50 sockets subscribe to 100 channels each; a stand-in for Laravel takes 50 ms for a callback. Prints per server: the
 // most callbacks at once, the time until all are subscribed, the CPU time of the server, and its memory at the end.

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Connections that do nothing, at the built-in Redis endpoint: what they cost, and whether others notice.
 //
-//   cargo build --release && ECHO_BIN=target/release/laravel-echo-server node benches/idle-publishers.mjs
+//   cargo build --release && ECHO_BIN=target/release/laravel-echo-server node bench/idle-publishers.mjs
 //
 // Opens CONNECTIONS (10,000), each of which has published once and then says nothing. Prints the server's memory before
 // and after, the time of one PUBLISH on a new connection beside them, what the one too many is told, and the memory once

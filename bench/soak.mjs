@@ -3,7 +3,7 @@
 // other clients stay and check that nothing is lost. Says what is left when all have gone.
 //
 //   cd tests/compat && npm ci && cd ../..
-//   cargo build --release && node benches/soak.mjs [minutes: 30]
+//   cargo build --release && node bench/soak.mjs [minutes: 30]
 //
 // Needs redis-server. ECHO_BIN is another server than target/release/laravel-echo-server. Three rounds, of a tenth,
 // four tenths and half of the time; after each everybody leaves. Exit status 1 when something is wrong: an event lost,
