@@ -8,45 +8,21 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue};
+use ipnet::IpNet;
 
 /// Addresses and networks of `trustProxies`. Clones share one list, so that all parts of a server trust the same.
 #[derive(Debug, Clone, Default)]
-pub struct TrustedProxies(Arc<ArcSwap<Vec<Network>>>);
+pub struct TrustedProxies(Arc<ArcSwap<Vec<IpNet>>>);
 
-#[derive(Debug, Clone, Copy)]
-struct Network {
-    address: IpAddr,
-    bits: u8,
-}
-
-impl Network {
-    fn parse(text: &str) -> Option<Self> {
-        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let address: IpAddr = address.parse().ok()?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Some(most), |bits| bits.parse().ok())?;
-        (bits <= most).then_some(Self { address, bits })
-    }
-
-    fn contains(self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let difference = u32::from(network) ^ u32::from(address);
-                difference.checked_shr(32 - u32::from(self.bits)).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let difference = u128::from(network) ^ u128::from(address);
-                difference.checked_shr(128 - u32::from(self.bits)).unwrap_or(0) == 0
-            }
-            _ => false,
-        }
-    }
+/// An address alone is a network of one.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 /// Whether text is an address, or a network in CIDR notation.
 #[must_use]
 pub fn is_network(text: &str) -> bool {
-    Network::parse(text).is_some()
+    network(text).is_some()
 }
 
 impl TrustedProxies {
@@ -60,14 +36,14 @@ impl TrustedProxies {
 
     /// Takes another `trustProxies`, for all clones.
     pub fn set(&self, entries: &[String]) {
-        self.0.store(Arc::new(entries.iter().filter_map(|text| Network::parse(text)).collect()));
+        self.0.store(Arc::new(entries.iter().filter_map(|text| network(text)).collect()));
     }
 
     /// Whether `address` belongs to a trusted proxy. An IPv4 address is the same in its IPv6 form.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.load().iter().any(|network| network.contains(address))
+        self.0.load().iter().any(|network| network.contains(&address))
     }
 
     /// The client's address: the peer, or the last address in `X-Forwarded-For` that is no trusted proxy's.
@@ -118,6 +94,11 @@ mod tests {
             assert_eq!(proxies.contains(address.parse().unwrap()), is_trusted, "{address}");
         }
         assert!(trusted(&["0.0.0.0/0"]).contains([8, 8, 8, 8].into()));
+        // Bits behind the network's do not count.
+        assert!(trusted(&["10.1.2.3/8"]).contains([10, 9, 9, 9].into()));
+        for wrong in ["10.0.0.0/33", "fd00::/129", "10.0.0.0/", "10.0.0/8", "/8", "10.0.0.0/a", ""] {
+            assert!(!is_network(wrong), "{wrong}");
+        }
     }
 
     #[test]
