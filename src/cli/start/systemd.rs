@@ -35,6 +35,7 @@ pub(super) fn notify(state: &str) {
     }
 }
 
+/// Of our own: sd-notify 0.5 knows no abstract sockets (`@name`).
 fn send(address: &OsStr, state: &str) -> std::io::Result<()> {
     let address = match address.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
