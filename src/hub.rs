@@ -161,7 +161,7 @@ impl<S: Socket> Hub<S> {
 
     /// A socket has connected.
     pub fn connect(&self, socket: S) {
-        let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().number());
+        let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().newest().number);
         self.register(socket, since);
     }
 
@@ -189,10 +189,11 @@ impl<S: Socket> Hub<S> {
         let Some(session) = self.shard(id).write().unwrap_or_else(PoisonError::into_inner).remove(&id) else {
             return;
         };
+        // First: there is no event between that neither reaches the client nor is kept for it.
+        self.save(&session, reason);
         if !self.options.flat.is_empty() {
             self.everyone.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         }
-        self.save(&session, reason);
         let channels = session.state().close();
         for channel in channels {
             self.left_after(&channel, id, reason.as_str(), self.options.leave_grace);

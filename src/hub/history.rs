@@ -73,15 +73,15 @@ impl History {
         }
     }
 
-    /// The number of the newest event.
-    pub(super) const fn number(&self) -> u64 {
-        self.number
+    /// The place of the newest event.
+    pub(super) const fn newest(&self) -> Offset {
+        Offset { epoch: self.epoch, number: self.number }
     }
 
     /// The place of the next event.
     pub(super) const fn next(&mut self) -> Offset {
         self.number += 1;
-        Offset { epoch: self.epoch, number: self.number }
+        self.newest()
     }
 
     /// Keeps an event that is sent with [`Self::next`].
@@ -119,9 +119,10 @@ impl History {
         }
         let is_missed = |sent: &&Sent| {
             let is_for = sent.is_flat || since(&sent.channel).is_some_and(|since| sent.number > since);
-            sent.number > position && sent.except != Some(socket) && is_for
+            sent.except != Some(socket) && is_for
         };
-        Some(self.sent.iter().filter(is_missed).map(|sent| sent.frame.clone()).collect())
+        let first = self.sent.partition_point(|sent| sent.number <= position);
+        Some(self.sent.range(first..).filter(is_missed).map(|sent| sent.frame.clone()).collect())
     }
 }
 

@@ -5,14 +5,15 @@
 
 use std::borrow::Borrow;
 use std::convert::Infallible;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
 use tracing::info;
 
 use super::Hub;
 use super::hints::Hints;
-use super::rooms::Snapshot;
-use super::{Dialect, Message, Push, PushError, Socket, recovery};
+use super::recovery::Recovery;
+use super::rooms::{Room, Snapshot};
+use super::{Dialect, Message, Push, PushError, Socket};
 use crate::channel::{ChannelKind, kind_of};
 use crate::event::{CloseReason, Event, SocketId};
 use crate::metrics::{Outcome, Source};
@@ -20,18 +21,6 @@ use crate::warn_seldom;
 
 /// Names that are compared to find a hint.
 const MAX_COMPARED: usize = 10_000;
-
-/// Who gets the events of a channel: those in it, and in flat mode everyone.
-struct Audience<S> {
-    room: Option<Snapshot<S>>,
-    everyone: Option<Snapshot<S>>,
-}
-
-impl<S> Audience<S> {
-    fn is_empty(&self) -> bool {
-        self.room.is_none() && self.everyone.is_none()
-    }
-}
 
 impl<S: Socket> Hub<S> {
     /// Sends an event to the subscribers of its channel. Returns how many sockets it went to.
@@ -53,11 +42,13 @@ impl<S: Socket> Hub<S> {
         source: Source,
         read: impl FnOnce() -> Result<(T, Option<u64>), E>,
     ) -> Result<usize, E> {
-        let audience = self.audience(channel);
-        let is_sample = audience.is_empty() && self.hints.is_due(channel);
+        // In this order: who comes back meanwhile is waited for, or in the audience already.
+        let is_waited_for = self.recovery.as_ref().is_some_and(Recovery::is_waited_for);
+        let has_audience = self.has_audience(channel);
+        let is_sample = !has_audience && self.hints.is_due(channel);
         let is_kept = self.cache.keeps(channel);
-        let is_waited_for = audience.is_empty() && self.recovery.as_ref().is_some_and(recovery::Recovery::is_waited_for);
-        if audience.is_empty() && !is_sample && !is_kept && !is_waited_for && !self.options.dev_mode && !self.follows(channel) {
+        let is_wanted = has_audience || is_waited_for;
+        if !is_wanted && !is_sample && !is_kept && !self.options.dev_mode && !self.follows(channel) {
             self.metrics.event(source, Outcome::NoSubscribers);
             return Ok(0);
         }
@@ -76,7 +67,7 @@ impl<S: Socket> Hub<S> {
             info!("Channel: {channel}");
             info!("Event: {}", event.name);
         }
-        let delivered = self.send(event, audience.is_empty() && !is_waited_for);
+        let delivered = if is_wanted { self.send(event) } else { 0 };
         if delivered > 0 {
             self.metrics.deliveries.inc_by(delivered as u64);
         }
@@ -86,19 +77,17 @@ impl<S: Socket> Hub<S> {
 
     /// Sends an event to those in its channel, and in flat mode to everyone, and keeps it for those who come back. Returns how
     /// many sockets it went to.
-    pub(super) fn send(self: &Arc<Self>, event: &Event<'_>, is_for_nobody: bool) -> usize {
-        if is_for_nobody {
-            return 0;
-        }
+    pub(super) fn send(self: &Arc<Self>, event: &Event<'_>) -> usize {
         let channel = event.channel;
         let mut slow = Vec::new();
         let mut delivered = 0;
         {
-            let mut history = self.recovery.as_ref().map(recovery::Recovery::history);
+            let mut history = self.recovery.as_ref().map(Recovery::history);
             // Under the lock: whoever comes back meanwhile is in this audience, or finds the event in the history.
-            let audience = self.audience(channel);
-            let is_flat = audience.everyone.is_some();
-            for (receivers, is_flat) in [(&audience.room, false), (&audience.everyone, true)].into_iter().take(1 + usize::from(is_flat)) {
+            let in_channel = self.rooms.snapshot(channel);
+            let everyone = self.is_flat(channel).then(|| self.everyone().snapshot());
+            let audiences = [(in_channel, false)].into_iter().chain(everyone.map(|everyone| (Some(everyone), true)));
+            for (receivers, is_flat) in audiences {
                 let message = Message::Event { channel, name: &event.name, data: event.data, user: event.user.as_deref(), is_flat };
                 let mut push = Push::new(message);
                 if let Some(history) = &mut history {
@@ -108,7 +97,7 @@ impl<S: Socket> Hub<S> {
                     }
                 }
                 if let Some(receivers) = receivers {
-                    delivered += Self::push_to(receivers, &push, event.except, &mut slow);
+                    delivered += Self::push_to(&receivers, &push, event.except, &mut slow);
                 }
             }
         }
@@ -118,11 +107,13 @@ impl<S: Socket> Hub<S> {
         delivered
     }
 
-    /// Who gets the events of a channel.
-    fn audience(&self, channel: &str) -> Audience<S> {
-        let everyone = || self.everyone.read().unwrap_or_else(PoisonError::into_inner).snapshot();
-        let everyone = self.is_flat(channel).then(everyone).filter(|everyone| !everyone.is_empty());
-        Audience { room: self.rooms.snapshot(channel), everyone }
+    /// Whether events of a channel go to anybody.
+    fn has_audience(&self, channel: &str) -> bool {
+        self.rooms.count(channel) > 0 || self.is_flat(channel) && self.everyone().len() > 0
+    }
+
+    fn everyone(&self) -> RwLockReadGuard<'_, Room<S>> {
+        self.everyone.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An event found nobody: warns when a channel of nearly the same name has subscribers.
@@ -143,15 +134,9 @@ impl<S: Socket> Hub<S> {
 
     /// Puts a push into the queue of everyone in a channel but `except`. Returns how many that were.
     pub(super) fn fan_out(self: &Arc<Self>, channel: &str, push: &Push<'_>, except: Option<SocketId>) -> usize {
-        match self.rooms.snapshot(channel) {
-            Some(snapshot) => self.emit_to(&snapshot, push, except),
-            None => 0,
-        }
-    }
-
-    fn emit_to(self: &Arc<Self>, snapshot: &Snapshot<S>, push: &Push<'_>, except: Option<SocketId>) -> usize {
+        let Some(snapshot) = self.rooms.snapshot(channel) else { return 0 };
         let mut slow = Vec::new();
-        let delivered = Self::push_to(snapshot, push, except, &mut slow);
+        let delivered = Self::push_to(&snapshot, push, except, &mut slow);
         for socket in slow {
             self.evict(socket.id(), &socket);
         }

@@ -12,6 +12,7 @@ use tracing::debug;
 
 use super::history::History;
 use super::session::{Basis, Session, Terms};
+use super::wanted::Want;
 use super::{Hub, PushError, Socket};
 use crate::channel::{ChannelKind, ChannelName};
 use crate::config::RecoveryConfig;
@@ -21,6 +22,9 @@ use crate::metrics::Recovered;
 /// Sessions that are kept; beyond, the oldest are forgotten.
 const MAX_SESSIONS: usize = 50_000;
 
+/// How often sessions are looked through whose time is over.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
+
 /// A channel that a session was in.
 #[derive(Debug)]
 pub(super) struct Stay {
@@ -29,6 +33,8 @@ pub(super) struct Stay {
     pub(super) since: u64,
     /// What it rests on, in guarded channels.
     pub(super) terms: Option<Terms>,
+    /// Keeps the channel heard meanwhile, where Redis is asked for single channels.
+    pub(super) want: Option<Arc<Want>>,
 }
 
 /// A session whose connection broke.
@@ -85,6 +91,8 @@ impl Recovery {
 
     /// Whether somebody may come back who wants events of a channel that nobody is in now.
     pub(super) fn is_waited_for(&self) -> bool {
+        // Not in the middle of a return, when the session is taken out and the client not in its channels yet.
+        let _whole = self.history();
         let mut saved = self.saved();
         saved.forget(Instant::now());
         !saved.by_id.is_empty()
@@ -119,6 +127,21 @@ impl Recovery {
 }
 
 impl<S: Socket> Hub<S> {
+    /// Lets go of sessions when their time is over, also while nothing happens: they keep channels heard.
+    pub(super) fn forget_in_time(self: &Arc<Self>) {
+        let hub = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let Some(recovery) = &hub.recovery else { return };
+            let forget = async {
+                loop {
+                    tokio::time::sleep(FORGET_EVERY).await;
+                    recovery.saved().forget(Instant::now());
+                }
+            };
+            hub.closing.run_until_cancelled(forget).await;
+        });
+    }
+
     /// Keeps a session whose connection broke, if its client can come back.
     pub(super) fn save(&self, session: &Session<S>, reason: CloseReason) {
         if let Some(recovery) = self.recovery.as_ref().filter(|_| reason.is_recoverable() && session.socket.can_recover()) {
@@ -136,11 +159,11 @@ impl<S: Socket> Hub<S> {
             self.disconnect(id, CloseReason::TransportClose);
             live.socket.close();
         }
+        let mut history = recovery.history();
         let Some(saved) = recovery.take(id) else {
             self.metrics.recovered(Recovered::Unknown);
             return false;
         };
-        let mut history = recovery.history();
         let position = match offset {
             Some(offset) => history.position(offset),
             None => Some(saved.since),
@@ -157,7 +180,7 @@ impl<S: Socket> Hub<S> {
         let session = self.register(socket, saved.since);
         let mut joined = Vec::with_capacity(saved.stays.len());
         for stay in saved.stays {
-            let ticket = session.state().restore(&stay.channel, stay.since);
+            let ticket = session.state().restore(&stay);
             self.rooms.join(&stay.channel, session.socket.clone());
             self.metrics.subscribed(stay.channel.kind());
             joined.push((stay, ticket));

@@ -38,10 +38,6 @@ struct Entry<S> {
 pub(super) struct Snapshot<S>(Vec<Arc<Vec<Entry<S>>>>);
 
 impl<S> Snapshot<S> {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(super) fn iter(&self) -> impl Iterator<Item = (SocketId, &S)> {
         self.0.iter().flat_map(|chunk| chunk.iter()).map(|entry| (entry.id, &entry.socket))
     }

@@ -257,16 +257,19 @@ impl State {
             channel: channel.clone(),
             since: subscription.since,
             terms: subscription.terms.clone(),
+            want: subscription.want.clone(),
         };
         joined.map(stay).collect()
     }
 
     /// The socket is in the channel as it was before its connection broke.
-    pub(super) fn restore(&mut self, channel: &ChannelName, since: u64) -> Ticket {
+    pub(super) fn restore(&mut self, stay: &Stay) -> Ticket {
         let generation = self.next_generation;
         self.next_generation += 1;
-        let subscription = Subscription { generation, is_joined: true, since, pending: 0, terms: None, end: None, watch: None, want: None };
-        self.channels.insert(channel.clone(), subscription);
+        let want = stay.want.clone();
+        let subscription =
+            Subscription { generation, is_joined: true, since: stay.since, pending: 0, terms: None, end: None, watch: None, want };
+        self.channels.insert(stay.channel.clone(), subscription);
         Ticket(generation)
     }
 
@@ -296,6 +299,26 @@ mod tests {
 
     fn channel() -> ChannelName {
         "private-a".into()
+    }
+
+    #[test]
+    fn a_channel_is_wanted_until_nobody_can_come_back_to_it() {
+        let wanted = crate::hub::Wanted::new(Vec::new());
+        let want = wanted.want(&channel()).unwrap();
+        let alive = Arc::downgrade(&want);
+        let mut state = State::default();
+        let ticket = state.begin(&channel(), 1).unwrap();
+        state.keep(&channel(), ticket, want);
+        state.finish(&channel(), ticket, 0);
+        let stays = state.stays();
+        state.close();
+        assert!(alive.upgrade().is_some(), "the connection broke");
+        let mut again = State::default();
+        again.restore(&stays[0]);
+        drop(stays);
+        assert!(alive.upgrade().is_some(), "the client is back");
+        again.leave(channel().as_str());
+        assert!(alive.upgrade().is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::recovery::Recovery;
 use super::session::{Basis, Session, Ticket};
 use super::{Hub, Message, Push, Socket};
 use crate::auth::{AuthRequest, Denied, Grant, SubscribeHeaders, bytes_of};
@@ -263,7 +264,12 @@ impl<S: Socket> Hub<S> {
             Some(event) => Message::Event { channel, name: &event.name, data: &event.data, user: None, is_flat: false },
             None => Message::CacheMiss { channel },
         };
-        self.emit(&session.socket, &Push::new(message));
+        let mut push = Push::new(message);
+        let history = self.recovery.as_ref().map(Recovery::history);
+        // With a place, as all events have: a client takes text at the end of one for its position. Under the lock, so that
+        // nothing newer comes before it.
+        push.offset = history.as_ref().map(|history| history.newest());
+        self.emit(&session.socket, &push);
     }
 
     /// A socket has proven who its user is, whatever the channels.
@@ -277,7 +283,7 @@ impl<S: Socket> Hub<S> {
     /// disconnect either comes first and voids the ticket, or comes later and finds the room.
     pub(super) fn enter(&self, session: &Session<S>, channel: &ChannelName, ticket: Ticket) -> bool {
         let id = session.socket.id();
-        let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().number());
+        let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().newest().number);
         {
             let mut state = session.state();
             match state.finish(channel, ticket, since) {

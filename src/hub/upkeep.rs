@@ -15,8 +15,9 @@ use crate::channel::ChannelName;
 const AT_ONCE: usize = 16;
 
 impl<S: Socket> Hub<S> {
-    /// Begins to keep the store; ends when the hub closes.
+    /// Begins to keep the store and what waits for those who come back; ends when the hub closes.
     pub fn keep_store(self: &Arc<Self>) {
+        self.forget_in_time();
         let hub = Arc::clone(self);
         self.tasks.spawn(async move {
             let keep = async {

@@ -24,7 +24,8 @@ async fn publish(redis: &Redis, channel: &str, data: Value) -> usize {
 #[tokio::test]
 async fn a_node_receives_what_its_clients_are_in_and_lets_go_of_it_later() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
-    let server = node(&redis, &laravel, json!({})).await;
+    // Channels of those who may come back are kept, too.
+    let server = node(&redis, &laravel, json!({ "recovery": { "enabled": false } })).await;
     assert_eq!(publish(&redis, "news", json!(0)).await, 0, "nobody is in there");
     let (mut alice, mut bob) = (server.client().await, server.client().await);
     for (client, count) in [(&mut alice, 1), (&mut bob, 2)] {

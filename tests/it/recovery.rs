@@ -162,3 +162,32 @@ async fn it_can_be_turned_off() {
     numbers(&mut client, 1).await;
     assert_eq!((client.pid.as_str(), client.offset), ("", None));
 }
+
+#[tokio::test]
+async fn an_event_for_everyone_is_kept_while_nobody_is_there() {
+    let (server, _laravel) = server(json!({ "flatChannels": ["*"] })).await;
+    let before = client(&server).await;
+    let pid = before.pid.clone();
+    lose(&server, before).await;
+    publish(&server, "elsewhere", 0, None).await;
+    let mut after = Client::come_back(server.address, &pid, None).await;
+    assert_eq!(after.event("elsewhere:sent").await, [1]);
+}
+
+#[tokio::test]
+async fn text_of_a_cache_channel_is_not_taken_for_a_position() {
+    let (server, _laravel) = server(json!({})).await;
+    let url = server.url(&format!("/apps/app/events?auth_key={KEY}"));
+    let body = json!({ "channel": "cache-word", "name": "sent", "data": "a word" }).to_string();
+    let sent = reqwest::Client::new().post(url).header("content-type", "application/json").body(body).send().await.unwrap();
+    assert_eq!(sent.status(), 200);
+    let mut before = client(&server).await;
+    before.subscribe("cache-word").await;
+    assert_eq!(before.event("sent").await[1], "a word");
+    let (id, pid, offset) = (before.id.clone(), before.pid.clone(), before.offset.clone().expect("cached events have offsets, too"));
+    lose(&server, before).await;
+    publish(&server, "news", 1, None).await;
+    let mut after = Client::come_back(server.address, &pid, Some(&offset)).await;
+    assert_eq!(after.id, id);
+    assert_eq!(numbers(&mut after, 1).await, [2]);
+}
