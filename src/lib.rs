@@ -4,7 +4,7 @@
 //!   Redis PUBLISH ───────── ingress::redis ────────┐
 //!   Laravel, without Redis ─ ingress::redis_server ┤
 //!   HTTP POST ───────────── api::events ───────────┼─▶ Hub ─▶ Push ─▶ sockets
-//!   Echo clients ────────── socket_io ─────────────┘    │
+//!   Echo, Pusher clients ── socket_io, pusher ─────┘    │
 //!                                                       ├── auth: may this socket join? (asks the Laravel application)
 //!                                                       ├── store: who is in a presence channel?
 //!                                                       └── cluster: what other nodes have to know, through Redis
@@ -42,6 +42,7 @@ pub mod pusher;
 pub mod readiness;
 pub mod redis_client;
 pub mod server;
+pub mod signature;
 pub mod socket_io;
 pub mod store;
 pub mod telemetry;

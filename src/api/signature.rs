@@ -11,11 +11,11 @@
 
 use std::borrow::Cow;
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use md5::{Digest as _, Md5};
 use percent_encoding::percent_decode_str;
-use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
+
+use crate::signature::{hex, sign};
 
 /// Seconds that the clock of the sender may be off, as at Pusher.
 pub const TIMESTAMP_WINDOW: u64 = 600;
@@ -112,14 +112,8 @@ fn is_signed(secret: &str, method: &str, path: &str, parameters: &[(String, Stri
     let signed = parameters.iter().filter(|(name, _)| name != "auth_signature");
     let joined: Vec<String> = signed.map(|(name, value)| format!("{name}={value}")).collect();
     let given = parameters.iter().find(|(name, _)| name == "auth_signature").map_or("", |(_, value)| value);
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
-    mac.update(format!("{method}\n{path}\n{}", joined.join("&")).as_bytes());
-    let expected = hex(&mac.finalize().into_bytes());
+    let expected = sign(secret.as_bytes(), format!("{method}\n{path}\n{}", joined.join("&")).as_bytes());
     expected.as_bytes().ct_eq(given.to_ascii_lowercase().as_bytes()).into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -138,9 +132,7 @@ mod tests {
     }
 
     fn sign(method: &str, path: &str, parameters: &str) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
-        mac.update(format!("{method}\n{path}\n{parameters}").as_bytes());
-        hex(&mac.finalize().into_bytes())
+        crate::signature::sign(SECRET.as_bytes(), format!("{method}\n{path}\n{parameters}").as_bytes())
     }
 
     #[test]

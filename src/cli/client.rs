@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 use laravel_echo_server::config::load::{self, Format};
+use laravel_echo_server::signature::hex;
 use serde_json::{Value, json};
 
 use super::lock_file::{self, Found};
@@ -76,7 +77,7 @@ impl Remove {
 
 /// As many random bytes in hexadecimal.
 pub(super) fn random_hex<const BYTES: usize>() -> String {
-    rand::random::<[u8; BYTES]>().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&rand::random::<[u8; BYTES]>())
 }
 
 /// A new client with a random id and key.

@@ -3,13 +3,10 @@
 //! Input: what a client brings, and what it stands for. Output: whether the application signed it; signatures of our own
 //! for applications that sign nothing.
 
-use std::fmt::Write as _;
-
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 use super::App;
+use crate::signature::sign;
 
 /// Letters of a signature.
 const HEX: usize = 64;
@@ -56,12 +53,7 @@ impl App {
 
     /// The signature of `text`, in lower hex.
     pub(super) fn sign(&self, text: &str) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.expose().as_bytes()).expect("HMAC takes keys of any length");
-        mac.update(text.as_bytes());
-        mac.finalize().into_bytes().iter().fold(String::with_capacity(HEX), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        sign(self.secret.expose().as_bytes(), text.as_bytes())
     }
 
     /// The `auth` for a client.

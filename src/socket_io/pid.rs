@@ -3,16 +3,13 @@
 //! Input: public socket ids. Output: `<socket id>.<128 bits>`, which nobody can make but this process, and the way back. They
 //! are never logged.
 
-use std::fmt::Write as _;
-
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 use crate::event::SocketId;
+use crate::signature::sign;
 
-/// Bytes of the proof.
-const PROOF: usize = 16;
+/// Letters of the proof: 128 bits.
+const PROOF: usize = 32;
 
 /// Makes and reads private ids.
 pub(super) struct Pids {
@@ -36,12 +33,9 @@ impl Pids {
     }
 
     fn proof(&self, id: SocketId) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of any length");
-        mac.update(&id.number().to_be_bytes());
-        mac.finalize().into_bytes().iter().take(PROOF).fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        let mut proof = sign(&self.key, &id.number().to_be_bytes());
+        proof.truncate(PROOF);
+        proof
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors, lowest first. A new module gets its place here.
 const FLOORS: [&[&str]; 12] = [
-    &["channel", "event", "files", "jws", "proxies", "readiness"],
+    &["channel", "event", "files", "jws", "proxies", "readiness", "signature"],
     &["config"],
     &["demo", "metrics", "net", "redis_client", "telemetry"],
     &["admission", "auth", "cluster", "store"],
