@@ -15,6 +15,10 @@ use crate::hub::{Allowance, Dialect, Message, Offset, Push, PushError, Socket};
 use crate::metrics::ConnectionLabels;
 use crate::net::websocket::{End, Limits, Outbox, SendError};
 
+mod connections;
+
+pub use connections::Connections;
+
 /// A protocol, as far as the hub's pushes need it.
 pub trait Speech: Sync {
     /// The slot of its encodings.

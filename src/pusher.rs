@@ -8,16 +8,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tungstenite::protocol::WebSocketConfig;
-
 use crate::auth::Authorizer;
-use crate::client::Client;
+use crate::client::{Client, Connections};
 use crate::config::Config;
 use crate::config::value::Secret;
 use crate::hub::Hub;
-use crate::net::websocket::{self, Limits};
 
 mod dialect;
 mod endpoint;
@@ -25,6 +20,21 @@ pub mod gate;
 mod message;
 mod session;
 mod signature;
+
+/// Codes of errors and of CLOSE, which tell a client when to come back: 4000 to 4099 and from 4300 never, 4100 to 4199 after
+/// a second, 4200 to 4299 at once.
+mod code {
+    /// The application does not exist.
+    pub(super) const NO_APP: u16 = 4001;
+    /// A version of the protocol that is not spoken.
+    pub(super) const UNSUPPORTED_VERSION: u16 = 4007;
+    /// The page may not connect, the user may not sign in, or the application has ended the connection.
+    pub(super) const UNAUTHORIZED: u16 = 4009;
+    pub(super) const OVER_CAPACITY: u16 = 4100;
+    pub(super) const RECONNECT: u16 = 4200;
+    pub(super) const NO_PONG: u16 = 4201;
+    pub(super) const CLIENT_EVENT_REJECTED: u16 = 4301;
+}
 
 /// Serves Pusher's clients; clones belong together.
 #[derive(Clone)]
@@ -36,11 +46,7 @@ struct Shared {
     /// Asks the application in the name of clients that poll for a signature.
     authorizer: Arc<dyn Authorizer>,
     activity_timeout: Duration,
-    websocket: WebSocketConfig,
-    outbox: Limits,
-    /// Cancelled at the end, for those that the hub does not know.
-    closing: CancellationToken,
-    connections: TaskTracker,
+    connections: Connections,
 }
 
 /// An entry of `clients` that Pusher's clients may use.
@@ -51,27 +57,20 @@ struct App {
 }
 
 impl Pusher {
-    /// Reads `pusher` and `limits.clientQueue`.
+    /// Reads `pusher`, and what [`Connections`] need.
     #[must_use]
     pub fn new(config: &Config, hub: Arc<Hub<Client>>, authorizer: Arc<dyn Authorizer>) -> Self {
         Self(Arc::new(Shared {
             hub,
             authorizer,
             activity_timeout: config.pusher.activity_timeout.0,
-            websocket: websocket::config(config.socketio.max_http_buffer_size.0),
-            outbox: Limits {
-                frames: usize::try_from(config.limits.client_queue).unwrap_or(usize::MAX),
-                bytes: config.limits.client_queue_bytes.0,
-            },
-            closing: CancellationToken::new(),
-            connections: TaskTracker::new(),
+            connections: Connections::new(config),
         }))
     }
 
     /// Ends all connections that are left, and waits until they are gone.
     pub async fn close(&self) {
-        self.0.closing.cancel();
-        self.0.connections.close();
-        self.0.connections.wait().await;
+        self.0.connections.closing.cancel();
+        self.0.connections.ended().await;
     }
 }

@@ -15,22 +15,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use axum::http::{Request, Response};
-use hyper_util::rt::TokioIo;
 use socketioxide_core::parser::ParseConfig;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::debug;
-use tungstenite::protocol::WebSocketConfig;
 
-use crate::admission::Slot;
-use crate::client::{Client, Origin};
+use crate::client::{Client, Connections};
 use crate::config::Config;
 use crate::hub::Hub;
-use crate::net::connection::ConnectionHandle;
-use crate::net::websocket::{self, Connection, End, Limits};
+use crate::net::websocket::End;
 
 mod client_script;
 mod compression;
@@ -52,13 +42,6 @@ pub use dialect::encode;
 use polling::Sessions;
 #[doc(hidden)]
 pub use requests::take;
-use session::Session;
-use upgrade::Carrier;
-use version::EngineVersion;
-
-/// Headers of a handshake that callbacks, hints and the choice of the application can need; `auth.forward` adds to them.
-const KEPT_HEADERS: [HeaderName; 5] = [header::COOKIE, header::AUTHORIZATION, header::ORIGIN, header::REFERER, header::USER_AGENT];
-const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// Serves Socket.IO clients; clones belong together.
 #[derive(Clone)]
@@ -77,28 +60,22 @@ struct Shared {
     max_poll_packets: usize,
     has_polling: bool,
     has_websocket: bool,
-    kept_headers: Vec<HeaderName>,
-    websocket: WebSocketConfig,
     parser: ParseConfig,
-    outbox: Limits,
     /// With `recovery.enabled`: by what clients come back.
     pids: Option<pid::Pids>,
     /// Sessions that poll.
     sessions: Sessions,
-    /// Cancelled at the end, for those who have not said CONNECT yet, or have said DISCONNECT: the hub does not know them.
-    closing: CancellationToken,
-    connections: TaskTracker,
+    connections: Connections,
 }
 
 impl SocketIo {
-    /// Reads `socketio`, `auth.forward` and `limits.clientQueue`.
+    /// Reads `socketio`, `recovery.enabled` and what [`Connections`] need.
     #[must_use]
     pub fn new(config: &Config, hub: Arc<Hub<Client>>) -> Self {
         let options = &config.socketio;
         let max_message_bytes = options.max_http_buffer_size.0;
         let most = usize::try_from(max_message_bytes).unwrap_or(usize::MAX);
         let has = |name: &str| options.transports.0.iter().any(|transport| transport == name);
-        let forwarded = config.auth.forward.0.iter().filter_map(|name| name.parse().ok());
         Self(Arc::new(Shared {
             hub,
             ping_interval: Duration::from_millis(options.ping_interval),
@@ -110,67 +87,20 @@ impl SocketIo {
             },
             has_polling: has("polling") || !has("websocket"),
             has_websocket: has("websocket") || !has("polling"),
-            kept_headers: KEPT_HEADERS.into_iter().chain([HeaderName::from_static(FORWARDED_FOR)]).chain(forwarded).collect(),
-            websocket: websocket::config(max_message_bytes),
             parser: ParseConfig { max_incoming_binary_buf_size: most, ..ParseConfig::default() },
-            outbox: Limits {
-                frames: usize::try_from(config.limits.client_queue).unwrap_or(usize::MAX),
-                bytes: config.limits.client_queue_bytes.0,
-            },
             pids: config.recovery.enabled.0.then(pid::Pids::new),
             sessions: Sessions::default(),
-            closing: CancellationToken::new(),
-            connections: TaskTracker::new(),
+            connections: Connections::new(config),
         }))
-    }
-
-    /// Takes over the connection of a request that begins a websocket, and answers its handshake with `key`. The
-    /// connection keeps the client's `slot` for as long as it lasts.
-    fn accept(
-        &self,
-        request: &mut Request<Body>,
-        key: HeaderValue,
-        version: EngineVersion,
-        peer: &ConnectionHandle,
-        slot: Slot,
-    ) -> Response<Body> {
-        let origin = Origin { peer: peer.peer().ip(), handshake: self.0.kept(request.headers()), is_polling: false };
-        let session = Session::new(Arc::clone(&self.0), version, origin);
-        self.carry(request, key, Carrier::session(session, Some(slot)), peer)
-    }
-
-    /// Takes over the connection of a request, for whatever it carries.
-    fn carry(&self, request: &mut Request<Body>, key: HeaderValue, carrier: Carrier, peer: &ConnectionHandle) -> Response<Body> {
-        let upgrade = hyper::upgrade::on(&mut *request);
-        let config = self.0.websocket;
-        peer.upgraded();
-        self.0.connections.spawn(async move {
-            match upgrade.await {
-                Ok(stream) => Connection::new(TokioIo::new(stream), carrier, config).run().await,
-                Err(error) => {
-                    debug!(%error, "a websocket was given up during its handshake");
-                    carrier.given_up();
-                }
-            }
-        });
-        websocket::switching_protocols(request, key)
     }
 
     /// Ends all connections that are left, and waits until they are gone.
     pub async fn close(&self) {
-        self.0.closing.cancel();
+        self.0.connections.closing.cancel();
         for session in self.0.sessions.drain() {
             session.outbox().end(End::Now);
         }
-        self.0.connections.close();
-        self.0.connections.wait().await;
-    }
-}
-
-impl Shared {
-    /// A copy of the headers that are of use later.
-    fn kept(&self, headers: &HeaderMap) -> HeaderMap {
-        crate::net::headers::copied(headers, &self.kept_headers)
+        self.0.connections.ended().await;
     }
 }
 

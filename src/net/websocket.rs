@@ -3,6 +3,8 @@
 //! Input: upgrade requests, and frames of the protocols above. Output: answers to handshakes, and [`Connection`]s, which
 //! carry a [`Protocol`] to its end.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::header::{self, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode};
@@ -14,6 +16,9 @@ mod outbox;
 
 pub use connection::{Connection, Protocol, config};
 pub use outbox::{Batch, End, Limits, Outbox, SendError};
+
+/// Time for a client to close the connection after it was told to go.
+pub const FAREWELL: Duration = Duration::from_secs(10);
 
 /// The only version of the protocol that browsers and libraries speak.
 const VERSION: &str = "13";

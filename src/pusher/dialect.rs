@@ -8,14 +8,12 @@ use bytes::Bytes;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::code;
 use crate::client::Speech;
 use crate::event::SocketId;
 use crate::hub::{Dialect, Message, Offset};
 use crate::net::websocket::text_frame;
 use crate::store::Member;
-
-/// Whoever gets it does not come back before the page is loaded again.
-const UNAUTHORIZED: u16 = 4009;
 
 /// Protocol 7.
 pub(super) struct Protocol7;
@@ -30,8 +28,8 @@ impl Speech for Protocol7 {
     }
 
     fn goodbye(&self) -> Bytes {
-        let error = error(Some(UNAUTHORIZED), "the application has ended this connection");
-        [error, close(UNAUTHORIZED)].concat().into()
+        let error = error(Some(code::UNAUTHORIZED), "the application has ended this connection");
+        [error, close(code::UNAUTHORIZED)].concat().into()
     }
 
     fn version(&self) -> &'static str {
@@ -99,8 +97,7 @@ fn text(value: &serde_json::Value) -> Bytes {
     text_frame(text.len(), |frame| frame.extend_from_slice(text.as_bytes()))
 }
 
-/// CLOSE with a code, which tells the client when to come back: 4000 to 4099 and from 4300 never, 4100 to 4199 after a
-/// second, 4200 to 4299 at once.
+/// CLOSE with a [`code`].
 pub(super) fn close(code: u16) -> Bytes {
     let [high, low] = code.to_be_bytes();
     Bytes::copy_from_slice(&[0x88, 2, high, low])

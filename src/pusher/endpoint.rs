@@ -13,7 +13,7 @@ use axum::http::{Method, Request, Response, StatusCode};
 use axum::response::IntoResponse as _;
 use serde_json::json;
 
-use super::gate::{Gate, is_preflight};
+use super::gate::Gate;
 use super::signature::signable;
 use crate::auth::AuthRequest;
 use crate::channel::{ChannelKind, ChannelName, user_of};
@@ -33,7 +33,7 @@ pub(super) fn answer(gate: &Gate, request: Request<Body>, connection: &Connectio
     if origin.as_ref().is_some_and(|origin| !gate.origins().allow(origin)) {
         return Answer::Ready(refused(StatusCode::FORBIDDEN, "the origin of the page is not in allowedOrigins"));
     }
-    let answer = if is_preflight(&request) {
+    let answer = if request.method() == Method::OPTIONS {
         let asked = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
         Answer::Ready(preflight(asked))
     } else if request.method() == Method::POST {
@@ -66,7 +66,7 @@ async fn sign(gate: &Gate, request: Request<Body>, peer: IpAddr) -> Response<Bod
     };
     let passed = |name: &&str| Some(((*name).to_owned(), parts.headers.get(*name)?.to_str().ok()?.to_owned()));
     let headers: Vec<_> = PASSED_ON.iter().filter_map(passed).collect();
-    let handshake = gate.kept(&parts.headers);
+    let handshake = shared.connections.kept(&parts.headers);
     let asked = AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: Some(peer), is_again: false };
     let grant = match shared.authorizer.authorize(asked).await {
         Ok(grant) => grant,

@@ -9,29 +9,20 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderValue};
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::http::{Request, StatusCode};
 use axum::response::IntoResponse as _;
-use hyper_util::rt::TokioIo;
 use tracing::debug;
 
-use super::session::{OVER_CAPACITY, Refused, Session};
-use super::{App, Pusher, endpoint};
+use super::session::{Refused, Session};
+use super::{App, Pusher, code, endpoint};
 use crate::admission::{Admission, Origins};
-use crate::client::Origin;
 use crate::config::Config;
 use crate::metrics::Refusal;
 use crate::net::answer::Answer;
 use crate::net::connection::ConnectionHandle;
-use crate::net::websocket::{Connection, HandshakeError, Protocol, accept_key, switching_protocols};
+use crate::net::websocket::{HandshakeError, accept_key};
 use crate::proxies::TrustedProxies;
 use crate::warn_seldom;
-
-/// The application does not exist.
-const NO_APP: u16 = 4001;
-/// The page may not connect.
-const UNAUTHORIZED: u16 = 4009;
-/// A version of the protocol that is not spoken.
-const UNSUPPORTED_VERSION: u16 = 4007;
 
 /// What the gate needs of the settings and of the other parts.
 #[derive(Clone)]
@@ -44,7 +35,6 @@ struct Inner {
     origins: Origins,
     apps: Vec<Arc<App>>,
     max_header_bytes: u64,
-    kept_headers: Vec<header::HeaderName>,
     pusher: Pusher,
     admission: Arc<Admission>,
     proxies: TrustedProxies,
@@ -60,15 +50,12 @@ impl Gate {
             (!key.is_empty()).then(|| Arc::new(App { key, secret }))
         });
         let trimmed = config.pusher.path.trim_matches('/');
-        let forwarded = config.auth.forward.0.iter().filter_map(|name| name.parse().ok());
-        let kept = [header::COOKIE, header::AUTHORIZATION, header::ORIGIN, header::REFERER, header::USER_AGENT];
         Self(Arc::new(Inner {
             prefix: if trimmed.is_empty() { String::new() } else { format!("/{trimmed}") },
             is_enabled: config.pusher.enabled.0,
             origins: Origins::new(&config.allowed_origins.0),
             apps: apps.collect(),
             max_header_bytes: config.limits.handshake_headers.0,
-            kept_headers: kept.into_iter().chain([header::HeaderName::from_static("x-forwarded-for")]).chain(forwarded).collect(),
             pusher,
             admission,
             proxies,
@@ -95,34 +82,16 @@ impl Gate {
             Err(error) => return Ok(Answer::Ready(no_websocket(error))),
         };
         let origin = request.headers().get(header::ORIGIN).cloned();
-        Ok(match self.admit(&key, &request, connection) {
-            Ok(session) => self.carry(&mut request, handshake, session, connection),
+        connection.hold_answer();
+        let connections = &self.0.pusher.0.connections;
+        Ok(Answer::Ready(match self.admit(&key, &request, connection) {
+            Ok(session) => connections.carry(&mut request, handshake, session, connection),
             Err((code, message)) => {
                 debug!(code, message, ?origin, "refused a Pusher client");
                 let refused = Refused::new(code, message, &self.0.pusher.0);
-                self.carry(&mut request, handshake, refused, connection)
+                connections.carry(&mut request, handshake, refused, connection)
             }
-        })
-    }
-
-    fn carry(
-        &self,
-        request: &mut Request<Body>,
-        key: HeaderValue,
-        protocol: impl Protocol + 'static,
-        connection: &ConnectionHandle,
-    ) -> Answer {
-        let upgrade = hyper::upgrade::on(&mut *request);
-        let config = self.0.pusher.0.websocket;
-        connection.upgraded();
-        connection.hold_answer();
-        self.0.pusher.0.connections.spawn(async move {
-            match upgrade.await {
-                Ok(stream) => Connection::new(TokioIo::new(stream), protocol, config).run().await,
-                Err(error) => debug!(%error, "a websocket was given up during its handshake"),
-            }
-        });
-        Answer::Ready(switching_protocols(request, key))
+        }))
     }
 
     /// A session for the client, or the code and the words that it is to hear. A passing state never has a code that keeps
@@ -134,34 +103,29 @@ impl Gate {
         let Some(app) = self.0.apps.iter().find(|app| app.key == key) else {
             let hint = "clients need an entry in `clients` with this key and a secret; `laravel-echo-server client:add` makes one";
             warn_seldom!(kind = 0, about = key, key, hint, "a Pusher client asks for an application that is not here");
-            return Err((NO_APP, format!("App key {key} does not exist")));
+            return Err((code::NO_APP, format!("App key {key} does not exist")));
         };
         if let Some(origin) = headers.get(header::ORIGIN).filter(|origin| !self.0.origins.allow(origin)) {
             metrics.refusal(Refusal::Origin);
             let shown = origin.to_str().unwrap_or_default();
             warn_seldom!(kind = 1, about = shown, origin = shown, hint = "add it to allowedOrigins", "refused a page that may not connect");
-            return Err((UNAUTHORIZED, "the origin of the page is not allowed".to_owned()));
+            return Err((code::UNAUTHORIZED, "the origin of the page is not allowed".to_owned()));
         }
         let version = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).find(|(name, _)| name == "protocol");
         if let Some((_, version)) = version.filter(|(_, version)| !matches!(&**version, "" | "5" | "6" | "7")) {
-            return Err((UNSUPPORTED_VERSION, format!("Protocol {version} is not supported, 5 to 7 are")));
+            return Err((code::UNSUPPORTED_VERSION, format!("Protocol {version} is not supported, 5 to 7 are")));
         }
         let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if bytes as u64 > self.0.max_header_bytes {
             metrics.refusal(Refusal::Headers);
-            return Err((OVER_CAPACITY, "the headers are over limits.handshakeHeaders".to_owned()));
+            return Err((code::OVER_CAPACITY, "the headers are over limits.handshakeHeaders".to_owned()));
         }
         let slot = self.0.admission.enter(self.0.proxies.client(connection.peer().ip(), headers)).map_err(|full| {
             metrics.refusal(full.refusal());
-            (OVER_CAPACITY, full.to_string())
+            (code::OVER_CAPACITY, full.to_string())
         })?;
-        let origin = Origin { peer: connection.peer().ip(), handshake: self.kept(headers), is_polling: false };
+        let origin = shared.connections.origin(request, connection, false);
         Ok(Session::new(Arc::clone(shared), Arc::clone(app), origin, slot))
-    }
-
-    /// A copy of the headers that callbacks can need.
-    pub(super) fn kept(&self, headers: &HeaderMap) -> HeaderMap {
-        crate::net::headers::copied(headers, &self.0.kept_headers)
     }
 
     pub(super) fn pusher(&self) -> &Pusher {
@@ -186,9 +150,4 @@ fn no_websocket(error: HandshakeError) -> axum::http::Response<Body> {
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     }
     response
-}
-
-/// Answers a preflight, for pages that send tokens.
-pub(super) fn is_preflight(request: &Request<Body>) -> bool {
-    request.method() == Method::OPTIONS
 }

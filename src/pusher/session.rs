@@ -15,7 +15,7 @@ use tracing::debug;
 use super::dialect::{self, Protocol7};
 use super::message::{Said, SignIn, Subscribe, User};
 use super::signature::{Auth, signable};
-use super::{App, Shared};
+use super::{App, Shared, code};
 use crate::admission::Slot;
 use crate::auth::Grant;
 use crate::channel::{ChannelKind, kind_of, user_of};
@@ -23,20 +23,10 @@ use crate::client::{Client, Origin};
 use crate::event::{CloseReason, SocketId};
 use crate::hub::{Message, Push, Right, Socket as _, Whisper};
 use crate::metrics::Refusal;
-use crate::net::websocket::{End, Outbox, Protocol, SendError};
+use crate::net::websocket::{End, FAREWELL, Outbox, Protocol};
 
 /// Time for a client to answer `pusher:ping`, as pusher-js has it.
 const PONG_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Time for a client to close the connection after it was told to go.
-const FAREWELL: Duration = Duration::from_secs(10);
-
-/// Codes of errors and of CLOSE.
-pub(super) const OVER_CAPACITY: u16 = 4100;
-const RECONNECT: u16 = 4200;
-const NO_PONG: u16 = 4201;
-const CLIENT_EVENT_REJECTED: u16 = 4301;
-const UNAUTHORIZED: u16 = 4009;
 
 /// One client.
 pub(super) struct Session {
@@ -57,9 +47,20 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(shared: Arc<Shared>, app: Arc<App>, origin: Origin, slot: Slot) -> Self {
-        let client = Client::new(&Protocol7, origin, shared.hub.allowance(), shared.outbox);
+        let client = Client::new(&Protocol7, origin, shared.hub.allowance(), shared.connections.outbox);
         let heard = Instant::now();
-        Self { client, shared, app, _slot: slot, is_known: false, user: None, heard, is_asked: false, deadline: None, code: RECONNECT }
+        Self {
+            client,
+            shared,
+            app,
+            _slot: slot,
+            is_known: false,
+            user: None,
+            heard,
+            is_asked: false,
+            deadline: None,
+            code: code::RECONNECT,
+        }
     }
 
     fn id(&self) -> SocketId {
@@ -67,10 +68,7 @@ impl Session {
     }
 
     fn send(&self, frame: Bytes) -> Result<(), CloseReason> {
-        self.client.outbox().send(frame).map_err(|error| match error {
-            SendError::Full => CloseReason::TooSlow,
-            SendError::Closed => CloseReason::TransportClose,
-        })
+        Ok(self.client.outbox().send(frame)?)
     }
 
     fn say(&self, event: &str, data: &str) -> Result<(), CloseReason> {
@@ -108,7 +106,7 @@ impl Session {
     fn malformed(&self) -> Result<(), CloseReason> {
         self.shared.hub.metrics().refusal(Refusal::Malformed);
         debug!(socket_id = %self.id(), "ignored a message that makes no sense");
-        self.wrong(RECONNECT, "Invalid message format")
+        self.wrong(code::RECONNECT, "Invalid message format")
     }
 
     fn subscribe(&self, subscribe: &Subscribe) {
@@ -169,9 +167,9 @@ impl Session {
         let text = signable(&[&self.id().to_string(), "", "user", "", &sign_in.user_data]);
         let is_signed = matches!(Auth::parse(&sign_in.auth), Auth::Signed { key, signature } if self.app.has_signed(key, signature, &text));
         let user: Option<User> = serde_json::from_str(&sign_in.user_data).ok().filter(|user: &User| is_signed && !user.id.is_empty());
-        let Some(user) = user else { return self.wrong(UNAUTHORIZED, "the sign-in is not authorized") };
+        let Some(user) = user else { return self.wrong(code::UNAUTHORIZED, "the sign-in is not authorized") };
         if self.user.as_ref().is_some_and(|known| known.id != user.id) {
-            return self.wrong(UNAUTHORIZED, "another user has signed in on this connection");
+            return self.wrong(code::UNAUTHORIZED, "another user has signed in on this connection");
         }
         self.shared.hub.sign_in(self.id(), &user.id);
         self.user = Some(user);
@@ -184,11 +182,10 @@ impl Session {
         let whisper = Whisper { channel, event: &said.event, data: &data };
         match self.shared.hub.whisper(self.id(), whisper) {
             Ok(()) => Ok(()),
-            Err(Refusal::WhisperRate) => self.wrong(CLIENT_EVENT_REJECTED, "client event rejected: too many in a second"),
-            Err(Refusal::WhisperSize) => self.wrong(CLIENT_EVENT_REJECTED, "client event rejected: its data is too large"),
-            Err(_) => {
-                self.wrong(CLIENT_EVENT_REJECTED, "client event rejected: it needs a private or presence channel that the client is in")
-            }
+            Err(Refusal::WhisperRate) => self.wrong(code::CLIENT_EVENT_REJECTED, "client event rejected: too many in a second"),
+            Err(Refusal::WhisperSize) => self.wrong(code::CLIENT_EVENT_REJECTED, "client event rejected: its data is too large"),
+            Err(_) => self
+                .wrong(code::CLIENT_EVENT_REJECTED, "client event rejected: it needs a private or presence channel that the client is in"),
         }
     }
 
@@ -248,7 +245,7 @@ impl Protocol for Session {
             return self.say("pusher:ping", "{}");
         }
         // The connection ends with the code that makes clients come back at once.
-        self.code = NO_PONG;
+        self.code = code::NO_PONG;
         self.shared.hub.end(&self.client, CloseReason::PingTimeout);
         self.client.outbox().end(End::Now);
         self.deadline = Some(now + FAREWELL);
@@ -262,7 +259,7 @@ impl Protocol for Session {
     }
 
     fn closing(&self) -> Option<CancellationToken> {
-        (!self.is_known).then(|| self.shared.closing.clone())
+        (!self.is_known).then(|| self.shared.connections.closing.clone())
     }
 
     fn farewell(&self) -> Option<Bytes> {
@@ -285,7 +282,7 @@ pub(super) struct Refused {
 
 impl Refused {
     pub(super) fn new(code: u16, message: impl Into<String>, shared: &Shared) -> Self {
-        Self { outbox: Outbox::new(shared.outbox), code, message: message.into(), deadline: Instant::now() + FAREWELL }
+        Self { outbox: Outbox::new(shared.connections.outbox), code, message: message.into(), deadline: Instant::now() + FAREWELL }
     }
 }
 
@@ -297,7 +294,7 @@ impl Protocol for Refused {
     fn open(&mut self) -> Result<(), CloseReason> {
         let frames = [dialect::error(Some(self.code), &self.message), dialect::close(self.code)];
         for frame in frames {
-            self.outbox.send(frame).map_err(|_| CloseReason::TransportClose)?;
+            self.outbox.send(frame)?;
         }
         self.outbox.end(End::Flushed);
         Ok(())

@@ -21,7 +21,6 @@ use super::upgrade::Carrier;
 use super::{SocketIo, compression};
 
 use crate::admission::{Admission, Full, Origins, Slot};
-use crate::client::Origin;
 use crate::config::{Config, Cookie};
 use crate::metrics::Refusal;
 use crate::net::answer::Answer;
@@ -147,11 +146,13 @@ impl Gate {
                         Err(response) => *response,
                         Ok(slot) => {
                             connection.hold_answer();
-                            self.0.socket_io.accept(request, key, query.version, connection, slot)
+                            let session =
+                                Session::new(Arc::clone(shared), query.version, shared.connections.origin(request, connection, false));
+                            shared.connections.carry(request, key, Carrier::session(session, Some(slot)), connection)
                         }
                     },
                     Some(polling) => match Carrier::probe(polling) {
-                        Some(carrier) => self.0.socket_io.carry(request, key, carrier, connection),
+                        Some(carrier) => shared.connections.carry(request, key, carrier, connection),
                         None => return Ok(self.wrong(&BAD_REQUEST, request)),
                     },
                 },
@@ -161,8 +162,7 @@ impl Gate {
             (_, None) => match self.enter(request, connection) {
                 Err(response) => *response,
                 Ok(slot) => {
-                    let origin = Origin { peer: connection.peer().ip(), handshake: shared.kept(request.headers()), is_polling: true };
-                    let session = Session::new(Arc::clone(shared), query.version, origin);
+                    let session = Session::new(Arc::clone(shared), query.version, shared.connections.origin(request, connection, true));
                     let cookie = self.cookie(&session);
                     match Polling::begin(session, slot) {
                         Ok(mut response) => {

@@ -24,16 +24,13 @@ use crate::client::{Client, Origin};
 use crate::event::{CloseReason, SocketId};
 use crate::hub::Socket as _;
 use crate::metrics::Refusal;
-use crate::net::websocket::{End, Outbox, SendError, text_frame};
+use crate::net::websocket::{End, FAREWELL, Outbox, text_frame};
 
 /// Time for a client of Engine.IO 4 to say CONNECT, as in socket.io.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Time for a client that polls to come back after its handshake: a request that only opened a session is no client.
 const FIRST_POLL_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Time for a client to close the connection after it was told to go.
-const FAREWELL: Duration = Duration::from_secs(10);
 
 /// socket.io-client-cpp 1.2 to 1.6 asks for Engine.IO 4 and speaks 3: it waits in silence for the `40` that comes unasked
 /// there. Its version 3 names the same library as user agent, and says CONNECT within this time.
@@ -135,7 +132,7 @@ impl Session {
             silent_until: is_maybe_old.then(|| now + SILENCE_OF_OLD_CPP),
             partial: None,
         };
-        let client = Client::new(version.speech(shared.pids.is_some()), origin, shared.hub.allowance(), shared.outbox);
+        let client = Client::new(version.speech(shared.pids.is_some()), origin, shared.hub.allowance(), shared.connections.outbox);
         Self(Arc::new(Inner {
             key: SessionId(match version {
                 EngineVersion::V3 => client.id().number(),
@@ -187,7 +184,7 @@ impl Session {
 
     /// For a client that the hub does not know: cancelled at the end of the server.
     pub(super) fn closing(&self) -> Option<CancellationToken> {
-        (self.inbound().state != State::Connected).then(|| self.0.shared.closing.clone())
+        (self.inbound().state != State::Connected).then(|| self.0.shared.connections.closing.clone())
     }
 
     /// Sends OPEN. Clients of Engine.IO 3 are connected without asking for it.
@@ -254,7 +251,7 @@ impl Session {
     /// Takes a packet of Engine.IO. What makes no sense is ignored, as the original does.
     pub(super) fn text(&self, text: &str) -> Result<(), CloseReason> {
         if let payload::Packet::Binary(data) = text_packet(self.0.version, text) {
-            return self.message(|parser, state| CommonParser.decode_bin(&parser.parser, state, data));
+            return self.binary(data);
         }
         match text.as_bytes() {
             [b'4', ..] => {
@@ -437,9 +434,6 @@ impl Session {
     }
 
     fn send(&self, frame: Bytes) -> Result<(), CloseReason> {
-        self.outbox().send(frame).map_err(|error| match error {
-            SendError::Full => CloseReason::TooSlow,
-            SendError::Closed => CloseReason::TransportClose,
-        })
+        Ok(self.outbox().send(frame)?)
     }
 }

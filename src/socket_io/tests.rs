@@ -12,13 +12,19 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use axum::http::header::{self, HeaderMap, HeaderValue};
+
+use super::session::Session;
 use super::upgrade::Carrier;
+use super::version::EngineVersion;
 use super::*;
 use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
+use crate::client::Origin;
 use crate::config::value::ByteSize;
 use crate::event::Event;
 use crate::hub::Socket as _;
 use crate::metrics::{Metrics, Source};
+use crate::net::websocket::Connection;
 
 /// Lets everybody in.
 struct Everybody;
@@ -62,7 +68,7 @@ impl Peer {
         headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
         let origin = Origin { peer: [127, 0, 0, 1].into(), handshake: headers, is_polling: false };
         let socket = Session::new(Arc::clone(&websockets.0), protocol, origin);
-        let connection = Connection::new(wrap(ours), Carrier::session(socket.clone(), None), websockets.0.websocket);
+        let connection = Connection::new(wrap(ours), Carrier::session(socket.clone(), None), websockets.0.connections.websocket);
         let connection = websockets.0.connections.spawn(connection.run());
         let client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
         Self { websockets, socket, client, connection }

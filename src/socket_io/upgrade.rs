@@ -66,11 +66,6 @@ impl Carrier {
             Self::Probe(Box::new(Probe { polling, outbox, deadline, nudge: None }))
         })
     }
-
-    /// The connection broke before it was a websocket.
-    pub(super) fn given_up(mut self) {
-        self.ended(CloseReason::TransportError);
-    }
 }
 
 impl Probe {
@@ -172,7 +167,7 @@ impl Protocol for Carrier {
     fn closing(&self) -> Option<CancellationToken> {
         match self {
             Self::Session { session, .. } => session.closing(),
-            Self::Probe(probe) => Some(probe.polling.session().shared().closing.clone()),
+            Self::Probe(probe) => Some(probe.polling.session().shared().connections.closing.clone()),
         }
     }
 

@@ -9,6 +9,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf as _, Bytes};
 
+use crate::event::CloseReason;
+
 /// Room for so many frames is kept while nothing waits.
 const KEPT_FRAMES: usize = 16;
 
@@ -59,6 +61,15 @@ pub enum SendError {
     Full,
     /// The connection is to end.
     Closed,
+}
+
+impl From<SendError> for CloseReason {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Full => Self::TooSlow,
+            SendError::Closed => Self::TransportClose,
+        }
+    }
 }
 
 /// Frames that a task has taken out, and what it has to account for.
