@@ -32,7 +32,7 @@ const FORM: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').r
 const MORE_HEADERS: usize = 4;
 
 /// More than any answer holds; what comes after is not read.
-const LONGEST_BODY: usize = 16 * 1024 * 1024;
+const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// The client for callbacks could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +121,7 @@ impl HttpApplication {
         let (mut body, mut is_cut) = (Vec::new(), false);
         while let Some(chunk) = response.chunk().await.map_err(|error| Failure { error, is_unanswered: false })? {
             body.extend_from_slice(&chunk);
-            if body.len() > LONGEST_BODY {
+            if body.len() > MAX_BODY_BYTES {
                 is_cut = true;
                 break;
             }

@@ -77,7 +77,7 @@ pub struct JwtAuthorizer<A> {
 }
 
 /// Seconds of difference between clocks beyond which nothing is a clock any more.
-const MOST_LEEWAY: u64 = 365 * 24 * 3600;
+const MAX_LEEWAY_SECONDS: u64 = 365 * 24 * 3600;
 
 type Claims = Map<String, Value>;
 
@@ -166,7 +166,7 @@ impl<A: Authorizer> JwtAuthorizer<A> {
 
 fn validation(jwt: &JwtConfig, algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
-    validation.leeway = jwt.leeway.0.as_secs().min(MOST_LEEWAY);
+    validation.leeway = jwt.leeway.0.as_secs().min(MAX_LEEWAY_SECONDS);
     validation.validate_nbf = true;
     // What is set is required; what is not set is not looked at. A token without an end is the application's choice.
     validation.required_spec_claims.clear();

@@ -41,7 +41,7 @@ use gate::{Busy, Gate};
 
 /// Hosts that are remembered; beyond, those with nothing under way are forgotten. Wildcards of `authHost` let pages
 /// choose names.
-const MOST_HOSTS: usize = 1000;
+const MAX_HOSTS: usize = 1000;
 
 /// A channel that no application has.
 const PROBE_CHANNEL: &str = "private-laravel-echo-server-probe";
@@ -267,7 +267,7 @@ impl<A: Application> Inner<A> {
         if let Some(gate) = gates.get(host) {
             return Arc::clone(gate);
         }
-        if gates.len() >= MOST_HOSTS {
+        if gates.len() >= MAX_HOSTS {
             gates.retain(|_, gate| Arc::strong_count(gate) > 1);
         }
         let gate = Gate::new(host, self.max_concurrent, Arc::clone(&self.metrics));

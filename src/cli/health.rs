@@ -15,7 +15,7 @@ use laravel_echo_server::config::{Config, Protocol};
 use super::{Place, output};
 
 /// Time for the answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Flags of `health`.
 #[derive(Debug, Args)]
@@ -60,7 +60,7 @@ fn silent(url: &str, error: reqwest::Error) -> anyhow::Error {
 async fn ask(url: &str) -> reqwest::Result<(bool, String)> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     // The certificate is made for the clients' name of the server, not for its address here.
-    let client = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).timeout(PATIENCE).build()?;
+    let client = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).timeout(ANSWER_TIMEOUT).build()?;
     let answer = client.get(url).send().await?;
     Ok((answer.status().is_success(), answer.text().await?))
 }

@@ -12,7 +12,7 @@ use super::lock_file::{self, Found};
 use super::{Place, output};
 
 /// Longer than servers usually take to move their clients off.
-const PATIENCE: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Flags of `stop`.
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ impl Stop {
     /// Time for the server to end. The config may be gone or broken by now.
     fn patience(&self) -> Duration {
         let own = load::load(&self.place.options()).map(|loaded| lock_file::patience(&loaded.config));
-        own.map_or(PATIENCE, |own| own.max(PATIENCE))
+        own.map_or(STOP_TIMEOUT, |own| own.max(STOP_TIMEOUT))
     }
 
     /// The config may be gone or broken by now; its name is enough.
@@ -82,6 +82,6 @@ mod tests {
             waited.push(stop.patience());
         }
         std::fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(waited, [Duration::from_secs(125), PATIENCE, PATIENCE]);
+        assert_eq!(waited, [Duration::from_secs(125), STOP_TIMEOUT, STOP_TIMEOUT]);
     }
 }

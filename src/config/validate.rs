@@ -21,10 +21,10 @@ pub const JWT_ALGORITHMS: &[&str] =
     &["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
 /// Clocks end somewhere, and sums of times must not.
-const LONGEST_TIME: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+const MAX_TIME: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// Messages that may wait for a client; more is no limit, and beyond what a queue can count.
-const MOST_MESSAGES: u64 = 1_000_000_000;
+const MAX_MESSAGES: u64 = 1_000_000_000;
 
 const LOG_LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
@@ -284,8 +284,8 @@ impl Found {
         for (key, _) in at_least_one.iter().filter(|(_, value)| *value == 0) {
             self.refuse(*key, "0", "1 or more");
         }
-        if limits.client_queue > MOST_MESSAGES {
-            self.refuse("limits.clientQueue", limits.client_queue, format!("at most {MOST_MESSAGES}"));
+        if limits.client_queue > MAX_MESSAGES {
+            self.refuse("limits.clientQueue", limits.client_queue, format!("at most {MAX_MESSAGES}"));
         }
         let (auth, presence) = (&config.auth, &config.presence);
         let millis = |millis| Seconds(Duration::from_millis(millis));
@@ -301,7 +301,7 @@ impl Found {
             ("socketio.pingInterval", millis(socketio.ping_interval)),
             ("socketio.pingTimeout", millis(socketio.ping_timeout)),
         ];
-        for (key, time) in times.iter().filter(|(_, time)| time.0 > LONGEST_TIME) {
+        for (key, time) in times.iter().filter(|(_, time)| time.0 > MAX_TIME) {
             self.refuse(*key, time, "at most 10 years");
         }
         if config.presence.lease.0.as_secs() == 0 {

@@ -28,13 +28,13 @@ const NO_ANSWER: Denied = Denied { status: 0 };
 const TAKEN_OUT: u16 = 403;
 
 /// The application is asked again a tenth of a grant's time before its end, this long before at the most.
-const LONGEST_LEAD: Duration = Duration::from_secs(30);
+const MAX_LEAD: Duration = Duration::from_secs(30);
 /// This long before at the least, or half of the time: the answer has to be there before the end.
 const SHORTEST_LEAD: Duration = Duration::from_secs(5);
 /// The time between two questions about one grant, as long as nobody answers.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The least time between an answer and the next question, for grants that end at once.
-const BREATH: Duration = Duration::from_millis(250);
+const MIN_RENEW_INTERVAL: Duration = Duration::from_millis(250);
 /// Questions of one recheck at once; the shield lets fewer through.
 const RECHECKS: usize = 1000;
 
@@ -92,7 +92,7 @@ impl<S: Socket> Hub<S> {
                         return;
                     };
                     ends = later;
-                    ask_at = (ends - lead(ends)).max(Instant::now() + BREATH);
+                    ask_at = (ends - lead(ends)).max(Instant::now() + MIN_RENEW_INTERVAL);
                 }
                 Err(denied) if !denied.is_decision() && Instant::now() < ends => {
                     ask_at = Instant::now() + PAUSE;
@@ -191,7 +191,7 @@ impl<S: Socket> Hub<S> {
 /// How long before its end a grant is asked for again.
 fn lead(ends: Instant) -> Duration {
     let left = ends.saturating_duration_since(Instant::now());
-    (left / 10).clamp(SHORTEST_LEAD.min(left / 2), LONGEST_LEAD)
+    (left / 10).clamp(SHORTEST_LEAD.min(left / 2), MAX_LEAD)
 }
 
 /// Whether a new grant is for the same user as before; somebody else may have logged in with the same cookie.

@@ -20,7 +20,7 @@ const LOOK_AGAIN: u32 = 10;
 const PLACES: usize = 64;
 
 /// Pairs of names that are remembered as said. Beyond, all are forgotten: clients may make up any number of names.
-const MOST_SAID: usize = 1000;
+const MAX_SAID: usize = 1000;
 
 /// What was looked at, and what was said.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl Hints {
         let others = near.len().saturating_sub(1);
         let (joined, miss) =
             near.into_iter().min_by_key(|(joined, miss)| (miss.is_made_by_clients(), joined.len().abs_diff(event.len())))?;
-        if said.len() >= MOST_SAID {
+        if said.len() >= MAX_SAID {
             said.clear();
         }
         said.insert((event.into(), joined.into()));
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn of_many_near_misses_the_nearest_is_said_then_the_next() {
         let hints = Hints::default();
-        let made_up: Vec<String> = (0..2 * MOST_SAID).map(|n| format!("{n}-news")).collect();
+        let made_up: Vec<String> = (0..2 * MAX_SAID).map(|n| format!("{n}-news")).collect();
         let joined = || made_up.iter().map(String::as_str).chain(["private-news"]);
         let pick = || hints.pick("news", joined()).map(|(joined, _, others)| (joined, others)).unwrap();
         assert_eq!(pick(), ("private-news", made_up.len()));
@@ -203,7 +203,7 @@ mod tests {
         for _ in 0..made_up.len() {
             pick();
         }
-        assert!(hints.said.lock().unwrap().len() <= MOST_SAID);
+        assert!(hints.said.lock().unwrap().len() <= MAX_SAID);
     }
 
     #[test]

@@ -22,7 +22,7 @@ const SHOWN_OF_A_LONG_NAME: usize = 200;
 
 /// Bytes that names and values of one subscribe's headers may have: what nginx takes of a whole request, so that hardly
 /// an application would take more. They are kept while the application is asked.
-const MOST_HEADERS: usize = 32 * 1024;
+const MAX_HEADER_BYTES: usize = 32 * 1024;
 
 /// By what right a socket may join a guarded channel.
 #[derive(Debug)]
@@ -72,9 +72,9 @@ impl<S: Socket> Hub<S> {
             return self.refuse(&session, channel.as_str(), 403, Refusal::Unauthorized);
         }
         let bytes = bytes_of(&headers);
-        if channel.kind().is_guarded() && bytes > MOST_HEADERS {
+        if channel.kind().is_guarded() && bytes > MAX_HEADER_BYTES {
             let hint = "what does the page put into auth.headers of Echo? A token of some KB is enough";
-            warn_seldom!(kind = 431, about = channel.as_str(), %channel, bytes, most = MOST_HEADERS, hint, "subscribe refused: its auth.headers are too large");
+            warn_seldom!(kind = 431, about = channel.as_str(), %channel, bytes, most = MAX_HEADER_BYTES, hint, "subscribe refused: its auth.headers are too large");
             return self.refuse(&session, channel.as_str(), 431, Refusal::Headers);
         }
         if channel.kind().is_guarded() && !session.state().has_room_for(&headers) {

@@ -12,7 +12,7 @@ use crate::event::SocketId;
 use crate::store::{Member, Members};
 
 /// Users known to be gone that are kept: more than leave while a list is on its way.
-const MOST_GONE: usize = 1024;
+const MAX_GONE: usize = 1024;
 
 /// Beliefs of all channels that clients of this node are in.
 #[derive(Debug, Default)]
@@ -107,7 +107,7 @@ impl View {
         let is_new = was_here != here.is_some();
         self.gone += usize::from(here.is_none());
         self.users.insert(user.into(), Belief { version, here });
-        if self.gone > MOST_GONE {
+        if self.gone > MAX_GONE {
             self.forget_gone();
         }
         is_new.then_some(news)
@@ -238,7 +238,7 @@ mod tests {
             assert!(view.hear(version, joining(user)).is_some());
             assert!(view.hear(version + 1, News::Leaving(member(user))).is_some());
         }
-        assert!(view.users.len() <= MOST_GONE + 1, "{}", view.users.len());
+        assert!(view.users.len() <= MAX_GONE + 1, "{}", view.users.len());
         assert_eq!(view.list(&list(&[1, 2, 3])), list(&[1]));
     }
 

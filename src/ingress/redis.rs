@@ -37,7 +37,7 @@ use subscriptions::{SubscribeError, Subscriptions};
 /// Wait after the first failure; doubled after each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait: a Redis that comes back is noticed within seconds.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Between two signs of life of Redis, and the time for one.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -81,7 +81,7 @@ impl<S: Socket> RedisIngress<S> {
             self.lost(&reason);
             let jitter = rand::rng().random_range(0.5..1.5);
             tokio::time::sleep(wait.mul_f64(jitter)).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
+            wait = (wait * 2).min(MAX_BACKOFF);
         }
     }
 

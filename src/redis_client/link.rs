@@ -14,7 +14,7 @@ use super::topology::{ANSWER_TIMEOUT, Connection, Redis};
 
 /// How long an outage may last before what is asked fails: as long as Redis takes for a restart or a failover of the
 /// quick kind, and no longer than a visitor waits for a page.
-const PATIENCE: Duration = Duration::from_secs(5);
+const OUTAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries to connect.
 pub const RETRY: Duration = Duration::from_millis(250);
 /// Between two looks whether somebody has connected.
@@ -140,7 +140,7 @@ impl Link {
             }
         }
         match &state.outage {
-            Some(outage) if outage.since.elapsed() >= PATIENCE => Err(QueryError::Away(outage.reason.clone())),
+            Some(outage) if outage.since.elapsed() >= OUTAGE_TIMEOUT => Err(QueryError::Away(outage.reason.clone())),
             _ => Ok(None),
         }
     }

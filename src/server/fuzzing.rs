@@ -27,7 +27,7 @@ const TOKEN: &str = "%TOKEN%";
 /// Largest message of a client, low enough to be met by short inputs.
 const LARGEST_MESSAGE: usize = 2_000;
 /// Time for the server to notice that clients are gone.
-const PATIENCE: Duration = Duration::from_secs(20);
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 const HANDSHAKE: &[u8] = b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -80,7 +80,7 @@ async fn emptied(server: &Server) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let is_empty = tokio::time::timeout(PATIENCE, leaving).await.is_ok();
+    let is_empty = tokio::time::timeout(DISCONNECT_TIMEOUT, leaving).await.is_ok();
     assert!(is_empty, "{} connections and {:?} are left", hub.connections(), hub.channels(""));
 }
 
@@ -88,7 +88,7 @@ async fn emptied(server: &Server) {
 async fn converse(server: &Server, sent: &[u8]) -> Vec<u8> {
     let (ours, theirs) = tokio::io::duplex(16 * 1024);
     let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
-    let stream = MonitoredStream::new(ours, Arc::clone(&handle), PATIENCE);
+    let stream = MonitoredStream::new(ours, Arc::clone(&handle), DISCONNECT_TIMEOUT);
     let serving = tokio::spawn(listen::http(stream, handle, server.reload.service(), CancellationToken::new()));
     let (mut reader, mut writer) = tokio::io::split(theirs);
     let writing = async {

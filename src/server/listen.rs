@@ -46,7 +46,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes of a request's head beyond which no more are read; twice as many are refused for sure, with 431.
-const LONGEST_HEAD: usize = 64 * 1024;
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// What a TLS connection begins with.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -198,7 +198,7 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(LONGEST_HEAD)
+        .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), answer)
         .with_upgrades();
     tokio::pin!(connection);

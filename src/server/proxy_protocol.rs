@@ -14,10 +14,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Longest line of version 1, in bytes, with its end.
-const LONGEST_LINE: usize = 107;
+const MAX_LINE_BYTES: usize = 107;
 
 /// Longest header of version 2 that is read; proxies add extensions behind the addresses.
-const LONGEST_HEADER: usize = 4096;
+const MAX_HEADER_BYTES: usize = 4096;
 
 /// What the first bytes of a connection are.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,8 +48,8 @@ pub fn parse(bytes: &[u8]) -> Start {
 
 /// `PROXY TCP4 192.0.2.1 198.51.100.2 5000 443\r\n`, or `PROXY UNKNOWN…\r\n`.
 fn version_1(bytes: &[u8]) -> Start {
-    let Some(end) = bytes.windows(2).take(LONGEST_LINE - 1).position(|pair| pair == b"\r\n") else {
-        return if bytes.len() < LONGEST_LINE { Start::Incomplete } else { Start::Invalid };
+    let Some(end) = bytes.windows(2).take(MAX_LINE_BYTES - 1).position(|pair| pair == b"\r\n") else {
+        return if bytes.len() < MAX_LINE_BYTES { Start::Incomplete } else { Start::Invalid };
     };
     let Ok(line) = str::from_utf8(&bytes[..end]) else { return Start::Invalid };
     let fields: Vec<&str> = line.split(' ').collect();
@@ -70,7 +70,7 @@ fn version_2(bytes: &[u8]) -> Start {
     let [command, family, high, low, body @ ..] = rest else { return Start::Incomplete };
     let length = usize::from(u16::from_be_bytes([*high, *low]));
     let total = SIGNATURE.len() + 4 + length;
-    if command >> 4 != 2 || total > LONGEST_HEADER {
+    if command >> 4 != 2 || total > MAX_HEADER_BYTES {
         return Start::Invalid;
     }
     let Some(body) = body.get(..length) else { return Start::Incomplete };
@@ -213,11 +213,11 @@ mod tests {
         {
             assert_eq!(parse(line.as_bytes()), Start::Invalid, "{line}");
         }
-        assert_eq!(parse(&[b"PROXY ".as_slice(), &[b'x'; LONGEST_LINE]].concat()), Start::Invalid);
+        assert_eq!(parse(&[b"PROXY ".as_slice(), &[b'x'; MAX_LINE_BYTES]].concat()), Start::Invalid);
         assert_eq!(parse(&v2(1, 0x11, &[0; 5])), Start::Invalid);
         assert_eq!(parse(&v2(7, 0x11, &[0; 12])), Start::Invalid);
         assert_eq!(parse(&[SIGNATURE, &[0x31, 0x11, 0, 0]].concat()), Start::Invalid);
-        assert_eq!(parse(&v2(1, 0x11, &[0; LONGEST_HEADER])), Start::Invalid);
+        assert_eq!(parse(&v2(1, 0x11, &[0; MAX_HEADER_BYTES])), Start::Invalid);
     }
 
     #[tokio::test]

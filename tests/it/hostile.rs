@@ -20,7 +20,7 @@ mod removed;
 mod secrets;
 
 /// The longest that the healthy client may wait for an event. Its server shares a machine with all other tests.
-const PATIENCE: Duration = Duration::from_secs(5);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 const UPGRADE: &str = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -77,7 +77,7 @@ async fn unharmed(server: &TestServer, attack: impl Future<Output = ()>) {
             let joined = healthy.event("presence:subscribed").await;
             assert_eq!((joined[0].as_str(), &joined[1][0]["user_id"]), (Some(&*room), &json!(1)));
             healthy.unsubscribe(&room).await;
-            assert!(started.elapsed() < PATIENCE, "event {count} took {:?}", started.elapsed());
+            assert!(started.elapsed() < EVENT_TIMEOUT, "event {count} took {:?}", started.elapsed());
             if is_over.load(Ordering::Relaxed) {
                 left -= 1;
             }

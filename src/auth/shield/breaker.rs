@@ -14,7 +14,7 @@ const FAILURES: u32 = 10;
 /// Wait before the first probe; doubled after each one that fails.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// The longest wait: an application that comes back is noticed within seconds.
-const LONGEST_WAIT: Duration = Duration::from_secs(4);
+const MAX_BACKOFF: Duration = Duration::from_secs(4);
 
 /// Whether questions may be asked.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ impl Breaker {
                 (State::Open { wait: FIRST_WAIT / 2, probe_at: now, is_probing: false, is_sure: false }, Change::None)
             }
             (State::Open { wait, is_sure, .. }, true, Turn::Probe) => {
-                let wait = (wait * 2).min(LONGEST_WAIT);
+                let wait = (wait * 2).min(MAX_BACKOFF);
                 let change = if is_sure { Change::None } else { Change::Opened };
                 (State::Open { wait, probe_at: now + wait, is_probing: false, is_sure: true }, change)
             }

@@ -14,7 +14,7 @@ use super::{Answer, Call, lock};
 use crate::channel::ChannelName;
 
 /// Answers that are kept; a call with its cookies has some kilobytes.
-const MOST_ANSWERS: usize = 10_000;
+const MAX_ANSWERS: usize = 10_000;
 /// Calls with more bytes in their headers are not kept: few users have such, and many of them would fill the memory.
 const LARGEST_CALL: usize = 8 * 1024;
 
@@ -65,14 +65,14 @@ impl Cache {
             answers.remove(call);
             return;
         }
-        if answers.len() >= MOST_ANSWERS {
+        if answers.len() >= MAX_ANSWERS {
             answers.retain(|_, (end, _)| *end > now);
         }
         let mut end = now + self.ttl;
         if let Ok(grant) = answer {
             end = grant.ends.map_or(end, |ends| ends.min(end));
         }
-        if answers.len() < MOST_ANSWERS || answers.contains_key(call) {
+        if answers.len() < MAX_ANSWERS || answers.contains_key(call) {
             answers.insert(Arc::clone(call), (end, answer.clone()));
         }
     }
@@ -140,13 +140,13 @@ mod tests {
     #[test]
     fn it_does_not_grow_for_ever() {
         let (cache, now) = (Cache::new(Duration::from_secs(5)), Instant::now());
-        for n in 0..MOST_ANSWERS + 10 {
+        for n in 0..MAX_ANSWERS + 10 {
             cache.put_at(&call(n), &Ok(Grant::default()), now);
         }
-        assert_eq!(lock(&cache.answers).len(), MOST_ANSWERS);
+        assert_eq!(lock(&cache.answers).len(), MAX_ANSWERS);
         cache.put_at(&call(0), &Ok(Grant::default()), now);
         let later = now + Duration::from_secs(5);
-        cache.put_at(&call(MOST_ANSWERS), &Ok(Grant::default()), later);
+        cache.put_at(&call(MAX_ANSWERS), &Ok(Grant::default()), later);
         assert_eq!(lock(&cache.answers).len(), 1);
     }
 }

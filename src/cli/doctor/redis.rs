@@ -26,7 +26,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 const CLOCK: u64 = 5;
 
 /// Names kept while listening.
-const MOST_NAMES: usize = 1000;
+const MAX_NAMES: usize = 1000;
 
 /// All checks, as far as each makes sense after the one before.
 pub(super) async fn examine(config: &Config, project: &Project, listen: Duration, report: &mut Report) {
@@ -156,7 +156,7 @@ async fn events(client: &redis::Client, listen: Duration) -> Result<BTreeSet<Str
     let mut messages = pubsub.on_message();
     let end = tokio::time::Instant::now() + listen;
     while let Ok(Some(message)) = tokio::time::timeout_at(end, messages.next()).await {
-        if names.len() < MOST_NAMES {
+        if names.len() < MAX_NAMES {
             names.insert(message.get_channel_name().to_owned());
         }
     }

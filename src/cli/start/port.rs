@@ -14,7 +14,7 @@ use super::systemd;
 use crate::cli::program::Program;
 
 /// How long `--force` waits for the ports of the server it replaced.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ pub(super) async fn bind(config: Config, wait: bool) -> anyhow::Result<Server> {
             Err(error) => error,
         };
         let is_taken = refused(&error).is_some_and(|error| error.source.kind() == io::ErrorKind::AddrInUse);
-        if !(is_taken && wait && started.elapsed() < PATIENCE) {
+        if !(is_taken && wait && started.elapsed() < PORT_TIMEOUT) {
             return Err(explained(error));
         }
         tokio::time::sleep(PAUSE).await;

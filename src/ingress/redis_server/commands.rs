@@ -13,11 +13,11 @@ use super::watch::Kind;
 use crate::hub::Socket;
 
 /// Commands of one transaction.
-const LONGEST_TRANSACTION: usize = 100_000;
+const MAX_TRANSACTION: usize = 100_000;
 /// What an argument of a waiting command takes beside its bytes.
 const COST_OF_AN_ARGUMENT: usize = 64;
 /// Longest name that a client may give itself.
-const LONGEST_NAME: usize = 1024;
+const MAX_NAME_BYTES: usize = 1024;
 /// A wrong password is answered after this time.
 const WRONG_PASSWORD_PAUSE: Duration = Duration::from_millis(200);
 /// The version of Redis that clients take this for.
@@ -99,7 +99,7 @@ impl<S: Socket> Connection<S> {
             return unknown(name);
         }
         let bytes: usize = command.iter().map(|argument| argument.len() + COST_OF_AN_ARGUMENT).sum();
-        if transaction.bytes + bytes > limit || transaction.commands.len() >= LONGEST_TRANSACTION {
+        if transaction.bytes + bytes > limit || transaction.commands.len() >= MAX_TRANSACTION {
             *transaction = Transaction::broken();
             return Reply::error(format_args!("the transaction is larger than redisServer.maxMessageBytes ({limit})"));
         }
@@ -208,7 +208,7 @@ impl<S: Socket> Connection<S> {
                     }
                     rest
                 }
-                (b"SETNAME", [name, rest @ ..]) if name.len() <= LONGEST_NAME => {
+                (b"SETNAME", [name, rest @ ..]) if name.len() <= MAX_NAME_BYTES => {
                     self.name = Bytes::copy_from_slice(name);
                     rest
                 }
@@ -235,7 +235,7 @@ impl<S: Socket> Connection<S> {
         match (what.to_ascii_uppercase().as_slice(), rest) {
             (b"ID", _) => Reply::count(self.id),
             (b"GETNAME", _) => Reply::Bulk(self.name.clone()),
-            (b"SETNAME", [name]) if name.len() <= LONGEST_NAME => {
+            (b"SETNAME", [name]) if name.len() <= MAX_NAME_BYTES => {
                 self.name = Bytes::copy_from_slice(name);
                 Reply::OK
             }

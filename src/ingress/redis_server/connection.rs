@@ -24,7 +24,7 @@ use super::{LARGEST_AT_ONCE, Shared, buffers};
 use crate::hub::Socket;
 
 /// Time for the rest of a command, and for the password where one is asked for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for a client to take its answers.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Answers that are written in one go.
@@ -83,7 +83,7 @@ pub(super) enum ConnectionError {
     Io(#[from] io::Error),
     #[error("no TLS handshake")]
     NoHandshake,
-    #[error("half a command, and no more for {PATIENCE:?}")]
+    #[error("half a command, and no more for {COMMAND_TIMEOUT:?}")]
     HalfACommand,
     #[error("it does not take its answers")]
     NotReading,
@@ -183,7 +183,7 @@ impl<S: Socket> Connection<S> {
         let is_hurried = self.framer.pending() > 0 || !self.is_allowed;
         let late = async {
             if is_hurried {
-                tokio::time::sleep(PATIENCE).await;
+                tokio::time::sleep(COMMAND_TIMEOUT).await;
             } else {
                 std::future::pending::<()>().await;
             }

@@ -9,11 +9,11 @@ use std::ops::Range;
 use bytes::{Buf as _, Bytes, BytesMut};
 
 /// Arguments of one command: a broadcast to more channels than anybody has.
-const MOST_ARGUMENTS: i64 = 65_536;
+const MAX_ARGUMENTS: i64 = 65_536;
 /// `*12345\r\n`: no announced number has more digits than fit here.
-const LONGEST_HEADER: usize = 32;
+const MAX_HEADER_BYTES: usize = 32;
 /// A command typed by hand.
-const LONGEST_INLINE: usize = 64 * 1024;
+const MAX_INLINE_BYTES: usize = 64 * 1024;
 /// Places of arguments that are kept for the next command.
 const KEPT_PLACES: usize = 16;
 /// Words that a browser's or other HTTP request begins with. A page could make a browser send one here, with commands
@@ -143,7 +143,7 @@ impl Framer {
             Some(missing) => missing,
             None => {
                 let Some((count, next)) = number(bytes, 1)? else { return Ok(false) };
-                let count = count.filter(|count| *count <= MOST_ARGUMENTS).ok_or(FrameError::Count)?;
+                let count = count.filter(|count| *count <= MAX_ARGUMENTS).ok_or(FrameError::Count)?;
                 self.at = next;
                 usize::try_from(count).unwrap_or(0)
             }
@@ -177,8 +177,8 @@ impl Framer {
     /// `PING hi`, as typed into telnet.
     fn inline(&mut self) -> Result<bool, FrameError> {
         let bytes = &self.buffer[self.start..];
-        let Some(end) = bytes.iter().take(LONGEST_INLINE).position(|byte| *byte == b'\n') else {
-            return if bytes.len() >= LONGEST_INLINE { Err(FrameError::Inline) } else { Ok(false) };
+        let Some(end) = bytes.iter().take(MAX_INLINE_BYTES).position(|byte| *byte == b'\n') else {
+            return if bytes.len() >= MAX_INLINE_BYTES { Err(FrameError::Inline) } else { Ok(false) };
         };
         self.at = end + 1;
         words(&bytes[..end], &mut self.arguments)?;
@@ -193,12 +193,12 @@ impl Framer {
 /// The number from `start` to the end of its line, `None` if it is none; and where the next line begins.
 fn number(bytes: &[u8], start: usize) -> Result<Option<(Option<i64>, usize)>, FrameError> {
     let rest = bytes.get(start..).unwrap_or_default();
-    let rest = &rest[..rest.len().min(LONGEST_HEADER)];
+    let rest = &rest[..rest.len().min(MAX_HEADER_BYTES)];
     let end = rest.iter().position(|byte| *byte == b'\r').filter(|end| *end + 1 < rest.len());
     match end {
         Some(end) if rest[end + 1] != b'\n' => Err(FrameError::Length),
         Some(end) => Ok(Some((parse(&rest[..end]), start + end + 2))),
-        None if rest.len() == LONGEST_HEADER => Err(FrameError::Length),
+        None if rest.len() == MAX_HEADER_BYTES => Err(FrameError::Length),
         None => Ok(None),
     }
 }

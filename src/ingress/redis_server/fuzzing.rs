@@ -17,9 +17,9 @@ use crate::fuzzing::Nobody;
 /// Largest command, low enough to be met by short inputs.
 const LIMIT: usize = 2_000;
 /// What a framer may hold of a command that is not complete: the longest line without an end.
-const MOST_PENDING: usize = 64 * 1024;
+const MAX_PENDING_BYTES: usize = 64 * 1024;
 /// What a framer may keep of memory, whatever lengths are announced.
-const MOST_MEMORY: usize = 256 * 1024;
+const MAX_MEMORY_BYTES: usize = 256 * 1024;
 
 type Read = (Vec<Command>, Option<FrameError>);
 
@@ -53,7 +53,7 @@ fn read(bytes: &[u8], size: usize) -> Read {
                 Err(error) => return (commands, Some(error)),
             }
         }
-        assert!(framer.pending() <= MOST_PENDING && framer.space().capacity() <= MOST_MEMORY);
+        assert!(framer.pending() <= MAX_PENDING_BYTES && framer.space().capacity() <= MAX_MEMORY_BYTES);
     }
     (commands, None)
 }

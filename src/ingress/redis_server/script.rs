@@ -13,7 +13,7 @@ use lex::{Token, tokens};
 
 /// Statements and turns of loops in one run: a script must not turn a small command into endless work. Laravel's takes
 /// two for a channel.
-const MOST_STEPS: usize = 200_000;
+const MAX_STEPS: usize = 200_000;
 /// Longest text of a script, in bytes. Laravel's has about a hundred; scripts are kept, for all clients.
 const LONGEST: usize = 16 * 1024;
 /// Loops within loops.
@@ -321,7 +321,7 @@ impl<'a> Run<'a> {
 
     fn step(&mut self) -> Result<(), RunError> {
         self.steps += 1;
-        if self.steps > MOST_STEPS { Err(RunError) } else { Ok(()) }
+        if self.steps > MAX_STEPS { Err(RunError) } else { Ok(()) }
     }
 
     fn block(&mut self, statements: &'a [Statement]) -> Result<(), RunError> {

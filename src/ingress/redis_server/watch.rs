@@ -17,7 +17,7 @@ use crate::channel::Pattern;
 /// Messages a watcher may be behind.
 const QUEUE: usize = 1024;
 /// A longer payload is not shown: the queue holds many.
-const LONGEST_PAYLOAD: usize = 64 * 1024;
+const MAX_PAYLOAD_BYTES: usize = 64 * 1024;
 /// Channels and patterns one connection may watch.
 const MOST: usize = 1000;
 
@@ -51,7 +51,7 @@ impl Watchers {
     pub(super) fn tell(&self, channel: &[u8], payload: &[u8]) {
         if self.count.load(Ordering::Relaxed) > 0 {
             let copy = |bytes: &[u8]| match bytes.len() {
-                0..=LONGEST_PAYLOAD => Bytes::copy_from_slice(bytes),
+                0..=MAX_PAYLOAD_BYTES => Bytes::copy_from_slice(bytes),
                 length => format!("({length} bytes, too long to be watched)").into(),
             };
             let _ = self.messages.send(Message { channel: copy(channel), payload: copy(payload) });

@@ -32,7 +32,7 @@ use crate::store::{Joined, Left, Member, Members, PresenceStore, StoreError};
 const ROOM: &str = "presence-room";
 const PREFIX: &str = "app_";
 /// Time for what messages began.
-const PATIENCE: Duration = Duration::from_secs(20);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Turns of the runtime in which all tasks that messages began get theirs.
 const TURNS: usize = 20;
 
@@ -153,7 +153,7 @@ pub fn node_messages(bytes: &[u8]) {
         for _ in 0..TURNS {
             tokio::task::yield_now().await;
         }
-        tokio::time::timeout(PATIENCE, hub.close()).await.expect("everything ends");
+        tokio::time::timeout(SETTLE_TIMEOUT, hub.close()).await.expect("everything ends");
         assert!(hub.channels("").is_empty());
     });
 }
@@ -199,5 +199,5 @@ async fn until(mut is_so: impl FnMut() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("the page is let in");
+    tokio::time::timeout(SETTLE_TIMEOUT, waiting).await.expect("the page is let in");
 }

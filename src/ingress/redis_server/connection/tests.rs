@@ -49,20 +49,20 @@ async fn half_a_command_is_not_waited_for_without_end() {
         tokio::task::yield_now().await;
     }
     assert_eq!(served.shared.pending.load(Ordering::Relaxed), 37);
-    assert_eq!(served.end().await, (PATIENCE, ConnectionError::HalfACommand.to_string()));
+    assert_eq!(served.end().await, (COMMAND_TIMEOUT, ConnectionError::HalfACommand.to_string()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn nobody_may_wait_for_ever_without_the_password() {
     let served = Served::new(Some("secret")).await;
-    assert_eq!(served.end().await.0, PATIENCE);
+    assert_eq!(served.end().await.0, COMMAND_TIMEOUT);
     let mut idle = Served::new(Some("secret")).await;
     idle.client.write_all(b"AUTH secret\r\n").await.unwrap();
     let mut answer = [0; 5];
     idle.client.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"+OK\r\n");
     // One that has it may be idle as long as it likes.
-    tokio::time::sleep(100 * PATIENCE).await;
+    tokio::time::sleep(100 * COMMAND_TIMEOUT).await;
     assert!(!idle.running.is_finished());
 }
 

@@ -56,7 +56,7 @@ fn what_cannot_be_a_command_says_why() {
         let line = if bytes.starts_with("PUBLISH") { format!("{bytes}\r\n") } else { bytes.to_owned() };
         assert_eq!(read(line.as_bytes()), Err(error), "{bytes}");
     }
-    assert_eq!(read(&[b'x'; LONGEST_INLINE]), Err(FrameError::Inline));
+    assert_eq!(read(&[b'x'; MAX_INLINE_BYTES]), Err(FrameError::Inline));
 }
 
 #[test]
