@@ -162,17 +162,17 @@ impl<S: Socket> Hub<S> {
     /// A socket has connected.
     pub fn connect(&self, socket: S) {
         let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().newest().number);
-        self.register(socket, since);
+        self.register(Session::new(socket, since));
     }
 
-    /// Notes a socket; `since` is the newest event when its session began.
-    fn register(&self, socket: S, since: u64) -> Arc<Session<S>> {
+    /// Notes a session.
+    fn register(&self, session: Session<S>) -> Arc<Session<S>> {
         self.metrics.connects.inc();
         if !self.options.flat.is_empty() {
-            self.everyone.write().unwrap_or_else(PoisonError::into_inner).insert(socket.clone());
+            self.everyone.write().unwrap_or_else(PoisonError::into_inner).insert(session.socket.clone());
         }
-        let id = socket.id();
-        let session = Arc::new(Session::new(socket, since));
+        let id = session.socket.id();
+        let session = Arc::new(session);
         self.shard(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&session));
         session
     }
@@ -186,11 +186,15 @@ impl<S: Socket> Hub<S> {
 
     /// A socket is gone: it leaves all its channels. `reason` is what the log shows.
     pub fn disconnect(self: &Arc<Self>, id: SocketId, reason: CloseReason) {
-        let Some(session) = self.shard(id).write().unwrap_or_else(PoisonError::into_inner).remove(&id) else {
-            return;
+        let session = {
+            let mut shard = self.shard(id).write().unwrap_or_else(PoisonError::into_inner);
+            let Some(session) = shard.get(&id).cloned() else { return };
+            // Under the lock, and first of all: a session is among those that are connected, or among those that are kept, and no
+            // event comes between that neither reaches the client nor is kept for it.
+            self.save(&session, reason);
+            shard.remove(&id);
+            session
         };
-        // First: there is no event between that neither reaches the client nor is kept for it.
-        self.save(&session, reason);
         if !self.options.flat.is_empty() {
             self.everyone.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         }

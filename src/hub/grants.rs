@@ -11,7 +11,8 @@ use futures_util::stream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info};
 
-use super::session::{Basis, Session, Terms, Ticket};
+use super::recovery::Removal;
+use super::session::{Basis, Promise, Session, Terms, Ticket};
 use super::subscribe::member_of;
 use super::{Hub, Socket};
 use crate::auth::{Denied, Grant};
@@ -108,8 +109,11 @@ impl<S: Socket> Hub<S> {
 
     /// Asks the application about every socket in a guarded channel, and takes out those it refuses now.
     pub async fn recheck(self: &Arc<Self>, channel: &ChannelName) -> Recheck {
+        // Who is away starts afresh, and is asked for then.
+        let removal = Removal::begin(self.recovery.as_ref(), None, Some(channel));
         let ids: Vec<SocketId> =
             self.rooms.snapshot(channel.as_str()).map_or_else(Vec::new, |room| room.iter().map(|(id, _)| id).collect());
+        drop(removal);
         let verdicts = stream::iter(ids).map(|id| self.recheck_one(id, channel)).buffer_unordered(RECHECKS);
         let sum = verdicts.fold(Recheck::default(), async |sum, verdict| match verdict {
             None => sum,
@@ -137,7 +141,7 @@ impl<S: Socket> Hub<S> {
             Err(denied) if !denied.is_decision() => Some(Verdict::Undecided),
             refused => {
                 let status = refused.err().map_or(TAKEN_OUT, |denied| denied.status);
-                self.forget_removed(terms.user.as_deref(), Some(channel));
+                let _removal = self.begin_removal(terms.user.as_deref(), Some(channel));
                 self.revoke(&session, channel, terms.ticket, status).then_some(Verdict::Removed)
             }
         }
@@ -147,7 +151,7 @@ impl<S: Socket> Hub<S> {
     /// of its token. Returns how many sockets that were.
     pub fn unsubscribe_user(self: &Arc<Self>, user: &str, channel: &ChannelName) -> usize {
         // Before it leaves, or it might be back by an earlier answer.
-        self.forget_removed(Some(user), Some(channel));
+        let _removal = self.begin_removal(Some(user), Some(channel));
         let Some(room) = self.rooms.snapshot(channel.as_str()) else {
             return 0;
         };
@@ -156,7 +160,7 @@ impl<S: Socket> Hub<S> {
             let Some(session) = self.session(id).filter(|session| session.state().is_user(user)) else {
                 continue;
             };
-            let was_in = session.state().leave(channel.as_str());
+            let was_in = session.state().take_out(channel);
             if was_in {
                 self.left(channel, id, "taken out by the HTTP API");
                 self.refuse(&session, channel.as_str(), TAKEN_OUT, Refusal::Unauthorized);
@@ -167,10 +171,16 @@ impl<S: Socket> Hub<S> {
     }
 
     /// What was granted before counts no more, and nobody comes back to it.
-    pub(super) fn forget_removed(&self, user: Option<&str>, channel: Option<&ChannelName>) {
+    pub(super) fn begin_removal<'a>(&'a self, user: Option<&'a str>, channel: Option<&'a ChannelName>) -> Removal<'a> {
         self.authorizer.removed(user, channel);
-        if let Some(recovery) = &self.recovery {
-            recovery.forget(user, channel);
+        Removal::begin(self.recovery.as_ref(), user, channel)
+    }
+
+    /// The application has granted a channel to a socket that subscribes with a signature for it later.
+    pub fn promise(&self, socket: SocketId, channel: &ChannelName, grant: &Grant) {
+        if let Some(session) = self.session(socket) {
+            let promise = Promise { user: grant.user.clone(), ends: grant.ends };
+            session.state().promise(channel, promise, self.limits.load().subscriptions);
         }
     }
 
@@ -178,7 +188,7 @@ impl<S: Socket> Hub<S> {
     fn revoke(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, status: u16) -> bool {
         let was_in = {
             let mut state = session.state();
-            state.is_current(channel, ticket) && state.leave(channel.as_str())
+            state.is_current(channel, ticket) && state.take_out(channel)
         };
         if was_in {
             self.left(channel, session.socket.id(), "not allowed any more");

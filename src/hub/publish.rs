@@ -42,9 +42,7 @@ impl<S: Socket> Hub<S> {
         source: Source,
         read: impl FnOnce() -> Result<(T, Option<u64>), E>,
     ) -> Result<usize, E> {
-        // In this order: who comes back meanwhile is waited for, or in the audience already.
-        let is_waited_for = self.recovery.as_ref().is_some_and(Recovery::is_waited_for);
-        let has_audience = self.has_audience(channel);
+        let (has_audience, is_waited_for) = self.wanted_by(channel);
         let is_sample = !has_audience && self.hints.is_due(channel);
         let is_kept = self.cache.keeps(channel);
         let is_wanted = has_audience || is_waited_for;
@@ -105,6 +103,15 @@ impl<S: Socket> Hub<S> {
             self.evict(socket.id(), &socket);
         }
         delivered
+    }
+
+    /// Whether events of a channel go to anybody, and otherwise whether somebody may come back for them.
+    fn wanted_by(&self, channel: &str) -> (bool, bool) {
+        let Some(recovery) = &self.recovery else { return (self.has_audience(channel), false) };
+        // Under the lock nobody comes back between the two questions, and whoever breaks off is kept before it leaves.
+        let _history = recovery.history();
+        let has_audience = self.has_audience(channel);
+        (has_audience, !has_audience && recovery.is_waited_for())
     }
 
     /// Whether events of a channel go to anybody.

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -19,8 +20,10 @@ use crate::config::RecoveryConfig;
 use crate::event::{CloseReason, SocketId};
 use crate::metrics::Recovered;
 
-/// Sessions that are kept; beyond, the oldest are forgotten.
-const MAX_SESSIONS: usize = 50_000;
+/// What a session costs beside the names, members and headers in it.
+const SESSION_BYTES: u64 = 256;
+/// What a channel of a session costs beside its name and member.
+const STAY_BYTES: u64 = 256;
 
 /// How often sessions are looked through whose time is over.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
@@ -44,6 +47,7 @@ pub(super) struct Saved {
     /// The newest event when it began.
     since: u64,
     stays: Vec<Stay>,
+    bytes: u64,
 }
 
 /// What is kept for those who come back.
@@ -54,30 +58,94 @@ pub(super) struct Recovery {
     saved: Mutex<Sessions>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sessions {
     by_id: HashMap<SocketId, Saved>,
     /// In the order of their end; some are gone already.
     order: VecDeque<(Instant, SocketId)>,
+    bytes: u64,
+    max_bytes: u64,
+    /// Removals so far.
+    removals: u64,
+    /// Removals under way.
+    removing: usize,
 }
 
 impl Sessions {
+    fn remove(&mut self, id: SocketId) -> Option<Saved> {
+        let saved = self.by_id.remove(&id)?;
+        self.bytes -= saved.bytes;
+        Some(saved)
+    }
+
+    fn insert(&mut self, id: SocketId, saved: Saved) {
+        drop(self.remove(id));
+        self.order.push_back((saved.until, id));
+        self.bytes += saved.bytes;
+        self.by_id.insert(id, saved);
+    }
+
     fn forget(&mut self, now: Instant) {
         while let Some((until, id)) = self.order.front().copied() {
-            if until > now && self.by_id.len() <= MAX_SESSIONS {
+            if until > now && self.bytes <= self.max_bytes {
                 break;
             }
             self.order.pop_front();
             if self.by_id.get(&id).is_some_and(|saved| saved.until <= until) {
-                self.by_id.remove(&id);
+                drop(self.remove(id));
             }
+        }
+    }
+
+    /// Nobody of this user, or of this channel, comes back.
+    fn forget_removed(&mut self, user: Option<&str>, channel: Option<&ChannelName>) {
+        let is_user = |stay: &Stay| user.is_some_and(|user| stay.terms.as_ref().is_some_and(|terms| terms.user.as_deref() == Some(user)));
+        let is_meant = |saved: &Saved| match channel {
+            Some(channel) => saved.stays.iter().any(|stay| stay.channel == *channel),
+            None => saved.stays.iter().any(is_user),
+        };
+        let meant: Vec<_> = self.by_id.iter().filter(|(_, saved)| is_meant(saved)).map(|(id, _)| *id).collect();
+        for id in meant {
+            drop(self.remove(id));
+        }
+    }
+}
+
+/// Somebody is being taken out of channels. While this lives nobody comes back, and at its end nobody is kept who was
+/// meant: a session is found among those that are connected or among those that are kept, but moves between the two.
+pub(super) struct Removal<'a> {
+    recovery: Option<&'a Recovery>,
+    user: Option<&'a str>,
+    channel: Option<&'a ChannelName>,
+}
+
+impl<'a> Removal<'a> {
+    /// Of this user, or of everybody in this channel.
+    pub(super) fn begin(recovery: Option<&'a Recovery>, user: Option<&'a str>, channel: Option<&'a ChannelName>) -> Self {
+        if let Some(recovery) = recovery {
+            let mut saved = recovery.saved();
+            saved.removals += 1;
+            saved.removing += 1;
+        }
+        Self { recovery, user, channel }
+    }
+}
+
+impl Drop for Removal<'_> {
+    fn drop(&mut self) {
+        if let Some(recovery) = self.recovery {
+            let mut saved = recovery.saved();
+            saved.forget_removed(self.user, self.channel);
+            saved.removing -= 1;
         }
     }
 }
 
 impl Recovery {
     pub(super) fn new(config: &RecoveryConfig) -> Self {
-        Self { window: config.window.0, history: Mutex::new(History::new(config)), saved: Mutex::default() }
+        let sessions =
+            Sessions { by_id: HashMap::new(), order: VecDeque::new(), bytes: 0, max_bytes: config.bytes.0, removals: 0, removing: 0 };
+        Self { window: config.window.0, history: Mutex::new(History::new(config)), saved: Mutex::new(sessions) }
     }
 
     /// Held while an event is sent, so that the order of events is that of their numbers for everybody.
@@ -91,38 +159,38 @@ impl Recovery {
 
     /// Whether somebody may come back who wants events of a channel that nobody is in now.
     pub(super) fn is_waited_for(&self) -> bool {
-        // Not in the middle of a return, when the session is taken out and the client not in its channels yet.
-        let _whole = self.history();
         let mut saved = self.saved();
         saved.forget(Instant::now());
         !saved.by_id.is_empty()
     }
 
-    fn save(&self, id: SocketId, since: u64, stays: Vec<Stay>) {
+    fn save(&self, id: SocketId, since: u64, stays: Vec<Stay>, header_bytes: usize) {
         let now = Instant::now();
-        let until = now + self.window;
+        let bytes = SESSION_BYTES + header_bytes as u64 + stays.iter().map(Stay::bytes).sum::<u64>();
         let mut saved = self.saved();
+        saved.insert(id, Saved { until: now + self.window, since, stays, bytes });
         saved.forget(now);
-        saved.order.push_back((until, id));
-        saved.by_id.insert(id, Saved { until, since, stays });
     }
 
-    fn take(&self, id: SocketId) -> Option<Saved> {
-        let saved = self.saved().by_id.remove(&id)?;
-        (saved.until > Instant::now()).then_some(saved)
+    /// The session, and how many removals there have been; `None` while there is one, too.
+    fn take(&self, id: SocketId) -> Option<(Saved, u64)> {
+        let mut sessions = self.saved();
+        if sessions.removing > 0 {
+            return None;
+        }
+        let saved = sessions.remove(id).filter(|saved| saved.until > Instant::now())?;
+        Some((saved, sessions.removals))
     }
 
-    /// Nobody of this user, or of this channel, comes back.
-    pub(super) fn forget(&self, user: Option<&str>, channel: Option<&ChannelName>) {
-        self.saved().by_id.retain(|_, saved| {
-            let is_user =
-                |stay: &Stay| user.is_some_and(|user| stay.terms.as_ref().is_some_and(|terms| terms.user.as_deref() == Some(user)));
-            let is_meant = match channel {
-                Some(channel) => saved.stays.iter().any(|stay| stay.channel == *channel),
-                None => saved.stays.iter().any(is_user),
-            };
-            !is_meant
-        });
+    fn removals(&self) -> u64 {
+        self.saved().removals
+    }
+}
+
+impl Stay {
+    fn bytes(&self) -> u64 {
+        let member = self.terms.as_ref().and_then(|terms| terms.member.as_ref()).map_or(0, |member| member.json().len());
+        STAY_BYTES + (self.channel.as_str().len() + member) as u64
     }
 }
 
@@ -145,8 +213,10 @@ impl<S: Socket> Hub<S> {
     /// Keeps a session whose connection broke, if its client can come back.
     pub(super) fn save(&self, session: &Session<S>, reason: CloseReason) {
         if let Some(recovery) = self.recovery.as_ref().filter(|_| reason.is_recoverable() && session.socket.can_recover()) {
-            let stays = session.state().stays();
-            recovery.save(session.socket.id(), session.since, stays);
+            let state = session.state();
+            if !state.is_over() {
+                recovery.save(session.socket.id(), session.since, state.stays(), state.header_bytes());
+            }
         }
     }
 
@@ -156,11 +226,13 @@ impl<S: Socket> Hub<S> {
         let Some(recovery) = &self.recovery else { return false };
         // The old connection may be broken, and not be known to be.
         if let Some(live) = self.session(id) {
-            self.disconnect(id, CloseReason::TransportClose);
+            self.end(&live.socket, CloseReason::TransportClose);
             live.socket.close();
         }
         let mut history = recovery.history();
-        let Some(saved) = recovery.take(id) else {
+        let now = Instant::now();
+        let is_granted = |saved: &Saved| saved.stays.iter().all(|stay| stay.terms.as_ref().is_none_or(|terms| terms.holds(now)));
+        let Some((saved, removals)) = recovery.take(id).filter(|(saved, _)| is_granted(saved)) else {
             self.metrics.recovered(Recovered::Unknown);
             return false;
         };
@@ -170,20 +242,27 @@ impl<S: Socket> Hub<S> {
         };
         let since: HashMap<&ChannelName, u64> = saved.stays.iter().map(|stay| (&stay.channel, stay.since)).collect();
         let missed = position.and_then(|position| history.missed(position, id, |channel| since.get(channel).copied()));
-        let Some(missed) = missed else {
+        let Some(missed) = missed.filter(|missed| self.fits_a_queue(missed)) else {
             self.metrics.recovered(Recovered::Gap);
-            debug!(socket_id = %id, "what a client missed is not kept any more; it starts afresh");
+            debug!(socket_id = %id, "what a client missed is not kept any more, or more than may wait for it; it starts afresh");
             return false;
         };
-        let socket = connect();
+        // Whole before it is known: who takes a user out of a channel finds what it rests on.
+        let session = Session::new(connect(), saved.since);
+        let joined: Vec<_> = saved.stays.iter().map(|stay| session.state().restore(stay)).collect();
         // Under the lock of the history: what is sent from now on comes after what was missed.
-        let session = self.register(socket, saved.since);
-        let mut joined = Vec::with_capacity(saved.stays.len());
-        for stay in saved.stays {
-            let ticket = session.state().restore(&stay);
+        let session = self.register(session);
+        for stay in &saved.stays {
             self.rooms.join(&stay.channel, session.socket.clone());
             self.metrics.subscribed(stay.channel.kind());
-            joined.push((stay, ticket));
+        }
+        if recovery.removals() != removals {
+            // Somebody was taken out of something meanwhile, and might not have been found.
+            drop(history);
+            self.metrics.recovered(Recovered::Unknown);
+            self.end(&session.socket, CloseReason::ServerLeft);
+            session.socket.close();
+            return true;
         }
         self.metrics.replayed.inc_by(missed.len() as u64);
         let is_full = missed.into_iter().any(|frame| session.socket.push_frame(frame) == Err(PushError::Full));
@@ -193,12 +272,10 @@ impl<S: Socket> Hub<S> {
             self.evict(id, &session.socket);
             return true;
         }
-        for (Stay { channel, terms, .. }, ticket) in joined {
+        for (Stay { channel, terms, .. }, ticket) in saved.stays.into_iter().zip(joined) {
             let Some(terms) = terms else { continue };
-            let member = terms.member.clone();
-            let (ends, basis) = (terms.ends, Basis::of(&terms));
-            self.accept(&session, &channel, ticket, basis, ends);
-            if let (ChannelKind::Presence, Some(member)) = (channel.kind(), member) {
+            self.accept(&session, &channel, ticket, Basis::of(&terms), terms.ends);
+            if let (ChannelKind::Presence, Some(member)) = (channel.kind(), terms.member) {
                 let (hub, session) = (Arc::clone(self), Arc::clone(&session));
                 self.tasks.spawn(async move {
                     let again = session.state().begin_again(&channel);
@@ -209,5 +286,13 @@ impl<S: Socket> Hub<S> {
             }
         }
         true
+    }
+
+    /// Whether so many frames may wait for a client: it would be closed for them each time it comes back.
+    fn fits_a_queue(&self, frames: &[Bytes]) -> bool {
+        let limits = self.limits.load();
+        let bytes: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
+        // One for what tells the client that it is connected.
+        (frames.len() as u64) < limits.client_queue && bytes < limits.client_queue_bytes.0
     }
 }

@@ -1,6 +1,6 @@
 //! One connected socket: which channels it is in or on its way into.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -27,6 +27,12 @@ pub(super) struct Session<S> {
 #[derive(Debug, Default)]
 pub(super) struct State {
     is_closed: bool,
+    /// The client was sent away, and does not come back to this session.
+    is_over: bool,
+    /// Channels that it was taken out of: a grant that the application signed before counts no more.
+    taken_out: HashSet<ChannelName>,
+    /// What the application said of channels for which it was asked ahead of the subscribe.
+    promised: HashMap<ChannelName, Promise>,
     channels: HashMap<ChannelName, Subscription>,
     next_generation: u64,
     /// Who is signed in, whatever the channels.
@@ -69,6 +75,20 @@ pub(super) struct Terms {
     pub(super) member: Option<Member>,
     /// When the grant ends, if it does.
     pub(super) ends: Option<Instant>,
+}
+
+/// What the application said of a channel that it signed for.
+#[derive(Debug, Clone)]
+pub(super) struct Promise {
+    pub(super) user: Option<Arc<str>>,
+    pub(super) ends: Option<Instant>,
+}
+
+impl Terms {
+    /// Whether the grant has not ended.
+    pub(super) fn holds(&self, now: Instant) -> bool {
+        self.ends.is_none_or(|ends| ends > now)
+    }
 }
 
 /// What a new grant says of the subscription.
@@ -213,6 +233,48 @@ impl State {
         self.channels.get(channel).filter(|subscription| subscription.is_joined)?.terms.clone()
     }
 
+    /// The client was sent away.
+    pub(super) fn end_for_good(&mut self) {
+        self.is_over = true;
+    }
+
+    pub(super) const fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Leaves a channel from this side: see [`Self::may_bring`].
+    pub(super) fn take_out(&mut self, channel: &ChannelName) -> bool {
+        let was_in = self.leave(channel.as_str());
+        if was_in {
+            self.taken_out.insert(channel.clone());
+        }
+        was_in
+    }
+
+    /// Whether a grant that the application has signed lets the socket in. The signature is the same each time it is made, so
+    /// that of who was taken out does not count until the application is asked again, on this connection or on another.
+    pub(super) fn may_bring(&self, channel: &ChannelName) -> bool {
+        !self.taken_out.contains(channel)
+    }
+
+    /// The application has granted a channel for which the client is given a signature.
+    pub(super) fn promise(&mut self, channel: &ChannelName, promise: Promise, limit: u64) {
+        self.taken_out.remove(channel);
+        if self.promised.len() as u64 >= limit {
+            self.promised.clear();
+        }
+        self.promised.insert(channel.clone(), promise);
+    }
+
+    pub(super) fn promised(&self, channel: &ChannelName) -> Option<Promise> {
+        self.promised.get(channel).cloned()
+    }
+
+    /// Bytes of the headers that subscriptions rest on.
+    pub(super) fn header_bytes(&self) -> usize {
+        self.headers.iter().map(|known| bytes_of(known)).sum()
+    }
+
     /// Somebody has signed in.
     pub(super) fn sign_in(&mut self, user: &str) {
         self.user = Some(user.into());
@@ -237,8 +299,7 @@ impl State {
     /// Whether headers fit beside those that the socket's subscriptions rest on.
     pub(super) fn has_room_for(&mut self, headers: &SubscribeHeaders) -> bool {
         self.headers.retain(|known| Arc::strong_count(known) > 1);
-        let kept: usize = self.headers.iter().map(|known| bytes_of(known)).sum();
-        self.headers.iter().any(|known| **known == *headers) || kept + bytes_of(headers) <= MAX_KEPT_HEADER_BYTES
+        self.headers.iter().any(|known| **known == *headers) || self.header_bytes() + bytes_of(headers) <= MAX_KEPT_HEADER_BYTES
     }
 
     /// The set that equals these headers, which is kept once.
@@ -266,11 +327,20 @@ impl State {
     pub(super) fn restore(&mut self, stay: &Stay) -> Ticket {
         let generation = self.next_generation;
         self.next_generation += 1;
-        let want = stay.want.clone();
-        let subscription =
-            Subscription { generation, is_joined: true, since: stay.since, pending: 0, terms: None, end: None, watch: None, want };
+        let ticket = Ticket(generation);
+        let terms = stay.terms.clone().map(|terms| Terms { ticket, headers: self.share(&terms.headers), ..terms });
+        let subscription = Subscription {
+            generation,
+            is_joined: true,
+            since: stay.since,
+            pending: 0,
+            terms,
+            end: None,
+            watch: None,
+            want: stay.want.clone(),
+        };
         self.channels.insert(stay.channel.clone(), subscription);
-        Ticket(generation)
+        ticket
     }
 
     /// Begins a subscribe of a channel that the socket is in; `None` when it has left.

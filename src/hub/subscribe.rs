@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::recovery::Recovery;
-use super::session::{Basis, Session, Ticket};
+use super::session::{Basis, Promise, Session, Ticket};
 use super::{Hub, Message, Push, Socket};
 use crate::auth::{AuthRequest, Denied, Grant, SubscribeHeaders, bytes_of};
 use crate::channel::{ChannelKind, ChannelName, user_of};
@@ -68,6 +69,18 @@ impl<S: Socket> Hub<S> {
             Right::Ask(headers) => (headers, None),
             Right::Brought(grant) => (Vec::new(), Some(grant)),
         };
+        if brought.is_some() && !session.state().may_bring(&channel) {
+            return self.refuse(&session, channel.as_str(), 403, Refusal::Unauthorized);
+        }
+        // A signature does not tell when the right ends.
+        let promised = brought.is_some().then(|| session.state().promised(&channel)).flatten();
+        if promised.as_ref().and_then(|promise| promise.ends).is_some_and(|ends| ends <= Instant::now()) {
+            return self.refuse(&session, channel.as_str(), 401, Refusal::Unauthorized);
+        }
+        let brought = brought.map(|grant| match promised {
+            Some(Promise { user, ends }) => Grant { user: user.or(grant.user), ends, ..grant },
+            None => grant,
+        });
         if user_of(channel.as_str()).is_some() && brought.is_none() {
             return self.refuse(&session, channel.as_str(), 403, Refusal::Unauthorized);
         }

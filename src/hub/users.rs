@@ -8,11 +8,17 @@ impl<S: Socket> Hub<S> {
     /// Closes the sockets of this node that are known to be the user's, for good: their clients do not come back by
     /// themselves. Returns how many there were.
     pub fn terminate_user(&self, user: &str) -> usize {
-        self.forget_removed(Some(user), None);
+        let _removal = self.begin_removal(Some(user), None);
         let mut sockets = Vec::new();
         for shard in &self.sessions {
             let sessions = shard.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            sockets.extend(sessions.values().filter(|session| session.state().is_user(user)).map(|session| session.socket.clone()));
+            for session in sessions.values() {
+                let mut state = session.state();
+                if state.is_user(user) {
+                    state.end_for_good();
+                    sockets.push(session.socket.clone());
+                }
+            }
         }
         // Out of the locks: a socket that closes is taken out of its shard.
         for socket in &sockets {

@@ -56,6 +56,9 @@ async fn sign(gate: &Gate, request: Request<Body>, peer: IpAddr) -> Response<Bod
     let (Some(socket), Some(channel)) = (field("socket_id").and_then(|id| SocketId::parse(&id)), field("channel_name")) else {
         return refused(StatusCode::BAD_REQUEST, "socket_id and channel_name are needed");
     };
+    if channel.contains(':') {
+        return refused(StatusCode::BAD_REQUEST, "a channel name with `:` cannot be signed: the parts of a signature are joined with it");
+    }
     let channel = ChannelName::from(channel);
     let shared = &gate.pusher().0;
     if !channel.kind().is_guarded() || user_of(channel.as_str()).is_some() || shared.hub.socket(socket).is_none() {
@@ -75,6 +78,7 @@ async fn sign(gate: &Gate, request: Request<Body>, peer: IpAddr) -> Response<Bod
             return refused(status.unwrap_or(StatusCode::BAD_GATEWAY), "the application did not grant the channel");
         }
     };
+    shared.hub.promise(socket, &channel, &grant);
     let id = socket.to_string();
     if channel.kind() != ChannelKind::Presence {
         return Json(json!({ "auth": app.auth(&signable(&[&id, channel.as_str()])) })).into_response();

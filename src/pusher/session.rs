@@ -136,12 +136,12 @@ impl Session {
         }
         match Auth::parse(subscribe.auth.as_deref().unwrap_or_default()) {
             Auth::Signed { key, signature } => {
-                let (id, data) = (self.id().to_string(), subscribe.channel_data());
+                let (id, data) = (self.id().to_string(), subscribe.channel_data().filter(|_| is_presence));
                 let parts: Vec<&str> = [&*id, channel].into_iter().chain(data).collect();
                 if !self.app.has_signed(key, signature, &signable(&parts)) {
                     return None;
                 }
-                let data = data.filter(|_| is_presence).map(|data| RawValue::from_string(data.to_owned()));
+                let data = data.map(|data| RawValue::from_string(data.to_owned()));
                 match data.transpose() {
                     Ok(None) if is_presence => self.as_signed_in(),
                     Ok(data) => Some(Right::Brought(Grant { channel_data: data.map(Arc::from), ..Grant::default() })),

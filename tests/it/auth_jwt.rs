@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Laravel, TestServer};
 
-const SECRET: &str = "a secret that is long enough for everybody";
+pub(crate) const SECRET: &str = "a secret that is long enough for everybody";
 
-fn token(claims: &Value) -> String {
+pub(crate) fn token(claims: &Value) -> String {
     laravel_echo_server::jws::install();
     encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET.as_bytes())).expect("claims can be signed")
 }

@@ -194,6 +194,35 @@ async fn nobody_gets_in_by_another_signature() {
 }
 
 #[tokio::test]
+async fn who_was_taken_out_does_not_come_back_by_the_same_signature() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({})).await;
+    let mut client = Pusher::connect(&server).await;
+    let data = Some(r#"{"user_id":"9"}"#);
+    assert_eq!(client.subscribe("presence-room", data).await["event"], "pusher_internal:subscription_succeeded");
+    let url = server.url(&format!("/apps/app/users/9/unsubscribe?auth_key={KEY}"));
+    let body = json!({ "channel": "presence-room" }).to_string();
+    assert_eq!(reqwest::Client::new().post(url).body(body).send().await.unwrap().status(), 200);
+    assert_eq!(client.hear().await["data"]["status"], 403);
+    let again = client.subscribe("presence-room", data).await;
+    assert_eq!((&again["event"], &again["data"]["status"]), (&json!("pusher:subscription_error"), &json!(403)));
+}
+
+#[tokio::test]
+async fn a_signature_for_one_channel_is_none_for_another() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({})).await;
+    let mut client = Pusher::connect(&server).await;
+    // Parts of what is signed are joined with `:`.
+    let auth = sign(&format!("{}:private-team:5", client.id));
+    client.say(json!({ "event": "pusher:subscribe", "data": { "channel": "private-team", "auth": auth, "channel_data": "5" } })).await;
+    assert_eq!(client.hear().await["data"]["status"], 401);
+    let body = format!("socket_id={}&channel_name=private-team:5", client.id);
+    let request = reqwest::Client::new().post(server.url("/broadcasting/auth"));
+    assert_eq!(request.header("content-type", "application/x-www-form-urlencoded").body(body).send().await.unwrap().status(), 400);
+}
+
+#[tokio::test]
 async fn who_signs_in_has_a_channel_and_can_be_sent_away() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({})).await;
@@ -245,6 +274,24 @@ async fn an_application_that_signs_nothing_is_asked() {
     let succeeded = client.hear().await;
     let data: Value = serde_json::from_str(succeeded["data"].as_str().unwrap()).unwrap();
     assert_eq!(data["presence"]["ids"], json!(["5"]));
+}
+
+#[tokio::test]
+async fn a_signature_of_ours_knows_the_user_of_the_token_it_was_given_for() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({ "auth": { "jwt": { "algorithm": "HS256", "secret": crate::auth_jwt::SECRET } } })).await;
+    let mut client = Pusher::connect(&server).await;
+    let token = crate::auth_jwt::token(&json!({ "sub": "7", "channels": ["private-a"], "exp": 4_000_000_000_u64 }));
+    let request = reqwest::Client::new().post(server.url("/broadcasting/auth")).bearer_auth(token);
+    let body = format!("socket_id={}&channel_name=private-a", client.id);
+    let signed = request.header("content-type", "application/x-www-form-urlencoded").body(body).send().await.unwrap();
+    let signed: Value = serde_json::from_slice(&signed.bytes().await.unwrap()).unwrap();
+    client.say(json!({ "event": "pusher:subscribe", "data": { "channel": "private-a", "auth": signed["auth"] } })).await;
+    assert_eq!(client.hear().await["event"], "pusher_internal:subscription_succeeded");
+    let url = server.url(&format!("/apps/app/users/7/unsubscribe?auth_key={KEY}"));
+    let answer = reqwest::Client::new().post(url).body(json!({ "channel": "private-a" }).to_string()).send().await.unwrap();
+    assert_eq!(answer.text().await.unwrap(), r#"{"unsubscribed":1}"#);
+    assert_eq!(client.hear().await["data"]["status"], 403);
 }
 
 #[tokio::test]

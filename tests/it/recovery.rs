@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::server::KEY;
-use crate::support::{Client, Laravel, TestServer, until};
+use crate::support::{Client, Laravel, SlowApp, TestServer, until};
 
 async fn publish(server: &TestServer, channel: &str, n: u64, socket: Option<&str>) {
     let body = json!({ "channel": channel, "name": "sent", "data": n + 1, "socket_id": socket }).to_string();
@@ -190,4 +190,64 @@ async fn text_of_a_cache_channel_is_not_taken_for_a_position() {
     let mut after = Client::come_back(server.address, &pid, Some(&offset)).await;
     assert_eq!(after.id, id);
     assert_eq!(numbers(&mut after, 1).await, [2]);
+}
+
+async fn post(server: &TestServer, path: &str, body: Value) {
+    let url = server.url(&format!("/apps/app{path}?auth_key={KEY}"));
+    let answer = reqwest::Client::new().post(url).header("content-type", "application/json").body(body.to_string()).send().await;
+    assert_eq!(answer.expect("an answer").status(), 200);
+}
+
+#[tokio::test]
+async fn who_was_away_during_a_recheck_is_asked_for() {
+    let (server, _laravel) = server(json!({})).await;
+    let before = client(&server).await;
+    let (id, pid) = (before.id.clone(), before.pid.clone());
+    lose(&server, before).await;
+    post(&server, "/channels/private-orders/recheck", json!({})).await;
+    assert_ne!(Client::come_back(server.address, &pid, None).await.id, id);
+}
+
+#[tokio::test]
+async fn nobody_comes_back_to_a_grant_that_has_ended() {
+    let app = SlowApp::start(std::time::Duration::ZERO).await;
+    app.answers(200, r#"{"expires_in":1}"#);
+    let server = TestServer::start(json!({ "authHost": app.url })).await;
+    let mut client = server.client_of(1).await;
+    client.subscribe("private-orders").await;
+    server.subscribed("private-orders", 1).await;
+    let (id, pid) = (client.id.clone(), client.pid.clone());
+    app.answers(500, "broken");
+    drop(client);
+    // Until then it comes back each time.
+    until("a fresh session", async || Client::come_back(server.address, &pid, None).await.id != id).await;
+    assert_eq!(server.subscription_count("private-orders").await, 0);
+}
+
+#[tokio::test]
+async fn who_was_sent_away_does_not_come_back_by_not_reading_it() {
+    let (server, _laravel) = server(json!({ "limits": { "clientQueueBytes": "64MB" } })).await;
+    let mut before = client(&server).await;
+    let (id, pid) = (before.id.clone(), before.pid.clone());
+    // Each is echoed, in the error about a namespace that is not there.
+    let large = format!("40/{},", "n".repeat(900_000));
+    for _ in 0..20 {
+        before.send_text(&large).await;
+    }
+    post(&server, "/users/1/terminate_connections", json!({})).await;
+    assert_ne!(Client::come_back(server.address, &pid, None).await.id, id);
+    drop(before);
+    server.subscribed("presence-room", 0).await;
+}
+
+#[tokio::test]
+async fn more_than_may_wait_for_a_client_is_not_replayed_again_and_again() {
+    let (server, _laravel) = server(json!({ "limits": { "clientQueue": 10 } })).await;
+    let before = client(&server).await;
+    let (id, pid) = (before.id.clone(), before.pid.clone());
+    lose(&server, before).await;
+    for n in 0..10 {
+        publish(&server, "news", n, None).await;
+    }
+    assert_ne!(Client::come_back(server.address, &pid, None).await.id, id);
 }
