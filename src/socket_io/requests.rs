@@ -1,6 +1,6 @@
 //! What Socket.IO clients send: `subscribe`, `unsubscribe` and `client event`.
 //!
-//! Input: Socket.IO events of a [`Session`](super::Session). Output: calls of the [`Hub`], in the order a client sent them.
+//! Input: Socket.IO events of a `Session`. Output: calls of the [`Hub`], in the order a client sent them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
