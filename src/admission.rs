@@ -12,6 +12,7 @@ use http::HeaderValue;
 use crate::channel::Pattern;
 use crate::config::Limits;
 use crate::metrics::Refusal;
+use crate::warn_seldom;
 
 /// The origins of pages that may connect: `allowedOrigins`.
 #[derive(Debug)]
@@ -24,11 +25,16 @@ impl Origins {
         Self(allowed.iter().map(|text| Pattern::new(&text.trim_end_matches('/').to_ascii_lowercase())).collect())
     }
 
-    /// Whether pages of this origin may connect.
+    /// Whether pages of this origin may connect. The log says which one may not.
     #[must_use]
     pub fn allow(&self, origin: &HeaderValue) -> bool {
         let text = origin.to_str().unwrap_or_default();
-        self.0.iter().any(|pattern| pattern.matches(text))
+        let is_allowed = self.0.iter().any(|pattern| pattern.matches(text));
+        if !is_allowed {
+            let hint = format!("if this is a page of yours, add {text:?} to allowedOrigins");
+            warn_seldom!(kind = 0, about = text, origin = text, hint, "refused a page: its origin is not in allowedOrigins");
+        }
+        is_allowed
     }
 }
 

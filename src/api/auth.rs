@@ -19,6 +19,7 @@ use super::{Api, ApiError};
 use crate::config::ApiClient;
 use crate::config::value::Secret;
 use crate::metrics::Refusal;
+use crate::warn_seldom;
 
 /// An entry of `clients`, made ready.
 pub struct Client {
@@ -134,6 +135,13 @@ impl FromRequestParts<Api> for App {
                 Err(error) => denial = error,
             }
         }
+        let is_known = api.clients.iter().any(|client| client.app_id == id);
+        let hint = if is_known {
+            "the key or secret of who asks is not that of this entry of `clients`"
+        } else {
+            "no entry of `clients` has this appId; after a change of the file the server needs SIGHUP or a restart"
+        };
+        warn_seldom!(kind = is_known.into(), about = id, app_id = id, error = denial.message(), hint, "refused a request of the HTTP API");
         Err(denial)
     }
 }

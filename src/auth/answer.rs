@@ -92,9 +92,15 @@ impl Answer<'_> {
     #[must_use]
     pub fn summary(self) -> String {
         let body = self.body.trim_start();
+        // Laravel's `message` of a plain 403 is empty; with APP_DEBUG there is an `exception`.
         let message = || {
-            let json: serde_json::Value = serde_json::from_str(body).ok()?;
-            json.get("message")?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+            let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(body).ok()?;
+            let text = |name: &str| json.get(name)?.as_str().filter(|text| !text.is_empty());
+            Some(
+                text("message")
+                    .or_else(|| text("exception"))
+                    .map_or_else(|| serde_json::Value::from(json.clone()).to_string(), str::to_owned),
+            )
         };
         let title = || {
             let start = body.to_ascii_lowercase().find("<title>")? + "<title>".len();
@@ -246,6 +252,8 @@ mod tests {
     fn the_log_shows_what_the_answer_says() {
         let summary = |body| Answer { status: 500, body, ..Answer::default() }.summary();
         assert_eq!(summary("{\n  \"message\": \"Call to undefined method\",\n  \"trace\": []\n}"), "Call to undefined method");
+        assert_eq!(summary("{\n  \"message\": \"\",\n  \"exception\": \"AccessDenied\"\n}"), "AccessDenied");
+        assert_eq!(summary("{\n  \"message\": \"\"\n}"), r#"{"message":""}"#);
         assert_eq!(summary("<!DOCTYPE html>\n<html>\n<head><Title>\n  Page\n Expired</title>"), "Page Expired");
         assert_eq!(summary("\n<html>\n<body>"), "<html>");
         assert_eq!(summary("{\"message\":\"\"}"), "{\"message\":\"\"}");

@@ -276,6 +276,9 @@ impl Application for HttpApplication {
                 }
                 Err(denied) => {
                     self.metrics.callback(Callback::Refused);
+                    if call.is_probe {
+                        return Reply::Refused(denied);
+                    }
                     let (answer, status) = (received.answer(), received.status);
                     let has_credentials = call.headers.iter().any(|(name, _)| [header::COOKIE, header::AUTHORIZATION].contains(name));
                     let (body, hint) = (answer.summary(), answer.hint(has_credentials));

@@ -78,6 +78,8 @@ pub struct Call {
     pub socket: Option<SocketId>,
     /// All headers but those of the body, sorted by name.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The server asks for itself, whether anybody is there: a refusal is as good as a grant.
+    pub is_probe: bool,
 }
 
 impl Call {
@@ -86,7 +88,7 @@ impl Call {
     pub fn new(target: Arc<Target>, channel: ChannelName, headers: HeaderMap) -> Self {
         let mut headers: Vec<_> = headers.into_iter().filter_map(|(name, value)| Some((name?, value))).collect();
         headers.sort_unstable_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
-        Self { target, channel, socket: None, headers }
+        Self { target, channel, socket: None, headers, is_probe: false }
     }
 }
 
@@ -337,7 +339,7 @@ impl<A: Application> Inner<A> {
 fn probe(target: &Arc<Target>) -> Call {
     let headers = [("x-requested-with", "XMLHttpRequest"), ("accept-encoding", "identity")];
     let headers = headers.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-    Call::new(Arc::clone(target), PROBE_CHANNEL.into(), headers.into_iter().collect())
+    Call { is_probe: true, ..Call::new(Arc::clone(target), PROBE_CHANNEL.into(), headers.into_iter().collect()) }
 }
 
 #[cfg(test)]

@@ -28,7 +28,9 @@ impl Stop {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let path = self.lock_file();
         match lock_file::look(&path)? {
-            Found::Nothing => anyhow::bail!("Could not find any lock file.\n  looked for: {}", path.display()),
+            Found::Nothing => {
+                anyhow::bail!("Could not find any lock file: no server runs with this config.\n  looked for: {}", path.display())
+            }
             Found::Stale => {
                 std::fs::remove_file(&path).with_context(|| format!("removing the lock file `{}`", path.display()))?;
                 output::line("No server is running; the lock file it left behind is removed.");

@@ -249,12 +249,20 @@ fn parse(path: &Path, text: &str) -> Result<(Value, Format), LoadError> {
     let format = format_of(path, text);
     let tree = match format {
         Format::Json => serde_json::from_str(text).map_err(|error| unreadable(format!("not valid JSON: {error}")))?,
-        Format::Toml => toml::from_str(text).map_err(|error| unreadable(format!("not valid TOML: {}", error.to_string().trim_end())))?,
+        Format::Toml => toml::from_str(text).map_err(|error| unreadable(format!("not valid TOML: {}", in_one_line(text, &error))))?,
     };
     match tree {
         Value::Object(_) => Ok((tree, format)),
         _ => Err(unreadable("expected an object of settings at the top".to_owned())),
     }
+}
+
+/// `line 294, column 8: unclosed array, expected ]`, which a line of the log holds.
+fn in_one_line(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().lines().collect::<Vec<_>>().join(", ");
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return message };
+    let (line, column) = (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
+    format!("line {line}, column {column}: {message}")
 }
 
 #[cfg(test)]

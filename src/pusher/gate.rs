@@ -101,14 +101,12 @@ impl Gate {
         let metrics = shared.hub.metrics();
         let headers = request.headers();
         let Some(app) = self.0.apps.iter().find(|app| app.key == key) else {
-            let hint = "clients need an entry in `clients` with this key and a secret; `laravel-echo-server client:add` makes one";
+            let hint = "if it is one of yours, add an entry to `clients` with its key and its secret: PUSHER_APP_KEY and PUSHER_APP_SECRET (or REVERB_…) in Laravel's .env";
             warn_seldom!(kind = 0, about = key, key, hint, "a Pusher client asks for an application that is not here");
             return Err((code::NO_APP, format!("App key {key} does not exist")));
         };
-        if let Some(origin) = headers.get(header::ORIGIN).filter(|origin| !self.0.origins.allow(origin)) {
+        if headers.get(header::ORIGIN).is_some_and(|origin| !self.0.origins.allow(origin)) {
             metrics.refusal(Refusal::Origin);
-            let shown = origin.to_str().unwrap_or_default();
-            warn_seldom!(kind = 1, about = shown, origin = shown, hint = "add it to allowedOrigins", "refused a page that may not connect");
             return Err((code::UNAUTHORIZED, "the origin of the page is not allowed".to_owned()));
         }
         let version = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).find(|(name, _)| name == "protocol");

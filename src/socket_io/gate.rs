@@ -105,7 +105,6 @@ impl Gate {
             && !self.0.origins.allow(origin)
         {
             self.refused(Refusal::Origin);
-            debug!(?origin, "refused a page whose origin is not in allowedOrigins");
             self.0.failed.count(FORBIDDEN.into(), origin.to_str().unwrap_or_default());
             return Ok(Answer::Ready(engine_error(StatusCode::FORBIDDEN, FORBIDDEN, "Forbidden")));
         }

@@ -61,7 +61,10 @@ impl Gate {
             Change::Opened => {
                 self.metrics.auth.breaker_opens.inc();
                 self.metrics.auth.breakers_open.inc();
-                warn!(host, "the application does not answer; subscribes wait while one at a time finds out whether it is back");
+                warn!(
+                    host,
+                    "the application does not answer: subscribes wait until it is back, at most auth.queueTimeout; the server asks every few seconds"
+                );
             }
             Change::Closed => {
                 self.metrics.auth.breakers_open.dec();

@@ -107,6 +107,9 @@ async fn open(settings: &RedisConfig) -> Result<Open, Fault> {
     let address = redis_client::address(&client);
     match tokio::time::timeout(CONNECT, client.get_multiplexed_async_connection()).await {
         Ok(Ok(connection)) => Ok(Open { client, connection, address }),
+        Ok(Err(error)) if error.is_connection_refusal() => {
+            Err(Fault { message: format!("cannot connect to Redis at {address}: {error}"), mend: mend_of(&error) })
+        }
         Ok(Err(error)) => Err(Fault { message: format!("{address} does not let us in: {error}"), mend: mend_of(&error) }),
         Err(_) => Err(Fault { message: format!("{address} does not answer within {} seconds", CONNECT.as_secs()), mend: mend_host() }),
     }
