@@ -29,6 +29,7 @@ mod grants;
 mod hints;
 mod history;
 mod nodes;
+mod observer;
 mod presence;
 mod publish;
 mod push;
@@ -44,6 +45,7 @@ mod whisper;
 
 use hints::Hints;
 use nodes::Nodes;
+use observer::Observers;
 use presence::ChannelLocks;
 use rooms::{Room, Rooms};
 use session::Session;
@@ -52,6 +54,7 @@ pub use allowance::Allowance;
 pub use everywhere::Everywhere;
 pub use grants::Recheck;
 pub use history::Offset;
+pub use observer::{Observation, Observer};
 pub use push::{Dialect, Message, Push, PushError, Socket};
 pub use subscribe::Right;
 pub use wanted::{Change, Wanted};
@@ -90,6 +93,7 @@ pub struct Hub<S> {
     /// Cancelled when the server is about to end: nobody joins any more, no answer is waited for.
     closing: CancellationToken,
     hints: Hints,
+    observers: Observers,
     /// With `recovery.enabled`.
     recovery: Option<recovery::Recovery>,
     cache: cache::EventCache,
@@ -126,6 +130,7 @@ impl<S: Socket> Hub<S> {
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             hints: Hints::default(),
+            observers: Observers::new(),
             recovery: config.recovery.enabled.0.then(|| recovery::Recovery::new(&config.recovery)),
             cache: cache::EventCache::new(config.pusher.cache_ttl.0),
             counts: config.pusher.subscription_count.0.then(counts::Counts::default),
@@ -174,6 +179,7 @@ impl<S: Socket> Hub<S> {
         let id = session.socket.id();
         let session = Arc::new(session);
         self.shard(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&session));
+        self.observers.tell(|| Observation::Connected { socket: id });
         session
     }
 
@@ -202,6 +208,7 @@ impl<S: Socket> Hub<S> {
         for channel in channels {
             self.left_after(&channel, id, reason.as_str(), self.options.leave_grace);
         }
+        self.observers.tell(|| Observation::Disconnected { socket: id, reason });
     }
 
     /// Lets every socket leave its channels, so that stores and other nodes know. Nobody joins any more.

@@ -13,7 +13,7 @@ use super::Hub;
 use super::hints::Hints;
 use super::recovery::Recovery;
 use super::rooms::{Room, Snapshot};
-use super::{Dialect, Message, Push, PushError, Socket};
+use super::{Dialect, Message, Observation, Push, PushError, Socket};
 use crate::channel::{ChannelKind, kind_of};
 use crate::event::{CloseReason, Event, SocketId};
 use crate::metrics::{Outcome, Source};
@@ -46,7 +46,8 @@ impl<S: Socket> Hub<S> {
         let is_sample = !has_audience && self.hints.is_due(channel);
         let is_kept = self.cache.keeps(channel);
         let is_wanted = has_audience || is_waited_for;
-        if !is_wanted && !is_sample && !is_kept && !self.options.dev_mode && !self.follows(channel) {
+        let is_watched = self.options.dev_mode || self.observers.want_unheard();
+        if !is_wanted && !is_sample && !is_kept && !is_watched && !self.follows(channel) {
             self.metrics.event(source, Outcome::NoSubscribers);
             return Ok(0);
         }
@@ -70,6 +71,10 @@ impl<S: Socket> Hub<S> {
             self.metrics.deliveries.inc_by(delivered as u64);
         }
         self.metrics.event(source, if delivered > 0 { Outcome::Delivered } else { Outcome::NoSubscribers });
+        self.observers.tell(|| {
+            let is_in = |except| self.session(except).is_some_and(|session| session.is_in(channel));
+            Observation::Published { event, source, delivered, has_left_out: event.except.is_some_and(is_in) }
+        });
         Ok(delivered)
     }
 

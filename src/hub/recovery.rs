@@ -253,8 +253,8 @@ impl<S: Socket> Hub<S> {
         // Under the lock of the history: what is sent from now on comes after what was missed.
         let session = self.register(session);
         for stay in &saved.stays {
-            self.rooms.join(&stay.channel, session.socket.clone());
-            self.metrics.subscribed(stay.channel.kind());
+            let count = self.rooms.join(&stay.channel, session.socket.clone());
+            self.came_in(&stay.channel, id, count);
         }
         if recovery.removals() != removals {
             // Somebody was taken out of something meanwhile, and might not have been found.

@@ -104,22 +104,28 @@ impl<S: Socket> Rooms<S> {
         &self.shards[hash as usize % SHARDS]
     }
 
-    pub(super) fn join(&self, channel: &ChannelName, socket: S) {
+    /// Returns how many sockets are in the channel afterwards.
+    pub(super) fn join(&self, channel: &ChannelName, socket: S) -> usize {
         let mut shard = self.shard(channel.as_str()).write().unwrap_or_else(PoisonError::into_inner);
         let room = shard.entry(channel.clone()).or_insert_with(|| Mutex::new(Room::new()));
-        room.get_mut().unwrap_or_else(PoisonError::into_inner).insert(socket);
+        let room = room.get_mut().unwrap_or_else(PoisonError::into_inner);
+        room.insert(socket);
+        room.len()
     }
 
-    pub(super) fn leave(&self, channel: &ChannelName, id: SocketId) {
+    /// Returns how many sockets are in the channel afterwards.
+    pub(super) fn leave(&self, channel: &ChannelName, id: SocketId) -> usize {
         let mut shard = self.shard(channel.as_str()).write().unwrap_or_else(PoisonError::into_inner);
         let Some(room) = shard.get_mut(channel.as_str()) else {
-            return;
+            return 0;
         };
         let room = room.get_mut().unwrap_or_else(PoisonError::into_inner);
         room.remove(id);
-        if room.len() == 0 {
+        let count = room.len();
+        if count == 0 {
             shard.remove(channel.as_str());
         }
+        count
     }
 
     /// The sockets in a channel; `None` when there are none.

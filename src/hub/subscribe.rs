@@ -10,7 +10,7 @@ use tracing::{debug, error, info, warn};
 
 use super::recovery::Recovery;
 use super::session::{Basis, Promise, Session, Ticket};
-use super::{Hub, Message, Push, Socket};
+use super::{Hub, Message, Observation, Push, Socket};
 use crate::auth::{AuthRequest, Denied, Grant, SubscribeHeaders, bytes_of};
 use crate::channel::{ChannelKind, ChannelName, user_of};
 use crate::event::SocketId;
@@ -231,10 +231,12 @@ impl<S: Socket> Hub<S> {
 
     pub(super) fn refuse(self: &Arc<Self>, session: &Session<S>, channel: &str, status: u16, cause: Refusal) {
         self.metrics.refusal(cause);
-        debug!(socket_id = %session.socket.id(), channel, status, ?cause, "subscribe refused");
+        let socket = session.socket.id();
+        self.observers.tell(|| Observation::Refused { channel, socket, cause, status: Some(status) });
+        debug!(socket_id = %socket, channel, status, ?cause, "subscribe refused");
         if let Some(key) = cause.limit() {
             self.tell_of_limit(
-                session.socket.id(),
+                socket,
                 channel,
                 cause,
                 &format!("a subscribe is over `{key}`: raise it if that is no fault of the page"),
@@ -275,7 +277,10 @@ impl<S: Socket> Hub<S> {
         let cached = self.cache.get(channel);
         let message = match &cached {
             Some(event) => Message::Event { channel, name: &event.name, data: &event.data, user: None, is_flat: false },
-            None => Message::CacheMiss { channel },
+            None => {
+                self.observers.tell(|| Observation::CacheMiss { channel });
+                Message::CacheMiss { channel }
+            }
         };
         let mut push = Push::new(message);
         let history = self.recovery.as_ref().map(Recovery::history);
@@ -297,19 +302,25 @@ impl<S: Socket> Hub<S> {
     pub(super) fn enter(&self, session: &Session<S>, channel: &ChannelName, ticket: Ticket) -> bool {
         let id = session.socket.id();
         let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().newest().number);
-        {
+        let count = {
             let mut state = session.state();
             match state.finish(channel, ticket, since) {
                 None => return false,
                 Some(false) => return true,
                 Some(true) => self.rooms.join(channel, session.socket.clone()),
             }
-        }
-        self.metrics.subscribed(channel.kind());
+        };
+        self.came_in(channel, id, count);
         if self.options.dev_mode {
             info!("{id} joined channel: {channel}");
         }
         true
+    }
+
+    /// A socket is in a channel's room from now on, as one of `count`.
+    pub(super) fn came_in(&self, channel: &ChannelName, id: SocketId, count: usize) {
+        self.metrics.subscribed(channel.kind());
+        self.observers.tell(|| Observation::Subscribed { channel: channel.as_str(), socket: id, count });
     }
 
     /// Puts a socket into a presence channel: the member list for it, and news of it for the others.
@@ -374,6 +385,7 @@ impl<S: Socket> Hub<S> {
 
     pub(super) fn tell_joining(self: &Arc<Self>, channel: &ChannelName, id: SocketId, member: &Member, except: Option<SocketId>) {
         let (channel, socket) = (channel.as_str(), self.options.expose_socket_id.then_some(id));
+        self.observers.tell(|| Observation::Joined { channel, member });
         self.fan_out(channel, &Push::new(Message::Joined { channel, member, socket }), except);
     }
 
@@ -385,8 +397,9 @@ impl<S: Socket> Hub<S> {
     /// As [`Self::left`], but the members follow after `grace`: who comes back with another socket until then has not
     /// been away.
     pub(super) fn left_after(self: &Arc<Self>, channel: &ChannelName, id: SocketId, reason: &'static str, grace: Duration) {
-        self.rooms.leave(channel, id);
+        let count = self.rooms.leave(channel, id);
         self.metrics.unsubscribed(channel.kind());
+        self.observers.tell(|| Observation::Unsubscribed { channel: channel.as_str(), socket: id, reason, count });
         self.count_changed(channel);
         if self.options.dev_mode {
             info!("{id} left channel: {channel} ({reason})");
@@ -428,6 +441,7 @@ impl<S: Socket> Hub<S> {
 
     pub(super) fn tell_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
         let channel = channel.as_str();
+        self.observers.tell(|| Observation::Left { channel, member });
         self.fan_out(channel, &Push::new(Message::Left { channel, member }), except);
     }
 }

@@ -11,6 +11,7 @@ use crate::hub::{Allowance, Message, Push, PushError, Socket};
 use crate::store::Member;
 
 mod exact;
+mod observer;
 mod pace;
 mod page;
 mod receive;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use tracing::debug;
 
-use super::{Hub, Socket};
+use super::{Hub, Observation, Socket};
 use crate::channel::{ChannelKind, kind_of};
 use crate::event::{Event, SocketId};
 use crate::metrics::Refusal;
@@ -30,23 +30,29 @@ impl<S: Socket> Hub<S> {
     /// # Errors
     /// [`Refusal`] with the rule that the whisper breaks.
     pub fn whisper(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>) -> Result<(), Refusal> {
-        let done = self.judge_whisper(from, whisper).and_then(|user| self.relay(from, whisper, user.as_deref()));
+        let Whisper { channel, event, data } = whisper;
+        let done = self.judge_whisper(from, whisper).and_then(|user| {
+            self.relay(from, whisper, user.as_deref())?;
+            self.observers.tell(|| Observation::Whispered { channel, socket: from, name: event, data, user: user.as_deref() });
+            Ok(())
+        });
         match done {
             Ok(()) => {
                 self.metrics.whispers.inc();
             }
             Err(cause) => {
                 self.metrics.refusal(cause);
-                debug!(socket_id = %from, channel = whisper.channel, event = whisper.event, ?cause, "whisper dropped");
+                self.observers.tell(|| Observation::Refused { channel, socket: from, cause, status: None });
+                debug!(socket_id = %from, channel, event, ?cause, "whisper dropped");
                 let hint = match cause.limit() {
                     Some(key) => Some(format!("a whisper is over `{key}`: raise it if that is no fault of the page")),
-                    None if cause == Refusal::Whisper && !kind_of(whisper.channel).is_guarded() => {
+                    None if cause == Refusal::Whisper && !kind_of(channel).is_guarded() => {
                         Some("whispers go through private and presence channels alone".to_owned())
                     }
                     None => None,
                 };
                 if let Some(hint) = hint {
-                    self.tell_of_limit(from, whisper.channel, cause, &hint);
+                    self.tell_of_limit(from, channel, cause, &hint);
                 }
             }
         }

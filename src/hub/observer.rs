@@ -1,0 +1,171 @@
+//! [`Observer`]: who hears what happens in the hub, for the dashboard and for webhooks.
+//!
+//! Input: what the hub does. Output: [`Observation`]s to whoever watches; with nobody watching not one is made.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use serde_json::value::RawValue;
+
+use super::{Hub, Socket};
+use crate::event::{CloseReason, Event, SocketId};
+use crate::metrics::{Refusal, Source};
+use crate::store::Member;
+
+/// What has happened. Things that happen at the same moment to one channel may be told in another order than they came
+/// in: who needs the truth about a channel asks the hub for it then.
+#[derive(Debug, Clone, Copy)]
+pub enum Observation<'a> {
+    /// A client has connected.
+    Connected {
+        /// Its socket.
+        socket: SocketId,
+    },
+    /// A client is gone; it has left its channels, each with an observation of its own.
+    Disconnected {
+        /// Its socket.
+        socket: SocketId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// A socket came into a channel.
+    Subscribed {
+        /// The channel.
+        channel: &'a str,
+        /// The socket.
+        socket: SocketId,
+        /// Sockets of this node in the channel afterwards; 1: the channel was empty here.
+        count: usize,
+    },
+    /// A socket left a channel.
+    Unsubscribed {
+        /// The channel.
+        channel: &'a str,
+        /// The socket.
+        socket: SocketId,
+        /// Why, in a few words.
+        reason: &'static str,
+        /// Sockets of this node in the channel afterwards; 0: the channel is empty here.
+        count: usize,
+    },
+    /// Something that a client asked for was not done.
+    Refused {
+        /// The channel.
+        channel: &'a str,
+        /// The socket.
+        socket: SocketId,
+        /// The rule.
+        cause: Refusal,
+        /// Of a subscribe, the status that the client is told.
+        status: Option<u16>,
+    },
+    /// A user came into a presence channel, as clients of this node are told; in a cluster every node with clients there hears
+    /// of it.
+    Joined {
+        /// The channel.
+        channel: &'a str,
+        /// The user.
+        member: &'a Member,
+    },
+    /// The last socket of a user left a presence channel, as clients of this node are told.
+    Left {
+        /// The channel.
+        channel: &'a str,
+        /// The user.
+        member: &'a Member,
+    },
+    /// An event was sent to this node's clients.
+    Published {
+        /// The event.
+        event: &'a Event<'a>,
+        /// Where it came from.
+        source: Source,
+        /// How many sockets took it.
+        delivered: usize,
+        /// Whether the socket to leave out was in the channel.
+        has_left_out: bool,
+    },
+    /// A client of this node whispered.
+    Whispered {
+        /// The channel.
+        channel: &'a str,
+        /// The socket it came from.
+        socket: SocketId,
+        /// The name, `client-…`.
+        name: &'a str,
+        /// The data.
+        data: &'a RawValue,
+        /// In a presence channel, the user.
+        user: Option<&'a str>,
+    },
+    /// Somebody subscribed to a cache channel that has no event.
+    CacheMiss {
+        /// The channel.
+        channel: &'a str,
+    },
+}
+
+/// Who hears what happens. Called in the middle of the hub's work: it must not wait, nor call the hub back.
+pub trait Observer: Send + Sync {
+    /// Something has happened.
+    fn observe(&self, observation: &Observation<'_>);
+
+    /// Whether it wants to hear of events that nobody here is subscribed to; most of them are meant for other nodes, and
+    /// are not read otherwise.
+    fn wants_unheard(&self) -> bool {
+        false
+    }
+}
+
+/// All who watch a hub.
+pub(super) struct Observers {
+    /// Whether there is any; read at each event, so that nobody costs nothing.
+    any: AtomicBool,
+    /// Whether any wants events that nobody is subscribed to.
+    wants_unheard: AtomicBool,
+    list: ArcSwap<Vec<Arc<dyn Observer>>>,
+}
+
+impl Observers {
+    pub(super) fn new() -> Self {
+        Self { any: AtomicBool::new(false), wants_unheard: AtomicBool::new(false), list: ArcSwap::default() }
+    }
+
+    fn change(&self, change: impl Fn(&mut Vec<Arc<dyn Observer>>)) {
+        self.list.rcu(|list| {
+            let mut list = Vec::clone(list);
+            change(&mut list);
+            list
+        });
+        let list = self.list.load();
+        self.any.store(!list.is_empty(), Ordering::Relaxed);
+        self.wants_unheard.store(list.iter().any(|observer| observer.wants_unheard()), Ordering::Relaxed);
+    }
+
+    pub(super) fn want_unheard(&self) -> bool {
+        self.wants_unheard.load(Ordering::Relaxed)
+    }
+
+    /// Tells everyone who watches what has happened.
+    pub(super) fn tell<'a>(&self, observation: impl FnOnce() -> Observation<'a>) {
+        if self.any.load(Ordering::Relaxed) {
+            let observation = observation();
+            for observer in self.list.load().iter() {
+                observer.observe(&observation);
+            }
+        }
+    }
+}
+
+impl<S: Socket> Hub<S> {
+    /// From now on `observer` hears what happens.
+    pub fn attach(&self, observer: &Arc<dyn Observer>) {
+        self.observers.change(|list| list.push(Arc::clone(observer)));
+    }
+
+    /// From now on `observer` hears nothing any more.
+    pub fn detach(&self, observer: &Arc<dyn Observer>) {
+        self.observers.change(|list| list.retain(|known| !Arc::ptr_eq(known, observer)));
+    }
+}
