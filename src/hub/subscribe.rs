@@ -235,12 +235,7 @@ impl<S: Socket> Hub<S> {
         self.observers.tell(|| Observation::Refused { channel, socket, cause, status: Some(status) });
         debug!(socket_id = %socket, channel, status, ?cause, "subscribe refused");
         if let Some(key) = cause.limit() {
-            self.tell_of_limit(
-                socket,
-                channel,
-                cause,
-                &format!("a subscribe is over `{key}`: raise it if that is no fault of the page"),
-            );
+            self.tell_of_limit(socket, channel, cause, &format!("a subscribe is over `{key}`: raise it if that is no fault of the page"));
         }
         self.emit(&session.socket, &Push::new(Message::Refused { channel, status }));
     }
