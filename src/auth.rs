@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
@@ -68,6 +69,10 @@ pub struct Grant {
     pub user: Option<Arc<str>>,
 }
 
+/// Stands for what a client brings that grants channels by itself; the original cannot be had from it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Pass(pub String);
+
 /// The socket may not join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Denied {
@@ -96,6 +101,14 @@ pub trait Authorizer: Send + Sync + 'static {
 
     /// Somebody was taken out of a channel, or of all of them: what was granted before counts no more.
     fn removed(&self, _user: Option<&str>, _channel: Option<&ChannelName>) {}
+
+    /// What in the headers of a subscribe grants channels by itself, as a digest that other nodes may be told.
+    fn pass(&self, _headers: &[(String, String)]) -> Option<Pass> {
+        None
+    }
+
+    /// The holder of a pass was taken out of a channel: the pass does not let it in again.
+    fn void(&self, _pass: &Pass, _channel: &ChannelName) {}
 }
 
 /// Settings under `auth` that cannot be used.

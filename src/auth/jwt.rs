@@ -8,14 +8,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation, dangerous, decode, decode_header};
 use serde_json::value::to_raw_value;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::http::AuthClientError;
-use super::{AuthRequest, Authorizer, Denied, Grant};
+use super::{AuthRequest, Authorizer, Denied, Grant, Pass};
 use crate::channel::{ChannelKind, ChannelName, Pattern};
 use crate::config::{Config, JwtConfig};
 use crate::metrics::Metrics;
@@ -107,6 +110,25 @@ impl TokenError {
             _ => 403,
         }
     }
+
+    /// What to do about it, where the error does not say it all.
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Invalid(error) => match error.kind() {
+                ErrorKind::InvalidSignature => {
+                    Some("signed with another key: auth.jwt.secret, publicKey or jwks has to be that of who issues tokens")
+                }
+                ErrorKind::InvalidAlgorithm => Some("`alg` in the token's header has to be auth.jwt.algorithm"),
+                ErrorKind::ExpiredSignature => Some("the page has to fetch a new token; where clocks differ, raise auth.jwt.leeway"),
+                ErrorKind::ImmatureSignature => Some("its `nbf` is still to come: where clocks differ, raise auth.jwt.leeway"),
+                ErrorKind::InvalidIssuer => Some("its `iss` has to be auth.jwt.issuer"),
+                ErrorKind::InvalidAudience => Some("its `aud` has to hold auth.jwt.audience"),
+                _ => None,
+            },
+            Self::NotListed(_) => Some("the application issues a token with that name in it, or with a `*` pattern that fits"),
+            Self::Key(_) | Self::Critical | Self::Removed | Self::NoSubject => None,
+        }
+    }
 }
 
 impl<A: Authorizer> JwtAuthorizer<A> {
@@ -128,6 +150,14 @@ impl<A: Authorizer> JwtAuthorizer<A> {
         })
     }
 
+    /// The Bearer token, if it lists channels. Others are for the application.
+    fn token<'a>(&self, headers: &'a [(String, String)]) -> Option<&'a str> {
+        bearer(headers).filter(|token| {
+            let claims = dangerous::insecure_decode_claims::<Claims>(token);
+            claims.is_ok_and(|claims| claims.contains_key(&self.channels_claim))
+        })
+    }
+
     /// Decides by a token that lists channels.
     async fn judge(&self, token: &str, channel: &ChannelName) -> Result<Grant, TokenError> {
         let header = decode_header(token)?;
@@ -141,7 +171,7 @@ impl<A: Authorizer> JwtAuthorizer<A> {
         }
         let user = claims.get("sub").and_then(id_text);
         let issued = claims.get("iat").and_then(Value::as_f64);
-        if user.as_ref().is_some_and(|user| self.removed.covers(user, channel.as_str(), issued)) {
+        if self.removed.covers(user.as_deref(), || pass_of(token), channel.as_str(), issued) {
             return Err(TokenError::Removed);
         }
         let channel_data = match channel.kind() {
@@ -187,18 +217,14 @@ fn validation(jwt: &JwtConfig, algorithm: Algorithm) -> Validation {
 #[async_trait]
 impl<A: Authorizer> Authorizer for JwtAuthorizer<A> {
     async fn authorize(&self, request: AuthRequest<'_>) -> Result<Grant, Denied> {
-        let token = bearer(request.headers).filter(|token| {
-            let claims = dangerous::insecure_decode_claims::<Claims>(token);
-            claims.is_ok_and(|claims| claims.contains_key(&self.channels_claim))
-        });
-        let Some(token) = token.filter(|_| !request.is_again) else {
+        let Some(token) = self.token(request.headers).filter(|_| !request.is_again) else {
             return self.next.authorize(request).await;
         };
         self.metrics.auth.saved(SavedBy::Token);
         self.judge(token, request.channel).await.map_err(|error| {
             let status = error.status();
-            let channel = request.channel;
-            warn_seldom!(kind = status, about = channel.as_str(), %channel, %error, "Client can not be authenticated by its token: {status}");
+            let (channel, hint) = (request.channel, error.hint());
+            warn_seldom!(kind = status, about = channel.as_str(), %channel, %error, hint, "Client can not be authenticated by its token: {status}");
             Denied { status }
         })
     }
@@ -209,6 +235,20 @@ impl<A: Authorizer> Authorizer for JwtAuthorizer<A> {
         }
         self.next.removed(user, channel);
     }
+
+    fn pass(&self, headers: &[(String, String)]) -> Option<Pass> {
+        self.token(headers).map(pass_of)
+    }
+
+    fn void(&self, pass: &Pass, channel: &ChannelName) {
+        self.removed.note_token(pass, channel.as_str());
+    }
+}
+
+/// Stands for a token, by what is signed of it: some algorithms have many signatures for the same.
+fn pass_of(token: &str) -> Pass {
+    let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
+    Pass(URL_SAFE_NO_PAD.encode(Sha256::digest(signed.as_bytes())))
 }
 
 /// The token of `Authorization: Bearer …`.

@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::auth::Pass;
+
 /// What a node knows by itself: far more than one that is well takes.
 const ANSWERED: Duration = Duration::from_secs(1);
 /// What a node has to ask the application about: as long as most callers wait for an answer.
@@ -65,6 +67,17 @@ pub enum Message {
         id: u64,
         /// The answer.
         counts: Counts,
+    },
+    /// To all nodes but `from`: somebody was taken out of a channel by the decision of one node.
+    Removed {
+        /// The number of the process that tells it.
+        from: u64,
+        /// The user, where it is known.
+        user: Option<String>,
+        /// What else it may come back by.
+        pass: Option<Pass>,
+        /// The channel.
+        channel: String,
     },
 }
 

@@ -113,7 +113,14 @@ impl<S: Socket> Hub<S> {
                 });
             }
             Ok(Message::Answer { id, counts }) => nodes.bus.answered(id, counts),
-            Ok(Message::Ask { .. }) => {}
+            Ok(Message::Removed { from, user, pass, channel }) if from != nodes.bus.number() => {
+                let channel = channel.as_str().into();
+                self.authorizer.removed(user.as_deref(), Some(&channel));
+                if let Some(pass) = pass {
+                    self.authorizer.void(&pass, &channel);
+                }
+            }
+            Ok(Message::Ask { .. } | Message::Removed { .. }) => {}
             Err(cause) => tracing::debug!(%cause, "skipped a message between nodes; do they run the same version?"),
         }
         true

@@ -17,6 +17,7 @@ use super::subscribe::member_of;
 use super::{Hub, Socket};
 use crate::auth::{Denied, Grant};
 use crate::channel::{ChannelKind, ChannelName};
+use crate::cluster::questions::Message;
 use crate::event::SocketId;
 use crate::metrics::Refusal;
 use crate::metrics::auth::Renewal;
@@ -142,6 +143,7 @@ impl<S: Socket> Hub<S> {
             refused => {
                 let status = refused.err().map_or(TAKEN_OUT, |denied| denied.status);
                 let _removal = self.begin_removal(terms.user.as_deref(), Some(channel));
+                self.void(&terms, channel, terms.user.as_deref());
                 self.revoke(&session, channel, terms.ticket, status).then_some(Verdict::Removed)
             }
         }
@@ -160,6 +162,11 @@ impl<S: Socket> Hub<S> {
             let Some(session) = self.session(id).filter(|session| session.state().is_user(user)) else {
                 continue;
             };
+            let terms = session.state().terms(channel.as_str());
+            if let Some(terms) = terms {
+                // Of the user, every node is told.
+                self.void(&terms, channel, None);
+            }
             let was_in = session.state().take_out(channel);
             if was_in {
                 self.left(channel, id, "taken out by the HTTP API");
@@ -174,6 +181,21 @@ impl<S: Socket> Hub<S> {
     pub(super) fn begin_removal<'a>(&'a self, user: Option<&'a str>, channel: Option<&'a ChannelName>) -> Removal<'a> {
         self.authorizer.removed(user, channel);
         Removal::begin(self.recovery.as_ref(), user, channel)
+    }
+
+    /// What a subscription rested on lets nobody into the channel again, here or on another node. `user` is one that the
+    /// other nodes do not know to be taken out.
+    pub(super) fn void(&self, terms: &Terms, channel: &ChannelName, user: Option<&str>) {
+        let pass = self.authorizer.pass(&terms.headers);
+        if let Some(pass) = &pass {
+            self.authorizer.void(pass, channel);
+        }
+        if let Some(nodes) = &self.nodes
+            && (pass.is_some() || user.is_some())
+        {
+            let (user, channel) = (user.map(str::to_owned), channel.as_str().to_owned());
+            nodes.bus.say(&Message::Removed { from: nodes.bus.number(), user, pass, channel });
+        }
     }
 
     /// The application has granted a channel to a socket that subscribes with a signature for it later.

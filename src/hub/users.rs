@@ -16,12 +16,17 @@ impl<S: Socket> Hub<S> {
                 let mut state = session.state();
                 if state.is_user(user) {
                     state.end_for_good();
-                    sockets.push(session.socket.clone());
+                    sockets.push((session.socket.clone(), state.stays()));
                 }
             }
         }
         // Out of the locks: a socket that closes is taken out of its shard.
-        for socket in &sockets {
+        for (socket, stays) in &sockets {
+            for stay in stays {
+                if let Some(terms) = &stay.terms {
+                    self.void(terms, &stay.channel, None);
+                }
+            }
             socket.terminate();
         }
         sockets.len()

@@ -1,6 +1,6 @@
-//! [`Removed`]: users who were taken out of a channel, whose tokens would let them back in at once.
+//! [`Removed`]: who was taken out of a channel, and holds a token that would let them back in at once.
 //!
-//! Input: removals by the HTTP API and by rechecks. Output: whether a token was issued before its holder's removal.
+//! Input: removals by the HTTP API and by rechecks. Output: whether a token is one of before its holder's removal.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,13 +8,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
+use crate::auth::Pass;
+
 /// Removals that are remembered.
 const MAX_REMOVALS: usize = 10_000;
 
-/// A user, and the channel; `None`: all channels.
-type Key = (Box<str>, Option<Box<str>>);
+/// Whose tokens do not count.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Holder {
+    /// All of this user's that were issued before.
+    User(Box<str>),
+    /// This one, which may name no user.
+    Token(Box<str>),
+}
 
-/// Users who were taken out of a channel.
+/// A holder, and the channel; `None`: all channels.
+type Key = (Holder, Option<Box<str>>);
+
+/// Holders of tokens who were taken out of a channel.
 #[derive(Debug)]
 pub(super) struct Removed {
     kept_for: Duration,
@@ -27,7 +38,17 @@ impl Removed {
         Self { kept_for, removals: Mutex::default() }
     }
 
+    /// A user was taken out.
     pub(super) fn note(&self, user: &str, channel: Option<&str>) {
+        self.insert((Holder::User(user.into()), channel.map(Into::into)));
+    }
+
+    /// Whoever holds this token was taken out.
+    pub(super) fn note_token(&self, token: &Pass, channel: &str) {
+        self.insert((Holder::Token(token.0.as_str().into()), Some(channel.into())));
+    }
+
+    fn insert(&self, key: Key) {
         let now = Instant::now();
         let mut removals = self.removals.lock().unwrap_or_else(PoisonError::into_inner);
         if removals.len() >= MAX_REMOVALS {
@@ -35,20 +56,27 @@ impl Removed {
         }
         if removals.len() < MAX_REMOVALS {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-            removals.insert((user.into(), channel.map(Into::into)), (now + self.kept_for, since));
+            removals.insert(key, (now + self.kept_for, since));
         }
     }
 
-    /// Whether the user was removed, and the token is not known to be of a later time.
-    pub(super) fn covers(&self, user: &str, channel: &str, issued: Option<f64>) -> bool {
+    /// Whether the user was removed, and the token is not known to be of a later time; or whether the holder of this very
+    /// token was. `token` is asked for only where something is remembered.
+    pub(super) fn covers(&self, user: Option<&str>, token: impl FnOnce() -> Pass, channel: &str, issued: Option<f64>) -> bool {
         let removals = self.removals.lock().unwrap_or_else(PoisonError::into_inner);
         if removals.is_empty() {
             return false;
         }
         let now = Instant::now();
-        [Some(channel), None].into_iter().any(|channel| {
-            let removal = removals.get(&(user.into(), channel.map(Into::into)));
-            removal.is_some_and(|(ends, at)| *ends > now && issued.is_none_or(|issued| issued <= *at))
+        let find = |holder, channel: Option<&str>| removals.get(&(holder, channel.map(Into::into))).filter(|(ends, _)| *ends > now);
+        if find(Holder::Token(token().0.into()), Some(channel)).is_some() {
+            return true;
+        }
+        user.is_some_and(|user| {
+            [Some(channel), None].into_iter().any(|channel| {
+                let removal = find(Holder::User(user.into()), channel);
+                removal.is_some_and(|(_, at)| issued.is_none_or(|issued| issued <= *at))
+            })
         })
     }
 }
@@ -57,16 +85,32 @@ impl Removed {
 mod tests {
     use super::*;
 
+    fn pass(text: &str) -> Pass {
+        Pass(text.to_owned())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_old_token_is_not_taken_until_the_removal_is_forgotten() {
         let removed = Removed::new(Duration::from_secs(300));
+        let covers = |user: &str, channel: &str, issued| removed.covers(Some(user), || pass("x"), channel, issued);
         removed.note("1", Some("private-a"));
         removed.note("2", None);
-        assert!(removed.covers("1", "private-a", None) && removed.covers("1", "private-a", Some(0.0)));
-        assert!(!removed.covers("1", "private-b", None) && !removed.covers("3", "private-a", None));
-        assert!(!removed.covers("1", "private-a", Some(f64::MAX)), "a token of later");
-        assert!(removed.covers("2", "private-b", None));
+        assert!(covers("1", "private-a", None) && covers("1", "private-a", Some(0.0)));
+        assert!(!covers("1", "private-b", None) && !covers("3", "private-a", None));
+        assert!(!covers("1", "private-a", Some(f64::MAX)), "a token of later");
+        assert!(covers("2", "private-b", None));
         tokio::time::advance(Duration::from_secs(300)).await;
-        assert!(!removed.covers("1", "private-a", None));
+        assert!(!covers("1", "private-a", None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_without_a_user_is_remembered_itself() {
+        let removed = Removed::new(Duration::from_secs(300));
+        let covers = |token: &str, channel: &str| removed.covers(None, || pass(token), channel, Some(f64::MAX));
+        removed.note_token(&pass("one"), "private-a");
+        assert!(covers("one", "private-a"));
+        assert!(!covers("other", "private-a") && !covers("one", "private-b"));
+        tokio::time::advance(Duration::from_secs(300)).await;
+        assert!(!covers("one", "private-a"));
     }
 }

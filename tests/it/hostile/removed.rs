@@ -1,10 +1,12 @@
 //! Users who were taken out, and want back in by what they had before.
 
+use std::time::Duration;
+
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
 use crate::support::server::KEY;
-use crate::support::{Laravel, TestServer};
+use crate::support::{Laravel, SlowApp, TestServer};
 
 const SECRET: &str = "a secret that is long enough for everybody";
 
@@ -56,4 +58,38 @@ async fn a_token_of_before_lets_nobody_back_in_and_one_of_later_does() {
     client.emit("subscribe", subscribe(token(Some(u64::from(u32::MAX))))).await;
     server.subscribed("private-a", 1).await;
     assert_eq!(laravel.callbacks().len(), 0);
+}
+
+#[tokio::test]
+async fn a_token_that_names_nobody_lets_nobody_back_in() {
+    laravel_echo_server::jws::install();
+    let laravel = SlowApp::start(Duration::ZERO).await;
+    laravel.answers(403, "{}");
+    let server = TestServer::start(json!({ "authHost": laravel.url, "auth": { "jwt": { "algorithm": "HS256", "secret": SECRET } } })).await;
+    let token = |nonce: u32| {
+        let claims = json!({ "channels": ["private-*"], "nonce": nonce });
+        encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).expect("claims can be signed")
+    };
+    let subscribe =
+        |channel: &str, token: &str| json!({ "channel": channel, "auth": { "headers": { "Authorization": format!("Bearer {token}") } } });
+    let mut client = server.client().await;
+    for channel in ["private-a", "private-b"] {
+        client.emit("subscribe", subscribe(channel, &token(1))).await;
+        server.subscribed(channel, 1).await;
+    }
+    // The application knows nobody of this token, and refuses.
+    let rechecked = post(&server, "/apps/app/channels/private-a/recheck", &json!({})).await;
+    assert_eq!(rechecked, json!({ "checked": 1, "removed": 1, "undecided": 0 }));
+    client.event("subscription_error").await;
+    client.emit("subscribe", subscribe("private-a", &token(1))).await;
+    assert_eq!(client.event("subscription_error").await, [json!("private-a"), json!(403)]);
+    let mut other = server.client().await;
+    other.emit("subscribe", subscribe("private-a", &token(1))).await;
+    assert_eq!(other.event("subscription_error").await, [json!("private-a"), json!(403)], "on another connection");
+    // Another channel, and another token, are not meant.
+    assert_eq!(server.subscription_count("private-b").await, 1);
+    other.emit("subscribe", subscribe("private-b", &token(1))).await;
+    server.subscribed("private-b", 2).await;
+    other.emit("subscribe", subscribe("private-a", &token(2))).await;
+    server.subscribed("private-a", 1).await;
 }
