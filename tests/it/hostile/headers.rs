@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -9,12 +11,16 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Client, TestServer, free_port, until};
 
-/// An application that says `false` to everybody, and does with the method what PHP frameworks do. Returns its address.
-async fn framework() -> String {
+/// An application that gives everybody the same answer, and does with the method what PHP frameworks do. Returns its address,
+/// and how often it was asked.
+async fn framework(says: &'static str) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
+            let counter = Arc::clone(&counter);
             tokio::spawn(async move {
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") && !head.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -22,11 +28,12 @@ async fn framework() -> String {
                         return;
                     }
                 }
+                counter.fetch_add(1, Ordering::SeqCst);
                 let head = String::from_utf8_lossy(&head).to_ascii_lowercase().replace('_', "-");
                 let overridden = ["x-http-method-override: options", "x-method-override: options", "x-http-method: head"];
                 let is_overridden = overridden.iter().any(|header| head.contains(header));
                 // Long enough for a proxy to think of compressing it.
-                let body = if is_overridden { String::new() } else { format!("{}false", " ".repeat(4000)) };
+                let body = if is_overridden { String::new() } else { format!("{}{says}", " ".repeat(4000)) };
                 let answer = format!(
                     "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
                     body.len()
@@ -35,7 +42,7 @@ async fn framework() -> String {
             });
         }
     });
-    format!("http://{address}")
+    (format!("http://{address}"), asked)
 }
 
 /// nginx that compresses JSON, before the application.
@@ -67,6 +74,15 @@ impl Nginx {
         until("nginx to listen", async || TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await;
         Self { url: format!("http://127.0.0.1:{port}"), process, folder }
     }
+
+    /// Whether it compresses the answer for who asks for that.
+    async fn compresses(&self) -> bool {
+        // No server of this process may have chosen a provider yet, which reqwest wants even for plain HTTP.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let request = reqwest::Client::new().post(&self.url).header("accept-encoding", "gzip").body("channel_name=x");
+        let answer = request.send().await.expect("an answer");
+        answer.headers().get("content-encoding").is_some_and(|encoding| encoding == "gzip")
+    }
 }
 
 impl Drop for Nginx {
@@ -79,8 +95,9 @@ impl Drop for Nginx {
 
 #[tokio::test]
 async fn no_header_of_a_client_makes_an_application_that_says_no_grant() {
-    let application = framework().await;
+    let (application, _) = framework("false").await;
     let nginx = Nginx::before(&application).await;
+    assert!(nginx.compresses().await, "else this test could not fail");
     for url in [&application, &nginx.url] {
         let server = TestServer::start(json!({ "authHost": url })).await;
         let mut client = Client::connect(server.address, &[]).await;
@@ -102,6 +119,26 @@ async fn no_header_of_a_client_makes_an_application_that_says_no_grant() {
             let channel = format!("private-orders.{number}");
             client.emit("subscribe", json!({ "channel": channel, "auth": { "headers": headers } })).await;
             assert_eq!(client.event("subscription_error").await, [json!(channel), json!(403)], "{headers}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_header_of_a_client_hides_when_a_grant_ends() {
+    let (application, asked) = framework(r#"{"expires_in":1}"#).await;
+    let nginx = Nginx::before(&application).await;
+    assert!(nginx.compresses().await, "else this test could not fail");
+    for url in [&application, &nginx.url] {
+        let server = TestServer::start(json!({ "authHost": url })).await;
+        for headers in [json!({}), json!({ "Accept-Encoding": "gzip" }), json!({ "accept_encoding": "gzip, br" }), json!({ "TE": "gzip" })]
+        {
+            let mut client = Client::connect(server.address, &[]).await;
+            client.emit("subscribe", json!({ "channel": "private-orders", "auth": { "headers": headers } })).await;
+            server.subscribed("private-orders", 1).await;
+            let before = asked.load(Ordering::SeqCst);
+            until("the application to be asked again", async || asked.load(Ordering::SeqCst) > before).await;
+            drop(client);
+            server.subscribed("private-orders", 0).await;
         }
     }
 }
