@@ -12,8 +12,14 @@ use crate::event::{SocketId, is_reserved};
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 
-/// The original's words for a body with something missing (`src/subscribers/http-subscriber.ts:100`).
+/// The original's words for a body with something missing (`src/subscribers/http-subscriber.ts:100`); what it is comes after.
 const INCOMPLETE: &str = "Event must include channel, event name and data";
+
+/// An event without one of its fields, or with one that says nothing.
+fn incomplete(field: &str, is_there: bool) -> ApiError {
+    let what = if is_there { "is empty" } else { "is missing" };
+    ApiError::bad_request(format!("{INCOMPLETE}: `{field}` {what}"))
+}
 
 /// Fields of an event; what each must be is checked one by one, so that errors can name it.
 #[derive(Debug, Default, Deserialize)]
@@ -107,17 +113,19 @@ fn object<'a, T: Deserialize<'a>>(json: &'a [u8], place: &str) -> Result<T, ApiE
 }
 
 fn read_event(fields: &Fields<'_>, bounds: Bounds) -> Result<HttpEvent, ApiError> {
-    let incomplete = || ApiError::bad_request(INCOMPLETE);
-    let name: String = parse(fields.name.ok_or_else(incomplete)?, "name", "text")?;
-    let data = fields.data.filter(|data| !is_falsy(data)).ok_or_else(incomplete)?;
+    let name: String = parse(fields.name.ok_or_else(|| incomplete("name", false))?, "name", "text")?;
+    let data = fields.data.filter(|data| !is_falsy(data)).ok_or_else(|| incomplete("data", fields.data.is_some()))?;
     let channel: Option<String> = fields.channel.map(|channel| parse(channel, "channel", "text")).transpose()?;
     let channels: Option<Vec<String>> = fields.channels.map(|list| parse(list, "channels", "a list of channel names")).transpose()?;
     let mut named = channel.iter().chain(channels.iter().flatten());
-    if name.is_empty() || named.clone().any(String::is_empty) {
-        return Err(incomplete());
+    if name.is_empty() {
+        return Err(incomplete("name", true));
+    }
+    if named.clone().any(String::is_empty) {
+        return Err(incomplete("channel", true));
     }
     named.try_for_each(|channel| check("channel", channel, bounds.channel_name, "limits.channelName"))?;
-    let channels = channels.or_else(|| channel.map(|channel| vec![channel])).ok_or_else(incomplete)?;
+    let channels = channels.or_else(|| channel.map(|channel| vec![channel])).ok_or_else(|| incomplete("channel", false))?;
     check("name", &name, bounds.event_name, "limits.eventName")?;
     if is_reserved(&name) {
         return Err(ApiError::bad_request(format!("name: `{name}` is reserved by Socket.IO")));
@@ -204,10 +212,11 @@ mod tests {
         for (body, error) in [
             ("", "body: must be a JSON object, and is empty"),
             (r#"["news",null,"sent",{}]"#, "body: must be a JSON object, and is a list"),
-            (r#"{"channel":"news","name":"sent"}"#, INCOMPLETE),
-            (r#"{"channel":"news","name":"sent","data":0}"#, INCOMPLETE),
-            (r#"{"name":"sent","data":1}"#, INCOMPLETE),
-            (r#"{"channel":"","name":"sent","data":1}"#, INCOMPLETE),
+            (r#"{"channel":"news","name":"sent"}"#, "Event must include channel, event name and data: `data` is missing"),
+            (r#"{"channel":"news","name":"sent","data":0}"#, "Event must include channel, event name and data: `data` is empty"),
+            (r#"{"channel":"news","data":1}"#, "Event must include channel, event name and data: `name` is missing"),
+            (r#"{"name":"sent","data":1}"#, "Event must include channel, event name and data: `channel` is missing"),
+            (r#"{"channel":"","name":"sent","data":1}"#, "Event must include channel, event name and data: `channel` is empty"),
             (r#"{"channel":"news","name":5,"data":1}"#, "name must be text"),
             (r#"{"channel":["news"],"name":"sent","data":1}"#, "channel must be text"),
             (r#"{"channels":"news","name":"sent","data":1}"#, "channels must be a list of channel names"),

@@ -31,7 +31,10 @@ async fn a_batch_with_something_wrong_publishes_nothing() {
     let mut alice = server.client_in("news").await;
     let good = json!({ "channel": "news", "name": "early", "data": "1" });
     let answer = post(&server, "/apps/app/batch_events", json!({ "batch": [good, { "channel": "news", "name": "x" }] })).await;
-    assert_eq!((answer.status, answer.error().as_str()), (400, "batch[1]: Event must include channel, event name and data"));
+    assert_eq!(
+        (answer.status, answer.error().as_str()),
+        (400, "batch[1]: Event must include channel, event name and data: `data` is missing")
+    );
     post(&server, "/apps/app/events", json!({ "channel": "news", "name": "marker", "data": 1 })).await;
     alice.event("marker").await;
     assert!(alice.left_over().is_empty(), "{:?}", alice.left_over());

@@ -15,10 +15,10 @@ async fn wrong_bodies_name_the_field() {
         event[field] = value;
         event
     };
-    let incomplete = "Event must include channel, event name and data";
+    let incomplete = |what: &str| format!("Event must include channel, event name and data: {what}");
     for (body, error) in [
         (event("name", json!(5)), "name must be text"),
-        (event("name", json!("")), incomplete),
+        (event("name", json!("")), &*incomplete("`name` is empty")),
         (event("name", json!("connect_error")), "name: `connect_error` is reserved by Socket.IO"),
         (event("name", json!("n".repeat(201))), "name is 201 bytes long, more than limits.eventName (200)"),
         (event("channel", json!(["news"])), "channel must be text"),
@@ -28,8 +28,8 @@ async fn wrong_bodies_name_the_field() {
         (event("channels", json!(["a", "b", "c", "d"])), "channels: 4 are more than limits.apiChannels (3)"),
         (event("socket_id", json!({})), "socket_id must be text or null"),
         (event("info", json!(["user_count"])), "info must be text such as `subscription_count,user_count`"),
-        (event("data", json!("")), incomplete),
-        (json!({}), incomplete),
+        (event("data", json!("")), &incomplete("`data` is empty")),
+        (json!({}), &incomplete("`name` is missing")),
     ] {
         let answer = post(&server, "/apps/app/events", body.clone()).await;
         assert_eq!((answer.status, answer.error().as_str()), (400, error), "{body}");
