@@ -27,6 +27,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for the answer to a pipeline: far more than a busy Redis takes.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What `INFO cluster` of a node of a Redis Cluster has in it.
+pub const CLUSTER_NODE: &str = "cluster_enabled:1";
+
 /// Where `databaseConfig.redis` leads.
 pub struct Redis {
     topology: Topology,
@@ -143,14 +146,16 @@ impl Redis {
 /// other nodes.
 async fn look_for_cluster(mut connection: Connection, address: String, has_asked: Arc<AtomicBool>) {
     let Ok(info) = redis::cmd("INFO").arg("cluster").query_async::<String>(&mut connection).await else { return };
-    if !has_asked.swap(true, Ordering::Relaxed) && info.contains("cluster_enabled:1") {
+    if !has_asked.swap(true, Ordering::Relaxed) && info.contains(CLUSTER_NODE) {
         let hint = "name its nodes in databaseConfig.redis.cluster = [{ host = \"…\", port = 6379 }], in place of host and port";
         warn!(redis = address, hint, "this Redis is a node of a Redis Cluster: presence channels fail with `Moved`");
     }
 }
 
-/// The settings without the password, without that of the sentinels, and without both. A user has a password.
-fn without_passwords(config: &RedisConfig) -> Vec<RedisConfig> {
+/// The settings without the password, without that of the sentinels, and without both: a Redis that needs none refuses one.
+/// Empty with a user, who has a password.
+#[must_use]
+pub fn without_passwords(config: &RedisConfig) -> Vec<RedisConfig> {
     if given(config.username.as_deref()).is_some() {
         return Vec::new();
     }

@@ -1,5 +1,6 @@
 //! Checks of the Laravel application: its answer to a channel that nobody may join, and the origins of its pages.
 
+use http::header::{AUTHORIZATION, HeaderValue};
 use laravel_echo_server::auth;
 use laravel_echo_server::auth::answer::Answer;
 use laravel_echo_server::auth::host::AuthHosts;
@@ -77,10 +78,11 @@ pub(super) async fn callback(config: &Config, report: &mut Report) {
     };
     let mut asked = 0;
     // A wildcard has no address until a page names it.
-    for base in AuthHosts::new(&config.auth_host.0).bases() {
+    let hosts = AuthHosts::new(&config.auth_host.0);
+    for base in hosts.bases() {
         asked += 1;
         let url = format!("{base}{}", config.auth_endpoint);
-        let (status, message, mend) = ask(&client, base, &url).await;
+        let (status, message, mend) = ask(&client, base, &url, hosts.credentials(base)).await;
         report.add("auth", status, format!("{url} {message}"), mend);
     }
     if asked == 0 {
@@ -92,8 +94,13 @@ pub(super) async fn callback(config: &Config, report: &mut Report) {
     }
 }
 
-async fn ask(client: &reqwest::Client, base: &str, url: &str) -> (Status, String, String) {
-    let request = client.post(url).header("X-Requested-With", "XMLHttpRequest").header("Content-Type", "application/x-www-form-urlencoded");
+/// Asks as the server does; `credentials` are those of `authHost` itself.
+async fn ask(client: &reqwest::Client, base: &str, url: &str, credentials: Option<&HeaderValue>) -> (Status, String, String) {
+    let mut request =
+        client.post(url).header("X-Requested-With", "XMLHttpRequest").header("Content-Type", "application/x-www-form-urlencoded");
+    if let Some(credentials) = credentials {
+        request = request.header(AUTHORIZATION, credentials);
+    }
     match request.body(format!("channel_name={UNKNOWN_CHANNEL}")).send().await {
         Ok(response) => {
             let status = response.status().as_u16();

@@ -8,6 +8,7 @@ use futures_util::StreamExt as _;
 use laravel_echo_server::config::{Config, Database, RedisConfig};
 use laravel_echo_server::net::tls::refused_certificate;
 use laravel_echo_server::redis_client;
+use laravel_echo_server::redis_client::topology::without_passwords;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError};
 
@@ -53,31 +54,14 @@ pub(super) async fn examine(config: &Config, project: &Project, listen: Duration
     } else {
         Some(settings.clone())
     };
-    if let Some(server) = server {
-        examine_server(&server, brings_events.then_some(listen), report).await;
+    let Some(server) = server else { return };
+    let Some(Open { client, mut connection, address, .. }) = examine_server(&server, report).await else { return };
+    if settings.cluster.is_empty() {
+        cluster::lone_node(config, &mut connection, &address, report).await;
     }
-}
-
-/// Whether an address is that of an endpoint on this machine.
-fn is_here(host: &str, endpoint: &str) -> bool {
-    matches!(host, "localhost" | "::1") || host.starts_with("127.") || host == endpoint
-}
-
-/// What is asked of any server that members are kept on; and, with a time to listen, that events come from.
-async fn examine_server(settings: &RedisConfig, listen: Option<Duration>, report: &mut Report) {
-    let Open { client, mut connection, address } = match open(settings).await {
-        Ok(open) => open,
-        Err(Fault { message, mend }) => return report.problem("redis", message, mend),
-    };
-    match redis::cmd("TIME").query_async::<(u64, u64)>(&mut connection).await {
-        Ok((seconds, _)) => {
-            report.ok("redis", format!("{address} answers"));
-            clock(seconds, report);
-        }
-        Err(error) if error.code() == Some("NOPERM") => report.ok("redis", format!("{address} answers")),
-        Err(error) => return report.problem("redis", format!("{address} answers with an error: {error}"), mend_of(&error)),
+    if !brings_events {
+        return;
     }
-    let Some(listen) = listen else { return };
     match events(&client, listen).await {
         Ok(heard) => {
             let (status, message, mend) = names::judge(&settings.key_prefix, &heard, listen);
@@ -87,11 +71,53 @@ async fn examine_server(settings: &RedisConfig, listen: Option<Duration>, report
     }
 }
 
+/// Whether an address is that of an endpoint on this machine.
+fn is_here(host: &str, endpoint: &str) -> bool {
+    matches!(host, "localhost" | "::1") || host.starts_with("127.") || host == endpoint
+}
+
+/// Looks at a server; `None` when it is of no use.
+async fn examine_server(settings: &RedisConfig, report: &mut Report) -> Option<Open> {
+    let mut open = match open(settings).await {
+        Ok(open) => open,
+        Err(Fault { message, mend }) => {
+            report.problem("redis", message, mend);
+            return None;
+        }
+    };
+    let address = &open.address;
+    match redis::cmd("TIME").query_async::<(u64, u64)>(&mut open.connection).await {
+        Ok((seconds, _)) => {
+            report.ok("redis", format!("{address} answers"));
+            clock(seconds, report);
+        }
+        Err(error) if error.code() == Some("NOPERM") => report.ok("redis", format!("{address} answers")),
+        Err(error) => {
+            report.problem("redis", format!("{address} answers with an error: {error}"), mend_of(&error));
+            return None;
+        }
+    }
+    open.tell_of_password("redis", "password", report);
+    Some(open)
+}
+
 /// A server that has let us in.
 struct Open {
     client: redis::Client,
     connection: MultiplexedConnection,
     address: String,
+    /// It would not take the configured password, and needs none.
+    needs_no_password: bool,
+}
+
+impl Open {
+    /// Warns about a password that the server goes on without.
+    fn tell_of_password(&self, check: &'static str, key: &str, report: &mut Report) {
+        if self.needs_no_password {
+            let message = format!("{} needs no password, and one is configured; the server goes on without it", self.address);
+            report.warning(check, message, format!("take `{key}` out of `databaseConfig.redis`, or set one in Redis (requirepass)"));
+        }
+    }
 }
 
 /// A server that has not, and what to do about it.
@@ -100,13 +126,24 @@ struct Fault {
     mend: String,
 }
 
-/// Connects to the one server that `host` and `port`, `path` or `url` name.
+/// Connects to the one server that `host` and `port`, `path` or `url` name; without a password where it needs none, as the
+/// server does.
 async fn open(settings: &RedisConfig) -> Result<Open, Fault> {
     let client = redis_client::client(settings)
         .map_err(|error| Fault { message: error.to_string(), mend: "check `databaseConfig.redis`".to_owned() })?;
     let address = redis_client::address(&client);
     match tokio::time::timeout(CONNECT, client.get_multiplexed_async_connection()).await {
-        Ok(Ok(connection)) => Ok(Open { client, connection, address }),
+        Ok(Ok(connection)) => Ok(Open { client, connection, address, needs_no_password: false }),
+        Ok(Err(error)) if error.kind() == ErrorKind::AuthenticationFailed && !without_passwords(settings).is_empty() => {
+            for settings in without_passwords(settings) {
+                let Ok(mut open) = Box::pin(open(&settings)).await else { continue };
+                // One that needs another password lets us in, and answers nothing.
+                if redis::cmd("PING").exec_async(&mut open.connection).await.is_ok() {
+                    return Ok(Open { needs_no_password: true, ..open });
+                }
+            }
+            Err(Fault { message: format!("{address} does not let us in: {error}"), mend: mend_of(&error) })
+        }
         Ok(Err(error)) if error.is_connection_refusal() => {
             Err(Fault { message: format!("cannot connect to Redis at {address}: {error}"), mend: mend_of(&error) })
         }

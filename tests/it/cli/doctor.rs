@@ -323,3 +323,38 @@ fn a_certificate_of_an_authority_is_told_how_to_be_made() {
     let (_, text) = finding(&examine(&folder, "0").1, "auth");
     super::assert_holds(&text, &["answers 404"]);
 }
+
+#[test]
+fn the_application_is_asked_with_the_credentials_of_auth_host() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binding a free port");
+    let at = listener.local_addr().expect("a bound listener has an address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).unwrap_or_default();
+            let is_known = String::from_utf8_lossy(&request[..read]).to_lowercase().contains("authorization: basic ym9iomm=");
+            let status = if is_known { REFUSES } else { "500 Basic authorization is missing" };
+            let _ = stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}").as_bytes());
+        }
+    });
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    config(&folder, &format!("http://bob:c@{at}"), &redis, "");
+    let (code, report) = examine(&folder, "0");
+    assert_eq!((code, finding(&report, "auth").0.as_str()), (0, "ok"), "{report:#}");
+    assert!(!report.to_string().contains("bob:c"), "{report:#}");
+}
+
+#[test]
+fn a_password_for_a_redis_that_needs_none_is_told_and_gone_without() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    config(&folder, &app(REFUSES), &redis, "password = \"superfluous\"");
+    let (code, report) = examine(&folder, "0");
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!(finding(&report, "events").0, "ok", "{report:#}");
+    let warning =
+        report["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == "redis" && finding["status"] == "warning");
+    let warning = warning.unwrap_or_else(|| panic!("no warning in {report:#}")).to_string();
+    super::assert_holds(&warning, &["needs no password", "goes on without it", "requirepass"]);
+}

@@ -8,11 +8,16 @@ use crate::support::{free_port, until};
 
 /// The findings about these settings of `databaseConfig.redis`: check, status, message and mending.
 fn findings(redis: &Value) -> Vec<(String, String, String)> {
+    findings_with(redis, "redis")
+}
+
+/// The same with members kept in memory, or there.
+fn findings_with(redis: &Value, database: &str) -> Vec<(String, String, String)> {
     let folder = Folder::new();
     // Nobody is asked about callbacks here.
     let config = json!({
         "host": "127.0.0.1", "port": free_port(), "authHost": format!("http://127.0.0.1:{}", free_port()),
-        "databaseConfig": { "redis": redis },
+        "databaseConfig": { "redis": redis }, "database": database,
     });
     folder.write("laravel-echo-server.json", &config.to_string());
     let ended = folder.run(&["doctor", "--json", "--listen", "0"]);
@@ -73,6 +78,13 @@ async fn a_cluster_serves_all_slots() {
     assert_found(&found, "cluster", "ok", &[&first, "all slots", "3 masters"]);
     assert_found(&found, "redis", "ok", &[&first, "answers"]);
     assert_found(&found, "events", "ok", &["Redis lets us listen"]);
+
+    // Named by one address alone.
+    let lone = json!({ "host": "127.0.0.1", "port": nodes[0].port });
+    for (database, status) in [("redis", "problem"), ("memory", "warning")] {
+        let mend = format!("cluster = [{{ host = \"127.0.0.1\", port = {} }}]", nodes[0].port);
+        assert_found(&findings_with(&lone, database), "cluster", status, &["is a node of a Redis Cluster", &mend]);
+    }
 
     let plain = Instance::start(free_port(), "", &[]);
     plain.answers().await;

@@ -2,7 +2,9 @@
 //! that can be reached from here. Output: the settings of a node.
 
 use laravel_echo_server::config::value::Port;
-use laravel_echo_server::config::{RedisConfig, RedisNode};
+use laravel_echo_server::config::{Config, Database, RedisConfig, RedisNode};
+use laravel_echo_server::redis_client::topology::CLUSTER_NODE;
+use redis::aio::MultiplexedConnection;
 
 use super::{Fault, Open, mend_of, open};
 use crate::cli::doctor::report::Report;
@@ -45,6 +47,22 @@ pub(super) async fn node(settings: &RedisConfig, report: &mut Report) -> Option<
         ),
     }
     Some(node)
+}
+
+/// A Redis that is named by one address is no node of a cluster. As the server says at its start.
+pub(super) async fn lone_node(config: &Config, connection: &mut MultiplexedConnection, address: &str, report: &mut Report) {
+    let info = redis::cmd("INFO").arg("cluster").query_async::<String>(connection).await;
+    if !info.is_ok_and(|info| info.contains(CLUSTER_NODE)) {
+        return;
+    }
+    let message =
+        format!("{address} is a node of a Redis Cluster: events arrive, and presence channels of `database = \"redis\"` fail with `Moved`");
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
+    let mend = format!("[databaseConfig.redis] cluster = [{{ host = {host:?}, port = {port} }}], in place of `host` and `port`");
+    match config.database {
+        Database::Redis => report.problem(CHECK, message, mend),
+        _ => report.warning(CHECK, message, mend),
+    }
 }
 
 /// The settings of one node. A cluster has no databases but 0.

@@ -29,7 +29,7 @@ pub(super) async fn master(settings: &RedisConfig, report: &mut Report) -> Optio
     let name = settings.name.as_deref().unwrap_or_default();
     let (mut answers, mut faults) = (Vec::new(), Vec::new());
     for node in &settings.sentinels {
-        match ask(settings, node, name).await {
+        match ask(settings, node, name, report).await {
             Ok(answer) => answers.push(answer),
             Err(fault) => faults.push(fault),
         }
@@ -76,7 +76,7 @@ pub(super) async fn master(settings: &RedisConfig, report: &mut Report) -> Optio
     Some(RedisConfig { host, port, sentinels: Vec::new(), name: None, ..settings.clone() })
 }
 
-async fn ask(settings: &RedisConfig, node: &RedisNode, name: &str) -> Result<Answer, Fault> {
+async fn ask(settings: &RedisConfig, node: &RedisNode, name: &str, report: &mut Report) -> Result<Answer, Fault> {
     let sentinel = RedisConfig {
         host: node.host.clone(),
         port: node.port,
@@ -85,8 +85,10 @@ async fn ask(settings: &RedisConfig, node: &RedisNode, name: &str) -> Result<Ans
         db: 0,
         ..settings.clone()
     };
-    let Open { mut connection, address, .. } =
+    let opened =
         open(&sentinel).await.map_err(|fault| Fault { mend: fault.mend.replace("redis.password", "redis.sentinelPassword"), ..fault })?;
+    opened.tell_of_password(CHECK, "sentinelPassword", report);
+    let Open { mut connection, address, .. } = opened;
     let mut command = redis::cmd("SENTINEL");
     let found = command.arg("MASTER").arg(name).query_async::<HashMap<String, String>>(&mut connection).await;
     let master = match found {
