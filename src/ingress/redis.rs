@@ -25,6 +25,7 @@ use crate::redis_client::Redis;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod lookout;
 mod message;
 mod subscriptions;
 
@@ -32,6 +33,7 @@ pub use message::{MessageError, message_of};
 
 pub(super) use message::{receive, without_prefix};
 
+use lookout::Lookout;
 use subscriptions::{SubscribeError, Subscriptions};
 
 /// Wait after the first failure; doubled after each further one.
@@ -53,6 +55,8 @@ pub struct RedisIngress<S> {
     hub: Arc<Hub<S>>,
     state: watch::Sender<RedisState>,
     subscriptions: Subscriptions,
+    /// Where single channels are asked for, all the others are left alone.
+    lookout: Option<Lookout>,
 }
 
 impl<S: Socket> RedisIngress<S> {
@@ -60,7 +64,8 @@ impl<S: Socket> RedisIngress<S> {
     #[must_use]
     pub fn new(redis: Redis, key_prefix: &str, hub: Arc<Hub<S>>, state: watch::Sender<RedisState>) -> Self {
         let subscriptions = Subscriptions::new(key_prefix, hub.wanted().cloned(), hub.metrics().redis_subscriptions.clone());
-        Self { redis, key_prefix: key_prefix.to_owned(), hub, state, subscriptions }
+        let lookout = if hub.wanted().is_some() { None } else { Lookout::new(key_prefix) };
+        Self { redis, key_prefix: key_prefix.to_owned(), hub, state, subscriptions, lookout }
     }
 
     /// Listens until `stop`. Messages are published in the order they come.
@@ -87,19 +92,32 @@ impl<S: Socket> RedisIngress<S> {
 
     /// One connection from its beginning to its end; returns why it ended.
     async fn listen(self: &Arc<Self>) -> String {
-        let (sink, mut messages) = match self.connect().await {
+        let (mut sink, mut messages) = match self.connect().await {
             Ok(connection) => connection,
             Err(error) => return error.to_string(),
         };
-        let mut following = JoinSet::new();
-        match self.subscriptions.wanted() {
-            None => self.up(),
-            // In a task of its own, so that who joins does not wait for events that are on their way to others.
-            Some(wanted) => drop(following.spawn(Arc::clone(self).follow(Arc::clone(wanted), sink))),
+        if let Some(lookout) = &self.lookout {
+            lookout.begin(&mut sink).await;
         }
+        let mut following = JoinSet::new();
+        let mut sink = match self.subscriptions.wanted() {
+            None => {
+                self.up();
+                Some(sink)
+            }
+            // In a task of its own, so that who joins does not wait for events that are on their way to others.
+            Some(wanted) => {
+                following.spawn(Arc::clone(self).follow(Arc::clone(wanted), sink));
+                None
+            }
+        };
         let hearing = async {
+            let mut looks_out = self.lookout.is_some();
             while let Some(message) = messages.next().await {
                 self.take(&message);
+                if looks_out && let (Some(lookout), Some(sink)) = (&self.lookout, &mut sink) {
+                    looks_out = !lookout.is_done(sink).await;
+                }
             }
             "the connection was closed".to_owned()
         };
@@ -157,6 +175,15 @@ impl<S: Socket> RedisIngress<S> {
                 self.hub.metrics().redis_reconnects.inc();
                 info!(redis = address, "Redis is back; events arrive again");
             }
+            _ if self.subscriptions.wanted().is_some() => {
+                let hint = "nothing arrives? `laravel-echo-server doctor --listen 30` shows what is published, and with which prefix";
+                info!(
+                    redis = address,
+                    key_prefix = self.key_prefix,
+                    hint,
+                    "subscribing to single channels (subscribers.redisMode = \"exact\")"
+                );
+            }
             _ => debug!(redis = address, "subscribed to Redis"),
         }
         self.hub.catch_up();
@@ -188,6 +215,9 @@ impl<S: Socket> RedisIngress<S> {
     }
 
     fn take(&self, message: &Msg) {
+        if self.lookout.as_ref().is_some_and(|lookout| lookout.sees(message, &self.key_prefix)) {
+            return;
+        }
         let Some(channel) = without_prefix(message.get_channel_name(), &self.key_prefix) else {
             return;
         };

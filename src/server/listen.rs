@@ -151,6 +151,12 @@ fn set_options(listener: &TcpListener, stalled_after: Duration) {
     let _ = socket.set_tcp_user_timeout(Some(stalled_after));
 }
 
+/// Whether what came is none of TLS's messages at all.
+fn is_no_tls(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
+}
+
 fn is_about_the_peer(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
 }
@@ -175,7 +181,14 @@ async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, setti
             let secure = async {
                 match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => http(MonitoredStream::new(stream, Arc::clone(&handle), patience), handle, service, stop).await,
-                    Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
+                    Ok(Err(error)) => {
+                        if is_no_tls(&error) {
+                            let hint = "this port speaks https (protocol): use https:// and wss:// in the page's `host`, set httpPort for \
+                                        plain HTTP beside it, or protocol = \"http\" behind a proxy that speaks TLS";
+                            warn_seldom!(kind = 1, about = &peer.ip(), %peer, hint, "a client speaks plain HTTP to a port of https");
+                        }
+                        debug!(%peer, %error, "TLS handshake failed");
+                    }
                     Err(_) => debug!(%peer, "TLS handshake took too long"),
                 }
             };

@@ -8,7 +8,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, Command};
 
-use crate::support::{Client, DEADLINE, Redis, SlowApp, free_port};
+use crate::support::{Client, DEADLINE, Laravel, Redis, SlowApp, TestServer, free_port, until};
+use crate::tls::Certificate;
 
 /// Waits for a line that contains `text`.
 pub(crate) async fn line(log: &mut tokio::io::Lines<BufReader<ChildStderr>>, text: &str) -> String {
@@ -102,6 +103,33 @@ async fn a_redis_prefix_that_is_not_configured_and_clients_that_cannot_connect()
 }
 
 #[tokio::test]
+async fn a_wrong_prefix_is_told_while_nothing_arrives() {
+    let redis = Redis::start().await;
+    let mut server = serve(&redis, &[("LARAVEL_ECHO_SERVER_DATABASE_CONFIG_REDIS_KEY_PREFIX", "shop_")]).await.0;
+    // `serve` has published an event to `x`.
+    let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
+    let warning = line(&mut log, "outside of databaseConfig.redis.keyPrefix").await;
+    assert!(warning.contains("channel=\"x\"") && warning.contains("doctor --listen 30"), "{warning}");
+    // From then on only the prefix is asked for.
+    until("other channels to be left alone", async || redis.publish("x", "x", &json!(1), None).await == 0).await;
+    assert_eq!(redis.publish("shop_x", "x", &json!(1), None).await, 1);
+}
+
+#[tokio::test]
+async fn a_right_prefix_is_not_doubted_for_what_others_publish() {
+    let redis = Redis::start().await;
+    let laravel = Laravel::start().await;
+    let server = TestServer::with(&redis, &laravel, json!({ "databaseConfig": { "redis": { "keyPrefix": "shop_" } } })).await;
+    let mut alice = server.client_in("news").await;
+    until("an event", async || redis.publish("shop_news", "first", &json!(1), None).await > 0).await;
+    alice.event("first").await;
+    until("other channels to be left alone", async || redis.publish("other_news", "x", &json!(1), None).await == 0).await;
+    redis.publish("shop_news", "second", &json!(2), None).await;
+    assert_eq!(alice.event("second").await, [json!("news"), json!(2)]);
+    assert_eq!(alice.left_over(), [] as [&str; 0], "each event once");
+}
+
+#[tokio::test]
 async fn tls_and_websockets_without_their_header_are_told() {
     let redis = Redis::start().await;
     let (mut server, port) = serve(&redis, &[]).await;
@@ -117,6 +145,26 @@ async fn tls_and_websockets_without_their_header_are_told() {
     stream.write_all(request).await.expect("it reads");
     let warning = line(&mut log, "without its Upgrade header").await;
     assert!(warning.contains("proxy_set_header"), "{warning}");
+}
+
+#[tokio::test]
+async fn plain_http_to_a_port_of_https_is_told() {
+    let (redis, certificate) = (Redis::start().await, Certificate::new("plain"));
+    let path = |name: &str| certificate.0.join(name).display().to_string();
+    let (crt, key) = (path("crt"), path("key"));
+    let variables = [
+        ("LARAVEL_ECHO_SERVER_PROTOCOL", "https"),
+        ("LARAVEL_ECHO_SERVER_SSL_CERT_PATH", &*crt),
+        ("LARAVEL_ECHO_SERVER_SSL_KEY_PATH", &*key),
+    ];
+    let (mut server, port) = serve(&redis, &variables).await;
+    let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
+    for request in ["GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n\r\n", "POST / HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        let warning = line(&mut log, "speaks plain HTTP").await;
+        assert!(warning.contains("httpPort"), "{warning}");
+    }
 }
 
 #[tokio::test]

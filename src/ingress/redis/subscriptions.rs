@@ -16,7 +16,7 @@ use crate::cluster::questions::TOPIC;
 use crate::hub::{Change, Wanted};
 
 /// Time for the answer to one command.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What Redis is asked for.
 pub(super) struct Subscriptions {
