@@ -41,7 +41,7 @@ enum Command {
     /// Stop the running server
     Stop(stop::Stop),
     /// Write a config file, with what can be read from the Laravel project around it
-    #[command(visible_alias = "init")]
+    #[command(name = "init", visible_alias = "configure")]
     Configure(Box<configure::Configure>),
     /// Add an application that may use the HTTP API, or give it a new key
     #[command(name = "client:add")]

@@ -1,4 +1,4 @@
-//! `configure` (or `init`): writes a config file. Input: flags, the Laravel project in the folder, and answers for what
+//! `init` (or `configure`): writes a config file. Input: flags, the Laravel project in the folder, and answers for what
 //! is left. Output: a commented TOML, or JSON under the original's keys.
 
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ mod answers;
 
 use answers::Answers;
 
-/// Flags of `configure`: one for each question.
+/// Flags of `init`: one for each question.
 #[derive(Debug, Args)]
 pub(super) struct Configure {
     #[command(flatten)]

@@ -44,8 +44,12 @@ impl Program {
 
     /// Whether it is laravel-echo-server 1, which Node runs.
     pub(crate) fn is_original(&self) -> bool {
-        let is_ours = || fs::read_link(format!("/proc/{}/exe", self.process)).ok() == std::env::current_exe().ok();
-        self.command.contains("laravel-echo-server") && !is_ours()
+        self.command.contains("laravel-echo-server") && !self.is_ours()
+    }
+
+    /// Whether it runs the file that this process runs.
+    fn is_ours(&self) -> bool {
+        fs::read_link(format!("/proc/{}/exe", self.process)).ok() == std::env::current_exe().ok()
     }
 
     /// How to end it.
@@ -56,7 +60,10 @@ impl Program {
                 "the Node server; `kill {process}` stops it, and what keeps it running (pm2, Supervisor, systemd) must not start it again"
             );
         }
-        format!("`kill {process}` stops it (`laravel-echo-server stop` if it is ours)")
+        if self.is_ours() {
+            return format!("`laravel-echo-server stop` in the folder of its config stops it, or `kill {process}`");
+        }
+        format!("`kill {process}` stops it")
     }
 }
 

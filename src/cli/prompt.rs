@@ -1,5 +1,6 @@
 //! Questions. Input: a terminal with its keys, or plain lines from a pipe, or nobody. Output: the answers.
 
+use std::cell::Cell;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
@@ -11,8 +12,8 @@ use laravel_echo_server::config::env;
 pub(super) enum Prompt {
     /// A person at a terminal.
     Terminal(Box<dyn Theme>),
-    /// Lines on stdin; an empty one, or the end, takes the default.
-    Lines,
+    /// Lines on stdin; an empty one, or the end after the first, takes the default.
+    Lines(Lines),
     /// Nobody: every answer is the default.
     Nobody,
 }
@@ -26,7 +27,7 @@ impl Prompt {
             let plain = env::no_color();
             Self::Terminal(if plain { Box::new(SimpleTheme) } else { Box::new(ColorfulTheme::default()) })
         } else {
-            Self::Lines
+            Self::Lines(Lines::default())
         }
     }
 
@@ -43,8 +44,8 @@ impl Prompt {
                 let input = if default.is_empty() { input } else { input.default(default.to_owned()) };
                 input.validate_with(|text: &String| check(text)).interact_text().context("asking")
             }
-            Self::Lines => loop {
-                let Some(line) = read_line(&format!("{question} [{default}]"))? else { return Ok(default.to_owned()) };
+            Self::Lines(lines) => loop {
+                let Some(line) = lines.next(&format!("{question} [{default}]"), default)? else { return Ok(default.to_owned()) };
                 let answer = if line.is_empty() { default.to_owned() } else { line };
                 match check(&answer) {
                     Ok(()) => return Ok(answer),
@@ -61,9 +62,9 @@ impl Prompt {
             Self::Terminal(theme) => {
                 Confirm::with_theme(theme.as_ref()).with_prompt(question).default(default).interact().context("asking")
             }
-            Self::Lines => loop {
-                let choice = if default { "Y/n" } else { "y/N" };
-                match read_line(&format!("{question} [{choice}]"))?.unwrap_or_default().to_ascii_lowercase().as_str() {
+            Self::Lines(lines) => loop {
+                let (choice, usual) = if default { ("Y/n", "yes") } else { ("y/N", "no") };
+                match lines.next(&format!("{question} [{choice}]"), usual)?.unwrap_or_default().to_ascii_lowercase().as_str() {
                     "" => return Ok(default),
                     "y" | "yes" | "true" => return Ok(true),
                     "n" | "no" | "false" => return Ok(false),
@@ -81,8 +82,8 @@ impl Prompt {
                 let select = Select::with_theme(theme.as_ref()).with_prompt(question).items(options).default(0);
                 Ok(options[select.interact().context("asking")?])
             }
-            Self::Lines => loop {
-                let answer = read_line(&format!("{question} [{}]", options.join("/")))?.unwrap_or_default();
+            Self::Lines(lines) => loop {
+                let answer = lines.next(&format!("{question} [{}]", options.join("/")), options[0])?.unwrap_or_default();
                 match options.iter().find(|option| answer.is_empty() || option.eq_ignore_ascii_case(&answer)) {
                     Some(option) => return Ok(option),
                     None => super::output::warning(format!("`{answer}` is no answer, expected one of {}", options.join(", "))),
@@ -93,12 +94,33 @@ impl Prompt {
     }
 }
 
-/// One line of stdin without its end; `None` when there are no more.
-fn read_line(question: &str) -> anyhow::Result<Option<String>> {
-    super::output::question(question)?;
-    let mut line = String::new();
-    let read = std::io::stdin().lock().read_line(&mut line).context("reading the answer")?;
-    // What is typed into a pipe is not echoed.
-    std::io::stdout().write_all(b"\n").context("writing")?;
-    Ok((read > 0).then(|| line.trim().to_owned()))
+/// The lines of stdin.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    has_begun: Cell<bool>,
+}
+
+impl Lines {
+    /// One line without its end; `None` when there are no more, which is said together with the default that is taken.
+    ///
+    /// # Errors
+    /// When there never was one: a script that forgot to answer is not to get a configuration that nobody chose.
+    fn next(&self, question: &str, default: &str) -> anyhow::Result<Option<String>> {
+        super::output::question(question)?;
+        let mut line = String::new();
+        let read = std::io::stdin().lock().read_line(&mut line).context("reading the answer")?;
+        if read > 0 {
+            self.has_begun.set(true);
+            // What is typed into a pipe is not echoed.
+            std::io::stdout().write_all(b"\n").context("writing")?;
+            return Ok(Some(line.trim().to_owned()));
+        }
+        super::output::line(if self.has_begun.get() { format!("{default} (the default: no more answers)") } else { String::new() });
+        anyhow::ensure!(
+            self.has_begun.get(),
+            "nobody answers: run this in a terminal, or with `-n` (`laravel-echo-server init -n`) to take what the flags and the Laravel \
+             project say, and the defaults for the rest"
+        );
+        Ok(None)
+    }
 }

@@ -1,4 +1,4 @@
-//! What `configure` knows in the end. Input: values by key path. Output: the text of a config file.
+//! What `init` knows in the end. Input: values by key path. Output: the text of a config file.
 
 use serde_json::{Map, Value, json};
 

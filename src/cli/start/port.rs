@@ -53,13 +53,13 @@ fn explained(error: BindError) -> anyhow::Error {
     let (host, port, host_key, port_key) = (address.shown_host(), address.port, address.host_key, address.port_key);
     match source.kind() {
         io::ErrorKind::AddrInUse => {
-            let other = match Program::listening_on(port) {
-                Some(program) => format!("{program}: {}", program.how_to_stop()),
-                None => format!("`ss -ltnp 'sport = :{port}'` shows which one; stop it (`laravel-echo-server stop` if it is ours)"),
+            let (other, mend) = match Program::listening_on(port) {
+                Some(program) => (program.to_string(), program.how_to_stop()),
+                None => ("another program".to_owned(), format!("`ss -ltnp 'sport = :{port}'` shows which one (as root, whosever it is)")),
             };
             anyhow::anyhow!(
-                "EADDRINUSE: address already in use: `{port_key}` is {port}, and another program listens there on {host}\n  \
-                 {other}, or set another `{port_key}`"
+                "EADDRINUSE: address already in use: `{port_key}` is {port}, and {other} listens there on {host}\n  {mend}\n  \
+                 or set another `{port_key}` here"
             )
         }
         io::ErrorKind::PermissionDenied if port < 1024 => {

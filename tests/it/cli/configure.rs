@@ -141,11 +141,26 @@ fn answers_come_from_a_pipe_line_by_line() {
     let ended = answer(&folder, &["init"], "y\nabc\n7001\n\nredis\nhttp://app.test\n");
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert_holds(&ended.stderr, &["`port` is \"abc\", expected a port"]);
+    assert_holds(&ended.stdout, &["Speak http or https? [http/https]: http (the default: no more answers)"]);
     let config = toml(&folder.read("laravel-echo-server.toml"));
     assert_eq!(
         json!([config["devMode"], config["port"], config["database"], config["authHost"]]),
         json!([true, 7001, "redis", "http://app.test"])
     );
+}
+
+#[test]
+fn without_anybody_to_answer_nothing_is_written() {
+    let folder = Folder::new();
+    let ended = folder.run(&["init"]);
+    assert_eq!(ended.code, 1);
+    assert_holds(&ended.stderr, &["nobody answers", "`laravel-echo-server init -n`"]);
+    assert!(!folder.path("laravel-echo-server.toml").exists());
+}
+
+#[test]
+fn help_shows_the_word_that_was_typed() {
+    assert_holds(&Folder::new().run(&["init", "--help"]).stdout, &["Usage: laravel-echo-server init "]);
 }
 
 #[test]
@@ -161,7 +176,7 @@ fn an_existing_file_is_overwritten_after_a_yes_only() {
 "
         .repeat(12)
     );
-    for (arguments, lines) in [(&["init", "--no-interaction"][..], ""), (&["init"], ""), (&["init"], &refusal)] {
+    for (arguments, lines) in [(&["init", "--no-interaction"][..], ""), (&["init"], "n\n"), (&["init"], &refusal)] {
         let ended = answer(&folder, arguments, lines);
         assert_eq!(ended.code, 1, "{arguments:?}: {}", ended.stdout);
         assert_holds(&ended.stderr, &["left as it is", "--force"]);

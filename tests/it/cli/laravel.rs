@@ -428,7 +428,7 @@ fn the_file_says_which_variable_counts() {
 fn the_address_that_nobody_set_is_asked_for() {
     for (env, lines, expected) in [
         ("APP_URL=http://localhost\n", "\n\n\n\nhttp://127.0.0.1:8000\n", "http://127.0.0.1:8000"),
-        ("APP_URL=http://localhost\n", "", "http://localhost"),
+        ("APP_URL=http://localhost\n", "\n", "http://localhost"),
         ("APP_URL=https://shop.test\n", "\n\n\n\nhttps\n", "https://shop.test"),
     ] {
         let folder = project(env, &database(OLD, DEFAULT));

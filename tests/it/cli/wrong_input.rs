@@ -88,7 +88,7 @@ fn a_port_in_use_is_said_with_the_key() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     folder.write("laravel-echo-server.toml", &format!("host = \"127.0.0.1\"\nport = {port}\n[subscribers]\nredis = false\n"));
-    refuses(&folder, &["start"], 1, &["EADDRINUSE", "`port`", &port.to_string(), "laravel-echo-server stop"]);
+    refuses(&folder, &["start"], 1, &["EADDRINUSE", "`port`", &port.to_string(), "stops it\n", "or set another `port` here"]);
     assert_eq!(folder.names(), ["laravel-echo-server.toml"], "the lock is given back");
 }
 
@@ -119,7 +119,7 @@ fn further_ports_in_use_are_said_with_their_own_keys() {
     let (crt, key) = (certificate.0.join("crt"), certificate.0.join("key"));
     let files = format!("protocol = \"https\"\nhttpPort = {port}\nsslCertPath = {crt:?}\nsslKeyPath = {key:?}\n");
     folder.write("laravel-echo-server.toml", &(files + &folder.read("laravel-echo-server.toml")));
-    refuses(&folder, &["start"], 1, &[&format!("`httpPort` is {port}"), "set another `httpPort`"]);
+    refuses(&folder, &["start"], 1, &[&format!("`httpPort` is {port}"), "set another `httpPort` here"]);
 }
 
 #[test]
