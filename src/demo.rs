@@ -49,11 +49,18 @@ impl Demo {
         Router::new().route("/demo", get(async move || Html(page)))
     }
 
-    /// A command that lets Laravel broadcast to this server. Only for one run: its queue and cache keep their Redis.
+    /// A command that has Laravel broadcast an event to the page, whatever its own driver is. Only for one run: its queue and
+    /// cache keep their Redis.
     #[must_use]
     pub fn tinker(&self) -> String {
-        let redis = self.redis_server.map(|port| format!("REDIS_HOST=127.0.0.1 REDIS_PORT={port} REDIS_PREFIX= ")).unwrap_or_default();
-        format!("BROADCAST_CONNECTION=redis {redis}php artisan tinker   # before Laravel 11: BROADCAST_DRIVER=redis")
+        let redis = self
+            .redis_server
+            .map(|port| format!("REDIS_URL= REDIS_HOST=127.0.0.1 REDIS_PORT={port} REDIS_PASSWORD=null REDIS_PREFIX= "))
+            .unwrap_or_default();
+        format!(
+            "{redis}php artisan tinker --execute=\"config(['broadcasting.connections.{NAME}' => ['driver' => 'redis']]); \
+             Broadcast::connection('{NAME}')->broadcast(['{NAME}'], 'hello', ['text' => 'Hi from Laravel']);\""
+        )
     }
 
     /// A command that sends an event to the page.
