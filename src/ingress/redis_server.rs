@@ -37,16 +37,11 @@ mod frame;
 pub(crate) mod fuzzing;
 mod publisher;
 mod reply;
-mod script;
-mod scripts;
-mod watch;
 
 use access::Access;
 use connection::{Connection, ConnectionError};
 use frame::TLS_HANDSHAKE;
 use publisher::Publisher;
-use scripts::Scripts;
-use watch::Watchers;
 
 /// Pause when no connection can be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -72,8 +67,6 @@ struct Shared<S> {
     tls: Option<Acceptor>,
     publisher: Publisher<S>,
     access: Access,
-    scripts: Scripts,
-    watchers: Watchers,
     max_clients: usize,
     /// Largest command in bytes.
     max_message: usize,
@@ -92,8 +85,6 @@ impl<S: Socket> Shared<S> {
             tls,
             publisher: Publisher::new(config, hub)?,
             access: Access::new(options),
-            scripts: Scripts::default(),
-            watchers: Watchers::default(),
             max_clients: options.max_clients as usize,
             max_message: usize::try_from(options.max_message_bytes.0).unwrap_or(usize::MAX),
             pending: AtomicUsize::new(0),

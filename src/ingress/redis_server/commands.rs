@@ -1,21 +1,16 @@
 //! The commands: those that publish, and what clients send before and around them.
 //!
-//! Input: commands of a [`Connection`]. Output: their answers, and messages for the publisher and those who watch.
+//! Input: commands of a [`Connection`]. Output: their answers, and messages for the publisher.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::connection::{Connection, Next, Transaction};
+use super::connection::{Connection, Next};
 use super::frame::Command;
 use super::reply::{Protocol, Reply};
-use super::watch::Kind;
 use crate::hub::Socket;
 
-/// Commands of one transaction.
-const MAX_TRANSACTION: usize = 100_000;
-/// What an argument of a waiting command takes beside its bytes.
-const COST_OF_AN_ARGUMENT: usize = 64;
 /// Longest name that a client may give itself.
 const MAX_NAME_BYTES: usize = 1024;
 /// A wrong password is answered after this time.
@@ -24,132 +19,54 @@ const WRONG_PASSWORD_PAUSE: Duration = Duration::from_millis(200);
 const VERSION: &str = "7.0.0";
 
 impl<S: Socket> Connection<S> {
-    /// Answers the commands that this is all for out of the bytes that have arrived, where nothing stands in their way;
-    /// `None` for any other.
+    /// Answers the commands that this is all for out of the bytes that have arrived; `None` for any other.
     pub(super) async fn broadcast(&mut self) -> Option<Reply> {
-        let is_free = self.is_allowed && self.transaction.is_none() && self.watch.is_empty();
         let arguments = self.framer.arguments();
         let name = arguments.get(0);
-        if is_free && arguments.len() == 3 && name.eq_ignore_ascii_case(b"publish") {
+        if !self.is_allowed {
+            return None;
+        }
+        if arguments.len() == 3 && (name.eq_ignore_ascii_case(b"publish") || name.eq_ignore_ascii_case(b"spublish")) {
             return Some(self.shared.publish(arguments.get(1), arguments.get(2)).await);
         }
-        if is_free && arguments.len() >= 3 && name.eq_ignore_ascii_case(b"eval") {
-            let script = match &self.script {
-                Some(script) if script.text() == arguments.get(1) => script,
-                _ => self.script.insert(self.shared.scripts.load(arguments.get(1)).ok()?.1),
-            };
-            let rest: Vec<_> = arguments.iter().skip(2).collect();
-            return Some(self.shared.eval(script, &rest).await);
+        if arguments.len() >= 3 && name.eq_ignore_ascii_case(b"eval") {
+            return Some(self.shared.eval(arguments.get(1), arguments.iter().skip(2)).await);
         }
         None
     }
 
-    /// Answers a command.
+    /// Answers any other command.
     pub(super) async fn take(&mut self, command: Command) -> (Reply, Next) {
         let name = command[0].to_ascii_uppercase();
         let name = String::from_utf8_lossy(&name);
         if !self.is_allowed && !matches!(&*name, "AUTH" | "HELLO" | "QUIT" | "RESET") {
             return (Reply::Error("NOAUTH Authentication required.".to_owned()), Next::Go);
         }
-        match &*name {
-            "QUIT" => return (Reply::OK, Next::Close),
-            "RESET" => {
-                self.reset();
-                return (Reply::Status("RESET"), Next::Go);
-            }
-            _ => {}
+        if name == "QUIT" {
+            return (Reply::OK, Next::Close);
         }
-        let is_watching = !self.watch.is_empty() && self.protocol == Protocol::Resp2;
-        if is_watching
-            && !matches!(&*name, "SUBSCRIBE" | "PSUBSCRIBE" | "SSUBSCRIBE" | "UNSUBSCRIBE" | "PUNSUBSCRIBE" | "SUNSUBSCRIBE" | "PING")
-        {
-            return (Reply::error("only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"), Next::Go);
-        }
-        let reply = match (&*name, self.transaction.is_some()) {
-            ("MULTI", true) => Reply::error("MULTI calls can not be nested"),
-            ("MULTI", false) => {
-                self.transaction = Some(Transaction::default());
-                Reply::OK
-            }
-            ("EXEC", _) => self.exec().await,
-            ("DISCARD", true) => {
-                self.transaction = None;
-                Reply::OK
-            }
-            ("DISCARD", false) => Reply::error("DISCARD without MULTI"),
-            (_, true) => self.queue(&name, command),
-            (_, false) => self.execute(&name, &command[1..]).await,
-        };
-        (reply, Next::Go)
-    }
-
-    fn reset(&mut self) {
-        self.transaction = None;
-        self.watch = super::watch::Watch::default();
-        self.protocol = Protocol::Resp2;
-        self.name = Bytes::new();
-        self.is_allowed = self.shared.access.is_open();
-    }
-
-    fn queue(&mut self, name: &str, command: Command) -> Reply {
-        let limit = self.shared.max_message;
-        let Some(transaction) = &mut self.transaction else { return Reply::error("EXEC without MULTI") };
-        if !is_known(name) {
-            *transaction = Transaction::broken();
-            return unknown(name);
-        }
-        let bytes: usize = command.iter().map(|argument| argument.len() + COST_OF_AN_ARGUMENT).sum();
-        if transaction.bytes + bytes > limit || transaction.commands.len() >= MAX_TRANSACTION {
-            *transaction = Transaction::broken();
-            return Reply::error(format_args!("the transaction is larger than redisServer.maxMessageBytes ({limit})"));
-        }
-        if !transaction.is_broken {
-            transaction.bytes += bytes;
-            transaction.commands.push(command);
-        }
-        Reply::Status("QUEUED")
-    }
-
-    async fn exec(&mut self) -> Reply {
-        let Some(transaction) = self.transaction.take() else { return Reply::error("EXEC without MULTI") };
-        if transaction.is_broken {
-            return Reply::Error("EXECABORT Transaction discarded because of previous errors.".to_owned());
-        }
-        let mut replies = Vec::with_capacity(transaction.commands.len());
-        for command in transaction.commands {
-            let name = String::from_utf8_lossy(&command[0]).to_ascii_uppercase();
-            replies.push(self.execute(&name, &command[1..]).await);
-        }
-        Reply::List(replies)
+        (self.execute(&name, &command[1..]).await, Next::Go)
     }
 
     async fn execute(&mut self, name: &str, args: &[Bytes]) -> Reply {
         match (name, args) {
-            ("PUBLISH" | "SPUBLISH", [channel, payload]) => self.shared.publish(channel, payload).await,
-            ("EVAL" | "EVAL_RO", [script, rest @ ..]) if !rest.is_empty() => match self.shared.scripts.load(script) {
-                Ok((_, script)) => self.shared.eval(&script, &slices(rest)).await,
-                Err(error) => Reply::error(error),
-            },
-            ("EVALSHA" | "EVALSHA_RO", [sha, rest @ ..]) if !rest.is_empty() => match self.shared.scripts.find(sha) {
-                Some(script) => self.shared.eval(&script, &slices(rest)).await,
-                None => Reply::Error("NOSCRIPT No matching script. Please use EVAL.".to_owned()),
-            },
-            ("SCRIPT", [what, rest @ ..]) => self.script(what, rest),
+            ("RESET", []) => {
+                self.protocol = Protocol::Resp2;
+                self.name = Bytes::new();
+                self.is_allowed = self.shared.access.is_open();
+                Reply::Status("RESET")
+            }
             ("AUTH", [password]) => self.auth(None, password).await,
             ("AUTH", [user, password]) => self.auth(Some(user), password).await,
             ("HELLO", args) => self.hello(args).await,
             ("CLIENT", [what, rest @ ..]) => self.client(what, rest),
-            ("SUBSCRIBE" | "SSUBSCRIBE", names) if !names.is_empty() => self.subscribe(Kind::Channel, names),
-            ("PSUBSCRIBE", names) if !names.is_empty() => self.subscribe(Kind::Pattern, names),
-            ("UNSUBSCRIBE" | "SUNSUBSCRIBE", names) => self.watch.remove(Kind::Channel, names),
-            ("PUNSUBSCRIBE", names) => self.watch.remove(Kind::Pattern, names),
-            ("PING", args) if args.len() <= 1 => self.ping(args),
-            ("ECHO", [text]) => Reply::Bulk(text.clone()),
+            ("PING", []) => Reply::Status("PONG"),
+            ("PING" | "ECHO", [text]) => Reply::Bulk(text.clone()),
             ("SELECT", [database]) => match std::str::from_utf8(database).ok().and_then(|text| text.parse::<u32>().ok()) {
                 Some(_) => Reply::OK,
                 None => Reply::error("value is not an integer or out of range"),
             },
-            ("WATCH" | "UNWATCH" | "READONLY", _) => Reply::OK,
+            ("READONLY", _) => Reply::OK,
             ("INFO", _) => Reply::Bulk(info().into()),
             ("COMMAND", [what, ..]) if what.eq_ignore_ascii_case(b"count") => Reply::Integer(0),
             ("COMMAND", [what, ..]) if what.eq_ignore_ascii_case(b"docs") => Reply::Map(Vec::new()),
@@ -159,23 +76,6 @@ impl<S: Socket> Connection<S> {
                 Reply::error(format_args!("wrong number of arguments for '{}' command", name.to_ascii_lowercase()))
             }
             (name, _) => unknown(name),
-        }
-    }
-
-    fn script(&self, what: &[u8], rest: &[Bytes]) -> Reply {
-        match (what.to_ascii_uppercase().as_slice(), rest) {
-            (b"LOAD", [text]) => match self.shared.scripts.load(text) {
-                Ok((sha, _)) => Reply::text(&sha),
-                Err(error) => Reply::error(error),
-            },
-            (b"EXISTS", shas) => {
-                Reply::List(shas.iter().map(|sha| Reply::Integer(self.shared.scripts.find(sha).is_some().into())).collect())
-            }
-            (b"FLUSH", _) => {
-                self.shared.scripts.clear();
-                Reply::OK
-            }
-            _ => Reply::error("SCRIPT takes LOAD, EXISTS or FLUSH here"),
         }
     }
 
@@ -245,55 +145,12 @@ impl<S: Socket> Connection<S> {
             _ => Reply::error("CLIENT takes ID, GETNAME, SETNAME or SETINFO here"),
         }
     }
-
-    fn subscribe(&mut self, kind: Kind, names: &[Bytes]) -> Reply {
-        self.watch.add(kind, names).unwrap_or_else(|| Reply::error("too many subscriptions"))
-    }
-
-    fn ping(&self, args: &[Bytes]) -> Reply {
-        let is_watching = !self.watch.is_empty() && self.protocol == Protocol::Resp2;
-        match args.first() {
-            text if is_watching => Reply::List(vec![Reply::text("pong"), Reply::Bulk(text.cloned().unwrap_or_default())]),
-            Some(text) => Reply::Bulk(text.clone()),
-            None => Reply::Status("PONG"),
-        }
-    }
 }
 
-fn slices(arguments: &[Bytes]) -> Vec<&[u8]> {
-    arguments.iter().map(AsRef::as_ref).collect()
-}
-
-/// Commands that [`Connection::execute`] answers.
+/// Commands that are answered if their arguments are right.
 fn is_known(name: &str) -> bool {
-    const KNOWN: [&str; 26] = [
-        "PUBLISH",
-        "SPUBLISH",
-        "EVAL",
-        "EVAL_RO",
-        "EVALSHA",
-        "EVALSHA_RO",
-        "SCRIPT",
-        "AUTH",
-        "HELLO",
-        "CLIENT",
-        "SUBSCRIBE",
-        "SSUBSCRIBE",
-        "PSUBSCRIBE",
-        "UNSUBSCRIBE",
-        "SUNSUBSCRIBE",
-        "PUNSUBSCRIBE",
-        "PING",
-        "ECHO",
-        "SELECT",
-        "WATCH",
-        "UNWATCH",
-        "READONLY",
-        "INFO",
-        "COMMAND",
-        "CONFIG",
-        "QUIT",
-    ];
+    const KNOWN: [&str; 13] =
+        ["PUBLISH", "SPUBLISH", "EVAL", "AUTH", "HELLO", "CLIENT", "PING", "ECHO", "SELECT", "RESET", "INFO", "COMMAND", "CONFIG"];
     KNOWN.contains(&name)
 }
 

@@ -1,6 +1,6 @@
 //! [`Connection`]: one Redis client from its first byte to its last.
 //!
-//! Input: bytes of the client, and messages it watches. Output: commands for [`super::commands`], answers in their order.
+//! Input: bytes of the client. Output: commands for [`super::commands`], answers in their order.
 //! Answers are written before more is read, so that a client that does not read is not read from either.
 
 use std::io;
@@ -11,15 +11,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::buffers::Stream;
-use super::frame::{Command, FrameError, Framer};
+use super::frame::{FrameError, Framer};
 use super::reply::{Protocol, Reply};
-use super::script::Script;
-use super::watch::{Listener, Message, Watch};
 use super::{LARGEST_AT_ONCE, Shared, buffers};
 use crate::hub::Socket;
 
@@ -41,21 +38,6 @@ pub(super) enum Next {
     Close,
 }
 
-/// Commands between `MULTI` and `EXEC`.
-#[derive(Debug, Default)]
-pub(super) struct Transaction {
-    pub(super) commands: Vec<Command>,
-    pub(super) bytes: usize,
-    pub(super) is_broken: bool,
-}
-
-impl Transaction {
-    /// One that will be refused, whatever else comes: nothing of it is kept.
-    pub(super) fn broken() -> Self {
-        Self { is_broken: true, ..Self::default() }
-    }
-}
-
 /// One client.
 pub(super) struct Connection<S> {
     pub(super) shared: Arc<Shared<S>>,
@@ -63,11 +45,6 @@ pub(super) struct Connection<S> {
     pub(super) name: bytes::Bytes,
     pub(super) protocol: Protocol,
     pub(super) is_allowed: bool,
-    pub(super) transaction: Option<Transaction>,
-    pub(super) watch: Watch,
-    /// The script of the last `EVAL`: the next one is nearly always the same.
-    pub(super) script: Option<Arc<Script>>,
-    messages: Option<Listener>,
     pub(super) framer: Framer,
     out: BytesMut,
     /// Bytes of the half command, as counted in [`Shared::pending`].
@@ -87,15 +64,12 @@ pub(super) enum ConnectionError {
     HalfACommand,
     #[error("it does not take its answers")]
     NotReading,
-    #[error("it does not keep up with what it watches")]
-    TooSlow,
     #[error("half commands of all clients together take too much memory")]
     TooMuch,
 }
 
 enum Event {
     Read(usize),
-    Message(Message),
     Stop,
 }
 
@@ -109,10 +83,6 @@ impl<S: Socket> Connection<S> {
             name: bytes::Bytes::new(),
             protocol: Protocol::Resp2,
             is_allowed,
-            transaction: None,
-            watch: Watch::default(),
-            script: None,
-            messages: None,
             framer: Framer::default(),
             out: BytesMut::new(),
             counted: 0,
@@ -134,7 +104,6 @@ impl<S: Socket> Connection<S> {
             match self.event(&mut stream, stopped.as_mut()).await? {
                 Event::Read(0) | Event::Stop => return Ok(()),
                 Event::Read(_) => {}
-                Event::Message(message) => self.watch.hears(&message).encode(self.protocol, &mut self.out),
             }
         }
     }
@@ -169,17 +138,6 @@ impl<S: Socket> Connection<S> {
 
     /// Waits for what comes next. The usual case, a client between two commands, needs no timer.
     async fn event(&mut self, stream: &mut impl Stream, stopped: impl Future<Output = ()>) -> Result<Event, ConnectionError> {
-        self.messages = match self.messages.take() {
-            _ if self.watch.is_empty() => None,
-            Some(messages) => Some(messages),
-            None => Some(self.shared.watchers.listen()),
-        };
-        let messages = async {
-            match &mut self.messages {
-                Some(messages) => messages.next().await,
-                None => std::future::pending().await,
-            }
-        };
         let is_hurried = self.framer.pending() > 0 || !self.is_allowed;
         let late = async {
             if is_hurried {
@@ -191,11 +149,6 @@ impl<S: Socket> Connection<S> {
         tokio::select! {
             biased;
             read = buffers::read(stream, self.framer.space()) => Ok(Event::Read(read?)),
-            message = messages => match message {
-                Ok(message) => Ok(Event::Message(message)),
-                Err(RecvError::Lagged(_)) => Err(ConnectionError::TooSlow),
-                Err(RecvError::Closed) => Ok(Event::Stop),
-            },
             () = stopped => Ok(Event::Stop),
             () = late => Err(ConnectionError::HalfACommand),
         }
@@ -226,8 +179,7 @@ impl<S: Socket> Connection<S> {
 
     /// Counts what is half here, for the limit over all clients.
     fn count(&mut self) -> Result<(), ConnectionError> {
-        let queued = self.transaction.as_ref().map_or(0, |transaction| transaction.bytes);
-        let now = self.framer.pending() + queued;
+        let now = self.framer.pending();
         if now == self.counted {
             return Ok(());
         }

@@ -1,5 +1,0 @@
-//! Bytes for `laravel_echo_server::fuzzing::lua_script`, where it says what must hold.
-
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| laravel_echo_server::fuzzing::lua_script(bytes));

@@ -1,1 +1,0 @@
-for i = 1, #ARGV do redis.call('publish', i, "text") end

@@ -1,1 +1,0 @@
-for _, channel in ipairs(KEYS) do redis.call('publish', channel, ARGV[1]) end return nil

@@ -1,3 +1,0 @@
-for i = 2, #ARGV do
-  redis.call('publish', ARGV[i], ARGV[1])
-end

@@ -1,1 +1,0 @@
-for a = 1, #ARGV do for b = 1, #ARGV do for c = 0, #KEYS do redis.call('publish', ARGV[a], ARGV[b]) end end end

@@ -1,1 +1,0 @@
-redis.call('publish', ARGV[0], KEYS[18446744073709551616])
