@@ -2,12 +2,15 @@
 //! Laravel's events take.
 //!
 //! Input: events of the HTTP API and whispers. Output: messages of Laravel's form on Laravel's channels, in the order
-//! they were given. The presence store PUBLISHes its changes itself, together with each change.
+//! they were given; while Redis is away they are given back, for the clients of this node. The presence store PUBLISHes
+//! its changes itself, together with each change.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use redis::Pipeline;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -26,6 +29,9 @@ const QUEUE: usize = 4096;
 const QUEUE_BYTES: u32 = 32 * 1024 * 1024;
 /// Messages of one round trip.
 const BATCH: usize = 128;
+
+/// A connection that was not used for longer may be gone.
+const IDLE: Duration = Duration::from_millis(100);
 
 /// PUBLISHes on the server that owns the channel's slot, so that a channel's messages keep their order.
 const PUBLISH_BY_SLOT: &str = "return redis.call('PUBLISH', ARGV[1], ARGV[2])";
@@ -47,14 +53,32 @@ pub struct Bus {
 struct Message {
     channel: String,
     payload: String,
-    done: Option<oneshot::Sender<Result<(), BusError>>>,
+    content: Content,
+    done: Option<oneshot::Sender<Result<Reach, BusError>>>,
     /// What the message takes up of the queue, until it is done with.
     room: Option<OwnedSemaphorePermit>,
 }
 
+/// What is in a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Event,
+    /// Something for the nodes themselves.
+    Control,
+}
+
+/// How far an event went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// To this node alone, since Redis is away.
+    Here,
+    /// To all nodes.
+    Everywhere,
+}
+
 impl Message {
-    const fn new(channel: String, payload: String) -> Self {
-        Self { channel, payload, done: None, room: None }
+    const fn new(channel: String, payload: String, content: Content) -> Self {
+        Self { channel, payload, content, done: None, room: None }
     }
 
     /// Its part of the queue's bytes; one that is larger than the queue takes all of it.
@@ -69,14 +93,16 @@ impl Message {
 pub struct BusError(String);
 
 /// The form of Laravel's `RedisBroadcaster`.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Envelope<'a> {
-    event: &'a str,
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+    #[serde(borrow)]
     data: &'a RawValue,
     socket: Option<SocketId>,
     /// Of a whisper in a presence channel.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_id: Option<&'a str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    user_id: Option<Cow<'a, str>>,
 }
 
 impl Bus {
@@ -101,11 +127,11 @@ impl Bus {
         }))
     }
 
-    /// PUBLISHes an event, once.
+    /// PUBLISHes an event, once, or has it delivered here while Redis is away.
     ///
     /// # Errors
-    /// [`BusError`] when Redis could not be reached, or was lost meanwhile.
-    pub async fn publish(&self, event: &Event<'_>) -> Result<(), BusError> {
+    /// [`BusError`] when Redis was lost meanwhile, or the server shuts down.
+    pub async fn publish(&self, event: &Event<'_>) -> Result<Reach, BusError> {
         let (done, answer) = oneshot::channel();
         let mut message = Message { done: Some(done), ..self.message(event) };
         let closed = || BusError("the server is shutting down".into());
@@ -154,7 +180,7 @@ impl Bus {
     /// PUBLISHes a message between nodes, if there is room for it.
     pub fn say(&self, message: &questions::Message) {
         let payload = serde_json::to_string(message).expect("texts and numbers serialize");
-        if !self.try_send(Message::new(format!("{}{TOPIC}", self.key_prefix), payload)) {
+        if !self.try_send(Message::new(format!("{}{TOPIC}", self.key_prefix), payload, Content::Control)) {
             warn_seldom!(kind = 0, about = "", queue = QUEUE, bytes = QUEUE_BYTES, "a message to the other nodes was dropped");
         }
     }
@@ -165,30 +191,40 @@ impl Bus {
     }
 
     fn message(&self, event: &Event<'_>) -> Message {
-        let envelope = Envelope { event: &event.name, data: event.data, socket: event.except, user_id: event.user.as_deref() };
+        let user_id = event.user.as_deref().map(Cow::Borrowed);
+        let envelope = Envelope { event: Cow::Borrowed(&event.name), data: event.data, socket: event.except, user_id };
         let payload = serde_json::to_string(&envelope).expect("texts and JSON serialize");
-        Message::new(format!("{}{}", self.key_prefix, event.channel), payload)
+        Message::new(format!("{}{}", self.key_prefix, event.channel), payload, Content::Event)
     }
 
-    /// Moves messages until dropped.
-    pub async fn run(&self) {
+    /// Moves messages until dropped. First it asks whether a connection that was idle is there still, since nobody would know what
+    /// became of a message that it was lost with. While Redis is away events go `here`, which is told whether each is a whisper.
+    pub async fn run(&self, here: impl Fn(&Event<'_>, bool)) {
         let mut waiting = self.waiting.lock().await;
         let mut batch = Vec::with_capacity(BATCH);
+        let mut used = Instant::now();
         while waiting.recv_many(&mut batch, BATCH).await > 0 {
+            if used.elapsed() > IDLE && !self.link.is_cluster() {
+                let mut ping = redis::pipe();
+                ping.cmd("PING").ignore();
+                // A loss is found again below, with a connection that takes nothing.
+                let _ = self.link.query::<()>(&ping).await;
+            }
+            used = Instant::now();
             if self.link.is_cluster() {
                 // One at a time: a pipeline would have to stay on one server.
                 for message in batch.drain(..) {
                     let mut pipeline = redis::pipe();
                     pipeline.cmd("EVAL").arg(PUBLISH_BY_SLOT).arg(1).arg(self.slot_of(&message.channel));
                     pipeline.arg(&message.channel).arg(&message.payload);
-                    self.send(&pipeline, std::iter::once(message)).await;
+                    self.send(&pipeline, std::iter::once(message), &here).await;
                 }
             } else {
                 let mut pipeline = redis::pipe();
                 for message in &batch {
                     pipeline.publish(&message.channel, &message.payload);
                 }
-                self.send(&pipeline, batch.drain(..)).await;
+                self.send(&pipeline, batch.drain(..), &here).await;
             }
         }
     }
@@ -199,14 +235,30 @@ impl Bus {
         format!("{}laravel-echo:{{{name}}}:order", self.key_prefix)
     }
 
-    async fn send(&self, pipeline: &Pipeline, messages: impl Iterator<Item = Message>) {
+    async fn send(&self, pipeline: &Pipeline, messages: impl Iterator<Item = Message>, here: &impl Fn(&Event<'_>, bool)) {
         // Never tried again after a break: some of it may have been done, and nothing is to come twice.
-        let result: Result<redis::Value, QueryError> = self.link.query(pipeline).await;
-        let result = result.map(drop).map_err(|error| BusError(error.full_text()));
-        for done in messages.filter_map(|message| message.done) {
-            // Whoever asked may have gone.
-            let _ = done.send(result.clone());
+        let result = match self.link.query::<redis::Value>(pipeline).await {
+            Ok(_) => Ok(Reach::Everywhere),
+            Err(QueryError::Away(_)) => Ok(Reach::Here),
+            Err(error) => Err(BusError(error.full_text())),
+        };
+        for message in messages {
+            if result.as_ref().is_ok_and(|reach| *reach == Reach::Here) && message.content == Content::Event {
+                self.give_back(&message, here);
+            }
+            if let Some(done) = message.done {
+                // Whoever asked may have gone.
+                let _ = done.send(result.clone());
+            }
         }
+    }
+
+    fn give_back(&self, message: &Message, here: &impl Fn(&Event<'_>, bool)) {
+        let envelope: Envelope<'_> = serde_json::from_str(&message.payload).expect("it was written here");
+        let Envelope { event, data, socket, user_id } = envelope;
+        let channel = message.channel.strip_prefix(&self.key_prefix).unwrap_or(&message.channel);
+        // Nobody waits for what becomes of a whisper.
+        here(&Event { channel, name: event, data, except: socket, user: user_id }, message.done.is_none());
     }
 }
 

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 /// Names that client libraries keep for themselves: an emitter that gets one from outside misbehaves or throws.
@@ -92,11 +92,20 @@ impl Serialize for SocketId {
     }
 }
 
+impl<'de> Deserialize<'de> for SocketId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("expected a socket id"))
+    }
+}
+
 /// Why a client is gone, or has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
     /// The client closed the connection, or never said what it should have.
     TransportClose,
+    /// The page of the client was closed or left; it takes its session with it.
+    PageLeft,
     /// The connection broke.
     TransportError,
     /// The client broke the rules of the protocol.
@@ -117,14 +126,14 @@ impl CloseReason {
     /// Whether the client may come back to its session.
     #[must_use]
     pub const fn is_recoverable(self) -> bool {
-        matches!(self, Self::TransportClose | Self::TransportError | Self::PingTimeout | Self::TooSlow)
+        matches!(self, Self::TransportClose | Self::PageLeft | Self::TransportError | Self::PingTimeout | Self::TooSlow)
     }
 
     /// The reason in the words of socket.io 2, as the original logs them.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::TransportClose => "transport close",
+            Self::TransportClose | Self::PageLeft => "transport close",
             Self::TransportError => "transport error",
             Self::ParseError => "parse error",
             Self::PingTimeout => "ping timeout",

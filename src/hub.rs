@@ -49,6 +49,7 @@ use observer::Observers;
 use presence::ChannelLocks;
 use rooms::{Room, Rooms};
 use session::Session;
+use subscribe::Grace;
 
 pub use allowance::Allowance;
 pub use everywhere::Everywhere;
@@ -166,7 +167,7 @@ impl<S: Socket> Hub<S> {
 
     /// A socket has connected.
     pub fn connect(&self, socket: S) {
-        let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().newest().number);
+        let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().number());
         self.register(Session::new(socket, since));
     }
 
@@ -192,21 +193,23 @@ impl<S: Socket> Hub<S> {
 
     /// A socket is gone: it leaves all its channels. `reason` is what the log shows.
     pub fn disconnect(self: &Arc<Self>, id: SocketId, reason: CloseReason) {
-        let session = {
+        let (session, kept) = {
             let mut shard = self.shard(id).write().unwrap_or_else(PoisonError::into_inner);
             let Some(session) = shard.get(&id).cloned() else { return };
             // Under the lock, and first of all: a session is among those that are connected, or among those that are kept, and no
             // event comes between that neither reaches the client nor is kept for it.
-            self.save(&session, reason);
+            let kept = self.save(&session, reason);
             shard.remove(&id);
-            session
+            (session, kept)
         };
         if !self.options.flat.is_empty() {
             self.everyone.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         }
         let channels = session.state().close();
+        // Who may come back is still there for the others, unless its page is known to be gone.
+        let kept = kept.filter(|_| reason != CloseReason::PageLeft);
         for channel in channels {
-            self.left_after(&channel, id, reason.as_str(), self.options.leave_grace);
+            self.left_after(&channel, id, reason.as_str(), Grace { least: self.options.leave_grace, kept: kept.clone() });
         }
         self.observers.tell(|| Observation::Disconnected { socket: id, reason });
     }

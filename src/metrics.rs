@@ -181,6 +181,19 @@ struct CallbackLabels {
     outcome: Callback,
 }
 
+/// What is kept for clients that come back.
+#[derive(Debug, Default)]
+pub struct RecoveryLog {
+    /// Events.
+    pub events: Gauge,
+    /// Their bytes.
+    pub bytes: Gauge,
+    /// Seconds since the oldest of them was sent.
+    pub age: Gauge<f64, AtomicU64>,
+    /// Sessions whose connection broke.
+    pub sessions: Gauge,
+}
+
 /// All metrics of one server.
 #[derive(Debug)]
 pub struct Metrics {
@@ -194,6 +207,8 @@ pub struct Metrics {
     recoveries: Family<RecoveredLabels, Counter>,
     /// Events sent again to clients that came back.
     pub replayed: Counter,
+    /// What is kept for clients that come back; set when it is read.
+    pub recovery_log: RecoveryLog,
     /// Sockets connected so far.
     pub connects: Counter,
     /// Messages put into clients' queues by events.
@@ -251,6 +266,7 @@ impl Metrics {
             callbacks: Family::default(),
             recoveries: Family::default(),
             replayed: Counter::default(),
+            recovery_log: RecoveryLog::default(),
             connects: Counter::<u64, AtomicU64>::default(),
             deliveries: Counter::default(),
             whispers: Counter::default(),
@@ -276,6 +292,11 @@ impl Metrics {
         registry.register("auth_callbacks_in_flight", "Callbacks under way", metrics.callbacks_in_flight.clone());
         registry.register("recoveries", "Clients that came back to their session, by outcome", metrics.recoveries.clone());
         registry.register("replayed", "Events sent to clients that came back, which they had missed", metrics.replayed.clone());
+        let log = &metrics.recovery_log;
+        registry.register("recovery_log_events", "Events kept for clients that come back", log.events.clone());
+        registry.register("recovery_log_bytes", "Bytes of the events kept for clients that come back", log.bytes.clone());
+        registry.register("recovery_log_age_seconds", "Age of the oldest event kept for clients that come back", log.age.clone());
+        registry.register("recovery_sessions", "Sessions whose client may come back", log.sessions.clone());
         registry.register("redis_up", "1 while events can arrive from Redis", metrics.redis_up.clone());
         registry.register("redis_subscriptions", "Channels and patterns subscribed to at Redis", metrics.redis_subscriptions.clone());
         registry.register("redis_losses", "Times the connection to Redis was lost", metrics.redis_losses.clone());

@@ -12,6 +12,7 @@ use crate::api::body::Posted;
 use crate::api::channels::known_attributes;
 use crate::api::{Api, ApiError};
 use crate::channel::ChannelName;
+use crate::cluster::Reach;
 use crate::event::Event;
 use crate::metrics::{Outcome, Source};
 
@@ -26,7 +27,7 @@ use body::HttpEvent;
 pub async fn events(State(api): State<Api>, request: Request) -> Result<Json<Value>, ApiError> {
     let body = posted(&api, request).await?;
     let event = counted(&api, body::event(&body, &api))?;
-    publish(&api, &event).await?;
+    let reach = publish(&api, &event).await?;
     let mut answer = json!({ "message": "ok" });
     if let Some(wanted) = event.info {
         let mut channels = Map::new();
@@ -35,7 +36,7 @@ pub async fn events(State(api): State<Api>, request: Request) -> Result<Json<Val
         }
         answer["channels"] = Value::Object(channels);
     }
-    Ok(Json(answer))
+    Ok(Json(with_reach(answer, reach)))
 }
 
 /// Publishes several events, or none if one of them is wrong.
@@ -45,18 +46,27 @@ pub async fn events(State(api): State<Api>, request: Request) -> Result<Json<Val
 pub async fn batch(State(api): State<Api>, request: Request) -> Result<Json<Value>, ApiError> {
     let body = posted(&api, request).await?;
     let events = counted(&api, body::batch(&body, &api))?;
+    let mut reach = Reach::Everywhere;
     for event in &events {
-        publish(&api, event).await?;
+        reach = reach.min(publish(&api, event).await?);
     }
     if events.iter().all(|event| event.info.is_none()) {
-        return Ok(Json(json!({})));
+        return Ok(Json(with_reach(json!({}), reach)));
     }
     let mut answers = Vec::with_capacity(events.len());
     for event in &events {
         let channel = ChannelName::from(event.channels[0].as_str());
         answers.push(known_attributes(&api, &channel, event.info.unwrap_or_default()).await);
     }
-    Ok(Json(json!({ "batch": answers })))
+    Ok(Json(with_reach(json!({ "batch": answers }), reach)))
+}
+
+/// Says that an event did not go to all nodes.
+fn with_reach(mut answer: Value, reach: Reach) -> Value {
+    if reach == Reach::Here {
+        answer["partial"] = json!(true);
+    }
+    answer
 }
 
 async fn posted(api: &Api, request: Request) -> Result<Bytes, ApiError> {
@@ -72,10 +82,11 @@ fn counted<T>(api: &Api, read: Result<T, ApiError>) -> Result<T, ApiError> {
     read.inspect_err(|_| api.hub.metrics().event(Source::Http, Outcome::Malformed))
 }
 
-async fn publish(api: &Api, event: &HttpEvent) -> Result<(), ApiError> {
+async fn publish(api: &Api, event: &HttpEvent) -> Result<Reach, ApiError> {
+    let mut reach = Reach::Everywhere;
     for channel in &event.channels {
         let event = Event { channel, name: event.name.as_str().into(), data: &event.data, except: event.except, user: None };
-        api.hub.publish_everywhere(&event, Source::Http).await?;
+        reach = reach.min(api.hub.publish_everywhere(&event, Source::Http).await?);
     }
-    Ok(())
+    Ok(reach)
 }

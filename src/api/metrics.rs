@@ -50,6 +50,7 @@ fn text(hub: &SocketIoHub, asker: &HeaderMap) -> Response {
         "text/plain; version=0.0.4; charset=utf-8"
     };
     let mut connections = HashMap::new();
+    hub.measure_recovery();
     hub.each_socket(|socket| *connections.entry(socket.labels()).or_insert(0) += 1);
     ([(CONTENT_TYPE, content_type)], hub.metrics().render(connections.into_iter())).into_response()
 }

@@ -1,7 +1,8 @@
 //! What was sent lately, for those who come back: events in the order of their delivery, in the bytes that went out.
 //!
-//! Input: events as they are sent. Output: those that a client missed, all or none. An offset is `<epoch>-<number>`: the
-//! epoch is this process's, so that offsets of another one are known as such.
+//! Input: events as they are sent. Output: those that a client missed, all or none. An offset is `<epoch>-<number>`: a
+//! random name, and how far this process has counted since it took that name. With several nodes, which hear one Redis in
+//! one order, all take the same name at the same message, and so count alike: the offset of one is understood by the others.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,17 +14,23 @@ use crate::channel::ChannelName;
 use crate::config::RecoveryConfig;
 use crate::event::SocketId;
 
+/// What each message counts: one that goes to a channel and, in flat mode, to everyone as well has two offsets.
+const STEP: u64 = 2;
+
+/// Epochs that are remembered: one begins whenever a node comes or finds Redis again.
+const MAX_EPOCHS: usize = 256;
+
 /// A place in the order of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offset {
-    /// Which process counts.
+    /// The name of the epoch.
     pub epoch: u32,
-    /// The number of the event.
+    /// How far it was counted since the epoch began.
     pub number: u64,
 }
 
 impl Offset {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (epoch, number) = text.split_once('-')?;
         Some(Self { epoch: u32::from_str_radix(epoch, 16).ok()?, number: number.parse().ok()? })
     }
@@ -33,6 +40,16 @@ impl std::fmt::Display for Offset {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:x}-{}", self.epoch, self.number)
     }
+}
+
+/// Where a name begins to be used.
+#[derive(Debug)]
+struct Epoch {
+    name: u32,
+    /// The number of this process at that moment.
+    begin: u64,
+    /// Other nodes know it, too.
+    is_shared: bool,
 }
 
 /// An event that was sent.
@@ -50,9 +67,12 @@ struct Sent {
 /// What was sent lately.
 #[derive(Debug)]
 pub(super) struct History {
-    epoch: u32,
-    /// Of the newest event.
+    /// In the order of time; the last one is used now.
+    epochs: VecDeque<Epoch>,
+    /// Of the newest event, counted since this process began.
     number: u64,
+    /// Up to this number something is not kept any more, or was never heard.
+    lost: u64,
     sent: VecDeque<Sent>,
     bytes: u64,
     window: Duration,
@@ -63,8 +83,9 @@ pub(super) struct History {
 impl History {
     pub(super) fn new(config: &RecoveryConfig) -> Self {
         Self {
-            epoch: rand::random(),
+            epochs: VecDeque::from([Epoch { name: rand::random(), begin: 0, is_shared: false }]),
             number: 0,
+            lost: 0,
             sent: VecDeque::new(),
             bytes: 0,
             window: config.window.0,
@@ -73,22 +94,71 @@ impl History {
         }
     }
 
+    /// The number of the newest event, counted since this process began.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn epoch(&self) -> &Epoch {
+        self.epochs.back().expect("there is an epoch from the start")
+    }
+
     /// The place of the newest event.
-    pub(super) const fn newest(&self) -> Offset {
-        Offset { epoch: self.epoch, number: self.number }
+    pub(super) fn newest(&self) -> Offset {
+        let Epoch { name, begin, .. } = self.epoch();
+        Offset { epoch: *name, number: self.number - begin }
     }
 
-    /// The place of the next event.
-    pub(super) const fn next(&mut self) -> Offset {
-        self.number += 1;
-        self.newest()
+    /// The place of the next event, in its channel, or where it goes to everyone.
+    pub(super) fn place(&self, is_flat: bool) -> Offset {
+        let newest = self.newest();
+        Offset { number: if is_flat { newest.number } else { newest.number - 1 }, ..newest }
     }
 
-    /// Keeps an event that is sent with [`Self::next`].
+    /// Counts a message; what is sent of it has the places of [`Self::place`].
+    pub(super) const fn count(&mut self) {
+        self.number += STEP;
+    }
+
+    /// Keeps an event that was counted last.
     pub(super) fn keep(&mut self, channel: ChannelName, is_flat: bool, except: Option<SocketId>, frame: Bytes) {
         self.bytes += frame.len() as u64;
-        self.sent.push_back(Sent { number: self.number, at: Instant::now(), channel, is_flat, except, frame });
+        let number = if is_flat { self.number } else { self.number - 1 };
+        self.sent.push_back(Sent { number, at: Instant::now(), channel, is_flat, except, frame });
         self.forget();
+    }
+
+    /// Some messages may not have been heard: nobody gets over this place.
+    pub(super) fn gap(&mut self) {
+        self.count();
+        self.lost = self.number;
+        self.leave_order();
+    }
+
+    /// From now on other nodes may not hear the same.
+    pub(super) fn leave_order(&mut self) {
+        if self.epoch().is_shared {
+            self.begin_epoch(rand::random(), false);
+        }
+    }
+
+    /// Whether other nodes count alike.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for recovery on other nodes"))]
+    pub(super) fn is_in_order(&self) -> bool {
+        self.epoch().is_shared
+    }
+
+    /// All nodes take this name now.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for recovery on other nodes"))]
+    pub(super) fn enter_order(&mut self, name: u32) {
+        self.begin_epoch(name, true);
+    }
+
+    fn begin_epoch(&mut self, name: u32, is_shared: bool) {
+        if self.epochs.len() >= MAX_EPOCHS {
+            self.epochs.pop_front();
+        }
+        self.epochs.push_back(Epoch { name, begin: self.number, is_shared });
     }
 
     fn forget(&mut self) {
@@ -99,22 +169,40 @@ impl History {
                 break;
             }
             self.bytes -= oldest.frame.len() as u64;
+            self.lost = self.lost.max(oldest.number);
             self.sent.pop_front();
         }
     }
 
-    /// The number in an offset that a client brings; `None` when it is another process's, or none.
+    /// How many events are kept, their bytes, and the age of the oldest.
+    pub(super) fn size(&mut self) -> (usize, u64, Duration) {
+        self.forget();
+        (self.sent.len(), self.bytes, self.sent.front().map_or(Duration::ZERO, |oldest| oldest.at.elapsed()))
+    }
+
+    /// The number of an offset that a client brings; `None` when it is another process's, or none.
     pub(super) fn position(&self, offset: &str) -> Option<u64> {
         let offset = Offset::parse(offset)?;
-        (offset.epoch == self.epoch && offset.number <= self.number).then_some(offset.number)
+        let at = self.epochs.iter().rposition(|epoch| epoch.name == offset.epoch)?;
+        let end = self.epochs.get(at + 1).map_or(self.number, |next| next.begin);
+        self.epochs[at].begin.checked_add(offset.number).filter(|number| *number <= end)
+    }
+
+    /// The offset of a number as other nodes understand it, or of the first place after it that they do.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for recovery on other nodes"))]
+    pub(super) fn shared_offset(&self, number: u64) -> Option<Offset> {
+        self.epochs.iter().enumerate().find_map(|(at, epoch)| {
+            let end = self.epochs.get(at + 1).map_or(u64::MAX, |next| next.begin);
+            let is_it = epoch.is_shared && number < end;
+            is_it.then(|| Offset { epoch: epoch.name, number: number.saturating_sub(epoch.begin) })
+        })
     }
 
     /// What came after `position`, for a socket that is in these channels: each with the number from which on. `None`: some
     /// of it is not kept any more.
     pub(super) fn missed(&mut self, position: u64, socket: SocketId, since: impl Fn(&ChannelName) -> Option<u64>) -> Option<Vec<Bytes>> {
         self.forget();
-        let oldest = self.sent.front().map_or(self.number + 1, |sent| sent.number);
-        if oldest > position + 1 {
+        if position < self.lost {
             return None;
         }
         let is_missed = |sent: &&Sent| {
@@ -140,10 +228,12 @@ mod tests {
         })
     }
 
+    /// Sends the next event; its frame is which one it is.
     fn send(history: &mut History, channel: &str, except: Option<SocketId>) -> Offset {
-        let offset = history.next();
-        history.keep(channel.into(), false, except, Bytes::from(offset.number.to_string()));
-        offset
+        history.count();
+        let nth = (history.number() / STEP).to_string();
+        history.keep(channel.into(), false, except, Bytes::from(nth));
+        history.place(false)
     }
 
     const SOCKET: SocketId = SocketId::new(1, 1);
@@ -153,36 +243,83 @@ mod tests {
         let mut history = history(100, 1000);
         let first = send(&mut history, "a", None);
         send(&mut history, "b", None);
-        send(&mut history, "late", None);
+        let late = send(&mut history, "late", None);
         send(&mut history, "a", Some(SOCKET));
         send(&mut history, "late", None);
-        let position = history.position(&first.to_string()).unwrap();
+        let [first, late] = [first, late].map(|offset| history.position(&offset.to_string()).unwrap());
         let since = |channel: &ChannelName| match channel.as_str() {
             "a" => Some(0),
-            "late" => Some(3),
+            "late" => Some(late),
             _ => None,
         };
-        assert_eq!(history.missed(position, SOCKET, since).unwrap(), ["5"]);
+        assert_eq!(history.missed(first, SOCKET, since).unwrap(), ["5"]);
         assert_eq!(history.missed(0, SOCKET, since).unwrap(), ["1", "5"]);
-        assert_eq!(history.missed(5, SOCKET, since).unwrap(), [""; 0]);
+        assert_eq!(history.missed(history.number(), SOCKET, since).unwrap(), [""; 0]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn never_a_part() {
         let mut history = history(2, 1000);
-        for _ in 0..3 {
+        let first = send(&mut history, "a", None);
+        let first = history.position(&first.to_string()).unwrap();
+        for _ in 0..2 {
             send(&mut history, "a", None);
         }
         assert!(history.missed(0, SOCKET, |_| Some(0)).is_none());
-        assert_eq!(history.missed(1, SOCKET, |_| Some(0)).unwrap().len(), 2);
+        assert_eq!(history.missed(first, SOCKET, |_| Some(0)).unwrap().len(), 2);
         tokio::time::advance(Duration::from_secs(61)).await;
-        assert!(history.missed(1, SOCKET, |_| Some(0)).is_none());
-        assert_eq!(history.missed(3, SOCKET, |_| Some(0)).unwrap().len(), 0);
+        assert!(history.missed(first, SOCKET, |_| Some(0)).is_none());
+        assert_eq!(history.missed(history.number(), SOCKET, |_| Some(0)).unwrap().len(), 0);
         let mut small = self::history(100, 2);
         for _ in 0..3 {
             send(&mut small, "a", None);
         }
         assert!(small.missed(0, SOCKET, |_| Some(0)).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_gets_over_a_gap() {
+        let mut history = history(100, 1000);
+        let before = send(&mut history, "a", None);
+        history.gap();
+        let after = send(&mut history, "a", None);
+        send(&mut history, "a", None);
+        let missed = |history: &mut History, offset: Offset| {
+            let position = history.position(&offset.to_string()).unwrap();
+            history.missed(position, SOCKET, |_| Some(0)).map(|missed| missed.len())
+        };
+        assert_eq!(missed(&mut history, before), None);
+        assert_eq!(missed(&mut history, after), Some(1));
+    }
+
+    #[test]
+    fn nodes_that_hear_the_same_count_alike() {
+        let [mut one, mut other] = [history(100, 1000), history(100, 1000)];
+        let alone = send(&mut one, "a", None);
+        assert_eq!(one.shared_offset(0), None);
+        for history in [&mut one, &mut other] {
+            history.enter_order(7);
+        }
+        let early = send(&mut one, "a", None);
+        // One that is no event, or that nobody waits for.
+        other.count();
+        let late = send(&mut one, "a", None);
+        assert_eq!(send(&mut other, "a", None), late);
+        assert_eq!(other.position(&alone.to_string()), None);
+        let [early, late] = [early, late].map(|offset| other.position(&offset.to_string()).unwrap());
+        assert_eq!(late - early, STEP);
+        assert_eq!(one.shared_offset(0), Some(Offset { epoch: 7, number: 0 }), "the first place that both know");
+        // What only one of them knows is no place for the other, until both begin anew.
+        one.leave_order();
+        let own = send(&mut one, "a", None);
+        assert!(!one.is_in_order() && one.position(&own.to_string()).is_some());
+        assert_eq!(other.position(&own.to_string()), None);
+        assert_eq!(one.shared_offset(one.number()), None);
+        for history in [&mut one, &mut other] {
+            history.enter_order(8);
+        }
+        assert_eq!(one.newest(), other.newest());
+        assert_eq!(one.shared_offset(one.number()), Some(one.newest()));
     }
 
     #[test]
@@ -191,8 +328,11 @@ mod tests {
         let own = send(&mut history, "a", None);
         assert_eq!(history.position(&own.to_string()), Some(1));
         let other = Offset { epoch: own.epoch.wrapping_add(1), number: 1 };
-        for offset in ["", "-", "1", "x-1", "1-x", &other.to_string(), &Offset { number: 2, ..own }.to_string(), "9-99999999999999999999"] {
+        for offset in ["", "-", "1", "x-1", "1-x", &other.to_string(), &Offset { number: 3, ..own }.to_string(), "9-99999999999999999999"] {
             assert_eq!(history.position(offset), None, "{offset}");
         }
+        history.enter_order(9);
+        history.count();
+        assert_eq!(history.position(&Offset { number: 3, ..own }.to_string()), None, "that epoch has ended");
     }
 }

@@ -13,7 +13,7 @@ use super::session::{Session, Ticket};
 use super::view::{News, View, Views};
 use super::{Hub, Socket};
 use crate::channel::{ChannelKind, ChannelName, kind_of};
-use crate::cluster::{Bus, BusError};
+use crate::cluster::{Bus, BusError, Reach};
 use crate::config::PresenceConfig;
 use crate::event::{Event, SocketId};
 use crate::metrics::Source;
@@ -60,23 +60,33 @@ impl<S: Socket> Hub<S> {
             let hub = Arc::clone(self);
             self.tasks.spawn(async move {
                 if let Some(nodes) = &hub.nodes {
-                    hub.closing.run_until_cancelled(nodes.bus.run()).await;
+                    let run = nodes.bus.run(|event, is_whisper| hub.deliver_here(event, is_whisper));
+                    hub.closing.run_until_cancelled(run).await;
                 }
             });
         }
     }
 
-    /// Sends an event to the subscribers of its channel on every node.
+    /// Sends an event to the subscribers of its channel on every node, or on this one alone while Redis is away.
     ///
     /// # Errors
-    /// [`BusError`] when the other nodes cannot be reached; then it went to nobody.
-    pub async fn publish_everywhere(self: &Arc<Self>, event: &Event<'_>, source: Source) -> Result<(), BusError> {
+    /// [`BusError`] when Redis was lost meanwhile, and nobody knows whether it was sent.
+    pub async fn publish_everywhere(self: &Arc<Self>, event: &Event<'_>, source: Source) -> Result<Reach, BusError> {
         match &self.nodes {
             Some(nodes) => nodes.bus.publish(event).await,
             None => {
                 self.publish(event, source);
-                Ok(())
+                Ok(Reach::Everywhere)
             }
+        }
+    }
+
+    /// Sends what Redis could not be given to the clients of this node.
+    fn deliver_here(self: &Arc<Self>, event: &Event<'_>, is_whisper: bool) {
+        if is_whisper {
+            self.send(event, false);
+        } else {
+            self.publish(event, Source::Http);
         }
     }
 

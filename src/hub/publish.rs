@@ -66,7 +66,7 @@ impl<S: Socket> Hub<S> {
             info!("Channel: {channel}");
             info!("Event: {}", event.name);
         }
-        let delivered = if is_wanted { self.send(event) } else { 0 };
+        let delivered = if is_wanted { self.send(event, source == Source::Redis) } else { 0 };
         if delivered > 0 {
             self.metrics.deliveries.inc_by(delivered as u64);
         }
@@ -79,13 +79,19 @@ impl<S: Socket> Hub<S> {
     }
 
     /// Sends an event to those in its channel, and in flat mode to everyone, and keeps it for those who come back. Returns how
-    /// many sockets it went to.
-    pub(super) fn send(self: &Arc<Self>, event: &Event<'_>) -> usize {
+    /// many sockets it went to. `is_heard_by_all`: other nodes hear it at the same place.
+    pub(super) fn send(self: &Arc<Self>, event: &Event<'_>, is_heard_by_all: bool) -> usize {
         let channel = event.channel;
         let mut slow = Vec::new();
         let mut delivered = 0;
         {
             let mut history = self.recovery.as_ref().map(Recovery::history);
+            if let Some(history) = &mut history {
+                if !is_heard_by_all {
+                    history.leave_order();
+                }
+                history.count();
+            }
             // Under the lock: whoever comes back meanwhile is in this audience, or finds the event in the history.
             let in_channel = self.rooms.snapshot(channel);
             let everyone = self.is_flat(channel).then(|| self.everyone().snapshot());
@@ -94,7 +100,7 @@ impl<S: Socket> Hub<S> {
                 let message = Message::Event { channel, name: &event.name, data: event.data, user: event.user.as_deref(), is_flat };
                 let mut push = Push::new(message);
                 if let Some(history) = &mut history {
-                    push.offset = Some(history.next());
+                    push.offset = Some(history.place(is_flat));
                     if let Some(frame) = push.encoded(Dialect::Recoverable, S::recoverable) {
                         history.keep(channel.into(), is_flat, event.except, frame.clone());
                     }

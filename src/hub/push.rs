@@ -67,6 +67,8 @@ pub enum Message<'a> {
         /// The channel.
         channel: &'a str,
     },
+    /// How far the events are, by the push's offset: for clients that can come back.
+    Position,
     /// The socket is not let into the channel, or was taken out of it.
     Refused {
         /// The channel.

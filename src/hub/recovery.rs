@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tracing::debug;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::history::History;
 use super::session::{Basis, Session, Terms};
 use super::wanted::Want;
-use super::{Hub, PushError, Socket};
+use super::{Hub, Message, Push, PushError, Socket};
 use crate::channel::{ChannelKind, ChannelName};
 use crate::config::RecoveryConfig;
 use crate::event::{CloseReason, SocketId};
 use crate::metrics::Recovered;
+use crate::warn_seldom;
 
 /// What a session costs beside the names, members and headers in it.
 const SESSION_BYTES: u64 = 256;
@@ -26,7 +27,7 @@ const SESSION_BYTES: u64 = 256;
 const STAY_BYTES: u64 = 256;
 
 /// How often sessions are looked through whose time is over.
-const FORGET_EVERY: Duration = Duration::from_secs(10);
+const FORGET_EVERY: Duration = Duration::from_secs(1);
 
 /// A channel that a session was in.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub(super) struct Saved {
     since: u64,
     stays: Vec<Stay>,
     bytes: u64,
+    /// Tells when the session is not kept any more: until then it is still a member of its presence channels.
+    _kept: DropGuard,
 }
 
 /// What is kept for those who come back.
@@ -164,12 +167,20 @@ impl Recovery {
         !saved.by_id.is_empty()
     }
 
-    fn save(&self, id: SocketId, since: u64, stays: Vec<Stay>, header_bytes: usize) {
+    /// Returns what is cancelled when the session is not kept any more.
+    fn save(&self, id: SocketId, since: u64, stays: Vec<Stay>, header_bytes: usize) -> CancellationToken {
         let now = Instant::now();
         let bytes = SESSION_BYTES + header_bytes as u64 + stays.iter().map(Stay::bytes).sum::<u64>();
+        let kept = CancellationToken::new();
         let mut saved = self.saved();
-        saved.insert(id, Saved { until: now + self.window, since, stays, bytes });
+        saved.insert(id, Saved { until: now + self.window, since, stays, bytes, _kept: kept.clone().drop_guard() });
         saved.forget(now);
+        kept
+    }
+
+    /// Whether the session of this id is kept.
+    pub(super) fn keeps(&self, id: SocketId) -> bool {
+        self.saved().by_id.contains_key(&id)
     }
 
     /// The session, and how many removals there have been; `None` while there is one, too.
@@ -210,13 +221,48 @@ impl<S: Socket> Hub<S> {
         });
     }
 
-    /// Keeps a session whose connection broke, if its client can come back.
-    pub(super) fn save(&self, session: &Session<S>, reason: CloseReason) {
-        if let Some(recovery) = self.recovery.as_ref().filter(|_| reason.is_recoverable() && session.socket.can_recover()) {
-            let state = session.state();
-            if !state.is_over() {
-                recovery.save(session.socket.id(), session.since, state.stays(), state.header_bytes());
-            }
+    /// Keeps a session whose connection broke, if its client can come back. Returns what is cancelled when it is not kept any
+    /// more.
+    pub(super) fn save(&self, session: &Session<S>, reason: CloseReason) -> Option<CancellationToken> {
+        let recovery = self.recovery.as_ref().filter(|_| reason.is_recoverable() && session.socket.can_recover())?;
+        let state = session.state();
+        (!state.is_over()).then(|| recovery.save(session.socket.id(), session.since, state.stays(), state.header_bytes()))
+    }
+
+    /// Sets the gauges of what is kept.
+    pub fn measure_recovery(&self) {
+        let Some(recovery) = &self.recovery else { return };
+        let (events, bytes, age) = recovery.history().size();
+        let log = &self.metrics.recovery_log;
+        log.events.set(i64::try_from(events).unwrap_or(i64::MAX));
+        log.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        log.age.set(age.as_secs_f64());
+        log.sessions.set(i64::try_from(recovery.saved().by_id.len()).unwrap_or(i64::MAX));
+    }
+
+    /// What Redis sends is heard from now on, and some of what it sent before may not have been.
+    pub fn listens_again(self: &Arc<Self>) {
+        if let Some(recovery) = &self.recovery {
+            recovery.history().gap();
+        }
+        self.catch_up();
+    }
+
+    /// Tells a client that can come back how far the events are, for one that has received none for long: what it would
+    /// name otherwise may not be known any more. `told` is the number it was told last, and becomes the one it is told now.
+    pub fn tell_position(self: &Arc<Self>, socket: &S, told: &mut u64) {
+        let Some(recovery) = self.recovery.as_ref().filter(|_| socket.can_recover()) else { return };
+        // Under the lock: all events up to there are in its queue already.
+        let history = recovery.history();
+        if std::mem::replace(told, history.number()) == history.number() {
+            return;
+        }
+        let mut push = Push::new(Message::Position);
+        push.offset = Some(history.newest());
+        let is_full = socket.push(&push) == Err(PushError::Full);
+        drop(history);
+        if is_full {
+            self.evict(socket.id(), socket);
         }
     }
 
@@ -236,15 +282,14 @@ impl<S: Socket> Hub<S> {
             self.metrics.recovered(Recovered::Unknown);
             return false;
         };
-        let position = match offset {
-            Some(offset) => history.position(offset),
-            None => Some(saved.since),
-        };
+        // An offset from before this session, or of another server, is that of a client that has received nothing since.
+        let position = offset.and_then(|offset| history.position(offset)).map_or(saved.since, |position| position.max(saved.since));
         let since: HashMap<&ChannelName, u64> = saved.stays.iter().map(|stay| (&stay.channel, stay.since)).collect();
-        let missed = position.and_then(|position| history.missed(position, id, |channel| since.get(channel).copied()));
+        let missed = history.missed(position, id, |channel| since.get(channel).copied());
         let Some(missed) = missed.filter(|missed| self.fits_a_queue(missed)) else {
             self.metrics.recovered(Recovered::Gap);
-            debug!(socket_id = %id, "what a client missed is not kept any more, or more than may wait for it; it starts afresh");
+            let hint = "see recovery.window, recovery.events and recovery.bytes; a Redis that was away leaves a gap, too";
+            warn_seldom!(kind = 0, about = "", socket_id = %id, hint, "a client starts afresh: what it missed is not kept any more, or is more than limits.clientQueue");
             return false;
         };
         // Whole before it is known: who takes a user out of a channel finds what it rests on.

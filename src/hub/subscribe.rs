@@ -40,6 +40,31 @@ impl From<SubscribeHeaders> for Right {
     }
 }
 
+/// How long members stay after their connection has ended.
+#[derive(Debug, Default)]
+pub(super) struct Grace {
+    /// So long in any case: who comes back with another socket until then has not been away.
+    pub(super) least: Duration,
+    /// Until this is cancelled: the client may come back to its session.
+    pub(super) kept: Option<CancellationToken>,
+}
+
+impl Grace {
+    async fn over(&self) {
+        let kept = async {
+            if let Some(kept) = &self.kept {
+                kept.cancelled().await;
+            }
+        };
+        let least = async {
+            if !self.least.is_zero() {
+                tokio::time::sleep(self.least).await;
+            }
+        };
+        tokio::join!(least, kept);
+    }
+}
+
 impl<S: Socket> Hub<S> {
     /// A socket wants to join a channel, by this right.
     ///
@@ -296,7 +321,7 @@ impl<S: Socket> Hub<S> {
     /// disconnect either comes first and voids the ticket, or comes later and finds the room.
     pub(super) fn enter(&self, session: &Session<S>, channel: &ChannelName, ticket: Ticket) -> bool {
         let id = session.socket.id();
-        let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().newest().number);
+        let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().number());
         let count = {
             let mut state = session.state();
             match state.finish(channel, ticket, since) {
@@ -386,12 +411,11 @@ impl<S: Socket> Hub<S> {
 
     /// A socket has left a channel by its session's account; the room and the members follow.
     pub(super) fn left(self: &Arc<Self>, channel: &ChannelName, id: SocketId, reason: &'static str) {
-        self.left_after(channel, id, reason, Duration::ZERO);
+        self.left_after(channel, id, reason, Grace::default());
     }
 
-    /// As [`Self::left`], but the members follow after `grace`: who comes back with another socket until then has not
-    /// been away.
-    pub(super) fn left_after(self: &Arc<Self>, channel: &ChannelName, id: SocketId, reason: &'static str, grace: Duration) {
+    /// As [`Self::left`], but the members follow after `grace`.
+    pub(super) fn left_after(self: &Arc<Self>, channel: &ChannelName, id: SocketId, reason: &'static str, grace: Grace) {
         let count = self.rooms.leave(channel, id);
         self.metrics.unsubscribed(channel.kind());
         self.observers.tell(|| Observation::Unsubscribed { channel: channel.as_str(), socket: id, reason, count });
@@ -402,8 +426,11 @@ impl<S: Socket> Hub<S> {
         if channel.kind() == ChannelKind::Presence {
             let (hub, channel) = (Arc::clone(self), channel.clone());
             self.tasks.spawn(async move {
-                if !grace.is_zero() {
-                    hub.closing.run_until_cancelled(tokio::time::sleep(grace)).await;
+                hub.closing.run_until_cancelled(grace.over()).await;
+                // Kept again: it came back and broke off again, and leaves after that.
+                let is_kept = grace.kept.is_some() && !hub.closing.is_cancelled();
+                if is_kept && hub.recovery.as_ref().is_some_and(|recovery| recovery.keeps(id)) {
+                    return;
                 }
                 if let Err(error) = hub.leave_presence(&channel, id).await {
                     warn!(%channel, %error, "could not remove a presence member yet");

@@ -85,7 +85,9 @@ impl Socket for Recorder {
     fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
         let (name, channel, data) = match push.message {
             Message::Event { channel, name, data, .. } => (name, channel, data.get().to_owned()),
-            Message::Subscribed { members: None, .. } | Message::CacheMiss { .. } | Message::Count { .. } => return Ok(()),
+            Message::Position | Message::Subscribed { members: None, .. } | Message::CacheMiss { .. } | Message::Count { .. } => {
+                return Ok(());
+            }
             Message::Subscribed { channel, members: Some(members), .. } => ("presence:subscribed", channel, list(members)),
             Message::Joined { channel, member, .. } => ("presence:joining", channel, member.json().to_owned()),
             Message::Left { channel, member } => ("presence:leaving", channel, member.json().to_owned()),

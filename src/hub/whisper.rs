@@ -62,7 +62,7 @@ impl<S: Socket> Hub<S> {
     fn relay(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>, user: Option<&str>) -> Result<(), Refusal> {
         let Whisper { channel, event, data } = whisper;
         let Some(nodes) = &self.nodes else {
-            self.send(&Event { channel, name: event.into(), data, except: Some(from), user: user.map(Into::into) });
+            self.send(&Event { channel, name: event.into(), data, except: Some(from), user: user.map(Into::into) }, false);
             return Ok(());
         };
         let has_room = nodes.bus.toss(&Event { channel, name: event.into(), data, except: Some(from), user: user.map(Into::into) });

@@ -173,7 +173,7 @@ impl<S: Socket> RedisIngress<S> {
         match before {
             RedisState::Lost(_) => {
                 self.hub.metrics().redis_reconnects.inc();
-                info!(redis = address, "Redis is back; events arrive again");
+                info!(redis = address, "Redis is back; events arrive again; clients that were away before start afresh");
             }
             _ if self.subscriptions.wanted().is_some() => {
                 let hint = "nothing arrives? `laravel-echo-server doctor --listen 30` shows what is published, and with which prefix";
@@ -186,7 +186,7 @@ impl<S: Socket> RedisIngress<S> {
             }
             _ => debug!(redis = address, "subscribed to Redis"),
         }
-        self.hub.catch_up();
+        self.hub.listens_again();
     }
 
     /// Notes the loss, and says so once.

@@ -55,6 +55,7 @@ fn encode(message: &Message<'_>) -> Option<Bytes> {
             let data = json!({ "subscription_count": count }).to_string();
             event("pusher_internal:subscription_count", Some(channel), &data, None)
         }
+        Message::Position => return None,
         Message::CacheMiss { channel } => text(&json!({ "event": "pusher:cache_miss", "channel": channel })),
         Message::Refused { channel, status } => {
             let why = match status {

@@ -13,6 +13,9 @@ use crate::hub::{Message, Offset};
 use crate::net::websocket::text_frame;
 use crate::store::Member;
 
+/// The event that tells how far the events are: nobody listens to it, but socket.io-client notes the offset.
+const POSITION: &str = "echo:position";
+
 /// Room for quotes, brackets and the packet's type.
 const PUNCTUATION: usize = 24;
 
@@ -26,6 +29,10 @@ pub fn encode(message: &Message<'_>, offset: Option<Offset>) -> Option<Bytes> {
         }
         Message::Event { channel, name, data, is_flat: true, .. } => {
             event(&format!("{channel}:{name}"), None, data.get().len(), |text| push_data(text, data, offset))
+        }
+        Message::Position => {
+            let offset = offset?;
+            event(POSITION, None, 0, |text| push(text, &format!("\"{offset}\"")))
         }
         Message::Subscribed { members: None, .. } | Message::CacheMiss { .. } | Message::Count { .. } => return None,
         Message::Subscribed { channel, members: Some(members), shows_sockets } => {

@@ -81,6 +81,8 @@ struct Inbound {
     silent_until: Option<Instant>,
     /// A message whose binary parts have not all come yet.
     partial: Option<Box<ParserState>>,
+    /// How far the events were when the client was told last.
+    told: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +133,7 @@ impl Session {
             is_fresh: is_polling,
             silent_until: is_maybe_old.then(|| now + SILENCE_OF_OLD_CPP),
             partial: None,
+            told: 0,
         };
         let client = Client::new(version.speech(shared.pids.is_some()), origin, shared.hub.allowance(), shared.connections.outbox);
         Self(Arc::new(Inner {
@@ -237,7 +240,12 @@ impl Session {
         }
         match inbound.heartbeat.beat(now) {
             Beat::Wait => Ok(()),
-            Beat::Ask => self.send(PING),
+            Beat::Ask => {
+                if inbound.state == State::Connected {
+                    self.0.shared.hub.tell_position(&self.0.client, &mut inbound.told);
+                }
+                self.send(PING)
+            }
             Beat::Dead => Err(CloseReason::PingTimeout),
         }
     }

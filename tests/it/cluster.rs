@@ -103,7 +103,7 @@ in_both_modes!(
     events_and_whispers_reach_every_node_once_and_in_order,
     one_hundred_join_over_two_nodes_at_once,
     the_http_api_answers_for_all_nodes,
-    without_redis_the_http_api_says_so,
+    without_redis_the_clients_of_a_node_hear_each_other,
     redis_restarts_empty_under_two_nodes,
     redis_is_emptied_under_two_nodes,
 );
@@ -239,13 +239,35 @@ async fn the_http_api_answers_for_all_nodes(mode: &str) {
     assert_eq!(post(&one, "/apps/app/users/2/terminate_connections", &json!({})).await, (200, json!({ "partial": true })));
 }
 
-async fn without_redis_the_http_api_says_so(mode: &str) {
+async fn without_redis_the_clients_of_a_node_hear_each_other(mode: &str) {
     let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, _other] = nodes(mode, &redis, &laravel).await;
     redis.down();
     let body = json!({ "channel": "news", "name": "sent", "data": 1 });
+    let (mut alice, mut bob) = (one.client_of(1).await, one.client_of(2).await);
+    for client in [&mut alice, &mut bob] {
+        client.subscribe("news").await;
+        client.subscribe("private-desk").await;
+    }
+    until("both to be in", async || local_count(&one, "private-desk").await == 2).await;
+    // It reaches who is here, and the caller hears that others did not get it.
     let (status, answer) = post(&one, "/apps/app/events", &body).await;
-    assert_eq!((status, answer), (503, json!({ "error": "the event could not be published, Redis is away" })));
+    assert_eq!((status, answer), (200, json!({ "message": "ok", "partial": true })));
+    let batch = json!({ "batch": [body] });
+    assert_eq!(post(&one, "/apps/app/batch_events", &batch).await, (200, json!({ "partial": true })));
+    alice.whisper("private-desk", "client-typing", json!(2)).await;
+    for _ in 0..2 {
+        assert_eq!(bob.event("sent").await, [json!("news"), json!(1)]);
+    }
+    assert_eq!(bob.event("client-typing").await, [json!("private-desk"), json!(2)]);
+    redis.up().await;
+    until("Redis to be back", async || post(&one, "/apps/app/events", &body).await == (200, json!({ "message": "ok" }))).await;
+    assert_eq!(alice.event("sent").await, [json!("news"), json!(1)]);
+}
+
+/// How many sockets are in a channel of this node, while others cannot be asked.
+async fn local_count(node: &TestServer, channel: &str) -> u64 {
+    get(node, &format!("/apps/app/channels/{channel}")).await["subscription_count"].as_u64().expect("a count")
 }
 
 /// Waits for the next changes of the room, as (event, user) in any order, and for nothing else.

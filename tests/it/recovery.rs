@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::server::KEY;
-use crate::support::{Client, Laravel, SlowApp, TestServer, until};
+use crate::support::{Client, Laravel, Redis, SlowApp, TestServer, until};
 
 async fn publish(server: &TestServer, channel: &str, n: u64, socket: Option<&str>) {
     let body = json!({ "channel": channel, "name": "sent", "data": n + 1, "socket_id": socket }).to_string();
@@ -41,7 +41,7 @@ async fn numbers(client: &mut Client, count: usize) -> Vec<u64> {
 
 /// Drops the connection without a word, and waits until the server knows.
 async fn lose(server: &TestServer, client: Client) {
-    drop(client);
+    client.vanish();
     server.subscribed("news", 0).await;
 }
 
@@ -154,13 +154,178 @@ async fn a_thousand_at_once_with_the_same_words_are_one_session() {
     until("everybody to be gone", async || server.subscription_count("news").await == 0).await;
 }
 
+async fn metrics(server: &TestServer) -> String {
+    let answer = reqwest::Client::new().get(server.url("/metrics")).bearer_auth(KEY).send().await;
+    answer.expect("an answer").text().await.expect("a text")
+}
+
+/// A server that listens to Redis.
+async fn with_redis(redis: &Redis, settings: Value) -> (TestServer, Laravel) {
+    let laravel = Laravel::start().await;
+    let server = TestServer::with(redis, &laravel, settings).await;
+    redis.heard("x").await;
+    (server, laravel)
+}
+
+#[tokio::test]
+async fn while_redis_is_away_what_this_node_sends_arrives_and_is_kept() {
+    let mut redis = Redis::start().await;
+    let (server, _laravel) = with_redis(&redis, json!({})).await;
+    let (mut stays, mut before) = (client(&server).await, server.client_of(2).await);
+    before.subscribe("news").await;
+    before.subscribe("private-orders").await;
+    server.subscribed("private-orders", 2).await;
+    redis.down();
+    until("the loss", async || metrics(&server).await.contains("laravel_echo_redis_up 0\n")).await;
+    publish(&server, "news", 0, None).await;
+    assert_eq!(numbers(&mut before, 1).await, [1]);
+    let (id, pid, offset) = (before.id.clone(), before.pid.clone(), before.offset.clone());
+    before.vanish();
+    server.subscribed("news", 1).await;
+    publish(&server, "news", 1, None).await;
+    stays.whisper("private-orders", "client-typing", json!(2)).await;
+    let mut after = Client::come_back(server.address, &pid, offset.as_deref()).await;
+    assert_eq!(after.id, id);
+    assert_eq!(numbers(&mut after, 1).await, [2]);
+    assert_eq!(after.event("client-typing").await[1], 2);
+}
+
+#[tokio::test]
+async fn nobody_comes_back_over_a_time_without_redis() {
+    let mut redis = Redis::start().await;
+    let (server, _laravel) = with_redis(&redis, json!({})).await;
+    let mut before = client(&server).await;
+    publish(&server, "news", 0, None).await;
+    numbers(&mut before, 1).await;
+    let (id, pid, offset) = (before.id.clone(), before.pid.clone(), before.offset.clone());
+    lose(&server, before).await;
+    redis.down();
+    until("the loss", async || metrics(&server).await.contains("laravel_echo_redis_up 0\n")).await;
+    redis.up().await;
+    redis.heard("x").await;
+    until("Redis to be back", async || metrics(&server).await.contains("laravel_echo_redis_up 1\n")).await;
+    let mut after = Client::come_back(server.address, &pid, offset.as_deref()).await;
+    assert_ne!(after.id, id);
+    assert!(metrics(&server).await.contains("laravel_echo_recoveries_total{outcome=\"gap\"} 1\n"));
+    // From here on it goes on as before.
+    after.subscribe("news").await;
+    server.subscribed("news", 1).await;
+    let (id, pid) = (after.id.clone(), after.pid.clone());
+    lose(&server, after).await;
+    redis.publish("news", "sent", &json!(5), None).await;
+    // The old offset is still the client's last: it has received nothing in this session.
+    let mut again = Client::come_back(server.address, &pid, offset.as_deref()).await;
+    assert_eq!(again.id, id);
+    assert_eq!(numbers(&mut again, 1).await, [5]);
+}
+
+#[tokio::test]
+async fn a_quiet_channel_among_busy_ones_is_no_gap() {
+    let settings = json!({ "recovery": { "events": 10 }, "socketio": { "pingInterval": 200, "pingTimeout": 20000 } });
+    let (server, _laravel) = server(settings).await;
+    let mut before = client(&server).await;
+    publish(&server, "news", 0, None).await;
+    assert_eq!(numbers(&mut before, 1).await, [1]);
+    let mut busy = server.client_in("busy").await;
+    for n in 1..30 {
+        publish(&server, "busy", n, None).await;
+    }
+    numbers(&mut busy, 29).await;
+    let place = |client: &Client| client.offset.as_deref().and_then(|offset| offset.split_once('-')?.1.parse::<u64>().ok());
+    // With the next heartbeats it hears how far the events are.
+    while place(&before) < place(&busy) {
+        let known = before.offset.clone();
+        before.position_after(known.as_deref()).await;
+    }
+    let (id, pid, offset) = (before.id.clone(), before.pid.clone(), before.offset.clone());
+    lose(&server, before).await;
+    publish(&server, "news", 30, None).await;
+    let metrics = metrics(&server).await;
+    for line in ["events 10\n", "bytes ", "age_seconds 0."] {
+        assert!(metrics.contains(&format!("laravel_echo_recovery_log_{line}")), "{metrics}");
+    }
+    assert!(metrics.contains("laravel_echo_recovery_sessions 1\n"), "{metrics}");
+    let mut after = Client::come_back(server.address, &pid, offset.as_deref()).await;
+    assert_eq!(after.id, id);
+    assert_eq!(numbers(&mut after, 1).await, [31]);
+}
+
+/// A member who watches, and one who is about to lose the connection.
+async fn two_members(server: &TestServer) -> (Client, Client) {
+    let mut alice = server.client_of(1).await;
+    alice.subscribe("presence-room").await;
+    alice.event("presence:subscribed").await;
+    let mut bob = server.client_of(2).await;
+    bob.subscribe("presence-room").await;
+    assert_eq!(alice.event("presence:joining").await[1]["user_id"], 2);
+    (alice, bob)
+}
+
+/// Somebody comes: what `alice` heard of others before is what she hears in all.
+async fn hears_nothing_before(server: &TestServer, alice: &mut Client) -> Client {
+    let mut carol = server.client_of(3).await;
+    carol.subscribe("presence-room").await;
+    assert_eq!(alice.event("presence:joining").await[1]["user_id"], 3);
+    assert!(alice.left_over().is_empty(), "{:?}", alice.left_over());
+    carol
+}
+
+#[tokio::test]
+async fn a_member_whose_connection_breaks_for_a_while_has_not_been_away() {
+    let (server, _laravel) = server(json!({})).await;
+    let (mut alice, bob) = two_members(&server).await;
+    let pid = bob.pid.clone();
+    bob.vanish();
+    for _ in 0..2 {
+        server.subscribed("presence-room", 1).await;
+        let mut bob = Client::come_back(server.address, &pid, None).await;
+        assert_eq!(bob.event("presence:subscribed").await[1].as_array().map(Vec::len), Some(2));
+        bob.vanish();
+    }
+    server.subscribed("presence-room", 1).await;
+    let bob = Client::come_back(server.address, &pid, None).await;
+    server.subscribed("presence-room", 2).await;
+    let _carol = hears_nothing_before(&server, &mut alice).await;
+    drop(bob);
+    assert_eq!(alice.event("presence:leaving").await[1]["user_id"], 2);
+}
+
+#[tokio::test]
+async fn a_member_who_does_not_come_back_leaves_when_nobody_waits_any_more() {
+    let (server, _laravel) = server(json!({ "recovery": { "window": "2s" } })).await;
+    let (mut alice, bob) = two_members(&server).await;
+    bob.vanish();
+    server.subscribed("presence-room", 1).await;
+    let lost = std::time::Instant::now();
+    assert_eq!(alice.event("presence:leaving").await[1]["user_id"], 2);
+    assert!(lost.elapsed() >= std::time::Duration::from_millis(1500), "{:?}", lost.elapsed());
+}
+
+#[tokio::test]
+async fn who_says_good_bye_or_is_sent_away_is_not_waited_for() {
+    let (server, _laravel) = server(json!({})).await;
+    let (mut alice, mut bob) = two_members(&server).await;
+    bob.send_text("41").await;
+    assert_eq!(alice.event("presence:leaving").await[1]["user_id"], 2);
+    drop(bob);
+    for path in ["/users/2/terminate_connections", "/users/2/unsubscribe", "/channels/presence-room/recheck"] {
+        let mut bob = server.client_of(2).await;
+        bob.subscribe("presence-room").await;
+        assert_eq!(alice.event("presence:joining").await[1]["user_id"], 2);
+        bob.vanish();
+        server.subscribed("presence-room", 1).await;
+        post(&server, path, json!({ "channel": "presence-room" })).await;
+        assert_eq!(alice.event("presence:leaving").await[1]["user_id"], 2, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn it_can_be_turned_off() {
     let (server, _laravel) = server(json!({ "recovery": { "enabled": false } })).await;
     let mut client = client(&server).await;
     publish(&server, "news", 0, None).await;
     numbers(&mut client, 1).await;
-    assert_eq!((client.pid.as_str(), client.offset), ("", None));
+    assert_eq!((client.pid.as_str(), client.offset.as_deref()), ("", None));
 }
 
 #[tokio::test]
@@ -218,7 +383,7 @@ async fn nobody_comes_back_to_a_grant_that_has_ended() {
     server.subscribed("private-orders", 1).await;
     let (id, pid) = (client.id.clone(), client.pid.clone());
     app.answers(500, "broken");
-    drop(client);
+    client.vanish();
     // Until then it comes back each time.
     until("a fresh session", async || Client::come_back(server.address, &pid, None).await.id != id).await;
     assert_eq!(server.subscription_count("private-orders").await, 0);

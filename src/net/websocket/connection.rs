@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tungstenite::error::ProtocolError;
+use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message};
 
@@ -105,6 +106,8 @@ pub struct Connection<S, P> {
     batch: Batch,
     /// Whether the stream keeps nothing of what was written to it.
     is_flushed: bool,
+    /// The client has said that its page is gone.
+    is_page_left: bool,
     /// The end of the server, for a client that nobody else can tell to go.
     closing: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
@@ -113,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
     /// A websocket whose handshake is done.
     pub fn new(stream: S, protocol: P, config: WebSocketConfig) -> Self {
         let reader = WebSocketContext::new(Role::Server, Some(config));
-        Self { stream, reader, protocol, batch: Batch::default(), is_flushed: true, closing: None }
+        Self { stream, reader, protocol, batch: Batch::default(), is_flushed: true, is_page_left: false, closing: None }
     }
 
     /// Serves the client to its end.
@@ -174,15 +177,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<(), (CloseReason, Option<u16>)> {
         let silent = |reason| (reason, None);
         loop {
+            let is_page_left = self.is_page_left;
+            let lost = |reason| silent(if is_page_left { CloseReason::PageLeft } else { reason });
             let mut pipe = Pipe { stream: &mut self.stream, outbox: self.protocol.outbox(), cx };
             match self.reader.read(&mut pipe) {
                 Ok(Message::Text(text)) => self.protocol.text(&text).map_err(silent)?,
                 Ok(Message::Binary(data)) => self.protocol.binary(data).map_err(silent)?,
+                // Browsers say so when a tab is closed, a page reloaded or another one opened.
+                Ok(Message::Close(Some(close))) => self.is_page_left = close.code == CloseCode::Away,
                 // CLOSE is answered by the next read, which then says that it is over.
                 Ok(_) => {}
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(Error::ConnectionClosed | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
-                    return Err(silent(CloseReason::TransportClose));
+                    return Err(lost(CloseReason::TransportClose));
                 }
                 Err(Error::Capacity(_)) => {
                     self.protocol.too_large();
@@ -190,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
                 }
                 Err(Error::Utf8(_)) => return Err((CloseReason::TransportError, Some(NOT_UTF8))),
                 Err(Error::Protocol(_)) => return Err((CloseReason::TransportError, Some(PROTOCOL_ERROR))),
-                Err(_) => return Err(silent(CloseReason::TransportError)),
+                Err(_) => return Err(lost(CloseReason::TransportError)),
             }
             self.protocol.heard(Instant::now());
         }

@@ -21,6 +21,8 @@ pub(crate) struct Client {
     /// Of the last event.
     pub(crate) offset: Option<String>,
     stream: WebSocketStream<TcpStream>,
+    /// Its end is that of a lost connection, and not of a page that is closed.
+    vanishes: bool,
     /// Events that came while another was waited for: `[name, argument, …]`.
     inbox: VecDeque<Vec<Value>>,
 }
@@ -60,7 +62,7 @@ impl Client {
         socket.bind(SocketAddr::new(from, 0)).expect("an address of this machine");
         let stream = socket.connect(address).await.ok()?;
         let (stream, _) = client_async(request, stream).await.ok()?;
-        Some(Self { id: String::new(), pid: String::new(), offset: None, stream, inbox: VecDeque::new() })
+        Some(Self { id: String::new(), pid: String::new(), offset: None, stream, vanishes: false, inbox: VecDeque::new() })
     }
 
     /// Sends a packet as it is.
@@ -121,7 +123,21 @@ impl Client {
                     .pop_if(|last| last.as_str().is_some_and(is_offset))
                     .and_then(|last| last.as_str().map(str::to_owned))
                     .or(self.offset.take());
-                return Some(event);
+                if event[0] != "echo:position" {
+                    return Some(event);
+                }
+            }
+        }
+    }
+
+    /// Waits for another offset than this one; what else comes waits for its turn.
+    pub(crate) async fn position_after(&mut self, offset: Option<&str>) {
+        while self.offset.as_deref() == offset {
+            let packet = self.packet().await.expect("the connection stays");
+            if let Some(event) = packet.strip_prefix("42") {
+                let event: Vec<Value> = serde_json::from_str(event).expect("an event is a list");
+                assert_eq!(event[0], "echo:position");
+                self.offset = event[1].as_str().map(str::to_owned);
             }
         }
     }
@@ -143,6 +159,11 @@ impl Client {
         client
     }
 
+    /// Loses the connection without a word.
+    pub(crate) fn vanish(mut self) {
+        self.vanishes = true;
+    }
+
     /// Waits until the server has closed the connection; returns the packets that came before.
     pub(crate) async fn closed(&mut self) -> Vec<String> {
         let mut packets = Vec::new();
@@ -162,6 +183,16 @@ impl Client {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
                 Some(Ok(_)) => {}
             }
+        }
+    }
+}
+
+/// The page is closed: a browser says CLOSE with 1001, and does not wait for the answer.
+impl Drop for Client {
+    fn drop(&mut self) {
+        if !self.vanishes {
+            // A connection that is over already takes nothing.
+            let _ = self.stream.get_ref().try_write(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9]);
         }
     }
 }

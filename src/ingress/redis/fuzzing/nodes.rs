@@ -118,7 +118,8 @@ impl Socket for Page {
             | Told::Left { .. }
             | Told::Refused { .. }
             | Told::CacheMiss { .. }
-            | Told::Count { .. } => {}
+            | Told::Count { .. }
+            | Told::Position => {}
         }
         Ok(())
     }
