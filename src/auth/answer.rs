@@ -136,7 +136,7 @@ impl Answer<'_> {
             }
             403 => "routes/channels.php says no to this user, or the session cookie is of another user or site",
             404 => {
-                "no such route: check authEndpoint and authHost, and that Broadcast::routes() is called (since Laravel 11, `php artisan install:broadcasting` sees to it)"
+                "no such route: check authEndpoint and authHost, and that Broadcast::routes() is called (since Laravel 11, `php artisan install:broadcasting` sees to it; set BROADCAST_CONNECTION=redis again afterwards)"
             }
             405 => "the route does not take POST: check authEndpoint",
             419 => {
