@@ -1,25 +1,24 @@
 /**
- * Step 3 of the README as it stands there, in a real browser, with a real Laravel: what a newcomer pastes works.
- * The browser finds the server's port behind the one that the README names.
+ * The README's steps 0 to 3 as they stand there, in a project of Debian's Laravel 8 and a real browser: what a newcomer types and
+ * pastes works. Three things are not as at a newcomer's desk: `npm i` finds its packages on this machine instead of downloading
+ * them, the server has a free port behind the 6001 that the README names, and the commands for a Laravel from 11 on are not run,
+ * since Debian has none.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { launchBrowser, Tab } from './lib/browser.mjs';
+import { LaravelApp } from './lib/laravel.mjs';
 import { PageServer } from './lib/pages.mjs';
-import { Stack } from './lib/stack.mjs';
-import { target } from './lib/targets.mjs';
+import { onFreePort } from './lib/process.mjs';
+import { Project } from './lib/project.mjs';
+import { steps } from './lib/readme.mjs';
+import { RedisServer } from './lib/redis.mjs';
 import { until } from './lib/wait.mjs';
 
 const SETUP = { timeout: 60_000 };
 const TEST = { timeout: 60_000 };
-
-/** The first block of JavaScript below "Use it with Laravel". */
-function snippet() {
-  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
-  const [, block] = /## Use it with Laravel[^]*?```js\n([^]*?)```/.exec(readme);
-  return block;
-}
 
 const IMPORTS = { 'laravel-echo': '/laravel-echo.mjs', 'socket.io-client': '/socket.io-client.mjs' };
 
@@ -31,12 +30,38 @@ const page = (script) => `<!doctype html><link rel="icon" href="data:,">
 // The original serves no socket.io-client 4.
 const ours = process.env.TARGET === 'original' ? () => {} : test;
 
+const started = [];
+let project;
 let stack;
 let pages;
 let browser;
 
+/** Steps 0 to 2. */
+async function follow() {
+  const redis = await RedisServer.start();
+  started.unshift(redis);
+  project = Project.make(redis.port);
+  for (const command of steps.install) await project.type(command);
+  for (const { file, edit } of steps.edits) project.change(file, edit);
+  const laravel = await LaravelApp.start({ app: project.folder });
+  started.unshift(laravel);
+  const queue = project.run(steps.queue);
+  started.unshift(queue);
+  const [init, start, ...more] = steps.server;
+  assert.deepEqual(more, []);
+  const echo = await onFreePort(async (port) => {
+    const answers = [[/Port to listen on/, port], [/Address of the Laravel application/, laravel.url], [/Overwrite it/, 'y']];
+    const said = await project.type(init, answers);
+    const child = await project.run(start).whenReady(({ output }) => /Server ready!/.test(output));
+    return { child, said, url: `http://127.0.0.1:${port}`, get log() { return child.output; } };
+  });
+  started.unshift(echo.child);
+  return { redis, laravel, queue, echo };
+}
+
 before(async () => {
-  stack = await Stack.start({ format: target.configFormats.at(-1) });
+  if (process.env.TARGET === 'original') return;
+  stack = await follow();
   pages = await PageServer.start();
   const { port } = new URL(stack.echo.url);
   browser = await launchBrowser(`--host-resolver-rules=MAP *:6001 127.0.0.1:${port}`);
@@ -45,7 +70,8 @@ before(async () => {
 after(async () => {
   await browser?.close();
   await pages?.stop();
-  await stack?.stop();
+  for (const part of started) await part.stop();
+  project?.remove();
 }, SETUP);
 
 /** A tab of Ann's with the page in it, which joins a private channel by `window.Echo`. */
@@ -66,9 +92,9 @@ async function open(t, script) {
 }
 
 ours('public and private events arrive, with nothing but what the README says', TEST, async (t) => {
-  const { tab, logged } = await open(t, snippet());
+  const { tab, logged } = await open(t, steps.snippet);
   const bob = await stack.laravel.login('bob');
-  const circumstances = () => `${tab.problems.join('\n')}\n${stack.echo.log}`;
+  const circumstances = () => `${tab.problems.join('\n')}\n${stack.echo.log}\n${stack.queue.output}`;
   await until(
     async () => {
       await bob.ship({ id: 8, note: 'from PHP' }, ['private:orders.1', 'public:news']);
@@ -82,7 +108,7 @@ ours('public and private events arrive, with nothing but what the README says', 
 });
 
 ours('without withCredentials the private channel is refused, and the log says why', TEST, async (t) => {
-  const script = snippet();
+  const script = steps.snippet;
   const without = script.replace(/^.*withCredentials.*\n/m, '');
   assert.notEqual(without, script);
   const { tab } = await open(t, without);
@@ -91,4 +117,18 @@ ours('without withCredentials the private channel is refused, and the log says w
     () => `the private channel to be refused; ${stack.echo.log}`,
   );
   assert.match(stack.echo.log, /set withCredentials: true/);
+});
+
+ours('init took what the project says, and doctor finds nothing to mend', TEST, async () => {
+  assert.match(stack.echo.said, /databaseConfig\.redis\.keyPrefix = first_shop_database_ \(APP_NAME in \.env\)/);
+  assert.match(stack.echo.said, new RegExp(`databaseConfig\\.redis\\.port = ${stack.redis.port} `));
+  assert.match(readFileSync(path.join(project.folder, 'laravel-echo-server.toml'), 'utf8'), /^keyPrefix = "first_shop_database_"$/m);
+  assert.match(await project.type(`${steps.doctor} --listen 0`), /problems: 0/);
+});
+
+ours('npm i put both packages where a bundler looks for them', TEST, () => {
+  for (const name of Object.keys(IMPORTS)) {
+    const { version } = JSON.parse(readFileSync(path.join(project.folder, 'node_modules', name, 'package.json'), 'utf8'));
+    assert.match(version, /^\d+\./, name);
+  }
 });

@@ -7,7 +7,7 @@ import { ENDPOINT_PASSWORD } from './redis.mjs';
 import { program, requireLaravel } from './tools.mjs';
 import { DEADLINE_MS } from './wait.mjs';
 
-const APP = fileURLToPath(new URL('../../../fixtures/laravel-app', import.meta.url));
+export const APP = fileURLToPath(new URL('../../../fixtures/laravel-app', import.meta.url));
 
 /** The users that setup.php creates. */
 export const USERS = {
@@ -17,10 +17,13 @@ export const USERS = {
 };
 
 export class LaravelApp {
-  /** `client`: "phpredis" or "predis". `echoPort`: of the echo server's own endpoint, to broadcast to that. */
-  static async start({ redisPort, echoPort, client = 'phpredis' }) {
+  /**
+   * `client`: "phpredis" or "predis". `echoPort`: of the echo server's own endpoint, to broadcast to that. `app`: the folder of a
+   * copy, with settings of its own.
+   */
+  static async start({ redisPort, echoPort, client = 'phpredis', app = APP }) {
     requireLaravel();
-    const storage = makeFolder('echo-laravel-');
+    const storage = app === APP ? makeFolder('echo-laravel-') : `${app}/storage`;
     const env = {
       APP_STORAGE: storage,
       PHP_CLI_SERVER_WORKERS: '4',
@@ -30,10 +33,10 @@ export class LaravelApp {
       ...(echoPort && { BROADCAST_CONNECTION: 'echo', ECHO_REDIS_PORT: String(echoPort), ECHO_REDIS_PASSWORD: ENDPOINT_PASSWORD }),
     };
     try {
-      execFileSync(program('php'), ['setup.php'], { cwd: APP, env: { ...process.env, ...env }, encoding: 'utf8' });
+      execFileSync(program('php'), ['setup.php'], { cwd: app, env: { ...process.env, ...env }, encoding: 'utf8' });
       return await onFreePort(async (port) => {
         const argv = [program('php'), '-S', `127.0.0.1:${port}`, '-t', 'public', 'public/index.php'];
-        const child = new Child(argv, { cwd: APP, env });
+        const child = new Child(argv, { cwd: app, env });
         await child.whenReady(async () => (await fetch(`http://127.0.0.1:${port}/me`)).ok);
         return new LaravelApp(child, port, storage);
       });
