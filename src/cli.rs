@@ -25,6 +25,7 @@ mod program;
 mod prompt;
 mod start;
 mod stop;
+mod welcome;
 
 /// Sends Laravel's events to Laravel Echo clients.
 #[derive(Debug, Parser)]
@@ -89,6 +90,9 @@ impl Place {
 
 /// Runs the command of the process's arguments.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
+    if std::env::args_os().len() == 1 && welcome::show()? {
+        return Ok(ExitCode::SUCCESS);
+    }
     match Cli::parse().command {
         Command::Start(command) => command.run(),
         Command::Stop(command) => command.run(),

@@ -376,7 +376,8 @@ impl Configure {
     }
 }
 
-fn show(project: &Project) {
+/// Lists what the project says, and what could not be read.
+pub(super) fn show(project: &Project) {
     for error in &project.errors {
         output::warning(error);
     }

@@ -445,3 +445,42 @@ fn the_address_that_nobody_set_is_asked_for() {
         }
     }
 }
+
+#[test]
+fn without_arguments_it_says_what_to_type_in_a_project() {
+    let folder = project("REDIS_HOST=cache.test\nREDIS_PREFIX=shop_\nAPP_URL=http://shop.test\n", &database(OLD, DEFAULT));
+    folder.write("artisan", "#!/usr/bin/env php\n");
+    let fresh = folder.run(&[]);
+    assert_eq!(fresh.code, 0, "{}", fresh.stderr);
+    assert_holds(
+        &fresh.stdout,
+        &["without a config file", "databaseConfig.redis.keyPrefix = shop_", "laravel-echo-server init ", "laravel-echo-server start "],
+    );
+
+    let config = "port = 6009\nauthHost = \"http://shop.test\"\n[databaseConfig.redis]\nhost = \"cache.test\"\nkeyPrefix = \"shop_\"\n";
+    folder.write("laravel-echo-server.toml", config);
+    let ready = folder.run(&[]);
+    assert_eq!(ready.code, 0, "{}", ready.stderr);
+    assert_holds(
+        &ready.stdout,
+        &[
+            "port 6009 (http)",
+            "Redis at cache.test:6379, key prefix \"shop_\"",
+            "http://shop.test/broadcasting/auth",
+            "laravel-echo-server start ",
+        ],
+    );
+    assert!(!ready.stdout.contains("laravel-echo-server init"), "{}", ready.stdout);
+
+    folder.write("laravel-echo-server.toml", "port = [");
+    let broken = folder.run(&[]);
+    assert_eq!(broken.code, 1);
+    assert_holds(&broken.stderr, &["laravel-echo-server.toml"]);
+}
+
+#[test]
+fn without_arguments_and_without_a_project_it_prints_its_help() {
+    let ended = Folder::new().run(&[]);
+    assert_eq!(ended.code, 2);
+    assert_holds(&ended.stderr, &["Usage: laravel-echo-server <COMMAND>"]);
+}
