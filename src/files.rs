@@ -1,10 +1,13 @@
 //! Reading the files that settings name. Input: a path. Output: its bytes, or an error that says whose file it is where
-//! this process may not read it: the usual case of a key that belongs to root, or a config file in a container.
+//! this process may not read it: the usual case of a key that belongs to root, or a config file in a container. Windows has
+//! neither owners by number nor modes; there errors stay as they are.
 
 use std::io;
+#[cfg(unix)]
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
+#[cfg(unix)]
 use rustix::process::{getegid, geteuid};
 
 /// Reads a file.
@@ -17,6 +20,7 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 }
 
 /// Adds owner and mode to "Permission denied"; other errors stay as they are.
+#[cfg(unix)]
 #[must_use]
 pub fn explained(path: &Path, error: io::Error) -> io::Error {
     if error.kind() != io::ErrorKind::PermissionDenied {
@@ -37,7 +41,14 @@ pub fn explained(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), text)
 }
 
-#[cfg(test)]
+/// The error as it is.
+#[cfg(not(unix))]
+#[must_use]
+pub const fn explained(_path: &Path, error: io::Error) -> io::Error {
+    error
+}
+
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 

@@ -18,6 +18,7 @@ pub use link::{Link, QueryError};
 pub use topology::{Connection, Redis};
 
 /// A connection that answers no probe for about this long is taken for dead.
+#[cfg(target_os = "linux")]
 const DEAD_AFTER: Duration = Duration::from_secs(20);
 const PROBE_AFTER: Duration = Duration::from_secs(10);
 const PROBE_EVERY: Duration = Duration::from_secs(3);
@@ -54,7 +55,11 @@ pub fn client(config: &RedisConfig) -> Result<redis::Client, RedisConfigError> {
 
 fn tcp_settings() -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
-    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(DEAD_AFTER)
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    // Other systems have only keepalive for a peer that stops answering.
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(DEAD_AFTER);
+    settings
 }
 
 /// The certificate authority of `tls.ca`.

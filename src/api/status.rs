@@ -45,6 +45,7 @@ pub async fn status(_: App, State(api): State<Api>) -> Json<Status> {
 }
 
 /// What `/proc/self/statm` says: its second field counts resident pages, its third those of files among them.
+#[cfg(unix)]
 fn memory_usage() -> Option<MemoryUsage> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let mut fields = statm.split_ascii_whitespace().skip(1).map(str::parse::<u64>);
@@ -52,4 +53,10 @@ fn memory_usage() -> Option<MemoryUsage> {
     let page = rustix::param::page_size() as u64;
     let (rss, heap_used) = (resident * page, resident.saturating_sub(of_files) * page);
     Some(MemoryUsage { rss, heap_total: rss, heap_used })
+}
+
+/// Windows has no `/proc`.
+#[cfg(not(unix))]
+const fn memory_usage() -> Option<MemoryUsage> {
+    None
 }

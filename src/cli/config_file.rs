@@ -1,7 +1,9 @@
 //! Writes config files. Input: text, or values for keys. Output: the file, replaced in one step, or the commented
 //! TOML of the repository with those values filled in.
 
-use std::io::Write as _;
+use std::fs::{File, Metadata};
+use std::io::{self, Write as _};
+#[cfg(unix)]
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
@@ -10,9 +12,11 @@ use laravel_echo_server::config::load::DEFAULTS;
 use serde_json::Value;
 
 /// Mode of a new file: it may hold passwords and keys, and the server may run as another user of its group.
+#[cfg(unix)]
 const NEW_FILE_MODE: u32 = 0o640;
 
-/// Replaces the file at `path`, so that a reader sees the old text or the new one; mode and owner stay.
+/// Replaces the file at `path`, so that a reader sees the old text or the new one; mode and owner stay. On Windows a new file
+/// has the rights that its folder gives.
 ///
 /// # Errors
 /// When the folder cannot be written.
@@ -23,14 +27,10 @@ pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let old = target.metadata().ok();
     let name = target.file_name().with_context(writing)?.to_string_lossy();
     let temporary = target.with_file_name(format!(".{name}.{:016x}.tmp", rand::random::<u64>()));
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(NEW_FILE_MODE).open(&temporary).with_context(writing)?;
+    let mut file = create(&temporary).with_context(writing)?;
     let written = (|| {
         if let Some(old) = &old {
-            // Only root can give files away; for others the mode is what counts.
-            if (old.uid(), old.gid()) != owner(&file)? {
-                std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid())).or_else(ignore_permission)?;
-            }
-            file.set_permissions(std::fs::Permissions::from_mode(old.mode() & 0o7777))?;
+            keep_rights(&file, old)?;
         }
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
@@ -42,12 +42,33 @@ pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     written.with_context(writing)
 }
 
-fn owner(file: &std::fs::File) -> std::io::Result<(u32, u32)> {
-    file.metadata().map(|metadata| (metadata.uid(), metadata.gid()))
+#[cfg(unix)]
+fn create(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(NEW_FILE_MODE).open(path)
 }
 
-fn ignore_permission(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::PermissionDenied { Ok(()) } else { Err(error) }
+#[cfg(not(unix))]
+fn create(path: &Path) -> io::Result<File> {
+    File::create_new(path)
+}
+
+/// Gives the file the owner and mode of the old one.
+#[cfg(unix)]
+fn keep_rights(file: &File, old: &Metadata) -> io::Result<()> {
+    let own = file.metadata()?;
+    // Only root can give files away; for others the mode is what counts.
+    if (old.uid(), old.gid()) != (own.uid(), own.gid()) {
+        match std::os::unix::fs::fchown(file, Some(old.uid()), Some(old.gid())) {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
+        }
+    }
+    file.set_permissions(std::fs::Permissions::from_mode(old.mode() & 0o7777))
+}
+
+#[cfg(not(unix))]
+const fn keep_rights(_file: &File, _old: &Metadata) -> io::Result<()> {
+    Ok(())
 }
 
 /// Begins the paragraph of the shipped file that tells why it needs no Redis.

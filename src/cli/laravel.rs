@@ -7,6 +7,10 @@ use laravel_echo_server::config::RedisServerConfig;
 use laravel_echo_server::config::env::Environment;
 use serde_json::Value as Json;
 
+#[cfg(unix)]
+mod ask;
+#[cfg(not(unix))]
+#[path = "laravel/ask_nobody.rs"]
 mod ask;
 pub(super) mod broadcaster;
 mod php;

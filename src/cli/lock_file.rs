@@ -1,20 +1,30 @@
 //! The lock file beside the config: `{"process": <pid>}` for tools that read it, made safe by an OS lock on the file.
-//! Input: its path. Output: a guard that holds it, or the process that does.
+//! Input: its path. Output: a guard that holds it, or the process that does. On Windows nobody else can read the file while the
+//! server runs, and so its number is not known.
 //!
 //! Compat: the original trusted the number in the file (`src/cli/cli.ts:317`, `:414`); here only a process that
 //! holds the OS lock counts, so a file left behind or a reused process id is harmless.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::program::Program;
 use anyhow::Context as _;
 use laravel_echo_server::Config;
-use rustix::process::{Pid, Signal, kill_process};
 
-use super::program::Program;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+use unix::{is_at, tell_to_end};
+#[cfg(windows)]
+pub(crate) use windows::stop_pipe;
+#[cfg(windows)]
+use windows::{is_at, tell_to_end};
 
 /// How often a lock that is being given up is looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -94,6 +104,11 @@ impl LockFile {
 }
 
 impl LockFile {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// This process serves: the file is its own.
     pub(crate) fn keep(&mut self) {
         self.before = None;
@@ -154,42 +169,17 @@ impl Holder {
     ///
     /// # Errors
     /// When it is not visible from here, may not be signalled, or is still there at the end of `patience`.
-    pub(crate) fn stop(&self, patience: Duration) -> anyhow::Result<()> {
-        let shown = self.path.display();
-        let process = self.process.with_context(|| format!("`{shown}` is locked, but names no process"))?;
-        if !self.is_visible(process) {
-            anyhow::bail!(
-                "`{shown}` is locked by a server that cannot be seen from here (another container or user?); process {process} is left alone"
-            );
-        }
-        let pid = Pid::from_raw(process).with_context(|| format!("`{shown}` names process {process}, which cannot be one"))?;
-        kill_process(pid, Signal::TERM).with_context(|| format!("stopping process {process}"))?;
+    pub(crate) fn stop(self, patience: Duration) -> anyhow::Result<()> {
+        tell_to_end(&self)?;
         let start = Instant::now();
         while let Err(TryLockError::WouldBlock) = self.file.try_lock() {
             if start.elapsed() > patience {
-                anyhow::bail!("process {process} did not end within {} seconds", patience.as_secs());
+                let process = self.process.map_or_else(|| "the server".to_owned(), |process| format!("process {process}"));
+                anyhow::bail!("{process} did not end within {} seconds", patience.as_secs());
             }
             std::thread::sleep(POLL);
         }
-        // The next owner must find it free.
-        self.file.unlock().with_context(|| format!("unlocking `{shown}`"))
-    }
-
-    /// Whether that process has this very file open. Where there is no `/proc`, the lock itself has to do as proof.
-    fn is_visible(&self, process: i32) -> bool {
-        if !Path::new("/proc/self/fd").exists() {
-            return true;
-        }
-        let Ok(descriptors) = std::fs::read_dir(format!("/proc/{process}/fd")) else { return false };
-        descriptors.flatten().any(|descriptor| is_at(&self.file, &descriptor.path()))
-    }
-}
-
-/// Whether the open file is the one at `path`.
-fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
-    match (file.metadata(), path.metadata()) {
-        (Ok(own), Ok(there)) => identity(own) == identity(there),
-        _ => false,
+        // Closing the file gives the lock up for the next owner.
+        Ok(())
     }
 }

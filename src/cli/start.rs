@@ -14,7 +14,7 @@ use laravel_echo_server::demo::Demo;
 use laravel_echo_server::readiness::RedisState;
 use laravel_echo_server::server::Reload;
 use laravel_echo_server::telemetry;
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,10 @@ use super::{Place, output};
 pub(super) mod machine;
 mod port;
 mod signals;
+#[cfg(target_os = "linux")]
+mod systemd;
+#[cfg(not(target_os = "linux"))]
+#[path = "start/no_systemd.rs"]
 mod systemd;
 
 use signals::{Signals, Wish};
@@ -131,7 +135,7 @@ async fn serve(
     demo: Option<Demo>,
     load: impl Fn() -> anyhow::Result<Loaded>,
 ) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(lock.as_ref().map(LockFile::path))?;
     let reaper = signals::reap_orphans()?;
     let (subscribers, dev_mode) = (config.subscribers.clone(), config.dev_mode.0);
     let host = config.host.clone().unwrap_or_else(|| "localhost".to_owned());
@@ -218,7 +222,7 @@ async fn until_told(
 }
 
 /// Prints the original's lines, each when it is true; a Redis that is late is announced when it comes.
-async fn announce(subscribers: Subscribers, dev_mode: bool, mut redis: watch::Receiver<RedisState>) {
+async fn announce(subscribers: Subscribers, dev_mode: bool, mut redis: Receiver<RedisState>) {
     if dev_mode {
         output::done("Channels are ready.");
     }
@@ -242,19 +246,19 @@ async fn announce(subscribers: Subscribers, dev_mode: bool, mut redis: watch::Re
 const LISTENING_FOR_REDIS: &str = "Listening for redis events...";
 
 /// Waits until Redis is subscribed; `false` if it never will be.
-async fn subscribed(redis: &mut watch::Receiver<RedisState>) -> bool {
+async fn subscribed(redis: &mut Receiver<RedisState>) -> bool {
     let state = redis.wait_for(|state| matches!(state, RedisState::Up | RedisState::Off)).await;
     state.is_ok_and(|state| matches!(*state, RedisState::Up))
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
     use rustix::process::{Signal, getpid, kill_process};
 
     #[tokio::test]
     async fn a_second_signal_does_not_wait_for_the_end() {
-        let mut signals = Signals::listen().unwrap();
+        let mut signals = Signals::listen(None).unwrap();
         let shutdown = CancellationToken::new();
         // A server that never ends.
         let running = tokio::spawn(std::future::pending());
@@ -280,7 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stop_signal_from_the_launcher_and_one_from_its_supervisor_are_one_request() {
-        let mut signals = Signals::listen().unwrap();
+        let mut signals = Signals::listen(None).unwrap();
         kill_process(getpid(), Signal::TERM).unwrap();
         assert_eq!(signals.next().await, Wish::Stop);
         kill_process(getpid(), Signal::INT).unwrap();

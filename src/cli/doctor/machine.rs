@@ -8,11 +8,10 @@ use laravel_echo_server::config::load::Loaded;
 use laravel_echo_server::config::{Config, Protocol};
 use laravel_echo_server::net::tls::Tls;
 use laravel_echo_server::server::listen::{Address, ListenError};
-use rustix::process::{Resource, getrlimit};
 
 use super::report::Report;
 use crate::cli::lock_file::{self, Found};
-use crate::cli::start::machine::OWN_FILES;
+use crate::cli::start::machine::{OWN_FILES, most_open_files};
 
 /// Time for the server on our port to answer.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -83,7 +82,9 @@ async fn is_echo_server(config: &Config) -> bool {
 fn holder(loaded: &Loaded) -> String {
     let lock = loaded.path.as_deref().map(lock_file::beside);
     match lock.map(|lock| lock_file::look(&lock)) {
-        Some(Ok(Found::Held(holder))) => format!("the server of this config (process {})", holder.process.unwrap_or_default()),
+        Some(Ok(Found::Held(holder))) => {
+            format!("the server of this config{}", holder.process.map_or_else(String::new, |process| format!(" (process {process})")))
+        }
         _ => "a laravel-echo-server that was started with another config or without a lock file".to_owned(),
     }
 }
@@ -104,7 +105,7 @@ pub(super) fn certificate(config: &Config, report: &mut Report) {
 pub(super) fn open_files(connections: u64, report: &mut Report) {
     let needed = connections.saturating_add(OWN_FILES);
     // The start raises the soft limit up to this one.
-    match getrlimit(Resource::Nofile).maximum {
+    match most_open_files() {
         Some(limit) if limit < needed => {
             let mend = format!(
                 "`ulimit -Hn {needed}` as root before the start, LimitNOFILE={needed} in a systemd unit, or --ulimit nofile={needed} for docker"
@@ -128,7 +129,7 @@ mod tests {
         let mut report = Report::new(true);
         open_files(u64::MAX, &mut report);
         // No machine allows that many, unless it sets no limit at all.
-        if getrlimit(Resource::Nofile).maximum.is_some() {
+        if most_open_files().is_some() {
             assert_eq!(report.findings()[0].status, Status::Warning);
             assert!(report.findings()[0].mend.contains("ulimit -Hn"), "{report:?}");
         }

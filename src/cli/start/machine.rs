@@ -1,6 +1,7 @@
 //! What the machine allows. Input: limits of the process and the kernel. Output: the highest limit of open files that
 //! can be had, and lines in the log on what it allows and what will bite.
 
+#[cfg(unix)]
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Open files that are not clients: logs, Redis, callbacks to the application, and some to spare.
@@ -34,16 +35,39 @@ pub(super) fn prepare() {
 }
 
 /// The limit of open files after raising it; `None` for no limit.
+#[cfg(unix)]
 fn raise_open_files() -> Option<u64> {
+    /// macOS refuses more (`OPEN_MAX`), and says that there is no limit.
+    const MACOS: u64 = 10_240;
     let before = getrlimit(Resource::Nofile);
-    if before.current != before.maximum {
+    let wanted = if cfg!(target_os = "macos") { Some(before.maximum.map_or(MACOS, |most| most.min(MACOS))) } else { before.maximum };
+    let is_lower = |limit: u64| wanted.is_none_or(|wanted| limit < wanted);
+    if before.current.is_some_and(is_lower) {
         // Some kernels have a lower limit of their own; then it stays as it was.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: before.maximum, maximum: before.maximum });
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: before.maximum });
     }
     getrlimit(Resource::Nofile).current
 }
 
-#[cfg(test)]
+/// What the limit of open files can be raised to; `None` for no limit.
+#[cfg(unix)]
+pub(in crate::cli) fn most_open_files() -> Option<u64> {
+    getrlimit(Resource::Nofile).maximum
+}
+
+/// Windows has no such limit.
+#[cfg(not(unix))]
+const fn raise_open_files() -> Option<u64> {
+    None
+}
+
+/// Windows has no such limit.
+#[cfg(not(unix))]
+pub(in crate::cli) const fn most_open_files() -> Option<u64> {
+    None
+}
+
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 

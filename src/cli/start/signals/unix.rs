@@ -1,0 +1,52 @@
+//! Unix: SIGTERM, SIGINT and SIGHUP; and SIGCHLD, for process 1 of a container.
+
+use std::io;
+use std::path::Path;
+
+use anyhow::Context as _;
+use rustix::process::{Pid, WaitOptions, getpid, wait};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use super::Wish;
+
+/// As process 1 the server gets the orphans of a container, such as what a health check leaves behind, and nobody else
+/// takes away those that have ended. It has no children of its own.
+pub(in crate::cli::start) fn reap_orphans() -> anyhow::Result<Option<JoinHandle<()>>> {
+    if getpid() != Pid::INIT {
+        return Ok(None);
+    }
+    let mut ended = signal(SignalKind::child()).context("listening for signals")?;
+    Ok(Some(tokio::spawn(async move {
+        loop {
+            // One signal may stand for many, and some may have ended before the first.
+            while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+            ended.recv().await;
+        }
+    })))
+}
+
+/// The signals, as they come.
+pub(super) struct Source {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Source {
+    pub(super) fn listen(_lock: Option<&Path>) -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    pub(super) async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.hang_up.recv() => Wish::Reload,
+        }
+    }
+}
