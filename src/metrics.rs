@@ -323,6 +323,12 @@ impl Metrics {
         self.events[source as usize][outcome as usize].inc();
     }
 
+    /// Events received so far, whatever became of them.
+    #[must_use]
+    pub fn events_received(&self) -> u64 {
+        self.events.iter().flatten().map(Counter::get).sum()
+    }
+
     /// Counts something that was not done for a client.
     pub fn refusal(&self, cause: Refusal) {
         self.refusals.get_or_create(&CauseLabels { cause }).inc();
@@ -381,6 +387,7 @@ mod tests {
                 (0..index * 10 + nth).for_each(|_| metrics.event(source, outcome));
             }
         }
+        assert_eq!(metrics.events_received(), 3 * (1 + 2) + 3 * (10 + 20));
         let text = metrics.render(std::iter::empty());
         for (source, tens) in [("redis", 0), ("http", 1), ("redis_server", 2)] {
             for (outcome, ones) in [("delivered", 0), ("no_subscribers", 1), ("malformed", 2)] {

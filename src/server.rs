@@ -76,6 +76,15 @@ pub enum BindError {
     Store(#[from] OpenError),
 }
 
+/// Counters of a running server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figures {
+    /// Clients connected now.
+    pub connections: usize,
+    /// Events received since the start.
+    pub events: u64,
+}
+
 /// A server that is bound and not running yet; connections wait in the kernel.
 pub struct Server {
     config: Config,
@@ -181,6 +190,12 @@ impl Server {
     #[must_use]
     pub fn redis_state(&self) -> watch::Receiver<RedisState> {
         self.redis_state.clone()
+    }
+
+    /// Reads the server's counters while it runs.
+    pub fn figures(&self) -> impl Fn() -> Figures + Send + use<> {
+        let hub = Arc::clone(&self.reload.parts().hub);
+        move || Figures { connections: hub.connections(), events: hub.metrics().events_received() }
     }
 
     /// Takes other settings while the server runs.

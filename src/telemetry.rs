@@ -1,10 +1,10 @@
 //! Logging: one line per event on stderr. Input: `tracing` events and the `log` settings. Output: text or JSON lines.
 //!
 //! Text lines look as the original's: `[2026-01-31T12:00:00.000Z] - <message> field=value`; other levels than info
-//! carry their name behind the dash.
+//! carry their name behind the dash. On a terminal, [`StatusLine`] may stand below them.
 
 use std::fmt;
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write};
 use std::time::SystemTime;
 
 use tracing::{Event, Level, Subscriber};
@@ -30,15 +30,16 @@ pub enum TelemetryError {
     Twice(#[source] tracing::subscriber::SetGlobalDefaultError),
 }
 
-/// Sends all events of the process to stderr from here on.
+/// Sends all events of the process to stderr from here on, over a [`StatusLine`] if there is to be one.
 ///
 /// # Errors
 /// A filter that cannot be parsed, or a second call.
-pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
+pub fn init(config: &LogConfig, has_status_line: bool) -> Result<(), TelemetryError> {
     let filter = env::rust_log().unwrap_or_else(|| widen(&config.level));
     let filter = EnvFilter::try_new(&filter).map_err(|error| TelemetryError::Filter(filter, error))?;
-    let colours = std::io::stderr().is_terminal() && !env::no_color();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let colours = io::stderr().is_terminal() && !env::no_color();
+    let stderr = move || Stderr { clears_line: has_status_line };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(colours);
     // A line that cannot be written would be told on stderr, too, with a macro that panics when it cannot: a full disk or
     // a log collector that went away would end whatever had something to say.
     let builder = builder.log_internal_errors(false);
@@ -47,6 +48,50 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
         LogFormat::Json => tracing::subscriber::set_global_default(builder.json().flatten_event(true).with_timer(Millis).finish()),
     };
     set.map_err(TelemetryError::Twice)
+}
+
+/// Moves to the start of the terminal's line and erases it.
+const CLEAR_LINE: &[u8] = b"\r\x1b[2K";
+
+/// Writes one log line, in place of a status line that may stand there.
+struct Stderr {
+    clears_line: bool,
+}
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut stderr = io::stderr().lock();
+        if std::mem::take(&mut self.clears_line) {
+            stderr.write_all(CLEAR_LINE)?;
+        }
+        stderr.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// The last line of a terminal, which is redrawn in place. Log lines take its place until the next [`draw`](Self::draw); dropping it
+/// erases it.
+#[derive(Debug, Default)]
+pub struct StatusLine(());
+
+impl StatusLine {
+    /// Shows `text`, which should be shorter than the terminal is wide.
+    pub fn draw(&self, text: &str) {
+        let (faint, plain) = if env::no_color() { ("", "") } else { ("\x1b[2m", "\x1b[0m") };
+        // The cursor goes back to the start, so that whatever is printed next overwrites the line. A terminal that went away
+        // is no reason to end.
+        let _ = write!(io::stderr().lock(), "\r\x1b[2K{faint}{text}{plain}\r");
+    }
+}
+
+impl Drop for StatusLine {
+    fn drop(&mut self) {
+        // As above.
+        let _ = io::stderr().lock().write_all(CLEAR_LINE);
+    }
 }
 
 /// A plain level is meant for this server, not for the libraries below it: they only warn.
@@ -127,7 +172,6 @@ fn is_deceptive(char: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
     use std::sync::{Arc, Mutex};
     use tracing_subscriber::fmt::MakeWriter;
 

@@ -1,6 +1,7 @@
 //! `start`: runs the server. Input: the flags, the settings they lead to, signals. Output: the original's start-up
 //! lines on stdout, logs and errors on stderr, an exit code.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,6 +30,7 @@ mod systemd;
 #[cfg(not(target_os = "linux"))]
 #[path = "start/no_systemd.rs"]
 mod systemd;
+mod watch;
 
 use signals::{Signals, Wish};
 
@@ -52,6 +54,9 @@ pub(super) struct Start {
     /// Show events as they arrive on a page at /demo; reads no config file, as --defaults
     #[arg(long, conflicts_with = "config")]
     demo: bool,
+    /// Show connections and events in a line that is redrawn every second, if stderr is a terminal
+    #[arg(long)]
+    watch: bool,
     /// Keep no lock file
     #[arg(long, conflicts_with = "lockfile")]
     no_lock: bool,
@@ -66,7 +71,11 @@ impl Start {
         output::line(format!("version {}\n", env!("CARGO_PKG_VERSION")));
 
         let mut loaded = self.load()?;
-        telemetry::init(&loaded.config.log)?;
+        let watches = self.watch && std::io::stderr().is_terminal();
+        telemetry::init(&loaded.config.log, watches)?;
+        if self.watch && !watches {
+            tracing::warn!("--watch: stderr is not a terminal, so there is no status line");
+        }
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         if loaded.config.dev_mode.0 {
             output::line(output::paint(output::CAUTION, "⚠ Starting server in DEV mode...\n"));
@@ -75,7 +84,7 @@ impl Start {
         let (mut lock, replaced) = self.lock(&loaded)?;
         let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
         let demo = self.demo.then(|| Demo::add_to(&mut loaded.config));
-        let result = runtime.block_on(serve(loaded.config, (&mut lock, replaced), demo, || self.load()));
+        let result = runtime.block_on(serve(loaded.config, (&mut lock, replaced), demo, watches, || self.load()));
         // After a second signal nothing is waited for.
         runtime.shutdown_background();
         drop(lock);
@@ -133,6 +142,7 @@ async fn serve(
     config: Config,
     (lock, replaced): (&mut Option<LockFile>, bool),
     demo: Option<Demo>,
+    watches: bool,
     load: impl Fn() -> anyhow::Result<Loaded>,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen(lock.as_ref().map(LockFile::path))?;
@@ -157,7 +167,8 @@ async fn serve(
         ));
     }
     let shutdown = CancellationToken::new();
-    let announcing = tokio::spawn(announce(subscribers, dev_mode, server.redis_state()));
+    let status_line = watches.then(|| watch::show(server.figures()));
+    let announcing = tokio::spawn(announce(subscribers, dev_mode, server.redis_state(), status_line));
     let reload = server.reload();
     let running = tokio::spawn(server.run(shutdown.clone()));
     systemd::notify("READY=1");
@@ -222,7 +233,12 @@ async fn until_told(
 }
 
 /// Prints the original's lines, each when it is true; a Redis that is late is announced when it comes.
-async fn announce(subscribers: Subscribers, dev_mode: bool, mut redis: Receiver<RedisState>) {
+async fn announce(
+    subscribers: Subscribers,
+    dev_mode: bool,
+    mut redis: Receiver<RedisState>,
+    status_line: Option<impl Future<Output = ()>>,
+) {
     if dev_mode {
         output::done("Channels are ready.");
     }
@@ -238,8 +254,14 @@ async fn announce(subscribers: Subscribers, dev_mode: bool, mut redis: Receiver<
         }
     }
     output::line("\nServer ready!\n");
-    if is_late && subscribed(&mut redis).await {
-        output::done(LISTENING_FOR_REDIS);
+    let late_redis = async {
+        if is_late && subscribed(&mut redis).await {
+            output::done(LISTENING_FOR_REDIS);
+        }
+    };
+    match status_line {
+        Some(status_line) => drop(tokio::join!(late_redis, status_line)),
+        None => late_redis.await,
     }
 }
 

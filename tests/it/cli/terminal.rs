@@ -1,15 +1,21 @@
-//! `init` at a terminal: somebody types.
+//! At a terminal: `init`, where somebody types, and `start --watch`.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Command;
 
 use rexpect::session::{PtySession, spawn_command};
 
 use super::{BIN, DEADLINE, Folder};
 
-/// `init` on a terminal of its own.
 fn init(folder: &Folder) -> PtySession {
+    on_terminal(folder, &["init"])
+}
+
+/// The command on a terminal of its own.
+fn on_terminal(folder: &Folder, arguments: &[&str]) -> PtySession {
     let mut command = Command::new(BIN);
-    command.arg("init").current_dir(&folder.0).env_clear().env("TERM", "xterm-256color");
+    command.args(arguments).current_dir(&folder.0).env_clear().env("TERM", "xterm-256color");
     let deadline = u64::try_from(DEADLINE.as_millis()).expect("a deadline of seconds");
     spawn_command(command, Some(deadline)).expect("starting it on a terminal")
 }
@@ -98,4 +104,35 @@ fn interrupting_writes_nothing() {
     reply(&mut terminal, "Port to listen on", "\u{3}");
     terminal.exp_eof().unwrap();
     assert_eq!(folder.names(), [""; 0]);
+}
+
+#[test]
+fn a_status_line_counts_what_is_connected_and_received() {
+    let (folder, port) = Folder::with_config();
+    let mut terminal = on_terminal(&folder, &["start", "--watch"]);
+    terminal.exp_string("Server ready!").unwrap();
+    terminal.exp_string("0 connections, 0 events (0/s)").unwrap();
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client.write_all(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = [0; 512];
+    let length = client.read(&mut answer).unwrap();
+    let text = String::from_utf8_lossy(&answer[..length]);
+    let sid = text.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_else(|| panic!("no sid in {text}"));
+    let connect = format!("POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n40");
+    client.write_all(connect.as_bytes()).unwrap();
+    terminal.exp_string("1 connection, 0 events (0/s)").unwrap();
+    // A log line takes the status line's place.
+    terminal.send_control('c').unwrap();
+    terminal.exp_regex(r"\r\x1b\[2K\[20[^\r\n]* - stopping").unwrap();
+    terminal.exp_eof().unwrap();
+}
+
+#[test]
+fn no_status_line_goes_into_a_file() {
+    let (folder, _) = Folder::with_config();
+    let mut running = folder.start(&["--watch"]);
+    running.wait_for("--watch: stderr is not a terminal");
+    running.signal(rustix::process::Signal::TERM);
+    assert_eq!(running.end().code(), Some(0));
+    assert!(!running.has_seen("connections, "), "{:#?}", running.seen);
 }
