@@ -8,7 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 /// A copy of the headers of these names.
 #[must_use]
 pub fn copied(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
-    let mut copies = HeaderMap::new();
+    // As much room as they take: the map's own first step has room for six, 600 bytes a client.
+    let count = names.iter().map(|name| headers.get_all(name).iter().count()).sum();
+    let mut copies = HeaderMap::with_capacity(count);
     for name in names {
         if copies.contains_key(name) {
             continue;
