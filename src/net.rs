@@ -6,5 +6,6 @@ pub mod answer;
 pub mod connection;
 pub mod headers;
 pub mod listen;
+pub mod replay;
 pub mod tls;
 pub mod websocket;

@@ -41,6 +41,7 @@ pub mod body;
 pub mod drain;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod http;
 pub mod listen;
 pub mod proxy_protocol;
 pub mod reload;

@@ -3,16 +3,51 @@
 //! Input: responses, and futures of them. Output: either, for `server::listen`.
 
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::http::Response;
+
+/// What becomes of a request in the end.
+pub type Answered = Result<Response<Body>, Dropped>;
+
+/// An answer that is not there yet.
+pub type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
 
 /// The answer to a request.
 pub enum Answer {
     /// It is there.
     Ready(Response<Body>),
-    /// It takes its time: a poll waits for messages.
-    Later(Pin<Box<dyn Future<Output = Result<Response<Body>, Dropped>> + Send>>),
+    /// It takes its time.
+    Later(Answering),
+    /// It may take very long, and needs nothing more of its request: a poll waits for messages.
+    Waits(Answering),
+}
+
+/// A poll that waits for its answer.
+pub struct Waiting {
+    answer: Answering,
+    /// The client wants the connection to end with the answer.
+    pub is_last: bool,
+}
+
+impl Waiting {
+    /// A poll whose answer comes from `answer`.
+    #[must_use]
+    pub fn new(answer: Answering, is_last: bool) -> Self {
+        Self { answer, is_last }
+    }
+
+    /// Looks whether the answer is there.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
+        self.answer.as_mut().poll(cx)
+    }
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiting").field("is_last", &self.is_last).finish_non_exhaustive()
+    }
 }
 
 /// The connection is to end without an answer; a client that polls comes back at once by itself.
@@ -29,11 +64,16 @@ impl Answer {
                 change(&mut response);
                 Self::Ready(response)
             }
-            Self::Later(response) => Self::Later(Box::pin(async move {
-                let mut response = response.await?;
-                change(&mut response);
-                Ok(response)
-            })),
+            Self::Later(answer) => Self::Later(changed(answer, change)),
+            Self::Waits(answer) => Self::Waits(changed(answer, change)),
         }
     }
+}
+
+fn changed(answer: Answering, change: impl FnOnce(&mut Response<Body>) + Send + 'static) -> Answering {
+    Box::pin(async move {
+        let mut response = answer.await?;
+        change(&mut response);
+        Ok(response)
+    })
 }

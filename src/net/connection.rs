@@ -7,13 +7,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+
+use super::answer::{Answered, Waiting};
 
 /// Buffers that leave in one system call with what was held, itself included.
 const WITH_HELD: usize = 4;
@@ -22,9 +24,14 @@ const WITH_HELD: usize = 4;
 #[derive(Debug)]
 pub struct ConnectionHandle {
     peer: SocketAddr,
+    since: Instant,
     is_websocket: AtomicBool,
     is_held: AtomicBool,
+    /// A write waits for the peer.
+    is_blocked: AtomicBool,
     has_asked: AtomicBool,
+    /// The poll that waits for its answer.
+    waiting: Mutex<Option<Waiting>>,
     /// The first byte that came, plus [`A_BYTE`]; 0 before it.
     first_byte: AtomicU16,
 }
@@ -38,9 +45,12 @@ impl ConnectionHandle {
     pub fn new(peer: SocketAddr) -> Arc<Self> {
         Arc::new(Self {
             peer,
+            since: Instant::now(),
             is_websocket: AtomicBool::new(false),
             is_held: AtomicBool::new(false),
+            is_blocked: AtomicBool::new(false),
             has_asked: AtomicBool::new(false),
+            waiting: Mutex::new(None),
             first_byte: AtomicU16::new(0),
         })
     }
@@ -49,6 +59,12 @@ impl ConnectionHandle {
     #[must_use]
     pub const fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// When it began.
+    #[must_use]
+    pub const fn since(&self) -> Instant {
+        self.since
     }
 
     /// From now on this is a websocket, whose client has to send heartbeats.
@@ -60,6 +76,31 @@ impl ConnectionHandle {
     /// a packet for both.
     pub fn hold_answer(&self) {
         self.is_held.store(true, Ordering::Relaxed);
+    }
+
+    /// A poll waits for its answer.
+    pub fn wait(&self, waiting: Waiting) {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(waiting);
+    }
+
+    /// Looks whether the answer is there. `Pending` also when the poll was taken away.
+    pub fn poll_waiting(&self, cx: &mut Context<'_>) -> Poll<Answered> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(answer) = &mut *waiting else { return Poll::Pending };
+        let answered = ready!(answer.poll(cx));
+        *waiting = None;
+        Poll::Ready(answered)
+    }
+
+    /// Takes the poll that waits, if one does.
+    pub fn take_waiting(&self) -> Option<Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether a write waits for the peer.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.is_blocked.load(Ordering::Relaxed)
     }
 
     /// The first byte that came, if one did.
@@ -105,11 +146,17 @@ impl<S> MonitoredStream<S> {
     fn wrote(&mut self, outcome: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match outcome {
             Poll::Ready(Ok(_)) => {
-                self.deadline = None;
+                self.unblocked();
                 outcome
             }
             Poll::Ready(Err(_)) => outcome,
             Poll::Pending => self.stalled(cx).map(Err),
+        }
+    }
+
+    fn unblocked(&mut self) {
+        if self.deadline.take().is_some() {
+            self.handle.is_blocked.store(false, Ordering::Relaxed);
         }
     }
 
@@ -135,6 +182,7 @@ impl<S> MonitoredStream<S> {
         if self.deadline.is_none() && !self.handle.is_websocket.load(Ordering::Relaxed) {
             self.last_sign = Instant::now();
         }
+        self.handle.is_blocked.store(true, Ordering::Relaxed);
         let due = self.last_sign + self.patience;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         if deadline.deadline() != due {
@@ -193,7 +241,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MonitoredStream<S> {
         match Pin::new(&mut self.stream).poll_flush(cx) {
             // TLS keeps what the kernel has not taken yet, and waits here.
             Poll::Pending => self.stalled(cx).map(Err),
-            outcome @ Poll::Ready(_) => outcome,
+            outcome @ Poll::Ready(_) => {
+                self.unblocked();
+                outcome
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::{Server, listen};
+use super::{Server, http};
 use crate::config::Config;
 use crate::fuzzing::block_on;
 use crate::net::connection::{ConnectionHandle, MonitoredStream};
@@ -89,7 +89,7 @@ async fn converse(server: &Server, sent: &[u8]) -> Vec<u8> {
     let (ours, theirs) = tokio::io::duplex(16 * 1024);
     let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
     let stream = MonitoredStream::new(ours, Arc::clone(&handle), DISCONNECT_TIMEOUT);
-    let serving = tokio::spawn(listen::http(stream, handle, server.reload.service(), CancellationToken::new()));
+    let serving = tokio::spawn(http::http(stream, handle, server.reload.service(), CancellationToken::new()));
     let (mut reader, mut writer) = tokio::io::split(theirs);
     let writing = async {
         // The server may have heard enough before the end.

@@ -1,6 +1,7 @@
-//! Accepting connections and speaking HTTP on them.
+//! Accepting connections, and what answers requests on them.
 //!
-//! Input: a bound listener. Output: requests, for the [`Gate`] first, and for the router when they are not its own.
+//! Input: a bound listener. Output: connections, for [`http`]; requests, for the [`Gate`] first, and for the router when
+//! they are not its own.
 
 use std::future::ready;
 use std::io;
@@ -13,23 +14,19 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use futures_util::future::{Either, FutureExt as _};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::debug;
 
-use super::body;
-use super::proxy_protocol::{self, Replay};
+use super::http::{self, FIRST_REQUEST_TIMEOUT, http};
+use super::proxy_protocol;
 use crate::config::Config;
 use crate::net::answer::{Answer, Dropped};
 use crate::net::connection::{ConnectionHandle, MonitoredStream};
+use crate::net::replay::Replay;
 use crate::net::tls;
 use crate::proxies::TrustedProxies;
 use crate::pusher;
@@ -37,19 +34,6 @@ use crate::socket_io::gate::Gate;
 use crate::warn_seldom;
 
 pub use crate::net::listen::{Address, ListenError};
-
-/// Time for the head of a request, and between two requests of a connection. Longer than the usual keep-alive of
-/// proxies (60 s for nginx), so that they and not we close an idle connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
-
-/// Time for the first request of a connection to begin and its head to arrive. Browsers open connections in advance.
-const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Bytes of a request's head beyond which no more are read; twice as many are refused for sure, with 431.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
-
-/// What a TLS connection begins with.
-const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Time for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,21 +50,31 @@ pub struct Front {
 }
 
 impl Front {
+    /// Offers a request to the gates. An error is the request, for the router.
+    pub(super) fn offer(&self, request: Request<Body>, connection: &ConnectionHandle) -> Result<Answer, Box<Request<Body>>> {
+        match &self.gates {
+            Some((gate, pusher)) => gate.answer(request, connection).or_else(|request| pusher.answer(*request, connection)),
+            None => Err(Box::new(request)),
+        }
+    }
+
     /// Answers a request that came over `connection`. An error ends the connection without an answer.
     pub(super) fn answer(
         &self,
         request: Request<Body>,
-        connection: &ConnectionHandle,
+        connection: &Arc<ConnectionHandle>,
     ) -> impl Future<Output = Result<Response<Body>, Dropped>> + use<> {
-        let answer = match &self.gates {
-            Some((gate, pusher)) => gate.answer(request, connection).or_else(|request| pusher.answer(*request, connection)),
-            None => Err(Box::new(request)),
-        };
-        match answer {
+        let end = http::End::of(&request);
+        match self.offer(request, connection) {
             Ok(Answer::Ready(response)) => Either::Left(ready(Ok(response))),
             Ok(Answer::Later(response)) => Either::Right(Either::Left(response)),
+            Ok(Answer::Waits(answer)) => Either::Right(match end {
+                Some(end) => Either::Right(Either::Left(http::wait(answer, end, connection))),
+                None => Either::Left(answer),
+            }),
             Err(request) => {
-                Either::Right(Either::Right(self.router.clone().oneshot(*request).map(|response| response.map_err(|never| match never {}))))
+                let response = self.router.clone().oneshot(*request).map(|response| response.map_err(|never| match never {}));
+                Either::Right(Either::Right(Either::Right(response)))
             }
         }
     }
@@ -201,83 +195,9 @@ async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, setti
     }
 }
 
-/// Speaks HTTP on a connection until its end.
-pub(super) async fn http<S>(stream: S, handle: Arc<ConnectionHandle>, service: Service, stop: CancellationToken)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let asked = Arc::clone(&handle);
-    let answer = service_fn(move |request: hyper::Request<Incoming>| {
-        handle.asked();
-        let front = service.load();
-        front.answer(request.map(body::timed), &handle)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), answer)
-        .with_upgrades();
-    tokio::pin!(connection);
-    let first_request = tokio::time::sleep(FIRST_REQUEST_TIMEOUT);
-    tokio::pin!(first_request);
-    let (mut is_new, mut is_stopping) = (true, false);
-    let result = loop {
-        tokio::select! {
-            result = connection.as_mut() => break result,
-            () = first_request.as_mut(), if is_new => {
-                if !asked.has_asked() {
-                    return debug!(peer = %asked.peer(), "no request came");
-                }
-                is_new = false;
-            }
-            () = stop.cancelled(), if !is_stopping => {
-                connection.as_mut().graceful_shutdown();
-                is_stopping = true;
-            }
-        }
-    };
-    if let Err(error) = result {
-        if error.is_parse() && asked.first_byte() == Some(TLS_HANDSHAKE) {
-            let hint = "pages on https ask for https here, too: set protocol = \"https\" with sslCertPath and sslKeyPath, or let a proxy speak TLS and \
-                        have Echo's `host` name the proxy";
-            warn_seldom!(kind = 0, about = &asked.peer().ip(), peer = %asked.peer(), hint, "a client speaks TLS to a port of plain HTTP");
-        }
-        debug!(%error, "connection ended");
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::time::Instant;
-
     use super::*;
-
-    /// Sends `head` bit by bit, one byte every five seconds after the part that is sent at once; returns what came
-    /// back, and when the server had enough.
-    async fn trickle(at_once: &str, head: &str) -> (String, Duration) {
-        let (ours, theirs) = tokio::io::duplex(1024);
-        let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
-        let router = Router::new().route("/", axum::routing::get(async || "fine"));
-        let service = Arc::new(ArcSwap::from_pointee(Front { gates: None, router }));
-        tokio::spawn(http(ours, handle, service, CancellationToken::new()));
-        let started = Instant::now();
-        let (mut reader, mut writer) = tokio::io::split(theirs);
-        writer.write_all(at_once.as_bytes()).await.unwrap();
-        let head = head.to_owned();
-        tokio::spawn(async move {
-            for byte in head.bytes().cycle() {
-                tokio::time::sleep(Duration::from_secs(5)).await;
-                if writer.write_u8(byte).await.is_err() {
-                    break;
-                }
-            }
-        });
-        let mut answer = String::new();
-        reader.read_to_string(&mut answer).await.unwrap();
-        (answer, started.elapsed())
-    }
 
     #[tokio::test]
     async fn connections_inherit_the_options_of_their_listener() {
@@ -288,14 +208,5 @@ mod tests {
         assert!(stream.nodelay().unwrap());
         #[cfg(target_os = "linux")]
         assert_eq!(SockRef::from(&stream).tcp_user_timeout().unwrap(), Some(Duration::from_secs(45)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn heads_that_trickle_in_are_not_waited_for_without_end() {
-        let (answer, after) = trickle("", "GET / HTTP/1.1\r\nX: ").await;
-        assert_eq!((answer.as_str(), after), ("", FIRST_REQUEST_TIMEOUT));
-        let (answer, after) = trickle("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "GET / HTTP/1.1\r\nX: ").await;
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("fine"), "{answer}");
-        assert!((HEADER_TIMEOUT..HEADER_TIMEOUT + Duration::from_secs(6)).contains(&after), "{after:?}");
     }
 }

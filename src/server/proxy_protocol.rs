@@ -5,10 +5,10 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use crate::net::replay::Replay;
 
 /// First bytes of version 2.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -104,68 +104,10 @@ pub async fn accept<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Option<S
         let is_over = stream.read_buf(&mut bytes).await? == 0;
         match parse(&bytes) {
             Start::Incomplete if !is_over => {}
-            Start::Incomplete | Start::Other => return Ok((None, Replay { bytes, at: 0, stream })),
-            Start::Header(length, client) => return Ok((client, Replay { bytes, at: length, stream })),
+            Start::Incomplete | Start::Other => return Ok((None, Replay::new(bytes, 0, stream))),
+            Start::Header(length, client) => return Ok((client, Replay::new(bytes, length, stream))),
             Start::Invalid => return Err(io::Error::new(io::ErrorKind::InvalidData, "no valid PROXY protocol header")),
         }
-    }
-}
-
-/// A stream whose first bytes have been read already.
-#[derive(Debug)]
-pub struct Replay<S> {
-    bytes: Vec<u8>,
-    at: usize,
-    stream: S,
-}
-
-impl<S> Replay<S> {
-    /// A stream of which nothing has been read.
-    #[must_use]
-    pub const fn nothing(stream: S) -> Self {
-        Self { bytes: Vec::new(), at: 0, stream }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Replay<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.bytes.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
-        }
-        let rest = &self.bytes[self.at..];
-        let count = rest.len().min(buf.remaining());
-        buf.put_slice(&rest[..count]);
-        self.at += count;
-        if self.at == self.bytes.len() {
-            self.bytes = Vec::new();
-            // Nothing after the header: a reader that gets no byte would take it for the end.
-            if count == 0 {
-                return Pin::new(&mut self.stream).poll_read(cx, buf);
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Replay<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

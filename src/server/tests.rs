@@ -13,7 +13,7 @@ use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::{Server, fault, listen};
+use super::{Server, fault, http};
 use crate::config::Config;
 use crate::net::connection::{ConnectionHandle, MonitoredStream};
 
@@ -36,7 +36,7 @@ async fn who_answers_heartbeats_and_never_connects_is_closed_and_leaves_its_plac
     let (ours, theirs) = tokio::io::duplex(4096);
     let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
     let stream = MonitoredStream::new(ours, Arc::clone(&handle), CONNECT_TIMEOUT);
-    tokio::spawn(listen::http(stream, handle, server.reload.service(), CancellationToken::new()));
+    tokio::spawn(http::http(stream, handle, server.reload.service(), CancellationToken::new()));
     let (mut client, _) = client_async("ws://x/socket.io/?EIO=4&transport=websocket", theirs).await.unwrap();
     let started = Instant::now();
     let mut heartbeats = 0;

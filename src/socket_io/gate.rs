@@ -187,7 +187,7 @@ impl Gate {
                 let encoding = gate.0.compression.and_then(|threshold| compression::accepted(&parts.headers, threshold));
                 // The head would keep the connection's read buffer while the poll waits.
                 drop((parts, body));
-                Answer::Later(Box::pin(async move {
+                Answer::Waits(Box::pin(async move {
                     let polled = Arc::clone(&polling).poll().await?;
                     Ok(match polled {
                         Some(payload) => compression::compress(polling.answer(payload), encoding).await,

@@ -18,6 +18,7 @@ mod hostile;
 mod limits;
 mod malformed;
 mod members;
+mod polling;
 mod presence;
 mod proxies;
 mod pusher;

@@ -1,0 +1,80 @@
+//! [`Replay`]: a stream that gives bytes again.
+//!
+//! Input: a stream, and bytes that were read from it. Output: these bytes, and what comes after them.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A stream whose first bytes have been read already.
+#[derive(Debug)]
+pub struct Replay<S> {
+    bytes: Vec<u8>,
+    at: usize,
+    stream: S,
+}
+
+impl<S> Replay<S> {
+    /// A stream that gives `bytes` from `at` on, and then what comes.
+    #[must_use]
+    pub const fn new(bytes: Vec<u8>, at: usize, stream: S) -> Self {
+        Self { bytes, at, stream }
+    }
+
+    /// A stream of which nothing has been read.
+    #[must_use]
+    pub const fn nothing(stream: S) -> Self {
+        Self::new(Vec::new(), 0, stream)
+    }
+
+    /// The stream, and what it has not given yet.
+    #[must_use]
+    pub fn into_parts(mut self) -> (S, Vec<u8>) {
+        self.bytes.drain(..self.at);
+        (self.stream, self.bytes)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Replay<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.bytes.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let rest = &self.bytes[self.at..];
+        let count = rest.len().min(buf.remaining());
+        buf.put_slice(&rest[..count]);
+        self.at += count;
+        if self.at == self.bytes.len() {
+            (self.bytes, self.at) = (Vec::new(), 0);
+            // Nothing after the header: a reader that gets no byte would take it for the end.
+            if count == 0 {
+                return Pin::new(&mut self.stream).poll_read(cx, buf);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Replay<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
