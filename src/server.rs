@@ -43,6 +43,7 @@ pub mod drain;
 pub(crate) mod fuzzing;
 mod http;
 pub mod listen;
+mod one_request;
 pub mod proxy_protocol;
 pub mod reload;
 

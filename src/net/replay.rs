@@ -29,6 +29,18 @@ impl<S> Replay<S> {
         Self::new(Vec::new(), 0, stream)
     }
 
+    /// The stream.
+    pub const fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
+    /// Gives `bytes` first, once more.
+    #[must_use]
+    pub fn again(self, bytes: &[u8]) -> Self {
+        let (stream, rest) = self.into_parts();
+        Self::new([bytes, &rest].concat(), 0, stream)
+    }
+
     /// The stream, and what it has not given yet.
     #[must_use]
     pub fn into_parts(mut self) -> (S, Vec<u8>) {

@@ -72,7 +72,7 @@ impl End {
     }
 }
 
-/// The answer to a poll of this connection, unless [`http`] takes the poll away meanwhile.
+/// The answer to a poll of this connection, unless [`http()`] takes the poll away meanwhile.
 pub(super) fn wait(answer: Answering, end: End, connection: &Arc<ConnectionHandle>) -> Waits {
     connection.wait(Waiting::new(answer, end == End::Closed));
     Waits(Arc::clone(connection))

@@ -1,6 +1,6 @@
 //! Accepting connections, and what answers requests on them.
 //!
-//! Input: a bound listener. Output: connections, for [`http`]; requests, for the [`Gate`] first, and for the router when
+//! Input: a bound listener. Output: connections, for [`http()`]; requests, for the [`Gate`] first, and for the router when
 //! they are not its own.
 
 use std::future::ready;
@@ -22,6 +22,7 @@ use tower::ServiceExt as _;
 use tracing::debug;
 
 use super::http::{self, FIRST_REQUEST_TIMEOUT, http};
+use super::one_request;
 use super::proxy_protocol;
 use crate::config::Config;
 use crate::net::answer::{Answer, Dropped};
@@ -50,6 +51,11 @@ pub struct Front {
 }
 
 impl Front {
+    /// Whether a gate answers requests for this path.
+    pub(super) fn takes(&self, path: &str) -> bool {
+        self.gates.as_ref().is_some_and(|(gate, _)| gate.takes(path))
+    }
+
     /// Offers a request to the gates. An error is the request, for the router.
     pub(super) fn offer(&self, request: Request<Body>, connection: &ConnectionHandle) -> Result<Answer, Box<Request<Body>>> {
         match &self.gates {
@@ -173,7 +179,11 @@ async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, setti
     };
     let handle = ConnectionHandle::new(peer);
     match settings.tls {
-        None => http(MonitoredStream::new(stream, Arc::clone(&handle), patience), handle, service, stop).await,
+        None => {
+            if let Some(stream) = one_request::serve(stream, &handle, &service, patience).await {
+                http(MonitoredStream::new(stream, Arc::clone(&handle), patience), handle, service, stop).await;
+            }
+        }
         Some(acceptor) => {
             // Boxed, so plaintext connections do not carry the TLS future.
             let secure = async {

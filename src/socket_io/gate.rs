@@ -84,6 +84,12 @@ impl Gate {
         if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
     }
 
+    /// Whether requests for this path are answered here.
+    #[must_use]
+    pub fn takes(&self, path: &str) -> bool {
+        self.below(path).is_some()
+    }
+
     fn refused(&self, cause: Refusal) {
         self.0.socket_io.0.hub.metrics().refusal(cause);
     }

@@ -1,0 +1,195 @@
+//! Connections for one request: clients in Node that poll, and proxies that keep no connections, open one for each.
+//!
+//! Input: accepted streams. Output: the answers of the gates to requests that are there at once, as a whole, and say
+//! `Connection: close`; all other streams, with what was read of them, for [`http`](super::http).
+//!
+//! Such a request needs neither hyper's buffers of 16 KiB, which a crowd of new clients leaves as holes between what
+//! stays, nor a packet of its own for the end of the connection.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::{Method, Request, Response, Uri, Version};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use super::http::{FIRST_REQUEST_TIMEOUT, watched};
+use super::listen::Service;
+use crate::net::answer::Answer;
+use crate::net::connection::ConnectionHandle;
+use crate::net::replay::Replay;
+
+/// Longest request that is looked at.
+const MAX_REQUEST_BYTES: usize = 4 * 1024;
+
+/// Headers of such a request; browsers send some twenty.
+const MAX_HEADERS: usize = 48;
+
+/// Answers the only request of a connection. Gives back what is none.
+pub(super) async fn serve(
+    mut stream: Replay<TcpStream>,
+    handle: &Arc<ConnectionHandle>,
+    service: &Service,
+    patience: Duration,
+) -> Option<Replay<TcpStream>> {
+    let Ok(first) = tokio::time::timeout_at(handle.since() + FIRST_REQUEST_TIMEOUT, read(&mut stream)).await else {
+        debug!(peer = %handle.peer(), "no request came");
+        return None;
+    };
+    let bytes = match first {
+        Ok(bytes) if !bytes.is_empty() => bytes,
+        _ => return None,
+    };
+    let front = service.load_full();
+    let Some(request) = parse(&bytes, |path| front.takes(path)) else {
+        return Some(stream.again(&bytes));
+    };
+    let response = match front.offer(request, handle) {
+        Ok(Answer::Ready(response)) => response,
+        Ok(Answer::Later(mut answer) | Answer::Waits(mut answer)) => {
+            watched(&mut stream, &mut Vec::new(), |cx| answer.as_mut().poll(cx)).await?
+        }
+        Err(_) => return Some(stream.again(&bytes)),
+    };
+    cork(stream.get_ref());
+    match tokio::time::timeout(patience, write(&mut stream, response)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "connection ended"),
+        Err(_) => debug!("the peer does not read"),
+    }
+    None
+}
+
+/// Has the answer leave with the end of the connection, in one packet.
+fn cork(stream: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(stream).set_tcp_cork(true);
+    #[cfg(not(target_os = "linux"))]
+    let _ = stream;
+}
+
+/// What comes first.
+async fn read(stream: &mut Replay<TcpStream>) -> io::Result<Bytes> {
+    poll_fn(|cx| {
+        let mut space = [0; MAX_REQUEST_BYTES];
+        let mut space = ReadBuf::new(&mut space);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut space))?;
+        Poll::Ready(Ok(Bytes::copy_from_slice(space.filled())))
+    })
+    .await
+}
+
+/// The request that `bytes` are, if they are one, it is the only one, and its path is taken.
+fn parse(bytes: &Bytes, is_taken: impl FnOnce(&str) -> bool) -> Option<Request<Body>> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Request::new(&mut headers);
+    let httparse::Status::Complete(length) = head.parse(bytes).ok()? else { return None };
+    let (path, version) = (head.path?, head.version?);
+    if version != 1 || !is_taken(path.split('?').next()?) {
+        return None;
+    }
+    let mut request = Request::new(Body::empty());
+    *request.method_mut() = match head.method? {
+        "GET" => Method::GET,
+        "POST" => Method::POST,
+        _ => return None,
+    };
+    *request.uri_mut() = Uri::from_maybe_shared(bytes.slice_ref(path.as_bytes())).ok().filter(|uri| uri.authority().is_none())?;
+    *request.version_mut() = Version::HTTP_11;
+    let (mut is_only, mut body_length) = (false, None);
+    let map = request.headers_mut();
+    map.reserve(head.headers.len());
+    for field in head.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        match name {
+            header::CONNECTION => is_only = field.value.eq_ignore_ascii_case(b"close"),
+            header::CONTENT_LENGTH if body_length.is_none() && field.value.iter().all(u8::is_ascii_digit) => {
+                body_length = Some(std::str::from_utf8(field.value).ok()?.parse().ok()?);
+            }
+            header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::EXPECT | header::UPGRADE => return None,
+            _ => {}
+        }
+        map.append(name, HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).ok()?);
+    }
+    let body = bytes.slice(length..);
+    if !is_only || body.len() != body_length.unwrap_or(0) {
+        return None;
+    }
+    *request.body_mut() = Body::from(body);
+    Some(request)
+}
+
+/// Writes the answer out.
+async fn write(stream: &mut Replay<TcpStream>, response: Response<Body>) -> io::Result<()> {
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?;
+    let mut body: Bytes = body.to_bytes();
+    let mut head = BytesMut::with_capacity(512);
+    let mut line = |pieces: &[&[u8]]| pieces.iter().for_each(|piece| head.extend_from_slice(piece));
+    line(&[b"HTTP/1.1 ", parts.status.as_str().as_bytes(), b" ", parts.status.canonical_reason().unwrap_or_default().as_bytes(), b"\r\n"]);
+    for (name, value) in parts.headers.iter().filter(|(name, _)| !matches!(**name, header::CONNECTION | header::CONTENT_LENGTH)) {
+        line(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+    }
+    let (length, date) = (body.len().to_string(), httpdate::fmt_http_date(SystemTime::now()));
+    line(&[b"connection: close\r\ncontent-length: ", length.as_bytes(), b"\r\ndate: ", date.as_bytes(), b"\r\n\r\n"]);
+    let mut head = head.freeze();
+    let written = stream.write_vectored(&[IoSlice::new(&head), IoSlice::new(&body)]).await?;
+    let of_head = written.min(head.len());
+    drop(head.split_to(of_head));
+    drop(body.split_to(written - of_head));
+    stream.write_all_buf(&mut head).await?;
+    stream.write_all_buf(&mut body).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Option<Request<Body>> {
+        parse(&Bytes::copy_from_slice(text.as_bytes()), |path| path.starts_with("/socket.io"))
+    }
+
+    #[tokio::test]
+    async fn a_whole_request_that_is_the_only_one_is_taken() {
+        let request = parsed("GET /socket.io/?EIO=4 HTTP/1.1\r\nHost: x\r\nConnection: Close\r\nCookie: a=1\r\ncookie: b\r\n\r\n").unwrap();
+        assert_eq!((request.method(), request.uri().path()), (&Method::GET, "/socket.io/"));
+        assert_eq!(request.headers().get_all("cookie").iter().collect::<Vec<_>>(), ["a=1", "b"]);
+        let request = parsed("POST /socket.io/ HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n40").unwrap();
+        assert_eq!(request.into_body().collect().await.unwrap().to_bytes(), "40");
+    }
+
+    #[test]
+    fn everything_else_is_left_to_hyper() {
+        for (request, headers, body) in [
+            ("GET /socket.io/ HTTP/1.1", "", ""),
+            ("GET /socket.io/ HTTP/1.1", "Connection: keep-alive\r\n", ""),
+            ("GET /socket.io/ HTTP/1.1", "Connection: close\r\nConnection: Upgrade\r\n", ""),
+            ("GET /socket.io/ HTTP/1.1", "Connection: close\r\nUpgrade: websocket\r\n", ""),
+            ("GET /socket.io/ HTTP/1.0", "Connection: close\r\n", ""),
+            ("GET /status HTTP/1.1", "Connection: close\r\n", ""),
+            ("GET http://x/socket.io/ HTTP/1.1", "Connection: close\r\n", ""),
+            ("OPTIONS /socket.io/ HTTP/1.1", "Connection: close\r\n", ""),
+            ("GET /socket.io/ HTTP/1.1", "Connection: close\r\n", "GET / HTTP/1.1\r\n\r\n"),
+            ("POST /socket.io/ HTTP/1.1", "Connection: close\r\nContent-Length: 3\r\n", "40"),
+            ("POST /socket.io/ HTTP/1.1", "Connection: close\r\nContent-Length: 1\r\n", "40"),
+            ("POST /socket.io/ HTTP/1.1", "Connection: close\r\nContent-Length: +2\r\n", "40"),
+            ("POST /socket.io/ HTTP/1.1", "Connection: close\r\nContent-Length: 2\r\nContent-Length: 2\r\n", "40"),
+            ("POST /socket.io/ HTTP/1.1", "Connection: close\r\nContent-Length: 2\r\nExpect: 100-continue\r\n", "40"),
+            ("POST /socket.io/ HTTP/1.1", "Connection: close\r\nTransfer-Encoding: chunked\r\n", "2\r\n40\r\n0\r\n\r\n"),
+        ] {
+            assert!(parsed(&format!("{request}\r\n{headers}\r\n{body}")).is_none(), "{request} {headers} {body}");
+        }
+        assert!(parsed("GET /socket.io/ HTTP/1.1\r\nConnection: close\r\n").is_none());
+    }
+}
