@@ -67,6 +67,32 @@ pub struct Grant {
     pub ends: Option<Instant>,
     /// The user's id, where the grant tells it outside of `channel_data`.
     pub user: Option<Arc<str>>,
+    /// Who gave it.
+    pub by: GrantedBy,
+}
+
+/// Who has granted a channel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum GrantedBy {
+    /// The application, when it was asked.
+    #[default]
+    Application,
+    /// A token that lists the channel.
+    Token,
+    /// The application, by a signature that the client brought.
+    Signature,
+}
+
+impl GrantedBy {
+    /// In a word, for people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Application => "application",
+            Self::Token => "token",
+            Self::Signature => "signature",
+        }
+    }
 }
 
 /// Stands for what a client brings that grants channels by itself; the original cannot be had from it.
@@ -74,17 +100,40 @@ pub struct Grant {
 pub struct Pass(pub String);
 
 /// The socket may not join.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
     /// What the client is told: the callback's HTTP status, 0 when it could not be sent or was not answered, 503 when
     /// it was not sent to spare the application.
     pub status: u16,
+    /// What the log says about it, for whoever watches.
+    pub reason: Option<Arc<Reason>>,
+}
+
+/// Why somebody may not join, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// What was answered, or went wrong, in a line.
+    pub answer: String,
+    /// What it usually means, and what to do about it.
+    pub hint: &'static str,
 }
 
 impl Denied {
+    /// A refusal with this status, and no more to say.
+    #[must_use]
+    pub const fn new(status: u16) -> Self {
+        Self { status, reason: None }
+    }
+
+    /// The same refusal, with what the log says about it.
+    #[must_use]
+    pub fn because(self, answer: impl Into<String>, hint: &'static str) -> Self {
+        Self { reason: Some(Arc::new(Reason { answer: answer.into(), hint })), ..self }
+    }
+
     /// Whether somebody decided so: the application is there, and its answer was no.
     #[must_use]
-    pub const fn is_decision(self) -> bool {
+    pub const fn is_decision(&self) -> bool {
         matches!(self.status, 100..=428 | 430..=499)
     }
 }

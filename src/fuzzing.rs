@@ -98,7 +98,7 @@ impl Socket for Nobody {
 pub(crate) struct Refuse;
 
 impl Refuse {
-    pub(crate) const DENIED: Denied = Denied { status: 418 };
+    pub(crate) const DENIED: Denied = Denied::new(418);
 }
 
 #[async_trait]

@@ -5,7 +5,8 @@
 
 use std::array::from_fn;
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
@@ -122,11 +123,17 @@ macro_rules! label_values {
         impl $type {
             /// Every value, so that each can be seen from the start.
             const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The value of its label.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $value),+ }
+            }
         }
 
         impl EncodeLabelValue for $type {
             fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-                EncodeLabelValue::encode(&match self { $(Self::$variant => $value),+ }, encoder)
+                EncodeLabelValue::encode(&self.as_str(), encoder)
             }
         }
     };
@@ -194,6 +201,35 @@ pub struct RecoveryLog {
     pub sessions: Gauge,
 }
 
+/// Counters at one moment, each since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Events that went to a socket.
+    pub delivered_events: u64,
+    /// Events that found nobody.
+    pub unheard_events: u64,
+    /// Messages that are no events.
+    pub malformed_events: u64,
+    /// Events of any outcome that came from Redis.
+    pub redis_events: u64,
+    /// Messages put into the queues of clients by events.
+    pub deliveries: u64,
+    /// Whispers relayed.
+    pub whispers: u64,
+    /// Sockets connected so far.
+    pub connects: u64,
+    /// Things not done, for whatever cause.
+    pub refusals: u64,
+    /// Callbacks that have ended.
+    pub callbacks: u64,
+    /// What they took together, in microseconds.
+    pub callback_micros: u64,
+    /// Clients closed because they did not keep up.
+    pub slow_clients: u64,
+    /// Times Redis was lost.
+    pub redis_losses: u64,
+}
+
 /// All metrics of one server.
 #[derive(Debug)]
 pub struct Metrics {
@@ -218,7 +254,9 @@ pub struct Metrics {
     /// Clients closed because they did not keep up.
     pub slow_clients: Counter,
     /// Time of one callback.
-    pub callback_seconds: Histogram,
+    callback_seconds: Histogram,
+    /// Callbacks that have ended, and the microseconds that they took together.
+    callback_sum: [AtomicU64; 2],
     /// Callbacks under way.
     pub callbacks_in_flight: Gauge,
     /// 1 while events can arrive from Redis.
@@ -272,6 +310,7 @@ impl Metrics {
             whispers: Counter::default(),
             slow_clients: Counter::default(),
             callback_seconds: Histogram::new(CALLBACK_BUCKETS),
+            callback_sum: Default::default(),
             callbacks_in_flight: Gauge::default(),
             redis_up: Gauge::default(),
             redis_subscriptions: Gauge::default(),
@@ -342,6 +381,35 @@ impl Metrics {
     /// Counts a callback.
     pub fn callback(&self, outcome: Callback) {
         self.callbacks.get_or_create(&CallbackLabels { outcome }).inc();
+    }
+
+    /// A callback has ended.
+    pub fn callback_took(&self, time: Duration) {
+        self.callback_seconds.observe(time.as_secs_f64());
+        self.callback_sum[0].fetch_add(1, Ordering::Relaxed);
+        self.callback_sum[1].fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How far the counters are that the dashboard shows.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let events = |outcome: Outcome| self.events.iter().map(|counters| counters[outcome as usize].get()).sum();
+        let from = |source: Source| self.events[source as usize].iter().map(Counter::get).sum();
+        let refusals = Refusal::ALL.iter().map(|&cause| self.refusals.get_or_create(&CauseLabels { cause }).get()).sum();
+        Totals {
+            delivered_events: events(Outcome::Delivered),
+            unheard_events: events(Outcome::NoSubscribers),
+            malformed_events: events(Outcome::Malformed),
+            redis_events: from(Source::Redis),
+            deliveries: self.deliveries.get(),
+            whispers: self.whispers.get(),
+            connects: self.connects.get(),
+            refusals,
+            callbacks: self.callback_sum[0].load(Ordering::Relaxed),
+            callback_micros: self.callback_sum[1].load(Ordering::Relaxed),
+            slow_clients: self.slow_clients.get(),
+            redis_losses: self.redis_losses.get(),
+        }
     }
 
     /// A subscription began.

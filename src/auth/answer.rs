@@ -45,11 +45,11 @@ impl Answer<'_> {
 
     fn judge_at(self, now: Instant) -> Result<Grant, Denied> {
         if self.status != 200 {
-            return Err(Denied { status: self.status });
+            return Err(Denied::new(self.status));
         }
         let body = self.text();
         if body.is_empty() || self.is_encoded() || self.is_garbled() || matches!(body, "false" | "null") || self.is_html() {
-            return Err(Denied { status: REFUSED_BY_BODY });
+            return Err(Denied::new(REFUSED_BY_BODY));
         }
         #[derive(Deserialize)]
         struct Object {
@@ -62,10 +62,10 @@ impl Answer<'_> {
             return Ok(Grant::default());
         };
         let ends = match object.expires_in {
-            Some(given) => end(&given, now).ok_or(Denied { status: REFUSED_BY_BODY })?,
+            Some(given) => end(&given, now).ok_or(Denied::new(REFUSED_BY_BODY))?,
             None => None,
         };
-        Ok(Grant { channel_data: object.channel_data.map(Arc::from), ends, user: None })
+        Ok(Grant { channel_data: object.channel_data.map(Arc::from), ends, ..Grant::default() })
     }
 
     fn is_encoded(self) -> bool {
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn only_200_grants() {
         for status in [201, 204, 302, 401, 403, 419, 500] {
-            assert_eq!(judge(status, None, "true").unwrap_err(), Denied { status });
+            assert_eq!(judge(status, None, "true").unwrap_err(), Denied::new(status));
         }
     }
 
@@ -244,8 +244,8 @@ mod tests {
         for endless in ["{}", r#"{"expires_in":null}"#, r#"{"expires_in":"soon"}"#, r#"{"expires_in":1e300}"#] {
             assert_eq!(ends(endless), Ok(None), "{endless}");
         }
-        assert_eq!(ends(r#"{"expires_in":0}"#), Err(Denied { status: 403 }));
-        assert_eq!(ends(r#"{"expires_in":-5}"#), Err(Denied { status: 403 }));
+        assert_eq!(ends(r#"{"expires_in":0}"#), Err(Denied::new(403)));
+        assert_eq!(ends(r#"{"expires_in":-5}"#), Err(Denied::new(403)));
     }
 
     #[test]

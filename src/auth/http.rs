@@ -246,13 +246,15 @@ impl Application for HttpApplication {
         let Some(host) = self.hosts.choose(request.handshake) else {
             warn_seldom!(kind = 0, about = channel.as_str(), %channel, "no entry of authHost fits the page of this client; add one that is no wildcard");
             self.metrics.callback(Callback::Unreachable);
-            return Err(Denied { status: 0 });
+            return Err(
+                Denied::new(0).because("no entry of authHost fits the page of this client", "add an entry to authHost that is no wildcard")
+            );
         };
         let Some(target) = self.target(&host) else {
             let endpoint = &self.endpoint;
             warn_seldom!(kind = 0, about = channel.as_str(), %channel, %host, endpoint, "authHost for the page of this client makes no URL with authEndpoint");
             self.metrics.callback(Callback::Unreachable);
-            return Err(Denied { status: 0 });
+            return Err(Denied::new(0).because("authHost and authEndpoint make no URL", "check authHost and authEndpoint"));
         };
         let socket = self.sends_socket_id.then_some(request.socket);
         Ok(Call { socket, ..Call::new(target, channel.clone(), callback_headers(request, &self.forward)) })
@@ -267,7 +269,7 @@ impl Application for HttpApplication {
         let in_flight = InFlight::new(&self.metrics);
         let answer = self.send(call).await;
         drop(in_flight);
-        self.metrics.callback_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics.callback_took(started.elapsed());
         match answer {
             Ok(received) => match received.answer().judge() {
                 Ok(grant) => {
@@ -283,7 +285,7 @@ impl Application for HttpApplication {
                     let has_credentials = call.headers.iter().any(|(name, _)| [header::COOKIE, header::AUTHORIZATION].contains(name));
                     let (body, hint) = (answer.summary(), answer.hint(has_credentials));
                     warn_seldom!(kind = status, about = channel.as_str(), %channel, %url, body, hint, "Client can not be authenticated, got HTTP status {status}");
-                    Reply::Refused(denied)
+                    Reply::Refused(denied.because(body, hint))
                 }
             },
             Err(Failure { error, is_unanswered }) => {

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::http::AuthClientError;
-use super::{AuthRequest, Authorizer, Denied, Grant, Pass};
+use super::{AuthRequest, Authorizer, Denied, Grant, GrantedBy, Pass};
 use crate::channel::{ChannelKind, ChannelName, Pattern};
 use crate::config::{Config, JwtConfig};
 use crate::metrics::Metrics;
@@ -180,7 +180,7 @@ impl<A: Authorizer> JwtAuthorizer<A> {
             ChannelKind::Private | ChannelKind::Public => None,
         };
         let leeway = Duration::from_secs(self.validation.leeway);
-        Ok(Grant { channel_data: channel_data.map(Arc::from), ends: end(&claims, leeway), user: user.map(Arc::from) })
+        Ok(Grant { channel_data: channel_data.map(Arc::from), ends: end(&claims, leeway), user: user.map(Arc::from), by: GrantedBy::Token })
     }
 
     /// `{"user_id": <sub>, "user_info": <info>}`
@@ -225,7 +225,7 @@ impl<A: Authorizer> Authorizer for JwtAuthorizer<A> {
             let status = error.status();
             let (channel, hint) = (request.channel, error.hint());
             warn_seldom!(kind = status, about = channel.as_str(), %channel, %error, hint, "Client can not be authenticated by its token: {status}");
-            Denied { status }
+            Denied::new(status).because(format!("its token does not let it in: {error}"), hint.unwrap_or_default())
         })
     }
 

@@ -47,7 +47,7 @@ const MAX_HOSTS: usize = 1000;
 const PROBE_CHANNEL: &str = "private-laravel-echo-server-probe";
 
 /// What clients are told when a question was not asked, or not in time.
-const BUSY: Denied = Denied { status: 503 };
+const BUSY: Denied = Denied::new(503);
 
 /// Where a callback goes.
 #[derive(Debug, PartialEq, Eq)]
@@ -228,8 +228,7 @@ impl<A: Application> Authorizer for Shield<A> {
             return answer;
         }
         let Some(_waiting) = self.0.crowd.join(request.socket, bytes_of(request.headers)) else {
-            self.0.refused(&call, Busy::QueueFull);
-            return Err(BUSY);
+            return Err(self.0.refused(&call, Busy::QueueFull));
         };
         if request.is_again {
             return self.0.ask(&call, request.socket).await;
@@ -289,8 +288,7 @@ impl<A: Application> Inner<A> {
                 }
                 Ok(pass) => break pass,
                 Err(busy) => {
-                    self.refused(call, busy);
-                    return Err(BUSY);
+                    return Err(self.refused(call, busy));
                 }
             }
         };
@@ -311,7 +309,7 @@ impl<A: Application> Inner<A> {
             Reply::Unanswered { cause, hint, .. } => {
                 let channel = &call.channel;
                 warn_seldom!(kind = 0, about = channel.as_str(), %channel, url = %call.target.url, cause, hint, "Error authenticating client");
-                return Err(Denied { status: 0 });
+                return Err(Denied::new(0).because(cause, hint));
             }
         };
         if let Some(cache) = &self.cache {
@@ -320,7 +318,7 @@ impl<A: Application> Inner<A> {
         answer
     }
 
-    fn refused(&self, call: &Call, busy: Busy) {
+    fn refused(&self, call: &Call, busy: Busy) -> Denied {
         self.metrics.auth.busy(busy);
         let (channel, host) = (&call.channel, &call.target.host);
         let slow =
@@ -331,6 +329,7 @@ impl<A: Application> Inner<A> {
             Busy::Outage => (2, "the application did not come back within auth.queueTimeout", None),
         };
         warn_seldom!(kind = kind, about = channel.as_str(), %channel, host, hint, "subscribe refused: {what}");
+        BUSY.because(what, hint.unwrap_or_default())
     }
 }
 

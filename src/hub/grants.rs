@@ -25,7 +25,7 @@ use crate::metrics::auth::Renewal;
 /// What a client is told when its grant has ended.
 const ENDED: u16 = 401;
 /// The end came before an answer.
-const NO_ANSWER: Denied = Denied { status: 0 };
+const NO_ANSWER: Denied = Denied::new(0);
 /// What a client is told when it was taken out of a channel.
 const TAKEN_OUT: u16 = 403;
 

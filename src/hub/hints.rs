@@ -74,6 +74,13 @@ impl Hints {
         miss(event, joined).is_some()
     }
 
+    /// The nearest of the channels that have subscribers, and what to do about it, whatever was said before.
+    pub(super) fn nearest<'a>(event: &'a str, joined: impl Iterator<Item = &'a str>) -> Option<(&'a str, String)> {
+        let near = joined.filter_map(|joined| Some((joined, miss(event, joined)?)));
+        let (joined, miss) = near.min_by_key(|(joined, miss)| nearness(event, joined, miss))?;
+        Some((joined, miss.hint(event, joined)))
+    }
+
     /// Warns about the nearest of the channels that have subscribers, of those that were not warned about before.
     pub(super) fn say<'a>(&self, event: &'a str, joined: impl Iterator<Item = &'a str>) {
         let Some((joined, miss, others)) = self.pick(event, joined) else {
@@ -97,14 +104,18 @@ impl Hints {
         let is_new = |joined: &&str| !said.contains(&(event.into(), (*joined).into()));
         let near: Vec<_> = joined.filter(is_new).filter_map(|joined| Some((joined, miss(event, joined)?))).collect();
         let others = near.len().saturating_sub(1);
-        let (joined, miss) =
-            near.into_iter().min_by_key(|(joined, miss)| (miss.is_made_by_clients(), joined.len().abs_diff(event.len())))?;
+        let (joined, miss) = near.into_iter().min_by_key(|(joined, miss)| nearness(event, joined, miss))?;
         if said.len() >= MAX_SAID {
             said.clear();
         }
         said.insert((event.into(), joined.into()));
         Some((joined, miss, others))
     }
+}
+
+/// Less is nearer.
+fn nearness(event: &str, joined: &str, miss: &Miss<'_>) -> (bool, usize) {
+    (miss.is_made_by_clients(), joined.len().abs_diff(event.len()))
 }
 
 fn miss<'a>(event: &'a str, joined: &'a str) -> Option<Miss<'a>> {

@@ -4,11 +4,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde_json::value::RawValue;
 
 use super::{Hub, Socket};
+use crate::auth::{GrantedBy, Reason};
 use crate::event::{CloseReason, Event, SocketId};
 use crate::metrics::{Refusal, Source};
 use crate::store::Member;
@@ -59,6 +61,21 @@ pub enum Observation<'a> {
         cause: Refusal,
         /// Of a subscribe, the status that the client is told.
         status: Option<u16>,
+        /// What the application answered, or why it could not be asked, where that is the cause.
+        reason: Option<&'a Reason>,
+    },
+    /// A socket was granted a guarded channel, and is in it.
+    Granted {
+        /// The channel.
+        channel: &'a str,
+        /// The socket.
+        socket: SocketId,
+        /// Who gave the grant.
+        by: GrantedBy,
+        /// The user's id, where it is known.
+        user: Option<&'a str>,
+        /// From the question to the answer, where there was one.
+        took: Option<Duration>,
     },
     /// A user came into a presence channel, as clients of this node are told; in a cluster every node with clients there hears
     /// of it.
@@ -111,10 +128,15 @@ pub trait Observer: Send + Sync {
     /// Something has happened.
     fn observe(&self, observation: &Observation<'_>);
 
-    /// Whether it wants to hear of events that nobody here is subscribed to; most of them are meant for other nodes, and
-    /// are not read otherwise.
+    /// Whether it may ever want to hear of events that nobody here is subscribed to. Asked when it is attached.
     fn wants_unheard(&self) -> bool {
         false
+    }
+
+    /// Whether it wants to hear of this one, to a channel that nobody here is subscribed to; most of them are meant for other
+    /// nodes, and are not read otherwise.
+    fn wants_unheard_in(&self, _channel: &str) -> bool {
+        self.wants_unheard()
     }
 }
 
@@ -143,8 +165,8 @@ impl Observers {
         self.wants_unheard.store(list.iter().any(|observer| observer.wants_unheard()), Ordering::Relaxed);
     }
 
-    pub(super) fn want_unheard(&self) -> bool {
-        self.wants_unheard.load(Ordering::Relaxed)
+    pub(super) fn want_unheard_in(&self, channel: &str) -> bool {
+        self.wants_unheard.load(Ordering::Relaxed) && self.list.load().iter().any(|observer| observer.wants_unheard_in(channel))
     }
 
     /// Tells everyone who watches what has happened.

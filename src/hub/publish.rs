@@ -14,7 +14,7 @@ use super::hints::Hints;
 use super::recovery::Recovery;
 use super::rooms::{Room, Snapshot};
 use super::{Dialect, Message, Observation, Push, PushError, Socket};
-use crate::channel::{ChannelKind, kind_of};
+use crate::channel::{ChannelKind, ChannelName, kind_of};
 use crate::event::{CloseReason, Event, SocketId};
 use crate::metrics::{Outcome, Source};
 use crate::warn_seldom;
@@ -46,8 +46,8 @@ impl<S: Socket> Hub<S> {
         let is_sample = !has_audience && self.hints.is_due(channel);
         let is_kept = self.cache.keeps(channel);
         let is_wanted = has_audience || is_waited_for;
-        let is_watched = self.options.dev_mode || self.observers.want_unheard();
-        if !is_wanted && !is_sample && !is_kept && !is_watched && !self.follows(channel) {
+        let is_watched = || self.options.dev_mode || self.observers.want_unheard_in(channel);
+        if !is_wanted && !is_sample && !is_kept && !is_watched() && !self.follows(channel) {
             self.metrics.event(source, Outcome::NoSubscribers);
             return Ok(0);
         }
@@ -136,13 +136,18 @@ impl<S: Socket> Hub<S> {
 
     /// An event found nobody: warns when a channel of nearly the same name has subscribers.
     fn hint(&self, channel: &str) {
+        self.hints.say(channel, self.near(channel).iter().map(ChannelName::as_str));
+    }
+
+    /// Channels with subscribers that have nearly the same name.
+    pub(super) fn near(&self, channel: &str) -> Vec<ChannelName> {
         // Clients may make up any number of names; a hint is not worth holding up events.
         let mut left = MAX_COMPARED;
         let near = self.rooms.channels(|name| {
             left = left.saturating_sub(1);
             left > 0 && Hints::is_near(channel, name.as_str())
         });
-        self.hints.say(channel, near.iter().map(|(joined, _)| joined.as_str()));
+        near.into_iter().map(|(name, _)| name).collect()
     }
 
     /// Whether events of the channel also go to everyone; never those that need authorisation.

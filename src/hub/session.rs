@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::inspect::StayView;
 use super::recovery::Stay;
 use super::wanted::Want;
 use crate::auth::{SubscribeHeaders, bytes_of};
@@ -18,6 +19,8 @@ const MAX_KEPT_HEADER_BYTES: usize = 128 * 1024;
 /// A connected socket as the hub keeps it.
 pub(super) struct Session<S> {
     pub(super) socket: S,
+    /// When it began.
+    pub(super) began: Instant,
     /// The newest event when it began.
     pub(super) since: u64,
     state: Mutex<State>,
@@ -117,7 +120,7 @@ pub(super) struct TooMany;
 
 impl<S> Session<S> {
     pub(super) fn new(socket: S, since: u64) -> Self {
-        Self { socket, since, state: Mutex::default() }
+        Self { socket, began: Instant::now(), since, state: Mutex::default() }
     }
 
     /// Never held across an await. Taken before the locks of rooms, never after.
@@ -294,6 +297,30 @@ impl State {
             let terms = subscription.terms.as_ref().filter(|_| subscription.is_joined);
             terms.is_some_and(|terms| terms.user.as_deref() == Some(user))
         })
+    }
+
+    /// Who is signed in, or whom the grant of a channel names.
+    pub(super) fn known_user(&self) -> Option<Arc<str>> {
+        let granted = || self.channels.values().find_map(|subscription| subscription.terms.as_ref()?.user.clone());
+        self.user.clone().or_else(granted)
+    }
+
+    /// The channels that the socket is in or asks for, for people.
+    pub(super) fn views(&self) -> Vec<StayView> {
+        let now = Instant::now();
+        let view = |(channel, subscription): (&ChannelName, &Subscription)| {
+            let terms = subscription.terms.as_ref();
+            StayView {
+                channel: channel.clone(),
+                is_joined: subscription.is_joined,
+                user: terms.and_then(|terms| terms.user.clone()),
+                is_brought: terms.is_some_and(|terms| terms.is_brought),
+                ends_in: terms.and_then(|terms| terms.ends).map(|ends| ends.saturating_duration_since(now)),
+            }
+        };
+        let mut views: Vec<_> = self.channels.iter().map(view).collect();
+        views.sort_unstable_by(|a, b| a.channel.cmp(&b.channel));
+        views
     }
 
     /// Whether headers fit beside those that the socket's subscriptions rest on.

@@ -11,7 +11,7 @@ use tracing::{debug, error, info, warn};
 use super::recovery::Recovery;
 use super::session::{Basis, Promise, Session, Ticket};
 use super::{Hub, Message, Observation, Push, Socket};
-use crate::auth::{AuthRequest, Denied, Grant, SubscribeHeaders, bytes_of};
+use crate::auth::{AuthRequest, Denied, Grant, GrantedBy, Reason, SubscribeHeaders, bytes_of};
 use crate::channel::{ChannelKind, ChannelName, user_of};
 use crate::event::SocketId;
 use crate::metrics::Refusal;
@@ -147,7 +147,7 @@ impl<S: Socket> Hub<S> {
                 self.tasks.spawn(async move {
                     match brought {
                         None => hub.authorize(&session, &channel, ticket, &headers, end).await,
-                        Some(grant) => hub.admit(&session, &channel, ticket, &headers, grant, true).await,
+                        Some(grant) => hub.admit(&session, &channel, ticket, &headers, grant, None).await,
                     }
                 });
             }
@@ -182,6 +182,7 @@ impl<S: Socket> Hub<S> {
         end: CancellationToken,
     ) {
         let id = session.socket.id();
+        let asked = Instant::now();
         let question = end.run_until_cancelled(self.ask(session, channel, headers, false));
         let Some(Some(answer)) = self.closing.run_until_cancelled(question).await else {
             return;
@@ -193,8 +194,8 @@ impl<S: Socket> Hub<S> {
             }
         }
         match answer {
-            Ok(grant) => self.admit(session, channel, ticket, headers, grant, false).await,
-            Err(denied) => self.fail(session, channel, ticket, denied.status),
+            Ok(grant) => self.admit(session, channel, ticket, headers, grant, Some(asked.elapsed())).await,
+            Err(denied) => self.fail(session, channel, ticket, &denied),
         }
     }
 
@@ -212,7 +213,7 @@ impl<S: Socket> Hub<S> {
         self.authorizer.authorize(request).await
     }
 
-    /// Lets a socket in that has a grant.
+    /// Lets a socket in that has a grant; `took` is how long the answer took, of one that was not brought.
     async fn admit(
         self: &Arc<Self>,
         session: &Arc<Session<S>>,
@@ -220,7 +221,7 @@ impl<S: Socket> Hub<S> {
         ticket: Ticket,
         headers: &Arc<SubscribeHeaders>,
         grant: Grant,
-        is_brought: bool,
+        took: Option<Duration>,
     ) {
         if let Some(heard) = self.unheard(channel) {
             // An error means that Redis was lost, as above.
@@ -236,28 +237,35 @@ impl<S: Socket> Hub<S> {
                 Err(error) => {
                     let hint = "the callback in routes/channels.php must return an array with the user's data, as in: return ['id' => $user->id, 'name' => $user->name];";
                     warn_seldom!(kind = 500, about = channel.as_str(), %channel, %error, hint, "presence channel refused: nothing tells who the user is");
-                    return self.fail(session, channel, ticket, 500);
+                    let denied = Denied::new(500).because(format!("nothing tells who the user is: {error}"), hint);
+                    return self.fail(session, channel, ticket, &denied);
                 }
             },
         };
         if is_in {
-            self.accept(session, channel, ticket, Basis { headers, user, is_brought, member }, grant.ends);
+            let (socket, by) = (session.socket.id(), if took.is_none() { GrantedBy::Signature } else { grant.by });
+            self.observers.tell(|| Observation::Granted { channel: channel.as_str(), socket, by, user: user.as_deref(), took });
+            self.accept(session, channel, ticket, Basis { headers, user, is_brought: took.is_none(), member }, grant.ends);
             self.show_cached(session, channel);
         }
     }
 
     /// The subscribe failed: tells the client, unless it does not want to know any more.
-    fn fail(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, status: u16) {
+    fn fail(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, denied: &Denied) {
         let is_wanted = session.state().refuse(channel, ticket);
         if is_wanted {
-            self.refuse(session, channel.as_str(), status, Refusal::Unauthorized);
+            self.refuse_because(session, channel.as_str(), denied.status, Refusal::Unauthorized, denied.reason.as_deref());
         }
     }
 
     pub(super) fn refuse(self: &Arc<Self>, session: &Session<S>, channel: &str, status: u16, cause: Refusal) {
+        self.refuse_because(session, channel, status, cause, None);
+    }
+
+    fn refuse_because(self: &Arc<Self>, session: &Session<S>, channel: &str, status: u16, cause: Refusal, reason: Option<&Reason>) {
         self.metrics.refusal(cause);
         let socket = session.socket.id();
-        self.observers.tell(|| Observation::Refused { channel, socket, cause, status: Some(status) });
+        self.observers.tell(|| Observation::Refused { channel, socket, cause, status: Some(status), reason });
         debug!(socket_id = %socket, channel, status, ?cause, "subscribe refused");
         if let Some(key) = cause.limit() {
             self.tell_of_limit(socket, channel, cause, &format!("a subscribe is over `{key}`: raise it if that is no fault of the page"));
@@ -368,7 +376,7 @@ impl<S: Socket> Hub<S> {
             Err(error) => {
                 error!(%channel, %error, "could not store a presence member");
                 self.prune(channel);
-                self.fail(session, channel, ticket, 500);
+                self.fail(session, channel, ticket, &Denied::new(500));
                 return false;
             }
         };

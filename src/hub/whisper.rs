@@ -42,7 +42,7 @@ impl<S: Socket> Hub<S> {
             }
             Err(cause) => {
                 self.metrics.refusal(cause);
-                self.observers.tell(|| Observation::Refused { channel, socket: from, cause, status: None });
+                self.observers.tell(|| Observation::Refused { channel, socket: from, cause, status: None, reason: None });
                 debug!(socket_id = %from, channel, event, ?cause, "whisper dropped");
                 let hint = match cause.limit() {
                     Some(key) => Some(format!("a whisper is over `{key}`: raise it if that is no fault of the page")),

@@ -21,7 +21,7 @@ struct Callback;
 #[async_trait]
 impl Authorizer for Callback {
     async fn authorize(&self, _: AuthRequest<'_>) -> Result<Grant, Denied> {
-        Err(Denied { status: 299 })
+        Err(Denied::new(299))
     }
 }
 

@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn answers_last_for_their_time() {
         let (cache, now) = (Cache::new(Duration::from_secs(5)), Instant::now());
-        cache.put_at(&call(1), &Err(Denied { status: 403 }), now);
+        cache.put_at(&call(1), &Err(Denied::new(403)), now);
         assert_eq!(cache.get_at(&call(1), now + Duration::from_secs(4)).unwrap().unwrap_err().status, 403);
         assert!(cache.get_at(&call(1), now + Duration::from_secs(5)).is_none());
         assert!(cache.get_at(&call(2), now).is_none());
@@ -122,7 +122,7 @@ mod tests {
     fn failures_are_not_kept() {
         let (cache, now) = (Cache::new(Duration::from_secs(5)), Instant::now());
         for status in [0, 429, 500, 503] {
-            cache.put_at(&call(1), &Err(Denied { status }), now);
+            cache.put_at(&call(1), &Err(Denied::new(status)), now);
             assert!(cache.get_at(&call(1), now).is_none(), "{status}");
         }
     }

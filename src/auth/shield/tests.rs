@@ -195,7 +195,7 @@ async fn a_connection_that_failed_is_tried_once_more() {
 #[tokio::test]
 async fn answers_are_kept_only_when_asked_to_and_never_for_a_recheck() {
     let setup = setup(100, Duration::ZERO, |config| config.cache_ttl.0 = Duration::from_secs(60));
-    lock(&setup.told.replies).push(Reply::Refused(Denied { status: 403 }));
+    lock(&setup.told.replies).push(Reply::Refused(Denied::new(403)));
     for _ in 0..3 {
         assert_eq!(setup.subscribe("private-a", "").await.unwrap_err().status, 403);
     }
@@ -211,7 +211,7 @@ async fn answers_are_kept_only_when_asked_to_and_never_for_a_recheck() {
 #[tokio::test]
 async fn while_the_application_is_away_one_at_a_time_looks_for_it() {
     let setup = setup(1_000, Duration::from_millis(1), |_| {});
-    lock(&setup.told.replies).extend((0..12).map(|_| Reply::Refused(Denied { status: 503 })));
+    lock(&setup.told.replies).extend((0..12).map(|_| Reply::Refused(Denied::new(503))));
     for n in 0..10 {
         assert_eq!(setup.subscribe(&format!("private-{n}"), "").await.unwrap_err().status, 503);
     }

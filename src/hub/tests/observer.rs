@@ -31,7 +31,8 @@ impl Observer for Diary {
             Observation::Disconnected { socket, reason } => format!("{socket} disconnected: {}", reason.as_str()),
             Observation::Subscribed { channel, socket, count } => format!("{socket} into {channel}: {count}"),
             Observation::Unsubscribed { channel, socket, reason, count } => format!("{socket} out of {channel}: {count}, {reason}"),
-            Observation::Refused { channel, socket, cause, status } => format!("{socket} refused {channel}: {cause:?} {status:?}"),
+            Observation::Refused { channel, socket, cause, status, .. } => format!("{socket} refused {channel}: {cause:?} {status:?}"),
+            Observation::Granted { channel, socket, by, .. } => format!("{socket} granted {channel} by {by:?}"),
             Observation::Joined { channel, member } => format!("{} joined {channel}", member.user()),
             Observation::Left { channel, member } => format!("{} left {channel}", member.user()),
             Observation::Published { event, delivered, has_left_out, .. } => {

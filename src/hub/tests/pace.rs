@@ -34,7 +34,7 @@ impl Authorizer for Told {
         if delay > 0 {
             tokio::time::sleep(Duration::from_millis(delay)).await;
         }
-        let user = header("user").ok_or(Denied { status: 403 })?;
+        let user = header("user").ok_or(Denied::new(403))?;
         let data = format!(r#"{{"user_id":{user},"user_info":{}}}"#, header("number").unwrap());
         Ok(Grant { channel_data: Some(Arc::from(RawValue::from_string(data).unwrap())), ..Grant::default() })
     }

@@ -1,0 +1,124 @@
+//! What people are shown of the hub, one channel or socket at a time, and what they may do about one socket.
+//!
+//! Input: names and ids that somebody typed or clicked. Output: copies, made for them alone; nothing of headers, cookies or
+//! tokens.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::hints::Hints;
+use super::{Hub, Socket};
+use crate::channel::ChannelName;
+use crate::event::SocketId;
+use crate::metrics::Refusal;
+
+/// What a client is told that is taken out of a channel.
+const TAKEN_OUT: u16 = 403;
+
+/// A socket, for people.
+#[derive(Debug, Clone)]
+pub struct SocketView<S> {
+    /// Its handle.
+    pub socket: S,
+    /// How long it has been connected.
+    pub age: Duration,
+    /// Who it is, where that is known.
+    pub user: Option<Arc<str>>,
+    /// Its channels, by name.
+    pub channels: Vec<StayView>,
+}
+
+/// A channel that a socket is in or asks for, for people.
+#[derive(Debug, Clone)]
+pub struct StayView {
+    /// The channel.
+    pub channel: ChannelName,
+    /// `false` while the application has not answered.
+    pub is_joined: bool,
+    /// Whom the grant names.
+    pub user: Option<Arc<str>>,
+    /// The client brought a signature of the application.
+    pub is_brought: bool,
+    /// When the grant ends, if it does.
+    pub ends_in: Option<Duration>,
+}
+
+/// What is wrong when an event goes to `event` and clients are in `joined`: nothing for the same name, and for names that
+/// have nothing to do with each other.
+#[must_use]
+pub fn near_miss(event: &str, joined: &str) -> Option<String> {
+    Hints::nearest(event, std::iter::once(joined)).map(|(_, hint)| hint)
+}
+
+impl<S: Socket> Hub<S> {
+    /// A socket of this node.
+    #[must_use]
+    pub fn inspect(&self, id: SocketId) -> Option<SocketView<S>> {
+        let session = self.session(id)?;
+        let state = session.state();
+        Some(SocketView { socket: session.socket.clone(), age: session.began.elapsed(), user: state.known_user(), channels: state.views() })
+    }
+
+    /// Sockets of this node in a channel, `most` at the most.
+    #[must_use]
+    pub fn sockets_in(&self, channel: &str, most: usize) -> Vec<SocketId> {
+        let room = self.rooms.snapshot(channel);
+        room.map_or_else(Vec::new, |room| room.iter().map(|(id, _)| id).take(most).collect())
+    }
+
+    /// Sockets of this node that are known to be the user's, `most` at the most.
+    #[must_use]
+    pub fn sockets_of(&self, user: &str, most: usize) -> Vec<SocketId> {
+        let mut ids = Vec::new();
+        for shard in &self.sessions {
+            let sessions = shard.read().unwrap_or_else(PoisonError::into_inner);
+            ids.extend(sessions.iter().filter(|(_, session)| session.state().is_user(user)).map(|(id, _)| *id));
+            if ids.len() >= most {
+                break;
+            }
+        }
+        ids.truncate(most);
+        ids
+    }
+
+    /// The user in a channel, as the grant of this socket names it.
+    #[must_use]
+    pub fn user_of(&self, id: SocketId) -> Option<Arc<str>> {
+        self.session(id)?.state().known_user()
+    }
+
+    /// Of the channels with subscribers here, the one that an event to `channel` was most likely meant for, and what is wrong.
+    #[must_use]
+    pub fn nearest(&self, channel: &str) -> Option<(String, String)> {
+        let near = self.near(channel);
+        Hints::nearest(channel, near.iter().map(ChannelName::as_str)).map(|(joined, hint)| (joined.to_owned(), hint))
+    }
+
+    /// Whether other nodes may have clients, too.
+    #[must_use]
+    pub fn is_clustered(&self) -> bool {
+        self.nodes.is_some()
+    }
+
+    /// Closes a socket of this node for good, as [`Hub::terminate_user`] does all of a user. Whether it was there.
+    pub fn terminate_socket(&self, id: SocketId) -> bool {
+        let Some(session) = self.session(id) else { return false };
+        session.state().end_for_good();
+        // Out of the lock: a socket that closes leaves its channels.
+        session.socket.terminate();
+        true
+    }
+
+    /// Takes a socket of this node out of a channel. Whether it was in.
+    pub fn unsubscribe_socket(self: &Arc<Self>, id: SocketId, channel: &ChannelName) -> bool {
+        let Some(session) = self.session(id) else { return false };
+        let user = session.state().user_in(channel.as_str());
+        let _removal = user.as_deref().map(|user| self.begin_removal(Some(user), Some(channel)));
+        let was_in = session.state().take_out(channel);
+        if was_in {
+            self.left(channel, id, "taken out by the dashboard");
+            self.refuse(&session, channel.as_str(), TAKEN_OUT, Refusal::Unauthorized);
+        }
+        was_in
+    }
+}
