@@ -134,7 +134,7 @@ impl Admission {
 }
 
 /// Who is behind an address: whoever has one of IPv6 has the other 2^64 of its network, too.
-fn client_network(address: IpAddr) -> IpAddr {
+pub(crate) fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
         address @ IpAddr::V4(_) => address,

@@ -20,6 +20,7 @@ pub mod auth;
 pub mod body;
 pub mod channels;
 pub mod cors;
+pub mod dashboard;
 pub mod error;
 pub mod events;
 pub mod health;

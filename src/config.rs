@@ -14,6 +14,7 @@ mod advice;
 mod api;
 mod auth;
 mod cluster;
+mod dashboard;
 mod database;
 pub mod env;
 mod limits;
@@ -35,6 +36,7 @@ pub mod value;
 pub use api::{ApiClient, ApiOriginAllow};
 pub use auth::{AuthConfig, AuthTls, JwtConfig};
 pub use cluster::ClusterConfig;
+pub use dashboard::DashboardConfig;
 pub use database::{Database, DatabaseConfig, RedisConfig, RedisNode, RedisTls, SqliteConfig};
 pub use limits::Limits;
 pub use log::{LogConfig, LogFormat};
@@ -113,6 +115,8 @@ pub struct Config {
     pub limits: Limits,
     /// Prometheus metrics.
     pub metrics: MetricsConfig,
+    /// The page that shows what happens.
+    pub dashboard: DashboardConfig,
     /// How the server ends.
     pub shutdown: ShutdownConfig,
     /// What is logged and how.
@@ -152,6 +156,7 @@ impl Default for Config {
             redis_server: RedisServerConfig::default(),
             limits: Limits::default(),
             metrics: MetricsConfig::default(),
+            dashboard: DashboardConfig::default(),
             shutdown: ShutdownConfig::default(),
             log: LogConfig::default(),
         }

@@ -1,16 +1,16 @@
-//! The page behind `start --demo`: a visitor with nothing else on the machine sees an event arrive.
+//! `start --demo`: a visitor with nothing else on the machine sees an event arrive, in the dashboard.
 //!
-//! Input: the settings, which get an API client of its own. Output: routes for the server. The page speaks Socket.IO
-//! by hand over a websocket, since the client library may not be at hand.
+//! Input: the settings, which get an API client of its own and the dashboard. Output: routes for the server. The page subscribes
+//! to a channel itself; it speaks Socket.IO by hand over a websocket, since the client library may not be installed.
 
-use axum::Router;
-use axum::response::Html;
+use axum::response::Redirect;
 use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
 
+use crate::api::dashboard;
 use crate::config::value::{Secret, Toggle};
 use crate::config::{ApiClient, Config};
-
-const PAGE: &str = include_str!("demo/page.html");
 
 /// Application id, and the channel that the page listens to.
 const NAME: &str = "demo";
@@ -35,18 +35,18 @@ impl Demo {
             require_signature: Toggle(false),
             jwt: None,
         });
+        config.dashboard.enabled = Toggle(true);
+        config.dashboard.actions = Toggle(true);
         let redis_server = config.redis_server.enabled.0.then_some(config.redis_server.port.0);
         Self { key, redis_server }
     }
 
-    /// `GET /demo`.
+    /// `GET /demo`: the dashboard, signed in, and `GET /demo/next`: what the page shows of the next steps.
     pub fn routes(&self) -> Router {
-        let place = match self.redis_server {
-            Some(_) => " on this machine, whose broadcasts the server takes as a Redis would",
-            None => " with the Redis that this server listens to",
-        };
-        let page = PAGE.replace("%DEMO_KEY%", &self.key).replace("%LARAVEL%", place).replace("%TINKER%", &self.tinker());
-        Router::new().route("/demo", get(async move || Html(page)))
+        // Behind the `#` it is for the page's script alone.
+        let open = format!("{}#demo={}", dashboard::PATH, self.key);
+        let next = json!({ "channel": NAME, "key": self.key, "tinker": self.tinker(), "hasRedisServer": self.redis_server.is_some() });
+        Router::new().route("/demo", get(async move || Redirect::temporary(&open))).route("/demo/next", get(async move || Json(next)))
     }
 
     /// A command that has Laravel broadcast an event to the page, whatever its own driver is. Only for one run: its queue and

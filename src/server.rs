@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::admission::Admission;
-use crate::api;
+use crate::api::dashboard::Dashboard;
 use crate::api::token::TokenKeyError;
+use crate::api::{self, Api};
 use crate::auth::{self, AuthError};
 use crate::client::Client;
 use crate::cluster::Bus;
@@ -140,7 +141,9 @@ impl Server {
 
         let draining = CancellationToken::new();
         let readiness = Readiness { redis: redis_state.clone(), draining: draining.clone(), started: Instant::now() };
-        let metrics = metrics_listener(&config, &hub, &readiness).await?;
+        let api = Api::new(&config, Arc::clone(&hub), readiness.clone())?;
+        let dashboard = Dashboard::new(&config, api, proxies.clone());
+        let metrics = metrics_listener(&config, &hub, &readiness, dashboard.as_ref()).await?;
         let redis_server = match config.redis_server.enabled.0 {
             true => Some(RedisServer::bind(&config, Arc::clone(&hub), redis_acceptor).await?),
             false => None,
@@ -154,6 +157,7 @@ impl Server {
             tls: [tls, redis_tls].into_iter().flatten().collect(),
             draining,
             readiness,
+            dashboard,
             extra: Router::new(),
         };
         let reload = Reload::new(parts, config.clone())?;
@@ -234,6 +238,9 @@ impl Server {
         for tls in &parts.tls {
             listening.spawn(Arc::clone(tls).watch(stop.serving.clone()));
         }
+        if let Some(dashboard) = parts.dashboard.clone() {
+            listening.spawn(dashboard.keep_figures(stop.serving.clone()));
+        }
         for (listener, acceptor) in [(Some(self.listener), self.acceptor), (self.http, None)] {
             if let Some(listener) = listener {
                 let settings = listen::Settings::new(&self.config, acceptor, parts.proxies.clone());
@@ -295,14 +302,17 @@ async fn listen(address: Address, socket: Option<std::net::TcpListener>) -> Resu
     }
 }
 
-/// The listener of its own for `/metrics`, if there is to be one.
+/// The listener of its own for `/metrics` and the dashboard, if there is to be one.
 async fn metrics_listener(
     config: &Config,
     hub: &Arc<Hub<Client>>,
     readiness: &Readiness,
+    dashboard: Option<&Dashboard>,
 ) -> Result<Option<(TcpListener, Router)>, ListenError> {
     let Some(address) = Address::metrics(config) else { return Ok(None) };
-    Ok(Some((address.bind().await?, api::metrics::router(Arc::clone(hub), readiness.clone()))))
+    let router = api::metrics::router(Arc::clone(hub), readiness.clone());
+    let router = dashboard.map(Dashboard::routes).into_iter().fold(router, Router::merge);
+    Ok(Some((address.bind().await?, router)))
 }
 
 /// The order of the end: no more events; members leave; no more requests; clients are closed, without the

@@ -63,6 +63,16 @@ impl Client {
         }
     }
 
+    /// Whether this opens the dashboard: a token; the secret, where there is one, since Pusher's clients know the key then; or
+    /// the key.
+    pub(super) fn opens_dashboard(&self, given: &str) -> bool {
+        match (&self.token_key, &self.secret) {
+            (Some(key), _) if TokenKey::is_token(given) => key.verify(given, &self.app_id).is_ok(),
+            (_, Some(secret)) => bool::from(secret.expose().as_bytes().ct_eq(given.as_bytes())),
+            (_, None) => !self.requires_signature && self.has_key(given),
+        }
+    }
+
     /// Judges the credentials of a request. `Some` holds a signature whose body is still to be compared.
     fn admit(&self, given: &Given<'_>) -> Result<Option<Signed>, ApiError> {
         if let (Some(key), Some(token)) = (&self.token_key, given.bearer.as_deref().filter(|text| TokenKey::is_token(text))) {

@@ -38,6 +38,24 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "Authorization: a client's key is needed, as `Bearer <key>`")
     }
 
+    /// Nobody has signed in to the dashboard: 401.
+    #[must_use]
+    pub fn signed_out() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "sign in first")
+    }
+
+    /// Not what opens the dashboard: 403.
+    #[must_use]
+    pub fn wrong_password() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "that does not open the dashboard")
+    }
+
+    /// Too often or too many at once: 429, with why.
+    #[must_use]
+    pub fn slow_down(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+    }
+
     /// The credentials are there, and wrong in a way that may be told: 403.
     #[must_use]
     pub fn forbidden(message: impl Into<String>) -> Self {

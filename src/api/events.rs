@@ -82,6 +82,14 @@ fn counted<T>(api: &Api, read: Result<T, ApiError>) -> Result<T, ApiError> {
     read.inspect_err(|_| api.hub.metrics().event(Source::Http, Outcome::Malformed))
 }
 
+/// Publishes the event of a body, for who may do so.
+///
+/// # Errors
+/// 400 for a body that is no event, 503 when it cannot be published.
+pub(super) async fn send(api: &Api, body: &[u8]) -> Result<(), ApiError> {
+    publish(api, &body::event(body, api)?).await.map(drop)
+}
+
 async fn publish(api: &Api, event: &HttpEvent) -> Result<Reach, ApiError> {
     let mut reach = Reach::Everywhere;
     for channel in &event.channels {

@@ -24,9 +24,9 @@ pub struct Status {
 /// comes nearest.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct MemoryUsage {
+pub(super) struct MemoryUsage {
     /// Resident set size in bytes; 0 where the system does not tell.
-    rss: u64,
+    pub(super) rss: u64,
     /// The same.
     heap_total: u64,
     /// What of it is the process's own, and no page of a file.
@@ -46,7 +46,7 @@ pub async fn status(_: App, State(api): State<Api>) -> Json<Status> {
 
 /// What `/proc/self/statm` says: its second field counts resident pages, its third those of files among them.
 #[cfg(unix)]
-fn memory_usage() -> Option<MemoryUsage> {
+pub(super) fn memory_usage() -> Option<MemoryUsage> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let mut fields = statm.split_ascii_whitespace().skip(1).map(str::parse::<u64>);
     let (resident, of_files) = (fields.next()?.ok()?, fields.next()?.ok()?);
@@ -57,6 +57,6 @@ fn memory_usage() -> Option<MemoryUsage> {
 
 /// Windows has no `/proc`.
 #[cfg(not(unix))]
-const fn memory_usage() -> Option<MemoryUsage> {
+pub(super) const fn memory_usage() -> Option<MemoryUsage> {
     None
 }

@@ -26,6 +26,9 @@ const MAX_TIME: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 /// Messages that may wait for a client; more is no limit, and beyond what a queue can count.
 const MAX_MESSAGES: u64 = 1_000_000_000;
 
+/// Characters of `dashboard.password`.
+const MIN_PASSWORD: usize = 12;
+
 const LOG_LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
 /// Refuses what cannot work.
@@ -95,6 +98,7 @@ impl Found {
                 }
             }
         }
+        self.dashboard(config);
         let level = config.log.level.as_str();
         let is_word = !level.contains(['=', ',']);
         if is_word && !LOG_LEVELS.contains(&level) || tracing_subscriber::EnvFilter::try_new(level).is_err() {
@@ -103,6 +107,18 @@ impl Found {
                 quoted(level),
                 "error, warn, info, debug, trace, or a filter such as `info,laravel_echo_server=debug`",
             );
+        }
+    }
+
+    fn dashboard(&mut self, config: &Config) {
+        let password = &config.dashboard.password;
+        if password.as_ref().is_some_and(|password| password.expose().chars().count() < MIN_PASSWORD) {
+            self.refuse("dashboard.password", "too short", format!("{MIN_PASSWORD} characters or more"))
+                .mend("whoever knows it sees every event; `openssl rand -base64 18` makes a good one");
+        }
+        if config.dashboard.enabled.0 && password.is_none() && config.clients.is_empty() {
+            self.refuse("dashboard.password", "unset", "a password, because no entry of `clients` could sign in either")
+                .mend("set `dashboard.password`, or add a client with `laravel-echo-server client:add`");
         }
     }
 

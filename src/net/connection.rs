@@ -122,6 +122,10 @@ impl ConnectionHandle {
     }
 }
 
+/// Who is at the other end of a request's connection, for the few routes that have to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
 /// A stream that ends when its peer neither reads nor sends for too long.
 #[derive(Debug)]
 pub struct MonitoredStream<S> {

@@ -24,9 +24,10 @@ use tracing::debug;
 use super::http::{self, FIRST_REQUEST_TIMEOUT, http};
 use super::one_request;
 use super::proxy_protocol;
+use crate::api::dashboard;
 use crate::config::Config;
 use crate::net::answer::{Answer, Dropped};
-use crate::net::connection::{ConnectionHandle, MonitoredStream};
+use crate::net::connection::{ConnectionHandle, MonitoredStream, Peer};
 use crate::net::replay::Replay;
 use crate::net::tls;
 use crate::proxies::TrustedProxies;
@@ -78,7 +79,10 @@ impl Front {
                 Some(end) => Either::Right(Either::Left(http::wait(answer, end, connection))),
                 None => Either::Left(answer),
             }),
-            Err(request) => {
+            Err(mut request) => {
+                if request.uri().path().starts_with(dashboard::PATH) {
+                    request.extensions_mut().insert(Peer(connection.peer()));
+                }
                 let response = self.router.clone().oneshot(*request).map(|response| response.map_err(|never| match never {}));
                 Either::Right(Either::Right(Either::Right(response)))
             }

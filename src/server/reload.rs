@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::listen::Front;
 use super::{BindError, listen};
 use crate::admission::Admission;
+use crate::api::dashboard::Dashboard;
 use crate::api::{self, Api};
 use crate::client::Client;
-use crate::config::{Config, Limits, RedisServerConfig, RedisServerTls, SocketIoConfig, Subscribers, schema};
+use crate::config::{Config, DashboardConfig, Limits, RedisServerConfig, RedisServerTls, SocketIoConfig, Subscribers, schema};
 use crate::hub::Hub;
 use crate::net::tls::Tls;
 use crate::proxies::TrustedProxies;
@@ -36,6 +37,8 @@ pub(super) struct Parts {
     /// Cancelled when the end begins.
     pub(super) draining: CancellationToken,
     pub(super) readiness: Readiness,
+    /// With `dashboard.enabled`.
+    pub(super) dashboard: Option<Dashboard>,
     /// Routes that do not come from the settings.
     pub(super) extra: Router,
 }
@@ -45,8 +48,13 @@ impl Parts {
     fn front(&self, config: &Config) -> Result<Front, BindError> {
         let gate = Gate::new(config, self.socket_io.clone(), Arc::clone(&self.admission), self.proxies.clone());
         let pusher = pusher::gate::Gate::new(config, self.pusher.clone(), Arc::clone(&self.admission), self.proxies.clone());
-        let router = api::router(config, Api::new(config, Arc::clone(&self.hub), self.readiness.clone())?);
-        Ok(Front { gates: Some((gate, pusher)), router: router.merge(self.extra.clone()) })
+        let api = Api::new(config, Arc::clone(&self.hub), self.readiness.clone())?;
+        let mut router = api::router(config, api.clone()).merge(self.extra.clone());
+        if let Some(dashboard) = &self.dashboard {
+            router = router.merge(dashboard.routes());
+            dashboard.take(config, api);
+        }
+        Ok(Front { gates: Some((gate, pusher)), router })
     }
 }
 
@@ -126,6 +134,7 @@ fn effective(old: &Config, new: &Config) -> Config {
         ssl_passphrase: ssl.ssl_passphrase.clone(),
         // What it says is in `allowedOrigins`.
         socketio: SocketIoConfig { origins: new.socketio.origins.clone(), ..old.socketio.clone() },
+        dashboard: DashboardConfig { enabled: old.dashboard.enabled, ..new.dashboard.clone() },
         subscribers: Subscribers { http: new.subscribers.http, ..old.subscribers.clone() },
         redis_server: RedisServerConfig {
             tls: RedisServerTls { enabled: old.redis_server.tls.enabled, ..endpoint.redis_server.tls.clone() },

@@ -1,4 +1,4 @@
-/** The README's first command: the demo page of a server with nothing else on the machine, in a real browser. */
+/** The README's first command: the demo of a server with nothing else on the machine, in a real browser. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { launchBrowser } from './lib/browser.mjs';
@@ -10,7 +10,7 @@ import { DEADLINE_MS } from './lib/wait.mjs';
 // The original has no demo.
 const demo = process.env.TARGET === 'original' ? () => {} : test;
 
-demo('a visitor sends an event and sees it arrive', { timeout: 60_000 }, async (t) => {
+demo('a visitor sends an event and sees it arrive in the dashboard', { timeout: 60_000 }, async (t) => {
   const folder = makeFolder('demo-');
   t.after(() => removeFolder(folder));
   const { child, url } = await onFreePort(async (port) => {
@@ -27,9 +27,12 @@ demo('a visitor sends an event and sees it arrive', { timeout: 60_000 }, async (
   const page = await browser.newPage();
   page.setDefaultTimeout(DEADLINE_MS);
   await page.goto(`${url}/demo`);
-  await page.getByText('connected, subscribed').waitFor();
-  await page.getByRole('button', { name: 'Send an event' }).click();
-  await page.getByText('hello on demo: {"text":"Hi"}').waitFor();
+  await page.getByRole('heading', { name: 'Your first event' }).waitFor();
+  await page.locator('#trace [data-kind=subscribed]').waitFor();
+  await page.locator('#first-send').click();
+  await page.getByText('arrived: hello on demo: {"text":"Hi"}').waitFor();
+  await page.locator('#trace [data-kind=event]', { hasText: 'delivered to 1' }).waitFor();
+  assert.equal(new URL(page.url()).hash.includes('demo'), false, 'the key is not left in the address');
 
   // Where Laravel would publish to.
   const port = Number(new URL(url).port) + 1;
@@ -40,5 +43,5 @@ demo('a visitor sends an event and sees it arrive', { timeout: 60_000 }, async (
   const [, endpoint, body] = /POST '([^']+)' -d '([^']+)'/.exec(await page.locator('#curl').textContent());
   assert.match(child.output, new RegExp(endpoint.split('auth_key=')[1]));
   assert.equal((await fetch(endpoint, { method: 'POST', body })).status, 200);
-  await page.getByText('hello on demo').nth(1).waitFor();
+  await page.locator('#trace [data-kind=event]').nth(1).waitFor();
 });

@@ -10,6 +10,7 @@ mod cli;
 mod client_script;
 mod cluster;
 mod config;
+mod dashboard;
 mod events;
 mod exact;
 mod floors;

@@ -110,6 +110,13 @@ impl Outbox {
         Self { limits, state: Mutex::default() }
     }
 
+    /// Frames and bytes that are not written yet.
+    #[must_use]
+    pub fn backlog(&self) -> (usize, u64) {
+        let state = self.state();
+        (state.count, state.bytes)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -12,8 +12,8 @@ const ownRedis = (port) => ({
 });
 
 export class EchoServer {
-  /** With `endpointPort` instead of `redisPort` it is its own Redis. */
-  static async start({ redisPort, endpointPort, laravelUrl, format = 'json' }) {
+  /** With `endpointPort` instead of `redisPort` it is its own Redis; `settings` replace top-level keys. */
+  static async start({ redisPort, endpointPort, laravelUrl, format = 'json', settings = {} }) {
     const folder = makeFolder('echo-server-');
     const { clientPath } = target.script;
     try {
@@ -27,6 +27,7 @@ export class EchoServer {
           databaseConfig: { redis: { host: '127.0.0.1', port: redisPort ?? 1, keyPrefix: KEY_PREFIX } },
           devMode: true,
           socketio: clientPath ? { clientPath } : {},
+          ...settings,
         });
         const url = `http://127.0.0.1:${port}`;
         const child = new Child([...target.command, 'start', '--dir', folder], { cwd: folder });

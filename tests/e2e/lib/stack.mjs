@@ -7,14 +7,14 @@ import { Endpoint, RedisServer } from './redis.mjs';
 export class Stack {
   #started = [];
 
-  /** `redisClient`: Laravel's; `format`: of the echo server's config file. */
-  static async start({ redisClient, format } = {}) {
+  /** `redisClient`: Laravel's; `format`: of the echo server's config file; `settings`: more of it. */
+  static async start({ redisClient, format, settings } = {}) {
     const stack = new Stack();
     try {
       stack.redis = await stack.#start(RedisServer.start());
       stack.laravel = await stack.#start(LaravelApp.start({ redisPort: stack.redis.port, client: redisClient }));
       stack.echo = await stack.#start(
-        EchoServer.start({ redisPort: stack.redis.port, laravelUrl: stack.laravel.url, format }),
+        EchoServer.start({ redisPort: stack.redis.port, laravelUrl: stack.laravel.url, format, settings }),
       );
     } catch (error) {
       await stack.stop();

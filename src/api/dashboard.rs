@@ -1,0 +1,165 @@
+//! The dashboard: a page that shows what happens, as it happens.
+//!
+//! Input: requests under `/dashboard` by who has signed in, and the hub's observations while a page is open. Output: the page
+//! with its own script and style, a stream of what happens, and answers about one channel, socket or user. Nothing of cookies,
+//! tokens or `Authorization` headers is in any of them.
+//!
+//! ```text
+//!   hub ─▶ Feed ─▶ a bounded queue for each open page ─▶ stream (server-sent events)
+//!   Metrics ─▶ Figures: a sample each second, ten minutes of them ─┘
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::{self, HeaderName};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::{get, post};
+use tokio_util::sync::CancellationToken;
+
+use super::Api;
+use crate::api::ApiError;
+use crate::config::Config;
+use crate::proxies::TrustedProxies;
+
+mod access;
+mod actions;
+mod entry;
+mod feed;
+mod figures;
+mod inspect;
+mod stream;
+mod why;
+
+use access::{Credentials, Sessions, Throttle};
+use feed::Feed;
+use figures::Figures;
+
+/// Where everything of it lies.
+pub const PATH: &str = "/dashboard";
+
+/// Scripts and styles are the page's own files alone: text from events that got into the page as markup would do nothing.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+                      form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The dashboard of one server; clones are the same.
+#[derive(Clone)]
+pub struct Dashboard(Arc<Inner>);
+
+/// Fields of [`Dashboard`].
+pub struct Inner {
+    settings: ArcSwap<Settings>,
+    feed: Arc<Feed>,
+    figures: Figures,
+    sessions: Sessions,
+    throttle: Throttle,
+    proxies: TrustedProxies,
+}
+
+/// What other settings change.
+struct Settings {
+    api: Api,
+    credentials: Credentials,
+    allows_actions: bool,
+    /// `databaseConfig.redis.keyPrefix`.
+    key_prefix: String,
+    has_redis_server: bool,
+    takes_http_events: bool,
+}
+
+impl Settings {
+    fn new(config: &Config, api: Api) -> Self {
+        Self {
+            api,
+            credentials: Credentials::new(config),
+            allows_actions: config.dashboard.actions.0,
+            key_prefix: config.database_config.redis.key_prefix.clone(),
+            has_redis_server: config.redis_server.enabled.0,
+            takes_http_events: config.subscribers.http.0,
+        }
+    }
+}
+
+impl std::ops::Deref for Dashboard {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Dashboard {
+    /// A dashboard that nobody looks at yet; `None` when there is to be none.
+    #[must_use]
+    pub fn new(config: &Config, api: Api, proxies: TrustedProxies) -> Option<Self> {
+        config.dashboard.enabled.0.then(|| {
+            let feed = Feed::new(Arc::clone(&api.hub));
+            Self(Arc::new(Inner {
+                settings: ArcSwap::from_pointee(Settings::new(config, api)),
+                feed,
+                figures: Figures::default(),
+                sessions: Sessions::default(),
+                throttle: Throttle::default(),
+                proxies,
+            }))
+        })
+    }
+
+    /// Takes other settings. Who has signed in with something that opens it no more is signed out.
+    pub fn take(&self, config: &Config, api: Api) {
+        self.settings.store(Arc::new(Settings::new(config, api)));
+    }
+
+    /// Notes the figures of each second, until the end.
+    pub async fn keep_figures(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.figures.sample(&self.settings.load().api.hub);
+        }
+    }
+
+    /// Its routes, which need no others beside them.
+    pub fn routes(&self) -> Router {
+        Router::new()
+            .route(PATH, get(async || asset("text/html; charset=utf-8", include_str!("dashboard/page/index.html"))))
+            .route("/dashboard/", get(async || Redirect::permanent(PATH)))
+            .route("/dashboard/app.js", get(async || asset("text/javascript; charset=utf-8", include_str!("dashboard/page/app.js"))))
+            .route("/dashboard/style.css", get(async || asset("text/css; charset=utf-8", include_str!("dashboard/page/style.css"))))
+            .route("/dashboard/session", get(access::who).post(access::sign_in).delete(access::sign_out))
+            .route("/dashboard/stream", get(stream::stream))
+            .route("/dashboard/api/channels", get(inspect::channels))
+            .route("/dashboard/api/channel", get(inspect::channel))
+            .route("/dashboard/api/socket", get(inspect::socket))
+            .route("/dashboard/api/user", get(inspect::user))
+            .route("/dashboard/api/why", get(why::why))
+            .route("/dashboard/api/event", post(actions::event))
+            .route("/dashboard/api/act", post(actions::act))
+            .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+            .layer(axum::middleware::map_response(protected))
+            .with_state(self.clone())
+    }
+}
+
+/// A file of the page. It is small, and a server of another version has another one.
+fn asset(content_type: &'static str, text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
+}
+
+/// Headers on every answer: nothing is kept, framed, or run that is not the page's own.
+async fn protected(mut response: Response) -> Response {
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

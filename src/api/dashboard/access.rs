@@ -1,0 +1,368 @@
+//! Who may open the dashboard, and what a request has to show for it.
+//!
+//! Input: what somebody typed to sign in, and the cookie and headers of requests. Output: [`Session`] for who may look,
+//! [`Act`] for who may do something, or 401, 403 and 429. A session is a random number in this process's memory: a restart
+//! signs everybody out.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::header::{COOKIE, HOST, ORIGIN, SET_COOKIE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq as _;
+use tracing::info;
+
+use super::Dashboard;
+use crate::admission::client_network;
+use crate::api::ApiError;
+use crate::config::Config;
+use crate::config::value::Secret;
+use crate::net::connection::Peer;
+use crate::warn_seldom;
+
+/// The name of the cookie.
+const NAME: &str = "laravel_echo_dashboard";
+
+/// A header that a page of another origin cannot send without being asked about, and a form cannot send at all.
+const OWN_HEADER: &str = "x-dashboard";
+
+/// A session lasts for a working day.
+const LIFETIME: Duration = Duration::from_secs(12 * 3600);
+
+/// Sessions at once; the oldest go.
+const MAX_SESSIONS: usize = 1000;
+
+/// Wrong words from one address within [`WINDOW`].
+const MAX_FAILURES: u32 = 5;
+const WINDOW: Duration = Duration::from_secs(60);
+/// Wrong words from all addresses within [`WINDOW`]: nobody guesses with a thousand machines.
+const MAX_FAILURES_OF_ALL: u32 = 300;
+
+/// Addresses whose failures are remembered.
+const MAX_ADDRESSES: usize = 10_000;
+
+/// Bytes of a body that signs in; a token is the longest.
+const MAX_BODY: usize = 16 * 1024;
+
+/// What opens the dashboard besides the entries of `clients`.
+pub(super) struct Credentials {
+    password: Option<Secret>,
+    /// The same as long as the same words open it.
+    generation: u64,
+}
+
+impl Credentials {
+    pub(super) fn new(config: &Config) -> Self {
+        // Only compared within one process.
+        static HASHER: std::sync::OnceLock<RandomState> = std::sync::OnceLock::new();
+        let clients: Vec<_> = config
+            .clients
+            .iter()
+            .map(|client| {
+                let exposed = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+                (&client.app_id, client.key.expose(), exposed(&client.secret), exposed(&client.jwt), client.require_signature.0)
+            })
+            .collect();
+        let password = config.dashboard.password.clone();
+        let generation = HASHER.get_or_init(RandomState::new).hash_one((clients, password.as_ref().map(Secret::expose)));
+        Self { password, generation }
+    }
+
+    fn opens(&self, given: &str) -> bool {
+        let password = self.password.as_ref().map(Secret::expose).filter(|password| !password.is_empty());
+        password.is_some_and(|password| bool::from(password.as_bytes().ct_eq(given.as_bytes())))
+    }
+}
+
+/// Who is signed in.
+#[derive(Default)]
+pub(super) struct Sessions(Mutex<HashMap<u128, Known>>);
+
+#[derive(Clone, Copy)]
+struct Known {
+    began: Instant,
+    generation: u64,
+}
+
+impl Sessions {
+    fn known(&self) -> MutexGuard<'_, HashMap<u128, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, generation: u64) -> u128 {
+        let id = rand::random();
+        let mut known = self.known();
+        known.retain(|_, session| session.began.elapsed() < LIFETIME);
+        if known.len() >= MAX_SESSIONS
+            && let Some(oldest) = known.iter().min_by_key(|(_, session)| session.began).map(|(id, _)| *id)
+        {
+            known.remove(&oldest);
+        }
+        known.insert(id, Known { began: Instant::now(), generation });
+        id
+    }
+
+    /// Whether the session goes on.
+    pub(super) fn lasts(&self, id: u128, generation: u64) -> bool {
+        self.known().get(&id).is_some_and(|session| session.began.elapsed() < LIFETIME && session.generation == generation)
+    }
+
+    fn end(&self, id: u128) {
+        self.known().remove(&id);
+    }
+}
+
+/// Counts wrong words.
+#[derive(Default)]
+pub(super) struct Throttle(Mutex<Failures>);
+
+#[derive(Default)]
+struct Failures {
+    by_address: HashMap<IpAddr, (u32, Instant)>,
+    of_all: Option<(u32, Instant)>,
+}
+
+impl Throttle {
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a try of this address beforehand, so that tries at the same moment are counted, too. `false`: no more for now.
+    fn begin(&self, address: IpAddr) -> bool {
+        let address = client_network(address);
+        let mut failures = self.failures();
+        if failures.by_address.len() >= MAX_ADDRESSES && !failures.by_address.contains_key(&address) {
+            failures.by_address.retain(|_, (_, since)| since.elapsed() < WINDOW);
+            if failures.by_address.len() >= MAX_ADDRESSES {
+                return false;
+            }
+        }
+        let Failures { by_address, of_all } = &mut *failures;
+        let own = by_address.entry(address).or_insert((0, Instant::now()));
+        let all = of_all.get_or_insert((0, Instant::now()));
+        for (count, since) in [&mut *own, &mut *all] {
+            if since.elapsed() >= WINDOW {
+                (*count, *since) = (0, Instant::now());
+            }
+        }
+        if own.0 >= MAX_FAILURES || all.0 >= MAX_FAILURES_OF_ALL {
+            return false;
+        }
+        own.0 += 1;
+        all.0 += 1;
+        true
+    }
+
+    /// The try was none.
+    fn succeeded(&self, address: IpAddr) {
+        let mut failures = self.failures();
+        failures.by_address.remove(&client_network(address));
+        if let Some((count, _)) = &mut failures.of_all {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
+/// Proof that somebody has signed in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Session {
+    id: u128,
+    generation: u64,
+}
+
+impl Session {
+    /// Whether it goes on.
+    pub(super) fn lasts(self, dashboard: &Dashboard) -> bool {
+        dashboard.settings.load().credentials.generation == self.generation && dashboard.sessions.lasts(self.id, self.generation)
+    }
+}
+
+impl FromRequestParts<Dashboard> for Session {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, dashboard: &Dashboard) -> Result<Self, ApiError> {
+        // The cookie goes along from pages of other ports, too; what they are answered they could read with CORS alone.
+        if parts.headers.contains_key(ORIGIN) {
+            check_origin(&parts.headers, &parts.uri)?;
+        }
+        let generation = dashboard.settings.load().credentials.generation;
+        let mut ids = session_ids(&parts.headers);
+        let id = ids.find(|id| dashboard.sessions.lasts(*id, generation)).ok_or_else(ApiError::signed_out)?;
+        Ok(Self { id, generation })
+    }
+}
+
+/// Proof that somebody has signed in who may do something, and that the dashboard's own page asks for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Act;
+
+impl FromRequestParts<Dashboard> for Act {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, dashboard: &Dashboard) -> Result<Self, ApiError> {
+        check_own(&parts.headers, &parts.uri)?;
+        Session::from_request_parts(parts, dashboard).await?;
+        if !dashboard.settings.load().allows_actions {
+            return Err(ApiError::forbidden("the dashboard is for looking alone: set dashboard.actions = true"));
+        }
+        Ok(Self)
+    }
+}
+
+fn session_ids(headers: &HeaderMap) -> impl Iterator<Item = u128> {
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(';'));
+    let own = cookies.filter_map(|cookie| cookie.trim().strip_prefix(NAME)?.strip_prefix('='));
+    own.filter_map(|value| u128::from_str_radix(value, 16).ok())
+}
+
+/// The request is of the dashboard's own script.
+fn check_own(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
+    if !headers.contains_key(OWN_HEADER) {
+        return Err(ApiError::forbidden(format!("the header {OWN_HEADER} is missing: this is for the dashboard's own page")));
+    }
+    check_origin(headers, uri)
+}
+
+/// The request is of a page of this origin. The browser says so where the page is on https or on this machine; elsewhere the
+/// page's origin has to be what the server is called.
+fn check_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let is_own = match text("sec-fetch-site") {
+        Some(site) => site == "same-origin",
+        None => {
+            let host = text(HOST.as_str()).or_else(|| uri.authority().map(|authority| authority.as_str()));
+            let origin = text(ORIGIN.as_str()).and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+            origin.is_some() && origin == host
+        }
+    };
+    if is_own {
+        return Ok(());
+    }
+    let (origin, host) = (text(ORIGIN.as_str()).unwrap_or("none"), text(HOST.as_str()).unwrap_or("none"));
+    let hint = "a proxy has to pass the Host header on, as in `proxy_set_header Host $http_host`";
+    warn_seldom!(kind = 0, about = origin, origin, host, hint, "refused a request to the dashboard: it is of a page of another origin");
+    Err(ApiError::forbidden("the request is of a page of another origin"))
+}
+
+#[derive(Deserialize)]
+struct Given {
+    secret: String,
+}
+
+/// `POST /dashboard/session` with `{"secret":"…"}`: the password, a key or a token.
+pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    check_own(&parts.headers, &parts.uri)?;
+    let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+    let address = dashboard.proxies.client(peer, &parts.headers);
+    let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| ApiError::too_large(MAX_BODY))?;
+    let given: Given = serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("body: {error}")))?;
+    if !dashboard.throttle.begin(address) {
+        warn_seldom!(kind = 1, about = &address, %address, "refused to look at a password for the dashboard: there were too many wrong ones");
+        return Err(ApiError::slow_down("too many wrong passwords, wait a minute"));
+    }
+    let settings = dashboard.settings.load();
+    let secret = given.secret.trim();
+    if !settings.credentials.opens(secret) && !settings.api.clients.iter().any(|client| client.opens_dashboard(secret)) {
+        warn_seldom!(kind = 2, about = &address, %address, "a wrong password for the dashboard");
+        return Err(ApiError::wrong_password());
+    }
+    dashboard.throttle.succeeded(address);
+    info!(%address, "somebody has signed in to the dashboard");
+    let id = dashboard.sessions.begin(settings.credentials.generation);
+    let is_secure = parts.headers.get(ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
+    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie(&format!("{id:032x}"), LIFETIME, is_secure))]).into_response())
+}
+
+/// `DELETE /dashboard/session`
+pub(super) async fn sign_out(State(dashboard): State<Dashboard>, request: Request) -> Result<Response, ApiError> {
+    check_own(request.headers(), request.uri())?;
+    session_ids(request.headers()).for_each(|id| dashboard.sessions.end(id));
+    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie("", Duration::ZERO, false))]).into_response())
+}
+
+/// `GET /dashboard/session`: what the page may do.
+pub(super) async fn who(_: Session, State(dashboard): State<Dashboard>) -> Json<Value> {
+    let settings = dashboard.settings.load();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "actions": settings.allows_actions,
+        "clustered": settings.api.hub.is_clustered(),
+        "uptime": settings.api.readiness.started.elapsed().as_secs(),
+    }))
+}
+
+/// Scripts cannot read it, pages of other sites cannot send it, and it is for the dashboard alone.
+fn cookie(value: &str, lifetime: Duration, is_secure: bool) -> String {
+    let secure = if is_secure { "; Secure" } else { "" };
+    format!("{NAME}={value}; Path={}; Max-Age={}; HttpOnly; SameSite=Strict{secure}", super::PATH, lifetime.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (axum::http::HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn requests_of_other_origins_are_known() {
+        let uri = Uri::from_static("/dashboard/api/act");
+        for own in [
+            &[("sec-fetch-site", "same-origin"), ("origin", "https://a.test"), ("host", "127.0.0.1:6001")][..],
+            &[("origin", "http://a.test:6001"), ("host", "a.test:6001")],
+        ] {
+            assert!(check_origin(&headers(own), &uri).is_ok(), "{own:?}");
+        }
+        for other in [
+            &[("sec-fetch-site", "same-site"), ("origin", "http://localhost:8000"), ("host", "localhost:6001")][..],
+            &[("sec-fetch-site", "none"), ("host", "localhost:6001")],
+            &[("origin", "http://localhost:8000"), ("host", "localhost:6001")],
+            &[("origin", "null"), ("host", "null")],
+            &[("host", "localhost:6001")],
+        ] {
+            assert!(check_origin(&headers(other), &uri).is_err(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_a_few_tries_and_others_have_theirs() {
+        let throttle = Throttle::default();
+        let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        assert_eq!((0..10).filter(|_| throttle.begin(one)).count(), MAX_FAILURES as usize);
+        assert!(throttle.begin(other));
+        throttle.succeeded(other);
+        throttle.succeeded(one);
+        assert!(throttle.begin(one));
+    }
+
+    #[test]
+    fn sessions_end_with_the_words_that_opened_them() {
+        let sessions = Sessions::default();
+        let id = sessions.begin(1);
+        assert!(sessions.lasts(id, 1) && !sessions.lasts(id, 2) && !sessions.lasts(id + 1, 1));
+        sessions.end(id);
+        assert!(!sessions.lasts(id, 1));
+        for _ in 0..2 * MAX_SESSIONS {
+            sessions.begin(1);
+        }
+        assert_eq!(sessions.known().len(), MAX_SESSIONS);
+    }
+
+    #[test]
+    fn other_cookies_are_no_sessions() {
+        let found = |text| session_ids(&headers(&[("cookie", text)])).collect::<Vec<_>>();
+        assert_eq!(found("a=b; laravel_echo_dashboard=ff; laravel_session=x"), [255]);
+        assert_eq!(found("laravel_echo_dashboards=ff; laravel_echo_dashboard=; laravel_echo_dashboard=g"), Vec::<u128>::new());
+    }
+}

@@ -1,0 +1,82 @@
+//! What the page may do with `dashboard.actions`: send an event, take clients out, ask the application again.
+//!
+//! Input: requests of the page's own script. Output: calls of the hub, each with a line in the log.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tracing::info;
+
+use super::Dashboard;
+use super::access::Act;
+use crate::api::{ApiError, events};
+use crate::channel::ChannelName;
+use crate::event::SocketId;
+
+/// Bytes of a body that is no event.
+const MAX_BODY: usize = 16 * 1024;
+
+async fn read(request: Request, limit: usize) -> Result<Bytes, ApiError> {
+    axum::body::to_bytes(request.into_body(), limit).await.map_err(|_| ApiError::too_large(limit))
+}
+
+/// Sends an event, as `POST /apps/:id/events` does: `{"channel":"news","name":"sent","data":{}}`.
+pub(super) async fn event(_: Act, State(dashboard): State<Dashboard>, request: Request) -> Result<Json<Value>, ApiError> {
+    let api = dashboard.settings.load_full().api.clone();
+    let body = read(request, api.body_limit).await?;
+    events::send(&api, &body).await?;
+    info!("an event was sent from the dashboard");
+    Ok(Json(json!({})))
+}
+
+/// Something to be done about somebody.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "do", rename_all = "camelCase")]
+enum Wish {
+    /// Take a user out of a channel, on all nodes.
+    KickUser { user: String, channel: String },
+    /// Take a socket out of a channel.
+    KickSocket { socket: String, channel: String },
+    /// Close all sockets of a user, on all nodes.
+    CloseUser { user: String },
+    /// Close a socket.
+    CloseSocket { socket: String },
+    /// Ask the application again about everybody in a channel.
+    AskAgain { channel: String },
+}
+
+/// `{"do":"kickUser","user":"7","channel":"private-orders.1"}`; answers how many sockets it met.
+pub(super) async fn act(_: Act, State(dashboard): State<Dashboard>, request: Request) -> Result<Json<Value>, ApiError> {
+    let body = read(request, MAX_BODY).await?;
+    let wish: Wish = serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("body: {error}")))?;
+    let hub = std::sync::Arc::clone(&dashboard.settings.load().api.hub);
+    let known = |socket: &str| SocketId::parse(socket).ok_or_else(|| ApiError::bad_request("socket: is not the id of a socket"));
+    info!(?wish, "asked for in the dashboard");
+    let answer = match wish {
+        Wish::KickUser { user, channel } => {
+            let done = hub.unsubscribe_user_everywhere(&user, &ChannelName::from(channel)).await;
+            json!({ "sockets": done.value, "partial": done.is_partial })
+        }
+        Wish::KickSocket { socket, channel } => {
+            json!({ "sockets": usize::from(hub.unsubscribe_socket(known(&socket)?, &ChannelName::from(channel))) })
+        }
+        Wish::CloseUser { user } => {
+            let done = hub.terminate_user_everywhere(&user).await;
+            json!({ "sockets": done.value, "partial": done.is_partial })
+        }
+        Wish::CloseSocket { socket } => json!({ "sockets": usize::from(hub.terminate_socket(known(&socket)?)) }),
+        Wish::AskAgain { channel } => {
+            let channel = ChannelName::from(channel);
+            if !channel.kind().is_guarded() {
+                return Err(ApiError::bad_request("channel: only private and presence channels are granted, and can be asked about"));
+            }
+            // A page that is closed meanwhile does not stop it half way.
+            let done = tokio::spawn(async move { hub.recheck_everywhere(&channel).await }).await;
+            let done = done.map_err(|_| ApiError::not_found())?;
+            json!({ "checked": done.value.checked, "removed": done.value.removed, "undecided": done.value.undecided, "partial": done.is_partial })
+        }
+    };
+    Ok(Json(answer))
+}

@@ -1,0 +1,265 @@
+//! "Why did my event not arrive?": what is known about a channel and an event, as findings in the order of their weight.
+//!
+//! Input: a channel and, if somebody knows it, an event, as Laravel or the page's script names them. Output: findings, each
+//! with what to do about it, by the hub's state, the hints of the log, and what was kept of the trace.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::access::Session;
+use super::entry::Entry;
+use super::{Dashboard, Settings};
+use crate::api::params::Params;
+use crate::channel::ChannelName;
+use crate::hub::near_miss;
+use crate::readiness::RedisState;
+
+/// Refusals that are shown.
+const MAX_REFUSALS: usize = 3;
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Weight {
+    /// Enough for nothing to arrive.
+    Wrong,
+    /// May be why.
+    Doubt,
+    /// As it should be.
+    Fine,
+    /// Nothing to judge.
+    Note,
+}
+
+/// Something that is known.
+#[derive(Debug, Serialize)]
+struct Finding {
+    weight: Weight,
+    text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+/// Findings, and whether a page is open, without which nothing is kept to look at.
+#[derive(Debug, Serialize)]
+pub(super) struct Answer {
+    findings: Vec<Finding>,
+    watching: bool,
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, weight: Weight, text: impl Into<String>, hint: impl Into<String>) {
+        let hint = Some(hint.into()).filter(|hint| !hint.is_empty());
+        self.0.push(Finding { weight, text: text.into(), hint });
+    }
+}
+
+/// `?channel=private-orders.1&event=OrderShipped`
+pub(super) async fn why(_: Session, State(dashboard): State<Dashboard>, params: Params) -> Json<Answer> {
+    let channel = params.get("channel").unwrap_or_default().trim();
+    let event = params.get("event").unwrap_or_default().trim();
+    let settings = dashboard.settings.load_full();
+    let mut findings = Findings::default();
+    sources(&settings, &mut findings);
+    if !channel.is_empty() {
+        name(&settings, channel, &mut findings);
+        subscribers(&settings, channel, &mut findings).await;
+        let kept = dashboard.feed.recent(None);
+        refusals(&kept, channel, &mut findings);
+        events(&kept, channel, event, &mut findings);
+    }
+    findings.0.sort_by_key(|finding| finding.weight as u8);
+    Json(Answer { findings: findings.0, watching: dashboard.feed.is_watching() })
+}
+
+/// Whether events can come in at all.
+fn sources(settings: &Settings, findings: &mut Findings) {
+    let readiness = &settings.api.readiness;
+    let totals = settings.api.hub.metrics().totals();
+    match &*readiness.redis.borrow() {
+        RedisState::Lost(error) => findings.add(
+            Weight::Wrong,
+            format!("Redis is lost, so nothing comes from there: {error}"),
+            "check databaseConfig.redis and that Redis runs; the server reconnects by itself",
+        ),
+        RedisState::Connecting => findings.add(
+            Weight::Wrong,
+            "Redis has not been reached yet, so nothing comes from there",
+            "check databaseConfig.redis and that Redis runs",
+        ),
+        RedisState::Up if totals.redis_events == 0 => findings.add(
+            Weight::Doubt,
+            "no event has come from Redis since the server started",
+            format!(
+                "does Laravel broadcast with BROADCAST_CONNECTION=redis to this Redis, does its queue worker run, and is its prefix \
+                 databaseConfig.redis.keyPrefix = {:?}? `laravel-echo-server doctor` compares both",
+                settings.key_prefix
+            ),
+        ),
+        RedisState::Up => findings.add(Weight::Fine, "Redis is connected, and events have come from it", ""),
+        RedisState::Off if !settings.has_redis_server => findings.add(
+            Weight::Note,
+            "subscribers.redis is false: events come through the HTTP API alone",
+            if settings.takes_http_events { "" } else { "subscribers.http is false, too: nothing can come at all" },
+        ),
+        RedisState::Off => findings.add(
+            Weight::Note,
+            "subscribers.redis is false: events come through the HTTP API and the built-in Redis endpoint",
+            "Laravel's REDIS_HOST and REDIS_PORT have to be those of redisServer",
+        ),
+    }
+    if totals.malformed_events > 0 {
+        findings.add(
+            Weight::Doubt,
+            format!("{} messages since the start were no events of Laravel", totals.malformed_events),
+            "see the log: it says what was wrong with them",
+        );
+    }
+}
+
+/// Whether the name is one that clients use.
+fn name(settings: &Settings, channel: &str, findings: &mut Findings) {
+    let prefix = &settings.key_prefix;
+    if !prefix.is_empty()
+        && let Some(rest) = channel.strip_prefix(prefix)
+    {
+        findings.add(
+            Weight::Wrong,
+            format!("the name begins with the Redis prefix {prefix:?}, which clients never see"),
+            format!("clients and broadcastOn() say {rest:?}"),
+        );
+    }
+}
+
+async fn subscribers(settings: &Settings, channel: &str, findings: &mut Findings) {
+    let hub = &settings.api.hub;
+    let found = hub.subscription_count_everywhere(&ChannelName::from(channel)).await;
+    if found.value > 0 {
+        let sockets = if found.value == 1 { "1 socket is".to_owned() } else { format!("{} sockets are", found.value) };
+        findings.add(Weight::Fine, format!("{sockets} subscribed to {channel:?}"), "");
+        return;
+    }
+    match hub.nearest(channel) {
+        Some((joined, hint)) => {
+            findings.add(Weight::Wrong, format!("nobody is subscribed to {channel:?}, but clients are in {joined:?}"), hint);
+        }
+        None => findings.add(
+            Weight::Wrong,
+            format!("nobody is subscribed to {channel:?}"),
+            "is the page open, connected, and does it call Echo.channel(), Echo.private() or Echo.join() with this name? Echo adds \
+             private- and presence- itself",
+        ),
+    }
+}
+
+/// Whether two names are the same channel, but for what goes wrong with names.
+fn is_about(known: &str, channel: &str) -> bool {
+    known == channel || near_miss(channel, known).is_some() || near_miss(known, channel).is_some()
+}
+
+fn refusals(kept: &[std::sync::Arc<Entry>], channel: &str, findings: &mut Findings) {
+    let of_channel = kept.iter().rev().filter(|entry| entry.kind() == "refused");
+    let of_channel = of_channel.filter(|entry| entry.channel.as_deref().is_some_and(|known| is_about(known, channel)));
+    for entry in of_channel.take(MAX_REFUSALS) {
+        let known = entry.channel.as_deref().unwrap_or_default();
+        let socket = entry.socket.map(|socket| socket.to_string()).unwrap_or_default();
+        let status = entry.status.map(|status| format!(" with {status}")).unwrap_or_default();
+        let answer = entry.answer.as_deref().map(|answer| format!(": {answer}")).unwrap_or_default();
+        let text = format!("socket {socket} was refused {known:?}{status}{answer}");
+        findings.add(Weight::Doubt, text, entry.hint.as_deref().unwrap_or_default());
+    }
+}
+
+/// How Echo's `listen()` is called for an event of this name.
+fn listen_call(name: &str) -> String {
+    match name.strip_prefix("App\\Events\\") {
+        Some(class) => format!(".listen('{}', …)", class.replace('\\', ".")),
+        None if name.contains('\\') => format!(".listen('.{}', …)", name.replace('\\', "\\\\")),
+        None => format!(".listen('.{name}', …), with the dot"),
+    }
+}
+
+/// The last part of a class or of a name with dots.
+fn last_part(name: &str) -> &str {
+    name.rsplit(['\\', '.']).next().unwrap_or(name)
+}
+
+fn events(kept: &[std::sync::Arc<Entry>], channel: &str, event: &str, findings: &mut Findings) {
+    let is_event = |entry: &&std::sync::Arc<Entry>| matches!(entry.kind(), "event" | "whisper");
+    let of_channel: Vec<_> = kept.iter().rev().filter(is_event).filter(|entry| entry.channel.as_deref() == Some(channel)).collect();
+    if of_channel.is_empty() {
+        let elsewhere = kept.iter().rev().filter(is_event).find_map(|entry| {
+            let known = entry.channel.as_deref()?;
+            Some((known, near_miss(known, channel)?))
+        });
+        match elsewhere {
+            Some((known, hint)) => findings.add(Weight::Wrong, format!("events go to {known:?}, and not to {channel:?}"), hint),
+            None => findings.add(
+                Weight::Doubt,
+                format!("no event has come to {channel:?} while the dashboard was open"),
+                "send it now and keep this page open. With queued events (ShouldBroadcast) the queue worker has to run; \
+                 ShouldBroadcastNow needs none",
+            ),
+        }
+        return;
+    }
+    let wanted = event.trim_start_matches('.');
+    let exact = of_channel.iter().find(|entry| entry.name.as_deref().is_some_and(|name| name == wanted || name == event));
+    let alike = || {
+        let is_alike = |name: &str| last_part(name).eq_ignore_ascii_case(last_part(wanted));
+        of_channel.iter().find(|entry| entry.name.as_deref().is_some_and(is_alike))
+    };
+    let found = if event.is_empty() { of_channel.first() } else { exact.or_else(alike) };
+    let Some(found) = found else {
+        let mut names: Vec<_> = of_channel.iter().filter_map(|entry| entry.name.as_deref()).collect();
+        names.dedup();
+        names.truncate(3);
+        findings.add(
+            Weight::Wrong,
+            format!("events came to {channel:?}, but none is called {event:?}: the last ones are {}", names.join(", ")),
+            "the name is the class of the event, or what its broadcastAs() returns",
+        );
+        return;
+    };
+    let name = found.name.as_deref().unwrap_or_default();
+    let delivered = found.delivered.unwrap_or(1);
+    match (delivered, found.has_left_out) {
+        (0, true) => findings.add(
+            Weight::Wrong,
+            format!("{name:?} came, and the only one subscribed was the socket that caused it"),
+            "toOthers() leaves out the socket whose id is in X-Socket-ID; look from another browser, or broadcast without toOthers()",
+        ),
+        (0, false) => findings.add(Weight::Wrong, format!("{name:?} came when nobody was subscribed"), ""),
+        (count, left_out) => {
+            let others = if left_out { ", all but the one that caused it" } else { "" };
+            findings.add(
+                Weight::Fine,
+                format!("{name:?} was delivered to {count}{others}"),
+                format!("in Echo it is {}", listen_call(name)),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_call_of_listen_fits_the_name() {
+        assert_eq!(listen_call("App\\Events\\OrderShipped"), ".listen('OrderShipped', …)");
+        assert_eq!(listen_call("App\\Events\\Orders\\Shipped"), ".listen('Orders.Shipped', …)");
+        assert_eq!(listen_call("order.shipped"), ".listen('.order.shipped', …), with the dot");
+        assert_eq!(listen_call("Domain\\Shipped"), ".listen('.Domain\\\\Shipped', …)");
+    }
+
+    #[test]
+    fn names_that_differ_by_a_prefix_are_about_one_channel() {
+        assert!(is_about("private-orders.1", "orders.1") && is_about("orders.1", "private-orders.1"));
+        assert!(is_about("news", "news") && !is_about("news", "sports"));
+    }
+}
