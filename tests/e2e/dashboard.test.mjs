@@ -98,7 +98,7 @@ describe('the dashboard', { skip: isOriginal }, () => {
 
     const event = page.locator('#trace [data-kind=event]', { hasText: 'OrderShipped' }).first();
     await event.getByText('delivered to 1').waitFor();
-    await event.locator('summary').click();
+    await event.getByTitle('Show the data').click();
     await event.getByText('<b>not bold</b>').waitFor();
     await page.locator('#trace [data-kind=granted]', { hasText: 'private-orders.77' }).first().getByText('Laravel said yes').waitFor();
 

@@ -191,8 +191,8 @@ const TILES = [
   { id: 'events', label: 'Events in', unit: '/s', graph: ['delivered', 'unheard'] },
   { id: 'deliveries', label: 'Messages out', unit: '/s', graph: ['deliveries'] },
   { id: 'refusals', label: 'Refusals', unit: '/s', graph: ['refusals'] },
-  { id: 'callbacks', label: 'Callbacks to Laravel', unit: '/s', graph: ['callbacks'] },
-  { id: 'latency', label: 'Callback latency', unit: ' ms', graph: ['latency'] },
+  { id: 'callbacks', label: 'Laravel asked', unit: '/s', graph: ['callbacks'] },
+  { id: 'latency', label: 'Its answers take', unit: ' ms', graph: ['latency'] },
   { id: 'redis', label: 'Redis' },
   { id: 'memory', label: 'Memory', graph: ['memory'], steady: true },
 ];
@@ -232,11 +232,12 @@ function takeFigures({ samples: fresh, by, everywhere, redis, redisServer, total
   const kinds = by.map(({ engine, transport, count }) => `${compact.format(count)} ${clientName(engine)}${transport === 'polling' ? ' polling' : ''}`);
   const all = everywhere ? `${number.format(everywhere.connections)} on all nodes${everywhere.partial ? ' that answered' : ''}, here: ` : '';
   show('connections', number.format(last('connections')), all + kinds.join(', '));
-  show('events', number.format(last('delivered') + last('unheard')), `${number.format(last('unheard'))} found nobody`);
+  show('events', number.format(last('delivered') + last('unheard')), last('unheard') ? `${number.format(last('unheard'))} found nobody` : '');
   show('deliveries', number.format(last('deliveries')), last('whispers') ? plural(last('whispers'), 'whisper') : '');
   show('refusals', number.format(last('refusals')), totals.slow ? `${plural(totals.slow, 'slow client')} closed so far` : '');
   show('callbacks', number.format(last('callbacks')));
-  show('latency', last('callbacks') ? number.format(last('latency')) : '–', last('callbacks') ? 'mean of this second' : 'none in this second');
+  const answered = samples.findLast(({ values }) => values[columns.indexOf('callbacks')] > 0);
+  show('latency', answered ? number.format(answered.values[columns.indexOf('latency')]) : '–', answered ? 'on average' : '');
   const states = { up: 'connected', lost: 'lost', connecting: 'connecting', off: redisServer ? 'built in' : 'not used' };
   const losses = totals.redisLosses ? `lost ${plural(totals.redisLosses, 'time')} so far` : '';
   show('redis', states[redis], losses, redis === 'lost');
@@ -244,13 +245,13 @@ function takeFigures({ samples: fresh, by, everywhere, redis, redisServer, total
   if (!document.hidden) TILES.filter((one) => one.graph).forEach(draw);
 }
 
-/** Ten minutes from left to right; a second that was not seen yet is not drawn. */
+/** Up to ten minutes from left to right: as long as the server runs, one at the least. */
 function draw(tile) {
   const indexes = tile.graph.map((name) => columns.indexOf(name));
   const values = samples.map(({ values: all }) => indexes.reduce((sum, index) => sum + all[index], 0));
-  const step = KEPT / WIDTH;
+  const step = Math.max(60, values.length) / WIDTH;
   const points = [];
-  for (let end = values.length; end > 0; end -= step) points.unshift(Math.max(...values.slice(Math.max(0, end - step), end)));
+  for (let end = values.length; end > 0; end -= step) points.unshift(Math.max(...values.slice(Math.max(0, Math.floor(end - step)), Math.ceil(end))));
   const most = Math.max(...points);
   const least = tile.steady ? Math.min(...points) : 0;
   const span = Math.max(most - least, tile.steady ? most * 0.2 : 0, 1);
@@ -371,7 +372,9 @@ setInterval(() => {
 }, 1000);
 
 const channelButton = (name) => h('button', { class: 'name mono', click: () => go('channels', name) }, name);
-const whoButton = (id, text = id) => h('button', { class: 'name mono', click: () => go('who', id) }, text);
+/** Ids of sockets are long; their ends tell them apart. */
+const short = (id) => (/^\d{8,}\.\d{8,}$/.test(id) ? `${id.slice(0, 5)}…${id.slice(-4)}` : id);
+const whoButton = (id) => h('button', { class: 'name mono', title: short(id) === id ? null : id, click: () => go('who', id) }, short(id));
 
 /** [kind, class of the kind, what, outcome, class of the outcome] */
 function words(entry) {
@@ -407,26 +410,32 @@ function row(entry) {
   const [kind, kindClass, what, outcome, outcomeClass] = words(entry);
   const lines = [];
   const more = [];
-  if (entry.kind === 'event') more.push(`from ${SOURCES[entry.source] ?? entry.source}`, bytes(entry.size));
+  if (entry.kind === 'event') more.push(SOURCES[entry.source] ?? entry.source, bytes(entry.size));
   if (entry.kind === 'whisper') more.push(bytes(entry.size));
-  if (entry.except) more.push(`without ${entry.except}`);
+  if (entry.except && entry.has_left_out) more.push(`not to ${short(entry.except)}`);
   if (entry.answer) more.push(entry.answer);
   else if (CAUSES[entry.cause]) more.push(CAUSES[entry.cause]);
   const isPlain = entry.data === undefined;
+  let meta = h('span');
   if (more.length && isPlain) lines.push(h('span', { class: 'more-line' }, more.join(' · ')));
   if (entry.near) lines.push(h('span', { class: 'more-line hint' }, 'clients are in ', channelButton(entry.near.channel), `: ${entry.near.hint}`));
   if (entry.hint) lines.push(h('span', { class: 'more-line hint' }, entry.hint));
   if (!isPlain) {
-    const details = h('details', {}, h('summary', {}, more.join(' · ')));
-    details.addEventListener('toggle', () => {
-      if (details.open && details.children.length === 1) details.append(h('pre', { tabindex: '0' }, pretty(entry)));
-    });
-    lines.push(details);
+    meta = h('button', {
+      class: 'meta', 'aria-expanded': 'false', title: 'Show the data',
+      click: ({ currentTarget: button }) => {
+        const isOpen = button.getAttribute('aria-expanded') === 'true';
+        button.setAttribute('aria-expanded', String(!isOpen));
+        if (isOpen) button.parentElement.querySelector('pre').remove();
+        else button.parentElement.append(h('pre', { tabindex: '0' }, pretty(entry)));
+      },
+    }, more.join(' · '));
   }
   return h('li', { class: 'new', 'data-kind': entry.kind },
     h('time', { datetime: new Date(entry.at).toISOString() }, clock(entry.at)),
     h('span', { class: `kind ${kindClass}` }, kind),
     h('span', { class: 'what' }, ...what),
+    meta,
     h('span', { class: `outcome ${outcomeClass}` }, outcome),
     ...lines);
 }
@@ -567,7 +576,7 @@ function list(facts) {
 }
 
 function table(heads, rows) {
-  const head = heads.filter((text) => text !== false && text !== undefined).map((text) => (text === '' ? h('td') : h('th', { scope: 'col' }, text)));
+  const head = heads.filter((text) => text !== false && text !== undefined).map((text) => h('th', { scope: 'col' }, text === '' ? h('span', { class: 'hidden' }, 'What to do') : text));
   const line = (cells) => h('tr', {}, cells.filter((cell) => cell !== false && cell !== undefined).map((cell) => h('td', { class: typeof cell === 'string' ? 'num' : null }, cell)));
   return h('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': 'Table' }, h('table', {}, h('thead', {}, h('tr', {}, head)), h('tbody', {}, rows.map(line))));
 }
@@ -675,9 +684,11 @@ function sure(text, question, act) {
     click: async () => {
       if (!asked) {
         button.textContent = question;
-        asked = setTimeout(() => { asked = null; button.textContent = text; }, 4000);
+        button.classList.add('asked');
+        asked = setTimeout(() => { asked = null; button.textContent = text; button.classList.remove('asked'); }, 4000);
         return;
       }
+      button.classList.remove('asked');
       clearTimeout(asked);
       asked = null;
       button.textContent = text;
@@ -839,7 +850,7 @@ async function beginDemo() {
   $('first-send').addEventListener('click', () => post('api/event', event).catch((error) => toast(error.message)));
   $('curl').textContent = `curl -X POST '${location.origin}/apps/${channel}/events?auth_key=${key}' -d '${JSON.stringify(event)}'`;
   $('first-where').textContent = hasRedisServer ? ', whose broadcasts the server takes as a Redis would' : ', with the Redis that this server listens to';
-  $('laravel').textContent = `${tinker}\n> broadcast(new App\\Events\\OrderShipped($order));   // a ShouldBroadcastNow; its broadcastOn() returns new Channel('${channel}')`;
+  $('laravel').textContent = tinker;
   listen(channel);
 }
 
