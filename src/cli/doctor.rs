@@ -12,6 +12,7 @@ use super::Place;
 use super::laravel::Project;
 
 mod app;
+mod front;
 mod machine;
 mod names;
 mod redis;
@@ -64,6 +65,7 @@ impl Doctor {
         app::project(&project, report);
         app::broadcaster(config, &project, report);
         app::origins(config, &project, report);
+        front::recovery(config, dir, report);
         app::callback(config, report).await;
         redis::examine(config, &project, Duration::from_secs(self.listen), report).await;
         Ok(())
