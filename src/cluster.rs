@@ -14,14 +14,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::config::Config;
+use crate::config::{Config, RedisMode};
 use crate::event::{Event, SocketId};
 use crate::redis_client::{Link, QueryError, Redis, RedisConfigError};
 use crate::warn_seldom;
 
 pub mod questions;
+pub mod sessions;
 
 use questions::{Asked, Counts, Question, TOPIC};
+use sessions::{RedisSessions, SessionStore};
 
 /// Messages that wait for Redis; beyond, whispers are dropped and HTTP requests wait.
 const QUEUE: usize = 4096;
@@ -48,6 +50,8 @@ pub struct Bus {
     /// Tells this process from the other nodes.
     number: u64,
     asked: Asked,
+    /// Where all nodes hear the same in one order, and so can go on with each other's sessions.
+    sessions: Option<Arc<dyn SessionStore>>,
 }
 
 struct Message {
@@ -115,6 +119,14 @@ impl Bus {
             return Ok(None);
         }
         let redis = &config.database_config.redis;
+        // With a Redis Cluster each node hears another order, and with single channels only a part.
+        let is_one_order = redis.cluster.is_empty() && config.subscribers.redis_mode == RedisMode::Pattern;
+        let sessions: Option<Arc<dyn SessionStore>> = if is_one_order && config.recovery.enabled.0 {
+            let link = Link::new(Redis::new(redis)?, "clients cannot come back to other nodes");
+            Some(Arc::new(RedisSessions::new(link, &redis.key_prefix)))
+        } else {
+            None
+        };
         let (queue, waiting) = mpsc::channel(QUEUE);
         Ok(Some(Self {
             link: Link::new(Redis::new(redis)?, "events of this node cannot be published"),
@@ -124,7 +136,20 @@ impl Bus {
             room: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
             number: rand::random(),
             asked: Asked::default(),
+            sessions,
         }))
+    }
+
+    /// Where sessions are kept for other nodes, if they can go on with them.
+    #[must_use]
+    pub fn sessions(&self) -> Option<Arc<dyn SessionStore>> {
+        self.sessions.clone()
+    }
+
+    /// The same with another place for sessions.
+    #[cfg(test)]
+    pub(crate) fn with_sessions(self, sessions: Arc<dyn SessionStore>) -> Self {
+        Self { sessions: Some(sessions), ..self }
     }
 
     /// PUBLISHes an event, once, or has it delivered here while Redis is away.

@@ -126,7 +126,10 @@ impl CloseReason {
     /// Whether the client may come back to its session.
     #[must_use]
     pub const fn is_recoverable(self) -> bool {
-        matches!(self, Self::TransportClose | Self::PageLeft | Self::TransportError | Self::PingTimeout | Self::TooSlow)
+        matches!(
+            self,
+            Self::TransportClose | Self::PageLeft | Self::TransportError | Self::PingTimeout | Self::TooSlow | Self::ServerShutdown
+        )
     }
 
     /// The reason in the words of socket.io 2, as the original logs them.

@@ -26,6 +26,7 @@ mod cache;
 mod counts;
 mod everywhere;
 mod grants;
+mod handover;
 mod hints;
 mod history;
 mod inspect;
@@ -55,10 +56,12 @@ use subscribe::Grace;
 pub use allowance::Allowance;
 pub use everywhere::Everywhere;
 pub use grants::Recheck;
+pub use handover::Found;
 pub use history::Offset;
 pub use inspect::{SocketView, StayView, near_miss};
 pub use observer::{Observation, Observer};
 pub use push::{Dialect, Message, Push, PushError, Socket};
+pub use recovery::Return;
 pub use subscribe::Right;
 pub use wanted::{Change, Wanted};
 pub use whisper::Whisper;
@@ -99,6 +102,8 @@ pub struct Hub<S> {
     observers: Observers,
     /// With `recovery.enabled`.
     recovery: Option<recovery::Recovery>,
+    /// With other nodes that can go on with the sessions of this one.
+    handover: Option<handover::Handover>,
     cache: cache::EventCache,
     /// With `pusher.subscriptionCount`.
     counts: Option<counts::Counts>,
@@ -119,6 +124,7 @@ impl<S: Socket> Hub<S> {
     ) -> Arc<Self> {
         let flat: Vec<_> = config.flat_channels.0.iter().map(|text| Pattern::new(text)).collect();
         let subscribers = &config.subscribers;
+        let sessions = bus.as_ref().and_then(Bus::sessions);
         let is_exact = subscribers.redis.0 && subscribers.redis_mode == RedisMode::Exact;
         Arc::new(Self {
             sessions: (0..SHARDS).map(|_| RwLock::default()).collect(),
@@ -134,7 +140,8 @@ impl<S: Socket> Hub<S> {
             closing: CancellationToken::new(),
             hints: Hints::default(),
             observers: Observers::new(),
-            recovery: config.recovery.enabled.0.then(|| recovery::Recovery::new(&config.recovery)),
+            recovery: config.recovery.enabled.0.then(|| recovery::Recovery::new(&config.recovery, sessions.is_some())),
+            handover: sessions.map(|sessions| handover::Handover::new(sessions, config.recovery.window.0)),
             cache: cache::EventCache::new(config.pusher.cache_ttl.0),
             counts: config.pusher.subscription_count.0.then(counts::Counts::default),
             options: Options {
@@ -204,6 +211,7 @@ impl<S: Socket> Hub<S> {
             shard.remove(&id);
             (session, kept)
         };
+        self.touch(id);
         if !self.options.flat.is_empty() {
             self.everyone.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         }
@@ -220,6 +228,8 @@ impl<S: Socket> Hub<S> {
     pub async fn close(self: &Arc<Self>) {
         self.closing.cancel();
         let ids: Vec<SocketId> = self.ids();
+        let sockets: Vec<S> = ids.iter().filter_map(|id| self.socket(*id)).collect();
+        self.hand_over(&sockets).await;
         // Out of the rooms first: those who go at the same moment need not hear of each other.
         let sessions: Vec<_> = ids.into_iter().filter_map(|id| Some((id, self.session(id)?))).collect();
         let mut left = Vec::new();

@@ -98,6 +98,14 @@ pub trait PresenceStore: Send + Sync + 'static {
     /// [`StoreError`] when the backend cannot be reached.
     async fn leave(&self, channel: &ChannelName, socket: SocketId) -> Result<Left, StoreError>;
 
+    /// As [`Self::leave`], but the socket may be another node's by now, and stays then.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the backend cannot be reached.
+    async fn release(&self, channel: &ChannelName, socket: SocketId) -> Result<Left, StoreError> {
+        self.leave(channel, socket).await
+    }
+
     /// Everyone in a channel, one entry a socket, in the order of joining.
     ///
     /// # Errors

@@ -92,8 +92,7 @@ impl Connections {
         self.tasks.wait().await;
     }
 
-    /// Runs a connection as one of these.
-    #[cfg(test)]
+    /// Runs a connection, or a part of one, as one of these.
     pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
         self.tasks.spawn(connection)
     }

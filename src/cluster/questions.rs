@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::auth::Pass;
+use crate::event::SocketId;
 
 /// What a node knows by itself: far more than one that is well takes.
 const ANSWERED: Duration = Duration::from_secs(1);
@@ -60,6 +61,15 @@ pub enum Message {
         id: u64,
         /// The question.
         question: Question,
+    },
+    /// To all nodes: the events after this one are counted from here, under this name.
+    Order(u64),
+    /// To all nodes but `from`: it goes on with this session.
+    Taken {
+        /// The number of the process.
+        from: u64,
+        /// The session.
+        id: SocketId,
     },
     /// To the node that asked.
     Answer {

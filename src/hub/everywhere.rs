@@ -71,6 +71,7 @@ impl<S: Socket> Hub<S> {
                 Err(_) => (Vec::new(), true),
             }
         };
+        self.ban(&question).await;
         let (ours, (theirs, is_partial)) = tokio::join!(self.answer(&question), others);
         let mut sum: BTreeMap<String, usize> = ours.into_iter().collect();
         for (name, count) in theirs.into_iter().flatten() {
@@ -121,6 +122,9 @@ impl<S: Socket> Hub<S> {
                 }
             }
             Ok(Message::Ask { .. } | Message::Removed { .. }) => {}
+            Ok(Message::Order(name)) => self.enter_order(name),
+            Ok(Message::Taken { from, id }) if from != nodes.bus.number() => self.let_go(id),
+            Ok(Message::Taken { .. }) => {}
             Err(cause) => tracing::debug!(%cause, "skipped a message between nodes; do they run the same version?"),
         }
         true

@@ -70,6 +70,7 @@ impl<S: Socket> Hub<S> {
         let Some((terms, watch)) = session.state().accept(channel, ticket, basis, ends) else {
             return;
         };
+        self.touch(session.socket.id());
         let Some(ends) = ends else {
             return;
         };

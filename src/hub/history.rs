@@ -17,6 +17,9 @@ use crate::event::SocketId;
 /// What each message counts: one that goes to a channel and, in flat mode, to everyone as well has two offsets.
 const STEP: u64 = 2;
 
+/// What names of epochs of this process alone have in common; the others are times.
+const ALONE: u64 = 1 << 63;
+
 /// Epochs that are remembered: one begins whenever a node comes or finds Redis again.
 const MAX_EPOCHS: usize = 256;
 
@@ -24,7 +27,7 @@ const MAX_EPOCHS: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offset {
     /// The name of the epoch.
-    pub epoch: u32,
+    pub epoch: u64,
     /// How far it was counted since the epoch began.
     pub number: u64,
 }
@@ -32,7 +35,7 @@ pub struct Offset {
 impl Offset {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (epoch, number) = text.split_once('-')?;
-        Some(Self { epoch: u32::from_str_radix(epoch, 16).ok()?, number: number.parse().ok()? })
+        Some(Self { epoch: u64::from_str_radix(epoch, 16).ok()?, number: number.parse().ok()? })
     }
 }
 
@@ -45,7 +48,7 @@ impl std::fmt::Display for Offset {
 /// Where a name begins to be used.
 #[derive(Debug)]
 struct Epoch {
-    name: u32,
+    name: u64,
     /// The number of this process at that moment.
     begin: u64,
     /// Other nodes know it, too.
@@ -83,7 +86,7 @@ pub(super) struct History {
 impl History {
     pub(super) fn new(config: &RecoveryConfig) -> Self {
         Self {
-            epochs: VecDeque::from([Epoch { name: rand::random(), begin: 0, is_shared: false }]),
+            epochs: VecDeque::from([Epoch { name: ALONE | rand::random::<u64>(), begin: 0, is_shared: false }]),
             number: 0,
             lost: 0,
             sent: VecDeque::new(),
@@ -130,31 +133,39 @@ impl History {
 
     /// Some messages may not have been heard: nobody gets over this place.
     pub(super) fn gap(&mut self) {
+        // First: the others may have counted what was not heard here.
+        self.leave_order();
         self.count();
         self.lost = self.number;
-        self.leave_order();
     }
 
     /// From now on other nodes may not hear the same.
     pub(super) fn leave_order(&mut self) {
         if self.epoch().is_shared {
-            self.begin_epoch(rand::random(), false);
+            self.begin_epoch(ALONE | rand::random::<u64>(), false);
         }
     }
 
     /// Whether other nodes count alike.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for recovery on other nodes"))]
     pub(super) fn is_in_order(&self) -> bool {
         self.epoch().is_shared
     }
 
     /// All nodes take this name now.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for recovery on other nodes"))]
-    pub(super) fn enter_order(&mut self, name: u32) {
-        self.begin_epoch(name, true);
+    pub(super) fn enter_order(&mut self, name: u64) {
+        self.begin_epoch(name & !ALONE, true);
     }
 
-    fn begin_epoch(&mut self, name: u32, is_shared: bool) {
+    /// A name that comes after those that all nodes took before; `now` grows with the time.
+    pub(super) fn next_name(&self, now: u64) -> u64 {
+        self.shared().map(|epoch| epoch.name + 1).fold(now, u64::max)
+    }
+
+    fn shared(&self) -> impl Iterator<Item = &Epoch> {
+        self.epochs.iter().filter(|epoch| epoch.is_shared)
+    }
+
+    fn begin_epoch(&mut self, name: u64, is_shared: bool) {
         if self.epochs.len() >= MAX_EPOCHS {
             self.epochs.pop_front();
         }
@@ -188,13 +199,25 @@ impl History {
         self.epochs[at].begin.checked_add(offset.number).filter(|number| *number <= end)
     }
 
-    /// The offset of a number as other nodes understand it, or of the first place after it that they do.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for recovery on other nodes"))]
-    pub(super) fn shared_offset(&self, number: u64) -> Option<Offset> {
+    /// The number from which on somebody was in a channel, by an offset of any node: 0 when that was before all that is known
+    /// here. `None` when it may be anywhere.
+    pub(super) fn since(&self, offset: &str) -> Option<u64> {
+        let is_older = |name: u64| name & ALONE == 0 && self.shared().next().is_some_and(|oldest| name < oldest.name);
+        self.position(offset).or_else(|| Offset::parse(offset).filter(|offset| is_older(offset.epoch)).map(|_| 0))
+    }
+
+    /// Whether all offsets since this number are known.
+    pub(super) fn knows_since(&self, number: u64) -> bool {
+        self.epochs.front().is_some_and(|oldest| oldest.begin <= number)
+    }
+
+    /// The offset of a number as other nodes understand it, or of the first place after it that they do; and whether it is the
+    /// same place.
+    pub(super) fn shared_offset(&self, number: u64) -> Option<(Offset, bool)> {
         self.epochs.iter().enumerate().find_map(|(at, epoch)| {
             let end = self.epochs.get(at + 1).map_or(u64::MAX, |next| next.begin);
             let is_it = epoch.is_shared && number < end;
-            is_it.then(|| Offset { epoch: epoch.name, number: number.saturating_sub(epoch.begin) })
+            is_it.then(|| (Offset { epoch: epoch.name, number: number.saturating_sub(epoch.begin) }, number >= epoch.begin))
         })
     }
 
@@ -308,7 +331,7 @@ mod tests {
         assert_eq!(other.position(&alone.to_string()), None);
         let [early, late] = [early, late].map(|offset| other.position(&offset.to_string()).unwrap());
         assert_eq!(late - early, STEP);
-        assert_eq!(one.shared_offset(0), Some(Offset { epoch: 7, number: 0 }), "the first place that both know");
+        assert_eq!(one.shared_offset(0), Some((Offset { epoch: 7, number: 0 }, false)), "the first place that both know");
         // What only one of them knows is no place for the other, until both begin anew.
         one.leave_order();
         let own = send(&mut one, "a", None);
@@ -319,7 +342,19 @@ mod tests {
             history.enter_order(8);
         }
         assert_eq!(one.newest(), other.newest());
-        assert_eq!(one.shared_offset(one.number()), Some(one.newest()));
+        assert_eq!(one.shared_offset(one.number()), Some((one.newest(), true)));
+    }
+
+    #[test]
+    fn what_others_heard_meanwhile_is_no_place_here() {
+        let [mut one, mut other] = [history(100, 1000), history(100, 1000)];
+        for history in [&mut one, &mut other] {
+            history.enter_order(7);
+        }
+        one.gap();
+        let late = send(&mut other, "a", None);
+        assert_eq!(one.position(&late.to_string()), None);
+        assert_eq!(one.position(&other.newest().to_string()), None);
     }
 
     #[test]

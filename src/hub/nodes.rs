@@ -56,6 +56,7 @@ impl Nodes {
 impl<S: Socket> Hub<S> {
     /// Begins to send to the other nodes; ends when the hub closes. A single node has nobody to send to.
     pub fn run_bus(self: &Arc<Self>) {
+        self.run_handover();
         if self.nodes.is_some() {
             let hub = Arc::clone(self);
             self.tasks.spawn(async move {

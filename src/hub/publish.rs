@@ -42,6 +42,22 @@ impl<S: Socket> Hub<S> {
         source: Source,
         read: impl FnOnce() -> Result<(T, Option<u64>), E>,
     ) -> Result<usize, E> {
+        let mut is_counted = false;
+        let received = self.take_up(channel, source, read, &mut is_counted);
+        // Whatever comes of it: other nodes count it, too.
+        if let Some(recovery) = self.recovery.as_ref().filter(|_| source == Source::Redis && !is_counted && self.shares_sessions()) {
+            recovery.history().count();
+        }
+        received
+    }
+
+    fn take_up<'a, T: Borrow<Event<'a>>, E>(
+        self: &Arc<Self>,
+        channel: &str,
+        source: Source,
+        read: impl FnOnce() -> Result<(T, Option<u64>), E>,
+        is_counted: &mut bool,
+    ) -> Result<usize, E> {
         let (has_audience, is_waited_for) = self.wanted_by(channel);
         let is_sample = !has_audience && self.hints.is_due(channel);
         let is_kept = self.cache.keeps(channel);
@@ -66,6 +82,7 @@ impl<S: Socket> Hub<S> {
             info!("Channel: {channel}");
             info!("Event: {}", event.name);
         }
+        *is_counted = is_wanted;
         let delivered = if is_wanted { self.send(event, source == Source::Redis) } else { 0 };
         if delivered > 0 {
             self.metrics.deliveries.inc_by(delivered as u64);

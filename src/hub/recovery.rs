@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -30,7 +31,7 @@ const STAY_BYTES: u64 = 256;
 const FORGET_EVERY: Duration = Duration::from_secs(1);
 
 /// A channel that a session was in.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Stay {
     pub(super) channel: ChannelName,
     /// The newest event when it came in.
@@ -50,13 +51,33 @@ pub(super) struct Saved {
     stays: Vec<Stay>,
     bytes: u64,
     /// Tells when the session is not kept any more: until then it is still a member of its presence channels.
-    _kept: DropGuard,
+    _kept: Option<DropGuard>,
+}
+
+impl Saved {
+    /// One of another node.
+    pub(super) fn adopted(since: u64, stays: Vec<Stay>) -> Self {
+        Self { until: Instant::now(), since, stays, bytes: 0, _kept: None }
+    }
+}
+
+/// What becomes of a client that comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Return {
+    /// It goes on with its session.
+    Back,
+    /// It has to start afresh.
+    Afresh,
+    /// Its session may be another node's: see [`Hub::find`].
+    Elsewhere,
 }
 
 /// What is kept for those who come back.
 #[derive(Debug)]
 pub(super) struct Recovery {
     window: Duration,
+    /// Every event is kept, for clients of other nodes.
+    keeps_all: bool,
     history: Mutex<History>,
     saved: Mutex<Sessions>,
 }
@@ -145,10 +166,11 @@ impl Drop for Removal<'_> {
 }
 
 impl Recovery {
-    pub(super) fn new(config: &RecoveryConfig) -> Self {
+    /// `keeps_all`: events are kept also when nobody of this node may want them.
+    pub(super) fn new(config: &RecoveryConfig, keeps_all: bool) -> Self {
         let sessions =
             Sessions { by_id: HashMap::new(), order: VecDeque::new(), bytes: 0, max_bytes: config.bytes.0, removals: 0, removing: 0 };
-        Self { window: config.window.0, history: Mutex::new(History::new(config)), saved: Mutex::new(sessions) }
+        Self { window: config.window.0, keeps_all, history: Mutex::new(History::new(config)), saved: Mutex::new(sessions) }
     }
 
     /// Held while an event is sent, so that the order of events is that of their numbers for everybody.
@@ -162,6 +184,9 @@ impl Recovery {
 
     /// Whether somebody may come back who wants events of a channel that nobody is in now.
     pub(super) fn is_waited_for(&self) -> bool {
+        if self.keeps_all {
+            return true;
+        }
         let mut saved = self.saved();
         saved.forget(Instant::now());
         !saved.by_id.is_empty()
@@ -173,7 +198,7 @@ impl Recovery {
         let bytes = SESSION_BYTES + header_bytes as u64 + stays.iter().map(Stay::bytes).sum::<u64>();
         let kept = CancellationToken::new();
         let mut saved = self.saved();
-        saved.insert(id, Saved { until: now + self.window, since, stays, bytes, _kept: kept.clone().drop_guard() });
+        saved.insert(id, Saved { until: now + self.window, since, stays, bytes, _kept: Some(kept.clone().drop_guard()) });
         saved.forget(now);
         kept
     }
@@ -193,8 +218,26 @@ impl Recovery {
         Some((saved, sessions.removals))
     }
 
-    fn removals(&self) -> u64 {
-        self.saved().removals
+    /// How many removals there have been; `None` while there is one.
+    pub(super) fn removals(&self) -> Option<u64> {
+        let sessions = self.saved();
+        (sessions.removing == 0).then_some(sessions.removals)
+    }
+
+    pub(super) const fn window(&self) -> Duration {
+        self.window
+    }
+
+    /// A session that is kept: since when, where, and for how long still.
+    pub(super) fn kept(&self, id: SocketId) -> Option<(u64, Vec<Stay>, Duration)> {
+        let sessions = self.saved();
+        let saved = sessions.by_id.get(&id)?;
+        Some((saved.since, saved.stays.clone(), saved.until.saturating_duration_since(Instant::now())))
+    }
+
+    /// Another node goes on with the session.
+    pub(super) fn let_go(&self, id: SocketId) {
+        drop(self.saved().remove(id));
     }
 }
 
@@ -245,6 +288,7 @@ impl<S: Socket> Hub<S> {
         if let Some(recovery) = &self.recovery {
             recovery.history().gap();
         }
+        self.touch_all();
         self.catch_up();
     }
 
@@ -267,30 +311,61 @@ impl<S: Socket> Hub<S> {
     }
 
     /// A client comes back to the session of `id`, with the offset of the last event it received. `connect` makes it known
-    /// to the client, before anything is sent; its socket has the id from then on. `false`: it has to start afresh.
-    pub fn recover(self: &Arc<Self>, id: SocketId, offset: Option<&str>, connect: impl FnOnce() -> S) -> bool {
-        let Some(recovery) = &self.recovery else { return false };
+    /// to the client, before anything is sent; its socket has the id from then on.
+    pub fn recover(self: &Arc<Self>, id: SocketId, offset: Option<&str>, connect: impl FnOnce() -> S) -> Return {
+        let Some(recovery) = &self.recovery else { return Return::Afresh };
         // The old connection may be broken, and not be known to be.
         if let Some(live) = self.session(id) {
             self.end(&live.socket, CloseReason::TransportClose);
             live.socket.close();
         }
-        let mut history = recovery.history();
-        let now = Instant::now();
-        let is_granted = |saved: &Saved| saved.stays.iter().all(|stay| stay.terms.as_ref().is_none_or(|terms| terms.holds(now)));
-        let Some((saved, removals)) = recovery.take(id).filter(|(saved, _)| is_granted(saved)) else {
+        let history = recovery.history();
+        let Some((saved, removals)) = recovery.take(id) else {
+            if self.shares_sessions() {
+                return Return::Elsewhere;
+            }
             self.metrics.recovered(Recovered::Unknown);
-            return false;
+            return Return::Afresh;
         };
+        self.touch(id);
         // An offset from before this session, or of another server, is that of a client that has received nothing since.
-        let position = offset.and_then(|offset| history.position(offset)).map_or(saved.since, |position| position.max(saved.since));
+        let position = match offset.and_then(|offset| history.position(offset)) {
+            Some(position) => position.max(saved.since),
+            None if history.knows_since(saved.since) => saved.since,
+            None => 0,
+        };
+        if self.restore(recovery, history, id, (saved, removals), position, connect).is_some() { Return::Back } else { Return::Afresh }
+    }
+
+    /// What a client missed cannot be had.
+    pub(super) fn tell_gap(&self, id: SocketId) {
+        self.metrics.recovered(Recovered::Gap);
+        let hint = "see recovery.window, recovery.events and recovery.bytes; a Redis that was away leaves a gap, too";
+        warn_seldom!(kind = 0, about = "", socket_id = %id, hint, "a client starts afresh: what it missed is not kept any more, or is more than limits.clientQueue");
+    }
+
+    /// Goes on with a session, from `position` on. Returns what makes the client a member again; `None`: it has to start
+    /// afresh.
+    pub(super) fn restore(
+        self: &Arc<Self>,
+        recovery: &Recovery,
+        mut history: MutexGuard<'_, History>,
+        id: SocketId,
+        (saved, removals): (Saved, u64),
+        position: u64,
+        connect: impl FnOnce() -> S,
+    ) -> Option<Vec<JoinHandle<()>>> {
+        let now = Instant::now();
+        if !saved.stays.iter().all(|stay| stay.terms.as_ref().is_none_or(|terms| terms.holds(now))) {
+            self.metrics.recovered(Recovered::Unknown);
+            return None;
+        }
         let since: HashMap<&ChannelName, u64> = saved.stays.iter().map(|stay| (&stay.channel, stay.since)).collect();
         let missed = history.missed(position, id, |channel| since.get(channel).copied());
         let Some(missed) = missed.filter(|missed| self.fits_a_queue(missed)) else {
-            self.metrics.recovered(Recovered::Gap);
-            let hint = "see recovery.window, recovery.events and recovery.bytes; a Redis that was away leaves a gap, too";
-            warn_seldom!(kind = 0, about = "", socket_id = %id, hint, "a client starts afresh: what it missed is not kept any more, or is more than limits.clientQueue");
-            return false;
+            drop(history);
+            self.tell_gap(id);
+            return None;
         };
         // Whole before it is known: who takes a user out of a channel finds what it rests on.
         let session = Session::new(connect(), saved.since);
@@ -301,13 +376,14 @@ impl<S: Socket> Hub<S> {
             let count = self.rooms.join(&stay.channel, session.socket.clone());
             self.came_in(&stay.channel, id, count);
         }
-        if recovery.removals() != removals {
+        self.touch(id);
+        if recovery.removals() != Some(removals) {
             // Somebody was taken out of something meanwhile, and might not have been found.
             drop(history);
             self.metrics.recovered(Recovered::Unknown);
             self.end(&session.socket, CloseReason::ServerLeft);
             session.socket.close();
-            return true;
+            return Some(Vec::new());
         }
         self.metrics.replayed.inc_by(missed.len() as u64);
         let is_full = missed.into_iter().any(|frame| session.socket.push_frame(frame) == Err(PushError::Full));
@@ -315,22 +391,23 @@ impl<S: Socket> Hub<S> {
         self.metrics.recovered(Recovered::Recovered);
         if is_full {
             self.evict(id, &session.socket);
-            return true;
+            return Some(Vec::new());
         }
+        let mut entering = Vec::new();
         for (Stay { channel, terms, .. }, ticket) in saved.stays.into_iter().zip(joined) {
             let Some(terms) = terms else { continue };
             self.accept(&session, &channel, ticket, Basis::of(&terms), terms.ends);
             if let (ChannelKind::Presence, Some(member)) = (channel.kind(), terms.member) {
                 let (hub, session) = (Arc::clone(self), Arc::clone(&session));
-                self.tasks.spawn(async move {
+                entering.push(self.tasks.spawn(async move {
                     let again = session.state().begin_again(&channel);
                     if let Some(ticket) = again {
                         hub.enter_presence(&session, &channel, ticket, member).await;
                     }
-                });
+                }));
             }
         }
-        true
+        Some(entering)
     }
 
     /// Whether so many frames may wait for a client: it would be closed for them each time it comes back.

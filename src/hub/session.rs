@@ -111,7 +111,7 @@ impl<'a> Basis<'a> {
 }
 
 /// Proof that a subscribe was begun; void once the socket unsubscribes or closes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Ticket(u64);
 
 /// The socket is in, or on its way into, as many channels as it may be.

@@ -339,6 +339,7 @@ impl<S: Socket> Hub<S> {
             }
         };
         self.came_in(channel, id, count);
+        self.touch(id);
         if self.options.dev_mode {
             info!("{id} joined channel: {channel}");
         }
@@ -425,6 +426,7 @@ impl<S: Socket> Hub<S> {
     /// As [`Self::left`], but the members follow after `grace`.
     pub(super) fn left_after(self: &Arc<Self>, channel: &ChannelName, id: SocketId, reason: &'static str, grace: Grace) {
         let count = self.rooms.leave(channel, id);
+        self.touch(id);
         self.metrics.unsubscribed(channel.kind());
         self.observers.tell(|| Observation::Unsubscribed { channel: channel.as_str(), socket: id, reason, count });
         self.count_changed(channel);
@@ -455,7 +457,8 @@ impl<S: Socket> Hub<S> {
             // It came back before this turn: its new membership is not to be taken away.
             return Ok(());
         }
-        if let Left::Gone(member) = self.store.leave(channel, id).await? {
+        let left = if self.shares_sessions() { self.store.release(channel, id).await? } else { self.store.leave(channel, id).await? };
+        if let Left::Gone(member) = left {
             self.announce_leaving(channel, &member, None);
         }
         Ok(())

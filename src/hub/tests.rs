@@ -15,6 +15,7 @@ mod observer;
 mod pace;
 mod page;
 mod receive;
+mod returns;
 mod shared;
 mod walk;
 mod world;

@@ -29,6 +29,7 @@ pub async fn drain<S: Socket>(hub: &Arc<Hub<S>>, time: Duration) {
     let mut clock = tokio::time::interval(STEP);
     for group in sockets.chunks(sockets.len().div_ceil(steps)) {
         clock.tick().await;
+        hub.hand_over(group).await;
         for socket in group {
             hub.end(socket, CloseReason::ServerShutdown);
             socket.close();

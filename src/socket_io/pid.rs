@@ -1,10 +1,11 @@
 //! [`Pids`]: the private ids by which clients come back to their sessions.
 //!
-//! Input: public socket ids. Output: `<socket id>.<128 bits>`, which nobody can make but this process, and the way back. They
-//! are never logged.
+//! Input: public socket ids. Output: `<socket id>.<128 bits>`, which nobody can make but this process, or the nodes that share
+//! a key, and the way back. They are never logged.
 
 use subtle::ConstantTimeEq as _;
 
+use crate::cluster::sessions::SessionKey;
 use crate::event::SocketId;
 use crate::signature::sign;
 
@@ -13,7 +14,7 @@ const PROOF: usize = 32;
 
 /// Makes and reads private ids.
 pub(super) struct Pids {
-    key: [u8; 32],
+    key: SessionKey,
 }
 
 impl Pids {
@@ -21,22 +22,25 @@ impl Pids {
         Self { key: rand::random() }
     }
 
-    pub(super) fn write(&self, id: SocketId) -> String {
-        format!("{id}.{}", self.proof(id))
+    /// By the key that nodes share, if there is one.
+    pub(super) fn write(&self, id: SocketId, shared: Option<&SessionKey>) -> String {
+        format!("{id}.{}", proof(shared.unwrap_or(&self.key), id))
     }
 
     /// The socket that a private id was made for.
-    pub(super) fn read(&self, pid: &str) -> Option<SocketId> {
+    pub(super) fn read(&self, pid: &str, shared: Option<&SessionKey>) -> Option<SocketId> {
         let (id, proof) = pid.rsplit_once('.')?;
         let id = SocketId::parse(id)?;
-        bool::from(self.proof(id).as_bytes().ct_eq(proof.as_bytes())).then_some(id)
+        // This process may have given it out before it knew the key.
+        let mut keys = [shared, Some(&self.key)].into_iter().flatten();
+        keys.any(|key| bool::from(self::proof(key, id).as_bytes().ct_eq(proof.as_bytes()))).then_some(id)
     }
+}
 
-    fn proof(&self, id: SocketId) -> String {
-        let mut proof = sign(&self.key, &id.number().to_be_bytes());
-        proof.truncate(PROOF);
-        proof
-    }
+fn proof(key: &SessionKey, id: SocketId) -> String {
+    let mut proof = sign(key, &id.number().to_be_bytes());
+    proof.truncate(PROOF);
+    proof
 }
 
 #[cfg(test)]
@@ -46,12 +50,17 @@ mod tests {
     #[test]
     fn only_its_own_are_read() {
         let (pids, id) = (Pids::new(), SocketId::new(1, 2));
-        let pid = pids.write(id);
-        assert_eq!(pids.read(&pid), Some(id));
-        assert_eq!(Pids::new().read(&pid), None);
+        let pid = pids.write(id, None);
+        let shared = rand::random();
+        assert_eq!(pids.read(&pid, None), Some(id));
+        assert_eq!(pids.read(&pid, Some(&shared)), Some(id));
+        assert_eq!(Pids::new().read(&pid, None), None);
+        let everywhere = pids.write(id, Some(&shared));
+        assert_eq!(Pids::new().read(&everywhere, Some(&shared)), Some(id));
+        assert_eq!(Pids::new().read(&everywhere, None), None);
         let other = pid.replacen("1.2", "1.3", 1);
         for forged in ["", ".", "1.2", "1.2.", &pid[..pid.len() - 1], &other, &format!("{pid}0")] {
-            assert_eq!(pids.read(forged), None, "{forged}");
+            assert_eq!(pids.read(forged, Some(&shared)), None, "{forged}");
         }
     }
 }

@@ -22,7 +22,7 @@ use super::version::EngineVersion;
 use super::{Shared, requests};
 use crate::client::{Client, Origin};
 use crate::event::{CloseReason, SocketId};
-use crate::hub::Socket as _;
+use crate::hub::{Return, Socket as _};
 use crate::metrics::Refusal;
 use crate::net::websocket::{End, FAREWELL, Outbox, text_frame};
 
@@ -36,6 +36,9 @@ const FIRST_POLL_TIMEOUT: Duration = Duration::from_secs(15);
 /// there. Its version 3 names the same library as user agent, and says CONNECT within this time.
 const SILENCE_OF_OLD_CPP: Duration = Duration::from_secs(3);
 const CPP_USER_AGENT: &[u8] = b"WebSocket++/";
+
+/// Packets of a client that wait while other nodes are asked: clients say nothing before they are answered.
+const MAX_HELD: usize = 16;
 
 /// The only namespace.
 const NAMESPACE: &str = "/";
@@ -83,12 +86,16 @@ struct Inbound {
     partial: Option<Box<ParserState>>,
     /// How far the events were when the client was told last.
     told: u64,
+    /// What came while other nodes are asked.
+    held: Vec<Packet>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// The client has not said CONNECT yet.
     New,
+    /// The client has said CONNECT, and other nodes are asked for its session.
+    Waiting,
     /// The hub knows the client.
     Connected,
     /// The client has said DISCONNECT, or was sent one.
@@ -134,6 +141,7 @@ impl Session {
             silent_until: is_maybe_old.then(|| now + SILENCE_OF_OLD_CPP),
             partial: None,
             told: 0,
+            held: Vec::new(),
         };
         let client = Client::new(version.speech(shared.pids.is_some()), origin, shared.hub.allowance(), shared.connections.outbox);
         Self(Arc::new(Inner {
@@ -330,6 +338,13 @@ impl Session {
                 _ => Ok(()),
             };
         }
+        if inbound.state == State::Waiting {
+            if inbound.held.len() >= MAX_HELD {
+                return Err(CloseReason::TransportClose);
+            }
+            inbound.held.push(packet);
+            return Ok(());
+        }
         match packet.inner {
             PacketData::Connect(_) if inbound.state == State::Connected => Ok(()),
             PacketData::Connect(data) => self.connect(inbound, data.as_ref()),
@@ -376,30 +391,74 @@ impl Session {
         let data = data.and_then(Value::as_str).map_or("", |data| &**data);
         let shared = &self.0.shared;
         if let Some((pids, again)) = shared.pids.as_ref().zip(serde_json::from_str::<ComesBack<'_>>(data).ok())
-            && let Some(id) = pids.read(&again.pid)
+            && let Some(id) = pids.read(&again.pid, shared.hub.session_key())
             && !self.0.client.has_id()
         {
-            let offset = again.offset.as_deref();
-            let connect = || {
-                self.0.client.take_id(id);
-                // What does not fit into an empty outbox is found by the next frame.
-                let _ = self.say_connected(id);
-                self.0.client.clone()
-            };
-            if shared.hub.recover(id, offset, connect) {
-                self.is_in(inbound);
-                return Ok(());
+            let (pid, offset) = (&again.pid, again.offset.as_deref());
+            match shared.hub.recover(id, offset, || self.goes_on(id, pid)) {
+                Return::Back => {
+                    self.is_in(inbound);
+                    return Ok(());
+                }
+                Return::Afresh => {}
+                Return::Elsewhere => {
+                    inbound.state = State::Waiting;
+                    let (session, pid, offset) = (self.clone(), again.pid.into_owned(), again.offset.map(Cow::into_owned));
+                    shared.connections.spawn(async move { session.find(id, &pid, offset.as_deref()).await });
+                    return Ok(());
+                }
             }
         }
-        self.say_connected(self.id())?;
+        self.starts_afresh(inbound)
+    }
+
+    fn starts_afresh(&self, inbound: &mut Inbound) -> Result<(), CloseReason> {
+        let (id, shared) = (self.id(), &self.0.shared);
+        let pid = shared.pids.as_ref().map(|pids| pids.write(id, shared.hub.session_key()));
+        self.say_connected(id, pid.as_deref())?;
         self.joins_hub(inbound);
         Ok(())
     }
 
+    /// The client is the one of this session from now on.
+    fn goes_on(&self, id: SocketId, pid: &str) -> Client {
+        self.0.client.take_id(id);
+        // What does not fit into an empty outbox is found by the next frame.
+        let _ = self.say_connected(id, Some(pid));
+        self.0.client.clone()
+    }
+
+    /// Looks for the session at other nodes, and goes on with it, or starts afresh; then takes what came meanwhile.
+    async fn find(self, id: SocketId, pid: &str, offset: Option<&str>) {
+        let hub = &self.0.shared.hub;
+        let found = hub.find(id).await;
+        let unwanted = {
+            let mut inbound = self.inbound();
+            if inbound.state == State::Waiting {
+                if found.is_some_and(|found| hub.adopt(id, found, offset, || self.goes_on(id, pid))) {
+                    self.is_in(&mut inbound);
+                } else if self.starts_afresh(&mut inbound).is_err() {
+                    return self.outbox().end(End::Now);
+                }
+                for packet in std::mem::take(&mut inbound.held) {
+                    if self.packet(&mut inbound, packet).is_err() {
+                        return self.outbox().end(End::Now);
+                    }
+                }
+                None
+            } else {
+                found
+            }
+        };
+        if let Some(found) = unwanted {
+            hub.put_back(id, found).await;
+        }
+    }
+
     /// `40{"sid":"…","pid":"…"}`; with the second one the client can come back.
-    fn say_connected(&self, id: SocketId) -> Result<(), CloseReason> {
-        match &self.0.shared.pids {
-            Some(pids) => self.send_text(&format!(r#"40{{"sid":"{id}","pid":"{}"}}"#, pids.write(id))),
+    fn say_connected(&self, id: SocketId, pid: Option<&str>) -> Result<(), CloseReason> {
+        match pid {
+            Some(pid) => self.send_text(&format!(r#"40{{"sid":"{id}","pid":"{pid}"}}"#)),
             None => self.send_text(&format!(r#"40{{"sid":"{id}"}}"#)),
         }
     }

@@ -112,6 +112,21 @@ impl RedisStore {
         self.lost.notify_one();
     }
 
+    async fn end(&self, channel: &ChannelName, socket: SocketId, condition: Condition<'_>) -> Result<Left, StoreError> {
+        // First, so that it is made up for whatever comes between.
+        let before = self.held.owe(channel, socket);
+        let left = self.take_out(channel, socket, before.as_ref(), condition).await?;
+        self.held.paid(channel, socket);
+        if left == Left::NotThere && before.is_some() {
+            self.note_loss();
+        }
+        let left = self.make_up(channel, left, before);
+        if left != Left::NotThere {
+            self.mirror.changed(channel);
+        }
+        Ok(left)
+    }
+
     async fn listing(&self, channel: &ChannelName) -> Result<Listing, StoreError> {
         let mut pipeline = redis::pipe();
         self.keys.list(&mut pipeline, channel);
@@ -147,20 +162,12 @@ impl PresenceStore for RedisStore {
     }
 
     async fn leave(&self, channel: &ChannelName, socket: SocketId) -> Result<Left, StoreError> {
-        // First, so that it is made up for whatever comes between.
-        let before = self.held.owe(channel, socket);
-        let left = self.take_out(channel, socket, before.as_ref()).await?;
-        self.held.paid(channel, socket);
-        if left == Left::NotThere && before.is_some() {
-            self.note_loss();
-        }
-        let left = self.make_up(channel, left, before);
-        if left != Left::NotThere {
-            self.mirror.changed(channel);
-        }
-        Ok(left)
+        self.end(channel, socket, Condition::None).await
     }
 
+    async fn release(&self, channel: &ChannelName, socket: SocketId) -> Result<Left, StoreError> {
+        self.end(channel, socket, Condition::Node(&self.lease.node())).await
+    }
     async fn members(&self, channel: &ChannelName) -> Result<Members, StoreError> {
         scripts::members(&self.listing(channel).await?)
     }

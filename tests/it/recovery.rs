@@ -1,5 +1,7 @@
 //! Clients that come back after a lost connection, as socket.io-client 4.6 and newer do.
 
+mod elsewhere;
+
 use serde_json::{Value, json};
 
 use crate::support::server::KEY;

@@ -73,13 +73,19 @@ impl RedisStore {
         }
     }
 
-    pub(super) async fn take_out(&self, channel: &ChannelName, socket: SocketId, before: Option<&Member>) -> Result<Left, StoreError> {
+    pub(super) async fn take_out(
+        &self,
+        channel: &ChannelName,
+        socket: SocketId,
+        before: Option<&Member>,
+        condition: Condition<'_>,
+    ) -> Result<Left, StoreError> {
         let attempt = async |condition: Condition<'_>| {
             let mut pipeline = redis::pipe();
             self.keys.leave(&mut pipeline, channel, socket, condition);
             self.link.query::<(LeaveAnswer,)>(&pipeline).await
         };
-        let (answer,) = match (attempt(Condition::None).await, before) {
+        let (answer,) = match (attempt(condition).await, before) {
             (Err(QueryError::Broken(_)), Some(member)) => attempt(Condition::LostAnswer(member)).await?,
             (result, _) => result?,
         };

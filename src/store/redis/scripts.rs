@@ -85,12 +85,13 @@ impl Keys {
     /// Appends a leave.
     pub(super) fn leave(&self, pipeline: &mut Pipeline, channel: &ChannelName, socket: SocketId, condition: Condition<'_>) {
         self.script(pipeline, LEAVE, channel);
-        let (expected, user) = match condition {
-            Condition::None => ("", ""),
-            Condition::Entry(entry) => (entry, ""),
-            Condition::LostAnswer(member) => ("", member.user()),
+        let (expected, user, node) = match condition {
+            Condition::None => ("", "", ""),
+            Condition::Entry(entry) => (entry, "", ""),
+            Condition::LostAnswer(member) => ("", member.user(), ""),
+            Condition::Node(node) => ("", "", node),
         };
-        pipeline.arg(socket.to_string()).arg(expected).arg(user).arg(self.topic(channel));
+        pipeline.arg(socket.to_string()).arg(expected).arg(user).arg(self.topic(channel)).arg(node);
     }
 
     // By source each time: an answer of NOSCRIPT amid a pipeline would leave half of it done.
@@ -138,6 +139,8 @@ pub(super) enum Condition<'a> {
     Entry(&'a str),
     /// In any case, and what came of the first try was not heard.
     LostAnswer(&'a Member),
+    /// If it is this node's still.
+    Node(&'a str),
 }
 
 /// Fields and values of a channel's `sockets`.

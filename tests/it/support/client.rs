@@ -199,5 +199,5 @@ impl Drop for Client {
 
 /// Whether a text has the form `<hex>-<number>`.
 pub(super) fn is_offset(text: &str) -> bool {
-    text.split_once('-').is_some_and(|(epoch, number)| u32::from_str_radix(epoch, 16).is_ok() && number.parse::<u64>().is_ok())
+    text.split_once('-').is_some_and(|(epoch, number)| u64::from_str_radix(epoch, 16).is_ok() && number.parse::<u64>().is_ok())
 }

@@ -1,0 +1,149 @@
+//! [`SessionStore`]: sessions of clients that may come back to another node, and what the nodes have to agree on for that.
+//!
+//! Input: sessions as a node knows them, in batches. Output: each to the first who asks for it. In Redis a session is a
+//! key that ends by itself, so those of a node that was killed need no cleaning up.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::event::SocketId;
+use crate::redis_client::{Link, QueryError};
+use crate::signature::hex;
+
+/// Commands of one round trip.
+const BATCH: usize = 500;
+
+/// Bytes of the key that signs private ids.
+pub type SessionKey = [u8; 32];
+
+/// What became of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionChange {
+    /// It is this, for so long.
+    Put(String, Duration),
+    /// Nobody comes back to it.
+    Delete,
+}
+
+/// The sessions cannot be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SessionError(String);
+
+impl From<QueryError> for SessionError {
+    fn from(error: QueryError) -> Self {
+        Self(error.full_text())
+    }
+}
+
+/// Where sessions are kept for all nodes.
+#[async_trait]
+pub trait SessionStore: Send + Sync + 'static {
+    /// The key that signs private ids: this one, unless the nodes have one already.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the store cannot be reached.
+    async fn key(&self, fresh: SessionKey) -> Result<SessionKey, SessionError>;
+
+    /// Writes what became of sessions.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the store cannot be reached; some may be written.
+    async fn write(&self, changes: Vec<(SocketId, SessionChange)>) -> Result<(), SessionError>;
+
+    /// Takes a session out: of all who ask, one gets it.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the store cannot be reached.
+    async fn take(&self, id: SocketId) -> Result<Option<String>, SessionError>;
+
+    /// For so long, sessions with one of these names are not to be gone on with: somebody was taken out of something.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the store cannot be reached.
+    async fn ban(&self, name: String, lasts: Duration) -> Result<(), SessionError>;
+
+    /// Whether one of these names is banned.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the store cannot be reached.
+    async fn is_banned(&self, names: Vec<String>) -> Result<bool, SessionError>;
+}
+
+/// Sessions in Redis.
+pub(super) struct RedisSessions {
+    link: Link,
+    prefix: String,
+}
+
+impl RedisSessions {
+    pub(super) fn new(link: Link, key_prefix: &str) -> Self {
+        Self { link, prefix: format!("{key_prefix}laravel-echo:") }
+    }
+
+    fn session(&self, id: SocketId) -> String {
+        format!("{}session:{id}", self.prefix)
+    }
+
+    fn removed(&self, name: &str) -> String {
+        format!("{}removed:{name}", self.prefix)
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+#[async_trait]
+impl SessionStore for RedisSessions {
+    async fn key(&self, fresh: SessionKey) -> Result<SessionKey, SessionError> {
+        let name = format!("{}recovery-key", self.prefix);
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SET").arg(&name).arg(hex(&fresh)).arg("NX").ignore().get(&name);
+        let (text,): (String,) = self.link.query(&pipeline).await?;
+        let bytes: Option<Vec<u8>> =
+            (0..text.len()).step_by(2).map(|at| text.get(at..at + 2).and_then(|byte| u8::from_str_radix(byte, 16).ok())).collect();
+        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| SessionError(format!("`{name}` holds no key of 64 hexadecimal digits")))
+    }
+
+    async fn write(&self, changes: Vec<(SocketId, SessionChange)>) -> Result<(), SessionError> {
+        for batch in changes.chunks(BATCH) {
+            let mut pipeline = redis::pipe();
+            for (id, change) in batch {
+                match change {
+                    SessionChange::Put(session, lasts) => {
+                        pipeline.cmd("SET").arg(self.session(*id)).arg(session).arg("PX").arg(milliseconds(*lasts)).ignore()
+                    }
+                    SessionChange::Delete => pipeline.del(self.session(*id)).ignore(),
+                };
+            }
+            self.link.query::<()>(&pipeline).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&self, id: SocketId) -> Result<Option<String>, SessionError> {
+        // As GETDEL, which needs Redis 6.2.
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().get(self.session(id)).del(self.session(id)).ignore();
+        let (session,) = self.link.query(&pipeline).await?;
+        Ok(session)
+    }
+
+    async fn ban(&self, name: String, lasts: Duration) -> Result<(), SessionError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SET").arg(self.removed(&name)).arg(1).arg("PX").arg(milliseconds(lasts)).ignore();
+        Ok(self.link.query::<()>(&pipeline).await?)
+    }
+
+    async fn is_banned(&self, names: Vec<String>) -> Result<bool, SessionError> {
+        if names.is_empty() {
+            return Ok(false);
+        }
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("EXISTS").arg(names.iter().map(|name| self.removed(name)).collect::<Vec<_>>());
+        let (count,): (u64,) = self.link.query(&pipeline).await?;
+        Ok(count > 0)
+    }
+}

@@ -1,0 +1,470 @@
+//! Sessions that other nodes can go on with: when this one stops or dies, or a client comes back to another one.
+//!
+//! Input: what happens to sessions here, and clients of other nodes. Output: sessions in the [`SessionStore`], in batches,
+//! and clients that come back from there. All nodes count the messages of Redis alike (see [`super::history`]), and each
+//! keeps all of them: so the offset of a client says what it missed wherever it was.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::history::History;
+use super::recovery::{Recovery, Saved, Stay};
+use super::session::Terms;
+use super::{Hub, Socket};
+use crate::channel::ChannelName;
+use crate::cluster::questions::{Message, Question};
+use crate::cluster::sessions::{SessionChange, SessionKey, SessionStore};
+use crate::event::{CloseReason, SocketId};
+use crate::metrics::Recovered;
+use crate::store::Member;
+
+/// Between two batches: what a client subscribes to when it comes is one write.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Between two tries while the store is away, and two looks whether all nodes count alike.
+const RETRY: Duration = Duration::from_secs(1);
+/// Time for the last words to the store, and for a client that waits to be told who it is.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Sessions of this node as other nodes may go on with them.
+pub(super) struct Handover {
+    store: Arc<dyn SessionStore>,
+    /// How long a session stays in the store that nobody writes again.
+    lasts: Duration,
+    key: OnceLock<SessionKey>,
+    table: Mutex<Table>,
+    changed: Notify,
+    /// The store has no time for sessions of a node that stops.
+    has_given_up: AtomicBool,
+    /// Told when this node does not count as the others do.
+    pub(super) out_of_order: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Sessions that are to be written.
+    dirty: HashSet<SocketId>,
+    /// Sessions that are in the store, and when they were written.
+    written: HashMap<SocketId, Instant>,
+}
+
+/// A session as it is kept for other nodes.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    /// The place where it began, if other nodes know it.
+    since: Option<String>,
+    /// When not all places are known to other nodes: only a client that has everything up to here can go on there.
+    least: Option<String>,
+    stays: Vec<StayRecord>,
+}
+
+/// A channel that the session is in.
+#[derive(Debug, Serialize, Deserialize)]
+struct StayRecord {
+    channel: String,
+    /// The place where it came in, or a later one.
+    since: String,
+    /// What it rests on, in guarded channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    terms: Option<TermsRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct TermsRecord {
+    headers: Vec<(String, String)>,
+    user: Option<Arc<str>>,
+    is_brought: bool,
+    member: Option<Box<RawValue>>,
+    /// When the grant ends, in milliseconds since 1970.
+    ends: Option<u64>,
+}
+
+/// A session that was found in the store, and is in nobody's hands now.
+pub struct Found {
+    record: Record,
+    json: String,
+    removals: u64,
+}
+
+impl Handover {
+    pub(super) fn new(store: Arc<dyn SessionStore>, window: Duration) -> Self {
+        Self {
+            store,
+            lasts: window * 3,
+            key: OnceLock::new(),
+            table: Mutex::default(),
+            changed: Notify::new(),
+            has_given_up: AtomicBool::new(false),
+            out_of_order: Notify::new(),
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session of another node now.
+    fn forget(&self, id: SocketId) {
+        let mut table = self.table();
+        table.dirty.remove(&id);
+        table.written.remove(&id);
+    }
+}
+
+impl Record {
+    /// `None` while other nodes would not understand it.
+    fn new(history: &History, since: u64, stays: &[Stay]) -> Option<Self> {
+        let mut least = None;
+        let mut place = |number| {
+            let (offset, is_exact) = history.shared_offset(number)?;
+            if !is_exact {
+                least = least.max(Some(number));
+            }
+            Some((offset.to_string(), is_exact))
+        };
+        let began = place(since)?;
+        let mut records = Vec::with_capacity(stays.len());
+        for stay in stays {
+            let terms = stay.terms.as_ref().map(TermsRecord::new);
+            records.push(StayRecord { channel: stay.channel.as_str().to_owned(), since: place(stay.since)?.0, terms });
+        }
+        let least = match least {
+            Some(number) => Some(history.shared_offset(number)?.0.to_string()),
+            None => None,
+        };
+        Some(Self { since: Some(began).filter(|(_, is_exact)| *is_exact).map(|(offset, _)| offset), least, stays: records })
+    }
+
+    /// What the session is in here, and from which place on a client with this offset goes on. `None` when that is not known.
+    fn read(self, history: &History, offset: Option<&str>) -> Option<(u64, Vec<Stay>)> {
+        let since = match &self.since {
+            Some(since) => Some(history.since(since)?),
+            None => None,
+        };
+        let position = match offset {
+            // What only another node knows may be anywhere.
+            Some(offset) => history.position(offset)?.max(since.unwrap_or(0)),
+            None => since?,
+        };
+        if let Some(least) = &self.least
+            && position < history.since(least)?
+        {
+            return None;
+        }
+        let stay = |stay: StayRecord| {
+            let channel = ChannelName::from(stay.channel.as_str());
+            let terms = match stay.terms {
+                Some(terms) => Some(terms.read()?),
+                None if channel.kind().is_guarded() => return None,
+                None => None,
+            };
+            Some(Stay { channel, since: history.since(&stay.since)?, terms, want: None })
+        };
+        Some((position, self.stays.into_iter().map(stay).collect::<Option<_>>()?))
+    }
+
+    /// By what others may have taken it out of something.
+    fn names(&self) -> Vec<String> {
+        let guarded = || self.stays.iter().filter_map(|stay| Some((stay.channel.as_str(), stay.terms.as_ref()?)));
+        let users: BTreeSet<&str> = guarded().filter_map(|(_, terms)| terms.user.as_deref()).collect();
+        let channels = guarded().map(|(channel, _)| channel);
+        let of_channel = |channel| users.iter().map(move |&user| name(Some(user), Some(channel))).chain([name(None, Some(channel))]);
+        users.iter().map(|&user| name(Some(user), None)).chain(channels.flat_map(of_channel)).collect()
+    }
+}
+
+/// The name of a ban: for a user, for a channel, or for a user in a channel.
+fn name(user: Option<&str>, channel: Option<&str>) -> String {
+    serde_json::to_string(&(user, channel)).expect("texts serialize")
+}
+
+impl TermsRecord {
+    fn new(terms: &Terms) -> Self {
+        let member = terms.member.as_ref().map(|member| RawValue::from_string(member.json().to_owned()).expect("members are JSON"));
+        let ends = terms.ends.map(|ends| now() + milliseconds(ends.saturating_duration_since(Instant::now())));
+        Self { headers: terms.headers.to_vec(), user: terms.user.clone(), is_brought: terms.is_brought, member, ends }
+    }
+
+    fn read(self) -> Option<Terms> {
+        let member = self.member.map(|member| Member::parse(member.get())).transpose().ok()?;
+        let ends = self.ends.map(|ends| Instant::now() + Duration::from_millis(ends.saturating_sub(now())));
+        let headers = Arc::new(self.headers);
+        Some(Terms { ticket: Default::default(), headers, user: self.user, is_brought: self.is_brought, member, ends })
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, milliseconds)
+}
+
+impl<S: Socket> Hub<S> {
+    /// The key that signs private ids, the same for all nodes, once it is known.
+    pub fn session_key(&self) -> Option<&SessionKey> {
+        self.handover.as_ref()?.key.get()
+    }
+
+    /// Keeps what other nodes need to know; ends when the hub closes.
+    pub(super) fn run_handover(self: &Arc<Self>) {
+        if self.handover.is_none() {
+            return;
+        }
+        let hub = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let (Some(handover), Some(recovery)) = (&hub.handover, &hub.recovery) else { return };
+            let keep = async { tokio::join!(hub.keep_order(handover, recovery), hub.keep_sessions(handover)) };
+            hub.closing.run_until_cancelled(keep).await;
+        });
+    }
+
+    /// Whenever this node does not count as the others do, all of them begin anew at one message.
+    async fn keep_order(&self, handover: &Handover, recovery: &Recovery) {
+        loop {
+            let name = Some(recovery.history())
+                .filter(|history| !history.is_in_order())
+                .map(|history| history.next_name(now() << 16 | u64::from(rand::random::<u16>())));
+            if let (Some(name), Some(nodes)) = (name, &self.nodes) {
+                nodes.bus.say(&Message::Order(name));
+            }
+            tokio::select! { () = tokio::time::sleep(RETRY) => {}, () = handover.out_of_order.notified() => {} }
+        }
+    }
+
+    /// All nodes that hear this begin to count here.
+    pub(super) fn enter_order(&self, name: u64) {
+        if let (Some(_), Some(recovery)) = (&self.handover, &self.recovery) {
+            recovery.history().enter_order(name);
+        }
+    }
+
+    async fn keep_sessions(&self, handover: &Handover) {
+        while handover.key.get().is_none() {
+            match handover.store.key(rand::random()).await {
+                Ok(key) => {
+                    // Nobody else sets it.
+                    let _ = handover.key.set(key);
+                }
+                Err(error) => {
+                    debug!(%error, "the key of private ids cannot be read; trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+        loop {
+            self.touch_old(handover);
+            let is_done = self.write_sessions(handover).await;
+            tokio::time::sleep(if is_done { PAUSE } else { RETRY }).await;
+            if is_done {
+                tokio::select! { () = tokio::time::sleep(RETRY) => {}, () = handover.changed.notified() => {} }
+            }
+        }
+    }
+
+    /// A session, or what becomes of it, has changed.
+    pub(super) fn touch(&self, id: SocketId) {
+        if let Some(handover) = &self.handover {
+            handover.table().dirty.insert(id);
+            handover.changed.notify_one();
+        }
+    }
+
+    /// What is in the store longest is to be written again before it ends.
+    fn touch_old(&self, handover: &Handover) {
+        let mut table = handover.table();
+        let Table { dirty, written } = &mut *table;
+        let now = Instant::now();
+        dirty.extend(written.iter().filter(|(_, at)| now - **at > handover.lasts / 3).map(|(id, _)| *id));
+    }
+
+    /// All of them, for a Redis that may have lost what it held.
+    pub(super) fn touch_all(&self) {
+        if let Some(handover) = &self.handover {
+            let ids = self.ids();
+            handover.table().dirty.extend(ids);
+            handover.out_of_order.notify_one();
+        }
+    }
+
+    /// Writes what has changed. `false`: the rest is to be tried again later.
+    pub(super) async fn write_sessions(&self, handover: &Handover) -> bool {
+        let ids = std::mem::take(&mut handover.table().dirty);
+        let mut changes = Vec::with_capacity(ids.len());
+        let mut later = Vec::new();
+        for id in ids {
+            match self.session_change(id, handover.lasts) {
+                Some(SessionChange::Delete) if !handover.table().written.contains_key(&id) => {}
+                Some(change) => changes.push((id, change)),
+                None => {
+                    // What is in the store is not so any more.
+                    changes.extend(handover.table().written.contains_key(&id).then_some((id, SessionChange::Delete)));
+                    later.push(id);
+                }
+            }
+        }
+        if changes.is_empty() && later.is_empty() {
+            return true;
+        }
+        let is_written = handover.store.write(changes.clone()).await;
+        let mut table = handover.table();
+        let is_all = later.is_empty() && is_written.is_ok();
+        table.dirty.extend(later);
+        match is_written {
+            Ok(()) => {
+                let now = Instant::now();
+                for (id, change) in changes {
+                    match change {
+                        SessionChange::Put(..) => table.written.insert(id, now),
+                        SessionChange::Delete => table.written.remove(&id),
+                    };
+                }
+            }
+            Err(error) => {
+                debug!(%error, "sessions cannot be written for other nodes; trying again");
+                table.dirty.extend(changes.into_iter().map(|(id, _)| id));
+            }
+        }
+        is_all
+    }
+
+    /// What became of a session; `None` while other nodes would not understand it.
+    fn session_change(&self, id: SocketId, lasts: Duration) -> Option<SessionChange> {
+        let Some(recovery) = &self.recovery else { return Some(SessionChange::Delete) };
+        let live = self.session(id).filter(|session| session.socket.can_recover());
+        let known = match live {
+            Some(session) => {
+                let state = session.state();
+                (!state.is_over()).then(|| (session.since, state.stays(), lasts))
+            }
+            None => recovery.kept(id),
+        };
+        let Some((since, stays, lasts)) = known.filter(|(_, stays, _)| !stays.is_empty()) else {
+            return Some(SessionChange::Delete);
+        };
+        let record = Record::new(&recovery.history(), since, &stays)?;
+        Some(SessionChange::Put(serde_json::to_string(&record).expect("records serialize"), lasts))
+    }
+
+    /// The connections of these sockets are about to end in order: other nodes can go on with their sessions.
+    pub async fn hand_over(self: &Arc<Self>, sockets: &[S]) {
+        let (Some(handover), Some(recovery)) = (&self.handover, &self.recovery) else { return };
+        for socket in sockets {
+            self.tell_position(socket, &mut 0);
+        }
+        let change = |socket: &S| (socket.id(), self.session_change(socket.id(), recovery.window()).unwrap_or(SessionChange::Delete));
+        if handover.has_given_up.load(Ordering::Relaxed) {
+            return;
+        }
+        let changes: Vec<_> = sockets.iter().filter(|socket| socket.can_recover()).map(change).collect();
+        match tokio::time::timeout(PATIENCE, handover.store.write(changes)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => warn!(%error, "sessions cannot be handed over; clients start afresh elsewhere"),
+            Err(_) => warn!("no time to hand sessions over; clients start afresh elsewhere"),
+        }
+        handover.has_given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Looks for a session of another node. It is in nobody's hands then: [`Self::adopt`] or [`Self::put_back`] it.
+    pub async fn find(&self, id: SocketId) -> Option<Found> {
+        let found = async {
+            let (handover, recovery) = (self.handover.as_ref()?, self.recovery.as_ref()?);
+            let removals = recovery.removals()?;
+            let json = handover.store.take(id).await.ok()??;
+            let record: Record = serde_json::from_str(&json).ok()?;
+            let is_banned = handover.store.is_banned(record.names()).await.unwrap_or(true);
+            if is_banned {
+                self.tell_taken(id);
+            }
+            (!is_banned).then_some(Found { record, json, removals })
+        };
+        let found = tokio::time::timeout(PATIENCE, found).await.ok().flatten();
+        if found.is_none() {
+            self.metrics.recovered(Recovered::Unknown);
+        }
+        found
+    }
+
+    /// The client that a session was found for is gone again, and may come back once more.
+    pub async fn put_back(&self, id: SocketId, found: Found) {
+        if let Some(handover) = &self.handover {
+            let change = SessionChange::Put(found.json, handover.lasts / 3);
+            // Who cannot be put back starts afresh.
+            let _ = handover.store.write(vec![(id, change)]).await;
+        }
+    }
+
+    /// As [`Self::recover`], with a session of another node.
+    pub fn adopt(self: &Arc<Self>, id: SocketId, found: Found, offset: Option<&str>, connect: impl FnOnce() -> S) -> bool {
+        let Some(recovery) = &self.recovery else { return false };
+        let history = recovery.history();
+        let Some((position, stays)) = found.record.read(&history, offset) else {
+            drop(history);
+            self.tell_gap(id);
+            self.tell_taken(id);
+            return false;
+        };
+        let saved = Saved::adopted(position, stays);
+        let Some(entering) = self.restore(recovery, history, id, (saved, found.removals), position, connect) else {
+            self.tell_taken(id);
+            return false;
+        };
+        let hub = Arc::clone(self);
+        self.tasks.spawn(async move {
+            // First it is a member here, so that nobody sees it leave there.
+            for task in entering {
+                let _ = task.await;
+            }
+            hub.tell_taken(id);
+        });
+        true
+    }
+
+    /// Nobody else is to go on with a session.
+    fn tell_taken(&self, id: SocketId) {
+        if let Some(nodes) = &self.nodes {
+            nodes.bus.say(&Message::Taken { from: nodes.bus.number(), id });
+        }
+    }
+
+    /// Another node goes on with a session.
+    pub(super) fn let_go(self: &Arc<Self>, id: SocketId) {
+        let (Some(handover), Some(recovery)) = (&self.handover, &self.recovery) else { return };
+        if let Some(live) = self.session(id) {
+            self.end(&live.socket, CloseReason::ServerLeft);
+            live.socket.close();
+        }
+        recovery.let_go(id);
+        handover.forget(id);
+    }
+
+    /// Before all nodes are told to take somebody out: sessions that are in nobody's hands are not to be gone on with.
+    pub(super) async fn ban(&self, question: &Question) {
+        let Some(handover) = &self.handover else { return };
+        let name = match question {
+            Question::Terminate(user) => name(Some(user), None),
+            Question::Unsubscribe(user, channel) => name(Some(user), Some(channel)),
+            Question::Recheck(channel) => name(None, Some(channel)),
+            _ => return,
+        };
+        match tokio::time::timeout(PATIENCE, handover.store.ban(name, handover.lasts)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "sessions of nodes that are gone cannot be ended"),
+            Err(_) => warn!("no time to end sessions of nodes that are gone"),
+        }
+    }
+
+    /// Whether a member may be another node's by now.
+    pub(super) const fn shares_sessions(&self) -> bool {
+        self.handover.is_some()
+    }
+}

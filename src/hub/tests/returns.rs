@@ -1,0 +1,546 @@
+//! Random walks of clients that come back: what each received is what was published while it was in a channel, once and in
+//! order, or it was told that it starts afresh.
+//!
+//! Input: steps of the walk. Output: a panic when a client misses something that it does not know of, gets it twice, out of
+//! order, or from before it was there. Nodes hear one stream of messages, each as far as it has come.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+
+use super::walk::{in_paused_time, walks};
+use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
+use crate::cluster::Bus;
+use crate::cluster::questions::Message as Control;
+use crate::cluster::sessions::{SessionChange, SessionError, SessionKey, SessionStore};
+use crate::config::{Config, Limits};
+use crate::event::{CloseReason, Event, SocketId};
+use crate::hub::{Allowance, Dialect, Hub, Message, Offset, Push, PushError, Return, Socket};
+use crate::metrics::{Metrics, Source};
+use crate::store::memory::MemoryStore;
+
+/// The last one is guarded.
+const CHANNELS: [&str; 3] = ["a", "b", "private-c"];
+const NODES: usize = 3;
+const CLIENTS: usize = 4;
+
+/// Grants all.
+struct Yes;
+
+#[async_trait]
+impl Authorizer for Yes {
+    async fn authorize(&self, _: AuthRequest<'_>) -> Result<Grant, Denied> {
+        Ok(Grant::default())
+    }
+}
+
+/// What all nodes can reach.
+#[derive(Default)]
+struct Sessions(Mutex<HashMap<SocketId, String>>);
+
+#[async_trait]
+impl SessionStore for Sessions {
+    async fn key(&self, fresh: SessionKey) -> Result<SessionKey, SessionError> {
+        Ok(fresh)
+    }
+
+    async fn write(&self, changes: Vec<(SocketId, SessionChange)>) -> Result<(), SessionError> {
+        let mut sessions = self.0.lock().unwrap();
+        for (id, change) in changes {
+            match change {
+                SessionChange::Put(session, _) => sessions.insert(id, session),
+                SessionChange::Delete => sessions.remove(&id),
+            };
+        }
+        Ok(())
+    }
+
+    async fn take(&self, id: SocketId) -> Result<Option<String>, SessionError> {
+        Ok(self.0.lock().unwrap().remove(&id))
+    }
+
+    async fn ban(&self, _: String, _: Duration) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn is_banned(&self, _: Vec<String>) -> Result<bool, SessionError> {
+        Ok(false)
+    }
+}
+
+/// A connection; frames are `<channel> <number> <offset>`, or `- - <offset>`.
+#[derive(Clone)]
+struct Phone(Arc<Inner>);
+
+struct Inner {
+    id: SocketId,
+    headers: http::HeaderMap,
+    allowance: Allowance,
+    frames: Mutex<VecDeque<Bytes>>,
+}
+
+impl Phone {
+    fn new(id: SocketId) -> Self {
+        let limits = Limits { subscribes_per_second: 0, ..Limits::default() };
+        let (headers, allowance) = (http::HeaderMap::new(), Allowance::new(&limits));
+        Self(Arc::new(Inner { id, headers, allowance, frames: Mutex::default() }))
+    }
+}
+
+impl Socket for Phone {
+    fn id(&self) -> SocketId {
+        self.0.id
+    }
+
+    fn handshake(&self) -> &http::HeaderMap {
+        &self.0.headers
+    }
+
+    fn peer(&self) -> Option<std::net::IpAddr> {
+        None
+    }
+
+    fn allowance(&self) -> &Allowance {
+        &self.0.allowance
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
+        push.encoded(Dialect::Recoverable, Self::recoverable).map_or(Ok(()), |frame| self.push_frame(frame.clone()))
+    }
+
+    fn push_frame(&self, frame: Bytes) -> Result<(), PushError> {
+        self.0.frames.lock().unwrap().push_back(frame);
+        Ok(())
+    }
+
+    fn recoverable(message: &Message<'_>, offset: Option<Offset>) -> Option<Bytes> {
+        let offset = offset?;
+        match message {
+            Message::Event { channel, data, .. } => Some(format!("{channel} {data} {offset}").into()),
+            Message::Position => Some(format!("- - {offset}").into()),
+            _ => None,
+        }
+    }
+
+    fn can_recover(&self) -> bool {
+        true
+    }
+
+    fn close(&self) {}
+
+    fn terminate(&self) {}
+}
+
+/// What the stream of Redis brings.
+enum Heard {
+    Event {
+        channel: &'static str,
+        number: u64,
+        except: Option<SocketId>,
+    },
+    /// No event, which all nodes count.
+    Noise,
+    Order(u64),
+}
+
+struct Node {
+    hub: Arc<Hub<Phone>>,
+    /// How far it has heard the stream; `None` while it is cut off.
+    heard: Option<usize>,
+}
+
+#[derive(Default)]
+struct Client {
+    node: usize,
+    /// Of its session; `None` before the first.
+    id: Option<SocketId>,
+    phone: Option<Phone>,
+    offset: Option<String>,
+    /// Events of its session.
+    received: Vec<(String, u64)>,
+    /// Channels it is in, with how far its node had heard when it came in.
+    stays: BTreeMap<&'static str, usize>,
+    /// Places in the stream that its node did not hear while it was connected: nobody can tell it.
+    holes: HashSet<usize>,
+    /// Events of its sessions before.
+    before: HashSet<u64>,
+}
+
+struct World {
+    config: Config,
+    sessions: Arc<Sessions>,
+    stream: Vec<Heard>,
+    nodes: Vec<Node>,
+    clients: Vec<Client>,
+    count: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Publish {
+        channel: usize,
+        except: Option<usize>,
+    },
+    Noise,
+    /// A node hears so many messages more.
+    Hear {
+        node: usize,
+        count: usize,
+    },
+    /// An event that a node alone hears.
+    Local {
+        node: usize,
+        channel: usize,
+    },
+    Join {
+        client: usize,
+        channel: usize,
+    },
+    Leave {
+        client: usize,
+        channel: usize,
+    },
+    Beat {
+        client: usize,
+    },
+    /// The connection ends; so many frames at its end are lost. The node may not know.
+    Drop {
+        client: usize,
+        lost: usize,
+        is_known: bool,
+    },
+    Return {
+        client: usize,
+        node: usize,
+    },
+    Stop {
+        node: usize,
+    },
+    Kill {
+        node: usize,
+    },
+    Cut {
+        node: usize,
+    },
+    Mend {
+        node: usize,
+    },
+    /// All nodes begin to count anew if one of them is out of order, and write what has changed.
+    Tick,
+    Seconds(u64),
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let (node, client, channel) = (0..NODES, 0..CLIENTS, 0..CHANNELS.len());
+    prop_oneof![
+        10 => (channel.clone(), prop::option::weighted(0.2, client.clone())).prop_map(|(channel, except)| Step::Publish { channel, except }),
+        1 => Just(Step::Noise),
+        10 => (node.clone(), 1..8_usize).prop_map(|(node, count)| Step::Hear { node, count }),
+        1 => (node.clone(), channel.clone()).prop_map(|(node, channel)| Step::Local { node, channel }),
+        5 => (client.clone(), channel.clone()).prop_map(|(client, channel)| Step::Join { client, channel }),
+        1 => (client.clone(), channel).prop_map(|(client, channel)| Step::Leave { client, channel }),
+        2 => client.clone().prop_map(|client| Step::Beat { client }),
+        4 => (client.clone(), 0..4_usize, any::<bool>()).prop_map(|(client, lost, is_known)| Step::Drop { client, lost, is_known }),
+        6 => (client, node.clone()).prop_map(|(client, node)| Step::Return { client, node }),
+        1 => node.clone().prop_map(|node| Step::Stop { node }),
+        1 => node.clone().prop_map(|node| Step::Kill { node }),
+        1 => node.clone().prop_map(|node| Step::Cut { node }),
+        2 => node.prop_map(|node| Step::Mend { node }),
+        4 => Just(Step::Tick),
+        1 => (1..40_u64).prop_map(Step::Seconds),
+    ]
+}
+
+impl World {
+    fn new() -> Self {
+        let mut config = Config::default();
+        config.cluster.enabled.0 = true;
+        config.limits.subscribes_per_second = 0;
+        // So few that some are forgotten.
+        config.recovery.events = 12;
+        let mut world = Self {
+            config,
+            sessions: Arc::default(),
+            stream: Vec::new(),
+            nodes: Vec::new(),
+            clients: (0..CLIENTS).map(|_| Client::default()).collect(),
+            count: 0,
+        };
+        world.nodes = (0..NODES).map(|_| world.node()).collect();
+        world
+    }
+
+    /// A node that begins to hear now.
+    fn node(&self) -> Node {
+        let bus = Bus::open(&self.config).unwrap().unwrap().with_sessions(Arc::clone(&self.sessions) as Arc<dyn SessionStore>);
+        let hub = Hub::new(&self.config, Arc::new(Yes), Arc::new(MemoryStore::default()), Some(bus), Arc::new(Metrics::new()));
+        hub.listens_again();
+        Node { hub, heard: Some(self.stream.len()) }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.count += 1;
+        self.count
+    }
+
+    fn hear(&mut self, node: usize, count: usize) {
+        let Node { hub, heard } = &mut self.nodes[node];
+        let Some(heard) = heard else { return };
+        for message in self.stream[*heard..].iter().take(count) {
+            *heard += 1;
+            match *message {
+                Heard::Event { channel, number, except } => {
+                    let data = RawValue::from_string(number.to_string()).unwrap();
+                    let event = Event { channel, name: "sent".into(), data: &data, except, user: None };
+                    hub.receive(channel, Source::Redis, || Ok::<_, ()>((&event, None))).unwrap();
+                }
+                Heard::Noise => assert!(hub.receive("a", Source::Redis, || Err::<(Event<'static>, Option<u64>), ()>(())).is_err()),
+                Heard::Order(name) => assert!(hub.consult(&serde_json::to_vec(&Control::Order(name)).unwrap())),
+            }
+        }
+    }
+
+    fn tick_order(&mut self) {
+        self.count += 1;
+        let out = self.nodes.iter().filter(|node| node.heard.is_some()).find_map(|node| {
+            let history = node.hub.recovery.as_ref().unwrap().history();
+            (!history.is_in_order()).then(|| history.next_name(self.count))
+        });
+        if let Some(name) = out {
+            self.stream.push(Heard::Order(name));
+        }
+    }
+
+    async fn write(&self) {
+        for node in &self.nodes {
+            node.hub.write_sessions(node.hub.handover.as_ref().unwrap()).await;
+        }
+    }
+
+    /// Tasks have their turn.
+    async fn settle() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    async fn join(&mut self, client: usize, channel: usize) {
+        let (client, channel) = (&mut self.clients[client], CHANNELS[channel]);
+        let node = &self.nodes[client.node];
+        let (Some(id), Some(_), Some(heard)) = (client.id, &client.phone, node.heard) else { return };
+        node.hub.subscribe(id, channel, Vec::<(String, String)>::new());
+        Self::settle().await;
+        client.stays.entry(channel).or_insert(heard);
+    }
+
+    fn leave(&mut self, client: usize, channel: usize) {
+        let client = &mut self.clients[client];
+        let (Some(id), Some(_)) = (client.id, &client.phone) else { return };
+        client.read(0);
+        self.nodes[client.node].hub.unsubscribe(id, CHANNELS[channel]);
+        self.check(usize::MAX);
+        let client = self.clients.iter_mut().find(|client| client.id == Some(id)).unwrap();
+        // What it had from there is checked; only what is to come counts from now on.
+        client.stays.remove(CHANNELS[channel]);
+        client.received.retain(|(name, _)| name != CHANNELS[channel]);
+    }
+
+    fn drop(&mut self, client: usize, lost: usize, is_known: bool) {
+        let client = &mut self.clients[client];
+        client.read(lost);
+        if let (Some(phone), true) = (client.phone.take(), is_known) {
+            self.nodes[client.node].hub.end(&phone, CloseReason::TransportClose);
+        }
+    }
+
+    async fn come(&mut self, at: usize, to: usize) {
+        // A node writes what has changed a moment later.
+        self.write().await;
+        let Self { nodes, clients, .. } = self;
+        let (node, client) = (&nodes[to], &mut clients[at]);
+        if client.phone.is_some() || node.heard.is_none() {
+            return;
+        }
+        let hub = &node.hub;
+        let offset = client.offset.clone();
+        let mut phone = None;
+        let mut is_back = false;
+        if let Some(id) = client.id {
+            let connect = || phone.insert(Phone::new(id)).clone();
+            is_back = match hub.recover(id, offset.as_deref(), connect) {
+                Return::Back => true,
+                Return::Afresh => false,
+                Return::Elsewhere => {
+                    let found = hub.find(id).await;
+                    let is_back =
+                        found.is_some_and(|found| hub.adopt(id, found, offset.as_deref(), || phone.insert(Phone::new(id)).clone()));
+                    if is_back {
+                        let from = hub.nodes.as_ref().unwrap().bus.number();
+                        let taken = serde_json::to_vec(&Control::Taken { from, id }).unwrap();
+                        for node in nodes.iter() {
+                            assert!(node.hub.consult(&taken));
+                        }
+                    }
+                    is_back
+                }
+            };
+        }
+        if is_back {
+            client.phone = phone;
+        } else {
+            // It knows: what it has from before counts no more. Its offset stays as it is.
+            self.count += 1;
+            let id = SocketId::new(1, self.count);
+            let phone = Phone::new(id);
+            hub.connect(phone.clone());
+            let before = client.before.iter().copied().chain(client.received.iter().map(|(_, number)| *number)).collect();
+            *client = Client { id: Some(id), phone: Some(phone), offset, before, ..Client::default() };
+        }
+        client.node = to;
+        Self::settle().await;
+    }
+
+    /// All of the node's clients lose their connection.
+    fn leave_node(&mut self, node: usize) {
+        let theirs: Vec<_> = (0..CLIENTS).filter(|&client| self.clients[client].node == node).collect();
+        for client in theirs {
+            let lost = client % 3;
+            self.clients[client].read(lost);
+            self.clients[client].phone = None;
+        }
+        self.nodes[node] = self.node();
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Publish { channel, except } => {
+                let number = self.next();
+                let except = except.and_then(|client| self.clients[client].id);
+                self.stream.push(Heard::Event { channel: CHANNELS[channel], number, except });
+            }
+            Step::Noise => self.stream.push(Heard::Noise),
+            Step::Hear { node, count } => self.hear(node, count),
+            Step::Local { node, channel } => {
+                let data = RawValue::from_string("0".to_owned()).unwrap();
+                let event = Event { channel: CHANNELS[channel], name: "sent".into(), data: &data, except: None, user: None };
+                self.nodes[node].hub.publish(&event, Source::Http);
+            }
+            Step::Join { client, channel } => self.join(client, channel).await,
+            Step::Leave { client, channel } => self.leave(client, channel),
+            Step::Beat { client } => {
+                let client = &self.clients[client];
+                if let Some(phone) = &client.phone {
+                    self.nodes[client.node].hub.tell_position(phone, &mut 0);
+                }
+            }
+            Step::Drop { client, lost, is_known } => self.drop(client, lost, is_known),
+            Step::Return { client, node } => self.come(client, node).await,
+            Step::Stop { node } => {
+                let sockets: Vec<_> =
+                    self.clients.iter().filter(|client| client.node == node).filter_map(|client| client.phone.clone()).collect();
+                self.nodes[node].hub.hand_over(&sockets).await;
+                self.leave_node(node);
+            }
+            Step::Kill { node } => {
+                // A node writes what has changed a moment later.
+                self.write().await;
+                self.leave_node(node);
+            }
+            Step::Cut { node } => self.nodes[node].heard = None,
+            Step::Mend { node } => {
+                let end = self.stream.len();
+                let Node { hub, heard } = &mut self.nodes[node];
+                if heard.is_none() {
+                    *heard = Some(end);
+                    hub.listens_again();
+                    // It does not know where it lost them; who is connected misses some, as without recovery.
+                    for client in self.clients.iter_mut().filter(|client| client.node == node && client.phone.is_some()) {
+                        client.holes.extend(0..end);
+                    }
+                }
+            }
+            Step::Tick => {
+                self.tick_order();
+                self.write().await;
+            }
+            Step::Seconds(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+        }
+        self.check(usize::MAX);
+    }
+
+    /// What connected clients have is what was published. `all`: the node has heard so far at most.
+    fn check(&mut self, all: usize) {
+        let Self { clients, nodes, stream, .. } = self;
+        for client in clients.iter_mut().filter(|client| client.phone.is_some()) {
+            client.read(0);
+            let heard = nodes[client.node].heard.unwrap_or(usize::MAX).min(all).min(stream.len());
+            let numbers: Vec<u64> = client.received.iter().map(|(_, number)| *number).filter(|number| *number > 0).collect();
+            assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "twice, or out of order: {numbers:?}");
+            let (mut owed, mut optional) = (BTreeSet::new(), BTreeSet::new());
+            for (at, message) in stream[..heard].iter().enumerate() {
+                let Heard::Event { channel, number, except } = message else { continue };
+                if *except != client.id && client.stays.get(channel).is_some_and(|since| at >= *since) {
+                    if client.holes.contains(&at) || client.before.contains(number) {
+                        optional.insert(*number)
+                    } else {
+                        owed.insert(*number)
+                    };
+                }
+            }
+            let received: BTreeSet<u64> = numbers.into_iter().collect();
+            let is_cut = nodes[client.node].heard.is_none();
+            let missing: Vec<_> = owed.difference(&received).filter(|_| !is_cut).collect();
+            assert!(missing.is_empty(), "{:?} misses {missing:?} of {owed:?}", client.id);
+            let foreign: Vec<_> = received.iter().filter(|number| !owed.contains(number) && !optional.contains(number)).collect();
+            assert!(foreign.is_empty(), "{:?} got {foreign:?}, which is not its own", client.id);
+        }
+    }
+}
+
+impl Client {
+    /// Takes what came, but for so many frames at the end.
+    fn read(&mut self, lost: usize) {
+        let Some(phone) = &self.phone else { return };
+        let mut frames = phone.0.frames.lock().unwrap();
+        while frames.len() > lost {
+            let frame = frames.pop_front().unwrap();
+            let text = std::str::from_utf8(&frame).unwrap();
+            let [channel, number, offset] = text.split(' ').collect::<Vec<_>>().try_into().unwrap();
+            self.offset = Some(offset.to_owned());
+            if let Ok(number) = number.parse() {
+                self.received.push((channel.to_owned(), number));
+            }
+        }
+    }
+}
+
+async fn walk(steps: Vec<Step>) {
+    let mut world = World::new();
+    for step in steps {
+        world.step(step).await;
+    }
+    for node in 0..NODES {
+        world.step(Step::Mend { node }).await;
+        world.hear(node, usize::MAX);
+    }
+    for client in 0..CLIENTS {
+        world.come(client, client % NODES).await;
+    }
+    world.check(usize::MAX);
+}
+
+proptest! {
+    #![proptest_config(walks())]
+
+    #[test]
+    fn who_comes_back_has_everything_or_knows(steps in prop::collection::vec(steps(), 1..120)) {
+        in_paused_time(walk(steps));
+    }
+}
