@@ -17,8 +17,8 @@ use crate::event::SocketId;
 /// What each message counts: one that goes to a channel and, in flat mode, to everyone as well has two offsets.
 const STEP: u64 = 2;
 
-/// What names of epochs of this process alone have in common; the others are times.
-const ALONE: u64 = 1 << 63;
+/// Names of epochs of this process alone are not larger; the others are times.
+const LARGEST_ALONE: u64 = u32::MAX as u64;
 
 /// Epochs that are remembered: one begins whenever a node comes or finds Redis again.
 const MAX_EPOCHS: usize = 256;
@@ -86,7 +86,7 @@ pub(super) struct History {
 impl History {
     pub(super) fn new(config: &RecoveryConfig) -> Self {
         Self {
-            epochs: VecDeque::from([Epoch { name: ALONE | rand::random::<u64>(), begin: 0, is_shared: false }]),
+            epochs: VecDeque::from([Epoch { name: u64::from(rand::random::<u32>()), begin: 0, is_shared: false }]),
             number: 0,
             lost: 0,
             sent: VecDeque::new(),
@@ -142,7 +142,7 @@ impl History {
     /// From now on other nodes may not hear the same.
     pub(super) fn leave_order(&mut self) {
         if self.epoch().is_shared {
-            self.begin_epoch(ALONE | rand::random::<u64>(), false);
+            self.begin_epoch(u64::from(rand::random::<u32>()), false);
         }
     }
 
@@ -153,10 +153,10 @@ impl History {
 
     /// All nodes take this name now.
     pub(super) fn enter_order(&mut self, name: u64) {
-        self.begin_epoch(name & !ALONE, true);
+        self.begin_epoch(name, true);
     }
 
-    /// A name that comes after those that all nodes took before; `now` grows with the time.
+    /// A name that comes after those that all nodes took before; `now` grows with the time, and is larger than 32 bits.
     pub(super) fn next_name(&self, now: u64) -> u64 {
         self.shared().map(|epoch| epoch.name + 1).fold(now, u64::max)
     }
@@ -202,7 +202,7 @@ impl History {
     /// The number from which on somebody was in a channel, by an offset of any node: 0 when that was before all that is known
     /// here. `None` when it may be anywhere.
     pub(super) fn since(&self, offset: &str) -> Option<u64> {
-        let is_older = |name: u64| name & ALONE == 0 && self.shared().next().is_some_and(|oldest| name < oldest.name);
+        let is_older = |name: u64| name > LARGEST_ALONE && self.shared().next().is_some_and(|oldest| name < oldest.name);
         self.position(offset).or_else(|| Offset::parse(offset).filter(|offset| is_older(offset.epoch)).map(|_| 0))
     }
 

@@ -313,7 +313,7 @@ impl World {
         self.count += 1;
         let out = self.nodes.iter().filter(|node| node.heard.is_some()).find_map(|node| {
             let history = node.hub.recovery.as_ref().unwrap().history();
-            (!history.is_in_order()).then(|| history.next_name(self.count))
+            (!history.is_in_order()).then(|| history.next_name(1 << 40 | self.count))
         });
         if let Some(name) = out {
             self.stream.push(Heard::Order(name));
