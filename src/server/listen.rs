@@ -1,6 +1,6 @@
 //! Accepting connections, and what answers requests on them.
 //!
-//! Input: a bound listener. Output: connections, for [`http()`]; requests, for the [`Gate`] first, and for the router when
+//! Input: a bound listener. Output: connections; requests, for the [`Gate`] first, and for the router when
 //! they are not its own.
 
 use std::future::ready;
