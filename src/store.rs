@@ -32,7 +32,8 @@ pub struct Joined {
     pub replaced: Option<Member>,
     /// Everyone in the channel, the new one last.
     pub members: Members,
-    /// The version of that list, where the store counts changes for other nodes; else 0.
+    /// The version of that list, where the store counts changes for other nodes; else 0, as when the store could not be
+    /// reached and the list is what this node knows.
     pub version: u64,
     /// Members that this node had put there are missing: the store has lost some, and the list may lack others, too.
     pub has_lost: bool,
@@ -89,7 +90,7 @@ pub trait PresenceStore: Send + Sync + 'static {
     /// Adds a socket to a channel. A socket that is there already becomes the newest, with its new data.
     ///
     /// # Errors
-    /// [`StoreError`] when the backend cannot be reached.
+    /// [`StoreError`] when the backend refuses. One that is away is answered for by what this node knows.
     async fn join(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError>;
 
     /// Takes a socket out of a channel.

@@ -49,7 +49,13 @@ impl Nodes {
 
     /// Takes up a list. What is returned is to be told.
     fn take_up(&self, view: &mut View, version: u64, members: &Members) -> Vec<News> {
-        if Instant::now() < self.settled() { view.add(version, members) } else { view.merge(version, members) }
+        if version == 0 {
+            view.add_here(members)
+        } else if Instant::now() < self.settled() {
+            view.add(version, members)
+        } else {
+            view.merge(version, members)
+        }
     }
 }
 

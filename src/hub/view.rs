@@ -139,6 +139,21 @@ impl View {
         news
     }
 
+    /// Takes up who joined here while the store is away: they are here until newer news say otherwise. What is returned is to be
+    /// told.
+    pub(super) fn add_here(&mut self, members: &Members) -> Vec<News> {
+        let mut news = Vec::new();
+        for (socket, member) in members {
+            let known = self.users.get(member.user());
+            if known.is_none_or(|belief| belief.here.is_none()) {
+                let version = known.map_or(self.version, |belief| belief.version);
+                news.push(News::Joining(*socket, member.clone()));
+                self.users.insert(member.user().into(), Belief { version, here: Some((*socket, member.clone())) });
+            }
+        }
+        news
+    }
+
     /// Takes up a list that may lack somebody: nobody is gone by it. What is returned is to be told.
     pub(super) fn add(&mut self, version: u64, members: &Members) -> Vec<News> {
         if version < self.version || version == 0 {

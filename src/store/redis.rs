@@ -32,6 +32,9 @@ use lease::{Lease, Renewal};
 use mirror::Mirror;
 use scripts::{Condition, Keys, Listing};
 
+/// How long a join waits for Redis. After it, or when Redis is known to be away, this node answers by what it knows, and puts
+/// the member into Redis when that is back.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for the last words to Redis.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -83,7 +86,10 @@ impl RedisStore {
     /// [`RedisConfigError`] when the settings cannot be used.
     pub fn new(config: &Config) -> Result<Self, RedisConfigError> {
         let database = &config.database_config;
-        let link = Arc::new(Link::new(Redis::new(&database.redis)?, "presence members cannot be stored"));
+        let link = Arc::new(Link::new(
+            Redis::new(&database.redis)?,
+            "presence members of other nodes are not heard of, and this node's are kept here,",
+        ));
         let keys = Keys::new(&database.redis.key_prefix, config.cluster.enabled.0);
         let lease = Lease::new(&config.presence);
         Ok(Self {
@@ -146,8 +152,19 @@ impl PresenceStore for RedisStore {
     async fn join(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError> {
         let before = self.held.hold(channel, socket, member.clone());
         let mut undo = Undo { held: &self.held, channel, socket, before, is_armed: true };
-        let ((is_first, _, replaced), listing) = self.write(channel, socket, &member).await?;
+        let written = match tokio::time::timeout(JOIN_TIMEOUT, self.write(channel, socket, &member)).await {
+            Ok(Err(error @ QueryError::Refused(_))) => return Err(error.into()),
+            Ok(written) => written.ok(),
+            Err(_) => None,
+        };
         undo.is_armed = false;
+        let Some(((is_first, _, replaced), listing)) = written else {
+            let kept = self.held.keep_here(channel, socket, &member);
+            let replaced = undo.before.take().filter(|before| !kept.iter().any(|(_, member)| member.user() == before.user()));
+            let is_first = !kept.iter().any(|(other, known)| *other != socket && known.user() == member.user());
+            self.lost.notify_one();
+            return Ok(Joined { is_first, replaced, members: kept, version: 0, has_lost: false });
+        };
         let has_lost = self.held.wrote(channel, &listing);
         if has_lost {
             self.note_loss();

@@ -106,6 +106,7 @@ in_both_modes!(
     without_redis_the_clients_of_a_node_hear_each_other,
     redis_restarts_empty_under_two_nodes,
     redis_is_emptied_under_two_nodes,
+    members_join_while_redis_is_away,
 );
 
 async fn members_on_all_nodes_see_each_other_once(mode: &str) {
@@ -309,6 +310,33 @@ async fn redis_restarts_empty_under_two_nodes(mode: &str) {
     assert_eq!(here.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([1, 2, 4, 5]));
     for client in [&mut alice, &mut bob, &mut late] {
         changes(client, &[("presence:joining", 5)]).await;
+    }
+}
+
+async fn members_join_while_redis_is_away(mode: &str) {
+    let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let [one, other] = patient_nodes(mode, &redis, &laravel).await;
+    let [mut alice, mut bob, mut carol] = three(&one, &other).await;
+    redis.down();
+    let (mut dave, here) = join(&one, 4).await;
+    assert_eq!(here.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([1, 2, 3, 4]), "what is known stays");
+    changes(&mut alice, &[("presence:joining", 4)]).await;
+    let (gone, _) = join(&one, 5).await;
+    for client in [&mut alice, &mut dave] {
+        changes(client, &[("presence:joining", 5)]).await;
+    }
+    drop(gone);
+    redis.up().await;
+    for client in [&mut alice, &mut dave] {
+        changes(client, &[("presence:leaving", 5)]).await;
+    }
+    for client in [&mut bob, &mut carol] {
+        changes(client, &[("presence:joining", 4)]).await;
+    }
+    let (_last, here) = join(&other, 6).await;
+    assert_eq!(here.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([1, 2, 3, 4, 6]));
+    for client in [&mut alice, &mut bob, &mut carol, &mut dave] {
+        changes(client, &[("presence:joining", 6)]).await;
     }
 }
 

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use super::scripts::Listing;
 use crate::channel::ChannelName;
 use crate::event::SocketId;
-use crate::store::Member;
+use crate::store::{Member, Members};
 
 #[derive(Debug, Default)]
 pub(super) struct Held(Mutex<HashMap<ChannelName, Holding>>);
@@ -79,6 +79,19 @@ impl Held {
                 holding.owed.insert(socket, None);
             }
         }
+    }
+
+    /// The join is not written, but the socket is in the channel all the same: it is written when Redis is back. Returns who
+    /// this node has there, in the order of joining.
+    pub(super) fn keep_here(&self, channel: &ChannelName, socket: SocketId, member: &Member) -> Members {
+        let mut channels = self.channels();
+        let holding = channels.entry(channel.clone()).or_default();
+        holding.joins -= 1;
+        holding.is_doubtful = true;
+        // Another join of it may have been undone meanwhile.
+        holding.members.entry(socket).or_insert_with(|| member.clone());
+        holding.owed.remove(&socket);
+        holding.members.iter().map(|(&socket, member)| (socket, member.clone())).collect()
     }
 
     /// The socket is to be out of the channel. Returns the member it was.

@@ -161,12 +161,19 @@ async fn without_redis_nothing_hangs_and_nothing_is_forgotten() {
     // The start does not need it.
     let store = node(&redis, json!({})).await;
     let started = Instant::now();
-    let error = store.join(&channel(), socket(1), user(1)).await.unwrap_err().to_string();
+    let joined = store.join(&channel(), socket(1), user(1)).await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
-    assert!(error.contains("Redis is away"), "{error}");
+    assert!(joined.is_first && joined.version == 0);
+    assert_eq!(joined.members, [(socket(1), user(1))], "what this node knows");
+    store.leave(&channel(), socket(1)).await.unwrap_err();
+    store.join(&channel(), socket(2), user(2)).await.unwrap();
+    let joined = store.join(&channel(), socket(4), user(2)).await.unwrap();
+    assert!(!joined.is_first);
+    store.leave(&channel(), socket(4)).await.unwrap_err();
     redis.up().await;
     let keeping = keep(&store);
-    until("Redis to be found", async || store.join(&channel(), socket(2), user(2)).await.is_ok()).await;
+    until("the member to be written", async || store.members(&channel()).await.is_ok_and(|members| members == [(socket(2), user(2))]))
+        .await;
     store.join(&channel(), socket(3), user(3)).await.unwrap();
     redis.down();
     store.leave(&channel(), socket(2)).await.unwrap_err();
@@ -193,7 +200,7 @@ async fn a_short_outage_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_hangs_fails_a_join_in_time() {
+async fn while_redis_hangs_nobody_waits_long() {
     let redis = Redis::start().await;
     let store = node(&redis, json!({})).await;
     redis.pause();
@@ -205,14 +212,12 @@ async fn a_redis_that_hangs_fails_a_join_in_time() {
         .collect();
     let started = Instant::now();
     for join in joins {
-        assert!(join.await.unwrap().is_err());
+        assert_eq!(join.await.unwrap().unwrap().version, 0);
     }
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     redis.resume();
     let keeping = keep(&store);
-    // What was under way when it hung is undone, since nobody heard of it.
-    until("an empty channel", async || store.members(&channel()).await.is_ok_and(|members| members.is_empty())).await;
-    until("a join", async || store.join(&channel(), socket(1), user(1)).await.is_ok()).await;
+    until("all members", async || store.members(&channel()).await.is_ok_and(|members| members.len() == 20)).await;
     keeping.abort();
 }
 
