@@ -73,7 +73,7 @@ enum ConfigCommand {
 
 /// Which config file is meant.
 #[derive(Debug, Clone, Default, Args)]
-struct Place {
+struct ConfigLocation {
     /// The config file [default: laravel-echo-server.toml, else laravel-echo-server.json]
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -82,7 +82,7 @@ struct Place {
     dir: Option<PathBuf>,
 }
 
-impl Place {
+impl ConfigLocation {
     fn options(&self) -> LoadOptions {
         LoadOptions { dir: self.dir.clone(), config: self.config.clone(), defaults: false }
     }

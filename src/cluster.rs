@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::config::{Config, RedisMode};
 use crate::event::{Event, SocketId};
-use crate::redis_client::{Link, QueryError, Redis, RedisConfigError};
+use crate::redis_client::{QueryError, ReconnectingClient, Redis, RedisConfigError};
 use crate::warn_seldom;
 
 pub mod questions;
@@ -40,7 +40,7 @@ const PUBLISH_BY_SLOT: &str = "return redis.call('PUBLISH', ARGV[1], ARGV[2])";
 
 /// The way to the other nodes.
 pub struct Bus {
-    link: Link,
+    link: ReconnectingClient,
     key_prefix: String,
     queue: mpsc::Sender<Message>,
     /// Taken by [`Bus::run`].
@@ -129,7 +129,7 @@ impl Bus {
         };
         let (queue, waiting) = mpsc::channel(QUEUE);
         Ok(Some(Self {
-            link: Link::new(Redis::new(redis)?, "events of this node cannot be published"),
+            link: ReconnectingClient::new(Redis::new(redis)?, "events of this node cannot be published"),
             key_prefix: redis.key_prefix.clone(),
             queue,
             waiting: Mutex::new(waiting),

@@ -11,10 +11,10 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates}
 
 use crate::config::RedisConfig;
 
-pub mod link;
+pub mod reconnecting;
 pub mod topology;
 
-pub use link::{Link, QueryError};
+pub use reconnecting::{QueryError, ReconnectingClient};
 pub use topology::{Connection, Redis};
 
 /// A connection that answers no probe for about this long is taken for dead.

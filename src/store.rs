@@ -41,9 +41,9 @@ pub struct Joined {
 
 /// What a renewal came to.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Renewed {
-    /// Channels to [`PresenceStore::settle`].
-    pub unsettled: Vec<ChannelName>,
+pub struct Heartbeat {
+    /// Channels to [`PresenceStore::reconcile`].
+    pub unreconciled: Vec<ChannelName>,
     /// The store has forgotten this node, and maybe others: lists may lack members until every node has settled.
     pub has_lost: bool,
 }
@@ -121,8 +121,8 @@ pub trait PresenceStore: Send + Sync + 'static {
         Ok((0, self.members(channel).await?))
     }
 
-    /// Waits until the store wants [`Self::renew`] to be called. For ever when it lasts by itself.
-    async fn due(&self) {
+    /// Waits until the store wants [`Self::heartbeat`] to be called. For ever when it lasts by itself.
+    async fn next_maintenance(&self) {
         std::future::pending().await
     }
 
@@ -131,8 +131,8 @@ pub trait PresenceStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`] when the backend cannot be reached.
-    async fn renew(&self) -> Result<Renewed, StoreError> {
-        Ok(Renewed::default())
+    async fn heartbeat(&self) -> Result<Heartbeat, StoreError> {
+        Ok(Heartbeat::default())
     }
 
     /// Puts a channel right: what this node holds is there, what it could not take out is taken out now, and so are
@@ -140,7 +140,7 @@ pub trait PresenceStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`] when the backend cannot be reached.
-    async fn settle(&self, _channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
+    async fn reconcile(&self, _channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
         Ok(Vec::new())
     }
 

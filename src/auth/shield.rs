@@ -31,13 +31,13 @@ use crate::warn_seldom;
 
 mod breaker;
 mod cache;
-mod crowd;
-mod gate;
-mod turns;
+mod fair_semaphore;
+mod host_limiter;
+mod wait_budget;
 
 use cache::Cache;
-use crowd::Crowd;
-use gate::{Busy, Gate};
+use host_limiter::{Busy, HostLimiter};
+use wait_budget::WaitBudget;
 
 /// Hosts that are remembered; beyond, those with nothing under way are forgotten. Wildcards of `authHost` let pages
 /// choose names.
@@ -153,7 +153,7 @@ pub trait Application: Send + Sync + 'static {
 }
 
 type Answer = Result<Grant, Denied>;
-type Question = Shared<BoxFuture<'static, Answer>>;
+type SingleFlight = Shared<BoxFuture<'static, Answer>>;
 
 /// An [`Authorizer`] that asks an [`Application`] with care.
 pub struct Shield<A>(Arc<Inner<A>>);
@@ -162,10 +162,10 @@ struct Inner<A> {
     application: A,
     max_concurrent: usize,
     queue_timeout: Duration,
-    gates: Mutex<HashMap<String, Arc<Gate>>>,
+    limiters: Mutex<HashMap<String, Arc<HostLimiter>>>,
     /// Questions without an answer yet, each with a number of its own.
     open: Mutex<Open>,
-    crowd: Crowd,
+    budget: WaitBudget,
     cache: Option<Cache>,
     metrics: Arc<Metrics>,
 }
@@ -188,16 +188,16 @@ impl<A: Application> Shield<A> {
             application,
             max_concurrent: config.max_concurrent as usize,
             queue_timeout: config.queue_timeout.0,
-            gates: Mutex::default(),
+            limiters: Mutex::default(),
             open: Mutex::default(),
-            crowd: Crowd::default(),
+            budget: WaitBudget::default(),
             cache: (!config.cache_ttl.0.is_zero()).then(|| Cache::new(config.cache_ttl.0)),
             metrics,
         }))
     }
 
     /// The question that is under way for an equal call, or a new one.
-    fn share(&self, call: Arc<Call>, asker: SocketId) -> Question {
+    fn share(&self, call: Arc<Call>, asker: SocketId) -> SingleFlight {
         let inner = &self.0;
         let mut open = lock(&inner.open);
         let Open { questions, next } = &mut *open;
@@ -227,7 +227,7 @@ impl<A: Application> Authorizer for Shield<A> {
             self.0.metrics.auth.saved(SavedBy::Cache);
             return answer;
         }
-        let Some(_waiting) = self.0.crowd.join(request.socket, bytes_of(request.headers)) else {
+        let Some(_waiting) = self.0.budget.join(request.socket, bytes_of(request.headers)) else {
             return Err(self.0.refused(&call, Busy::QueueFull));
         };
         if request.is_again {
@@ -263,25 +263,25 @@ impl<A> Drop for OpenEntry<A> {
 }
 
 impl<A: Application> Inner<A> {
-    fn gate(&self, host: &str) -> Arc<Gate> {
-        let mut gates = lock(&self.gates);
-        if let Some(gate) = gates.get(host) {
-            return Arc::clone(gate);
+    fn limiter(&self, host: &str) -> Arc<HostLimiter> {
+        let mut limiters = lock(&self.limiters);
+        if let Some(limiter) = limiters.get(host) {
+            return Arc::clone(limiter);
         }
-        if gates.len() >= MAX_HOSTS {
-            gates.retain(|_, gate| Arc::strong_count(gate) > 1);
+        if limiters.len() >= MAX_HOSTS {
+            limiters.retain(|_, limiter| Arc::strong_count(limiter) > 1);
         }
-        let gate = Gate::new(host, self.max_concurrent, Arc::clone(&self.metrics));
-        gates.insert(host.to_owned(), Arc::clone(&gate));
-        gate
+        let limiter = HostLimiter::new(host, self.max_concurrent, Arc::clone(&self.metrics));
+        limiters.insert(host.to_owned(), Arc::clone(&limiter));
+        limiter
     }
 
     /// Waits for a turn, asks, and asks once more where that is harmless.
     async fn ask(&self, call: &Arc<Call>, asker: SocketId) -> Answer {
-        let gate = self.gate(&call.target.host);
+        let limiter = self.limiter(&call.target.host);
         let deadline = Instant::now() + self.queue_timeout;
         let pass = loop {
-            match gate.enter(asker, deadline).await {
+            match limiter.enter(asker, deadline).await {
                 Ok(pass) if pass.is_probe() => {
                     let reply = self.application.ask(&probe(&call.target)).await;
                     pass.report(reply.is_outage());

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::lock_file::{self, Found};
 use super::output::{CAUTION, GOOD, STRONG, paint};
-use super::{Place, config_file, output};
+use super::{ConfigLocation, config_file, output};
 
 mod toml_clients;
 
@@ -28,7 +28,7 @@ pub(super) struct Add {
     /// The id [default: a random one]
     id: Option<String>,
     #[command(flatten)]
-    place: Place,
+    place: ConfigLocation,
 }
 
 /// Flags of `client:remove`.
@@ -37,7 +37,7 @@ pub(super) struct Remove {
     /// The id
     id: String,
     #[command(flatten)]
-    place: Place,
+    place: ConfigLocation,
 }
 
 /// What `client:add` did.
@@ -101,7 +101,7 @@ fn say_when(config: &Path) {
 }
 
 impl ConfigFile {
-    fn read(place: &Place) -> anyhow::Result<Self> {
+    fn read(place: &ConfigLocation) -> anyhow::Result<Self> {
         let path = load::find(&place.options())?.context("there is no config file")?;
         // Refuses a broken file with the place of the mistake.
         let (_, format) = load::read(&path)?;

@@ -9,7 +9,7 @@ use laravel_echo_server::config::{Config, schema};
 use serde_json::{Map, Value, json};
 
 use super::output::{self, FAINT, STRONG, paint};
-use super::{Place, config_file};
+use super::{ConfigLocation, config_file};
 
 /// What is shown in place of a secret that is set.
 const HIDDEN: &str = "***";
@@ -18,7 +18,7 @@ const HIDDEN: &str = "***";
 #[derive(Debug, Args)]
 pub(super) struct Check {
     #[command(flatten)]
-    place: Place,
+    place: ConfigLocation,
     /// Print JSON
     #[arg(long)]
     json: bool,

@@ -14,7 +14,7 @@ use super::laravel::broadcaster::Way;
 use super::laravel::{self, Project, Unread};
 use super::output::{CAUTION, FAINT, GOOD, STRONG, paint};
 use super::prompt::Prompt;
-use super::{Place, client, config_file, output};
+use super::{ConfigLocation, client, config_file, output};
 
 mod answers;
 
@@ -24,7 +24,7 @@ use answers::Answers;
 #[derive(Debug, Args)]
 pub(super) struct Configure {
     #[command(flatten)]
-    place: Place,
+    place: ConfigLocation,
     /// Ask nothing: flags, what the project says, and defaults
     #[arg(long, short)]
     no_interaction: bool,

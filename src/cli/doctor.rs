@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 use laravel_echo_server::config::load::{self, Loaded};
 
-use super::Place;
+use super::ConfigLocation;
 use super::laravel::Project;
 
 mod app;
@@ -24,7 +24,7 @@ use report::Report;
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
     #[command(flatten)]
-    place: Place,
+    place: ConfigLocation,
     /// Print JSON
     #[arg(long)]
     json: bool,

@@ -12,7 +12,7 @@ use clap::Args;
 use laravel_echo_server::config::load::{self, LoadError, LoadOptions, Loaded};
 use laravel_echo_server::config::{Config, Protocol};
 
-use super::{Place, output};
+use super::{ConfigLocation, output};
 
 /// Time for the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -21,7 +21,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug, Args)]
 pub(super) struct Health {
     #[command(flatten)]
-    place: Place,
+    place: ConfigLocation,
     /// Ask whether the server does all of its work, Redis included, and not just whether it lives
     #[arg(long)]
     ready: bool,

@@ -20,7 +20,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::lock_file::{self, LockFile};
-use super::{Place, output};
+use super::{ConfigLocation, output};
 
 pub(super) mod machine;
 mod port;
@@ -32,16 +32,16 @@ mod systemd;
 mod systemd;
 mod watch;
 
-use signals::{Signals, Wish};
+use signals::{SignalAction, Signals};
 
 /// How long the start waits for Redis before it says that the server is ready without it.
-const REDIS_PATIENCE: Duration = Duration::from_secs(2);
+const REDIS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Flags of `start`.
 #[derive(Debug, Args)]
 pub(super) struct Start {
     #[command(flatten)]
-    place: Place,
+    place: ConfigLocation,
     /// Replace a server that runs with the same config
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_default_value = true, hide_possible_values = true)]
     force: bool,
@@ -215,11 +215,11 @@ async fn until_told(
         tokio::select! {
             ended = &mut running => return Some(ended),
             wish = signals.next() => match wish {
-                Wish::Stop => {
+                SignalAction::Stop => {
                     systemd::notify("STOPPING=1");
                     break shutdown.cancel();
                 }
-                Wish::Reload => reload(),
+                SignalAction::Reload => reload(),
             }
         }
     }
@@ -247,7 +247,7 @@ async fn announce(
     }
     let mut is_late = false;
     if subscribers.redis.0 {
-        match tokio::time::timeout(REDIS_PATIENCE, subscribed(&mut redis)).await {
+        match tokio::time::timeout(REDIS_TIMEOUT, subscribed(&mut redis)).await {
             Ok(true) => output::done(LISTENING_FOR_REDIS),
             Ok(false) => {}
             Err(_) => is_late = true,
@@ -308,9 +308,9 @@ mod tests {
     async fn a_stop_signal_from_the_launcher_and_one_from_its_supervisor_are_one_request() {
         let mut signals = Signals::listen(None).unwrap();
         kill_process(getpid(), Signal::TERM).unwrap();
-        assert_eq!(signals.next().await, Wish::Stop);
+        assert_eq!(signals.next().await, SignalAction::Stop);
         kill_process(getpid(), Signal::INT).unwrap();
         kill_process(getpid(), Signal::HUP).unwrap();
-        assert_eq!(signals.next().await, Wish::Reload);
+        assert_eq!(signals.next().await, SignalAction::Reload);
     }
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use laravel_echo_server::config::load::{self, JSON_FILE, TOML_FILE};
 
 use super::lock_file::{self, Found};
-use super::{Place, output};
+use super::{ConfigLocation, output};
 
 /// Longer than servers usually take to move their clients off.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -18,7 +18,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Args)]
 pub(super) struct Stop {
     #[command(flatten)]
-    place: Place,
+    place: ConfigLocation,
     /// The lock file [default: beside the config file]
     #[arg(long, value_name = "FILE")]
     lockfile: Option<PathBuf>,
@@ -76,7 +76,7 @@ mod tests {
     fn a_server_that_may_take_longer_is_waited_for() {
         let dir = std::env::temp_dir().join(format!("echo-stop-{}", std::process::id()));
         std::fs::create_dir(&dir).unwrap();
-        let place = Place { dir: Some(dir.clone()), config: None };
+        let place = ConfigLocation { dir: Some(dir.clone()), config: None };
         let stop = Stop { place, lockfile: None };
         let mut waited = Vec::new();
         for text in ["[shutdown]\ntimeout = \"2m\"", "[shutdown]\ntimeout = \"1s\"", "broken ["] {

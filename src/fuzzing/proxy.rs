@@ -6,7 +6,7 @@ use tokio::io::AsyncReadExt as _;
 use crate::server::proxy_protocol::{Start, accept, parse};
 
 /// Bytes beyond which nobody waits for the end of a header.
-const LONGEST: usize = 4096;
+const MAX_BYTES: usize = 4096;
 
 /// A header of the PROXY protocol, or something else: the same however the bytes are cut, and what follows is read as
 /// if nothing had been.
@@ -14,7 +14,7 @@ pub fn proxy_header(bytes: &[u8]) {
     let start = parse(bytes);
     match &start {
         Start::Header(length, client) => {
-            assert!(*length <= bytes.len().min(LONGEST));
+            assert!(*length <= bytes.len().min(MAX_BYTES));
             assert_eq!(parse(&bytes[..*length]), start);
             assert!((0..*length).all(|end| parse(&bytes[..end]) == Start::Incomplete), "part of a header is incomplete");
             if let Some(client) = client {
@@ -23,7 +23,7 @@ pub fn proxy_header(bytes: &[u8]) {
                 assert_eq!(parse(line.as_bytes()), Start::Header(line.len(), Some(*client)));
             }
         }
-        Start::Incomplete => assert!(bytes.len() < LONGEST),
+        Start::Incomplete => assert!(bytes.len() < MAX_BYTES),
         Start::Other | Start::Invalid => assert_eq!(parse(&[bytes, b"more"].concat()), start),
     }
     let whole = read(bytes, bytes.len());

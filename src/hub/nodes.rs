@@ -186,7 +186,7 @@ impl<S: Socket> Hub<S> {
                     return;
                 }
                 // First what is here, or its own members would be missing in the lists.
-                hub.renew().await;
+                hub.maintain().await;
                 for channel in nodes.views.channels() {
                     hub.look_up(nodes, &channel).await;
                 }

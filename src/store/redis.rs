@@ -2,7 +2,7 @@
 //!
 //! Input: joins and leaves of this node's sockets, each of them one script and so atomic. Output: everyone in a channel,
 //! whatever node they are connected to. Members live under the lease of their node: see `lease`. What Redis loses is
-//! put back from what this node holds, what could not be taken out is taken out later: see `held`. Needs Redis 5.
+//! put back from what this node holds, what could not be taken out is taken out later: see `local_members`. Needs Redis 5.
 //!
 //! No script walks over the members of a channel; a join asks for the list in the same round trip.
 
@@ -14,21 +14,21 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
-use super::{Joined, Left, Member, Members, PresenceStore, Renewed, StoreError};
+use super::{Heartbeat, Joined, Left, Member, Members, PresenceStore, StoreError};
 use crate::channel::ChannelName;
 use crate::config::Config;
 use crate::event::SocketId;
-use crate::redis_client::{Link, QueryError, Redis, RedisConfigError, link};
+use crate::redis_client::{QueryError, ReconnectingClient, Redis, RedisConfigError, reconnecting};
 
 mod changes;
-mod held;
 mod lease;
+mod local_members;
 mod mirror;
 mod scripts;
 
 use changes::gone;
-use held::Held;
 use lease::{Lease, Renewal};
+use local_members::LocalMembers;
 use mirror::Mirror;
 use scripts::{Condition, Keys, Listing};
 
@@ -40,22 +40,22 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Members in Redis.
 pub struct RedisStore {
-    link: Arc<Link>,
+    client: Arc<ReconnectingClient>,
     keys: Keys,
     lease: Lease,
-    held: Held,
+    local: LocalMembers,
     mirror: Mirror,
     /// Channels with members of nodes that died.
-    ghosts: Mutex<HashMap<ChannelName, Vec<String>>>,
+    orphans: Mutex<HashMap<ChannelName, Vec<String>>>,
     /// What all members were last known to be written over.
-    trusted: Mutex<Ground>,
+    trusted: Mutex<WriteEpoch>,
     /// Told when members turn out to be missing.
     lost: Notify,
 }
 
 /// Members are sure as long as neither of these changes.
 #[derive(Debug, PartialEq, Eq)]
-struct Ground {
+struct WriteEpoch {
     /// The connection.
     generation: u64,
     /// The id of this node.
@@ -64,7 +64,7 @@ struct Ground {
 
 /// Undoes a join of which nobody hears the end.
 struct Undo<'a> {
-    held: &'a Held,
+    local: &'a LocalMembers,
     channel: &'a ChannelName,
     socket: SocketId,
     before: Option<Member>,
@@ -74,7 +74,7 @@ struct Undo<'a> {
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
         if self.is_armed {
-            self.held.undo(self.channel, self.socket, self.before.take());
+            self.local.undo(self.channel, self.socket, self.before.take());
         }
     }
 }
@@ -86,20 +86,20 @@ impl RedisStore {
     /// [`RedisConfigError`] when the settings cannot be used.
     pub fn new(config: &Config) -> Result<Self, RedisConfigError> {
         let database = &config.database_config;
-        let link = Arc::new(Link::new(
+        let client = Arc::new(ReconnectingClient::new(
             Redis::new(&database.redis)?,
             "presence members of other nodes are not heard of, and this node's are kept here,",
         ));
         let keys = Keys::new(&database.redis.key_prefix, config.cluster.enabled.0);
         let lease = Lease::new(&config.presence);
         Ok(Self {
-            mirror: Mirror::new(database, &link, &keys),
-            link,
+            mirror: Mirror::new(database, &client, &keys),
+            client,
             keys,
-            trusted: Mutex::new(Ground { generation: 0, node: lease.node() }),
+            trusted: Mutex::new(WriteEpoch { generation: 0, node: lease.node() }),
             lease,
-            held: Held::default(),
-            ghosts: Mutex::default(),
+            local: LocalMembers::default(),
+            orphans: Mutex::default(),
             lost: Notify::new(),
         })
     }
@@ -108,21 +108,21 @@ impl RedisStore {
     fn note(&self, renewal: Renewal) {
         if renewal == Renewal::New {
             debug!(node = &*self.lease.node(), "a new lease");
-            self.held.doubt();
+            self.local.invalidate();
         }
     }
 
     /// Redis does not know of members that were written: it was emptied, and everything is to be put back at once.
     fn note_loss(&self) {
-        self.held.doubt();
+        self.local.invalidate();
         self.lost.notify_one();
     }
 
     async fn end(&self, channel: &ChannelName, socket: SocketId, condition: Condition<'_>) -> Result<Left, StoreError> {
         // First, so that it is made up for whatever comes between.
-        let before = self.held.owe(channel, socket);
+        let before = self.local.mark_removed(channel, socket);
         let left = self.take_out(channel, socket, before.as_ref(), condition).await?;
-        self.held.paid(channel, socket);
+        self.local.confirm_removed(channel, socket);
         if left == Left::NotThere && before.is_some() {
             self.note_loss();
         }
@@ -136,7 +136,7 @@ impl RedisStore {
     async fn listing(&self, channel: &ChannelName) -> Result<Listing, StoreError> {
         let mut pipeline = redis::pipe();
         self.keys.list(&mut pipeline, channel);
-        let (listing,) = self.link.query(&pipeline).await?;
+        let (listing,) = self.client.query(&pipeline).await?;
         Ok(listing)
     }
 }
@@ -150,8 +150,8 @@ impl From<QueryError> for StoreError {
 #[async_trait]
 impl PresenceStore for RedisStore {
     async fn join(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError> {
-        let before = self.held.hold(channel, socket, member.clone());
-        let mut undo = Undo { held: &self.held, channel, socket, before, is_armed: true };
+        let before = self.local.hold(channel, socket, member.clone());
+        let mut undo = Undo { local: &self.local, channel, socket, before, is_armed: true };
         let written = match tokio::time::timeout(JOIN_TIMEOUT, self.write(channel, socket, &member)).await {
             Ok(Err(error @ QueryError::Refused(_))) => return Err(error.into()),
             Ok(written) => written.ok(),
@@ -159,13 +159,13 @@ impl PresenceStore for RedisStore {
         };
         undo.is_armed = false;
         let Some(((is_first, _, replaced), listing)) = written else {
-            let kept = self.held.keep_here(channel, socket, &member);
+            let kept = self.local.keep_here(channel, socket, &member);
             let replaced = undo.before.take().filter(|before| !kept.iter().any(|(_, member)| member.user() == before.user()));
             let is_first = !kept.iter().any(|(other, known)| *other != socket && known.user() == member.user());
             self.lost.notify_one();
             return Ok(Joined { is_first, replaced, members: kept, version: 0, has_lost: false });
         };
-        let has_lost = self.held.wrote(channel, &listing);
+        let has_lost = self.local.wrote(channel, &listing);
         if has_lost {
             self.note_loss();
         }
@@ -185,6 +185,7 @@ impl PresenceStore for RedisStore {
     async fn release(&self, channel: &ChannelName, socket: SocketId) -> Result<Left, StoreError> {
         self.end(channel, socket, Condition::Node(&self.lease.node())).await
     }
+
     async fn members(&self, channel: &ChannelName) -> Result<Members, StoreError> {
         scripts::members(&self.listing(channel).await?)
     }
@@ -194,83 +195,83 @@ impl PresenceStore for RedisStore {
         Ok((scripts::version(&listing), scripts::members(&listing)?))
     }
 
-    async fn due(&self) {
-        let wait = if self.link.is_down().await { link::RETRY } else { self.lease.interval() };
+    async fn next_maintenance(&self) {
+        let wait = if self.client.is_down().await { reconnecting::RETRY } else { self.lease.interval() };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = self.link.broken.notified() => {}
+            () = self.client.broken.notified() => {}
             () = self.lost.notified() => {}
         }
     }
 
-    async fn renew(&self) -> Result<Renewed, StoreError> {
-        self.note(self.lease.renew(&self.link, &self.keys).await?);
-        let ground = Ground { generation: self.link.generation(), node: self.lease.node() };
+    async fn heartbeat(&self) -> Result<Heartbeat, StoreError> {
+        self.note(self.lease.renew(&self.client, &self.keys).await?);
+        let epoch = WriteEpoch { generation: self.client.generation(), node: self.lease.node() };
         // A join may have taken the new id.
         let (is_new_connection, is_new_id) = {
             let mut trusted = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
-            let changed = (trusted.generation != ground.generation, trusted.node != ground.node);
-            *trusted = ground;
+            let changed = (trusted.generation != epoch.generation, trusted.node != epoch.node);
+            *trusted = epoch;
             changed
         };
         if is_new_connection {
-            self.held.doubt();
+            self.local.invalidate();
         }
-        let dead = self.lease.dead(&self.link, &self.keys).await?;
-        let mut ghosts: HashMap<ChannelName, Vec<String>> = HashMap::new();
+        let dead = self.lease.dead(&self.client, &self.keys).await?;
+        let mut orphans: HashMap<ChannelName, Vec<String>> = HashMap::new();
         for (node, channels) in dead {
             for channel in channels {
-                ghosts.entry(channel.into()).or_default().push(node.clone());
+                orphans.entry(channel.into()).or_default().push(node.clone());
             }
         }
-        let mut unsettled = self.held.unsettled();
-        unsettled.extend(ghosts.keys().cloned());
-        unsettled.sort_unstable();
-        unsettled.dedup();
-        *self.ghosts.lock().unwrap_or_else(PoisonError::into_inner) = ghosts;
-        Ok(Renewed { unsettled, has_lost: is_new_id })
+        let mut unreconciled = self.local.unreconciled();
+        unreconciled.extend(orphans.keys().cloned());
+        unreconciled.sort_unstable();
+        unreconciled.dedup();
+        *self.orphans.lock().unwrap_or_else(PoisonError::into_inner) = orphans;
+        Ok(Heartbeat { unreconciled, has_lost: is_new_id })
     }
 
-    async fn settle(&self, channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
-        let chores = self.held.chores(channel);
-        let mut has_changed = !chores.members.is_empty() || !chores.owed.is_empty();
-        if !chores.members.is_empty() {
-            let node = self.assert(channel, &chores.members).await?;
-            self.held.settled(channel, &node);
+    async fn reconcile(&self, channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
+        let repairs = self.local.repairs(channel);
+        let mut has_changed = !repairs.members.is_empty() || !repairs.owed.is_empty();
+        if !repairs.members.is_empty() {
+            let node = self.assert(channel, &repairs.members).await?;
+            self.local.reconciled(channel, &node);
         }
-        let left = self.take_all(channel, chores.owed.iter().map(|(socket, _)| (*socket, Condition::None))).await?;
+        let left = self.take_all(channel, repairs.owed.iter().map(|(socket, _)| (*socket, Condition::None))).await?;
         let mut all_gone = Vec::new();
-        for ((socket, member), left) in chores.owed.into_iter().zip(left) {
-            self.held.paid(channel, socket);
+        for ((socket, member), left) in repairs.owed.into_iter().zip(left) {
+            self.local.confirm_removed(channel, socket);
             all_gone.extend(gone(self.make_up(channel, left, member)));
         }
-        let nodes = self.ghosts.lock().unwrap_or_else(PoisonError::into_inner).remove(channel);
+        let nodes = self.orphans.lock().unwrap_or_else(PoisonError::into_inner).remove(channel);
         if let Some(nodes) = nodes {
-            all_gone.extend(self.take_ghosts(channel, &nodes).await?);
+            all_gone.extend(self.take_orphans(channel, &nodes).await?);
             has_changed = true;
         }
         if has_changed {
             self.mirror.changed(channel);
         }
-        if self.held.forget(channel) {
+        if self.local.forget(channel) {
             let mut pipeline = redis::pipe();
             pipeline.cmd("SREM").arg(self.keys.index(&self.lease.node())).arg(channel.as_str());
-            self.link.query::<()>(&pipeline).await?;
+            self.client.query::<()>(&pipeline).await?;
         }
         Ok(all_gone)
     }
 
     async fn other_nodes(&self) -> Result<usize, StoreError> {
-        Ok(self.lease.others(&self.link, &self.keys).await?.len())
+        Ok(self.lease.others(&self.client, &self.keys).await?.len())
     }
 
     async fn close(&self) {
         let goodbye = async {
-            for channel in self.held.unsettled() {
-                self.settle(&channel).await?;
+            for channel in self.local.unreconciled() {
+                self.reconcile(&channel).await?;
             }
             self.mirror.close().await;
-            self.lease.end(&self.link, &self.keys).await?;
+            self.lease.end(&self.client, &self.keys).await?;
             Ok::<_, StoreError>(())
         };
         match tokio::time::timeout(GOODBYE, goodbye).await {

@@ -232,7 +232,7 @@ async fn the_http_api_answers_for_all_nodes(mode: &str) {
         "presence": { "lease": "1h" },
     });
     let silent = laravel_echo_server::store::open(&serde_json::from_value(config).expect("valid settings")).await.expect("a store");
-    silent.renew().await.expect("a lease");
+    silent.heartbeat().await.expect("a lease");
     let news = get(&one, "/apps/app/channels/news").await;
     assert_eq!(news, json!({ "subscription_count": 1, "occupied": true, "partial": true }));
     let unsubscribe = post(&one, "/apps/app/users/2/unsubscribe", &json!({ "channel": "news" })).await;

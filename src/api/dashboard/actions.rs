@@ -34,7 +34,7 @@ pub(super) async fn event(_: Act, State(dashboard): State<Dashboard>, request: R
 /// Something to be done about somebody.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "do", rename_all = "camelCase")]
-enum Wish {
+enum SignalAction {
     /// Take a user out of a channel, on all nodes.
     KickUser { user: String, channel: String },
     /// Take a socket out of a channel.
@@ -50,24 +50,24 @@ enum Wish {
 /// `{"do":"kickUser","user":"7","channel":"private-orders.1"}`; answers how many sockets it met.
 pub(super) async fn act(_: Act, State(dashboard): State<Dashboard>, request: Request) -> Result<Json<Value>, ApiError> {
     let body = read(request, MAX_BODY).await?;
-    let wish: Wish = serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("body: {error}")))?;
+    let wish: SignalAction = serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("body: {error}")))?;
     let hub = std::sync::Arc::clone(&dashboard.settings.load().api.hub);
     let known = |socket: &str| SocketId::parse(socket).ok_or_else(|| ApiError::bad_request("socket: is not the id of a socket"));
     info!(?wish, "asked for in the dashboard");
     let answer = match wish {
-        Wish::KickUser { user, channel } => {
+        SignalAction::KickUser { user, channel } => {
             let done = hub.unsubscribe_user_everywhere(&user, &ChannelName::from(channel)).await;
             json!({ "sockets": done.value, "partial": done.is_partial })
         }
-        Wish::KickSocket { socket, channel } => {
+        SignalAction::KickSocket { socket, channel } => {
             json!({ "sockets": usize::from(hub.unsubscribe_socket(known(&socket)?, &ChannelName::from(channel))) })
         }
-        Wish::CloseUser { user } => {
+        SignalAction::CloseUser { user } => {
             let done = hub.terminate_user_everywhere(&user).await;
             json!({ "sockets": done.value, "partial": done.is_partial })
         }
-        Wish::CloseSocket { socket } => json!({ "sockets": usize::from(hub.terminate_socket(known(&socket)?)) }),
-        Wish::AskAgain { channel } => {
+        SignalAction::CloseSocket { socket } => json!({ "sockets": usize::from(hub.terminate_socket(known(&socket)?)) }),
+        SignalAction::AskAgain { channel } => {
             let channel = ChannelName::from(channel);
             if !channel.kind().is_guarded() {
                 return Err(ApiError::bad_request("channel: only private and presence channels are granted, and can be asked about"));

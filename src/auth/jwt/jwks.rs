@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// Time for one look.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// More than any set has.
-const LONGEST: usize = 1024 * 1024;
+const MAX_BYTES: usize = 1024 * 1024;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -134,8 +134,8 @@ impl Jwks {
                 let mut body = Vec::new();
                 while let Some(chunk) = response.chunk().await? {
                     body.extend_from_slice(&chunk);
-                    if body.len() > LONGEST {
-                        return Err(format!("it is larger than {LONGEST} bytes").into());
+                    if body.len() > MAX_BYTES {
+                        return Err(format!("it is larger than {MAX_BYTES} bytes").into());
                     }
                 }
                 Ok(body)

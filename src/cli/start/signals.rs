@@ -1,4 +1,4 @@
-//! What ends the server or changes its settings. Input: signals, or on Windows the console and `stop`. Output: one [`Wish`] each.
+//! What ends the server or changes its settings. Input: signals, or on Windows the console and `stop`. Output: one [`SignalAction`] each.
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const SAME_REQUEST: Duration = Duration::from_millis(500);
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum SignalAction {
     /// SIGTERM, SIGINT, Ctrl-C, a closed console or `stop`: the end.
     Stop,
     /// SIGHUP: the configuration as it is now. Windows has nothing like it.
@@ -49,21 +49,21 @@ impl Signals {
     }
 
     /// Waits for the next signal.
-    pub(super) async fn next(&mut self) -> Wish {
+    pub(super) async fn next(&mut self) -> SignalAction {
         loop {
-            if self.source.next().await == Wish::Reload {
-                return Wish::Reload;
+            if self.source.next().await == SignalAction::Reload {
+                return SignalAction::Reload;
             }
             if self.stop_requested.is_none_or(|since| since.elapsed() >= SAME_REQUEST) {
                 self.stop_requested = Some(Instant::now());
-                return Wish::Stop;
+                return SignalAction::Stop;
             }
         }
     }
 
     /// Waits for another request to stop.
     pub(super) async fn stop(&mut self) {
-        while self.next().await != Wish::Stop {
+        while self.next().await != SignalAction::Stop {
             tracing::warn!("SIGHUP: the server is stopping and reads no configuration");
         }
     }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::pace::Pace;
 use crate::channel::ChannelName;
 use crate::event::SocketId;
-use crate::store::{Joined, Left, Member, Members, PresenceStore, Renewed, StoreError};
+use crate::store::{Heartbeat, Joined, Left, Member, Members, PresenceStore, StoreError};
 
 /// How long a node that is not heard of is thought to live.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
@@ -282,13 +282,13 @@ impl PresenceStore for NodeStore {
         Ok(answer)
     }
 
-    async fn due(&self) {
+    async fn next_maintenance(&self) {
         let is_cut = self.mine().network == Network::Cut;
         // What is lost is put back at once.
         let _ = tokio::time::timeout(if is_cut { RETRY } else { LEASE / 3 }, self.lost.notified()).await;
     }
 
-    async fn renew(&self) -> Result<Renewed, StoreError> {
+    async fn heartbeat(&self) -> Result<Heartbeat, StoreError> {
         self.reach("renew", &"".into(), None).await?;
         let mut state = self.shared.state();
         let before = self.mine().lease;
@@ -299,13 +299,13 @@ impl PresenceStore for NodeStore {
             mine.network = Network::Up;
             mine.doubt();
         }
-        let mut unsettled = mine.doubtful.clone();
-        unsettled.extend(mine.owed.iter().map(|(channel, _)| channel.clone()));
-        unsettled.extend(state.channels.keys().filter(|channel| !state.ghosts(channel).is_empty()).cloned());
-        Ok(Renewed { unsettled: unsettled.into_iter().collect(), has_lost: lease != before })
+        let mut unreconciled = mine.doubtful.clone();
+        unreconciled.extend(mine.owed.iter().map(|(channel, _)| channel.clone()));
+        unreconciled.extend(state.channels.keys().filter(|channel| !state.ghosts(channel).is_empty()).cloned());
+        Ok(Heartbeat { unreconciled: unreconciled.into_iter().collect(), has_lost: lease != before })
     }
 
-    async fn settle(&self, channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
+    async fn reconcile(&self, channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
         self.reach("settle", channel, None).await?;
         {
             let mut state = self.shared.state();

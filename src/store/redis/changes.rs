@@ -28,7 +28,7 @@ impl RedisStore {
     /// A member was to be taken out that Redis has lost: nobody but this node can say then whether the user is gone.
     pub(super) fn make_up(&self, channel: &ChannelName, left: Left, before: Option<Member>) -> Left {
         match (left, before) {
-            (Left::NotThere, Some(member)) if self.held.has_user(channel, member.user()) => Left::Remains,
+            (Left::NotThere, Some(member)) if self.local.has_user(channel, member.user()) => Left::Remains,
             (Left::NotThere, Some(member)) => Left::Gone(member),
             (left, _) => left,
         }
@@ -37,22 +37,22 @@ impl RedisStore {
     /// Before the first member of a channel is written: whoever takes this node's members out must find them. Returns
     /// the id to write them under.
     async fn index(&self, channel: &ChannelName) -> Result<Arc<str>, QueryError> {
-        self.note(self.lease.ensure(&self.link, &self.keys).await?);
+        self.note(self.lease.ensure(&self.client, &self.keys).await?);
         for _ in 0..LEASES {
             let node = self.lease.node();
-            if self.held.is_indexed(channel, &node) {
+            if self.local.is_indexed(channel, &node) {
                 return Ok(node);
             }
             let mut pipeline = redis::pipe();
             self.keys.add_to_index(&mut pipeline, &node, channel);
-            let (lives,): (bool,) = self.link.query(&pipeline).await?;
+            let (lives,): (bool,) = self.client.query(&pipeline).await?;
             if lives {
-                self.held.indexed(channel, &node);
+                self.local.indexed(channel, &node);
                 // A new id from here on makes all members doubtful, those that are being written included.
                 if self.lease.node() == node {
                     return Ok(node);
                 }
-            } else if self.lease.replace(&node, &self.link, &self.keys).await? == Renewal::New {
+            } else if self.lease.replace(&node, &self.client, &self.keys).await? == Renewal::New {
                 self.note_loss();
             }
         }
@@ -65,7 +65,7 @@ impl RedisStore {
             let mut pipeline = redis::pipe();
             self.keys.join(&mut pipeline, &Join { channel, socket, member, node: &node, mode });
             self.keys.list(&mut pipeline, channel);
-            self.link.query(&pipeline).await
+            self.client.query(&pipeline).await
         };
         match attempt(Mode::Join).await {
             Err(QueryError::Broken(_)) => attempt(Mode::Again).await,
@@ -83,7 +83,7 @@ impl RedisStore {
         let attempt = async |condition: Condition<'_>| {
             let mut pipeline = redis::pipe();
             self.keys.leave(&mut pipeline, channel, socket, condition);
-            self.link.query::<(LeaveAnswer,)>(&pipeline).await
+            self.client.query::<(LeaveAnswer,)>(&pipeline).await
         };
         let (answer,) = match (attempt(condition).await, before) {
             (Err(QueryError::Broken(_)), Some(member)) => attempt(Condition::LostAnswer(member)).await?,
@@ -100,7 +100,7 @@ impl RedisStore {
             for (socket, member) in batch {
                 self.keys.join(&mut pipeline, &Join { channel, socket: *socket, member, node: &node, mode: Mode::Assert });
             }
-            self.link.query::<redis::Value>(&pipeline).await?;
+            self.client.query::<redis::Value>(&pipeline).await?;
         }
         Ok(node)
     }
@@ -118,7 +118,7 @@ impl RedisStore {
             for (socket, condition) in batch {
                 self.keys.leave(&mut pipeline, channel, *socket, *condition);
             }
-            let answers: Vec<LeaveAnswer> = self.link.query(&pipeline).await?;
+            let answers: Vec<LeaveAnswer> = self.client.query(&pipeline).await?;
             for answer in answers {
                 all.push(left(answer, None)?);
             }
@@ -127,17 +127,17 @@ impl RedisStore {
     }
 
     /// Takes out the members of nodes that died; of all the survivors, one does for each member.
-    pub(super) async fn take_ghosts(&self, channel: &ChannelName, nodes: &[String]) -> Result<Vec<Member>, StoreError> {
+    pub(super) async fn take_orphans(&self, channel: &ChannelName, nodes: &[String]) -> Result<Vec<Member>, StoreError> {
         let listing = self.listing(channel).await?;
-        let ghosts = scripts::of_nodes(&listing, nodes)?;
-        if !ghosts.is_empty() {
-            info!(%channel, sockets = ghosts.len(), ?nodes, "members of a node that is gone are taken out");
+        let orphans = scripts::of_nodes(&listing, nodes)?;
+        if !orphans.is_empty() {
+            info!(%channel, sockets = orphans.len(), ?nodes, "members of a node that is gone are taken out");
         }
-        let left = self.take_all(channel, ghosts.into_iter().map(|(socket, entry)| (socket, Condition::Entry(entry)))).await?;
+        let left = self.take_all(channel, orphans.into_iter().map(|(socket, entry)| (socket, Condition::Entry(entry)))).await?;
         for node in nodes {
             let mut pipeline = redis::pipe();
             pipeline.cmd("SREM").arg(self.keys.index(node)).arg(channel.as_str());
-            self.link.query::<()>(&pipeline).await?;
+            self.client.query::<()>(&pipeline).await?;
         }
         Ok(left.into_iter().filter_map(gone).collect())
     }

@@ -16,7 +16,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::scripts::Keys;
 use crate::config::PresenceConfig;
-use crate::redis_client::{Link, QueryError};
+use crate::redis_client::{QueryError, ReconnectingClient};
 
 /// Nodes that are asked after at a time.
 const AT_ONCE: usize = 32;
@@ -73,33 +73,33 @@ impl Lease {
     }
 
     /// Renews it if it may have run out.
-    pub(super) async fn ensure(&self, link: &Link, keys: &Keys) -> Result<Renewal, QueryError> {
+    pub(super) async fn ensure(&self, client: &ReconnectingClient, keys: &Keys) -> Result<Renewal, QueryError> {
         if !self.is_doubtful() {
             return Ok(Renewal::Kept);
         }
         let _turn = self.renewing.lock().await;
         // Whoever had the turn before may have done it.
-        if self.is_doubtful() { self.renew_in_turn(link, keys).await } else { Ok(Renewal::Kept) }
+        if self.is_doubtful() { self.renew_in_turn(client, keys).await } else { Ok(Renewal::Kept) }
     }
 
-    pub(super) async fn renew(&self, link: &Link, keys: &Keys) -> Result<Renewal, QueryError> {
+    pub(super) async fn renew(&self, client: &ReconnectingClient, keys: &Keys) -> Result<Renewal, QueryError> {
         let _turn = self.renewing.lock().await;
-        self.renew_in_turn(link, keys).await
+        self.renew_in_turn(client, keys).await
     }
 
     /// Takes a new id if this one, which is known to be dead, is this node's still.
-    pub(super) async fn replace(&self, dead: &Arc<str>, link: &Link, keys: &Keys) -> Result<Renewal, QueryError> {
+    pub(super) async fn replace(&self, dead: &Arc<str>, client: &ReconnectingClient, keys: &Keys) -> Result<Renewal, QueryError> {
         let _turn = self.renewing.lock().await;
-        if self.node() == *dead { self.renew_in_turn(link, keys).await } else { Ok(Renewal::Kept) }
+        if self.node() == *dead { self.renew_in_turn(client, keys).await } else { Ok(Renewal::Kept) }
     }
 
-    async fn renew_in_turn(&self, link: &Link, keys: &Keys) -> Result<Renewal, QueryError> {
+    async fn renew_in_turn(&self, client: &ReconnectingClient, keys: &Keys) -> Result<Renewal, QueryError> {
         let started = Instant::now();
         let node = self.node();
         let duration = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX);
         let mut renew = redis::pipe();
         renew.cmd("PEXPIRE").arg(keys.lease(&node)).arg(duration);
-        let (is_kept,): (bool,) = link.query(&renew).await?;
+        let (is_kept,): (bool,) = client.query(&renew).await?;
         if is_kept {
             self.state.write().unwrap_or_else(PoisonError::into_inner).renewed = Some(started);
             return Ok(Renewal::Kept);
@@ -107,11 +107,11 @@ impl Lease {
         let node = new_id();
         let mut begin = redis::pipe();
         begin.cmd("SET").arg(keys.lease(&node)).arg(std::process::id()).arg("PX").arg(duration);
-        link.query::<()>(&begin).await?;
+        client.query::<()>(&begin).await?;
         // With all it knows: what stands under the id before is to be found also when the list was lost.
         let mut known = self.known();
         known.insert(node.as_ref().to_owned());
-        enter(&known, link, keys).await?;
+        enter(&known, client, keys).await?;
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = State { node, renewed: Some(started), known };
         Ok(Renewal::New)
     }
@@ -121,15 +121,15 @@ impl Lease {
     }
 
     /// All other nodes, put back where they were lost. Some may be dead, and some may just be late to renew their lease.
-    pub(super) async fn others(&self, link: &Link, keys: &Keys) -> Result<BTreeSet<String>, QueryError> {
+    pub(super) async fn others(&self, client: &ReconnectingClient, keys: &Keys) -> Result<BTreeSet<String>, QueryError> {
         let mut ask = redis::pipe();
         ask.cmd("SMEMBERS").arg(keys.nodes());
-        let (mut nodes,): (BTreeSet<String>,) = link.query(&ask).await?;
+        let (mut nodes,): (BTreeSet<String>,) = client.query(&ask).await?;
         let this = self.node();
         let mut known = self.known();
         if known.contains(&*this) && !nodes.contains(&*this) {
             nodes.append(&mut known);
-            enter(&nodes, link, keys).await?;
+            enter(&nodes, client, keys).await?;
         }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         // Not if there is a new id meanwhile, which this list lacks.
@@ -141,49 +141,49 @@ impl Lease {
     }
 
     /// Nodes whose lease ran out, each with the channels it may have members in.
-    pub(super) async fn dead(&self, link: &Link, keys: &Keys) -> Result<Vec<(String, Vec<String>)>, QueryError> {
-        let others = stream::iter(self.others(link, keys).await?);
-        let looks = others.map(|node| left_behind(node, link, keys)).buffer_unordered(AT_ONCE);
+    pub(super) async fn dead(&self, client: &ReconnectingClient, keys: &Keys) -> Result<Vec<(String, Vec<String>)>, QueryError> {
+        let others = stream::iter(self.others(client, keys).await?);
+        let looks = others.map(|node| left_behind(node, client, keys)).buffer_unordered(AT_ONCE);
         looks.try_filter_map(async |dead| Ok(dead)).try_collect().await
     }
 
     /// Gives the lease up.
-    pub(super) async fn end(&self, link: &Link, keys: &Keys) -> Result<(), QueryError> {
+    pub(super) async fn end(&self, client: &ReconnectingClient, keys: &Keys) -> Result<(), QueryError> {
         let node = self.node();
         let mut end = redis::pipe();
         end.cmd("DEL").arg(keys.lease(&node)).arg(keys.index(&node));
-        link.query::<()>(&end).await?;
+        client.query::<()>(&end).await?;
         let mut leave = redis::pipe();
         leave.cmd("SREM").arg(keys.nodes()).arg(&*node);
-        link.query::<()>(&leave).await
+        client.query::<()>(&leave).await
     }
 }
 
 /// A node whose lease ran out, with the channels it may have members in. One that has none is forgotten.
-async fn left_behind(node: String, link: &Link, keys: &Keys) -> Result<Option<(String, Vec<String>)>, QueryError> {
+async fn left_behind(node: String, client: &ReconnectingClient, keys: &Keys) -> Result<Option<(String, Vec<String>)>, QueryError> {
     let mut ask = redis::pipe();
     ask.cmd("EXISTS").arg(keys.lease(&node));
-    let (lives,): (bool,) = link.query(&ask).await?;
+    let (lives,): (bool,) = client.query(&ask).await?;
     if lives {
         return Ok(None);
     }
     let mut ask = redis::pipe();
     ask.cmd("SMEMBERS").arg(keys.index(&node));
-    let (channels,): (Vec<String>,) = link.query(&ask).await?;
+    let (channels,): (Vec<String>,) = client.query(&ask).await?;
     if channels.is_empty() {
         let mut bury = redis::pipe();
         bury.cmd("SREM").arg(keys.nodes()).arg(&node);
-        link.query::<()>(&bury).await?;
+        client.query::<()>(&bury).await?;
         return Ok(None);
     }
     Ok(Some((node, channels)))
 }
 
 /// Puts nodes into the list of all.
-async fn enter(nodes: &BTreeSet<String>, link: &Link, keys: &Keys) -> Result<(), QueryError> {
+async fn enter(nodes: &BTreeSet<String>, client: &ReconnectingClient, keys: &Keys) -> Result<(), QueryError> {
     let mut enter = redis::pipe();
     enter.cmd("SADD").arg(keys.nodes()).arg(nodes);
-    link.query(&enter).await
+    client.query(&enter).await
 }
 
 fn new_id() -> Arc<str> {

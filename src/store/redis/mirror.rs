@@ -20,7 +20,7 @@ use tracing::debug;
 use super::scripts::{self, Keys, Listing};
 use crate::channel::ChannelName;
 use crate::config::DatabaseConfig;
-use crate::redis_client::Link;
+use crate::redis_client::ReconnectingClient;
 use crate::store::StoreError;
 
 /// Between two writes of a key.
@@ -44,7 +44,7 @@ enum Target {
 
 struct Writer {
     target: Target,
-    link: Arc<Link>,
+    client: Arc<ReconnectingClient>,
     keys: Keys,
     /// Channels that are being written, and whether they have changed since.
     busy: Mutex<HashMap<ChannelName, bool>>,
@@ -63,11 +63,11 @@ struct Update<'a> {
 }
 
 impl Mirror {
-    pub(super) fn new(config: &DatabaseConfig, link: &Arc<Link>, keys: &Keys) -> Self {
+    pub(super) fn new(config: &DatabaseConfig, client: &Arc<ReconnectingClient>, keys: &Keys) -> Self {
         let targets = [(config.members_mirror.0, Target::Key), (config.publish_presence.0, Target::Message)];
         let wanted = targets.into_iter().filter(|(is_wanted, _)| *is_wanted);
         let writers =
-            wanted.map(|(_, target)| Arc::new(Writer { target, link: Arc::clone(link), keys: keys.clone(), busy: Mutex::default() }));
+            wanted.map(|(_, target)| Arc::new(Writer { target, client: Arc::clone(client), keys: keys.clone(), busy: Mutex::default() }));
         Self { writers: writers.collect(), tasks: TaskTracker::new(), closing: CancellationToken::new() }
     }
 
@@ -128,18 +128,18 @@ impl Writer {
         match self.target {
             Target::Key => {
                 pipeline.cmd("SET").arg(self.keys.mirror(channel)).arg(list.get());
-                self.link.query::<()>(&pipeline).await?;
+                self.client.query::<()>(&pipeline).await?;
                 // Two questions, since the keys may live on different nodes of a Redis Cluster.
                 let mut pipeline = redis::pipe();
                 self.keys.version(&mut pipeline, channel);
-                let (version,): (Option<u64>,) = self.link.query(&pipeline).await?;
+                let (version,): (Option<u64>,) = self.client.query(&pipeline).await?;
                 Ok(version.unwrap_or_default() == scripts::version(&listing))
             }
             Target::Message => {
                 let message = Message { event: Update { channel: format!("{channel}:members"), members: &list } };
                 let message = serde_json::to_string(&message).expect("texts and JSON serialize");
                 pipeline.cmd("PUBLISH").arg(UPDATES).arg(message);
-                self.link.query::<()>(&pipeline).await?;
+                self.client.query::<()>(&pipeline).await?;
                 Ok(true)
             }
         }
@@ -148,7 +148,7 @@ impl Writer {
     async fn list(&self, channel: &ChannelName) -> Result<Listing, StoreError> {
         let mut pipeline = redis::pipe();
         self.keys.list(&mut pipeline, channel);
-        let (listing,) = self.link.query(&pipeline).await?;
+        let (listing,) = self.client.query(&pipeline).await?;
         Ok(listing)
     }
 }

@@ -25,9 +25,9 @@ pub(super) async fn node(redis: &Redis, extra: Value) -> Store {
 /// What the hub does whenever the store is due. Returns the users who are gone by it.
 async fn settle(store: &Store) -> Vec<(String, String)> {
     let mut gone = Vec::new();
-    let Ok(renewed) = store.renew().await else { return gone };
-    for channel in renewed.unsettled {
-        let Ok(members) = store.settle(&channel).await else { continue };
+    let Ok(beat) = store.heartbeat().await else { return gone };
+    for channel in beat.unreconciled {
+        let Ok(members) = store.reconcile(&channel).await else { continue };
         gone.extend(members.into_iter().map(|member| (channel.to_string(), member.user().to_owned())));
     }
     gone
@@ -38,7 +38,7 @@ fn keep(store: &Store) -> tokio::task::JoinHandle<()> {
     let store = std::sync::Arc::clone(store);
     tokio::spawn(async move {
         loop {
-            store.due().await;
+            store.next_maintenance().await;
             settle(&store).await;
         }
     })
@@ -60,8 +60,8 @@ async fn who_leaves_a_redis_that_was_emptied_is_gone() {
     assert_eq!(store.leave(&channel(), socket(2)).await.unwrap(), Left::Gone(user(1)));
     assert!(store.join(&channel(), socket(4), user(3)).await.unwrap().has_lost, "user 2 is missing");
     // It is put right now, and not when the lease is due.
-    tokio::time::timeout(crate::support::DEADLINE, store.due()).await.expect("the store is due at once");
-    assert!(store.renew().await.unwrap().has_lost, "the lease is gone, too");
+    tokio::time::timeout(crate::support::DEADLINE, store.next_maintenance()).await.expect("the store is due at once");
+    assert!(store.heartbeat().await.unwrap().has_lost, "the lease is gone, too");
     settle(&store).await;
     assert!(!store.join(&channel(), socket(5), user(4)).await.unwrap().has_lost);
     let users: Vec<_> = store.members(&channel()).await.unwrap().into_iter().map(|(_, member)| member.user().to_owned()).collect();
@@ -271,13 +271,13 @@ async fn nothing_is_indexed_under_an_id_whose_lease_is_gone() {
     let written = redis.keys("app_laravel-echo:node:*").await;
     assert_eq!(written, [format!("{new}:channels"), format!("{new}:lease")]);
     // The join has found the loss; it is told of as if the renewal had.
-    tokio::time::timeout(crate::support::DEADLINE, store.due()).await.expect("the store is due at once");
-    let renewed = store.renew().await.unwrap();
-    assert!(renewed.has_lost);
-    for channel in renewed.unsettled {
-        store.settle(&channel).await.unwrap();
+    tokio::time::timeout(crate::support::DEADLINE, store.next_maintenance()).await.expect("the store is due at once");
+    let beat = store.heartbeat().await.unwrap();
+    assert!(beat.has_lost);
+    for channel in beat.unreconciled {
+        store.reconcile(&channel).await.unwrap();
     }
-    assert!(!store.renew().await.unwrap().has_lost);
+    assert!(!store.heartbeat().await.unwrap().has_lost);
     // All of them are under the new id: they are found when this node dies.
     assert_eq!(store.members(&channel()).await.unwrap(), [(socket(1), user(1))]);
     drop(store);

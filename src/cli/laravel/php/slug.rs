@@ -11,7 +11,7 @@ static ASCII: LazyLock<HashMap<String, &'static str>> = LazyLock::new(|| {
 });
 
 /// Longest sequence in the table.
-const LONGEST: usize = 3;
+const MAX_REPLACED: usize = 3;
 
 /// `Str::ascii` of Laravel 7 and later: what has no counterpart goes.
 pub(super) fn ascii(text: &str) -> String {
@@ -19,7 +19,7 @@ pub(super) fn ascii(text: &str) -> String {
     // As voku's library does it: sequences count across what stands between their letters, and are replaced everywhere.
     let letters: Vec<char> = text.chars().filter(|c| !is_kept(*c)).collect();
     let mut text = text.to_owned();
-    for len in (1..=LONGEST).rev() {
+    for len in (1..=MAX_REPLACED).rev() {
         for window in letters.windows(len) {
             let sequence: String = window.iter().collect();
             if let Some(ascii) = ASCII.get(&sequence) {

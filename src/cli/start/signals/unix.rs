@@ -8,7 +8,7 @@ use rustix::process::{Pid, WaitOptions, getpid, wait};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use super::Wish;
+use super::SignalAction;
 
 /// As process 1 the server gets the orphans of a container, such as what a health check leaves behind, and nobody else
 /// takes away those that have ended. It has no children of its own.
@@ -42,11 +42,11 @@ impl Source {
         })
     }
 
-    pub(super) async fn next(&mut self) -> Wish {
+    pub(super) async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.terminate.recv() => Wish::Stop,
-            _ = self.interrupt.recv() => Wish::Stop,
-            _ = self.hang_up.recv() => Wish::Reload,
+            _ = self.terminate.recv() => SignalAction::Stop,
+            _ = self.interrupt.recv() => SignalAction::Stop,
+            _ = self.hang_up.recv() => SignalAction::Reload,
         }
     }
 }

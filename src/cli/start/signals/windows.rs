@@ -12,7 +12,7 @@ use tokio::net::windows::named_pipe::{NamedPipeServer, ServerOptions};
 use tokio::signal::windows::{CtrlBreak, CtrlC, CtrlClose, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
 use tokio::task::JoinHandle;
 
-use super::Wish;
+use super::SignalAction;
 use crate::cli::lock_file;
 
 /// Time for whoever opens the pipe to write to it.
@@ -39,13 +39,13 @@ impl Source {
         Ok(Self { interrupt: ctrl_c()?, r#break: ctrl_break()?, close: ctrl_close()?, shutdown: ctrl_shutdown()?, pipe })
     }
 
-    pub(super) async fn next(&mut self) -> Wish {
+    pub(super) async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.interrupt.recv() => Wish::Stop,
-            _ = self.r#break.recv() => Wish::Stop,
-            _ = self.close.recv() => Wish::Stop,
-            _ = self.shutdown.recv() => Wish::Stop,
-            () = asked(self.pipe.as_mut()) => Wish::Stop,
+            _ = self.interrupt.recv() => SignalAction::Stop,
+            _ = self.r#break.recv() => SignalAction::Stop,
+            _ = self.close.recv() => SignalAction::Stop,
+            _ = self.shutdown.recv() => SignalAction::Stop,
+            () = asked(self.pipe.as_mut()) => SignalAction::Stop,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! [`Crowd`]: all subscribes that wait for the application, and the memory they take up.
+//! [`WaitBudget`]: all subscribes that wait for the application, and the memory they take up.
 //!
 //! Input: subscribes that want to wait. Output: leave to do so, or not. A socket may take up as much as is still free
 //! for all: a single one gets half at the most, and however many take what they can, there is room for one more.
@@ -11,11 +11,11 @@ use super::lock;
 use crate::event::SocketId;
 
 /// Subscribes that may wait: more than any application gets through in `auth.queueTimeout`, few enough to fit in memory.
-const MOST: Load = Load { subscribes: 100_000, bytes: 100_000_000 };
+const MAX_WAITING: Load = Load { subscribes: 100_000, bytes: 100_000_000 };
 
 /// All who wait.
 #[derive(Debug, Default)]
-pub(super) struct Crowd(Mutex<State>);
+pub(super) struct WaitBudget(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -42,32 +42,32 @@ impl Load {
     }
 }
 
-impl Crowd {
+impl WaitBudget {
     /// Lets a subscribe with headers of so many bytes wait; `None` when its socket, or all together, have too much.
     pub(super) fn join(&self, socket: SocketId, bytes: usize) -> Option<Waiting<'_>> {
         let mut state = lock(&self.0);
         let own = state.sockets.get(&socket).copied().unwrap_or_default().plus(bytes);
         let all = state.all.plus(bytes);
-        if own.subscribes + all.subscribes > MOST.subscribes || own.bytes.saturating_add(all.bytes) > MOST.bytes {
+        if own.subscribes + all.subscribes > MAX_WAITING.subscribes || own.bytes.saturating_add(all.bytes) > MAX_WAITING.bytes {
             return None;
         }
         state.all = all;
         state.sockets.insert(socket, own);
-        Some(Waiting { crowd: self, socket, bytes })
+        Some(Waiting { budget: self, socket, bytes })
     }
 }
 
 /// One who waits.
 #[derive(Debug)]
 pub(super) struct Waiting<'a> {
-    crowd: &'a Crowd,
+    budget: &'a WaitBudget,
     socket: SocketId,
     bytes: usize,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut state = lock(&self.crowd.0);
+        let mut state = lock(&self.budget.0);
         state.all = state.all.minus(self.bytes);
         if let Entry::Occupied(mut own) = state.sockets.entry(self.socket) {
             *own.get_mut() = own.get().minus(self.bytes);
@@ -87,30 +87,30 @@ mod tests {
     }
 
     /// How many subscribes of a socket get in.
-    fn fill<'a>(crowd: &'a Crowd, number: usize, bytes: usize, waiting: &mut Vec<Waiting<'a>>) -> usize {
+    fn fill<'a>(budget: &'a WaitBudget, number: usize, bytes: usize, waiting: &mut Vec<Waiting<'a>>) -> usize {
         let before = waiting.len();
-        waiting.extend(std::iter::from_fn(|| crowd.join(socket(number), bytes)));
+        waiting.extend(std::iter::from_fn(|| budget.join(socket(number), bytes)));
         waiting.len() - before
     }
 
     #[test]
     fn however_many_take_what_they_can_there_is_room_for_one_more() {
-        let (crowd, mut waiting) = (Crowd::default(), Vec::new());
-        assert_eq!(fill(&crowd, 0, 0, &mut waiting), MOST.subscribes / 2);
+        let (budget, mut waiting) = (WaitBudget::default(), Vec::new());
+        assert_eq!(fill(&budget, 0, 0, &mut waiting), MAX_WAITING.subscribes / 2);
         for number in 1..10 {
-            assert!(fill(&crowd, number, 0, &mut waiting) > 0, "{number}");
+            assert!(fill(&budget, number, 0, &mut waiting) > 0, "{number}");
         }
-        assert!(waiting.len() < MOST.subscribes);
+        assert!(waiting.len() < MAX_WAITING.subscribes);
         waiting.clear();
-        assert_eq!(lock(&crowd.0).all, Load::default());
-        assert!(lock(&crowd.0).sockets.is_empty());
+        assert_eq!(lock(&budget.0).all, Load::default());
+        assert!(lock(&budget.0).sockets.is_empty());
     }
 
     #[test]
     fn large_headers_are_counted_by_their_bytes() {
-        let (crowd, mut waiting) = (Crowd::default(), Vec::new());
-        assert_eq!(fill(&crowd, 0, 32_000, &mut waiting), MOST.bytes / 2 / 32_000);
-        assert!(crowd.join(socket(1), MOST.bytes).is_none());
-        assert!(crowd.join(socket(1), 32_000).is_some());
+        let (budget, mut waiting) = (WaitBudget::default(), Vec::new());
+        assert_eq!(fill(&budget, 0, 32_000, &mut waiting), MAX_WAITING.bytes / 2 / 32_000);
+        assert!(budget.join(socket(1), MAX_WAITING.bytes).is_none());
+        assert!(budget.join(socket(1), 32_000).is_some());
     }
 }

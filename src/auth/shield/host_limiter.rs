@@ -1,4 +1,4 @@
-//! [`Gate`]: the way to one host, with its cap, its queue and its breaker.
+//! [`HostLimiter`]: the way to one host, with its cap, its queue and its breaker.
 //!
 //! Input: questions that want to be asked. Output: a [`Pass`] each, in turns by socket, or the reason why not.
 
@@ -8,22 +8,22 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::breaker::{Breaker, Change, Turn};
-use super::turns::{Permit, Turns};
+use super::fair_semaphore::{FairSemaphore, Permit};
 use crate::event::SocketId;
 use crate::metrics::Metrics;
 pub(super) use crate::metrics::auth::Busy;
 
 /// The way to one host.
-pub(super) struct Gate {
+pub(super) struct HostLimiter {
     host: String,
-    turns: Arc<Turns>,
+    semaphore: Arc<FairSemaphore>,
     breaker: Breaker,
     metrics: Arc<Metrics>,
 }
 
-impl Gate {
+impl HostLimiter {
     pub(super) fn new(host: &str, max_concurrent: usize, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { host: host.to_owned(), turns: Turns::new(max_concurrent), breaker: Breaker::default(), metrics })
+        Arc::new(Self { host: host.to_owned(), semaphore: FairSemaphore::new(max_concurrent), breaker: Breaker::default(), metrics })
     }
 
     /// Waits for a turn: to ask, or to find out whether the host is there. Nobody holds a permit while the host is away.
@@ -33,11 +33,11 @@ impl Gate {
         let turn = async {
             loop {
                 let turn = self.breaker.turn().await;
-                let mut pass = Pass { gate: Arc::clone(self), turn: Some(turn), permit: None };
+                let mut pass = Pass { limiter: Arc::clone(self), turn: Some(turn), permit: None };
                 if turn == Turn::Probe {
                     return pass;
                 }
-                pass.permit = Some(self.turns.take(asker).await);
+                pass.permit = Some(self.semaphore.take(asker).await);
                 // It may have gone away meanwhile.
                 if !self.breaker.is_open() {
                     return pass;
@@ -92,7 +92,7 @@ impl Drop for Queued<'_> {
 
 /// Leave to ask once.
 pub(super) struct Pass {
-    gate: Arc<Gate>,
+    limiter: Arc<HostLimiter>,
     /// `None` once it is reported.
     turn: Option<Turn>,
     permit: Option<Permit>,
@@ -107,7 +107,7 @@ impl Pass {
     /// The question is answered, or failed.
     pub(super) fn report(mut self, is_outage: bool) {
         if let Some(turn) = self.turn.take() {
-            self.gate.note(self.gate.breaker.report(turn, is_outage));
+            self.limiter.note(self.limiter.breaker.report(turn, is_outage));
         }
     }
 }
@@ -116,12 +116,12 @@ impl Drop for Pass {
     fn drop(&mut self) {
         // Given up before there was an answer.
         if let Some(turn) = self.turn.take() {
-            self.gate.breaker.give_up(turn);
+            self.limiter.breaker.give_up(turn);
         }
     }
 }
 
-impl Drop for Gate {
+impl Drop for HostLimiter {
     fn drop(&mut self) {
         if self.breaker.is_announced() {
             self.metrics.auth.breakers_open.dec();

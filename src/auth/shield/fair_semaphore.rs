@@ -1,4 +1,4 @@
-//! [`Turns`]: so many at once; the others wait and take turns by asker.
+//! [`FairSemaphore`]: so many at once; the others wait and take turns by asker.
 //!
 //! Input: sockets that want a turn. Output: a [`Permit`] each. Every round lets one question of every waiting socket
 //! through, so that a socket with a thousand questions holds up itself and nobody else. Sockets and not addresses take
@@ -18,7 +18,7 @@ const SHARE: usize = 8;
 
 /// So many at once.
 #[derive(Debug)]
-pub(super) struct Turns(Mutex<Line>);
+pub(super) struct FairSemaphore(Mutex<Line>);
 
 #[derive(Debug)]
 struct Line {
@@ -51,7 +51,7 @@ struct Asker {
     last_round: u64,
 }
 
-impl Turns {
+impl FairSemaphore {
     pub(super) fn new(at_once: usize) -> Arc<Self> {
         let most = (at_once / SHARE).max(1);
         let line =
@@ -66,10 +66,10 @@ impl Turns {
             if line.free > 0 && line.may_have(asker) {
                 line.free -= 1;
                 line.hold(asker);
-                return Permit { turns: Arc::clone(self), asker };
+                return Permit { semaphore: Arc::clone(self), asker };
             }
             let (sender, turn) = oneshot::channel();
-            Waiter { turns: self, place: line.add(asker, sender), turn }
+            Waiter { semaphore: self, place: line.add(asker, sender), turn }
         };
         (&mut waiter.turn).await.expect("who takes a waiter out of the line gives it a permit")
     }
@@ -84,7 +84,7 @@ impl Turns {
         };
         if let Some((asker, next)) = next {
             // A waiter that has just gone drops the permit, and the next one gets it.
-            drop(next.send(Permit { turns: Arc::clone(self), asker }));
+            drop(next.send(Permit { semaphore: Arc::clone(self), asker }));
         }
     }
 }
@@ -141,14 +141,14 @@ impl Line {
 
 /// Somebody in the line.
 struct Waiter<'a> {
-    turns: &'a Turns,
+    semaphore: &'a FairSemaphore,
     place: Place,
     turn: oneshot::Receiver<Permit>,
 }
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let mut line = lock(&self.turns.0);
+        let mut line = lock(&self.semaphore.0);
         if let Some((socket, _)) = line.waiting.remove(&self.place) {
             line.forget(socket);
         }
@@ -158,13 +158,13 @@ impl Drop for Waiter<'_> {
 /// One of the turns; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
-    turns: Arc<Turns>,
+    semaphore: Arc<FairSemaphore>,
     asker: SocketId,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.turns.release(self.asker);
+        self.semaphore.release(self.asker);
     }
 }
 
@@ -183,17 +183,17 @@ mod tests {
     struct Queue(Vec<(char, BoxFuture<'static, Permit>)>);
 
     impl Queue {
-        fn of(turns: &Arc<Turns>, names: &str) -> Self {
+        fn of(semaphore: &Arc<FairSemaphore>, names: &str) -> Self {
             let mut queue = Self(Vec::new());
             for name in names.chars() {
-                queue.add(turns, name);
+                queue.add(semaphore, name);
             }
             queue
         }
 
-        fn add(&mut self, turns: &Arc<Turns>, name: char) {
-            let turns = Arc::clone(turns);
-            let mut waiting = async move { turns.take(socket(name)).await }.boxed();
+        fn add(&mut self, semaphore: &Arc<FairSemaphore>, name: char) {
+            let semaphore = Arc::clone(semaphore);
+            let mut waiting = async move { semaphore.take(socket(name)).await }.boxed();
             assert!((&mut waiting).now_or_never().is_none(), "{name} got a turn at once");
             self.0.push((name, waiting));
         }
@@ -217,29 +217,29 @@ mod tests {
 
     #[test]
     fn who_asks_much_waits_for_itself() {
-        let turns = Turns::new(1);
-        let held = turns.take(socket('x')).now_or_never().unwrap();
-        let mut queue = Queue::of(&turns, "aaaabbc");
+        let semaphore = FairSemaphore::new(1);
+        let held = semaphore.take(socket('x')).now_or_never().unwrap();
+        let mut queue = Queue::of(&semaphore, "aaaabbc");
         drop(held);
         let (first, permit) = queue.next().unwrap();
         assert_eq!(first, 'a');
         // A round has begun: who comes now, and who was served in it, is in the next one.
-        queue.add(&turns, 'd');
+        queue.add(&semaphore, 'd');
         drop(permit);
         assert_eq!(queue.order(), "bcabdaa");
-        assert!(lock(&turns.0).askers.is_empty());
-        assert_eq!(lock(&turns.0).free, 1);
+        assert!(lock(&semaphore.0).askers.is_empty());
+        assert_eq!(lock(&semaphore.0).free, 1);
     }
 
     #[test]
     fn who_asks_again_and_again_does_not_pass_others() {
-        let turns = Turns::new(1);
-        let mut permit = turns.take(socket('x')).now_or_never().unwrap();
-        let mut queue = Queue::of(&turns, "aabb");
+        let semaphore = FairSemaphore::new(1);
+        let mut permit = semaphore.take(socket('x')).now_or_never().unwrap();
+        let mut queue = Queue::of(&semaphore, "aabb");
         let mut order = String::new();
         for _ in 0..6 {
             if queue.0.iter().all(|(name, _)| *name != 'c') {
-                queue.add(&turns, 'c');
+                queue.add(&semaphore, 'c');
             }
             drop(permit);
             let (name, next) = queue.next().unwrap();
@@ -251,15 +251,15 @@ mod tests {
 
     #[test]
     fn who_leaves_the_line_leaves_nothing_behind() {
-        let turns = Turns::new(2);
-        let held = [turns.take(socket('x')).now_or_never().unwrap(), turns.take(socket('y')).now_or_never().unwrap()];
-        let mut queue = Queue::of(&turns, "aaab");
+        let semaphore = FairSemaphore::new(2);
+        let held = [semaphore.take(socket('x')).now_or_never().unwrap(), semaphore.take(socket('y')).now_or_never().unwrap()];
+        let mut queue = Queue::of(&semaphore, "aaab");
         queue.0.drain(..2);
         drop(held);
         // One that has been given a permit and did not look at it.
         drop(queue.0.remove(0));
         assert_eq!(queue.order(), "b");
-        let line = lock(&turns.0);
+        let line = lock(&semaphore.0);
         assert!(line.waiting.is_empty() && line.askers.is_empty());
         assert_eq!(line.free, 2);
     }

@@ -22,31 +22,31 @@ impl<S: Socket> Hub<S> {
         self.tasks.spawn(async move {
             let keep = async {
                 loop {
-                    hub.renew().await;
-                    hub.store.due().await;
+                    hub.maintain().await;
+                    hub.store.next_maintenance().await;
                 }
             };
             hub.closing.run_until_cancelled(keep).await
         });
     }
 
-    pub(super) async fn renew(self: &Arc<Self>) {
-        match self.store.renew().await {
-            Ok(renewed) => {
-                if renewed.has_lost {
+    pub(super) async fn maintain(self: &Arc<Self>) {
+        match self.store.heartbeat().await {
+            Ok(beat) => {
+                if beat.has_lost {
                     self.catch_up();
                 }
-                let settling = futures_util::stream::iter(renewed.unsettled).map(|channel| self.settle(channel));
-                settling.buffer_unordered(AT_ONCE).for_each(std::future::ready).await;
+                let reconciling = futures_util::stream::iter(beat.unreconciled).map(|channel| self.reconcile(channel));
+                reconciling.buffer_unordered(AT_ONCE).for_each(std::future::ready).await;
             }
             // The store has said why; it asks again when it is due.
-            Err(error) => debug!(%error, "the presence store could not be renewed"),
+            Err(error) => debug!(%error, "the presence store could not be beat"),
         }
     }
 
-    async fn settle(self: &Arc<Self>, channel: ChannelName) {
+    async fn reconcile(self: &Arc<Self>, channel: ChannelName) {
         let _order = self.presence_locks.lock(&channel).await;
-        match self.store.settle(&channel).await {
+        match self.store.reconcile(&channel).await {
             Ok(gone) => gone.iter().for_each(|member| self.announce_leaving(&channel, member, None)),
             Err(error) => error!(%channel, %error, "presence members could not be put right; trying again"),
         }

@@ -1,4 +1,4 @@
-//! [`Link`]: a connection for commands, made again when it breaks.
+//! [`ReconnectingClient`]: a connection for commands, made again when it breaks.
 //!
 //! Input: pipelines. Output: their answers, or an error within a bounded time: a moment's outage is waited for, a
 //! longer one fails what is asked at once.
@@ -21,7 +21,7 @@ pub const RETRY: Duration = Duration::from_millis(250);
 const POLL: Duration = Duration::from_millis(50);
 
 /// A connection for commands.
-pub struct Link {
+pub struct ReconnectingClient {
     /// What cannot be done without Redis, for the log.
     purpose: &'static str,
     redis: Redis,
@@ -34,7 +34,7 @@ pub struct Link {
 
 #[derive(Default)]
 struct State {
-    link: Option<Connection>,
+    connection: Option<Connection>,
     outage: Option<Outage>,
 }
 
@@ -72,7 +72,7 @@ impl QueryError {
     }
 }
 
-impl Link {
+impl ReconnectingClient {
     /// A connection that is made when it is first used. `purpose` says what cannot be done without it.
     #[must_use]
     pub fn new(redis: Redis, purpose: &'static str) -> Self {
@@ -101,8 +101,8 @@ impl Link {
     /// # Errors
     /// [`QueryError`].
     pub async fn query<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, QueryError> {
-        let (mut link, generation) = self.connection().await?;
-        match pipeline.query_async(&mut link).await {
+        let (mut connection, generation) = self.connection().await?;
+        match pipeline.query_async(&mut connection).await {
             Ok(answer) => Ok(answer),
             Err(error) if is_refusal(&error) => Err(QueryError::Refused(error)),
             Err(error) => {
@@ -124,17 +124,17 @@ impl Link {
     /// `None`: not now, but there is hope.
     async fn try_connection(&self) -> Result<Option<(Connection, u64)>, QueryError> {
         let mut state = self.state.lock().await;
-        if let Some(link) = &state.link {
-            return Ok(Some((link.clone(), self.generation())));
+        if let Some(connection) = &state.connection {
+            return Ok(Some((connection.clone(), self.generation())));
         }
         if state.outage.as_ref().is_none_or(|outage| outage.tried.elapsed() >= RETRY) {
             match self.redis.connect().await {
-                Ok(link) => {
+                Ok(connection) => {
                     if state.outage.take().is_some() {
                         info!(redis = self.redis.address(), "Redis is back");
                     }
-                    state.link = Some(link.clone());
-                    return Ok(Some((link, self.generation.fetch_add(1, Ordering::AcqRel) + 1)));
+                    state.connection = Some(connection.clone());
+                    return Ok(Some((connection, self.generation.fetch_add(1, Ordering::AcqRel) + 1)));
                 }
                 Err(error) => self.note_outage(&mut state, &error, Duration::ZERO),
             }
@@ -159,8 +159,8 @@ impl Link {
     /// The connection of this generation is of no use any more.
     async fn discard(&self, generation: u64, error: &RedisError) {
         let mut state = self.state.lock().await;
-        if state.link.is_some() && self.generation() == generation {
-            state.link = None;
+        if state.connection.is_some() && self.generation() == generation {
+            state.connection = None;
             if error.is_timeout() {
                 self.note_outage(&mut state, error, ANSWER_TIMEOUT);
             }

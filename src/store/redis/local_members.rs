@@ -13,11 +13,11 @@ use crate::event::SocketId;
 use crate::store::{Member, Members};
 
 #[derive(Debug, Default)]
-pub(super) struct Held(Mutex<HashMap<ChannelName, Holding>>);
+pub(super) struct LocalMembers(Mutex<HashMap<ChannelName, LocalChannel>>);
 
 /// One channel.
 #[derive(Debug, Default)]
-struct Holding {
+struct LocalChannel {
     /// In the order of joining.
     members: IndexMap<SocketId, Member>,
     /// Joins that were begun and have not ended.
@@ -32,21 +32,21 @@ struct Holding {
 
 /// What is to be done about a channel.
 #[derive(Debug, Default)]
-pub(super) struct Chores {
+pub(super) struct Repairs {
     /// To be asserted, in the order of joining.
     pub(super) members: Vec<(SocketId, Member)>,
     /// To be taken out.
     pub(super) owed: Vec<(SocketId, Option<Member>)>,
 }
 
-impl Held {
-    fn channels(&self) -> MutexGuard<'_, HashMap<ChannelName, Holding>> {
+impl LocalMembers {
+    fn channels(&self) -> MutexGuard<'_, HashMap<ChannelName, LocalChannel>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the channel is in the index of this node's id.
     pub(super) fn is_indexed(&self, channel: &ChannelName, node: &Arc<str>) -> bool {
-        self.channels().get(channel).is_some_and(|holding| holding.index.as_ref() == Some(node))
+        self.channels().get(channel).is_some_and(|local| local.index.as_ref() == Some(node))
     }
 
     pub(super) fn indexed(&self, channel: &ChannelName, node: &Arc<str>) {
@@ -56,27 +56,27 @@ impl Held {
     /// The socket is to be in the channel; ends with [`Self::wrote`] or [`Self::undo`]. Returns the member it was before.
     pub(super) fn hold(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Option<Member> {
         let mut channels = self.channels();
-        let holding = channels.entry(channel.clone()).or_default();
-        holding.owed.remove(&socket);
-        holding.joins += 1;
-        let before = holding.members.shift_remove(&socket);
-        holding.members.insert(socket, member);
+        let local = channels.entry(channel.clone()).or_default();
+        local.owed.remove(&socket);
+        local.joins += 1;
+        let before = local.members.shift_remove(&socket);
+        local.members.insert(socket, member);
         before
     }
 
     /// The join came to nothing, or nobody knows what it came to: all is to be as `before`.
     pub(super) fn undo(&self, channel: &ChannelName, socket: SocketId, before: Option<Member>) {
         let mut channels = self.channels();
-        let holding = channels.entry(channel.clone()).or_default();
-        holding.joins -= 1;
+        let local = channels.entry(channel.clone()).or_default();
+        local.joins -= 1;
         match before {
             Some(member) => {
-                holding.members.insert(socket, member);
-                holding.is_doubtful = true;
+                local.members.insert(socket, member);
+                local.is_doubtful = true;
             }
             None => {
-                holding.members.shift_remove(&socket);
-                holding.owed.insert(socket, None);
+                local.members.shift_remove(&socket);
+                local.owed.insert(socket, None);
             }
         }
     }
@@ -85,21 +85,21 @@ impl Held {
     /// this node has there, in the order of joining.
     pub(super) fn keep_here(&self, channel: &ChannelName, socket: SocketId, member: &Member) -> Members {
         let mut channels = self.channels();
-        let holding = channels.entry(channel.clone()).or_default();
-        holding.joins -= 1;
-        holding.is_doubtful = true;
+        let local = channels.entry(channel.clone()).or_default();
+        local.joins -= 1;
+        local.is_doubtful = true;
         // Another join of it may have been undone meanwhile.
-        holding.members.entry(socket).or_insert_with(|| member.clone());
-        holding.owed.remove(&socket);
-        holding.members.iter().map(|(&socket, member)| (socket, member.clone())).collect()
+        local.members.entry(socket).or_insert_with(|| member.clone());
+        local.owed.remove(&socket);
+        local.members.iter().map(|(&socket, member)| (socket, member.clone())).collect()
     }
 
     /// The socket is to be out of the channel. Returns the member it was.
-    pub(super) fn owe(&self, channel: &ChannelName, socket: SocketId) -> Option<Member> {
+    pub(super) fn mark_removed(&self, channel: &ChannelName, socket: SocketId) -> Option<Member> {
         let mut channels = self.channels();
-        let holding = channels.entry(channel.clone()).or_default();
-        let member = holding.members.shift_remove(&socket);
-        let owed = holding.owed.entry(socket).or_default();
+        let local = channels.entry(channel.clone()).or_default();
+        let member = local.members.shift_remove(&socket);
+        let owed = local.owed.entry(socket).or_default();
         if owed.is_none() {
             owed.clone_from(&member);
         }
@@ -110,70 +110,68 @@ impl Held {
     /// known while others join.
     pub(super) fn wrote(&self, channel: &ChannelName, listing: &Listing) -> bool {
         let mut channels = self.channels();
-        let Some(holding) = channels.get_mut(channel) else { return false };
-        holding.joins -= 1;
-        if holding.joins > 0 {
+        let Some(local) = channels.get_mut(channel) else { return false };
+        local.joins -= 1;
+        if local.joins > 0 {
             return false;
         }
-        let is_held = |field: &str| SocketId::parse(field).is_some_and(|socket| holding.members.contains_key(&socket));
-        listing.iter().filter(|(field, _)| is_held(field)).count() < holding.members.len()
+        let is_held = |field: &str| SocketId::parse(field).is_some_and(|socket| local.members.contains_key(&socket));
+        listing.iter().filter(|(field, _)| is_held(field)).count() < local.members.len()
     }
 
     /// Whether a socket of the user is in the channel, or was not taken out yet.
     pub(super) fn has_user(&self, channel: &ChannelName, user: &str) -> bool {
-        self.channels().get(channel).is_some_and(|holding| {
-            let mut members = holding.members.values().chain(holding.owed.values().flatten());
+        self.channels().get(channel).is_some_and(|local| {
+            let mut members = local.members.values().chain(local.owed.values().flatten());
             members.any(|member| member.user() == user)
         })
     }
 
     /// The socket was taken out.
-    pub(super) fn paid(&self, channel: &ChannelName, socket: SocketId) {
-        if let Some(holding) = self.channels().get_mut(channel) {
-            holding.owed.remove(&socket);
+    pub(super) fn confirm_removed(&self, channel: &ChannelName, socket: SocketId) {
+        if let Some(local) = self.channels().get_mut(channel) {
+            local.owed.remove(&socket);
         }
     }
 
     /// The connection or the lease was lost: nothing is sure, the index neither.
-    pub(super) fn doubt(&self) {
-        for holding in self.channels().values_mut() {
-            holding.is_doubtful = true;
-            holding.index = None;
+    pub(super) fn invalidate(&self) {
+        for local in self.channels().values_mut() {
+            local.is_doubtful = true;
+            local.index = None;
         }
     }
 
     /// Channels that are not as they should be, and those nobody is in any more.
-    pub(super) fn unsettled(&self) -> Vec<ChannelName> {
+    pub(super) fn unreconciled(&self) -> Vec<ChannelName> {
         let channels = self.channels();
-        let unsettled =
-            channels.iter().filter(|(_, holding)| holding.is_doubtful || !holding.owed.is_empty() || holding.members.is_empty());
+        let unsettled = channels.iter().filter(|(_, local)| local.is_doubtful || !local.owed.is_empty() || local.members.is_empty());
         unsettled.map(|(channel, _)| channel.clone()).collect()
     }
 
-    pub(super) fn chores(&self, channel: &ChannelName) -> Chores {
+    pub(super) fn repairs(&self, channel: &ChannelName) -> Repairs {
         let channels = self.channels();
-        let Some(holding) = channels.get(channel) else { return Chores::default() };
-        let members = holding.members.iter().filter(|_| holding.is_doubtful);
-        Chores {
+        let Some(local) = channels.get(channel) else { return Repairs::default() };
+        let members = local.members.iter().filter(|_| local.is_doubtful);
+        Repairs {
             members: members.map(|(&socket, member)| (socket, member.clone())).collect(),
-            owed: holding.owed.iter().map(|(&socket, member)| (socket, member.clone())).collect(),
+            owed: local.owed.iter().map(|(&socket, member)| (socket, member.clone())).collect(),
         }
     }
 
     /// All members were asserted under this id of the node. That counts unless there was doubt again meanwhile.
-    pub(super) fn settled(&self, channel: &ChannelName, node: &Arc<str>) {
-        if let Some(holding) = self.channels().get_mut(channel)
-            && holding.index.as_ref() == Some(node)
+    pub(super) fn reconciled(&self, channel: &ChannelName, node: &Arc<str>) {
+        if let Some(local) = self.channels().get_mut(channel)
+            && local.index.as_ref() == Some(node)
         {
-            holding.is_doubtful = false;
+            local.is_doubtful = false;
         }
     }
 
     /// Forgets the channel when nothing of it is left. Whether it is forgotten.
     pub(super) fn forget(&self, channel: &ChannelName) -> bool {
         let mut channels = self.channels();
-        let is_empty =
-            channels.get(channel).is_some_and(|holding| holding.members.is_empty() && holding.owed.is_empty() && holding.joins == 0);
+        let is_empty = channels.get(channel).is_some_and(|local| local.members.is_empty() && local.owed.is_empty() && local.joins == 0);
         if is_empty {
             channels.remove(channel);
         }
@@ -187,18 +185,18 @@ mod tests {
 
     #[test]
     fn what_is_lost_while_it_is_put_back_stays_unsettled() {
-        let (held, channel) = (Held::default(), ChannelName::from("presence-room"));
+        let (local, channel) = (LocalMembers::default(), ChannelName::from("presence-room"));
         let socket = SocketId::parse("1.1").unwrap();
         let nodes: [Arc<str>; 2] = ["one".into(), "two".into()];
-        held.hold(&channel, socket, Member::parse(r#"{"user_id":1}"#).unwrap());
-        held.doubt();
-        held.indexed(&channel, &nodes[0]);
-        assert_eq!(held.chores(&channel).members.len(), 1);
-        held.doubt();
-        held.settled(&channel, &nodes[0]);
-        assert_eq!(held.unsettled(), std::slice::from_ref(&channel), "they went under an id that has ended");
-        held.indexed(&channel, &nodes[1]);
-        held.settled(&channel, &nodes[1]);
-        assert_eq!(held.unsettled(), []);
+        local.hold(&channel, socket, Member::parse(r#"{"user_id":1}"#).unwrap());
+        local.invalidate();
+        local.indexed(&channel, &nodes[0]);
+        assert_eq!(local.repairs(&channel).members.len(), 1);
+        local.invalidate();
+        local.reconciled(&channel, &nodes[0]);
+        assert_eq!(local.unreconciled(), std::slice::from_ref(&channel), "they went under an id that has ended");
+        local.indexed(&channel, &nodes[1]);
+        local.reconciled(&channel, &nodes[1]);
+        assert_eq!(local.unreconciled(), []);
     }
 }
