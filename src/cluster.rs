@@ -122,7 +122,7 @@ impl Bus {
         // With a Redis Cluster each node hears another order, and with single channels only a part.
         let is_one_order = redis.cluster.is_empty() && config.subscribers.redis_mode == RedisMode::Pattern;
         let sessions: Option<Arc<dyn SessionStore>> = if is_one_order && config.recovery.enabled.0 {
-            let link = Link::new(Redis::new(redis)?, "clients cannot come back to other nodes");
+            let link = ReconnectingClient::new(Redis::new(redis)?, "clients cannot come back to other nodes");
             Some(Arc::new(RedisSessions::new(link, &redis.key_prefix)))
         } else {
             None

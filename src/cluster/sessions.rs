@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::event::SocketId;
-use crate::redis_client::{Link, QueryError};
+use crate::redis_client::{QueryError, ReconnectingClient};
 use crate::signature::hex;
 
 /// Commands of one round trip.
@@ -73,12 +73,12 @@ pub trait SessionStore: Send + Sync + 'static {
 
 /// Sessions in Redis.
 pub(super) struct RedisSessions {
-    link: Link,
+    link: ReconnectingClient,
     prefix: String,
 }
 
 impl RedisSessions {
-    pub(super) fn new(link: Link, key_prefix: &str) -> Self {
+    pub(super) fn new(link: ReconnectingClient, key_prefix: &str) -> Self {
         Self { link, prefix: format!("{key_prefix}laravel-echo:") }
     }
 
