@@ -1,8 +1,15 @@
-//! Headers that a client wants kept.
+//! Headers that a client wants kept, and large events for many that do not read.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
 
-use crate::support::{Laravel, TestServer};
+use crate::support::polling::Polling;
+use crate::support::{DEADLINE, Laravel, TestServer, free_port, until};
 
 #[tokio::test]
 async fn the_different_headers_of_one_socket_are_bounded_and_equal_ones_are_kept_once() {
@@ -31,4 +38,186 @@ async fn the_different_headers_of_one_socket_are_bounded_and_equal_ones_are_kept
         assert_eq!(error[1], json!(414));
     }
     assert_eq!(refused, 5, "128 KB hold six sets");
+}
+
+/// How a client that does not read is connected.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Websocket,
+    Upgraded,
+    Polling,
+}
+
+/// A server in a process of its own.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+    http: reqwest::Client,
+}
+
+impl Process {
+    /// With `most` bytes of memory to be had from the system, if that is said.
+    async fn start(most: Option<u64>) -> Self {
+        // No server of this process may have chosen a provider yet, which reqwest wants even for plain HTTP.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let binary = env!("CARGO_BIN_EXE_laravel-echo-server");
+        let mut command = match most {
+            None => Command::new(binary),
+            Some(bytes) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--as={bytes}")).arg(binary);
+                command
+            }
+        };
+        let child = command
+            .args(["start", "--defaults"])
+            .env("LARAVEL_ECHO_SERVER_HOST", "127.0.0.1")
+            .env("LARAVEL_ECHO_SERVER_PORT", address.port().to_string())
+            .env("LARAVEL_ECHO_SERVER_SUBSCRIBERS_REDIS", "false")
+            .env("LARAVEL_ECHO_SERVER_REDIS_SERVER_ENABLED", "false")
+            .env("LARAVEL_ECHO_SERVER_CLIENTS", "app:test-key")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("these tests need prlimit: apt-get install util-linux");
+        let process = Self { child, address, http: reqwest::Client::new() };
+        until("the server to answer", async || process.http.get(process.url("/")).send().await.is_ok()).await;
+        process
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The most memory that it ever had, in bytes.
+    fn peak(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().expect("it runs"))).expect("it runs");
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel tells");
+        kib.trim().strip_suffix(" kB").expect("a size").parse::<usize>().expect("a number") * 1024
+    }
+
+    async fn publish(&self, bytes: usize) -> u16 {
+        let event = json!({ "channel": "news", "name": "sent", "data": "x".repeat(bytes) }).to_string();
+        let request = self.http.post(self.url("/apps/app/events?auth_key=test-key")).body(event);
+        request.send().await.expect("an answer").status().as_u16()
+    }
+
+    async fn subscribed(&self, count: usize) {
+        let expected = format!(r#""subscription_count":{count}"#);
+        until("all to be subscribed", async || {
+            let request = self.http.get(self.url("/apps/app/channels/news?auth_key=test-key"));
+            request.send().await.expect("an answer").text().await.expect("text").contains(&expected)
+        })
+        .await;
+    }
+
+    /// A client of this kind in the channel `news`, with nothing read of what comes next.
+    async fn client(&self, kind: Kind) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.expect("it listens");
+        if kind == Kind::Websocket {
+            upgrade(&mut stream, "").await;
+            wait_for(&mut stream, "0{").await;
+            send(&mut stream, "40").await;
+            wait_for(&mut stream, "40{").await;
+            send(&mut stream, r#"42["subscribe",{"channel":"news"}]"#).await;
+            return stream;
+        }
+        let mut polling = Polling::connect(self.address, 4, Ipv4Addr::LOCALHOST.into(), &[]).await;
+        polling.subscribe("news").await;
+        let sid = format!("&sid={}", polling.sid());
+        if kind == Kind::Upgraded {
+            upgrade(&mut stream, &sid).await;
+            send(&mut stream, "2probe").await;
+            wait_for(&mut stream, "3probe").await;
+            send(&mut stream, "5").await;
+        } else {
+            let request = format!("GET /socket.io/?EIO=4&transport=polling{sid} HTTP/1.1\r\nHost: x\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("it reads");
+        }
+        stream
+    }
+}
+
+async fn upgrade(stream: &mut TcpStream, sid: &str) {
+    let request = format!(
+        "GET /socket.io/?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.expect("it reads");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("it answers"));
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+}
+
+/// Sends a short packet, in a frame whose mask is zero.
+async fn send(stream: &mut TcpStream, packet: &str) {
+    let length = u8::try_from(packet.len()).expect("a short packet");
+    assert!(length < 126);
+    let frame = [&[0x81, 0x80 | length, 0, 0, 0, 0], packet.as_bytes()].concat();
+    stream.write_all(&frame).await.expect("it reads");
+}
+
+async fn wait_for(stream: &mut TcpStream, text: &str) {
+    let mut seen = Vec::new();
+    let reading = async {
+        while !String::from_utf8_lossy(&seen).contains(text) {
+            let read = stream.read_buf(&mut seen).await.expect("it answers");
+            assert!(read > 0, "it closed the connection before `{text}`");
+        }
+    };
+    tokio::time::timeout(DEADLINE, reading).await.unwrap_or_else(|_| panic!("no `{text}`"));
+}
+
+/// By how much a server grows that sends large events to clients of a kind who read nothing but their beginning.
+async fn grown(kind: Kind) -> usize {
+    const CLIENTS: usize = 60;
+    const LARGE: usize = 4_000_000;
+    const SMALLER: usize = 100_000;
+    let process = Process::start(None).await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(process.client(kind).await);
+    }
+    process.subscribed(CLIENTS).await;
+    let before = process.peak();
+    assert_eq!(process.publish(LARGE).await, 200);
+    for client in &mut clients {
+        // The frame or answer has begun, so it was made.
+        wait_for(client, "sent").await;
+    }
+    for _ in 0..30 {
+        assert_eq!(process.publish(SMALLER).await, 200);
+    }
+    process.subscribed(CLIENTS).await;
+    process.peak() - before
+}
+
+#[tokio::test]
+async fn large_events_take_the_same_memory_whatever_the_transport() {
+    let websocket = grown(Kind::Websocket).await;
+    for kind in [Kind::Upgraded, Kind::Polling] {
+        let grown = grown(kind).await;
+        assert!(2 * grown <= 3 * websocket, "{kind:?}: {grown} bytes, and {websocket} for websockets");
+    }
+}
+
+#[tokio::test]
+async fn a_large_event_to_many_who_poll_does_not_end_a_server_with_little_memory() {
+    const POLLERS: usize = 200;
+    // Much of it is address space that is never used: stacks of threads, and arenas of the allocator.
+    let process = Process::start(Some(1_500_000_000)).await;
+    let mut clients = Vec::new();
+    for _ in 0..POLLERS {
+        clients.push(process.client(Kind::Polling).await);
+    }
+    process.subscribed(POLLERS).await;
+    assert_eq!(process.publish(9_000_000).await, 200);
+    for client in &mut clients {
+        wait_for(client, "sent").await;
+    }
+    process.subscribed(POLLERS).await;
 }

@@ -42,6 +42,11 @@ impl Polling {
         Some(client)
     }
 
+    /// The key of the session.
+    pub(crate) fn sid(&self) -> &str {
+        &self.sid
+    }
+
     fn query(&self, transport: &str) -> String {
         let sid = if self.sid.is_empty() { String::new() } else { format!("&sid={}", self.sid) };
         format!("{}/socket.io/?EIO={}&transport={transport}{sid}", self.address, self.version)
