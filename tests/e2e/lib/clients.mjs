@@ -108,7 +108,7 @@ export class EchoClient {
 }
 
 /** The values that a callback was called with, in order. */
-class Recording {
+export class Recording {
   #values = [];
   #read = 0;
   #what;

@@ -11,19 +11,30 @@ const ownRedis = (port) => ({
   redisServer: { enabled: true, port, password: ENDPOINT_PASSWORD },
 });
 
+/** Laravel publishes over the HTTP API alone. */
+const byHttp = ({ appId, key, secret }) => ({
+  database: 'memory',
+  subscribers: { http: true, redis: false },
+  clients: [{ appId, key, secret }],
+});
+
 export class EchoServer {
-  /** With `endpointPort` instead of `redisPort` it is its own Redis; `settings` replace top-level keys. */
-  static async start({ redisPort, endpointPort, laravelUrl, format = 'json', settings = {} }) {
+  /**
+   * With `endpointPort` instead of `redisPort` it is its own Redis; with `pusher` (`{ appId, key, secret, port }`) it listens on
+   * that port, and Laravel's pusher driver publishes to it. `settings` replace top-level keys.
+   */
+  static async start({ redisPort, endpointPort, pusher, laravelUrl, format = 'json', settings = {} }) {
     const folder = makeFolder('echo-server-');
     const { clientPath } = target.script;
     try {
-      return await onFreePort(async (port) => {
+      const onPort = pusher ? (start) => start(pusher.port) : onFreePort;
+      return await onPort(async (port) => {
         writeConfig(folder, format, {
           host: '127.0.0.1',
           port,
           authHost: laravelUrl,
           authEndpoint: '/broadcasting/auth',
-          ...(endpointPort ? ownRedis(endpointPort) : { database: 'redis' }),
+          ...(pusher ? byHttp(pusher) : endpointPort ? ownRedis(endpointPort) : { database: 'redis' }),
           databaseConfig: { redis: { host: '127.0.0.1', port: redisPort ?? 1, keyPrefix: KEY_PREFIX } },
           devMode: true,
           socketio: clientPath ? { clientPath } : {},

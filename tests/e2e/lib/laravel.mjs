@@ -19,9 +19,9 @@ export const USERS = {
 export class LaravelApp {
   /**
    * `client`: "phpredis" or "predis". `echoPort`: of the echo server's own endpoint, to broadcast to that. `app`: the folder of a
-   * copy, with settings of its own.
+   * copy, with settings of its own. `pusher`: `{ appId, key, secret, port }` of the echo server, to broadcast to its HTTP API.
    */
-  static async start({ redisPort, echoPort, client = 'phpredis', app = APP }) {
+  static async start({ redisPort, echoPort, pusher, client = 'phpredis', app = APP }) {
     requireLaravel();
     const storage = app === APP ? makeFolder('echo-laravel-') : `${app}/storage`;
     const env = {
@@ -30,6 +30,13 @@ export class LaravelApp {
       REDIS_CLIENT: client,
       REDIS_HOST: '127.0.0.1',
       ...(redisPort && { REDIS_PORT: String(redisPort) }),
+      ...(pusher && {
+        BROADCAST_DRIVER: 'pusher',
+        PUSHER_APP_ID: pusher.appId,
+        PUSHER_APP_KEY: pusher.key,
+        PUSHER_APP_SECRET: pusher.secret,
+        PUSHER_PORT: String(pusher.port),
+      }),
       ...(echoPort && { BROADCAST_CONNECTION: 'echo', ECHO_REDIS_PORT: String(echoPort), ECHO_REDIS_PASSWORD: ENDPOINT_PASSWORD }),
     };
     try {

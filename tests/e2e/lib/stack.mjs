@@ -2,6 +2,7 @@
 import { EchoServer } from './echo-server.mjs';
 import { LaravelApp } from './laravel.mjs';
 import { onFreePort } from './process.mjs';
+import { HttpPublisher, PUSHER_APP } from './pusher.mjs';
 import { Endpoint, RedisServer } from './redis.mjs';
 
 export class Stack {
@@ -31,6 +32,23 @@ export class Stack {
         stack.laravel = await stack.#start(LaravelApp.start({ echoPort: endpointPort, client: redisClient }));
         stack.echo = await stack.#start(EchoServer.start({ endpointPort, laravelUrl: stack.laravel.url, format }));
         stack.redis = await stack.#start(new Endpoint(endpointPort));
+      });
+    } catch (error) {
+      await stack.stop();
+      throw error;
+    }
+    return stack;
+  }
+
+  /** Laravel with its pusher driver, which publishes to the echo server's HTTP API. */
+  static async startWithPusher({ format } = {}) {
+    const stack = new Stack();
+    try {
+      await onFreePort(async (port) => {
+        const pusher = { ...PUSHER_APP, port };
+        stack.laravel = await stack.#start(LaravelApp.start({ pusher }));
+        stack.echo = await stack.#start(EchoServer.start({ pusher, laravelUrl: stack.laravel.url, format }));
+        stack.redis = new HttpPublisher(stack.echo.url);
       });
     } catch (error) {
       await stack.stop();

@@ -23,6 +23,7 @@ function ourBinary() {
  *   configFormats  what it reads
  *   clients        the clients of lib/clients.mjs it can serve
  *   endpointClients  Laravel's Redis clients that can publish to it without a Redis
+ *   pusherClients  the clients of lib/pusher.mjs it can serve
  *   script         which socket.io-client it serves as /socket.io/socket.io.js: clientPath is put
  *                  into the config; protocol is its Engine.IO: 3 in socket.io-client 2.x, 4 in 3.x and 4.x
  */
@@ -33,6 +34,7 @@ const TARGETS = {
     clients: ['echo 2, socket.io 4', 'echo 2, socket.io 4, websocket', 'echo 1, socket.io 2', 'echo 1, socket.io 2, polling'],
     script: { clientPath: path.join(packageFolder('sio-4'), 'dist'), protocol: 4 },
     endpointClients: ['phpredis', 'predis'],
+    pusherClients: ['echo 2, reverb', 'echo 1, pusher'],
   }),
   // Speaks Engine.IO 3 alone, so socket.io-client 2 alone; brings that script itself.
   original: () => ({
@@ -41,6 +43,7 @@ const TARGETS = {
     clients: ['echo 2, socket.io 2', 'echo 1, socket.io 2', 'echo 1, socket.io 2, polling'],
     script: { protocol: 3 },
     endpointClients: [],
+    pusherClients: [],
   }),
 };
 
