@@ -10,7 +10,8 @@ use laravel_echo_server::config::value::Port;
 use laravel_echo_server::config::{Config, RedisServerConfig, validate};
 use serde_json::{Value, json};
 
-use super::laravel::broadcaster::Way;
+use super::laravel::broadcaster::{Broadcaster, Way};
+use super::laravel::pusher::Connection;
 use super::laravel::{self, Project, Unread};
 use super::output::{CAUTION, FAINT, GOOD, STRONG, paint};
 use super::prompt::Prompt;
@@ -107,6 +108,7 @@ const UNKNOWN_HOST: &str = "http://localhost";
 
 /// Answers to where Laravel publishes.
 const REDIS: &str = "to an existing Redis";
+const HTTP: &str = "over HTTP, by its pusher or reverb driver";
 const HERE: &str = "straight to this server, there is no Redis";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -143,6 +145,7 @@ impl Configure {
             }
         }
         let client = answers.take_client();
+        let has_application = client.as_ref().is_some_and(|client| client.get("secret").is_some());
         let format = load::format_of(&path, if self.json { "{" } else { "" });
         let text = match format {
             Format::Toml => answers.to_toml(client.as_ref()),
@@ -157,7 +160,8 @@ impl Configure {
         for Unread { key, reason } in left {
             output::warning(format!("`{key}` could not be read and has its default: {reason}; set it in {}", path.display()));
         }
-        if let Some(broadcaster) = project.broadcaster.as_ref().filter(|broadcaster| broadcaster.way() != Way::Redis) {
+        let is_told = |broadcaster: &&Broadcaster| broadcaster.way() != Way::Redis && !(broadcaster.way() == Way::Http && has_application);
+        if let Some(broadcaster) = project.broadcaster.as_ref().filter(is_told) {
             let (shown, mend) = (broadcaster.shown(), broadcaster.mend());
             let text = match broadcaster.way() {
                 Way::Undefined => format!("Laravel has no broadcast connection {shown}, every page of it fails. What to do:\n{mend}"),
@@ -215,13 +219,16 @@ impl Configure {
         let confirm = |flag: Option<bool>, question: &str| flag.map_or_else(|| prompt.confirm(question, false), Ok);
 
         answers.set("devMode", confirm(self.dev_mode, "Log joins, leaves and events (development mode)?")?);
-        answers.set("port", text(&self.port, "Port to listen on", "6001", &is_port)?);
+        let pusher = project.pusher.as_ref().filter(|pusher| pusher.application().is_some());
+        let usual_port = pusher.and_then(Connection::server_port).filter(|port| is_port(port).is_ok()).unwrap_or("6001");
+        answers.set("port", text(&self.port, "Port to listen on", usual_port, &is_port)?);
         if let Some(host) = &self.host {
             answers.set("host", host.clone());
         }
-        let has_redis = self.has_redis(prompt, project)?;
-        answers.set("redisServer.enabled", !has_redis);
-        if !has_redis
+        let source = self.source(prompt, project)?;
+        let has_redis = source == REDIS;
+        answers.set("redisServer.enabled", source == HERE);
+        if source == HERE
             && project.publishes_to(&RedisServerConfig::default())
             && let Some(password) = project.text("databaseConfig.redis.password")
         {
@@ -249,8 +256,12 @@ impl Configure {
         answers.set("databaseConfig.redis.keyPrefix", self.prefix(prompt, project)?);
         answers.set("allowedOrigins", self.origins(prompt, project, &auth_hosts)?);
 
-        if confirm(self.add_client, "Make an id and a key for the HTTP API?")? {
-            answers.set("clients", client::random_client());
+        match pusher.and_then(Connection::application) {
+            Some([id, key, secret]) if self.add_client != Some(false) => {
+                answers.set("clients", json!({"appId": id, "key": key, "secret": secret}));
+            }
+            _ if confirm(self.add_client, "Make an id and a key for the HTTP API?")? => answers.set("clients", client::random_client()),
+            _ => {}
         }
         let cors = self.cors.or_else(|| self.cors_origin.is_some().then_some(true));
         if confirm(cors, "May web pages of other origins call the HTTP API?")? {
@@ -266,19 +277,25 @@ impl Configure {
         Ok(answers)
     }
 
-    /// Whether events come through an existing Redis. Whoever names one by a flag has one.
-    fn has_redis(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<bool> {
+    /// Where events come from. Whoever names a Redis by a flag has one.
+    fn source(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<&'static str> {
         let named = [&self.redis_host, &self.redis_port, &self.redis_username, &self.redis_password, &self.redis_db];
         let is_named = named.iter().any(|flag| flag.is_some()) || matches!(self.database, Some(DatabaseChoice::Redis));
         match self.without_redis {
             Some(true) if is_named => anyhow::bail!("`--without-redis` does not go with a Redis that other flags name"),
-            Some(without) => Ok(!without),
-            None if is_named => Ok(true),
+            Some(true) => Ok(HERE),
+            Some(false) => Ok(REDIS),
+            None if is_named => Ok(REDIS),
             None => {
                 // Not to be taken for a Redis: this server would listen to itself.
                 let is_here = project.publishes_to(&RedisServerConfig::default());
-                let options = if is_here { [HERE, REDIS] } else { [REDIS, HERE] };
-                Ok(prompt.choose("Where does Laravel publish?", &options)? == REDIS)
+                let is_http = project.pusher.as_ref().is_some_and(|pusher| pusher.application().is_some());
+                let options: &[_] = match (is_http, is_here) {
+                    (true, _) => &[HTTP, REDIS, HERE],
+                    (false, true) => &[HERE, REDIS],
+                    (false, false) => &[REDIS, HERE],
+                };
+                prompt.choose("Where does Laravel publish?", options)
             }
         }
     }

@@ -15,6 +15,7 @@ mod app;
 mod front;
 mod machine;
 mod names;
+mod pusher;
 mod redis;
 mod report;
 
@@ -64,6 +65,7 @@ impl Doctor {
         machine::open_files(self.connections.unwrap_or(default), report);
         app::project(&project, report);
         app::broadcaster(config, &project, report);
+        pusher::examine(config, &project, report).await;
         app::origins(config, &project, report);
         front::recovery(config, dir, report);
         app::callback(config, report).await;

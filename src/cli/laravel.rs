@@ -14,6 +14,7 @@ mod ask;
 mod ask;
 pub(super) mod broadcaster;
 mod php;
+pub(super) mod pusher;
 mod redis;
 mod sources;
 mod variables;
@@ -47,6 +48,8 @@ pub(super) struct Project {
     pub(super) unread: Vec<Unread>,
     /// Where events go, if that can be known.
     pub(super) broadcaster: Option<Broadcaster>,
+    /// Where the driver `pusher` or `reverb` publishes, if Laravel broadcasts by one of these.
+    pub(super) pusher: Option<pusher::Connection>,
     /// What keeps Laravel, or us, from reading it.
     pub(super) errors: Vec<String>,
 }
@@ -73,6 +76,7 @@ impl Project {
             Ok(None) => self.broadcaster = Broadcaster::of_variables(sources),
             Err(why) => self.errors.push(format!("where Laravel broadcasts to could not be read: {why} in {}", sources.broadcasting.file)),
         }
+        self.pusher = self.broadcaster.as_ref().and_then(|broadcaster| pusher::Connection::of(sources, broadcaster));
         let connection = self.broadcaster.as_ref().and_then(Broadcaster::redis_connection).unwrap_or(DEFAULT_CONNECTION).to_owned();
         for (key, found) in redis::settings(sources, &connection) {
             match found {

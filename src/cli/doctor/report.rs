@@ -58,6 +58,11 @@ impl Report {
         self.findings.push(finding);
     }
 
+    /// How many problems there are so far.
+    pub(super) fn problems(&self) -> usize {
+        self.findings.iter().filter(|finding| finding.status == Status::Problem).count()
+    }
+
     #[cfg(test)]
     pub(super) fn findings(&self) -> &[Finding] {
         &self.findings

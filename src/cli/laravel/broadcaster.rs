@@ -83,6 +83,16 @@ impl Broadcaster {
         Some(Self { driver: Some(name.clone()), name, place, variable, connection: None, steps: Vec::new() })
     }
 
+    /// The name of the connection.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its driver; `None` where no connection has that name.
+    pub(super) fn driver(&self) -> Option<&str> {
+        self.driver.as_deref()
+    }
+
     /// How its events travel.
     pub(in crate::cli) fn way(&self) -> Way {
         match self.driver.as_deref() {

@@ -205,3 +205,43 @@ fn without_a_redis_the_server_takes_events_itself() {
     assert_eq!(contradiction.code, 1);
     assert!(contradiction.stderr.contains("--without-redis"), "{}", contradiction.stderr);
 }
+
+#[test]
+fn a_project_on_reverb_or_pusher_finds_its_application_and_its_port() {
+    let env = |driver: &str, prefix: &str, more: &str| {
+        format!(
+            "{driver}\n{prefix}_APP_ID=\"12\"\n{prefix}_APP_KEY=shop-key\n{prefix}_APP_SECRET='shop secret'\n{prefix}_HOST=localhost\n{more}\n"
+        )
+    };
+    for (env, port) in [
+        (env("BROADCAST_CONNECTION=reverb", "REVERB", "REVERB_PORT=8080\nREVERB_SCHEME=http"), 8080),
+        (env("BROADCAST_CONNECTION=reverb", "REVERB", "REVERB_PORT=443\nREVERB_SCHEME=https"), 8080),
+        (env("BROADCAST_CONNECTION=reverb", "REVERB", "REVERB_PORT=443\nREVERB_SERVER_PORT=9000"), 9000),
+        (env("BROADCAST_DRIVER=pusher", "PUSHER", "PUSHER_PORT=443"), 6001),
+    ] {
+        let folder = Folder::new();
+        folder.write(".env", &env);
+        let ended = folder.run(&["init", "--no-interaction"]);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        assert!(!ended.stdout.contains("broadcasts to") && !ended.stdout.contains("shop secret"), "{}", ended.stdout);
+        let config = toml(&folder.read("laravel-echo-server.toml"));
+        let client = json!([{ "appId": "12", "key": "shop-key", "secret": "shop secret" }]);
+        assert_eq!((&config["clients"], &config["port"]), (&client, &json!(port)), "{env}");
+        assert_eq!((&config["subscribers"]["redis"], &config["redisServer"]["enabled"]), (&json!(false), &json!(false)));
+        assert_eq!(config["subscribers"]["http"], true);
+        assert_holds(&folder.run(&["config", "check"]).stdout, &["is valid"]);
+    }
+}
+
+#[test]
+fn the_file_of_a_project_tells_which_application_it_is() {
+    let folder = Folder::new();
+    folder.write(".env", "PUSHER_APP_KEY=wrong\nMY_KEY=right\nMY_SECRET=s\n");
+    let broadcasting = "<?php return ['default' => 'own', 'connections' => ['own' => ['driver' => 'pusher', 'key' => env('MY_KEY'),
+        'secret' => env('MY_SECRET'), 'app_id' => 7, 'options' => ['host' => '127.0.0.1', 'port' => 7001, 'scheme' => 'http']]]];";
+    folder.write("config/broadcasting.php", broadcasting);
+    assert_eq!(folder.run(&["init", "--no-interaction"]).code, 0);
+    let config = toml(&folder.read("laravel-echo-server.toml"));
+    assert_eq!(config["clients"], json!([{ "appId": "7", "key": "right", "secret": "s" }]));
+    assert_eq!(config["port"], 7001);
+}

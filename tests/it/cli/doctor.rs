@@ -136,7 +136,9 @@ fn a_laravel_that_broadcasts_elsewhere_is_a_problem() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);
     let auth_host = app(REFUSES);
-    let client = "[[clients]]\nappId = \"shop\"\nkey = \"0123456789abcdef\"\n";
+    let client = "[[clients]]\nappId = \"shop\"\nkey = \"0123456789abcdef\"\nsecret = \"s\"\n";
+    let pusher =
+        "BROADCAST_CONNECTION=pusher\nPUSHER_APP_ID=shop\nPUSHER_APP_KEY=0123456789abcdef\nPUSHER_APP_SECRET=s\nPUSHER_HOST=ws.test";
     for (env, more, status, parts) in [
         (
             "BROADCAST_CONNECTION=log",
@@ -146,7 +148,7 @@ fn a_laravel_that_broadcasts_elsewhere_is_a_problem() {
         ),
         ("BROADCAST_DRIVER=null", "", "problem", &["`null`", "BROADCAST_DRIVER=redis"]),
         ("BROADCAST_CONNECTION=reverb", "", "problem", &["`reverb`", "client:add"]),
-        ("BROADCAST_CONNECTION=pusher", client, "ok", &["`pusher`", "`host` and `port`"]),
+        (pusher, client, "ok", &["`pusher`", "`host` and `port`"]),
         ("BROADCAST_CONNECTION=redis", "", "ok", &["`redis`"]),
         ("BROADCAST_CONNECTION=redis", "[subscribers]\nredis = false\n", "problem", &["listens to none", "[redisServer]"]),
     ] {
@@ -188,9 +190,10 @@ fn an_empty_prefix_of_laravel_is_well() {
 fn without_a_redis_its_prefix_is_no_matter() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);
-    let client = "[[clients]]\nappId = \"shop\"\nkey = \"0123456789abcdef\"\n";
+    let client = "[[clients]]\nappId = \"1\"\nkey = \"0123456789abcdef\"\nsecret = \"s\"\n";
     config(&folder, &app(REFUSES), &redis, client);
-    folder.write(".env", "BROADCAST_CONNECTION=pusher\nREDIS_PREFIX=shop_\n");
+    let env = "BROADCAST_CONNECTION=pusher\nPUSHER_APP_ID=1\nPUSHER_APP_KEY=0123456789abcdef\nPUSHER_APP_SECRET=s\nPUSHER_HOST=ws.test\n";
+    folder.write(".env", &format!("{env}REDIS_PREFIX=shop_\n"));
     let (code, report) = examine(&folder, "0");
     assert_eq!(code, 0, "{report:#}");
     assert!(!report.to_string().contains("shop_"), "{report:#}");
@@ -357,4 +360,61 @@ fn a_password_for_a_redis_that_needs_none_is_told_and_gone_without() {
         report["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == "redis" && finding["status"] == "warning");
     let warning = warning.unwrap_or_else(|| panic!("no warning in {report:#}")).to_string();
     super::assert_holds(&warning, &["needs no password", "goes on without it", "requirepass"]);
+}
+
+#[test]
+fn the_driver_that_signs_is_compared_with_clients_and_asked() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    let port = free_port();
+    let text = |key: &str, secret: &str| {
+        format!(
+            "host = \"127.0.0.1\"\nport = {port}\nauthHost = \"{}\"\n[databaseConfig.redis]\nport = {}\n\
+             [[clients]]\nappId = \"shop\"\nkey = \"{key}\"\n{secret}\n",
+            app(REFUSES),
+            redis.port
+        )
+    };
+    let env = |id: &str, host: &str, port: u16| {
+        format!(
+            "BROADCAST_CONNECTION=reverb\nREVERB_APP_ID={id}\nREVERB_APP_KEY=shop-key\nREVERB_APP_SECRET=shop-secret\n{host}REVERB_PORT={port}\n\
+             REVERB_SCHEME=http\n"
+        )
+    };
+    let (right, here) = ("secret = \"shop-secret\"", "REVERB_HOST=localhost\n");
+    for (config, env, parts) in [
+        (
+            text("shop-key", right),
+            env("other", here, port),
+            &["appId \"other\" (REVERB_APP_ID in ", "[[clients]]\nappId = \"other\"", "REVERB_APP_SECRET in "][..],
+        ),
+        (text("another", right), env("shop", here, port), &["`key` of the entry", "REVERB_APP_KEY", "key = \"shop-key\""]),
+        (text("shop-key", ""), env("shop", here, port), &["has no `secret`", "REVERB_APP_SECRET"]),
+        (text("shop-key", "secret = \"x\""), env("shop", here, port), &["`secret` of the entry", "config:clear"]),
+        (text("shop-key", right), env("shop", "", port), &["Pusher's own servers", "env('REVERB_HOST')"]),
+        (text("shop-key", right), env("shop", here, 1), &["port 1 of this machine", "REVERB_PORT="]),
+        (text("shop-key", right), env("shop", here, port).replace("REVERB_APP_KEY=shop-key\n", ""), &["REVERB_APP_KEY is not set"]),
+    ] {
+        folder.write("laravel-echo-server.toml", &config);
+        folder.write(".env", &env);
+        let (code, report) = examine(&folder, "0");
+        let (status, text) = finding(&report, "pusher");
+        assert_eq!((code, status.as_str()), (1, "problem"), "{env}: {report:#}");
+        super::assert_holds(&text, parts);
+        assert!(!text.contains("shop-secret"), "{text}");
+    }
+
+    folder.write("laravel-echo-server.toml", &text("shop-key", right));
+    folder.write(".env", &env("shop", here, port));
+    let asked = |report: &Value| {
+        let findings = report["findings"].as_array().unwrap().iter().filter(|finding| finding["check"] == "pusher");
+        findings.map(|finding| format!("{} {}", finding["status"], finding["message"])).collect::<Vec<_>>()
+    };
+    let (code, report) = examine(&folder, "0");
+    assert_eq!(code, 0, "{report:#}");
+    assert!(asked(&report)[1].contains("cannot be reached"), "{report:#}");
+    let _running = folder.start(&[]);
+    let (code, report) = examine(&folder, "0");
+    assert_eq!(code, 0, "{report:#}");
+    assert!(asked(&report)[1].contains("takes what this driver signs"), "{report:#}");
 }
