@@ -40,6 +40,7 @@ mod recovery;
 mod rooms;
 mod session;
 mod subscribe;
+mod twice;
 mod users;
 mod view;
 mod wanted;
@@ -105,6 +106,8 @@ pub struct Hub<S> {
     /// With other nodes that can go on with the sessions of this one.
     handover: Option<handover::Handover>,
     cache: cache::EventCache,
+    /// Of a single node: with others, all events come over Redis.
+    twice: twice::Twice,
     /// With `pusher.subscriptionCount`.
     counts: Option<counts::Counts>,
     options: Options,
@@ -143,6 +146,7 @@ impl<S: Socket> Hub<S> {
             recovery: config.recovery.enabled.0.then(|| recovery::Recovery::new(&config.recovery, sessions.is_some())),
             handover: sessions.map(|sessions| handover::Handover::new(sessions, config.recovery.window.0)),
             cache: cache::EventCache::new(config.pusher.cache_ttl.0),
+            twice: twice::Twice::default(),
             counts: config.pusher.subscription_count.0.then(counts::Counts::default),
             options: Options {
                 flat,

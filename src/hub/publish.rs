@@ -75,6 +75,9 @@ impl<S: Socket> Hub<S> {
         if is_sample {
             self.hint(channel);
         }
+        if self.nodes.is_none() {
+            self.twice.see(event, source);
+        }
         if is_kept && !event.name.starts_with("client-") {
             self.cache.put(channel, &event.name, event.data);
         }

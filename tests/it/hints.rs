@@ -201,3 +201,27 @@ async fn limits_that_keep_something_back_are_told_with_their_key() {
         server.kill().await.expect("it can be killed");
     }
 }
+
+#[tokio::test]
+async fn an_event_that_comes_over_redis_and_over_http_is_told() {
+    let redis = Redis::start().await;
+    // For reqwest.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (mut server, port) = serve(&redis, &[("LARAVEL_ECHO_SERVER_CLIENTS", "app:key")]).await;
+    let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
+    let mut client = Client::connect(format!("127.0.0.1:{port}").parse().expect("an address"), &[]).await;
+    client.subscribe("news").await;
+    let channel = format!("http://127.0.0.1:{port}/apps/app/channels/news?auth_key=key");
+    let is_in = async || reqwest::get(&channel).await.expect("an answer").text().await.expect("an answer").contains(":1");
+    until("the client to be in", is_in).await;
+    let url = format!("http://127.0.0.1:{port}/apps/app/events?auth_key=key");
+    // The first one shows that both ways are in use.
+    for n in 0..2 {
+        redis.publish("news", "App\\Shipped", &json!({ "n": n, "socket": null }), None).await;
+        let body = json!({ "name": "App\\Shipped", "channel": "news", "data": format!("{{\"n\":{n}}}") }).to_string();
+        let request = reqwest::Client::new().post(&url).header("content-type", "application/json").body(body);
+        assert_eq!(request.send().await.expect("an answer").status(), 200);
+    }
+    let line = line(&mut log, "goes out twice").await;
+    assert!(line.contains("broadcastVia") && line.contains("news"), "{line}");
+}
