@@ -116,7 +116,12 @@ pub fn router(config: &Config, api: Api) -> Router {
         routes.push(("/metrics", reads(get(metrics::with_key))));
     }
     let mut router = Router::new().route("/", reads(get(async || Html("OK")))).merge(moderation::routes());
+    // As `path` of Pusher's and of Laravel's libraries has it.
+    let prefix = config.pusher.prefix();
     for (path, route) in routes {
+        if !prefix.is_empty() && config.serves_pusher() && path.starts_with("/apps/") {
+            router = router.route(&format!("{prefix}{path}"), route.clone());
+        }
         // Express takes a slash at the end as well.
         router = router.route(&format!("{path}/"), route.clone()).route(path, route);
     }

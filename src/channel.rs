@@ -64,11 +64,13 @@ pub fn user_of(name: &str) -> Option<&str> {
     name.strip_prefix(USER_PREFIX)
 }
 
+/// How the names of channels begin whose last event is kept for who subscribes.
+pub const CACHED_PREFIXES: [&str; 4] = ["cache-", "private-cache-", "presence-cache-", "private-encrypted-cache-"];
+
 /// Whether the last event of the channel is kept for who subscribes.
 #[must_use]
 pub fn is_cached(name: &str) -> bool {
-    let name = name.strip_prefix("presence-").or_else(|| name.strip_prefix("private-")).unwrap_or(name);
-    name.strip_prefix("encrypted-").unwrap_or(name).starts_with("cache-")
+    CACHED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 impl ChannelKind {

@@ -22,7 +22,7 @@ use crate::warn_seldom;
 pub mod questions;
 pub mod sessions;
 
-use questions::{Asked, Counts, Question, TOPIC};
+use questions::{Answer, Asked, Question, TOPIC};
 use sessions::{RedisSessions, SessionStore};
 
 /// Messages that wait for Redis; beyond, whispers are dropped and HTTP requests wait.
@@ -186,20 +186,20 @@ impl Bus {
     }
 
     /// Asks the other nodes, of which there are so many. Returns what came in time, and whether that is not all.
-    pub async fn ask(&self, question: Question, others: usize) -> (Vec<Counts>, bool) {
-        let (mut answers, patience) = (self.asked.begin(), question.patience());
-        self.say(&questions::Message::Ask { from: self.number, id: answers.id, question });
-        let mut counts = Vec::with_capacity(others);
+    pub async fn ask(&self, question: Question, others: usize) -> (Vec<Answer>, bool) {
+        let (mut asked, patience) = (self.asked.begin(), question.patience());
+        self.say(&questions::Message::Ask { from: self.number, id: asked.id, question });
+        let mut answers = Vec::with_capacity(others);
         let collecting = async {
-            while counts.len() < others {
-                match answers.counts.recv().await {
-                    Some(answer) => counts.push(answer),
+            while answers.len() < others {
+                match asked.answers.recv().await {
+                    Some(answer) => answers.push(answer),
                     None => return,
                 }
             }
         };
         let is_late = tokio::time::timeout(patience, collecting).await.is_err();
-        (counts, is_late)
+        (answers, is_late)
     }
 
     /// PUBLISHes a message between nodes, if there is room for it.
@@ -211,8 +211,8 @@ impl Bus {
     }
 
     /// Another node has answered.
-    pub fn answered(&self, id: u64, counts: Counts) {
-        self.asked.answered(id, counts);
+    pub fn answered(&self, id: u64, answer: Answer) {
+        self.asked.answered(id, answer);
     }
 
     fn message(&self, event: &Event<'_>) -> Message {

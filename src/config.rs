@@ -123,6 +123,17 @@ pub struct Config {
     pub log: LogConfig,
 }
 
+impl Config {
+    /// Whether an entry of `clients` lets Pusher's clients in: it takes a key and a secret.
+    #[must_use]
+    pub fn serves_pusher(&self) -> bool {
+        let is_open = |client: &ApiClient| {
+            !client.key.expose().is_empty() && client.secret.as_ref().is_some_and(|secret| !secret.expose().is_empty())
+        };
+        self.pusher.enabled.0 && self.clients.iter().any(is_open)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Authorizer;
-use crate::channel::{ChannelName, Pattern};
+use crate::channel::{CACHED_PREFIXES, ChannelName, Pattern};
 use crate::cluster::Bus;
 use crate::config::{Config, Limits, RedisMode};
 use crate::event::{CloseReason, SocketId};
@@ -128,6 +128,11 @@ impl<S: Socket> Hub<S> {
         let flat: Vec<_> = config.flat_channels.0.iter().map(|text| Pattern::new(text)).collect();
         let subscribers = &config.subscribers;
         let sessions = bus.as_ref().and_then(Bus::sessions);
+        // Compat: without Pusher's clients a channel of such a name is one like any other.
+        let cache = cache::EventCache::new(if config.serves_pusher() { config.pusher.cache_ttl.0 } else { Duration::ZERO });
+        // The events of cache channels are kept with nobody in them.
+        let cached = CACHED_PREFIXES.iter().filter(|prefix| cache.keeps(prefix)).map(|prefix| Pattern::new(&format!("{prefix}*")));
+        let heard = flat.iter().cloned().chain(cached).collect();
         let is_exact = subscribers.redis.0 && subscribers.redis_mode == RedisMode::Exact;
         Arc::new(Self {
             sessions: (0..SHARDS).map(|_| RwLock::default()).collect(),
@@ -138,14 +143,14 @@ impl<S: Socket> Hub<S> {
             store,
             presence_locks: ChannelLocks::default(),
             nodes: bus.map(|bus| Nodes::new(bus, &config.presence)),
-            wanted: is_exact.then(|| Wanted::new(flat.clone())),
+            wanted: is_exact.then(|| Wanted::new(heard)),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             hints: Hints::default(),
             observers: Observers::new(),
             recovery: config.recovery.enabled.0.then(|| recovery::Recovery::new(&config.recovery, sessions.is_some())),
             handover: sessions.map(|sessions| handover::Handover::new(sessions, config.recovery.window.0)),
-            cache: cache::EventCache::new(config.pusher.cache_ttl.0),
+            cache,
             twice: twice::Twice::default(),
             counts: config.pusher.subscription_count.0.then(counts::Counts::default),
             options: Options {

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::auth::App;
 use super::params::Params;
 use super::{Api, ApiError};
-use crate::channel::{ChannelKind, ChannelName};
+use crate::channel::{ChannelKind, ChannelName, is_cached};
 use crate::hub::Everywhere;
 
 /// Attributes of a channel that `info` asks for, as at Pusher: `info=subscription_count,user_count`.
@@ -24,6 +24,7 @@ pub struct Attributes {
     subscription_count: bool,
     user_count: bool,
     occupied: bool,
+    cache: bool,
 }
 
 impl Attributes {
@@ -32,7 +33,12 @@ impl Attributes {
     #[must_use]
     pub fn parse(info: &str) -> Self {
         let has = |name: &str| info.split(',').any(|part| part.trim() == name);
-        Self { subscription_count: has("subscription_count"), user_count: has("user_count"), occupied: has("occupied") }
+        Self {
+            subscription_count: has("subscription_count"),
+            user_count: has("user_count"),
+            occupied: has("occupied"),
+            cache: has("cache"),
+        }
     }
 }
 
@@ -52,6 +58,10 @@ pub async fn attributes(api: &Api, channel: &ChannelName, wanted: Attributes) ->
     }
     if wanted.user_count && channel.kind() == ChannelKind::Presence {
         found.insert("user_count".into(), json!(user_count(api, channel).await?));
+    }
+    if wanted.cache && is_cached(channel.as_str()) {
+        let event = api.hub.cached_everywhere(channel).await;
+        found.insert("cache".into(), event.map_or(Value::Null, |event| json!({ "data": event.data, "ttl": event.left.div_ceil(1000) })));
     }
     if is_partial {
         found.insert("partial".into(), json!(true));
@@ -105,12 +115,19 @@ pub async fn list(_: App, State(api): State<Api>, params: Params) -> Result<Json
 }
 
 /// `{"subscription_count":2,"occupied":true}`, and `user_count` for presence channels. A channel nobody is in answers
-/// 200 with 0. That is more than any `info` asks for, so it is not looked at.
+/// 200 with 0. Of `info` only `cache` is looked at, which adds the last event of a cache channel:
+/// `"cache":{"data":"…","ttl":60}`, or null.
 ///
 /// # Errors
 /// [`ApiError`] when the members of a presence channel cannot be read.
-pub async fn one(_: App, State(api): State<Api>, Path((_, channel)): Path<(String, String)>) -> Result<Json<Value>, ApiError> {
-    let all = Attributes { subscription_count: true, user_count: true, occupied: true };
+pub async fn one(
+    _: App,
+    State(api): State<Api>,
+    Path((_, channel)): Path<(String, String)>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    let Attributes { cache, .. } = Attributes::parse(params.get("info").unwrap_or_default());
+    let all = Attributes { subscription_count: true, user_count: true, occupied: true, cache };
     attributes(&api, &ChannelName::from(channel), all).await.map(Json)
 }
 
@@ -152,9 +169,9 @@ mod tests {
 
     #[test]
     fn info_names_attributes_in_any_order() {
-        let counts = Attributes { subscription_count: true, user_count: true, occupied: false };
+        let counts = Attributes { subscription_count: true, user_count: true, ..Attributes::default() };
         assert_eq!(Attributes::parse("user_count,subscription_count"), counts);
-        assert_eq!(Attributes::parse("subscription_count, user_count,cache"), counts);
+        assert_eq!(Attributes::parse("subscription_count, user_count,unknown"), counts);
         assert_eq!(Attributes::parse(""), Attributes::default());
     }
 }

@@ -31,6 +31,8 @@ pub enum Question {
     Terminate(String),
     /// Take this user's sockets out of this channel.
     Unsubscribe(String, String),
+    /// What is the last event of this cache channel?
+    Cached(String),
     /// Ask the application again about the sockets in this channel. Answered when that is done.
     Recheck(String),
 }
@@ -48,6 +50,26 @@ impl Question {
 
 /// What a node answers: counts by channel, or by what was counted; the only one under the empty name.
 pub type Counts = Vec<(String, usize)>;
+
+/// The last event of a cache channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptEvent {
+    /// The event's name.
+    pub name: String,
+    /// The event's data: JSON.
+    pub data: String,
+    /// Milliseconds until it is forgotten.
+    pub left: u64,
+}
+
+/// What a node answers to a question.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// What it counted.
+    pub counts: Counts,
+    /// To [`Question::Cached`].
+    pub event: Option<KeptEvent>,
+}
 
 /// What goes over [`TOPIC`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +99,16 @@ pub enum Message {
         id: u64,
         /// The answer.
         counts: Counts,
+        /// To [`Question::Cached`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        event: Option<KeptEvent>,
+    },
+    /// To all nodes: so many sockets are in a channel now, on all of them together.
+    Count {
+        /// The channel.
+        channel: String,
+        /// Its sockets.
+        count: usize,
     },
     /// To all nodes but `from`: somebody was taken out of a channel by the decision of one node.
     Removed {
@@ -96,31 +128,31 @@ pub const TOPIC: &str = "laravel-echo:nodes";
 
 /// Questions that wait for answers.
 #[derive(Debug, Default)]
-pub(super) struct Asked(Mutex<HashMap<u64, mpsc::UnboundedSender<Counts>>>);
+pub(super) struct Asked(Mutex<HashMap<u64, mpsc::UnboundedSender<Answer>>>);
 
 /// Answers to one question; nobody listens any more once it is dropped.
 pub(super) struct Answers<'a> {
     asked: &'a Asked,
     pub(super) id: u64,
-    pub(super) counts: mpsc::UnboundedReceiver<Counts>,
+    pub(super) answers: mpsc::UnboundedReceiver<Answer>,
 }
 
 impl Asked {
-    fn all(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<Counts>>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<Answer>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn begin(&self) -> Answers<'_> {
         let id = rand::random();
-        let (sender, counts) = mpsc::unbounded_channel();
+        let (sender, answers) = mpsc::unbounded_channel();
         self.all().insert(id, sender);
-        Answers { asked: self, id, counts }
+        Answers { asked: self, id, answers }
     }
 
     /// An answer has come; those to nobody's question, or too late, are dropped.
-    pub(super) fn answered(&self, id: u64, counts: Counts) {
+    pub(super) fn answered(&self, id: u64, answer: Answer) {
         if let Some(sender) = self.all().get(&id) {
-            let _ = sender.send(counts);
+            let _ = sender.send(answer);
         }
     }
 }

@@ -14,7 +14,7 @@ use super::value::{Seconds, Toggle};
 pub struct PusherConfig {
     /// Whether they are served.
     pub enabled: Toggle,
-    /// What stands before `/app/<key>`, as `wsPath` of the client.
+    /// What stands before `/app/<key>`, as `wsPath` of the client, and before `/apps` as well as without it.
     pub path: String,
     /// After so long without a word the client asks for a sign of life.
     pub activity_timeout: Seconds,
@@ -22,6 +22,17 @@ pub struct PusherConfig {
     pub cache_ttl: Seconds,
     /// Whether channels hear how many are subscribed.
     pub subscription_count: Toggle,
+}
+
+impl PusherConfig {
+    /// The path without a slash at the end, such as `/ws`; empty where there is none.
+    #[must_use]
+    pub fn prefix(&self) -> String {
+        match self.path.trim_matches('/') {
+            "" => String::new(),
+            path => format!("/{path}"),
+        }
+    }
 }
 
 impl Default for PusherConfig {

@@ -1,7 +1,8 @@
 //! The last event of each cache channel (`cache-…`, `private-cache-…`, `presence-cache-…`, `private-encrypted-cache-…`).
 //!
 //! Input: events of the application; whispers are not kept. Output: the event for who subscribes, for
-//! `pusher.cacheTtl`. With several nodes each keeps what it hears.
+//! `pusher.cacheTtl`. With several nodes each keeps what it hears, and asks the others for what it has not heard: it may
+//! have started later.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,10 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use super::recovery::Recovery;
+use super::{Hub, Message, Observation, Push, Socket};
 use crate::channel::{ChannelName, is_cached};
+use crate::cluster::questions::{KeptEvent, Question};
 
 /// Channels that are remembered; beyond, those that are over are forgotten, and new ones not kept.
 const MAX_CHANNELS: usize = 10_000;
@@ -24,6 +28,8 @@ pub(super) struct Cached {
     pub(super) data: Arc<RawValue>,
     /// When it is forgotten.
     pub(super) ends: Instant,
+    /// When this node heard it; `None`: another one did.
+    heard: Option<Instant>,
 }
 
 /// The last events of cache channels.
@@ -45,6 +51,32 @@ impl EventCache {
 
     pub(super) fn put(&self, channel: &str, name: &str, data: &RawValue) {
         let now = Instant::now();
+        let event = Cached { name: name.into(), data: data.to_owned().into(), ends: now + self.ttl, heard: Some(now) };
+        self.insert(channel, event, now);
+    }
+
+    /// Takes what another node has kept, unless there is something of our own, which is newer.
+    fn take_up(&self, channel: &str, event: &KeptEvent) {
+        let Ok(data) = RawValue::from_string(event.data.clone()) else { return };
+        let now = Instant::now();
+        let ends = now + Duration::from_millis(event.left).min(self.ttl);
+        if self.get(channel).is_none() {
+            self.insert(channel, Cached { name: event.name.as_str().into(), data: data.into(), ends, heard: None }, now);
+        }
+    }
+
+    /// The event as other nodes are told.
+    pub(super) fn kept(&self, channel: &str) -> Option<KeptEvent> {
+        let event = self.get(channel)?;
+        let left = event.ends.saturating_duration_since(Instant::now());
+        Some(KeptEvent {
+            name: (*event.name).to_owned(),
+            data: event.data.get().to_owned(),
+            left: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    fn insert(&self, channel: &str, event: Cached, now: Instant) {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         if events.len() >= MAX_CHANNELS && !events.contains_key(channel) {
             events.retain(|_, event| event.ends > now);
@@ -52,12 +84,67 @@ impl EventCache {
                 return;
             }
         }
-        events.insert(channel.into(), Cached { name: name.into(), data: data.to_owned().into(), ends: now + self.ttl });
+        events.insert(channel.into(), event);
     }
 
     pub(super) fn get(&self, channel: &str) -> Option<Cached> {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         events.get(channel).filter(|event| event.ends > Instant::now()).cloned()
+    }
+}
+
+impl<S: Socket> Hub<S> {
+    /// The last event of a cache channel on any node.
+    pub async fn cached_everywhere(self: &Arc<Self>, channel: &ChannelName) -> Option<KeptEvent> {
+        let name = channel.as_str();
+        if !self.cache.keeps(name) {
+            return None;
+        }
+        if let Some(event) = self.cache.kept(name) {
+            return Some(event);
+        }
+        let (answers, _) = self.ask_others(&Question::Cached(name.to_owned())).await;
+        if let Some(event) = answers.into_iter().filter_map(|answer| answer.event).max_by_key(|event| event.left) {
+            self.cache.take_up(name, &event);
+        }
+        self.cache.kept(name)
+    }
+
+    /// Sends the last event of a cache channel to who has subscribed, or that there is none.
+    pub(super) fn show_cached(self: &Arc<Self>, socket: &S, channel: &ChannelName) {
+        if !self.cache.keeps(channel.as_str()) {
+            return;
+        }
+        let cached = self.cache.get(channel.as_str());
+        if cached.is_some() || self.nodes.is_none() {
+            return self.emit_cached(socket, channel.as_str(), cached.as_ref());
+        }
+        let (hub, socket, channel, since) = (Arc::clone(self), socket.clone(), channel.clone(), Instant::now());
+        self.tasks.spawn(async move {
+            hub.closing.run_until_cancelled(hub.cached_everywhere(&channel)).await;
+            let cached = hub.cache.get(channel.as_str());
+            // What came meanwhile, it has got already.
+            let is_new = cached.as_ref().is_none_or(|event| event.heard.is_none_or(|heard| heard < since));
+            if is_new && hub.session(socket.id()).is_some_and(|session| session.is_in(channel.as_str())) {
+                hub.emit_cached(&socket, channel.as_str(), cached.as_ref());
+            }
+        });
+    }
+
+    fn emit_cached(self: &Arc<Self>, socket: &S, channel: &str, cached: Option<&Cached>) {
+        let message = match cached {
+            Some(event) => Message::Event { channel, name: &event.name, data: &event.data, user: None, is_flat: false },
+            None => {
+                self.observers.tell(|| Observation::CacheMiss { channel });
+                Message::CacheMiss { channel }
+            }
+        };
+        let mut push = Push::new(message);
+        let history = self.recovery.as_ref().map(Recovery::history);
+        // With a place, as all events have: a client takes text at the end of one for its position. Under the lock, so that
+        // nothing newer comes before it.
+        push.offset = history.as_ref().map(|history| history.newest());
+        self.emit(socket, &push);
     }
 }
 

@@ -1,7 +1,7 @@
 //! `pusher.subscriptionCount`: tells a channel how many are subscribed.
 //!
 //! Input: sockets that come and go. Output: a push to the channel: at each change, in channels of more than 100 every five
-//! seconds. Counted are the sockets of this node.
+//! seconds. With several nodes whoever sees a change counts on all of them a second later, and tells all.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use super::{Hub, Message, Push, Socket};
 use crate::channel::{ChannelKind, ChannelName};
+use crate::cluster::questions;
 
 /// Channels with more subscribers hear of changes at this pace.
 const MANY: usize = 100;
 const PACE: Duration = Duration::from_secs(5);
+/// Pace among nodes, which have to be asked.
+const PACE_AMONG_NODES: Duration = Duration::from_secs(1);
 
 /// Channels that are to hear of their count soon.
 #[derive(Debug, Default)]
@@ -22,26 +25,43 @@ impl<S: Socket> Hub<S> {
     /// Somebody came or went. Presence channels have their members.
     pub(super) fn count_changed(self: &Arc<Self>, channel: &ChannelName) {
         let Some(counts) = self.counts.as_ref().filter(|_| channel.kind() != ChannelKind::Presence) else { return };
-        if self.rooms.count(channel.as_str()) <= MANY {
-            return self.tell_count(channel);
-        }
+        let count = self.rooms.count(channel.as_str());
+        let pace = match &self.nodes {
+            _ if count > MANY => PACE,
+            Some(_) => PACE_AMONG_NODES,
+            None => return self.show_count(channel.as_str(), count),
+        };
         let is_new = counts.0.lock().unwrap_or_else(PoisonError::into_inner).insert(channel.clone());
         if is_new {
             let (hub, channel) = (Arc::clone(self), channel.clone());
             self.tasks.spawn(async move {
-                hub.closing.run_until_cancelled(tokio::time::sleep(PACE)).await;
-                if let Some(counts) = &hub.counts {
-                    counts.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel);
-                }
-                hub.tell_count(&channel);
+                let counting = async {
+                    tokio::time::sleep(pace).await;
+                    if let Some(counts) = &hub.counts {
+                        counts.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel);
+                    }
+                    hub.tell_count(&channel).await;
+                };
+                hub.closing.run_until_cancelled(counting).await
             });
         }
     }
 
-    fn tell_count(self: &Arc<Self>, channel: &ChannelName) {
-        let (name, count) = (channel.as_str(), self.rooms.count(channel.as_str()));
+    async fn tell_count(self: &Arc<Self>, name: &ChannelName) {
+        let channel = name.as_str();
+        match &self.nodes {
+            None => self.show_count(channel, self.rooms.count(channel)),
+            Some(nodes) => {
+                let count = self.subscription_count_everywhere(name).await.value;
+                nodes.bus.say(&questions::Message::Count { channel: channel.to_owned(), count });
+            }
+        }
+    }
+
+    /// Tells the channel's sockets on this node.
+    pub(super) fn show_count(self: &Arc<Self>, channel: &str, count: usize) {
         if count > 0 {
-            self.fan_out(name, &Push::new(Message::Count { channel: name, count }), None);
+            self.fan_out(channel, &Push::new(Message::Count { channel, count }), None);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Hub, Recheck, Socket};
 use crate::channel::ChannelName;
-use crate::cluster::questions::{Counts, Message, Question};
+use crate::cluster::questions::{Answer, Counts, Message, Question};
 
 /// Names of the counts of a recheck.
 const CHECKED: &str = "checked";
@@ -63,28 +63,38 @@ impl<S: Socket> Hub<S> {
     }
 
     async fn ask_nodes(self: &Arc<Self>, question: Question) -> Everywhere<BTreeMap<String, usize>> {
-        let others = async {
-            let Some(nodes) = &self.nodes else { return (Vec::new(), false) };
-            match self.store.other_nodes().await {
-                Ok(0) => (Vec::new(), false),
-                Ok(others) => nodes.bus.ask(question.clone(), others).await,
-                Err(_) => (Vec::new(), true),
-            }
-        };
         self.ban(&question).await;
-        let (ours, (theirs, is_partial)) = tokio::join!(self.answer(&question), others);
-        let mut sum: BTreeMap<String, usize> = ours.into_iter().collect();
-        for (name, count) in theirs.into_iter().flatten() {
+        let (ours, (theirs, is_partial)) = tokio::join!(self.answer(&question), self.ask_others(&question));
+        let mut sum: BTreeMap<String, usize> = ours.counts.into_iter().collect();
+        for (name, count) in theirs.into_iter().flat_map(|answer| answer.counts) {
             let known = sum.entry(name).or_default();
             *known = known.saturating_add(count);
         }
         Everywhere { value: sum, is_partial }
     }
 
+    /// What the other nodes answer, and whether that is not all.
+    pub(super) async fn ask_others(&self, question: &Question) -> (Vec<Answer>, bool) {
+        let Some(nodes) = &self.nodes else { return (Vec::new(), false) };
+        match self.store.other_nodes().await {
+            Ok(0) => (Vec::new(), false),
+            Ok(others) => nodes.bus.ask(question.clone(), others).await,
+            Err(_) => (Vec::new(), true),
+        }
+    }
+
     /// This node's answer.
-    async fn answer(self: &Arc<Self>, question: &Question) -> Counts {
+    async fn answer(self: &Arc<Self>, question: &Question) -> Answer {
+        if let Question::Cached(channel) = question {
+            return Answer { event: self.cache.kept(channel), ..Answer::default() };
+        }
+        Answer { counts: self.count(question).await, event: None }
+    }
+
+    async fn count(self: &Arc<Self>, question: &Question) -> Counts {
         let one = |count| vec![(String::new(), count)];
         match question {
+            Question::Cached(_) => Vec::new(),
             Question::Connections => one(self.connections()),
             Question::Count(channel) => one(self.subscription_count(channel)),
             Question::Channels(prefix) => {
@@ -108,12 +118,13 @@ impl<S: Socket> Hub<S> {
                 // It may have to ask the application, and events do not wait for that.
                 self.tasks.spawn(async move {
                     let answer = hub.closing.run_until_cancelled(hub.answer(&question)).await;
-                    if let (Some(nodes), Some(counts)) = (&hub.nodes, answer) {
-                        nodes.bus.say(&Message::Answer { id, counts });
+                    if let (Some(nodes), Some(Answer { counts, event })) = (&hub.nodes, answer) {
+                        nodes.bus.say(&Message::Answer { id, counts, event });
                     }
                 });
             }
-            Ok(Message::Answer { id, counts }) => nodes.bus.answered(id, counts),
+            Ok(Message::Answer { id, counts, event }) => nodes.bus.answered(id, Answer { counts, event }),
+            Ok(Message::Count { channel, count }) => self.show_count(&channel, count),
             Ok(Message::Removed { from, user, pass, channel }) if from != nodes.bus.number() => {
                 let channel = channel.as_str().into();
                 self.authorizer.removed(user.as_deref(), Some(&channel));

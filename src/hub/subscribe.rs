@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::recovery::Recovery;
 use super::session::{Basis, Promise, Session, Ticket};
 use super::{Hub, Message, Observation, Push, Socket};
 use crate::auth::{AuthRequest, Denied, Grant, GrantedBy, Reason, SubscribeHeaders, bytes_of};
@@ -246,7 +245,7 @@ impl<S: Socket> Hub<S> {
             let (socket, by) = (session.socket.id(), if took.is_none() { GrantedBy::Signature } else { grant.by });
             self.observers.tell(|| Observation::Granted { channel: channel.as_str(), socket, by, user: user.as_deref(), took });
             self.accept(session, channel, ticket, Basis { headers, user, is_brought: took.is_none(), member }, grant.ends);
-            self.show_cached(session, channel);
+            self.show_cached(&session.socket, channel);
         }
     }
 
@@ -290,32 +289,10 @@ impl<S: Socket> Hub<S> {
             self.emit(&session.socket, &Push::new(subscribed));
             self.count_changed(channel);
             if channel.kind() == ChannelKind::Public {
-                self.show_cached(session, channel);
+                self.show_cached(&session.socket, channel);
             }
         }
         is_in
-    }
-
-    /// Sends the last event of a cache channel to who has subscribed, or that there is none.
-    fn show_cached(self: &Arc<Self>, session: &Session<S>, name: &ChannelName) {
-        let channel = name.as_str();
-        if !self.cache.keeps(channel) {
-            return;
-        }
-        let cached = self.cache.get(channel);
-        let message = match &cached {
-            Some(event) => Message::Event { channel, name: &event.name, data: &event.data, user: None, is_flat: false },
-            None => {
-                self.observers.tell(|| Observation::CacheMiss { channel });
-                Message::CacheMiss { channel }
-            }
-        };
-        let mut push = Push::new(message);
-        let history = self.recovery.as_ref().map(Recovery::history);
-        // With a place, as all events have: a client takes text at the end of one for its position. Under the lock, so that
-        // nothing newer comes before it.
-        push.offset = history.as_ref().map(|history| history.newest());
-        self.emit(&session.socket, &push);
     }
 
     /// A socket has proven who its user is, whatever the channels.

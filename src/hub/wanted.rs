@@ -94,7 +94,7 @@ impl Wanted {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Patterns of channels whose events go to everyone, and are heard in any case.
+    /// Patterns of channels that are heard in any case: their events go to everyone, or are kept.
     #[must_use]
     pub fn flat(&self) -> &[Pattern] {
         &self.flat

@@ -49,9 +49,8 @@ impl Gate {
             let key = client.key.expose().to_owned();
             (!key.is_empty()).then(|| Arc::new(App { key, secret }))
         });
-        let trimmed = config.pusher.path.trim_matches('/');
         Self(Arc::new(Inner {
-            prefix: if trimmed.is_empty() { String::new() } else { format!("/{trimmed}") },
+            prefix: config.pusher.prefix(),
             is_enabled: config.pusher.enabled.0,
             origins: Origins::new(&config.allowed_origins.0),
             apps: apps.collect(),
@@ -73,6 +72,10 @@ impl Gate {
         };
         if rest == "/broadcasting/auth" && !self.0.apps.is_empty() {
             return Ok(endpoint::answer(self, request, connection));
+        }
+        if rest.starts_with("/pusher/app/") {
+            let hint = "there are websockets alone: enabledTransports: ['ws', 'wss'] in the options of Echo or pusher-js";
+            warn_seldom!(kind = 3, about = "", hint, "a Pusher client asks for a transport over HTTP");
         }
         let Some(key) = rest.strip_prefix("/app/").filter(|key| !key.is_empty() && !key.contains('/')).map(str::to_owned) else {
             return Err(Box::new(request));

@@ -10,6 +10,7 @@ use crate::support::{Client, Laravel, Node, Redis, TestServer, merge, until};
 
 mod failures;
 mod grants;
+mod pusher;
 mod restarts;
 mod watcher;
 

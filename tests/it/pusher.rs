@@ -13,15 +13,15 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use crate::support::server::KEY;
 use crate::support::{DEADLINE, Laravel, TestServer};
 
-const SECRET: &str = "app-secret";
+pub(crate) const SECRET: &str = "app-secret";
 
 /// A client of Pusher's protocol.
-struct Pusher {
-    id: String,
+pub(crate) struct Pusher {
+    pub(crate) id: String,
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
-fn sign(text: &str) -> String {
+pub(crate) fn sign(text: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("the test's own server is well");
     mac.update(text.as_bytes());
     let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -55,16 +55,16 @@ impl Pusher {
         client
     }
 
-    async fn connect(server: &TestServer) -> Self {
+    pub(crate) async fn connect(server: &TestServer) -> Self {
         Self::connect_with(server, &[]).await
     }
 
-    async fn say(&mut self, message: Value) {
+    pub(crate) async fn say(&mut self, message: Value) {
         self.stream.send(Message::text(message.to_string())).await.expect("the test's own server is well");
     }
 
     /// The next message, with its data read.
-    async fn hear(&mut self) -> Value {
+    pub(crate) async fn hear(&mut self) -> Value {
         match self.next().await {
             Message::Text(text) => serde_json::from_str(&text).expect("the test's own server is well"),
             other => panic!("{other:?}"),
@@ -75,14 +75,21 @@ impl Pusher {
         tokio::time::timeout(DEADLINE, self.stream.next()).await.expect("a message in time").expect("a message").expect("a whole message")
     }
 
-    async fn close_code(&mut self) -> u16 {
+    pub(crate) async fn close_code(&mut self) -> u16 {
         match self.next().await {
             Message::Close(Some(frame)) => frame.code.into(),
             other => panic!("{other:?}"),
         }
     }
 
-    async fn subscribe(&mut self, channel: &str, channel_data: Option<&str>) -> Value {
+    /// Signs in as a user.
+    pub(crate) async fn sign_in(&mut self, data: &str) -> Value {
+        let auth = sign(&format!("{}::user::{data}", self.id));
+        self.say(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": data } })).await;
+        self.hear().await
+    }
+
+    pub(crate) async fn subscribe(&mut self, channel: &str, channel_data: Option<&str>) -> Value {
         let text = [Some(self.id.as_str()), Some(channel), channel_data].into_iter().flatten().collect::<Vec<_>>().join(":");
         let auth = if channel.contains('-') { sign(&text) } else { String::new() };
         self.say(json!({ "event": "pusher:subscribe", "data": { "channel": channel, "auth": auth, "channel_data": channel_data } })).await;
@@ -228,9 +235,7 @@ async fn who_signs_in_has_a_channel_and_can_be_sent_away() {
     let server = server(&laravel, json!({})).await;
     let mut client = Pusher::connect(&server).await;
     let data = r#"{"id":"7","user_info":{"name":"Ann"}}"#;
-    let auth = sign(&format!("{}::user::{data}", client.id));
-    client.say(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": data } })).await;
-    let success = client.hear().await;
+    let success = client.sign_in(data).await;
     assert_eq!(success["event"], "pusher:signin_success");
     let echoed: Value = serde_json::from_str(success["data"].as_str().unwrap()).unwrap();
     assert_eq!(echoed["user_data"], data);
@@ -311,6 +316,58 @@ async fn cache_channels_give_their_last_event_on_both_protocols() {
     let mut socket_io = server.client_of(1).await;
     socket_io.subscribe("cache-news").await;
     assert_eq!(socket_io.event("sent").await, [json!("cache-news"), json!({ "n": 1 })]);
+}
+
+async fn get(server: &TestServer, path: &str) -> (u16, Value) {
+    let answer = reqwest::Client::new().get(server.url(path)).bearer_auth(KEY).send().await.expect("the test's own server is well");
+    let status = answer.status().as_u16();
+    (status, serde_json::from_slice(&answer.bytes().await.expect("the test's own server is well")).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn the_http_api_tells_what_a_cache_channel_has() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({})).await;
+    let path = "/apps/app/channels/cache-news?info=cache";
+    let empty = json!({ "subscription_count": 0, "occupied": false, "cache": null });
+    assert_eq!(get(&server, path).await, (200, empty));
+    publish(&server, "cache-news", None).await;
+    let (_, found) = get(&server, path).await;
+    assert_eq!(found["cache"], json!({ "data": "{\"n\":1}", "ttl": 1800 }));
+    let (_, without) = get(&server, "/apps/app/channels/cache-news").await;
+    assert_eq!(without, json!({ "subscription_count": 0, "occupied": false }));
+    let (_, other) = get(&server, "/apps/app/channels/news?info=cache").await;
+    assert_eq!(other.get("cache"), None);
+}
+
+#[tokio::test]
+async fn without_an_application_that_signs_a_cache_channel_is_one_like_any_other() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({ "clients": [{ "appId": "app", "key": KEY }] })).await;
+    publish(&server, "cache-news", None).await;
+    let mut client = server.client_of(1).await;
+    client.subscribe("cache-news").await;
+    server.subscribed("cache-news", 1).await;
+    publish(&server, "cache-news", None).await;
+    client.event("sent").await;
+    server.subscribed("cache-news", 1).await;
+    assert!(client.left_over().is_empty());
+}
+
+#[tokio::test]
+async fn the_http_api_is_found_below_the_path_of_the_clients_too() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({ "pusher": { "path": "/ws/" } })).await;
+    for prefix in ["", "/ws"] {
+        let path = format!("{prefix}/apps/app/channels");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let query = format!("auth_key={KEY}&auth_timestamp={now}&auth_version=1.0");
+        let signature = sign(&format!("GET\n{path}\n{query}"));
+        let (_, signature) = signature.split_once(':').unwrap();
+        let answer = reqwest::get(server.url(&format!("{path}?{query}&auth_signature={signature}"))).await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+    assert_eq!(get(&server, "/other/apps/app/channels").await.0, 404);
 }
 
 #[tokio::test]

@@ -343,7 +343,7 @@ async fn an_event_for_everyone_is_kept_while_nobody_is_there() {
 
 #[tokio::test]
 async fn text_of_a_cache_channel_is_not_taken_for_a_position() {
-    let (server, _laravel) = server(json!({})).await;
+    let (server, _laravel) = server(json!({ "clients": [{ "appId": "app", "key": KEY, "secret": "s" }] })).await;
     let url = server.url(&format!("/apps/app/events?auth_key={KEY}"));
     let body = json!({ "channel": "cache-word", "name": "sent", "data": "a word" }).to_string();
     let sent = reqwest::Client::new().post(url).header("content-type", "application/json").body(body).send().await.unwrap();
