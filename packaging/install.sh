@@ -8,15 +8,16 @@ set -eu
 [ -n "${BASE_URL:-}" ] && [ -n "${VERSION:-}" ] || { sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 fail() { echo "install.sh: $*" >&2; exit 1; }
 
-[ "$(uname -s)" = Linux ] || fail "there are archives for Linux only; elsewhere, cargo install --path . builds it"
-case $(uname -m) in
-  x86_64 | amd64) machine=x86_64 ;;
-  aarch64 | arm64) machine=aarch64 ;;
-  *) fail "there is no archive for $(uname -m)" ;;
+case "$(uname -s) $(uname -m)" in
+  "Linux x86_64" | "Linux amd64") platform=x86_64-unknown-linux-musl ;;
+  "Linux aarch64" | "Linux arm64") platform=aarch64-unknown-linux-musl ;;
+  "Darwin x86_64") platform=x86_64-apple-darwin ;;
+  "Darwin arm64") platform=aarch64-apple-darwin ;;
+  *) fail "there is no archive for $(uname -s) on $(uname -m); cargo install --path . builds it" ;;
 esac
 if [ "$(id -u)" = 0 ]; then default=/usr/local; else default=$HOME/.local; fi
 prefix=${PREFIX:-$default}
-name=laravel-echo-server-$VERSION-$machine-unknown-linux-musl
+name=laravel-echo-server-$VERSION-$platform
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -29,7 +30,8 @@ for file in "$name.tar.gz" "$name.tar.gz.sha256"; do
     fail "needs curl or wget"
   fi
 done
-(cd "$work" && sha256sum -c "$name.tar.gz.sha256" > /dev/null 2>&1) || fail "$name.tar.gz is not the file that its sha256 was made of"
+if command -v sha256sum > /dev/null; then check="sha256sum -c"; else check="shasum -a 256 -c"; fi
+(cd "$work" && $check "$name.tar.gz.sha256" > /dev/null 2>&1) || fail "$name.tar.gz is not the file that its sha256 was made of"
 tar -xzf "$work/$name.tar.gz" -C "$work"
 mkdir -p "$prefix/bin" "$prefix/share/man/man1"
 # By a rename, so that a server that runs is not written over.
