@@ -6,14 +6,14 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use same_file::Handle;
-use sha1_smol::Sha1;
+use sha2::{Digest as _, Sha256};
 
 use super::Holder;
 
 /// The pipe of the server that holds this lock file.
 pub(crate) fn stop_pipe(lock: &Path) -> String {
     let absolute = lock.canonicalize().or_else(|_| std::path::absolute(lock)).unwrap_or_else(|_| lock.to_owned());
-    let digest = Sha1::from(absolute.as_os_str().as_encoded_bytes()).digest();
+    let digest: String = Sha256::digest(absolute.as_os_str().as_encoded_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
     format!(r"\\.\pipe\laravel-echo-server-{digest}")
 }
 
