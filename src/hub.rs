@@ -67,6 +67,9 @@ pub use subscribe::Right;
 pub use wanted::{Change, Wanted};
 pub use whisper::Whisper;
 
+/// Bytes of an offset's text.
+const MAX_OFFSET_BYTES: usize = 40;
+
 /// Locks over all sessions.
 const SHARDS: usize = 64;
 
@@ -185,8 +188,15 @@ impl<S: Socket> Hub<S> {
 
     /// A socket has connected.
     pub fn connect(&self, socket: S) {
+        self.connect_afresh(socket, None);
+    }
+
+    /// As [`Self::connect`], for a client that starts afresh and knows the offset of an event from before.
+    pub fn connect_afresh(&self, socket: S, offset: Option<&str>) {
         let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().number());
-        self.register(Session::new(socket, since));
+        // What is longer is no offset, and none that it would bring again.
+        let stale = offset.filter(|offset| offset.len() <= MAX_OFFSET_BYTES).map(Into::into);
+        self.register(Session::new(socket, since, stale));
     }
 
     /// Notes a session.

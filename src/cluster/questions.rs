@@ -86,6 +86,8 @@ pub enum Message {
     },
     /// To all nodes: the events after this one are counted from here, under this name.
     Order(u64),
+    /// To all nodes: what was heard before all took this name can be had.
+    Past(u64),
     /// To all nodes but `from`: it goes on with this session.
     Taken {
         /// The number of the process.

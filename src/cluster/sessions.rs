@@ -14,6 +14,9 @@ use crate::signature::hex;
 /// Commands of one round trip.
 const BATCH: usize = 500;
 
+/// For how long it is offered what was heard.
+const OFFERED: Duration = Duration::from_secs(10);
+
 /// Bytes of the key that signs private ids.
 pub type SessionKey = [u8; 32];
 
@@ -57,6 +60,24 @@ pub trait SessionStore: Send + Sync + 'static {
     /// # Errors
     /// [`SessionError`] when the store cannot be reached.
     async fn take(&self, id: SocketId) -> Result<Option<String>, SessionError>;
+
+    /// Whether this node is the one to offer what was heard before all took a name: one of all who ask is.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the store cannot be reached.
+    async fn may_offer(&self, name: u64) -> Result<bool, SessionError>;
+
+    /// Offers what was heard before all took a name, in parts, for a while.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the store cannot be reached.
+    async fn offer(&self, name: u64, past: Vec<Vec<u8>>) -> Result<(), SessionError>;
+
+    /// What is offered; nothing when nobody does.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the store cannot be reached.
+    async fn past(&self, name: u64) -> Result<Vec<Vec<u8>>, SessionError>;
 
     /// For so long, sessions with one of these names are not to be gone on with: somebody was taken out of something.
     ///
@@ -129,6 +150,30 @@ impl SessionStore for RedisSessions {
         pipeline.atomic().get(self.session(id)).del(self.session(id)).ignore();
         let (session,) = self.link.query(&pipeline).await?;
         Ok(session)
+    }
+
+    async fn may_offer(&self, name: u64) -> Result<bool, SessionError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SET").arg(format!("{}past:{name}:offered", self.prefix)).arg(1).arg("NX").arg("PX").arg(milliseconds(OFFERED));
+        let (set,): (Option<String>,) = self.link.query(&pipeline).await?;
+        Ok(set.is_some())
+    }
+
+    async fn offer(&self, name: u64, past: Vec<Vec<u8>>) -> Result<(), SessionError> {
+        let key = format!("{}past:{name}", self.prefix);
+        for batch in past.chunks(BATCH) {
+            let mut pipeline = redis::pipe();
+            pipeline.rpush(&key, batch).ignore().cmd("PEXPIRE").arg(&key).arg(milliseconds(OFFERED)).ignore();
+            self.link.query::<()>(&pipeline).await?;
+        }
+        Ok(())
+    }
+
+    async fn past(&self, name: u64) -> Result<Vec<Vec<u8>>, SessionError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("LRANGE").arg(format!("{}past:{name}", self.prefix)).arg(0).arg(-1);
+        let (past,) = self.link.query(&pipeline).await?;
+        Ok(past)
     }
 
     async fn ban(&self, name: String, lasts: Duration) -> Result<(), SessionError> {

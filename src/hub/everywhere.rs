@@ -134,6 +134,7 @@ impl<S: Socket> Hub<S> {
             }
             Ok(Message::Ask { .. } | Message::Removed { .. }) => {}
             Ok(Message::Order(name)) => self.enter_order(name),
+            Ok(Message::Past(name)) => self.hear_of_past(name),
             Ok(Message::Taken { from, id }) if from != nodes.bus.number() => self.let_go(id),
             Ok(Message::Taken { .. }) => {}
             Err(cause) => tracing::debug!(%cause, "skipped a message between nodes; do they run the same version?"),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::history::History;
-use super::recovery::{Recovery, Saved, Stay};
+use super::recovery::{Known, Recovery, Saved, Stay};
 use super::session::Terms;
 use super::{Hub, Socket};
 use crate::channel::ChannelName;
@@ -27,11 +27,17 @@ use crate::metrics::Recovered;
 use crate::store::Member;
 
 /// Between two batches: what a client subscribes to when it comes is one write.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(50);
 /// Between two tries while the store is away, and two looks whether all nodes count alike.
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two looks whether another node gave what it heard.
+const LOOK: Duration = Duration::from_millis(20);
+/// Bytes of what a node gives to one that has just come.
+const MAX_PAST_BYTES: usize = 16_000_000;
 /// Time for the last words to the store, and for a client that waits to be told who it is.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Time for looking for a session, beside that.
+const SEARCH: Duration = Duration::from_secs(4);
 
 /// Sessions of this node as other nodes may go on with them.
 pub(super) struct Handover {
@@ -47,12 +53,14 @@ pub(super) struct Handover {
     pub(super) out_of_order: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Table {
     /// Sessions that are to be written.
     dirty: HashSet<SocketId>,
     /// Sessions that are in the store, and when they were written.
     written: HashMap<SocketId, Instant>,
+    /// When Redis was heard again.
+    began: Instant,
 }
 
 /// A session as it is kept for other nodes.
@@ -60,6 +68,9 @@ struct Table {
 struct Record {
     /// The place where it began, if other nodes know it.
     since: Option<String>,
+    /// The offset that its client had before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stale: Option<Box<str>>,
     /// When not all places are known to other nodes: only a client that has everything up to here can go on there.
     least: Option<String>,
     stays: Vec<StayRecord>,
@@ -99,7 +110,7 @@ impl Handover {
             store,
             lasts: window * 3,
             key: OnceLock::new(),
-            table: Mutex::default(),
+            table: Mutex::new(Table { dirty: HashSet::new(), written: HashMap::new(), began: Instant::now() }),
             changed: Notify::new(),
             has_given_up: AtomicBool::new(false),
             out_of_order: Notify::new(),
@@ -120,7 +131,7 @@ impl Handover {
 
 impl Record {
     /// `None` while other nodes would not understand it.
-    fn new(history: &History, since: u64, stays: &[Stay]) -> Option<Self> {
+    fn new(history: &History, since: u64, stale: Option<Box<str>>, stays: &[Stay]) -> Option<Self> {
         let mut least = None;
         let mut place = |number| {
             let (offset, is_exact) = history.shared_offset(number)?;
@@ -139,7 +150,7 @@ impl Record {
             Some(number) => Some(history.shared_offset(number)?.0.to_string()),
             None => None,
         };
-        Some(Self { since: Some(began).filter(|(_, is_exact)| *is_exact).map(|(offset, _)| offset), least, stays: records })
+        Some(Self { since: Some(began).filter(|(_, is_exact)| *is_exact).map(|(offset, _)| offset), stale, least, stays: records })
     }
 
     /// What the session is in here, and from which place on a client with this offset goes on. `None` when that is not known.
@@ -241,10 +252,56 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// All nodes that hear this begin to count here.
-    pub(super) fn enter_order(&self, name: u64) {
-        if let (Some(_), Some(recovery)) = (&self.handover, &self.recovery) {
-            recovery.history().enter_order(name);
+    /// All nodes that hear this begin to count here. One of those that did before gives the others what it has heard.
+    pub(super) fn enter_order(self: &Arc<Self>, name: u64) {
+        let (Some(_), Some(recovery)) = (&self.handover, &self.recovery) else { return };
+        let mut history = recovery.history();
+        let was_in_order = history.is_in_order();
+        history.enter_order(name);
+        drop(history);
+        if was_in_order {
+            let hub = Arc::clone(self);
+            self.tasks.spawn(async move { hub.closing.run_until_cancelled(hub.offer_past(name)).await });
+        }
+    }
+
+    async fn offer_past(&self, name: u64) {
+        let (Some(handover), Some(recovery), Some(nodes)) = (&self.handover, &self.recovery, &self.nodes) else { return };
+        if !handover.store.may_offer(name).await.unwrap_or(false) {
+            return;
+        }
+        let Some(past) = recovery.history().past(name, MAX_PAST_BYTES) else { return };
+        match handover.store.offer(name, past).await {
+            Ok(()) => nodes.bus.say(&Message::Past(name)),
+            Err(error) => debug!(%error, "what was heard cannot be given to a node that has come"),
+        }
+    }
+
+    /// Another node offers what it heard before all took this name.
+    pub(super) fn hear_of_past(self: &Arc<Self>, name: u64) {
+        let is_wanted = self.recovery.as_ref().is_some_and(|recovery| recovery.history().wants_past(name));
+        if self.handover.is_some() && is_wanted {
+            let hub = Arc::clone(self);
+            self.tasks.spawn(async move { hub.closing.run_until_cancelled(hub.fetch_past(name)).await });
+        }
+    }
+
+    pub(super) async fn fetch_past(&self, name: u64) {
+        let (Some(handover), Some(recovery)) = (&self.handover, &self.recovery) else { return };
+        match handover.store.past(name).await {
+            Ok(past) => {
+                let is_taken = recovery.history().take_up(name, &past);
+                debug!(events = past.len().saturating_sub(1), is_taken, "another node gave what this one did not hear");
+            }
+            Err(error) => debug!(%error, "what another node heard cannot be read"),
+        }
+    }
+
+    /// A node that has just begun to hear is given what it did not hear, if somebody did. Waits for it, but not long.
+    async fn has_past(&self, handover: &Handover, recovery: &Recovery) {
+        let began = handover.table().began;
+        while began.elapsed() < PATIENCE && recovery.history().lacks_past() {
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -282,7 +339,7 @@ impl<S: Socket> Hub<S> {
     /// What is in the store longest is to be written again before it ends.
     fn touch_old(&self, handover: &Handover) {
         let mut table = handover.table();
-        let Table { dirty, written } = &mut *table;
+        let Table { dirty, written, .. } = &mut *table;
         let now = Instant::now();
         dirty.extend(written.iter().filter(|(_, at)| now - **at > handover.lasts / 3).map(|(id, _)| *id));
     }
@@ -291,7 +348,10 @@ impl<S: Socket> Hub<S> {
     pub(super) fn touch_all(&self) {
         if let Some(handover) = &self.handover {
             let ids = self.ids();
-            handover.table().dirty.extend(ids);
+            let mut table = handover.table();
+            table.dirty.extend(ids);
+            table.began = Instant::now();
+            drop(table);
             handover.out_of_order.notify_one();
         }
     }
@@ -344,14 +404,16 @@ impl<S: Socket> Hub<S> {
         let known = match live {
             Some(session) => {
                 let state = session.state();
-                (!state.is_over()).then(|| (session.since, state.stays(), lasts))
+                let known = || Known { since: session.since, stale: session.stale.clone(), stays: state.stays(), lasts };
+                (!state.is_over()).then(known)
             }
             None => recovery.kept(id),
         };
-        let Some((since, stays, lasts)) = known.filter(|(_, stays, _)| !stays.is_empty()) else {
+        let Some(known) = known.filter(|known| !known.stays.is_empty()) else {
             return Some(SessionChange::Delete);
         };
-        let record = Record::new(&recovery.history(), since, &stays)?;
+        let Known { since, stale, stays, lasts } = known;
+        let record = Record::new(&recovery.history(), since, stale, &stays)?;
         Some(SessionChange::Put(serde_json::to_string(&record).expect("records serialize"), lasts))
     }
 
@@ -378,6 +440,7 @@ impl<S: Socket> Hub<S> {
     pub async fn find(&self, id: SocketId) -> Option<Found> {
         let found = async {
             let (handover, recovery) = (self.handover.as_ref()?, self.recovery.as_ref()?);
+            self.has_past(handover, recovery).await;
             let removals = recovery.removals()?;
             let json = handover.store.take(id).await.ok()??;
             let record: Record = serde_json::from_str(&json).ok()?;
@@ -387,7 +450,7 @@ impl<S: Socket> Hub<S> {
             }
             (!is_banned).then_some(Found { record, json, removals })
         };
-        let found = tokio::time::timeout(PATIENCE, found).await.ok().flatten();
+        let found = tokio::time::timeout(SEARCH, found).await.ok().flatten();
         if found.is_none() {
             self.metrics.recovered(Recovered::Unknown);
         }
@@ -407,13 +470,15 @@ impl<S: Socket> Hub<S> {
     pub fn adopt(self: &Arc<Self>, id: SocketId, found: Found, offset: Option<&str>, connect: impl FnOnce() -> S) -> bool {
         let Some(recovery) = &self.recovery else { return false };
         let history = recovery.history();
-        let Some((position, stays)) = found.record.read(&history, offset) else {
+        let stale = found.record.stale.clone();
+        let fresh = offset.filter(|offset| stale.as_deref() != Some(offset));
+        let Some((position, stays)) = found.record.read(&history, fresh) else {
             drop(history);
             self.tell_gap(id);
             self.tell_taken(id);
             return false;
         };
-        let saved = Saved::adopted(position, stays);
+        let saved = Saved::adopted(position, stale, stays);
         let Some(entering) = self.restore(recovery, history, id, (saved, found.removals), position, connect) else {
             self.tell_taken(id);
             return false;

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::channel::ChannelName;
@@ -45,14 +46,59 @@ impl std::fmt::Display for Offset {
     }
 }
 
-/// Where a name begins to be used.
+/// Where processes begin to count: before that is room for what others heard earlier.
+const FIRST: u64 = 1 << 40;
+
+/// For how long a name is used.
 #[derive(Debug)]
 struct Epoch {
     name: u64,
-    /// The number of this process at that moment.
+    /// The number of this process when it began.
     begin: u64,
+    /// The number when it ended.
+    end: Option<u64>,
     /// Other nodes know it, too.
     is_shared: bool,
+    /// Something was sent in it that other nodes did not hear.
+    is_alone: bool,
+    /// What other nodes heard before is known by now.
+    is_filled: bool,
+}
+
+impl Epoch {
+    fn new(name: u64, begin: u64, is_shared: bool) -> Self {
+        Self { name, begin, end: None, is_shared, is_alone: false, is_filled: false }
+    }
+
+    /// Whether what was heard before can be had from another node. Only before this process has heard anything: what it has
+    /// counted later would have other numbers.
+    fn lacks_past(&self) -> bool {
+        !self.is_shared && !self.is_alone && !self.is_filled && self.begin == FIRST && !self.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.end == Some(self.begin)
+    }
+}
+
+/// What one node heard before all began to count anew, for one that did not hear it. Numbers are counted back from there.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Past {
+    /// Up to here something is missing.
+    lost: u64,
+    /// Names, and where they begin and end.
+    epochs: Vec<(u64, u64, u64)>,
+}
+
+/// An event of a [`Past`].
+#[derive(Debug, Serialize, Deserialize)]
+struct PastEvent {
+    number: u64,
+    channel: String,
+    is_flat: bool,
+    except: Option<SocketId>,
+    /// Milliseconds since it was sent.
+    age: u64,
 }
 
 /// An event that was sent.
@@ -86,8 +132,8 @@ pub(super) struct History {
 impl History {
     pub(super) fn new(config: &RecoveryConfig) -> Self {
         Self {
-            epochs: VecDeque::from([Epoch { name: u64::from(rand::random::<u32>()), begin: 0, is_shared: false }]),
-            number: 0,
+            epochs: VecDeque::from([Epoch::new(u64::from(rand::random::<u32>()), FIRST, false)]),
+            number: FIRST,
             lost: 0,
             sent: VecDeque::new(),
             bytes: 0,
@@ -134,15 +180,18 @@ impl History {
     /// Some messages may not have been heard: nobody gets over this place.
     pub(super) fn gap(&mut self) {
         // First: the others may have counted what was not heard here.
-        self.leave_order();
+        self.begin_epoch(u64::from(rand::random::<u32>()), false);
         self.count();
         self.lost = self.number;
     }
 
-    /// From now on other nodes may not hear the same.
-    pub(super) fn leave_order(&mut self) {
+    /// Something is sent that other nodes do not hear.
+    pub(super) fn go_alone(&mut self) {
         if self.epoch().is_shared {
             self.begin_epoch(u64::from(rand::random::<u32>()), false);
+        }
+        if let Some(epoch) = self.epochs.back_mut() {
+            epoch.is_alone = true;
         }
     }
 
@@ -154,6 +203,90 @@ impl History {
     /// All nodes take this name now.
     pub(super) fn enter_order(&mut self, name: u64) {
         self.begin_epoch(name, true);
+    }
+
+    /// Whether another node may know what was sent before this one heard anything.
+    pub(super) fn lacks_past(&self) -> bool {
+        let last = self.epoch();
+        if last.is_shared { self.wants_past(last.name) } else { last.lacks_past() }
+    }
+
+    /// Whether what was heard before all took this name is missing here, and only that.
+    pub(super) fn wants_past(&self, name: u64) -> bool {
+        let at = self.epochs.iter().rposition(|epoch| epoch.name == name);
+        let before = at.and_then(|at| self.epochs.get(at.checked_sub(1)?));
+        before.is_some_and(|before| before.lacks_past() && before.end.is_some_and(|end| self.lost <= end))
+    }
+
+    /// What was heard before all nodes took this name, in parts: a [`Past`], and events, each in a line of JSON and then its
+    /// bytes. `None` when this node was not in order then.
+    pub(super) fn past(&self, name: u64, max_bytes: usize) -> Option<Vec<Vec<u8>>> {
+        let at = self.epochs.iter().rposition(|epoch| epoch.name == name)?;
+        let end = self.epochs[at].begin;
+        let is_bar = |epoch: &Epoch| !epoch.is_shared && !epoch.is_filled && !epoch.is_empty();
+        let first = self.epochs.range(..at).rposition(is_bar).map_or(0, |bar| bar + 1);
+        let begin = self.lost.max(self.epochs.get(first).filter(|_| first < at)?.begin);
+        if begin > end {
+            return None;
+        }
+        let (mut lost, mut bytes, mut events) = (begin, 0, Vec::new());
+        for sent in self.sent.iter().rev().skip_while(|sent| sent.number > end).take_while(|sent| sent.number > begin) {
+            let event = PastEvent {
+                number: end - sent.number,
+                channel: sent.channel.as_str().to_owned(),
+                is_flat: sent.is_flat,
+                except: sent.except,
+                age: u64::try_from(sent.at.elapsed().as_millis()).unwrap_or(u64::MAX),
+            };
+            let mut part = serde_json::to_vec(&event).expect("texts and numbers serialize");
+            part.push(b'\n');
+            part.extend_from_slice(&sent.frame);
+            bytes += part.len();
+            if bytes > max_bytes {
+                lost = sent.number;
+                break;
+            }
+            events.push(part);
+        }
+        let epochs = self
+            .epochs
+            .range(first..at)
+            .filter(|epoch| epoch.is_shared)
+            .map(|epoch| (epoch.name, end - epoch.begin, end - epoch.end.unwrap_or(end)));
+        let past = Past { lost: end - lost, epochs: epochs.collect() };
+        events.push(serde_json::to_vec(&past).expect("numbers serialize"));
+        events.reverse();
+        Some(events)
+    }
+
+    /// Takes up what another node heard before all took this name. `false`: it does not fit what was heard here.
+    pub(super) fn take_up(&mut self, name: u64, parts: &[Vec<u8>]) -> bool {
+        let Some(at) = self.epochs.iter().rposition(|epoch| epoch.name == name) else { return false };
+        let end = self.epochs[at].begin;
+        let past = parts.split_first().and_then(|(past, events)| Some((serde_json::from_slice::<Past>(past).ok()?, events)));
+        // Nothing was missed since, and what came between its first message and the name is counted back as by the other.
+        let Some((past, events)) = past.filter(|_| self.wants_past(name)) else { return false };
+        self.epochs[at - 1].is_filled = true;
+        while let Some(own) = self.sent.pop_front_if(|own| own.number <= end) {
+            self.bytes -= own.frame.len() as u64;
+        }
+        let now = Instant::now();
+        for part in events.iter().rev() {
+            let Some(line) = part.iter().position(|byte| *byte == b'\n') else { return false };
+            let Ok(event) = serde_json::from_slice::<PastEvent>(&part[..line]) else { return false };
+            let frame = Bytes::copy_from_slice(&part[line + 1..]);
+            self.bytes += frame.len() as u64;
+            let at = now.checked_sub(Duration::from_millis(event.age)).unwrap_or(now);
+            let (number, channel) = (end.saturating_sub(event.number), event.channel.as_str().into());
+            self.sent.push_front(Sent { number, at, channel, is_flat: event.is_flat, except: event.except, frame });
+        }
+        for (name, begin, ended) in past.epochs.into_iter().rev() {
+            let [begin, ended] = [begin, ended].map(|back| end.saturating_sub(back));
+            self.epochs.push_front(Epoch { end: Some(ended), ..Epoch::new(name, begin, true) });
+        }
+        self.lost = end.saturating_sub(past.lost);
+        self.forget();
+        true
     }
 
     /// A name that comes after those that all nodes took before; `now` grows with the time, and is larger than 32 bits.
@@ -169,7 +302,10 @@ impl History {
         if self.epochs.len() >= MAX_EPOCHS {
             self.epochs.pop_front();
         }
-        self.epochs.push_back(Epoch { name, begin: self.number, is_shared });
+        if let Some(last) = self.epochs.back_mut() {
+            last.end = Some(self.number);
+        }
+        self.epochs.push_back(Epoch::new(name, self.number, is_shared));
     }
 
     fn forget(&mut self) {
@@ -194,9 +330,8 @@ impl History {
     /// The number of an offset that a client brings; `None` when it is another process's, or none.
     pub(super) fn position(&self, offset: &str) -> Option<u64> {
         let offset = Offset::parse(offset)?;
-        let at = self.epochs.iter().rposition(|epoch| epoch.name == offset.epoch)?;
-        let end = self.epochs.get(at + 1).map_or(self.number, |next| next.begin);
-        self.epochs[at].begin.checked_add(offset.number).filter(|number| *number <= end)
+        let epoch = self.epochs.iter().rfind(|epoch| epoch.name == offset.epoch)?;
+        epoch.begin.checked_add(offset.number).filter(|number| *number <= epoch.end.unwrap_or(self.number))
     }
 
     /// The number from which on somebody was in a channel, by an offset of any node: 0 when that was before all that is known
@@ -214,9 +349,8 @@ impl History {
     /// The offset of a number as other nodes understand it, or of the first place after it that they do; and whether it is the
     /// same place.
     pub(super) fn shared_offset(&self, number: u64) -> Option<(Offset, bool)> {
-        self.epochs.iter().enumerate().find_map(|(at, epoch)| {
-            let end = self.epochs.get(at + 1).map_or(u64::MAX, |next| next.begin);
-            let is_it = epoch.is_shared && number < end;
+        self.epochs.iter().find_map(|epoch| {
+            let is_it = epoch.is_shared && number < epoch.end.unwrap_or(u64::MAX);
             is_it.then(|| (Offset { epoch: epoch.name, number: number.saturating_sub(epoch.begin) }, number >= epoch.begin))
         })
     }
@@ -254,7 +388,7 @@ mod tests {
     /// Sends the next event; its frame is which one it is.
     fn send(history: &mut History, channel: &str, except: Option<SocketId>) -> Offset {
         history.count();
-        let nth = (history.number() / STEP).to_string();
+        let nth = ((history.number() - FIRST) / STEP).to_string();
         history.keep(channel.into(), false, except, Bytes::from(nth));
         history.place(false)
     }
@@ -333,7 +467,7 @@ mod tests {
         assert_eq!(late - early, STEP);
         assert_eq!(one.shared_offset(0), Some((Offset { epoch: 7, number: 0 }, false)), "the first place that both know");
         // What only one of them knows is no place for the other, until both begin anew.
-        one.leave_order();
+        one.go_alone();
         let own = send(&mut one, "a", None);
         assert!(!one.is_in_order() && one.position(&own.to_string()).is_some());
         assert_eq!(other.position(&own.to_string()), None);
@@ -343,6 +477,42 @@ mod tests {
         }
         assert_eq!(one.newest(), other.newest());
         assert_eq!(one.shared_offset(one.number()), Some((one.newest(), true)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_comes_takes_up_what_another_has_heard() {
+        let [mut one, mut other] = [history(100, 1000), history(100, 1000)];
+        one.gap();
+        one.enter_order(7);
+        let early = send(&mut one, "a", None);
+        send(&mut one, "b", Some(SOCKET));
+        other.gap();
+        // Both hear this, but the other does not know yet where it is.
+        let own = [&mut one, &mut other].map(|history| send(history, "a", None))[1];
+        for history in [&mut one, &mut other] {
+            history.enter_order(8);
+        }
+        assert!(other.lacks_past() && !one.lacks_past());
+        assert_eq!(other.position(&early.to_string()), None);
+        let past = one.past(8, 10_000).unwrap();
+        assert!(other.take_up(8, &past) && !other.take_up(8, &past) && !other.lacks_past());
+        let [early, own] = [early, own].map(|offset| other.position(&offset.to_string()).unwrap());
+        assert_eq!(other.missed(early, SOCKET, |_| Some(0)).unwrap(), ["4"]);
+        assert_eq!(other.missed(early, SocketId::new(1, 2), |_| Some(0)).unwrap(), ["3", "4"]);
+        assert_eq!(other.missed(own, SOCKET, |_| Some(0)).unwrap(), [""; 0]);
+        assert_eq!(own - early, 2 * STEP);
+        assert_eq!(other.missed(early - 2, SOCKET, |_| Some(0)), None, "the first one began there");
+        // It gives on what it was given; as little as is asked for.
+        other.enter_order(9);
+        assert_eq!(other.past(9, 10_000).unwrap().len(), 4);
+        assert_eq!(other.past(9, 150).unwrap().len(), 2);
+        // One that has sent something alone counts otherwise.
+        let mut alone = history(100, 1000);
+        alone.gap();
+        alone.go_alone();
+        send(&mut alone, "a", None);
+        alone.enter_order(8);
+        assert!(!alone.take_up(8, &past));
     }
 
     #[test]
@@ -361,7 +531,7 @@ mod tests {
     fn offsets_of_others_are_none() {
         let mut history = history(2, 1000);
         let own = send(&mut history, "a", None);
-        assert_eq!(history.position(&own.to_string()), Some(1));
+        assert_eq!(history.position(&own.to_string()), Some(FIRST + 1));
         let other = Offset { epoch: own.epoch.wrapping_add(1), number: 1 };
         for offset in ["", "-", "1", "x-1", "1-x", &other.to_string(), &Offset { number: 3, ..own }.to_string(), "9-99999999999999999999"] {
             assert_eq!(history.position(offset), None, "{offset}");

@@ -108,7 +108,7 @@ impl<S: Socket> Hub<S> {
             let mut history = self.recovery.as_ref().map(Recovery::history);
             if let Some(history) = &mut history {
                 if !is_heard_by_all {
-                    history.leave_order();
+                    history.go_alone();
                 }
                 history.count();
             }

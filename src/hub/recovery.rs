@@ -48,6 +48,8 @@ pub(super) struct Saved {
     until: Instant,
     /// The newest event when it began.
     since: u64,
+    /// As in [`Session`].
+    stale: Option<Box<str>>,
     stays: Vec<Stay>,
     bytes: u64,
     /// Tells when the session is not kept any more: until then it is still a member of its presence channels.
@@ -56,9 +58,21 @@ pub(super) struct Saved {
 
 impl Saved {
     /// One of another node.
-    pub(super) fn adopted(since: u64, stays: Vec<Stay>) -> Self {
-        Self { until: Instant::now(), since, stays, bytes: 0, _kept: None }
+    pub(super) fn adopted(since: u64, stale: Option<Box<str>>, stays: Vec<Stay>) -> Self {
+        Self { until: Instant::now(), since, stale, stays, bytes: 0, _kept: None }
     }
+}
+
+/// What is known of a session, connected or not.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// The newest event when it began.
+    pub(super) since: u64,
+    /// As in [`Session`].
+    pub(super) stale: Option<Box<str>>,
+    pub(super) stays: Vec<Stay>,
+    /// For how long that is good for other nodes.
+    pub(super) lasts: Duration,
 }
 
 /// What becomes of a client that comes back.
@@ -193,12 +207,12 @@ impl Recovery {
     }
 
     /// Returns what is cancelled when the session is not kept any more.
-    fn save(&self, id: SocketId, since: u64, stays: Vec<Stay>, header_bytes: usize) -> CancellationToken {
+    fn save(&self, id: SocketId, since: u64, stale: Option<Box<str>>, stays: Vec<Stay>, header_bytes: usize) -> CancellationToken {
         let now = Instant::now();
         let bytes = SESSION_BYTES + header_bytes as u64 + stays.iter().map(Stay::bytes).sum::<u64>();
         let kept = CancellationToken::new();
         let mut saved = self.saved();
-        saved.insert(id, Saved { until: now + self.window, since, stays, bytes, _kept: Some(kept.clone().drop_guard()) });
+        saved.insert(id, Saved { until: now + self.window, since, stale, stays, bytes, _kept: Some(kept.clone().drop_guard()) });
         saved.forget(now);
         kept
     }
@@ -228,11 +242,12 @@ impl Recovery {
         self.window
     }
 
-    /// A session that is kept: since when, where, and for how long still.
-    pub(super) fn kept(&self, id: SocketId) -> Option<(u64, Vec<Stay>, Duration)> {
+    /// A session that is kept.
+    pub(super) fn kept(&self, id: SocketId) -> Option<Known> {
         let sessions = self.saved();
         let saved = sessions.by_id.get(&id)?;
-        Some((saved.since, saved.stays.clone(), saved.until.saturating_duration_since(Instant::now())))
+        let lasts = saved.until.saturating_duration_since(Instant::now());
+        Some(Known { since: saved.since, stale: saved.stale.clone(), stays: saved.stays.clone(), lasts })
     }
 
     /// Another node goes on with the session.
@@ -269,7 +284,8 @@ impl<S: Socket> Hub<S> {
     pub(super) fn save(&self, session: &Session<S>, reason: CloseReason) -> Option<CancellationToken> {
         let recovery = self.recovery.as_ref().filter(|_| reason.is_recoverable() && session.socket.can_recover())?;
         let state = session.state();
-        (!state.is_over()).then(|| recovery.save(session.socket.id(), session.since, state.stays(), state.header_bytes()))
+        (!state.is_over())
+            .then(|| recovery.save(session.socket.id(), session.since, session.stale.clone(), state.stays(), state.header_bytes()))
     }
 
     /// Sets the gauges of what is kept.
@@ -329,7 +345,8 @@ impl<S: Socket> Hub<S> {
         };
         self.touch(id);
         // An offset from before this session, or of another server, is that of a client that has received nothing since.
-        let position = match offset.and_then(|offset| history.position(offset)) {
+        let fresh = offset.filter(|offset| saved.stale.as_deref() != Some(offset));
+        let position = match fresh.and_then(|offset| history.position(offset)) {
             Some(position) => position.max(saved.since),
             None if history.knows_since(saved.since) => saved.since,
             None => 0,
@@ -368,7 +385,7 @@ impl<S: Socket> Hub<S> {
             return None;
         };
         // Whole before it is known: who takes a user out of a channel finds what it rests on.
-        let session = Session::new(connect(), saved.since);
+        let session = Session::new(connect(), saved.since, saved.stale.clone());
         let joined: Vec<_> = saved.stays.iter().map(|stay| session.state().restore(stay)).collect();
         // Under the lock of the history: what is sent from now on comes after what was missed.
         let session = self.register(session);

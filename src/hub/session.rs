@@ -23,6 +23,8 @@ pub(super) struct Session<S> {
     pub(super) began: Instant,
     /// The newest event when it began.
     pub(super) since: u64,
+    /// The offset that the client had before: when it comes back with the same, it has received nothing since.
+    pub(super) stale: Option<Box<str>>,
     state: Mutex<State>,
 }
 
@@ -119,8 +121,8 @@ pub(super) struct Ticket(u64);
 pub(super) struct TooMany;
 
 impl<S> Session<S> {
-    pub(super) fn new(socket: S, since: u64) -> Self {
-        Self { socket, began: Instant::now(), since, state: Mutex::default() }
+    pub(super) fn new(socket: S, since: u64, stale: Option<Box<str>>) -> Self {
+        Self { socket, began: Instant::now(), since, stale, state: Mutex::default() }
     }
 
     /// Never held across an await. Taken before the locks of rooms, never after.

@@ -409,14 +409,17 @@ impl Session {
                 }
             }
         }
-        self.starts_afresh(inbound)
+        let before = serde_json::from_str::<ComesBack<'_>>(data).ok().and_then(|again| again.offset);
+        self.starts_afresh(inbound, before.as_deref())
     }
 
-    fn starts_afresh(&self, inbound: &mut Inbound) -> Result<(), CloseReason> {
+    /// `offset`: of an event that the client received before.
+    fn starts_afresh(&self, inbound: &mut Inbound, offset: Option<&str>) -> Result<(), CloseReason> {
         let (id, shared) = (self.id(), &self.0.shared);
         let pid = shared.pids.as_ref().map(|pids| pids.write(id, shared.hub.session_key()));
         self.say_connected(id, pid.as_deref())?;
-        self.joins_hub(inbound);
+        self.is_in(inbound);
+        shared.hub.connect_afresh(self.0.client.clone(), offset);
         Ok(())
     }
 
@@ -437,7 +440,7 @@ impl Session {
             if inbound.state == State::Waiting {
                 if found.is_some_and(|found| hub.adopt(id, found, offset, || self.goes_on(id, pid))) {
                     self.is_in(&mut inbound);
-                } else if self.starts_afresh(&mut inbound).is_err() {
+                } else if self.starts_afresh(&mut inbound, offset).is_err() {
                     return self.outbox().end(End::Now);
                 }
                 for packet in std::mem::take(&mut inbound.held) {

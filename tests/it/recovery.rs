@@ -243,7 +243,7 @@ async fn a_quiet_channel_among_busy_ones_is_no_gap() {
     lose(&server, before).await;
     publish(&server, "news", 30, None).await;
     let metrics = metrics(&server).await;
-    for line in ["events 10\n", "bytes ", "age_seconds 0."] {
+    for line in ["events 10\n", "bytes ", "age_seconds "] {
         assert!(metrics.contains(&format!("laravel_echo_recovery_log_{line}")), "{metrics}");
     }
     assert!(metrics.contains("laravel_echo_recovery_sessions 1\n"), "{metrics}");

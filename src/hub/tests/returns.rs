@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
 use serde_json::value::RawValue;
 
 use super::walk::{in_paused_time, walks};
@@ -41,7 +42,7 @@ impl Authorizer for Yes {
 
 /// What all nodes can reach.
 #[derive(Default)]
-struct Sessions(Mutex<HashMap<SocketId, String>>);
+struct Sessions(Mutex<HashMap<SocketId, String>>, Mutex<BTreeMap<u64, Vec<Vec<u8>>>>);
 
 #[async_trait]
 impl SessionStore for Sessions {
@@ -62,6 +63,19 @@ impl SessionStore for Sessions {
 
     async fn take(&self, id: SocketId) -> Result<Option<String>, SessionError> {
         Ok(self.0.lock().unwrap().remove(&id))
+    }
+
+    async fn may_offer(&self, name: u64) -> Result<bool, SessionError> {
+        Ok(!self.1.lock().unwrap().contains_key(&name))
+    }
+
+    async fn offer(&self, name: u64, past: Vec<Vec<u8>>) -> Result<(), SessionError> {
+        self.1.lock().unwrap().insert(name, past);
+        Ok(())
+    }
+
+    async fn past(&self, name: u64) -> Result<Vec<Vec<u8>>, SessionError> {
+        Ok(self.1.lock().unwrap().get(&name).cloned().unwrap_or_default())
     }
 
     async fn ban(&self, _: String, _: Duration) -> Result<(), SessionError> {
@@ -182,6 +196,9 @@ struct World {
     nodes: Vec<Node>,
     clients: Vec<Client>,
     count: u64,
+    /// How often a client came back, and to another node.
+    back: usize,
+    elsewhere: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -234,6 +251,10 @@ enum Step {
     Mend {
         node: usize,
     },
+    /// A node is given what others heard before it came, if they have offered it.
+    Fetch {
+        node: usize,
+    },
     /// All nodes begin to count anew if one of them is out of order, and write what has changed.
     Tick,
     Seconds(u64),
@@ -256,6 +277,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => node.clone().prop_map(|node| Step::Cut { node }),
         2 => node.prop_map(|node| Step::Mend { node }),
         4 => Just(Step::Tick),
+        3 => (0..NODES).prop_map(|node| Step::Fetch { node }),
         1 => (1..40_u64).prop_map(Step::Seconds),
     ]
 }
@@ -274,6 +296,8 @@ impl World {
             nodes: Vec::new(),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
             count: 0,
+            back: 0,
+            elsewhere: 0,
         };
         world.nodes = (0..NODES).map(|_| world.node()).collect();
         world
@@ -382,6 +406,7 @@ impl World {
                     let is_back =
                         found.is_some_and(|found| hub.adopt(id, found, offset.as_deref(), || phone.insert(Phone::new(id)).clone()));
                     if is_back {
+                        self.elsewhere += 1;
                         let from = hub.nodes.as_ref().unwrap().bus.number();
                         let taken = serde_json::to_vec(&Control::Taken { from, id }).unwrap();
                         for node in nodes.iter() {
@@ -393,13 +418,14 @@ impl World {
             };
         }
         if is_back {
+            self.back += 1;
             client.phone = phone;
         } else {
             // It knows: what it has from before counts no more. Its offset stays as it is.
             self.count += 1;
             let id = SocketId::new(1, self.count);
             let phone = Phone::new(id);
-            hub.connect(phone.clone());
+            hub.connect_afresh(phone.clone(), offset.as_deref());
             let before = client.before.iter().copied().chain(client.received.iter().map(|(_, number)| *number)).collect();
             *client = Client { id: Some(id), phone: Some(phone), offset, before, ..Client::default() };
         }
@@ -466,6 +492,13 @@ impl World {
                     }
                 }
             }
+            Step::Fetch { node } => {
+                Self::settle().await;
+                let names: Vec<u64> = self.sessions.1.lock().unwrap().keys().copied().collect();
+                for name in names {
+                    self.nodes[node].hub.fetch_past(name).await;
+                }
+            }
             Step::Tick => {
                 self.tick_order();
                 self.write().await;
@@ -521,8 +554,16 @@ impl Client {
     }
 }
 
-async fn walk(steps: Vec<Step>) {
+async fn walk(steps: Vec<Step>) -> (usize, usize) {
     let mut world = World::new();
+    world.step(Step::Tick).await;
+    for client in 0..CLIENTS {
+        world.hear(client % NODES, usize::MAX);
+        world.come(client, client % NODES).await;
+        for channel in 0..CHANNELS.len() {
+            world.join(client, channel).await;
+        }
+    }
     for step in steps {
         world.step(step).await;
     }
@@ -534,6 +575,7 @@ async fn walk(steps: Vec<Step>) {
         world.come(client, client % NODES).await;
     }
     world.check(usize::MAX);
+    (world.back, world.elsewhere)
 }
 
 proptest! {
@@ -541,6 +583,23 @@ proptest! {
 
     #[test]
     fn who_comes_back_has_everything_or_knows(steps in prop::collection::vec(steps(), 1..120)) {
-        in_paused_time(walk(steps));
+        in_paused_time(async {
+            walk(steps).await;
+        });
     }
+}
+
+/// That the walks come to what they are about.
+#[test]
+fn walks_lead_back_and_elsewhere() {
+    let mut runner = proptest::test_runner::TestRunner::new(walks());
+    let (mut back, mut elsewhere) = (0, 0);
+    for _ in 0..64 {
+        let steps = prop::collection::vec(steps(), 60..120).new_tree(&mut runner).unwrap().current();
+        in_paused_time(async {
+            let came = walk(steps).await;
+            (back, elsewhere) = (back + came.0, elsewhere + came.1);
+        });
+    }
+    assert!(back > 64 && elsewhere > 16, "{back} came back, {elsewhere} of them to another node");
 }
