@@ -235,7 +235,8 @@ impl<S: Socket> Hub<S> {
             self.everyone.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         }
         let channels = session.state().close();
-        // Who may come back is still there for the others, unless its page is known to be gone.
+        // Compat: in the original a member leaves when its connection breaks. Who may come back is still there for the others,
+        // unless its page is known to be gone.
         let kept = kept.filter(|_| reason != CloseReason::PageLeft);
         for channel in channels {
             self.left_after(&channel, id, reason.as_str(), Grace { least: self.options.leave_grace, kept: kept.clone() });
