@@ -428,7 +428,12 @@ impl<S: Socket> Hub<S> {
             return;
         }
         let changes: Vec<_> = sockets.iter().filter(|socket| socket.can_recover()).map(change).collect();
-        match tokio::time::timeout(PATIENCE, handover.store.write(changes)).await {
+        // First what became of those that are gone already.
+        let writing = async {
+            self.write_sessions(handover).await;
+            handover.store.write(changes).await
+        };
+        match tokio::time::timeout(PATIENCE, writing).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => warn!(%error, "sessions cannot be handed over; clients start afresh elsewhere"),
             Err(_) => warn!("no time to hand sessions over; clients start afresh elsewhere"),

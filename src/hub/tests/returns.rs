@@ -469,8 +469,8 @@ impl World {
             Step::Drop { client, lost, is_known } => self.drop(client, lost, is_known),
             Step::Return { client, node } => self.come(client, node).await,
             Step::Stop { node } => {
-                let sockets: Vec<_> =
-                    self.clients.iter().filter(|client| client.node == node).filter_map(|client| client.phone.clone()).collect();
+                let mut sockets = Vec::new();
+                self.nodes[node].hub.each_socket(|socket| sockets.push(socket.clone()));
                 self.nodes[node].hub.hand_over(&sockets).await;
                 self.leave_node(node);
             }
