@@ -32,6 +32,7 @@ mod subscribers;
 mod tls;
 pub mod validate;
 pub mod value;
+mod webhooks;
 
 pub use api::{ApiClient, ApiOriginAllow};
 pub use auth::{AuthConfig, AuthTls, JwtConfig};
@@ -49,6 +50,7 @@ pub use shutdown::ShutdownConfig;
 pub use socketio::{Compression, Cookie, SameSite, SessionCookie, SocketIoConfig};
 pub use subscribers::{RedisMode, Subscribers};
 use value::{OneOrMany, Port, Secret, Toggle};
+pub use webhooks::{Webhook, WebhookConfig, WebhookEvent, WebhookStore, WebhookTarget, WebhooksDelivery};
 
 /// Every setting of the server, resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -107,6 +109,10 @@ pub struct Config {
     pub recovery: RecoveryConfig,
     /// Several nodes on one Redis.
     pub cluster: ClusterConfig,
+    /// Whom to tell what happens in channels.
+    pub webhooks: Vec<WebhookConfig>,
+    /// How they are told.
+    pub webhooks_delivery: WebhooksDelivery,
     /// How the Laravel application is asked.
     pub auth: AuthConfig,
     /// The built-in endpoint that Laravel can publish to without a Redis.
@@ -163,6 +169,8 @@ impl Default for Config {
             pusher: PusherConfig::default(),
             recovery: RecoveryConfig::default(),
             cluster: ClusterConfig::default(),
+            webhooks: Vec::new(),
+            webhooks_delivery: WebhooksDelivery::default(),
             auth: AuthConfig::default(),
             redis_server: RedisServerConfig::default(),
             limits: Limits::default(),

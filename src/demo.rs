@@ -34,6 +34,7 @@ impl Demo {
             secret: None,
             require_signature: Toggle(false),
             jwt: None,
+            webhooks: Vec::new(),
         });
         config.dashboard.enabled = Toggle(true);
         config.dashboard.actions = Toggle(true);

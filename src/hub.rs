@@ -315,6 +315,14 @@ impl<S: Socket> Hub<S> {
         self.store.members(channel).await
     }
 
+    /// Which of these users are in a presence channel.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be reached.
+    pub async fn have_joined(&self, channel: &ChannelName, users: &[&str]) -> Result<Vec<bool>, StoreError> {
+        self.store.have_joined(channel, users).await
+    }
+
     /// The channels that Redis is to be asked for, when it is asked for single ones.
     #[must_use]
     pub fn wanted(&self) -> Option<&Arc<Wanted>> {

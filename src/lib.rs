@@ -7,7 +7,8 @@
 //!   Echo, Pusher clients ── socket_io, pusher ─────┘    │
 //!                                                       ├── auth: may this socket join? (asks the Laravel application)
 //!                                                       ├── store: who is in a presence channel?
-//!                                                       └── cluster: what other nodes have to know, through Redis
+//!                                                       ├── cluster: what other nodes have to know, through Redis
+//!                                                       └── webhooks: what the application is told of channels
 //! ```
 //!
 //! There is one path for every event, whatever it comes from, so every rule stands once: in the [`hub`].
@@ -46,6 +47,7 @@ pub mod signature;
 pub mod socket_io;
 pub mod store;
 pub mod telemetry;
+pub mod webhooks;
 
 pub use config::Config;
 pub use server::Server;

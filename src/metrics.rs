@@ -18,8 +18,10 @@ use prometheus_client::registry::Registry;
 use crate::channel::ChannelKind;
 
 pub mod auth;
+pub mod webhooks;
 
 use auth::AuthMetrics;
+use webhooks::WebhookMetrics;
 
 /// Where an event came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -270,6 +272,8 @@ pub struct Metrics {
     presence_members: Gauge,
     /// The way to the application.
     pub auth: AuthMetrics,
+    /// What the application is told.
+    pub webhooks: WebhookMetrics,
 }
 
 impl Default for Metrics {
@@ -291,12 +295,14 @@ impl Metrics {
         build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register("build_info", "Version of the server", build);
         let auth = AuthMetrics::new(&mut registry);
+        let webhooks = WebhookMetrics::new(&mut registry);
         // Label values that alerts are written on exist from the start, so that a rate can be taken of them.
         let events = Family::<EventLabels, Counter>::default();
         let counter = |source, outcome| events.get_or_create(&EventLabels { source, outcome }).clone();
         let counters = from_fn(|source| from_fn(|outcome| counter(Source::ALL[source], Outcome::ALL[outcome])));
         let metrics = Self {
             auth,
+            webhooks,
             connections: Family::default(),
             subscriptions: Family::default(),
             events: counters,

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -37,6 +37,7 @@ use crate::readiness::{Readiness, RedisState};
 use crate::redis_client::{Redis, RedisConfigError};
 use crate::socket_io::SocketIo;
 use crate::store::{self, OpenError};
+use crate::webhooks::{WebhookError, Webhooks};
 
 pub mod body;
 pub mod drain;
@@ -77,6 +78,9 @@ pub enum BindError {
     /// Where members are kept.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// Webhooks.
+    #[error(transparent)]
+    Webhooks(#[from] WebhookError),
 }
 
 /// Counters of a running server.
@@ -101,6 +105,7 @@ pub struct Server {
     /// The listener of `metrics.port`, with its routes.
     metrics: Option<(TcpListener, Router)>,
     redis_server: Option<RedisServer<Client>>,
+    webhooks: Option<Webhooks>,
 }
 
 impl Server {
@@ -140,6 +145,7 @@ impl Server {
         };
 
         let draining = CancellationToken::new();
+        let webhooks = Webhooks::start(&config, &hub, hub.metrics())?;
         let readiness = Readiness { redis: redis_state.clone(), draining: draining.clone(), started: Instant::now() };
         let api = Api::new(&config, Arc::clone(&hub), readiness.clone())?;
         let dashboard = Dashboard::new(&config, api, proxies.clone());
@@ -167,7 +173,7 @@ impl Server {
             Some(address) => Some(listen(address, sockets.next()).await?),
             None => None,
         };
-        Ok(Self { listener, http, acceptor, reload, redis, redis_state, metrics, redis_server, config })
+        Ok(Self { listener, http, acceptor, reload, redis, redis_state, metrics, redis_server, webhooks, config })
     }
 
     /// Answers these routes too. They come before the API and are asked for no key.
@@ -269,7 +275,7 @@ impl Server {
         let ending = async {
             // The end itself takes its time, too.
             drain::drain(&parts.hub, time.0.min(timeout.0 / 2)).await;
-            end(parts, ingresses, listening, &stop_redis, &stop.serving).await;
+            end(parts, ingresses, listening, self.webhooks, (timeout.0 / 3, &stop_redis, &stop.serving)).await;
         };
         if tokio::time::timeout(timeout.0, ending).await.is_err() {
             warn!("shutdown.timeout is over; what still ran is dropped");
@@ -321,8 +327,8 @@ async fn end(
     parts: &Parts,
     mut ingresses: JoinSet<()>,
     mut listening: JoinSet<()>,
-    stop_redis: &CancellationToken,
-    stop_serving: &CancellationToken,
+    webhooks: Option<Webhooks>,
+    (webhooks_time, stop_redis, stop_serving): (Duration, &CancellationToken, &CancellationToken),
 ) {
     stop_redis.cancel();
     while ingresses.join_next().await.is_some() {}
@@ -330,6 +336,9 @@ async fn end(
     stop_serving.cancel();
     parts.hub.each_socket(Client::close);
     tokio::join!(parts.socket_io.close(), parts.pusher.close());
+    if let Some(webhooks) = webhooks {
+        webhooks.end(webhooks_time).await;
+    }
     while listening.join_next().await.is_some() {}
 }
 

@@ -113,6 +113,15 @@ pub trait PresenceStore: Send + Sync + 'static {
     /// [`StoreError`] when the backend cannot be reached.
     async fn members(&self, channel: &ChannelName) -> Result<Members, StoreError>;
 
+    /// Which of these users are in a channel.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the backend cannot be reached.
+    async fn have_joined(&self, channel: &ChannelName, users: &[&str]) -> Result<Vec<bool>, StoreError> {
+        let members = self.members(channel).await?;
+        Ok(users.iter().map(|user| members.iter().any(|(_, member)| member.user() == *user)).collect())
+    }
+
     /// As [`Self::members`], with the version of the list as in [`Joined::version`].
     ///
     /// # Errors

@@ -146,7 +146,7 @@ pub fn client(config: &Config) -> Result<reqwest::Client, AuthClientError> {
 }
 
 /// A client that trusts the system's certificates and `auth.tls.ca`; `is_plain` when it will speak no TLS.
-pub(super) fn client_builder(config: &Config, is_plain: bool) -> Result<reqwest::ClientBuilder, AuthClientError> {
+pub(crate) fn client_builder(config: &Config, is_plain: bool) -> Result<reqwest::ClientBuilder, AuthClientError> {
     let builder = reqwest::Client::builder();
     let Some(path) = &config.auth.tls.ca else {
         // Without this a machine with no certificates at all (a small container) could not even start.

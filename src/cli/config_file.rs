@@ -134,6 +134,19 @@ impl Template {
         self.lines.pop();
     }
 
+    /// Replaces the example of a webhook by those there are.
+    pub(super) fn set_webhooks(&mut self, webhooks: &[Value]) {
+        let Some(start) = self.lines.iter().position(|line| line == "#[[webhooks]]").filter(|_| !webhooks.is_empty()) else { return };
+        let len = self.lines[start..].iter().position(String::is_empty).unwrap_or(self.lines.len() - start);
+        let mut lines = Vec::new();
+        for webhook in webhooks {
+            lines.push("[[webhooks]]".to_owned());
+            lines
+                .extend(webhook.as_object().into_iter().flatten().map(|(key, value)| format!("{} = {}", toml_key(key), toml_value(value))));
+        }
+        self.lines.splice(start..start + len, lines);
+    }
+
     /// Fills in the free table of header names.
     pub(super) fn set_headers<'a>(&mut self, headers: impl Iterator<Item = (&'a String, &'a Value)>) {
         let Some((start, _)) = self.table("headers") else { return };

@@ -18,6 +18,7 @@ mod names;
 mod pusher;
 mod redis;
 mod report;
+mod webhooks;
 
 use report::Report;
 
@@ -35,6 +36,9 @@ pub(super) struct Doctor {
     /// Connections that are expected at once [default: limits.connections, or 1000]
     #[arg(long, value_name = "NUMBER")]
     connections: Option<u64>,
+    /// Send a signed delivery without events to every target of webhooks
+    #[arg(long)]
+    webhooks: bool,
 }
 
 impl Doctor {
@@ -69,6 +73,7 @@ impl Doctor {
         app::origins(config, &project, report);
         front::recovery(config, dir, report);
         app::callback(config, report).await;
+        webhooks::examine(config, self.webhooks, report).await;
         redis::examine(config, &project, Duration::from_secs(self.listen), report).await;
         Ok(())
     }

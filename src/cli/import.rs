@@ -69,7 +69,7 @@ fn translate(tree: &Value, loaded: &Loaded) -> String {
     let mut template = Template::new();
     let resolved = serde_json::to_value(&loaded.config).expect("a Config serialises to JSON");
     let defaults = serde_json::to_value(Config::default()).expect("the default Config serialises to JSON");
-    for path in schema::paths().into_iter().filter(|path| !matches!(path.as_str(), "clients" | "headers")) {
+    for path in schema::paths().into_iter().filter(|path| !matches!(path.as_str(), "clients" | "headers" | "webhooks")) {
         let at = |tree| path.split('.').fold(tree, |table: &Value, key| &table[key]).clone();
         let value = at(&resolved);
         let is_given = loaded.sources.contains_key(&path) || value != at(&defaults);
@@ -84,6 +84,9 @@ fn translate(tree: &Value, loaded: &Loaded) -> String {
         template.remark("allowedOrigins", "Taken from `socketio.cors.origin` of laravel-echo-server.json, where it had no effect.");
     }
     template.set_headers(resolved["headers"].as_object().into_iter().flatten());
+    if let Some(webhooks) = tree.get("webhooks").and_then(Value::as_array) {
+        template.set_webhooks(webhooks);
+    }
     if let Some(clients) = tree.get("clients").and_then(Value::as_array) {
         template.set_clients(clients);
     }
@@ -170,6 +173,7 @@ mod tests {
                 "clients": [{"appId": "a", "key": "k"}, {"appId": 5, "key": "l"}], "socketio": {"cookie": false, "transports": ["websocket"]},
                 "databaseConfig": {"redis": {"password": "p\"w", "keyPrefix": "x_", "sentinels": [{"host": "s", "port": 1}], "name": "m"}},
                 "auth": {"tls": {"verify": true}}, "limits": {"apiBody": "1MB"}}),
+            json!({"webhooks": [{"url": "https://a.test/h", "secret": "s", "headers": {"X-A": "b"}, "events": ["connected"]}]}),
             json!({"databaseConfig": {"redis": {"tls": {"ca": "ca.pem"}}}, "authHost": "https://a.test"}),
         ] {
             let (before, after, text) = imported(&json);

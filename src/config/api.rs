@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::WebhookConfig;
 use super::value::{self, Secret, Toggle};
 
 /// One application that may use the HTTP API.
@@ -25,6 +26,9 @@ pub struct ApiClient {
     /// Key that verifies JWTs for the API: an HS256 secret, or a PEM public key.
     #[serde(default, deserialize_with = "value::secret", skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Secret>,
+    /// Webhooks that its key and secret sign.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<WebhookConfig>,
 }
 
 /// CORS headers of the HTTP API.

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::value::{OneOrMany, Secret};
-use super::{ApiClient, Config, RedisNode};
+use super::{ApiClient, Config, RedisNode, WebhookConfig};
 
 /// Options of socket.io and engine.io 2 to 4 that are understood by the original and do nothing here.
 const SOCKETIO_WITHOUT_EFFECT: &[&str] = &[
@@ -78,13 +78,22 @@ const MEANT: &[(&str, &str)] = &[
 /// A [`Config`] with one item in every list of tables, as JSON: its shape is the shape of a config file.
 pub(crate) fn shape() -> Value {
     let mut sample = Config::default();
+    let webhook = WebhookConfig {
+        app_id: Some(String::new()),
+        key: Some(Secret::default()),
+        secret: Some(Secret::default()),
+        job: Some(String::new()),
+        ..WebhookConfig::default()
+    };
     sample.clients.push(ApiClient {
         app_id: String::new(),
         key: Secret::default(),
         secret: Some(Secret::default()),
         require_signature: super::value::Toggle(false),
         jwt: Some(Secret::default()),
+        webhooks: vec![webhook.clone()],
     });
+    sample.webhooks.push(webhook);
     let node = RedisNode { host: String::new(), port: super::value::Port(6379) };
     sample.database_config.redis.sentinels.push(node.clone());
     sample.database_config.redis.cluster.push(node);

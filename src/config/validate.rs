@@ -10,6 +10,7 @@ use crate::proxies::is_network;
 
 mod form;
 mod problem;
+mod webhooks;
 
 pub(super) use form::is_loopback;
 use form::{is_auth_host, is_of_the_api, is_origin, is_path};
@@ -45,6 +46,7 @@ pub fn check(config: &Config) -> Result<(), Problems> {
     found.jwt(config);
     found.limits(config);
     found.headers(config);
+    found.webhooks(config);
     if found.0.is_empty() { Ok(()) } else { Err(Problems(found.0)) }
 }
 
@@ -312,6 +314,9 @@ impl Found {
             ("auth.kickedFor", auth.kicked_for),
             ("presence.lease", presence.lease),
             ("presence.leaveGrace", presence.leave_grace),
+            ("webhooksDelivery.grace", config.webhooks_delivery.grace),
+            ("webhooksDelivery.timeout", config.webhooks_delivery.timeout),
+            ("webhooksDelivery.retryFor", config.webhooks_delivery.retry_for),
             ("shutdown.drain", config.shutdown.drain),
             ("shutdown.timeout", config.shutdown.timeout),
             ("socketio.pingInterval", millis(socketio.ping_interval)),

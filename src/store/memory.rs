@@ -72,6 +72,12 @@ impl PresenceStore for MemoryStore {
         Ok(if left == 0 { Left::Gone(member) } else { Left::Remains })
     }
 
+    async fn have_joined(&self, name: &ChannelName, users: &[&str]) -> Result<Vec<bool>, StoreError> {
+        let channels = self.channels();
+        let channel = channels.get(name);
+        Ok(users.iter().map(|&user| channel.is_some_and(|channel| channel.sockets.contains_key(user))).collect())
+    }
+
     async fn members(&self, name: &ChannelName) -> Result<Members, StoreError> {
         Ok(self.channels().get(name).map(Channel::snapshot).unwrap_or_default())
     }

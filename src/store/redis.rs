@@ -190,6 +190,16 @@ impl PresenceStore for RedisStore {
         scripts::members(&self.listing(channel).await?)
     }
 
+    async fn have_joined(&self, channel: &ChannelName, users: &[&str]) -> Result<Vec<bool>, StoreError> {
+        if users.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = redis::pipe();
+        self.keys.users(&mut pipeline, channel, users);
+        let (counts,): (Vec<Option<u64>>,) = self.link.query(&pipeline).await?;
+        Ok(counts.iter().map(Option::is_some).collect())
+    }
+
     async fn versioned(&self, channel: &ChannelName) -> Result<(u64, Members), StoreError> {
         let listing = self.listing(channel).await?;
         Ok((scripts::version(&listing), scripts::members(&listing)?))

@@ -33,3 +33,4 @@ mod store;
 mod support;
 mod tls;
 mod topologies;
+mod webhooks;

@@ -70,6 +70,11 @@ impl Keys {
         pipeline.cmd("HGETALL").arg(self.channel(channel, "sockets"));
     }
 
+    /// Appends the question for how many sockets each of these users has in a channel; nothing for none.
+    pub(super) fn users(&self, pipeline: &mut Pipeline, channel: &ChannelName, users: &[&str]) {
+        pipeline.cmd("HMGET").arg(self.channel(channel, "users")).arg(users);
+    }
+
     /// Appends the question for a channel's version; there is none when it is empty.
     pub(super) fn version(&self, pipeline: &mut Pipeline, channel: &ChannelName) {
         pipeline.cmd("HGET").arg(self.channel(channel, "sockets")).arg(VERSION);

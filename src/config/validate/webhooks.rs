@@ -1,0 +1,81 @@
+//! Rules of `[[webhooks]]` and `[webhooksDelivery]`. Input: a resolved configuration. Output: what cannot work in it.
+
+use super::{Found, quoted};
+use crate::config::webhooks::Webhook;
+use crate::config::{Config, WebhookTarget};
+
+/// Headers that are the delivery's own.
+const OWN_HEADERS: [&str; 6] = ["content-type", "content-length", "host", "transfer-encoding", "x-pusher-key", "x-pusher-signature"];
+
+impl Found {
+    pub(super) fn webhooks(&mut self, config: &Config) {
+        for webhook in config.all_webhooks() {
+            self.webhook(&webhook, config);
+        }
+        if config.all_webhooks().next().is_some() && config.webhooks_use_redis() {
+            let key = if config.cluster.enabled.0 { "cluster.enabled" } else { "webhooksDelivery.store" };
+            self.refuse(key, "set", "a single node with `webhooksDelivery.store = \"memory\"`, because there are webhooks");
+        }
+        let delivery = &config.webhooks_delivery;
+        for (key, is_zero) in [
+            ("webhooksDelivery.timeout", delivery.timeout.0.is_zero()),
+            ("webhooksDelivery.queue", delivery.queue == 0),
+            ("webhooksDelivery.queueBytes", delivery.queue_bytes.0 == 0),
+        ] {
+            if is_zero {
+                self.refuse(key, "0", "1 or more");
+            }
+        }
+    }
+
+    fn webhook(&mut self, webhook: &Webhook<'_>, config: &Config) {
+        let (path, entry) = (webhook.path(), webhook.config);
+        if entry.events.is_empty() {
+            self.refuse(format!("{path}.events"), "empty", "names such as `channel_occupied`; leave it out for the usual four");
+        }
+        if entry.channels.0.is_empty() {
+            self.refuse(format!("{path}.channels"), "empty", "patterns such as `presence-*`; leave it out for all channels");
+        }
+        match entry.target {
+            WebhookTarget::Http => self.http_webhook(webhook, config),
+            WebhookTarget::Queue => {
+                self.refuse(format!("{path}.target"), "queue", "http");
+                if entry.job.as_ref().is_none_or(|job| job.is_empty() || job.contains(char::is_whitespace)) {
+                    self.refuse(format!("{path}.job"), "unset", "a class of the application with `fire($job, $data)`")
+                        .mend("for example `job = \"App\\\\Jobs\\\\EchoWebhook\"`; docs/webhooks.md has one to copy");
+                }
+                if entry.queue.is_empty() {
+                    self.refuse(format!("{path}.queue"), "empty", "the name of a queue of Laravel, usually `default`");
+                }
+            }
+        }
+    }
+
+    fn http_webhook(&mut self, webhook: &Webhook<'_>, config: &Config) {
+        let (path, entry) = (webhook.path(), webhook.config);
+        let url = reqwest::Url::parse(&entry.url).ok();
+        if !url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+            let value = if entry.url.is_empty() { "empty" } else { "of another form" };
+            self.refuse(format!("{path}.url"), value, "a URL such as `https://app.example.com/webhooks/echo`");
+        }
+        if webhook.credentials(config).is_none() {
+            let problem = match &entry.app_id {
+                Some(id) if webhook.owner.is_none() => {
+                    self.refuse(format!("{path}.appId"), quoted(id), "the `appId` of an entry of `clients` that has a `secret`")
+                }
+                _ => self.refuse(format!("{path}.secret"), "unset", "the secret that deliveries are signed with"),
+            };
+            problem.mend("name an entry of `clients` with a `secret` in `appId`, or write `key` and `secret` here");
+        }
+        for (name, value) in &entry.headers {
+            let is_own = OWN_HEADERS.contains(&name.to_ascii_lowercase().as_str());
+            if is_own || http::HeaderName::try_from(name.as_str()).is_err() || http::HeaderValue::try_from(value.as_str()).is_err() {
+                self.refuse(
+                    format!("{path}.headers.{name}"),
+                    if is_own { "set" } else { "of another form" },
+                    "the name of an HTTP header, not one of those that every delivery has, with one line of text",
+                );
+            }
+        }
+    }
+}

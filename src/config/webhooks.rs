@@ -1,0 +1,216 @@
+//! Settings: what the application is told: `[[webhooks]]` and `[webhooksDelivery]`.
+//!
+//! Input: the tables as [`load`](super::load) finds them. Output: a part of [`Config`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::value::{self, ByteSize, OneOrMany, Seconds, Secret};
+use super::{ApiClient, Config};
+
+/// One target that is told what happens in channels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WebhookConfig {
+    /// How it is told.
+    pub target: WebhookTarget,
+    /// Of `http`: where deliveries are POSTed to.
+    pub url: String,
+    /// What it is told of.
+    pub events: Vec<WebhookEvent>,
+    /// The channels (with `*`) it is told about.
+    pub channels: OneOrMany,
+    /// Further headers of deliveries.
+    pub headers: BTreeMap<String, String>,
+    /// The entry of `clients` whose key and secret sign deliveries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app_id: Option<String>,
+    /// Key that deliveries name, in place of `appId`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Secret>,
+    /// Secret that deliveries are signed with, in place of `appId`.
+    #[serde(deserialize_with = "value::secret", skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
+    /// Of `queue`: Laravel's name of the queue.
+    pub queue: String,
+    /// Of `queue`: the job, as `App\Jobs\EchoWebhook` or with a method after `@`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+}
+
+impl Default for WebhookConfig {
+    fn default() -> Self {
+        use WebhookEvent::{ChannelOccupied, ChannelVacated, MemberAdded, MemberRemoved};
+        Self {
+            target: WebhookTarget::Http,
+            url: String::new(),
+            events: vec![ChannelOccupied, ChannelVacated, MemberAdded, MemberRemoved],
+            channels: OneOrMany::one("*"),
+            headers: BTreeMap::new(),
+            app_id: None,
+            key: None,
+            secret: None,
+            queue: "default".to_owned(),
+            job: None,
+        }
+    }
+}
+
+/// How a target is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WebhookTarget {
+    /// A signed POST.
+    Http,
+    /// A job in one of Laravel's queues in Redis.
+    Queue,
+}
+
+/// What a target can be told of. The first seven are Pusher's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WebhookEvent {
+    /// The first socket came into a channel.
+    ChannelOccupied,
+    /// The last socket left a channel.
+    ChannelVacated,
+    /// A user came into a presence channel.
+    MemberAdded,
+    /// A user left a presence channel.
+    MemberRemoved,
+    /// A client whispered.
+    ClientEvent,
+    /// A cache channel had no event for who subscribed.
+    CacheMiss,
+    /// How many are subscribed has changed.
+    SubscriptionCount,
+    /// A client has connected.
+    Connected,
+    /// A client is gone.
+    Disconnected,
+    /// A client was not let into a channel.
+    SubscribeRefused,
+}
+
+impl WebhookEvent {
+    /// The name in deliveries and settings.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ChannelOccupied => "channel_occupied",
+            Self::ChannelVacated => "channel_vacated",
+            Self::MemberAdded => "member_added",
+            Self::MemberRemoved => "member_removed",
+            Self::ClientEvent => "client_event",
+            Self::CacheMiss => "cache_miss",
+            Self::SubscriptionCount => "subscription_count",
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
+            Self::SubscribeRefused => "subscribe_refused",
+        }
+    }
+}
+
+/// How deliveries are made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WebhooksDelivery {
+    /// Time in which a channel that was vacated, or a member who left, may come back untold.
+    pub grace: Seconds,
+    /// Time for one delivery.
+    pub timeout: Seconds,
+    /// How long a delivery is tried.
+    pub retry_for: Seconds,
+    /// Most events that wait for one target.
+    #[serde(deserialize_with = "value::integer")]
+    pub queue: u64,
+    /// Most bytes of them.
+    pub queue_bytes: ByteSize,
+    /// Where they wait.
+    pub store: WebhookStore,
+}
+
+impl Default for WebhooksDelivery {
+    fn default() -> Self {
+        Self {
+            grace: Seconds(Duration::from_secs(3)),
+            timeout: Seconds(Duration::from_secs(10)),
+            retry_for: Seconds(Duration::from_secs(600)),
+            queue: 10_000,
+            queue_bytes: ByteSize(32_000_000),
+            store: WebhookStore::Memory,
+        }
+    }
+}
+
+/// Where events wait for their delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WebhookStore {
+    /// In this process.
+    Memory,
+    /// In Redis.
+    Redis,
+}
+
+/// An entry of `webhooks`, or of a client's `webhooks`, with what signs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Webhook<'a> {
+    /// The entry.
+    pub config: &'a WebhookConfig,
+    /// The client it stands in.
+    pub(super) owner: Option<&'a ApiClient>,
+    /// Its place: that of the client, if there is one, and its own.
+    pub(super) place: (Option<usize>, usize),
+}
+
+impl<'a> Webhook<'a> {
+    /// Its place in the settings, as `webhooks[0]`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        match self.place {
+            (None, index) => format!("webhooks[{index}]"),
+            (Some(client), index) => format!("clients[{client}].webhooks[{index}]"),
+        }
+    }
+
+    /// Key and secret that sign its deliveries: its own, those of its client, or those of the only client with a secret.
+    #[must_use]
+    pub fn credentials(&self, config: &'a Config) -> Option<(&'a str, &'a str)> {
+        let of = |client: &'a ApiClient| Some((client.key.expose(), client.secret.as_ref()?.expose()));
+        let own_key = self.config.key.as_ref().map(Secret::expose);
+        if let Some(secret) = &self.config.secret {
+            return Some((own_key.unwrap_or_default(), secret.expose()));
+        }
+        if let Some(client) = self.owner {
+            return of(client);
+        }
+        match &self.config.app_id {
+            Some(id) => config.clients.iter().find(|client| client.app_id == *id).and_then(of),
+            None => {
+                let mut signing = config.clients.iter().filter_map(of);
+                signing.next().filter(|_| signing.next().is_none())
+            }
+        }
+    }
+}
+
+impl Config {
+    /// Every target of webhooks.
+    pub fn all_webhooks(&self) -> impl Iterator<Item = Webhook<'_>> {
+        let own = self.webhooks.iter().enumerate().map(|(index, config)| Webhook { config, owner: None, place: (None, index) });
+        let of_clients = self.clients.iter().enumerate().flat_map(|(at, client)| {
+            let entry = move |(index, config)| Webhook { config, owner: Some(client), place: (Some(at), index) };
+            client.webhooks.iter().enumerate().map(entry)
+        });
+        own.chain(of_clients)
+    }
+
+    /// Whether webhooks keep what they have to tell in Redis. Several nodes always do.
+    #[must_use]
+    pub fn webhooks_use_redis(&self) -> bool {
+        self.cluster.enabled.0 || self.webhooks_delivery.store == WebhookStore::Redis
+    }
+}

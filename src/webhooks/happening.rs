@@ -1,0 +1,95 @@
+//! [`Happening`]: one event of a delivery, written as Pusher writes it.
+//!
+//! Input: what happened. Output: JSON such as `{"name":"member_added","channel":"presence-room","user_id":"1","time_ms":…,"seq":…}`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::config::WebhookEvent;
+
+/// What happened, beside its name and its channel.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct Detail<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) event: Option<&'a str>,
+    /// JSON as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) data: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) socket_id: Option<crate::event::SocketId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) subscription_count: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    name: &'static str,
+    channel: &'a str,
+    #[serde(flatten)]
+    detail: Detail<'a>,
+    time_ms: u64,
+}
+
+/// One event, ready but for its number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Happening {
+    pub(super) event: WebhookEvent,
+    /// Empty for events of no channel.
+    pub(super) channel: Box<str>,
+    /// When it happened, in milliseconds since 1970.
+    pub(super) time_ms: u64,
+    /// The JSON without its last brace, so that the number can follow.
+    pub(super) json: String,
+}
+
+impl Happening {
+    /// Something that happens now.
+    pub(super) fn now(event: WebhookEvent, channel: &str, detail: Detail<'_>) -> Self {
+        let time_ms = now_ms();
+        let written = Written { name: event.as_str(), channel, detail, time_ms };
+        let mut json = serde_json::to_string(&written).expect("texts and numbers serialize");
+        json.pop();
+        Self { event, channel: channel.into(), time_ms, json }
+    }
+
+    /// The whole JSON. `seq` grows with every event.
+    pub(super) fn numbered(&self, seq: u64) -> String {
+        format!("{},\"seq\":{seq}}}", self.json)
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The body of a delivery.
+pub(super) fn body<'a>(events: impl Iterator<Item = &'a str>) -> String {
+    let events: Vec<&str> = events.collect();
+    format!("{{\"time_ms\":{},\"events\":[{}]}}", now_ms(), events.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_written_as_pusher_writes_it() {
+        let detail = Detail { user_id: Some("7\""), ..Detail::default() };
+        let happening = Happening::now(WebhookEvent::MemberAdded, "presence-a", detail);
+        let body: Value = serde_json::from_str(&body([happening.numbered(5).as_str()].into_iter())).unwrap();
+        let time = happening.time_ms;
+        assert_eq!(body["events"], json!([{"name": "member_added", "channel": "presence-a", "user_id": "7\"", "time_ms": time, "seq": 5}]));
+        assert!(body["time_ms"].as_u64().unwrap() >= time);
+    }
+}

@@ -1,0 +1,79 @@
+//! [`look`]: the one pass from marks to what is told. Input: marks, what is due, and the truth. Output: happenings, in order.
+
+use std::collections::HashSet;
+
+use tokio::time::Instant;
+
+use super::feed::{Feed, Marks};
+use super::happening::Happening;
+use super::tracker::{Due, Tracker};
+use super::truth::Truth;
+use crate::channel::{ChannelKind, ChannelName};
+use crate::config::WebhookEvent as Name;
+use crate::store::StoreError;
+
+/// Looks at what is marked and what is due, and adds what there is to tell to `out`. Of channels `count` says how many sockets
+/// are in them.
+///
+/// # Errors
+/// [`StoreError`] when members cannot be read. What is in `out` holds then, too, and what could not be looked at is due again.
+pub(super) async fn look(
+    tracker: &mut Tracker,
+    truth: &impl Truth,
+    count: impl Fn(&str) -> usize,
+    mut marks: Marks,
+    feed: &Feed,
+    now: Instant,
+    out: &mut Vec<Happening>,
+) -> Result<(), StoreError> {
+    for due in tracker.take_due(now) {
+        match due {
+            Due::Channel(channel) => marks.channel(channel.as_str()),
+            Due::User(channel, user) => marks.user(channel.as_str(), &user),
+            Due::Whole(channel) => drop(marks.whole.insert(channel)),
+        }
+    }
+    let Marks { mut channels, mut whole, mut users, everything, .. } = marks;
+    if everything {
+        channels.extend(tracker.channels().cloned());
+        channels.extend(truth.counts().into_iter().map(|(channel, _)| channel).filter(|channel| feed.follows(channel.as_str())));
+        whole.extend(channels.iter().filter(|channel| channel.kind() == ChannelKind::Presence).cloned());
+    }
+    for channel in &channels {
+        if tracker.channel(channel, count(channel.as_str()), now, out) {
+            whole.insert(channel.clone());
+        }
+    }
+    let wants_members =
+        |channel: &ChannelName| feed.wants(Name::MemberAdded, channel.as_str()) || feed.wants(Name::MemberRemoved, channel.as_str());
+    whole.retain(|channel| tracker.is_occupied(channel.as_str()) && wants_members(channel));
+    users.retain(|channel, _| tracker.is_occupied(channel.as_str()) && !whole.contains(channel));
+    let mut failed = Ok(());
+    for channel in whole {
+        match truth.members(&channel).await {
+            Ok(members) => {
+                let users: HashSet<&str> = members.iter().map(|(_, member)| member.user()).collect();
+                tracker.members(&channel, &users, now, out);
+            }
+            Err(error) => {
+                tracker.again(now, Due::Whole(channel));
+                failed = Err(error);
+            }
+        }
+    }
+    for (channel, users) in users {
+        let users: Vec<&str> = users.iter().map(|user| &**user).collect();
+        match truth.have_joined(&channel, &users).await {
+            Ok(are_in) => {
+                for (user, is_in) in users.iter().zip(are_in) {
+                    tracker.user(&channel, user, is_in, now, out);
+                }
+            }
+            Err(error) => {
+                tracker.again(now, Due::Whole(channel));
+                failed = Err(error);
+            }
+        }
+    }
+    failed
+}

@@ -1,0 +1,136 @@
+//! [`Local`]: webhooks of a single node, with everything in memory.
+//!
+//! Input: the marks of the feed. Output: events in the outbox of each target, and a sender for each. What was told is forgotten at
+//! the end, so the end tells that everybody has left.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::BATCH_TIME;
+use super::feed::{Feed, Marks};
+use super::happening::Happening;
+use super::outbox::{MemoryOutbox, Numbers, Outbox, Waiting};
+use super::sender::{Sender, dead_letter};
+use super::target::Target;
+use super::tracker::Tracker;
+use super::truth::Truth;
+use crate::config::Config;
+use crate::metrics::Metrics;
+
+/// Webhooks of a single node.
+pub(super) struct Local<T> {
+    truth: T,
+    feed: Arc<Feed>,
+    tracker: Tracker,
+    numbers: Numbers,
+    targets: Arc<[Target]>,
+    outboxes: Vec<Arc<MemoryOutbox>>,
+    metrics: Arc<Metrics>,
+}
+
+impl<T: Truth> Local<T> {
+    /// Begins. Of the two tokens, the first says that nothing more happens, the second that there is no more time.
+    pub(super) fn start(
+        config: &Config,
+        truth: T,
+        feed: &Arc<Feed>,
+        targets: Arc<[Target]>,
+        metrics: &Arc<Metrics>,
+        tasks: &mut JoinSet<()>,
+        (last, stop): (&CancellationToken, &CancellationToken),
+    ) {
+        let delivery = &config.webhooks_delivery;
+        let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let outbox = |_| Arc::new(MemoryOutbox::new(size(delivery.queue), size(delivery.queue_bytes.0), Arc::clone(metrics)));
+        let outboxes: Vec<_> = targets.iter().map(outbox).collect();
+        for (index, outbox) in outboxes.iter().enumerate() {
+            let sender = Sender { targets: Arc::clone(&targets), index, retry_for: delivery.retry_for.0, metrics: Arc::clone(metrics) };
+            tasks.spawn(sender.run(Arc::clone(outbox) as Arc<dyn Outbox>, stop.clone()));
+        }
+        let local = Self {
+            truth,
+            feed: Arc::clone(feed),
+            tracker: Tracker::new(delivery.grace.0),
+            numbers: Numbers::default(),
+            targets,
+            outboxes,
+            metrics: Arc::clone(metrics),
+        };
+        tasks.spawn(local.run(last.clone(), stop.clone()));
+    }
+
+    async fn run(mut self, last: CancellationToken, stop: CancellationToken) {
+        while last.run_until_cancelled(self.wait()).await.is_some() {
+            let marks = self.feed.take();
+            self.look(marks).await;
+        }
+        // Everybody has left, and nobody will be there to tell it later.
+        self.tracker.hurry();
+        let mut marks = self.feed.take();
+        self.tracker.channels().for_each(|channel| marks.channel(channel.as_str()));
+        self.look(marks).await;
+        self.outboxes.iter().for_each(|outbox| outbox.close());
+        // The senders end by themselves, or are stopped.
+        let is_empty = async {
+            for outbox in &self.outboxes {
+                while !outbox.is_empty() {
+                    sleep(BATCH_TIME).await;
+                }
+            }
+        };
+        stop.run_until_cancelled(is_empty).await;
+        for (target, outbox) in self.targets.iter().zip(&self.outboxes) {
+            dead_letter(
+                &self.metrics,
+                &target.label,
+                &outbox.drain(),
+                "the server has ended; `webhooksDelivery.store = \"redis\"` keeps them",
+            );
+        }
+    }
+
+    /// Waits until there is something to look at, and a little longer for what happens along with it.
+    async fn wait(&self) {
+        let due = async {
+            match self.tracker.next_due() {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.feed.marked.notified() => sleep(BATCH_TIME).await,
+            () = due => {}
+        }
+    }
+
+    async fn look(&mut self, mut marks: Marks) {
+        let events = std::mem::take(&mut marks.events);
+        let counts = |channel: &str| self.truth.count(channel);
+        let mut told = Vec::new();
+        if let Err(error) = super::look::look(&mut self.tracker, &self.truth, counts, marks, &self.feed, Instant::now(), &mut told).await {
+            // Members in memory can always be read, those in Redis later.
+            warn!(%error, "webhooks cannot look at members; they are told of later");
+        }
+        for happening in told.iter().chain(&events) {
+            self.put(happening);
+        }
+    }
+
+    fn put(&self, happening: &Happening) {
+        let mut waiting = None;
+        for (target, outbox) in self.targets.iter().zip(&self.outboxes) {
+            if target.wants(happening.event, &happening.channel) {
+                let waiting: &Waiting = waiting.get_or_insert_with(|| {
+                    let seq = self.numbers.next();
+                    Waiting { id: seq.to_string(), time_ms: happening.time_ms, json: happening.numbered(seq).into() }
+                });
+                let dropped = outbox.push(waiting.clone());
+                dead_letter(&self.metrics, &target.label, &dropped, "more events wait than webhooksDelivery.queue, or queueBytes, allows");
+            }
+        }
+    }
+}

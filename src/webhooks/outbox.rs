@@ -1,0 +1,197 @@
+//! [`Outbox`]: what waits for one target.
+//!
+//! Input: events in the order in which they are to be told. Output: the first of them, again and again, until they are done.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::happening::now_ms;
+use super::{BATCH, BATCH_BYTES};
+use crate::metrics::Metrics;
+
+/// One event that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Waiting {
+    /// Its name in the outbox.
+    pub(super) id: String,
+    /// When it happened, in milliseconds since 1970.
+    pub(super) time_ms: u64,
+    pub(super) json: Arc<str>,
+}
+
+/// What waits for one target.
+#[async_trait]
+pub(super) trait Outbox: Send + Sync + 'static {
+    /// The first events: at least one, and as many as one delivery may have. `None` at the end.
+    async fn first(&self) -> Option<Vec<Waiting>>;
+    /// These are done with, one way or the other.
+    async fn done(&self, events: &[Waiting]);
+}
+
+/// Numbers of events: they grow, also over restarts and as long as clocks are right.
+#[derive(Debug, Default)]
+pub(super) struct Numbers(AtomicU64);
+
+impl Numbers {
+    /// The next number: the time in microseconds, or one more than the last.
+    pub(super) fn next(&self) -> u64 {
+        let now = now_ms().saturating_mul(1000);
+        let last = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));
+        last.map_or(now, |last| now.max(last + 1))
+    }
+}
+
+/// What waits in memory.
+pub(super) struct MemoryOutbox {
+    queue: Mutex<Queue>,
+    /// Told when something has come.
+    filled: Notify,
+    /// Cancelled when nothing more comes.
+    closed: CancellationToken,
+    max_events: usize,
+    max_bytes: usize,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+}
+
+impl MemoryOutbox {
+    pub(super) fn new(max_events: usize, max_bytes: usize, metrics: Arc<Metrics>) -> Self {
+        let closed = CancellationToken::new();
+        Self { queue: Mutex::default(), filled: Notify::new(), closed, max_events, max_bytes, metrics }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an event. Returns those that had to go for it: the oldest, since the newest say how things are.
+    pub(super) fn push(&self, event: Waiting) -> Vec<Waiting> {
+        let mut dropped = Vec::new();
+        {
+            let mut queue = self.queue();
+            queue.bytes += event.json.len();
+            queue.waiting.push_back(event);
+            while queue.waiting.len() > 1 && (queue.waiting.len() > self.max_events || queue.bytes > self.max_bytes) {
+                let Some(oldest) = queue.waiting.pop_front() else { break };
+                queue.bytes -= oldest.json.len();
+                dropped.push(oldest);
+            }
+        }
+        self.metrics.webhooks.waiting.inc();
+        self.metrics.webhooks.waiting.dec_by(i64::try_from(dropped.len()).unwrap_or(i64::MAX));
+        self.filled.notify_one();
+        dropped
+    }
+
+    /// Nothing more comes.
+    pub(super) fn close(&self) {
+        self.closed.cancel();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue().waiting.is_empty()
+    }
+
+    /// Everything that still waits.
+    pub(super) fn drain(&self) -> Vec<Waiting> {
+        let mut queue = self.queue();
+        queue.bytes = 0;
+        self.metrics.webhooks.waiting.dec_by(i64::try_from(queue.waiting.len()).unwrap_or(i64::MAX));
+        queue.waiting.drain(..).collect()
+    }
+}
+
+/// The first of `events` that fit into one delivery: at least one.
+pub(super) fn batch(events: impl Iterator<Item = Waiting>) -> Vec<Waiting> {
+    let mut bytes = 0;
+    let fits = |event: &Waiting| {
+        let is_first = bytes == 0;
+        bytes += event.json.len();
+        is_first || bytes <= BATCH_BYTES
+    };
+    events.take(BATCH).take_while(fits).collect()
+}
+
+#[async_trait]
+impl Outbox for MemoryOutbox {
+    async fn first(&self) -> Option<Vec<Waiting>> {
+        loop {
+            let is_closed = self.closed.is_cancelled();
+            let first = batch(self.queue().waiting.iter().cloned());
+            if !first.is_empty() {
+                return Some(first);
+            }
+            if is_closed {
+                return None;
+            }
+            tokio::select! {
+                () = self.filled.notified() => {}
+                () = self.closed.cancelled() => {}
+            }
+        }
+    }
+
+    async fn done(&self, events: &[Waiting]) {
+        let mut queue = self.queue();
+        // Some may have had to go meanwhile.
+        let before = queue.waiting.len();
+        while let Some(first) = queue.waiting.pop_front_if(|first| events.iter().any(|event| event.id == first.id)) {
+            queue.bytes -= first.json.len();
+        }
+        let removed = before - queue.waiting.len();
+        self.metrics.webhooks.waiting.dec_by(i64::try_from(removed).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: u64, bytes: usize) -> Waiting {
+        Waiting { id: id.to_string(), time_ms: 0, json: "x".repeat(bytes).into() }
+    }
+
+    #[tokio::test]
+    async fn the_oldest_go_when_there_is_no_room() {
+        let outbox = MemoryOutbox::new(3, 100, Arc::new(Metrics::new()));
+        for id in 0..3 {
+            assert_eq!(outbox.push(event(id, 10)), []);
+        }
+        let first = outbox.first().await.unwrap();
+        assert_eq!(outbox.push(event(3, 10)), [event(0, 10)]);
+        assert_eq!(outbox.push(event(4, 95)).len(), 3);
+        // What went meanwhile is none the less done.
+        outbox.done(&first).await;
+        assert_eq!(outbox.first().await.unwrap(), [event(4, 95)]);
+        outbox.done(&[event(4, 95)]).await;
+        outbox.close();
+        assert_eq!(outbox.first().await, None);
+    }
+
+    #[tokio::test]
+    async fn deliveries_are_bounded_in_number_and_bytes() {
+        let outbox = MemoryOutbox::new(1000, 10_000_000, Arc::new(Metrics::new()));
+        (0..150).for_each(|id| drop(outbox.push(event(id, 10))));
+        assert_eq!(outbox.first().await.unwrap().len(), BATCH);
+        let outbox = MemoryOutbox::new(1000, 10_000_000, Arc::new(Metrics::new()));
+        (0..5).for_each(|id| drop(outbox.push(event(id, 700_000))));
+        assert_eq!(outbox.first().await.unwrap().len(), 1);
+    }
+
+    #[test]
+    fn numbers_grow() {
+        let numbers = Numbers::default();
+        let (first, second) = (numbers.next(), numbers.next());
+        assert!(first < second && first > 1_700_000_000_000_000);
+    }
+}

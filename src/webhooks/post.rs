@@ -1,0 +1,130 @@
+//! [`Post`]: one signed delivery. Input: a body. Output: a POST to the target, and whether it was taken.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::redirect::Policy;
+
+use super::target::WebhookError;
+use crate::auth::http::client_builder;
+use crate::config::value::Secret;
+use crate::config::{Config, Webhook};
+use crate::net::tls::refused_certificate;
+use crate::signature::sign;
+
+/// Of an answer so much is read, so that its connection can be used again.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// Why a delivery was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeliveryError {
+    /// The target wants no more of it: 410.
+    #[error("the target answered 410")]
+    Gone,
+    /// It answered something else than 2xx.
+    #[error("the target answered {0}")]
+    Status(u16),
+    /// It did not answer.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl DeliveryError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Gone => "the application is finished with it; take this target out of the settings",
+            Self::Status(301..=399) => "redirects are not followed: write the address that it leads to",
+            Self::Status(401 | 403) => "does the application know the key and secret of this target?",
+            Self::Status(404) => "is `url` right, and is the route there?",
+            Self::Status(405) => "the route has to take POST",
+            Self::Status(419) => "take the route out of Laravel's CSRF protection",
+            Self::Status(_) => "the application's log says why",
+            Self::Unreachable(cause) if cause.contains("certificate") => {
+                refused_certificate(cause).unwrap_or("name the certificate's authority in `auth.tls.ca`")
+            }
+            Self::Unreachable(_) => "is the application running, and is `url` its address as seen from here?",
+        }
+    }
+}
+
+/// Sends deliveries to one URL.
+pub struct Post {
+    client: reqwest::Client,
+    url: Secret,
+    key: Option<HeaderValue>,
+    secret: Secret,
+    headers: HeaderMap,
+}
+
+impl Post {
+    /// A client for the entry.
+    ///
+    /// # Errors
+    /// [`WebhookError::Client`] when certificates cannot be used.
+    pub fn new(webhook: &Webhook<'_>, config: &Config) -> Result<Self, WebhookError> {
+        let entry = webhook.config;
+        let builder = client_builder(config, entry.url.starts_with("http://"))?
+            .redirect(Policy::none())
+            .timeout(config.webhooks_delivery.timeout.0)
+            .pool_max_idle_per_host(1)
+            .tcp_keepalive(Duration::from_secs(60))
+            .tls_danger_accept_invalid_certs(!config.auth.tls.verify.0)
+            .user_agent(concat!("laravel-echo-server/", env!("CARGO_PKG_VERSION")));
+        let (key, secret) = webhook.credentials(config).unwrap_or_default();
+        let header = |(name, value): (&String, &String)| Some((name.parse::<HeaderName>().ok()?, value.parse::<HeaderValue>().ok()?));
+        Ok(Self {
+            client: builder.build().map_err(crate::auth::http::AuthClientError::from)?,
+            url: Secret(entry.url.clone()),
+            key: HeaderValue::from_str(key).ok(),
+            secret: Secret(secret.to_owned()),
+            headers: entry.headers.iter().filter_map(header).collect(),
+        })
+    }
+
+    /// Sends a body, signed as Pusher signs it.
+    ///
+    /// # Errors
+    /// [`DeliveryError`] when it was not taken.
+    pub async fn send(&self, body: String) -> Result<(), DeliveryError> {
+        let signature = sign(self.secret.expose().as_bytes(), body.as_bytes());
+        let mut headers = self.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(key) = &self.key {
+            headers.insert("x-pusher-key", key.clone());
+        }
+        headers.insert("x-pusher-signature", HeaderValue::from_str(&signature).expect("hex is plain text"));
+        let request = self.client.post(self.url.expose()).headers(headers).body(body);
+        let mut response = request.send().await.map_err(|error| DeliveryError::Unreachable(cause(error)))?;
+        let status = response.status().as_u16();
+        let mut read = 0;
+        while let Ok(Some(chunk)) = response.chunk().await {
+            read += chunk.len();
+            if read > MAX_ANSWER_BYTES {
+                break;
+            }
+        }
+        match status {
+            200..=299 => Ok(()),
+            410 => Err(DeliveryError::Gone),
+            status => Err(DeliveryError::Status(status)),
+        }
+    }
+}
+
+/// What went wrong, down to the last cause, without the address.
+fn cause(error: reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer within webhooksDelivery.timeout".to_owned();
+    }
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

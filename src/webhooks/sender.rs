@@ -1,0 +1,125 @@
+//! [`Sender`]: brings what waits for one target to it.
+//!
+//! Input: an [`Outbox`]. Output: deliveries, one at a time and so in order; again after a growing time when one fails, for
+//! `webhooksDelivery.retryFor`. What is given up is written to the log. Each target has a sender of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::happening::{body, now_ms};
+use super::outbox::{Outbox, Waiting};
+use super::post::DeliveryError;
+use super::target::Target;
+use crate::metrics::Metrics;
+
+/// Times between two tries.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const MAX_RETRY: Duration = Duration::from_secs(30);
+
+/// Of events that are given up, so many bytes are logged in one line.
+const MAX_LOGGED: usize = 16 * 1024;
+
+/// Brings what waits for one target to it.
+pub(super) struct Sender {
+    pub(super) targets: Arc<[Target]>,
+    /// Which of them.
+    pub(super) index: usize,
+    pub(super) retry_for: Duration,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Sender {
+    fn target(&self) -> &Target {
+        &self.targets[self.index]
+    }
+
+    /// Sends until the outbox ends, or `stop`.
+    pub(super) async fn run(self, outbox: Arc<dyn Outbox>, stop: CancellationToken) {
+        let mut failures = 0;
+        let sending = async {
+            while let Some(events) = outbox.first().await {
+                match self.target().post.send(body(events.iter().map(|event| &*event.json))).await {
+                    Ok(()) => {
+                        if failures > 0 {
+                            info!(webhook = self.target().label, failures, "webhook target takes deliveries again");
+                            failures = 0;
+                        }
+                        self.metrics.webhooks.sent.inc_by(events.len() as u64);
+                        outbox.done(&events).await;
+                    }
+                    Err(DeliveryError::Gone) => {
+                        self.metrics.webhooks.failed.inc();
+                        self.give_up(&events, "the target answered 410");
+                        outbox.done(&events).await;
+                    }
+                    Err(cause) => {
+                        self.metrics.webhooks.failed.inc();
+                        failures += 1;
+                        if failures == 1 {
+                            warn!(webhook = self.target().label, %cause, hint = cause.hint(), "webhook delivery failed; trying again");
+                        }
+                        let oldest = now_ms().saturating_sub(u64::try_from(self.retry_for.as_millis()).unwrap_or(u64::MAX));
+                        // In order, so those that are not too old come after all that are.
+                        let too_old = events.iter().take_while(|event| event.time_ms < oldest).count();
+                        if too_old > 0 {
+                            self.give_up(&events[..too_old], &format!("{cause}, for longer than webhooksDelivery.retryFor"));
+                            outbox.done(&events[..too_old]).await;
+                        }
+                        tokio::time::sleep(pause(failures)).await;
+                    }
+                }
+            }
+        };
+        stop.run_until_cancelled(sending).await;
+    }
+
+    /// Events that nobody will be told of.
+    pub(super) fn give_up(&self, events: &[Waiting], cause: &str) {
+        dead_letter(&self.metrics, &self.target().label, events, cause);
+    }
+}
+
+/// Writes events that are given up to the log.
+pub(super) fn dead_letter(metrics: &Metrics, target: &str, events: &[Waiting], cause: &str) {
+    if events.is_empty() {
+        return;
+    }
+    metrics.webhooks.dropped.inc_by(events.len() as u64);
+    let mut text = String::new();
+    for event in events {
+        if text.len() + event.json.len() > MAX_LOGGED {
+            text.push('…');
+            break;
+        }
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(&event.json);
+    }
+    error!(webhook = target, cause, count = events.len(), events = format!("[{text}]"), "webhook events given up");
+}
+
+/// The time before another try: it doubles, and varies so that targets of many nodes do not meet.
+fn pause(failures: u32) -> Duration {
+    let longest = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(MAX_RETRY);
+    longest.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_vary() {
+        for failures in 1..100 {
+            let longest = FIRST_RETRY.saturating_mul(1 << (failures - 1).min(16)).min(MAX_RETRY);
+            let pause = pause(failures);
+            assert!(pause >= longest / 2 && pause <= longest, "{failures}: {pause:?}");
+        }
+        assert!((0..100).map(|_| pause(10)).collect::<std::collections::HashSet<_>>().len() > 50);
+    }
+}

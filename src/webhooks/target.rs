@@ -1,0 +1,108 @@
+//! [`Target`]: one entry of `[[webhooks]]`, resolved. Input: the settings. Output: whether it is told of an event, and how.
+
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::post::Post;
+use crate::auth::http::AuthClientError;
+use crate::channel::Pattern;
+use crate::config::{Config, Webhook, WebhookEvent, WebhookTarget};
+use crate::signature::hex;
+
+/// Webhooks cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// The client for deliveries.
+    #[error("cannot set up the client for webhooks")]
+    Client(#[from] AuthClientError),
+    /// Settings of Redis.
+    #[error(transparent)]
+    Redis(#[from] crate::redis_client::RedisConfigError),
+}
+
+/// A set of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Events(u16);
+
+impl Events {
+    pub(super) fn new(events: &[WebhookEvent]) -> Self {
+        Self(events.iter().fold(0, |bits, &event| bits | 1 << event as u16))
+    }
+
+    pub(super) const fn has(self, event: WebhookEvent) -> bool {
+        self.0 & 1 << event as u16 != 0
+    }
+
+    /// Whether any of it is about who is in a channel.
+    const fn is_about_presence(self) -> bool {
+        self.has(WebhookEvent::ChannelOccupied)
+            || self.has(WebhookEvent::ChannelVacated)
+            || self.has(WebhookEvent::MemberAdded)
+            || self.has(WebhookEvent::MemberRemoved)
+            || self.has(WebhookEvent::SubscriptionCount)
+    }
+}
+
+/// Whom to tell, of what, and how.
+pub(super) struct Target {
+    /// What the log calls it.
+    pub(super) label: String,
+    /// The same on all nodes and after a restart.
+    #[expect(dead_code, reason = "what waits in Redis is kept under it")]
+    pub(super) id: String,
+    pub(super) events: Events,
+    channels: Vec<Pattern>,
+    pub(super) post: Post,
+}
+
+impl Target {
+    /// All targets of the settings.
+    pub(super) fn all(config: &Config) -> Result<Arc<[Self]>, WebhookError> {
+        config.all_webhooks().map(|webhook| Self::new(&webhook, config)).collect()
+    }
+
+    fn new(webhook: &Webhook<'_>, config: &Config) -> Result<Self, WebhookError> {
+        let entry = webhook.config;
+        let place = match entry.target {
+            WebhookTarget::Http => entry.url.clone(),
+            WebhookTarget::Queue => format!("queue:{}:{}", entry.queue, entry.job.as_deref().unwrap_or_default()),
+        };
+        Ok(Self {
+            label: label(webhook),
+            id: hex(&Sha256::digest(place)[..8]),
+            events: Events::new(&entry.events),
+            channels: entry.channels.0.iter().map(|text| Pattern::new(text)).collect(),
+            post: Post::new(webhook, config)?,
+        })
+    }
+
+    /// Whether it is told of `event` in `channel`; events of no channel know no patterns.
+    pub(super) fn wants(&self, event: WebhookEvent, channel: &str) -> bool {
+        self.events.has(event) && (channel.is_empty() || self.fits(channel))
+    }
+
+    /// Whether it is told who is in a channel, or that anybody is.
+    pub(super) fn follows(&self, channel: &str) -> bool {
+        self.events.is_about_presence() && self.fits(channel)
+    }
+
+    fn fits(&self, channel: &str) -> bool {
+        self.channels.iter().any(|pattern| pattern.matches(channel))
+    }
+}
+
+/// What the log calls a target: no user, no password, no query.
+#[must_use]
+pub fn label(webhook: &Webhook<'_>) -> String {
+    match webhook.config.target {
+        WebhookTarget::Queue => format!("queue {}", webhook.config.queue),
+        WebhookTarget::Http => match reqwest::Url::parse(&webhook.config.url) {
+            Ok(url) => {
+                let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+                format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+            }
+            Err(_) => webhook.path(),
+        },
+    }
+}
