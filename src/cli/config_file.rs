@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn every_single_key_can_be_filled_in() {
         let defaults = serde_json::to_value(Config::default()).unwrap();
-        for path in schema::paths().iter().filter(|path| !matches!(path.as_str(), "clients" | "headers")) {
+        for path in schema::paths().iter().filter(|path| !matches!(path.as_str(), "clients" | "headers" | "webhooks")) {
             let mut template = Template::new();
             let value = path.split('.').fold(&defaults, |table, key| &table[key]);
             assert!(template.set(path, value), "{path}");
