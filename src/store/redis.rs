@@ -196,7 +196,7 @@ impl PresenceStore for RedisStore {
         }
         let mut pipeline = redis::pipe();
         self.keys.users(&mut pipeline, channel, users);
-        let (counts,): (Vec<Option<u64>>,) = self.link.query(&pipeline).await?;
+        let (counts,): (Vec<Option<u64>>,) = self.client.query(&pipeline).await?;
         Ok(counts.iter().map(Option::is_some).collect())
     }
 
