@@ -10,7 +10,7 @@ cargo fuzz build --sanitizer none
 for target in $(cargo fuzz list); do
   case "$target" in
     # A whole server takes part.
-    client_packets | http_request | polling_sessions) runs=2000 ;;
+    client_packets | http_request | polling_sessions | pusher_packets) runs=2000 ;;
     *) runs=20000 ;;
   esac
   mkdir "$work/$target"

@@ -25,7 +25,7 @@ pub use crate::api::events::body::fuzzing::http_event;
 pub use crate::config::load::fuzzing::config_file;
 pub use crate::ingress::redis::fuzzing::{node_messages, redis_message};
 pub use crate::ingress::redis_server::fuzzing::{redis_commands, resp};
-pub use crate::server::fuzzing::{client_packets, http_request, polling_sessions};
+pub use crate::server::fuzzing::{client_packets, http_request, polling_sessions, pusher_packets};
 pub use auth::{auth_answer, jwt};
 pub use proxy::proxy_header;
 
@@ -33,7 +33,7 @@ pub use proxy::proxy_header;
 pub type Target = fn(&[u8]);
 
 /// All targets, with the names of their binaries and of their folders of seeds.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("auth_answer", auth_answer),
     ("client_packets", client_packets),
     ("config_file", config_file),
@@ -43,6 +43,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("node_messages", node_messages),
     ("polling_sessions", polling_sessions),
     ("proxy_header", proxy_header),
+    ("pusher_packets", pusher_packets),
     ("redis_commands", redis_commands),
     ("redis_message", redis_message),
     ("resp", resp),

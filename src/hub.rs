@@ -44,6 +44,7 @@ mod twice;
 mod users;
 mod view;
 mod wanted;
+mod watchlist;
 mod whisper;
 
 use hints::Hints;
@@ -111,6 +112,7 @@ pub struct Hub<S> {
     cache: cache::EventCache,
     /// Of a single node: with others, all events come over Redis.
     twice: twice::Twice,
+    watchlists: watchlist::Watchlists,
     /// With `pusher.subscriptionCount`.
     counts: Option<counts::Counts>,
     options: Options,
@@ -155,6 +157,7 @@ impl<S: Socket> Hub<S> {
             handover: sessions.map(|sessions| handover::Handover::new(sessions, config.recovery.window.0)),
             cache,
             twice: twice::Twice::default(),
+            watchlists: watchlist::Watchlists::default(),
             counts: config.pusher.subscription_count.0.then(counts::Counts::default),
             options: Options {
                 flat,
@@ -234,10 +237,16 @@ impl<S: Socket> Hub<S> {
         if !self.options.flat.is_empty() {
             self.everyone.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         }
-        let channels = session.state().close();
         // Compat: in the original a member leaves when its connection breaks. Who may come back is still there for the others,
         // unless its page is known to be gone.
         let kept = kept.filter(|_| reason != CloseReason::PageLeft);
+        let (channels, signed_in) = {
+            let mut state = session.state();
+            (state.close(), state.sign_out())
+        };
+        if let Some(signed_in) = signed_in {
+            self.signed_out(id, &signed_in);
+        }
         for channel in channels {
             self.left_after(&channel, id, reason.as_str(), Grace { least: self.options.leave_grace, kept: kept.clone() });
         }

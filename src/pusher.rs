@@ -34,6 +34,7 @@ mod code {
     pub(super) const RECONNECT: u16 = 4200;
     pub(super) const NO_PONG: u16 = 4201;
     pub(super) const CLIENT_EVENT_REJECTED: u16 = 4301;
+    pub(super) const WATCHLIST_LIMIT: u16 = 4302;
 }
 
 /// Serves Pusher's clients; clones belong together.

@@ -31,6 +31,8 @@ pub enum Question {
     Terminate(String),
     /// Take this user's sockets out of this channel.
     Unsubscribe(String, String),
+    /// Which of these users are signed in, on how many sockets?
+    SignedIn(Vec<String>),
     /// What is the last event of this cache channel?
     Cached(String),
     /// Ask the application again about the sockets in this channel. Answered when that is done.
@@ -104,6 +106,13 @@ pub enum Message {
         /// To [`Question::Cached`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         event: Option<KeptEvent>,
+    },
+    /// To all nodes: a user has signed in, or the last connection of one is over.
+    User {
+        /// The user.
+        user: String,
+        /// Which of both.
+        is_online: bool,
     },
     /// To all nodes: so many sockets are in a channel now, on all of them together.
     Count {

@@ -62,7 +62,7 @@ impl<S: Socket> Hub<S> {
         Everywhere { value: value.into_values().fold(0, usize::saturating_add), is_partial }
     }
 
-    async fn ask_nodes(self: &Arc<Self>, question: Question) -> Everywhere<BTreeMap<String, usize>> {
+    pub(super) async fn ask_nodes(self: &Arc<Self>, question: Question) -> Everywhere<BTreeMap<String, usize>> {
         self.ban(&question).await;
         let (ours, (theirs, is_partial)) = tokio::join!(self.answer(&question), self.ask_others(&question));
         let mut sum: BTreeMap<String, usize> = ours.counts.into_iter().collect();
@@ -95,6 +95,7 @@ impl<S: Socket> Hub<S> {
         let one = |count| vec![(String::new(), count)];
         match question {
             Question::Cached(_) => Vec::new(),
+            Question::SignedIn(users) => self.watchlists.counts(users),
             Question::Connections => one(self.connections()),
             Question::Count(channel) => one(self.subscription_count(channel)),
             Question::Channels(prefix) => {
@@ -125,6 +126,7 @@ impl<S: Socket> Hub<S> {
             }
             Ok(Message::Answer { id, counts, event }) => nodes.bus.answered(id, Answer { counts, event }),
             Ok(Message::Count { channel, count }) => self.show_count(&channel, count),
+            Ok(Message::User { user, is_online }) => self.hear_of_user(&user, is_online),
             Ok(Message::Removed { from, user, pass, channel }) if from != nodes.bus.number() => {
                 let channel = channel.as_str().into();
                 self.authorizer.removed(user.as_deref(), Some(&channel));

@@ -71,6 +71,8 @@ impl<S: Socket> Hub<S> {
                     hub.closing.run_until_cancelled(run).await;
                 }
             });
+            let hub = Arc::clone(self);
+            self.tasks.spawn(async move { hub.closing.run_until_cancelled(hub.keep_watch()).await });
         }
     }
 

@@ -69,6 +69,13 @@ pub enum Message<'a> {
     },
     /// How far the events are, by the push's offset: for clients that can come back.
     Position,
+    /// Of the users that the socket's user watches, these have come, and those are gone.
+    Watched {
+        /// Users with a connection that is signed in.
+        online: &'a [&'a str],
+        /// Users without one.
+        offline: &'a [&'a str],
+    },
     /// The socket is not let into the channel, or was taken out of it.
     Refused {
         /// The channel.

@@ -9,6 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::inspect::StayView;
 use super::recovery::Stay;
 use super::wanted::Want;
+use super::watchlist::SignedIn;
 use crate::auth::{SubscribeHeaders, bytes_of};
 use crate::channel::ChannelName;
 use crate::store::Member;
@@ -41,7 +42,7 @@ pub(super) struct State {
     channels: HashMap<ChannelName, Subscription>,
     next_generation: u64,
     /// Who is signed in, whatever the channels.
-    user: Option<Arc<str>>,
+    signed_in: Option<SignedIn>,
     /// Headers that subscriptions rest on, each distinct set once: a client sends the same with every subscribe.
     headers: Vec<Arc<SubscribeHeaders>>,
 }
@@ -280,9 +281,19 @@ impl State {
         self.headers.iter().map(|known| bytes_of(known)).sum()
     }
 
-    /// Somebody has signed in.
-    pub(super) fn sign_in(&mut self, user: &str) {
-        self.user = Some(user.into());
+    /// Somebody has signed in, which `add` notes. Its answer, unless the connection is over, or it is not the first time.
+    pub(super) fn sign_in(&mut self, signed_in: SignedIn, add: impl FnOnce(&SignedIn) -> bool) -> Option<bool> {
+        if self.is_closed || self.signed_in.is_some() {
+            return None;
+        }
+        let is_first = add(&signed_in);
+        self.signed_in = Some(signed_in);
+        Some(is_first)
+    }
+
+    /// Who was signed in, once the connection is over.
+    pub(super) fn sign_out(&mut self) -> Option<SignedIn> {
+        self.signed_in.take()
     }
 
     /// The user in a channel, as its grant tells.
@@ -292,7 +303,7 @@ impl State {
 
     /// Whether the socket is signed in as this user, or any of its channels is known to be that of the user.
     pub(super) fn is_user(&self, user: &str) -> bool {
-        if self.user.as_deref() == Some(user) {
+        if self.signed_in.as_ref().is_some_and(|signed_in| &*signed_in.user == user) {
             return true;
         }
         self.channels.values().any(|subscription| {
@@ -304,7 +315,7 @@ impl State {
     /// Who is signed in, or whom the grant of a channel names.
     pub(super) fn known_user(&self) -> Option<Arc<str>> {
         let granted = || self.channels.values().find_map(|subscription| subscription.terms.as_ref()?.user.clone());
-        self.user.clone().or_else(granted)
+        self.signed_in.as_ref().map(|signed_in| Arc::clone(&signed_in.user)).or_else(granted)
     }
 
     /// The channels that the socket is in or asks for, for people.

@@ -295,13 +295,6 @@ impl<S: Socket> Hub<S> {
         is_in
     }
 
-    /// A socket has proven who its user is, whatever the channels.
-    pub fn sign_in(&self, id: SocketId, user: &str) {
-        if let Some(session) = self.session(id) {
-            session.state().sign_in(user);
-        }
-    }
-
     /// Puts a socket into a channel's room, if it still wants in. Both happen under the session's lock, so that a
     /// disconnect either comes first and voids the ticket, or comes later and finds the room.
     pub(super) fn enter(&self, session: &Session<S>, channel: &ChannelName, ticket: Ticket) -> bool {

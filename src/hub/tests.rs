@@ -86,7 +86,11 @@ impl Socket for Recorder {
     fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
         let (name, channel, data) = match push.message {
             Message::Event { channel, name, data, .. } => (name, channel, data.get().to_owned()),
-            Message::Position | Message::Subscribed { members: None, .. } | Message::CacheMiss { .. } | Message::Count { .. } => {
+            Message::Position
+            | Message::Subscribed { members: None, .. }
+            | Message::CacheMiss { .. }
+            | Message::Count { .. }
+            | Message::Watched { .. } => {
                 return Ok(());
             }
             Message::Subscribed { channel, members: Some(members), .. } => ("presence:subscribed", channel, list(members)),

@@ -56,6 +56,11 @@ fn encode(message: &Message<'_>) -> Option<Bytes> {
             event("pusher_internal:subscription_count", Some(channel), &data, None)
         }
         Message::Position => return None,
+        Message::Watched { online, offline } => {
+            let named = [("online", online), ("offline", offline)].into_iter().filter(|(_, users)| !users.is_empty());
+            let events: Vec<_> = named.map(|(name, users)| json!({ "name": name, "user_ids": users })).collect();
+            event("pusher_internal:watchlist_events", None, &json!({ "events": events }).to_string(), None)
+        }
         Message::CacheMiss { channel } => text(&json!({ "event": "pusher:cache_miss", "channel": channel })),
         Message::Refused { channel, status } => {
             let why = match status {

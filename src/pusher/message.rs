@@ -42,6 +42,9 @@ pub(super) struct User {
     pub(super) id: String,
     #[serde(default)]
     pub(super) user_info: Option<Box<RawValue>>,
+    /// Users whose coming and going it wants to hear of.
+    #[serde(default)]
+    pub(super) watchlist: Vec<String>,
 }
 
 impl Said<'_> {

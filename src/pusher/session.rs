@@ -29,6 +29,9 @@ use crate::warn_seldom;
 /// Time for a client to answer `pusher:ping`, as pusher-js has it.
 const PONG_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Users of a watchlist, as at Pusher.
+const MAX_WATCHED: usize = 100;
+
 /// One client.
 pub(super) struct Session {
     client: Client,
@@ -158,7 +161,7 @@ impl Session {
 
     /// In a presence channel without data of its own, a client that has signed in is its user.
     fn as_signed_in(&self) -> Option<Right> {
-        let User { id, user_info } = self.user.as_ref()?;
+        let User { id, user_info, .. } = self.user.as_ref()?;
         let member = json!({ "user_id": id, "user_info": user_info });
         let data = serde_json::value::to_raw_value(&member).expect("texts and JSON serialize");
         Some(Right::Brought(Grant { channel_data: Some(data.into()), ..Grant::default() }))
@@ -173,9 +176,14 @@ impl Session {
         if self.user.as_ref().is_some_and(|known| known.id != user.id) {
             return self.wrong(code::UNAUTHORIZED, "another user has signed in on this connection");
         }
-        self.shared.hub.sign_in(self.id(), &user.id);
+        self.say("pusher:signin_success", &json!({ "user_data": sign_in.user_data }).to_string())?;
+        let watches = user.watchlist.get(..MAX_WATCHED).unwrap_or(&user.watchlist);
+        if watches.len() < user.watchlist.len() {
+            self.wrong(code::WATCHLIST_LIMIT, &format!("the watchlist is longer than {MAX_WATCHED}, the first are watched"))?;
+        }
+        self.shared.hub.sign_in(self.id(), &user.id, watches);
         self.user = Some(user);
-        self.say("pusher:signin_success", &json!({ "user_data": sign_in.user_data }).to_string())
+        Ok(())
     }
 
     fn whisper(&self, said: &Said<'_>) -> Result<(), CloseReason> {

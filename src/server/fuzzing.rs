@@ -32,6 +32,9 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const HANDSHAKE: &[u8] = b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
+const PUSHER_HANDSHAKE: &[u8] = b"GET /app/key?protocol=7 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
 thread_local! {
     static SERVER: OnceCell<Server> = const { OnceCell::new() };
 }
@@ -70,6 +73,47 @@ pub fn client_packets(bytes: &[u8]) {
             emptied(server).await;
         });
     });
+}
+
+/// As [`client_packets`], in Pusher's protocol. Each answer is an event, with data as text, as native clients need it.
+pub fn pusher_packets(bytes: &[u8]) {
+    let sent = [PUSHER_HANDSHAKE, &frames(bytes)].concat();
+    with_server(|server| {
+        block_on(async {
+            let (first, second) = tokio::join!(converse(server, &sent), converse(server, &sent));
+            for answer in [first, second] {
+                assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+                let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("the head ends") + 4;
+                for text in texts(&answer[end..]) {
+                    let message: Value = serde_json::from_str(text).expect("messages are JSON");
+                    let event = message["event"].as_str().expect("messages are events");
+                    let data = &message["data"];
+                    let is_object = matches!(event, "pusher:error" | "pusher:subscription_error");
+                    assert!(if is_object { data.is_object() } else { data.is_string() || event == "pusher:cache_miss" }, "{text}");
+                }
+            }
+            emptied(server).await;
+        });
+    });
+}
+
+/// The texts in frames of the server, each of which is whole.
+fn texts(mut frames: &[u8]) -> Vec<&str> {
+    let mut texts = Vec::new();
+    while let [opcode, short, rest @ ..] = frames {
+        let (length, rest) = match (short, rest) {
+            (126, [a, b, rest @ ..]) => (usize::from(u16::from_be_bytes([*a, *b])), rest),
+            (127, [_, _, _, _, a, b, c, d, rest @ ..]) => (u32::from_be_bytes([*a, *b, *c, *d]) as usize, rest),
+            (length, rest) => (usize::from(*length), rest),
+        };
+        // The connection may end in the middle of one.
+        let Some((payload, rest)) = rest.split_at_checked(length) else { break };
+        if *opcode == 0x81 {
+            texts.push(std::str::from_utf8(payload).expect("texts are UTF-8"));
+        }
+        frames = rest;
+    }
+    texts
 }
 
 /// Waits until nobody is there.

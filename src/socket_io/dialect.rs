@@ -34,7 +34,9 @@ pub fn encode(message: &Message<'_>, offset: Option<Offset>) -> Option<Bytes> {
             let offset = offset?;
             event(POSITION, None, 0, |text| push(text, &format!("\"{offset}\"")))
         }
-        Message::Subscribed { members: None, .. } | Message::CacheMiss { .. } | Message::Count { .. } => return None,
+        Message::Subscribed { members: None, .. } | Message::CacheMiss { .. } | Message::Count { .. } | Message::Watched { .. } => {
+            return None;
+        }
         Message::Subscribed { channel, members: Some(members), shows_sockets } => {
             let size = members.iter().map(|(_, member)| member.json().len() + 1).sum();
             event("presence:subscribed", Some(channel), size, |text| member_list(text, members, shows_sockets))

@@ -371,6 +371,56 @@ async fn the_http_api_is_found_below_the_path_of_the_clients_too() {
 }
 
 #[tokio::test]
+async fn who_is_on_the_watchlist_comes_and_goes() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({})).await;
+    let news = |name: &str, user: &str| {
+        let data = format!("{{\"events\":[{{\"name\":\"{name}\",\"user_ids\":[\"{user}\"]}}]}}");
+        json!({ "event": "pusher_internal:watchlist_events", "data": data })
+    };
+    let mut ann = Pusher::connect(&server).await;
+    assert_eq!(ann.sign_in(r#"{"id":"1","watchlist":["2"]}"#).await["event"], "pusher:signin_success");
+    assert_eq!(ann.hear().await, news("offline", "2"));
+    let mut tabs = [Pusher::connect(&server).await, Pusher::connect(&server).await];
+    for bob in &mut tabs {
+        bob.sign_in(r#"{"id":"2","watchlist":["1"]}"#).await;
+        assert_eq!(bob.hear().await, news("online", "1"));
+    }
+    assert_eq!(ann.hear().await, news("online", "2"));
+    for bob in &mut tabs {
+        bob.stream.close(None).await.unwrap();
+    }
+    assert_eq!(ann.hear().await, news("offline", "2"));
+
+    let many: Vec<String> = (100..201).map(|n| n.to_string()).collect();
+    let mut carol = Pusher::connect(&server).await;
+    carol.sign_in(&json!({ "id": "3", "watchlist": many }).to_string()).await;
+    assert_eq!(carol.hear().await["data"]["code"], 4302);
+    let first = carol.hear().await;
+    assert!(first["data"].as_str().unwrap().contains("\"199\"") && !first["data"].as_str().unwrap().contains("\"200\""), "{first}");
+}
+
+#[tokio::test]
+async fn a_sign_in_is_of_its_own_connection_and_of_one_user() {
+    let laravel = Laravel::start().await;
+    let server = server(&laravel, json!({})).await;
+    let (mut mallory, victim) = (Pusher::connect(&server).await, Pusher::connect(&server).await);
+    let data = r#"{"id":"7"}"#;
+    // What another connection signed in with, another key's, and a signature for a channel.
+    let replayed = sign(&format!("{}::user::{data}", victim.id));
+    let other_key = sign(&format!("{}::user::{data}", mallory.id)).replace(KEY, "other-key");
+    for auth in [replayed, other_key, sign(&format!("{}:private-a", mallory.id)), "Bearer x".to_owned()] {
+        mallory.say(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": data } })).await;
+        assert_eq!(mallory.hear().await["data"]["code"], 4009);
+    }
+    assert_eq!(mallory.sign_in(data).await["event"], "pusher:signin_success");
+    assert_eq!(mallory.sign_in(r#"{"id":"8"}"#).await["data"]["code"], 4009);
+    assert_eq!(mallory.sign_in(data).await["event"], "pusher:signin_success");
+    mallory.say(json!({ "event": "pusher:subscribe", "data": { "channel": "#server-to-user-8", "auth": "" } })).await;
+    assert_eq!(mallory.hear().await["data"]["status"], 401);
+}
+
+#[tokio::test]
 async fn channels_hear_of_their_count_when_that_is_wanted() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({ "pusher": { "subscriptionCount": true } })).await;

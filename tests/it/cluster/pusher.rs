@@ -93,3 +93,21 @@ async fn counts_are_those_of_all_nodes() {
     second.say(json!({ "event": "pusher:unsubscribe", "data": { "channel": "news" } })).await;
     assert_eq!(first.hear().await, count(1));
 }
+
+#[tokio::test]
+async fn who_is_on_the_watchlist_comes_and_goes_on_any_node() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let [one, other] = nodes_with(settings("exact"), &redis, &laravel).await;
+    let (mut ann, mut bob) = (Pusher::connect(&one).await, Pusher::connect(&other).await);
+    let news = |name: &str, user: &str| {
+        let data = format!("{{\"events\":[{{\"name\":\"{name}\",\"user_ids\":[\"{user}\"]}}]}}");
+        json!({ "event": "pusher_internal:watchlist_events", "data": data })
+    };
+    ann.sign_in(r#"{"id":"1","watchlist":["2"]}"#).await;
+    assert_eq!(ann.hear().await, news("offline", "2"));
+    bob.sign_in(r#"{"id":"2","watchlist":["1"]}"#).await;
+    assert_eq!(ann.hear().await, news("online", "2"));
+    assert_eq!(bob.hear().await, news("online", "1"));
+    assert_eq!(post(&one, "/apps/app/users/2/terminate_connections", &json!({})).await.0, 200);
+    assert_eq!(ann.hear().await, news("offline", "2"));
+}

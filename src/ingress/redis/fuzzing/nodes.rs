@@ -119,6 +119,7 @@ impl Socket for Page {
             | Told::Refused { .. }
             | Told::CacheMiss { .. }
             | Told::Count { .. }
+            | Told::Watched { .. }
             | Told::Position => {}
         }
         Ok(())

@@ -1,0 +1,242 @@
+//! Watchlists of Pusher's protocol: who has signed in hears which of the users on a list of its own are signed in, too.
+//!
+//! Input: sign-ins and the ends of connections, here and, by way of the nodes, elsewhere. Output: [`Message::Watched`] to
+//! those who watch. With several nodes each compares what it knows with the others now and then, so that a node that died
+//! leaves nobody signed in.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{Hub, Message, Push, Socket};
+use crate::cluster::questions::{self, Question};
+use crate::event::SocketId;
+
+/// How often the nodes are asked about the users that are watched here.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(30);
+/// Users of one question.
+const BATCH: usize = 500;
+
+/// Who is signed in on this node, and who watches whom.
+#[derive(Debug, Default)]
+pub(super) struct Watchlists(Mutex<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Connections of each user who is signed in here.
+    signed_in: HashMap<Arc<str>, usize>,
+    watched: HashMap<Arc<str>, Watched>,
+}
+
+/// A user who is watched from here.
+#[derive(Debug, Default)]
+struct Watched {
+    by: HashSet<SocketId>,
+    /// Whether the user is signed in anywhere; `None` until that is known.
+    is_online: Option<bool>,
+}
+
+/// What a connection has to give back when it ends.
+#[derive(Debug)]
+pub(super) struct SignedIn {
+    pub(super) user: Arc<str>,
+    pub(super) watches: Vec<Arc<str>>,
+}
+
+impl Watchlists {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the user was not signed in here before.
+    pub(super) fn add(&self, socket: SocketId, signed_in: &SignedIn) -> bool {
+        let mut table = self.table();
+        for user in &signed_in.watches {
+            table.watched.entry(Arc::clone(user)).or_default().by.insert(socket);
+        }
+        let count = table.signed_in.entry(Arc::clone(&signed_in.user)).or_default();
+        *count += 1;
+        *count == 1
+    }
+
+    /// Whether the user is not signed in here any more.
+    fn remove(&self, socket: SocketId, signed_in: &SignedIn) -> bool {
+        let mut table = self.table();
+        for user in &signed_in.watches {
+            if let Some(watched) = table.watched.get_mut(user) {
+                watched.by.remove(&socket);
+                if watched.by.is_empty() {
+                    table.watched.remove(user);
+                }
+            }
+        }
+        let Some(count) = table.signed_in.get_mut(&signed_in.user) else { return false };
+        *count -= 1;
+        let is_gone = *count == 0;
+        if is_gone {
+            table.signed_in.remove(&signed_in.user);
+        }
+        is_gone
+    }
+
+    /// Notes whether a user is signed in; returns who has to hear of it.
+    fn set(&self, user: &str, is_online: bool) -> Vec<SocketId> {
+        let mut table = self.table();
+        let Some(watched) = table.watched.get_mut(user).filter(|watched| watched.is_online != Some(is_online)) else { return Vec::new() };
+        watched.is_online = Some(is_online);
+        watched.by.iter().copied().collect()
+    }
+
+    /// Notes what was found out about users; what has come meanwhile is newer. Returns who of them is signed in, and who is not.
+    fn learn<'a>(&self, users: &'a [Arc<str>], found: &HashSet<String>) -> (Vec<&'a str>, Vec<&'a str>) {
+        let mut table = self.table();
+        users.iter().map(|user| &**user).partition(|user| match table.watched.get_mut(*user) {
+            Some(watched) => *watched.is_online.get_or_insert(found.contains(*user)),
+            None => found.contains(*user),
+        })
+    }
+
+    fn is_signed_in(&self, user: &str) -> bool {
+        self.table().signed_in.contains_key(user)
+    }
+
+    /// Those of the users who are signed in here, each with its connections.
+    pub(super) fn counts(&self, users: &[String]) -> Vec<(String, usize)> {
+        let table = self.table();
+        users.iter().filter_map(|user| Some((user.clone(), *table.signed_in.get(user.as_str())?))).collect()
+    }
+
+    fn watched(&self) -> Vec<String> {
+        self.table().watched.keys().map(|user| (**user).to_owned()).collect()
+    }
+}
+
+impl<S: Socket> Hub<S> {
+    /// A socket has proven who its user is, whatever the channels, and wants to hear of these other users.
+    pub fn sign_in(self: &Arc<Self>, id: SocketId, user: &str, watches: &[String]) {
+        let Some(session) = self.session(id) else { return };
+        let watches: Vec<Arc<str>> = watches.iter().map(|user| user.as_str().into()).collect();
+        let is_first = session
+            .state()
+            .sign_in(SignedIn { user: user.into(), watches: watches.clone() }, |signed_in| self.watchlists.add(id, signed_in));
+        if is_first == Some(true) {
+            self.changed(user, true);
+        }
+        if is_first.is_some() && !watches.is_empty() {
+            self.show_watched(session.socket.clone(), watches);
+        }
+    }
+
+    /// The connection of a user is over.
+    pub(super) fn signed_out(self: &Arc<Self>, id: SocketId, signed_in: &SignedIn) {
+        if !self.watchlists.remove(id, signed_in) {
+            return;
+        }
+        if self.nodes.is_none() {
+            return self.changed(&signed_in.user, false);
+        }
+        let (hub, user) = (Arc::clone(self), Arc::clone(&signed_in.user));
+        self.tasks.spawn(async move {
+            let asking = hub.signed_in_everywhere(vec![(*user).to_owned()]);
+            if let Some(Some(found)) = hub.closing.run_until_cancelled(asking).await
+                && found.is_empty()
+            {
+                hub.changed(&user, false);
+            }
+        });
+    }
+
+    /// Tells all nodes that a user has come, or is gone.
+    fn changed(self: &Arc<Self>, user: &str, is_online: bool) {
+        match &self.nodes {
+            None => self.hear_of_user(user, is_online),
+            Some(nodes) => nodes.bus.say(&questions::Message::User { user: user.to_owned(), is_online }),
+        }
+    }
+
+    /// Tells those here who watch the user.
+    pub(super) fn hear_of_user(self: &Arc<Self>, user: &str, is_online: bool) {
+        if !is_online && self.watchlists.is_signed_in(user) {
+            // It came back while another node asked.
+            return self.changed(user, true);
+        }
+        let watchers = self.watchlists.set(user, is_online);
+        let users = [user];
+        let (online, offline): (&[&str], &[&str]) = if is_online { (&users, &[]) } else { (&[], &users) };
+        let push = Push::new(Message::Watched { online, offline });
+        for socket in watchers.into_iter().filter_map(|id| self.socket(id)) {
+            self.emit(&socket, &push);
+        }
+    }
+
+    /// Tells who has just signed in which of those that it watches are there.
+    fn show_watched(self: &Arc<Self>, socket: S, watches: Vec<Arc<str>>) {
+        let users: Vec<String> = watches.iter().map(|user| (**user).to_owned()).collect();
+        if self.nodes.is_none() {
+            let found = self.watchlists.counts(&users).into_iter().map(|(user, _)| user).collect();
+            return self.tell_watched(&socket, &watches, &found);
+        }
+        let hub = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let Some(found) = hub.closing.run_until_cancelled(hub.ask_nodes(Question::SignedIn(users))).await else { return };
+            hub.tell_watched(&socket, &watches, &found.value.into_keys().collect());
+        });
+    }
+
+    fn tell_watched(self: &Arc<Self>, socket: &S, watches: &[Arc<str>], found: &HashSet<String>) {
+        let (online, offline) = self.watchlists.learn(watches, found);
+        self.emit(socket, &Push::new(Message::Watched { online: &online, offline: &offline }));
+    }
+
+    /// Those of the users who are signed in on any node; `None` when a node did not answer in time.
+    async fn signed_in_everywhere(self: &Arc<Self>, users: Vec<String>) -> Option<HashSet<String>> {
+        let found = self.ask_nodes(Question::SignedIn(users)).await;
+        (!found.is_partial).then(|| found.value.into_keys().collect())
+    }
+
+    /// Compares what is known of watched users with the other nodes; never returns.
+    pub(super) async fn keep_watch(self: &Arc<Self>) {
+        loop {
+            tokio::time::sleep(COMPARE_INTERVAL).await;
+            for users in self.watchlists.watched().chunks(BATCH) {
+                let Some(found) = self.signed_in_everywhere(users.to_vec()).await else { continue };
+                for user in users {
+                    self.hear_of_user(user, found.contains(user));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signed_in(user: &str, watches: &[&str]) -> SignedIn {
+        SignedIn { user: user.into(), watches: watches.iter().map(|user| (*user).into()).collect() }
+    }
+
+    #[test]
+    fn who_comes_first_and_who_goes_last_is_news() {
+        let lists = Watchlists::default();
+        let (one, two) = (SocketId::new(1, 1), SocketId::new(1, 2));
+        let ann = signed_in("ann", &["bob"]);
+        assert!(lists.add(one, &ann) && !lists.add(two, &ann));
+        assert_eq!(lists.counts(&["ann".to_owned(), "bob".to_owned()]), [("ann".to_owned(), 2)]);
+        let mut told = lists.set("bob", true);
+        told.sort_unstable_by_key(ToString::to_string);
+        assert_eq!(told, [one, two]);
+        assert!(lists.set("bob", true).is_empty() && lists.set("carol", true).is_empty());
+        assert!(!lists.remove(one, &ann) && lists.remove(two, &ann));
+        assert!(lists.watched().is_empty() && lists.set("bob", false).is_empty());
+    }
+
+    #[test]
+    fn what_was_heard_while_the_nodes_were_asked_is_newer_than_their_answer() {
+        let lists = Watchlists::default();
+        lists.add(SocketId::new(1, 1), &signed_in("ann", &["bob", "carol"]));
+        lists.set("bob", true);
+        let users = ["bob".into(), "carol".into()];
+        assert_eq!(lists.learn(&users, &HashSet::new()), (vec!["bob"], vec!["carol"]));
+    }
+}
