@@ -170,7 +170,8 @@ impl Polling {
 
     /// The websocket is gone; the session polls as before.
     pub(super) fn end_probe(&self) {
-        self.phase().is_probed = false;
+        let mut phase = self.phase();
+        (phase.is_probed, phase.is_nudged) = (false, false);
     }
 
     /// Has a poll answered, so that the client can change over.
