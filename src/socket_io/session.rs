@@ -348,7 +348,11 @@ impl Session {
         match packet.inner {
             PacketData::Connect(_) if inbound.state == State::Connected => Ok(()),
             PacketData::Connect(data) => self.connect(inbound, data.as_ref()),
-            _ if inbound.state != State::Connected => Err(CloseReason::TransportClose),
+            // socket.io 2 ignores it, later ones end the connection.
+            _ if inbound.state != State::Connected => match self.0.version {
+                EngineVersion::V3 => Ok(()),
+                EngineVersion::V4 => Err(CloseReason::TransportClose),
+            },
             PacketData::Disconnect => {
                 self.leave(inbound, CloseReason::ClientLeft);
                 Ok(())
