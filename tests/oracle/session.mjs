@@ -1,0 +1,161 @@
+/**
+ * One Engine.IO session, driven step by step with bare HTTP requests and websockets.
+ *
+ * Input: steps. Output: what a client saw after each, in words that are the same for every server that behaves the same.
+ */
+import { once } from 'node:events';
+import http from 'node:http';
+import WebSocket from 'ws';
+
+/** What has not come so long after the server has answered another request does not come. */
+const QUIET_MS = 30;
+const PROBED_MS = 700;
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const SEPARATOR = '\x1e';
+
+export class Session {
+  #agent = new http.Agent({ keepAlive: true, maxSockets: 8 });
+  #sid;
+  #seen = [];
+  #polls = 0;
+  #websockets = [];
+  #pending = new Set();
+
+  /** `publish` sends an event to all who have subscribed. */
+  constructor(version, port, publish) {
+    Object.assign(this, { version, port, publish });
+  }
+
+  #path(transport) {
+    return `/socket.io/?EIO=${this.version}&transport=${transport}${this.#sid ? `&sid=${this.#sid}` : ''}`;
+  }
+
+  async #request(method, body, path = this.#path('polling')) {
+    const headers = body === undefined ? {} : { 'content-type': 'text/plain;charset=UTF-8', 'content-length': Buffer.byteLength(body) };
+    const request = http.request({ host: '127.0.0.1', port: this.port, path, method, headers, agent: this.#agent });
+    request.end(body);
+    try {
+      const [response] = await once(request, 'response');
+      let text = '';
+      for await (const chunk of response.setEncoding('utf8')) text += chunk;
+      return [response.statusCode, text];
+    } catch {
+      return ['dropped', ''];
+    }
+  }
+
+  #see(what) {
+    this.#seen.push(what);
+  }
+
+  /** Runs `work` beside the session. What it sees counts for the step in which it is seen. */
+  #beside(work) {
+    const pending = work.finally(() => this.#pending.delete(pending));
+    this.#pending.add(pending);
+  }
+
+  /** Takes a step, and returns what was seen until nothing more came, in an order that does not depend on chance. */
+  async step([name, argument]) {
+    await this[name](argument);
+    for (let before = -1; before !== this.#seen.length; ) {
+      before = this.#seen.length;
+      await this.#request('GET', undefined, '/socket.io/?transport=none');
+      await pause(QUIET_MS);
+    }
+    return this.#seen.splice(0).sort();
+  }
+
+  async open() {
+    const [status, body] = await this.#request('GET');
+    const [open, ...more] = this.#packets(body);
+    if (status !== 200) return this.#see(`open: ${status}`);
+    const { sid, upgrades, pingInterval, pingTimeout } = JSON.parse(open.slice(1));
+    this.#sid = sid;
+    this.#see(`open: ${JSON.stringify({ upgrades, pingInterval, pingTimeout })} ${more}`);
+  }
+
+  async connect() {
+    if (this.version === 3) return;
+    await this.post(['40']);
+    await this.poll();
+  }
+
+  async poll() {
+    const number = this.#polls++;
+    const [status, body] = await this.#request('GET');
+    const said = status === 200 ? this.#packets(body).map(plain) : [];
+    this.#see(`poll ${number}: ${status} ${said.join(' | ')}`);
+  }
+
+  /** A poll that may have to wait. */
+  async waitingPoll() {
+    this.#beside(this.poll());
+    const websocket = this.#websockets.at(-1);
+    if (websocket?.hasAsked && websocket.readyState === WebSocket.OPEN) await this.#probed();
+  }
+
+  /** While it is probed, polls are answered here and by engine.io, each after times of its own. */
+  #probed() {
+    return Promise.race([Promise.allSettled([...this.#pending]), pause(PROBED_MS)]);
+  }
+
+  async post(packets) {
+    const body = this.version === 4 ? packets.join(SEPARATOR) : packets.map((packet) => `${packet.length}:${packet}`).join('');
+    await this.raw(body);
+  }
+
+  async raw(body) {
+    const [status, text] = await this.#request('POST', body);
+    this.#see(`post: ${status} ${status === 200 ? text : ''}`);
+  }
+
+  async websocket() {
+    const number = this.#websockets.length;
+    const websocket = new WebSocket(`ws://127.0.0.1:${this.port}${this.#path('websocket')}`);
+    this.#websockets.push(websocket);
+    websocket.on('message', (data) => this.#see(`websocket ${number}: ${plain(String(data))}`));
+    websocket.on('close', () => this.#see(`websocket ${number} is closed`));
+    websocket.on('error', () => {});
+    this.#beside(Promise.race([once(websocket, 'open'), once(websocket, 'close')]).catch(() => {}));
+    await Promise.allSettled([...this.#pending].slice(-1));
+  }
+
+  /** No client changes over without having asked: this server would refuse it, and engine.io would not. */
+  async frame(text) {
+    const websocket = this.#websockets.at(-1);
+    if (websocket?.readyState !== WebSocket.OPEN || (text === '5' && !websocket.hasAsked)) return;
+    websocket.hasAsked ||= text === '2probe';
+    websocket.send(text);
+    if (text === '2probe') await this.#probed();
+  }
+
+  closeWebsocket() {
+    this.#websockets.at(-1)?.close();
+  }
+
+  async event(number) {
+    await this.publish(number);
+  }
+
+  #packets(body) {
+    if (this.version === 4) return body.split(SEPARATOR);
+    const packets = [];
+    for (let rest = body; rest; ) {
+      const at = rest.indexOf(':');
+      const length = Number(rest.slice(0, at));
+      packets.push(rest.slice(at + 1, at + 1 + length));
+      rest = rest.slice(at + 1 + length);
+    }
+    return packets;
+  }
+
+  async end() {
+    for (const websocket of this.#websockets) websocket.terminate();
+    this.#agent.destroy();
+    await Promise.allSettled([...this.#pending]);
+  }
+}
+
+/** A packet without ids. */
+const plain = (packet) => packet.replace(/"(sid|pid)":"[^"]*"/g, '"$1":"…"');
