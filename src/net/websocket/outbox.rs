@@ -3,7 +3,7 @@
 //! Input: frames, shared by all their receivers. Output: batches for whatever carries the client: its websocket's task,
 //! or the request of a client that polls.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -13,6 +13,9 @@ use crate::event::CloseReason;
 
 /// Room for so many frames is kept while nothing waits.
 const KEPT_FRAMES: usize = 16;
+
+/// Room for so many kinds is kept while nothing waits.
+const KEPT_KINDS: usize = 16;
 
 /// How much may wait for a client.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +36,8 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     frames: VecDeque<Bytes>,
+    /// Frames of which one of a kind waits, once there was one.
+    kinds: Option<Box<Kinds>>,
     /// Frames and bytes not yet written; more than in `frames`, since a task takes them out before it writes them.
     count: usize,
     bytes: u64,
@@ -43,6 +48,22 @@ struct State {
     is_idle: bool,
     /// Who wants to know of the end alone.
     watcher: Option<Waker>,
+}
+
+/// Frames that wait among the others, one of a kind.
+#[derive(Debug, Default)]
+struct Kinds {
+    waiting: HashMap<u64, OfKind>,
+    /// Frames of no kind that were taken out since this was made.
+    taken: u64,
+    serial: u64,
+}
+
+#[derive(Debug)]
+struct OfKind {
+    frame: Bytes,
+    /// How many frames of no kind come before it, from the beginning; and its place among those of a kind.
+    place: (u64, u64),
 }
 
 /// How a connection is to end.
@@ -127,22 +148,44 @@ impl Outbox {
     /// [`SendError::Full`] when too many or too large ones wait, [`SendError::Closed`] after the end.
     pub fn send(&self, frame: Bytes) -> Result<(), SendError> {
         let mut state = self.state();
-        if state.end.is_some() {
-            return Err(SendError::Closed);
-        }
-        let bytes = frame.len() as u64;
-        if state.count >= self.limits.frames || state.count > 0 && state.bytes + bytes > self.limits.bytes {
-            return Err(SendError::Full);
-        }
+        state.check(&self.limits, frame.len())?;
+        (state.count, state.bytes) = (state.count + 1, state.bytes + frame.len() as u64);
         state.frames.push_back(frame);
-        state.count += 1;
-        state.bytes += bytes;
-        let task = if std::mem::take(&mut state.is_idle) { state.task.clone() } else { None };
-        drop(state);
-        if let Some(task) = task {
-            task.wake();
-        }
+        wake_idle(state);
         Ok(())
+    }
+
+    /// As [`Self::send`], but one of its kind that waits is taken out: the client gets the newest, in its own place.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_latest(&self, kind: u64, frame: Bytes) -> Result<(), SendError> {
+        let mut state = self.state();
+        if let Some(old) = state.kinds.as_mut().and_then(|kinds| kinds.waiting.remove(&kind)) {
+            (state.count, state.bytes) = (state.count - 1, state.bytes - old.frame.len() as u64);
+        }
+        state.check(&self.limits, frame.len())?;
+        state.put(kind, frame);
+        wake_idle(state);
+        Ok(())
+    }
+
+    /// As [`Self::send`], but the frame is dropped while one of its kind waits, and when there is no room.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] after the end.
+    pub fn send_volatile(&self, kind: u64, frame: Bytes) -> Result<(), SendError> {
+        let mut state = self.state();
+        match state.check(&self.limits, frame.len()) {
+            Err(SendError::Full) => Ok(()),
+            Err(SendError::Closed) => Err(SendError::Closed),
+            Ok(()) if state.kinds.as_ref().is_some_and(|kinds| kinds.waiting.contains_key(&kind)) => Ok(()),
+            Ok(()) => {
+                state.put(kind, frame);
+                wake_idle(state);
+                Ok(())
+            }
+        }
     }
 
     /// No more frames; those that wait are dropped, or written first.
@@ -152,7 +195,7 @@ impl Outbox {
             state.end = Some(end);
         }
         if end == End::Now {
-            (state.frames, state.count, state.bytes) = (VecDeque::new(), 0, 0);
+            (state.frames, state.kinds, state.count, state.bytes) = (VecDeque::new(), None, 0, 0);
         }
         let watcher = state.watcher.take();
         drop(state);
@@ -216,7 +259,10 @@ impl Outbox {
         if batch.frames.capacity() > KEPT_FRAMES {
             batch.frames = VecDeque::new();
         }
-        std::mem::swap(&mut state.frames, &mut batch.frames);
+        match &state.kinds {
+            None => std::mem::swap(&mut state.frames, &mut batch.frames),
+            Some(_) => batch.frames = state.take(usize::MAX),
+        }
         if !batch.frames.is_empty() {
             return Poll::Ready(Ok(()));
         }
@@ -233,19 +279,72 @@ impl Outbox {
         if state.end == Some(End::Now) {
             return Poll::Ready(Err(End::Now));
         }
-        if state.frames.is_empty() {
+        if state.is_empty() {
             return state.idle().map_ok(|()| VecDeque::new());
         }
-        let most = most.min(state.frames.len());
-        let rest = state.frames.split_off(most);
-        let taken = std::mem::replace(&mut state.frames, rest);
+        let taken = state.take(most);
         state.count -= taken.len();
         state.bytes -= taken.iter().map(|frame| frame.len() as u64).sum::<u64>();
         Poll::Ready(Ok(taken))
     }
 }
 
+/// Wakes a task that has nothing to write.
+fn wake_idle(mut state: MutexGuard<'_, State>) {
+    let task = if std::mem::take(&mut state.is_idle) { state.task.clone() } else { None };
+    drop(state);
+    if let Some(task) = task {
+        task.wake();
+    }
+}
+
 impl State {
+    /// Whether a frame of so many bytes is taken.
+    fn check(&self, limits: &Limits, bytes: usize) -> Result<(), SendError> {
+        if self.end.is_some() {
+            return Err(SendError::Closed);
+        }
+        let is_full = self.count >= limits.frames || self.count > 0 && self.bytes + bytes as u64 > limits.bytes;
+        if is_full { Err(SendError::Full) } else { Ok(()) }
+    }
+
+    /// Puts a frame of a kind, none of which waits, behind all others.
+    fn put(&mut self, kind: u64, frame: Bytes) {
+        (self.count, self.bytes) = (self.count + 1, self.bytes + frame.len() as u64);
+        let kinds = self.kinds.get_or_insert_default();
+        kinds.serial += 1;
+        let place = (kinds.taken + self.frames.len() as u64, kinds.serial);
+        kinds.waiting.insert(kind, OfKind { frame, place });
+    }
+
+    fn is_empty(&self) -> bool {
+        self.frames.is_empty() && self.kinds.as_ref().is_none_or(|kinds| kinds.waiting.is_empty())
+    }
+
+    /// Takes out up to `most` frames in their order.
+    fn take(&mut self, most: usize) -> VecDeque<Bytes> {
+        let Some(kinds) = &mut self.kinds else {
+            let rest = self.frames.split_off(most.min(self.frames.len()));
+            return std::mem::replace(&mut self.frames, rest);
+        };
+        let mut places: Vec<_> = kinds.waiting.iter().map(|(kind, waiting)| (waiting.place, *kind)).collect();
+        places.sort_unstable();
+        let mut places = places.into_iter().peekable();
+        let mut taken = VecDeque::new();
+        while taken.len() < most {
+            let next = places.next_if(|((before, _), _)| *before <= kinds.taken);
+            let of_kind = next.and_then(|(_, kind)| kinds.waiting.remove(&kind)).map(|waiting| waiting.frame);
+            let is_plain = of_kind.is_none();
+            let Some(frame) = of_kind.or_else(|| self.frames.pop_front()) else { break };
+            kinds.taken += u64::from(is_plain);
+            taken.push_back(frame);
+        }
+        if kinds.waiting.is_empty() && kinds.waiting.capacity() > KEPT_KINDS {
+            self.kinds = None;
+        }
+        taken
+    }
+
     fn remember(&mut self, cx: &Context<'_>) {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             self.task = Some(cx.waker().clone());
@@ -356,5 +455,109 @@ mod tests {
         assert_eq!(outbox.poll_batch(&mut batch, &cx), Poll::Ready(Err(End::Flushed)));
         outbox.end(End::Now);
         assert_eq!(outbox.poll_batch(&mut batch, &cx), Poll::Ready(Err(End::Now)));
+    }
+
+    /// What a task takes out now.
+    fn written(outbox: &Outbox) -> Vec<u8> {
+        let mut batch = Batch::default();
+        let _ = outbox.poll_batch(&mut batch, &Context::from_waker(Waker::noop()));
+        batch.frames.iter().flatten().copied().collect()
+    }
+
+    fn send(outbox: &Outbox, text: &'static str) {
+        for frame in text.split_inclusive(|_: char| true) {
+            match frame.as_bytes()[0] {
+                kind @ b'a'..=b'z' => outbox.send_latest(kind.into(), Bytes::from(frame)).unwrap(),
+                kind @ b'0'..=b'9' => outbox.send_volatile(kind.into(), Bytes::from(frame)).unwrap(),
+                _ => outbox.send(Bytes::from(frame)).unwrap(),
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_kind_the_newest_waits_and_the_others_keep_their_order() {
+        let outbox = outbox(5, 100);
+        send(&outbox, "aAbBaba");
+        assert_eq!(outbox.waiting(), 4);
+        assert_eq!(written(&outbox), b"ABba");
+        let outbox = self::outbox(1000, 1000);
+        send(&outbox, "1A1B21");
+        assert_eq!(written(&outbox), b"1AB2", "of the volatile the oldest");
+        send(&outbox, "1a");
+        assert_eq!(written(&outbox), b"1a");
+    }
+
+    #[test]
+    fn a_thousand_newer_ones_take_the_room_of_one() {
+        let outbox = outbox(2, 30);
+        outbox.send(bytes(10)).unwrap();
+        for _ in 0..1000 {
+            outbox.send_latest(1, bytes(20)).unwrap();
+        }
+        assert_eq!(outbox.send_latest(2, bytes(1)), Err(SendError::Full));
+        assert_eq!(outbox.send_volatile(2, bytes(1)), Ok(()), "dropped");
+        assert_eq!((outbox.waiting(), outbox.state().bytes), (2, 30));
+        assert_eq!(written(&outbox).len(), 30);
+        outbox.end(End::Now);
+        assert_eq!(outbox.send_latest(1, bytes(1)), Err(SendError::Closed));
+        assert_eq!(outbox.send_volatile(1, bytes(1)), Err(SendError::Closed));
+    }
+
+    #[test]
+    fn polls_take_some_and_what_is_left_can_still_be_replaced() {
+        let outbox = outbox(1000, 1000);
+        let cx = Context::from_waker(Waker::noop());
+        let take = |most| match outbox.poll_take(most, &cx) {
+            Poll::Ready(Ok(frames)) => frames.iter().flatten().copied().collect::<Vec<u8>>(),
+            other => panic!("{other:?}"),
+        };
+        send(&outbox, "AabBc");
+        assert_eq!(take(2), b"Aa");
+        send(&outbox, "Cbca");
+        assert_eq!(take(2), b"BC");
+        assert_eq!(outbox.waiting(), 3);
+        assert_eq!(take(usize::MAX), b"bca");
+        assert_eq!(outbox.poll_take(1, &cx), Poll::Pending);
+    }
+
+    proptest::proptest! {
+        /// Against a plain list from which older ones of a kind are taken out.
+        #[test]
+        fn any_mix_is_as_a_list_would_have_it(steps in "[a-cA-C0-2|]{0,60}") {
+            let outbox = outbox(1000, 1000);
+            let (mut expected, mut list) = (Vec::new(), Vec::<u8>::new());
+            let mut seen = Vec::new();
+            let cx = Context::from_waker(Waker::noop());
+            for step in steps.bytes() {
+                match step {
+                    b'|' => {
+                        let taken = list.len().min(2);
+                        expected.extend(list.drain(..taken));
+                        if let Poll::Ready(Ok(frames)) = outbox.poll_take(2, &cx) {
+                            seen.extend(frames.iter().flatten().copied());
+                        }
+                    }
+                    b'a'..=b'z' => {
+                        list.retain(|other| *other != step);
+                        list.push(step);
+                        outbox.send_latest(step.into(), Bytes::copy_from_slice(&[step])).unwrap();
+                    }
+                    b'0'..=b'9' => {
+                        if !list.contains(&step) {
+                            list.push(step);
+                        }
+                        outbox.send_volatile(step.into(), Bytes::copy_from_slice(&[step])).unwrap();
+                    }
+                    _ => {
+                        list.push(step);
+                        outbox.send(Bytes::copy_from_slice(&[step])).unwrap();
+                    }
+                }
+                proptest::prop_assert_eq!(outbox.waiting(), list.len());
+            }
+            expected.extend(list);
+            seen.extend(written(&outbox));
+            proptest::prop_assert_eq!(seen, expected);
+        }
     }
 }
