@@ -128,28 +128,81 @@ impl Serialize for ChannelName {
     }
 }
 
-/// A text with `*` standing for any run of characters, as in `flatChannels` and `allowedOrigins`.
+/// A text with wildcards: `*` stands for any run of characters, `{name}` for one segment, a run of at least one without a
+/// dot, as in Laravel's routes/channels.php. The one form of `flatChannels`, `allowedOrigins`, `channels` and tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern(String);
+pub struct Pattern {
+    text: String,
+    /// Whether it has segments.
+    has_segments: bool,
+}
+
+/// A piece of a pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Piece<'a> {
+    Text(&'a str),
+    Run,
+    Segment,
+}
 
 impl Pattern {
     /// A pattern from its text.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        Self(text.to_owned())
+        Self { text: text.to_owned(), has_segments: pieces(text).any(|piece| piece == Piece::Segment) }
     }
 
     /// The pattern's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// The text with `*` in place of each segment, which fits everything that the pattern does, and more.
+    #[must_use]
+    pub fn widened(&self) -> String {
+        if !self.has_segments {
+            return self.text.clone();
+        }
+        let text = |piece| match piece {
+            Piece::Text(text) => text,
+            Piece::Run | Piece::Segment => "*",
+        };
+        pieces(&self.text).map(text).collect()
+    }
+
+    /// What stands before the first wildcard.
+    #[must_use]
+    pub fn head(&self) -> &str {
+        match pieces(&self.text).next() {
+            Some(Piece::Text(text)) => text,
+            _ => "",
+        }
+    }
+
+    /// Whether everything that fits `other` fits this one, too; may miss that, and never claims it wrongly for names without
+    /// control characters.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let sample = |run: &str| -> String {
+            let text = |piece| match piece {
+                Piece::Text(text) => text,
+                Piece::Run => run,
+                Piece::Segment => "\u{1}",
+            };
+            pieces(&other.text).map(text).collect()
+        };
+        ["", "\u{1}", "\u{1}.\u{2}"].iter().all(|run| self.matches(&sample(run)))
     }
 
     /// Whether the whole of `text` fits.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
-        let Some((head, rest)) = self.0.split_once('*') else {
-            return self.0 == text;
+        if self.has_segments {
+            return self.matches_segments(text);
+        }
+        let Some((head, rest)) = self.text.split_once('*') else {
+            return self.text == text;
         };
         let Some(mut text) = text.strip_prefix(head) else {
             return false;
@@ -167,6 +220,65 @@ impl Pattern {
         }
         true
     }
+
+    /// Notes for each piece where it may end, so that a hostile name costs no more than its length times the pieces.
+    fn matches_segments(&self, text: &str) -> bool {
+        let bytes = text.as_bytes();
+        let mut ends = vec![false; bytes.len() + 1];
+        ends[0] = true;
+        for piece in pieces(&self.text) {
+            let mut next = vec![false; ends.len()];
+            for start in (0..ends.len()).filter(|&start| ends[start]) {
+                match piece {
+                    Piece::Text(part) => {
+                        if bytes[start..].starts_with(part.as_bytes()) {
+                            next[start + part.len()] = true;
+                        }
+                    }
+                    Piece::Run => {
+                        next[start..].fill(true);
+                        break;
+                    }
+                    Piece::Segment => {
+                        let length = bytes[start..].iter().position(|&byte| byte == b'.').unwrap_or(bytes.len() - start);
+                        next[start + 1..=start + length].fill(true);
+                    }
+                }
+            }
+            ends = next;
+        }
+        ends[bytes.len()]
+    }
+}
+
+/// The pieces of a pattern. Braces with anything but letters, digits and `_` between them stand for themselves.
+fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        if let Some(behind) = rest.strip_prefix('*') {
+            rest = behind;
+            return Some(Piece::Run);
+        }
+        if let Some(length) = segment(rest) {
+            rest = &rest[length..];
+            return Some(Piece::Segment);
+        }
+        let is_special = |(at, character): &(usize, char)| *at > 0 && (*character == '*' || segment(&rest[*at..]).is_some());
+        let end = rest.char_indices().find(is_special).map_or(rest.len(), |(at, _)| at);
+        let (piece, behind) = rest.split_at(end);
+        rest = behind;
+        Some(Piece::Text(piece))
+    })
+}
+
+/// The length of `{name}` at the beginning of a text.
+fn segment(text: &str) -> Option<usize> {
+    let (name, _) = text.strip_prefix('{')?.split_once('}')?;
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    is_name.then_some(name.len() + 2)
 }
 
 #[cfg(test)]
@@ -201,6 +313,43 @@ mod tests {
             ("a*a", "a", false),
         ] {
             assert_eq!(Pattern::new(pattern).matches(text), fits, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_segment_stands_for_one_name() {
+        for (pattern, text, fits) in [
+            ("private-doc.{id}", "private-doc.1", true),
+            ("private-doc.{id}", "private-doc.", false),
+            ("private-doc.{id}", "private-doc.1.2", false),
+            ("private-{a}.{b}", "private-doc.\u{17e}", true),
+            ("{a}.*.z", "x.y.z", true),
+            ("{a}.*.z", "x.z", false),
+            ("*{a}", "anything", true),
+            ("*{a}", "a.", false),
+            ("{a b}", "{a b}", true),
+            ("{}", "{}", true),
+            ("{", "{", true),
+            ("a{", "a{", true),
+        ] {
+            assert_eq!(Pattern::new(pattern).matches(text), fits, "{pattern} {text}");
+        }
+        assert_eq!(Pattern::new("a.{b}.*{c}").widened(), "a.*.**");
+        assert_eq!(Pattern::new("private-doc.{id}").head(), "private-doc.");
+    }
+
+    #[test]
+    fn a_pattern_covers_what_is_narrower() {
+        for (one, other, covers) in [
+            ("*", "private-*", true),
+            ("private-*", "private-doc.{id}", true),
+            ("private-doc.{id}", "private-doc.*", false),
+            ("private-doc.*", "private-*", false),
+            ("*.*", "*", false),
+            ("a", "a", true),
+            ("a*", "{x}", false),
+        ] {
+            assert_eq!(Pattern::new(one).covers(&Pattern::new(other)), covers, "{one} {other}");
         }
     }
 }

@@ -46,7 +46,7 @@ impl Subscriptions {
         let (patterns, topic) = match &wanted {
             None => (vec![format!("{prefix}*")], None),
             Some(wanted) => {
-                let patterns = wanted.flat().iter().map(|flat| prefix.clone() + &escape(flat.as_str(), &[])).collect();
+                let patterns = wanted.flat().iter().map(|flat| prefix.clone() + &escape(&flat.widened(), &[])).collect();
                 // Also of use without other nodes: Redis may close idle connections, but not those of subscribers.
                 (patterns, wanted.flat_of(TOPIC).is_none().then(|| format!("{key_prefix}{TOPIC}")))
             }
