@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 mod advice;
 mod api;
 mod auth;
+mod channels;
 mod cluster;
 mod dashboard;
 mod database;
@@ -36,6 +37,7 @@ mod webhooks;
 
 pub use api::{ApiClient, ApiOriginAllow};
 pub use auth::{AuthConfig, AuthTls, JwtConfig};
+pub use channels::{ChannelAuth, ChannelRule, Deliver, Whispers};
 pub use cluster::ClusterConfig;
 pub use dashboard::DashboardConfig;
 pub use database::{Database, DatabaseConfig, RedisConfig, RedisNode, RedisTls, SqliteConfig};
@@ -97,6 +99,8 @@ pub struct Config {
 
     /// Channels (with `*`) also sent as `<channel>:<event>` to every connected socket.
     pub flat_channels: OneOrMany,
+    /// How channels behave, by pattern; the first that fits counts.
+    pub channels: Vec<ChannelRule>,
     /// Origins (with `*`) that may open sockets.
     pub allowed_origins: OneOrMany,
     /// Addresses (or networks) of proxies whose `X-Forwarded-For` is believed.
@@ -163,6 +167,7 @@ impl Default for Config {
             headers: BTreeMap::new(),
             secure_options: None,
             flat_channels: OneOrMany::none(),
+            channels: Vec::new(),
             allowed_origins: OneOrMany::many(["*"]),
             trust_proxies: OneOrMany::none(),
             presence: PresenceConfig::default(),

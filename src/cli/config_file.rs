@@ -147,6 +147,18 @@ impl Template {
         self.lines.splice(start..start + len, lines);
     }
 
+    /// Puts the rules of channels before their examples.
+    pub(super) fn set_channels(&mut self, rules: &[Value]) {
+        let Some(start) = self.lines.iter().position(|line| line == "#[[channels]]").filter(|_| !rules.is_empty()) else { return };
+        let mut lines = Vec::new();
+        for rule in rules {
+            lines.push("[[channels]]".to_owned());
+            lines.extend(rule.as_object().into_iter().flatten().map(|(key, value)| format!("{} = {}", toml_key(key), toml_value(value))));
+            lines.push(String::new());
+        }
+        self.lines.splice(start..start, lines);
+    }
+
     /// Fills in the free table of header names.
     pub(super) fn set_headers<'a>(&mut self, headers: impl Iterator<Item = (&'a String, &'a Value)>) {
         let Some((start, _)) = self.table("headers") else { return };
@@ -217,7 +229,7 @@ mod tests {
     #[test]
     fn every_single_key_can_be_filled_in() {
         let defaults = serde_json::to_value(Config::default()).unwrap();
-        for path in schema::paths().iter().filter(|path| !matches!(path.as_str(), "clients" | "headers" | "webhooks")) {
+        for path in schema::paths().iter().filter(|path| !matches!(path.as_str(), "channels" | "clients" | "headers" | "webhooks")) {
             let mut template = Template::new();
             let value = path.split('.').fold(&defaults, |table, key| &table[key]);
             assert!(template.set(path, value), "{path}");
@@ -241,10 +253,12 @@ mod tests {
     fn clients_headers_and_notes_are_filled_in() {
         let mut template = Template::new();
         template.set_clients(&[json!({"appId": "a\"b", "key": "k"}), json!({"appId": "c", "key": "d"})]);
+        template.set_channels(&[json!({"pattern": "a.*", "last": 5}), json!({"pattern": "b", "webhooks": ["member_added"]})]);
         template.set_headers(json!({"X-A": "b", "odd key": "c"}).as_object().unwrap().iter());
         template.note("one\ntwo");
         let tree = parsed(&template);
         assert_eq!(tree["clients"], json!([{"appId": "a\"b", "key": "k"}, {"appId": "c", "key": "d"}]));
+        assert_eq!(tree["channels"], json!([{"pattern": "a.*", "last": 5}, {"pattern": "b", "webhooks": ["member_added"]}]));
         assert_eq!(tree["headers"], json!({"X-A": "b", "odd key": "c"}));
         assert!(template.text().contains("#\n# one\n# two\n\n"));
     }

@@ -69,7 +69,7 @@ fn translate(tree: &Value, loaded: &Loaded) -> String {
     let mut template = Template::new();
     let resolved = serde_json::to_value(&loaded.config).expect("a Config serialises to JSON");
     let defaults = serde_json::to_value(Config::default()).expect("the default Config serialises to JSON");
-    for path in schema::paths().into_iter().filter(|path| !matches!(path.as_str(), "clients" | "headers" | "webhooks")) {
+    for path in schema::paths().into_iter().filter(|path| !matches!(path.as_str(), "channels" | "clients" | "headers" | "webhooks")) {
         let at = |tree| path.split('.').fold(tree, |table: &Value, key| &table[key]).clone();
         let value = at(&resolved);
         let is_given = loaded.sources.contains_key(&path) || value != at(&defaults);
@@ -87,6 +87,7 @@ fn translate(tree: &Value, loaded: &Loaded) -> String {
     if let Some(webhooks) = tree.get("webhooks").and_then(Value::as_array) {
         template.set_webhooks(webhooks);
     }
+    template.set_channels(resolved["channels"].as_array().map_or(&[], Vec::as_slice));
     if let Some(clients) = tree.get("clients").and_then(Value::as_array) {
         template.set_clients(clients);
     }
@@ -172,7 +173,8 @@ mod tests {
             json!({"authHost": ["https://a.test", "https://b.test"], "port": "7000", "devMode": true, "host": "127.0.0.1", "headers": {"X-A": "b"},
                 "clients": [{"appId": "a", "key": "k"}, {"appId": 5, "key": "l"}], "socketio": {"cookie": false, "transports": ["websocket"]},
                 "databaseConfig": {"redis": {"password": "p\"w", "keyPrefix": "x_", "sentinels": [{"host": "s", "port": 1}], "name": "m"}},
-                "auth": {"tls": {"verify": true}}, "limits": {"apiBody": "1MB"}}),
+                "auth": {"tls": {"verify": true}}, "limits": {"apiBody": "1MB"},
+                "channels": [{"pattern": "private-doc.{id}", "whispers": "stamped", "last": "20", "lastFor": "5m"}, {"pattern": "*", "webhooks": []}]}),
             json!({"webhooks": [{"url": "https://a.test/h", "secret": "s", "headers": {"X-A": "b"}, "events": ["connected"]}]}),
             json!({"databaseConfig": {"redis": {"tls": {"ca": "ca.pem"}}}, "authHost": "https://a.test"}),
         ] {

@@ -1,7 +1,8 @@
 //! What works and is not wise. Input: a resolved [`Config`]. Output: warnings for the start, each with key and remedy.
 
 use super::validate::is_loopback;
-use super::{Config, Database, SameSite};
+use super::{ChannelAuth, Config, Database, SameSite};
+use crate::channel::Pattern;
 
 /// Bytes of a secret that signs tokens: as many as the smallest hash has (RFC 7518, 3.2).
 const SECRET: usize = 32;
@@ -21,7 +22,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         )
     };
     let short = short.map(|(key, secret)| (key, secret.expose().len())).map(warning);
-    short.chain(asks_itself(config)).chain(cookie(config)).chain(sqlite(config)).collect()
+    short.chain(asks_itself(config)).chain(cookie(config)).chain(sqlite(config)).chain(channels(config)).collect()
 }
 
 /// `authHost` that leads back here.
@@ -39,6 +40,29 @@ fn asks_itself(config: &Config) -> Option<String> {
     Some(format!(
         "`authHost` is {host:?}, which is this server itself: name the address of the Laravel application, where its pages come from"
     ))
+}
+
+/// Rules that let everybody in, and rules that are never reached.
+fn channels(config: &Config) -> impl Iterator<Item = String> {
+    let patterns: Vec<_> = config.channels.iter().map(|rule| Pattern::new(&rule.pattern)).collect();
+    config.channels.iter().enumerate().flat_map(move |(index, rule)| {
+        let is_open = rule.auth == Some(ChannelAuth::None);
+        let open = is_open.then(|| {
+            format!(
+                "`channels[{index}].auth` is \"none\": anyone may join {:?} and read what is sent there, although the name says private",
+                rule.pattern
+            )
+        });
+        let first = patterns[..index].iter().position(|earlier| earlier.covers(&patterns[index]));
+        let hidden = first.map(|first| {
+            format!(
+                "`channels[{index}]` is never reached: {:?} of `channels[{first}]` fits all that {:?} does, and the first that fits counts; \
+                 put the narrower one first",
+                config.channels[first].pattern, rule.pattern
+            )
+        });
+        [open, hidden].into_iter().flatten().collect::<Vec<_>>()
+    })
 }
 
 /// The original's store, which is memory here.
@@ -71,6 +95,16 @@ mod tests {
     #[test]
     fn sqlite_is_memory_and_says_so() {
         assert!(warnings(json!({ "database": "sqlite" }))[0].contains("kept in memory"));
+    }
+
+    #[test]
+    fn open_and_hidden_rules_are_told() {
+        let channels = |channels: serde_json::Value| warnings(json!({ "channels": channels }));
+        let open = channels(json!([{ "pattern": "private-feed.*", "auth": "none" }]));
+        assert!(open.len() == 1 && open[0].starts_with("`channels[0].auth` is \"none\": anyone may join \"private-feed.*\""), "{open:?}");
+        let hidden = channels(json!([{ "pattern": "private-*" }, { "pattern": "private-doc.{id}", "last": 1 }]));
+        assert!(hidden.len() == 1 && hidden[0].starts_with("`channels[1]` is never reached: \"private-*\""), "{hidden:?}");
+        assert_eq!(channels(json!([{ "pattern": "private-doc.{id}" }, { "pattern": "private-*" }])), Vec::<String>::new());
     }
 
     #[test]

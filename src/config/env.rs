@@ -274,6 +274,7 @@ fn to_value(kind: &Value, text: &str) -> Result<Value, &'static str> {
         Value::Object(_) if text.trim_start().starts_with('{') => json(),
         Value::Array(sample) => match sample.first().and_then(Value::as_object) {
             None => Ok(items().collect()),
+            Some(table) if table.contains_key("pattern") => Err("a list of tables in JSON, such as [{\"pattern\": \"private-doc.*\"}]"),
             Some(table) if table.contains_key("appId") => pairs(items(), "appId", "key").ok_or("appId:key pairs, separated by commas"),
             Some(_) => pairs(items(), "host", "port").ok_or("host:port pairs, separated by commas"),
         },

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::value::{OneOrMany, Secret};
-use super::{ApiClient, Config, RedisNode, WebhookConfig};
+use super::{ApiClient, ChannelAuth, ChannelRule, Config, Deliver, RedisNode, WebhookConfig, Whispers};
 
 /// Options of socket.io and engine.io 2 to 4 that are understood by the original and do nothing here.
 const SOCKETIO_WITHOUT_EFFECT: &[&str] = &[
@@ -97,6 +97,16 @@ pub(crate) fn shape() -> Value {
     let node = RedisNode { host: String::new(), port: super::value::Port(6379) };
     sample.database_config.redis.sentinels.push(node.clone());
     sample.database_config.redis.cluster.push(node);
+    sample.channels.push(ChannelRule {
+        pattern: String::new(),
+        whispers: Some(Whispers::Members),
+        deliver: Some(Deliver::All),
+        last: Some(0),
+        last_for: Some(super::value::Seconds(std::time::Duration::ZERO)),
+        max_members: Some(0),
+        auth: Some(ChannelAuth::Callback),
+        webhooks: Some(Vec::new()),
+    });
     sample.socketio.origins = Some(OneOrMany::none());
     serde_json::to_value(sample).expect("a Config serialises to JSON: its map keys are texts")
 }
@@ -190,7 +200,7 @@ fn remark(path: &str, prefix: &str, key: &str, siblings: &Map<String, Value>) ->
 }
 
 /// The known key that was most likely meant: one beside it with nearly the same name, or the same name elsewhere.
-fn nearest(prefix: &str, key: &str, siblings: &Map<String, Value>) -> Option<String> {
+pub(super) fn nearest(prefix: &str, key: &str, siblings: &Map<String, Value>) -> Option<String> {
     let wanted = key.to_lowercase();
     let close = |name: &str| {
         let distance = strsim::damerau_levenshtein(&wanted, &name.to_lowercase());

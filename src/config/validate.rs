@@ -8,6 +8,7 @@ use super::value::Seconds;
 use super::{ApiClient, Config, Database, Protocol, RedisConfig};
 use crate::proxies::is_network;
 
+mod channels;
 mod form;
 mod problem;
 mod webhooks;
@@ -41,6 +42,7 @@ pub fn check(config: &Config) -> Result<(), Problems> {
     found.listening(config);
     found.laravel(config);
     found.sockets(config);
+    found.channels(config);
     found.redis(config);
     found.clients(&config.clients);
     found.jwt(config);

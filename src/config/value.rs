@@ -349,6 +349,15 @@ where
     deserializer.deserialize_any(TextOrNumber { expected: "a whole number", from_number: |number| T::try_from(number).ok() })
 }
 
+/// [`integer`] where there may be none.
+pub(super) fn some_integer<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr + TryFrom<u64>,
+{
+    integer(deserializer).map(Some)
+}
+
 impl Serialize for Port {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u16(self.0)

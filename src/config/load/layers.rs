@@ -77,7 +77,8 @@ impl Layers {
                 Some(value) => value.to_string(),
                 None => "not usable".to_owned(),
             };
-            LoadError::WrongValue { expected: expected(&message), value, source_text: self.source_of(&key), key }
+            let expected = unknown_key(&key, &message).unwrap_or_else(|| expected(&message));
+            LoadError::WrongValue { expected, value, source_text: self.source_of(&key), key }
         })
     }
 
@@ -148,6 +149,18 @@ pub(in crate::config) fn names_a_variable(text: &str) -> bool {
 /// `clients[0].key` without what is behind the list.
 fn plain(key: &str) -> &str {
     key.split('[').next().unwrap_or(key)
+}
+
+/// The key that was most likely meant by one that must not be there.
+fn unknown_key(path: &str, message: &str) -> Option<String> {
+    let (key, known) = message.strip_prefix("unknown field `")?.split_once("`, expected ")?;
+    let siblings: Map<String, Value> = known.split('`').skip(1).step_by(2).map(|name| (name.to_owned(), Value::Null)).collect();
+    let prefix = path.rsplit_once('.').map_or(path, |(prefix, _)| prefix);
+    let meant = schema::nearest(prefix, key, &siblings).filter(|meant| meant.starts_with(prefix));
+    Some(match meant {
+        Some(meant) => format!("the key to be `{meant}`"),
+        None => format!("a key of a rule: {}", known.trim_start_matches("one of ")),
+    })
 }
 
 /// What serde expected, in words for those who write config files.

@@ -106,6 +106,34 @@ fn the_examples_of_optional_keys_parse() {
 }
 
 #[test]
+fn what_is_wrong_in_a_rule_is_said_with_what_to_write() {
+    for (rule, told) in [
+        ("wispers = 'off'", "`channels[0].wispers` is \"off\", expected the key to be `channels[0].whispers`"),
+        ("flavour = 1", "expected a key of a rule: `pattern`, `whispers`"),
+        ("whispers = 'of'", "`channels[0].whispers` is \"of\", expected one of `members`, `off`, `stamped`"),
+        ("last = 'many'", "`channels[0].last` is \"many\", expected a whole number"),
+        ("webhooks = ['member_joined']", "`channels[0].webhooks[0]` is \"member_joined\", expected one of `channel_occupied`"),
+        ("deliver = 'volatile'\nlast = 1", "`channels[0].last` is 1, expected none beside `deliver = \"volatile\"`"),
+    ] {
+        let error = toml(&format!("[[channels]]\npattern = 'a'\n{rule}")).unwrap_err().to_string();
+        assert!(error.contains(told) && error.contains(TOML_FILE), "{told} in {error}");
+    }
+    let error = toml("[[channels]]\nlast = 1").unwrap_err().to_string();
+    assert!(error.contains("expected a value for `pattern`"), "{error}");
+}
+
+#[test]
+fn rules_come_from_json_and_from_a_variable_too() {
+    let text = r#"{"channels": [{"pattern": "private-doc.{id}", "last": "20", "lastFor": "5m", "webhooks": ["member_added"]}]}"#;
+    let loaded = json(text, &[]);
+    assert_eq!((loaded.config.channels[0].last, loaded.warnings.len()), (Some(20), 0), "{:?}", loaded.warnings);
+    let variable = [("LARAVEL_ECHO_SERVER_CHANNELS", r#"[{"pattern": "news.*", "deliver": "latest"}]"#)];
+    assert_eq!(json(text, &variable).config.channels[0].pattern, "news.*");
+    let error = Folder::new(&[(TOML_FILE, "")]).load(&[("LARAVEL_ECHO_SERVER_CHANNELS", "news.*")]).unwrap_err().to_string();
+    assert!(error.contains("a list of tables in JSON"), "{error}");
+}
+
+#[test]
 fn a_config_of_the_original_works_unchanged() {
     let loaded = json(
         r#"{"authHost": "https://app.test", "authEndpoint": "/broadcasting/auth", "clients": [{"appId": 1234, "key": "k"}],

@@ -112,6 +112,43 @@ fn values_that_work_are_taken() {
 }
 
 #[test]
+fn rules_of_channels_that_contradict_themselves_are_refused_under_their_key() {
+    let rule = |rule: Value| refused(json!({ "channels": [{ "pattern": "a" }, rule] }));
+    for (settings, key) in [
+        (json!({ "pattern": "" }), "pattern"),
+        (json!({ "pattern": "private-{id" }), "pattern"),
+        (json!({ "pattern": "a", "last": 1, "deliver": "volatile" }), "last"),
+        (json!({ "pattern": "a", "last": 1001 }), "last"),
+        (json!({ "pattern": "a", "lastFor": "1m" }), "lastFor"),
+        (json!({ "pattern": "a", "last": 0, "lastFor": "1m" }), "lastFor"),
+        (json!({ "pattern": "a", "last": 1, "lastFor": 0 }), "lastFor"),
+        (json!({ "pattern": "private-*", "maxMembers": 5 }), "maxMembers"),
+        (json!({ "pattern": "news.*", "whispers": "members" }), "whispers"),
+        (json!({ "pattern": "news.*", "whispers": "stamped" }), "whispers"),
+        (json!({ "pattern": "news.*", "auth": "callback" }), "auth"),
+        (json!({ "pattern": "private-*", "auth": "jwt" }), "auth"),
+        (json!({ "pattern": "*", "auth": "none" }), "auth"),
+        (json!({ "pattern": "presence-*", "auth": "none" }), "auth"),
+        (json!({ "pattern": "news", "auth": "none" }), "auth"),
+        (json!({ "pattern": "private-*", "auth": "none", "whispers": "stamped" }), "whispers"),
+    ] {
+        assert_eq!(rule(settings.clone()), [format!("channels[1].{key}")], "{settings}");
+    }
+    for settings in [
+        json!({ "pattern": "*", "whispers": "stamped", "auth": "callback", "maxMembers": 5, "last": 1000, "lastFor": "1h" }),
+        json!({ "pattern": "private-doc.{id}", "whispers": "off", "auth": "none", "deliver": "volatile", "last": 0 }),
+        json!({ "pattern": "presence-room", "maxMembers": 1, "deliver": "latest", "last": 1 }),
+        json!({ "pattern": "p*", "maxMembers": 1, "whispers": "members" }),
+        json!({ "pattern": "news.*", "whispers": "off", "webhooks": ["channel_occupied", "client_event"], "maxMembers": 0 }),
+    ] {
+        assert_eq!(rule(settings.clone()), [""; 0], "{settings}");
+    }
+    let jwt =
+        json!({ "channels": [{ "pattern": "private-*", "auth": "jwt" }], "auth": { "jwt": { "algorithm": "HS256", "secret": "s" } } });
+    assert_eq!(refused(jwt), [""; 0]);
+}
+
+#[test]
 fn all_problems_are_told_at_once_with_what_to_do() {
     let config: Config = serde_json::from_value(json!({"protocol": "https", "authHost": "ftp://app.test"})).unwrap();
     let text = check(&config).unwrap_err().to_string();
