@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::channel::ChannelName;
-use crate::config::Config;
+use crate::config::{ChannelAuth, Config};
 use crate::event::SocketId;
 use crate::metrics::Metrics;
 use crate::proxies::TrustedProxies;
@@ -53,6 +53,8 @@ pub struct AuthRequest<'a> {
     pub handshake: &'a ::http::HeaderMap,
     /// Address at the other end of the connection: the client, or a proxy before it.
     pub peer: Option<IpAddr>,
+    /// Who decides, where a rule of the channel says so; else tokens where they are set up, or the application.
+    pub by: Option<ChannelAuth>,
     /// The socket is in the channel already, and the question is whether it may stay: no earlier answer and no token
     /// counts, the application decides anew.
     pub is_again: bool,

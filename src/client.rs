@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::event::SocketId;
-use crate::hub::{Allowance, Dialect, Message, Offset, Push, PushError, Socket};
+use crate::hub::{Allowance, Dialect, Keep, Message, Offset, Push, PushError, Socket};
 use crate::metrics::ConnectionLabels;
 use crate::net::websocket::{End, Limits, Outbox, SendError};
 
@@ -133,7 +133,12 @@ impl Socket for Client {
         let Some(frame) = push.encoded(speech.dialect(), |message, offset| speech.encode(message, offset)) else {
             return Ok(());
         };
-        self.outbox().send(frame.clone()).map_err(refused)
+        let sent = match push.keep {
+            Keep::All => self.outbox().send(frame.clone()),
+            Keep::Latest(key) => self.outbox().send_latest(key, frame.clone()),
+            Keep::Volatile(key) => self.outbox().send_volatile(key, frame.clone()),
+        };
+        sent.map_err(refused)
     }
 
     fn is_same(&self, other: &Self) -> bool {

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -30,6 +30,7 @@ mod handover;
 mod hints;
 mod history;
 mod inspect;
+mod last;
 mod maintenance;
 mod nodes;
 mod observer;
@@ -38,6 +39,7 @@ mod publish;
 mod push;
 mod recovery;
 mod rooms;
+mod rules;
 mod session;
 mod subscribe;
 mod twice;
@@ -52,6 +54,7 @@ use nodes::Nodes;
 use observer::Observers;
 use presence::ChannelLocks;
 use rooms::{Room, Rooms};
+use rules::Rules;
 use session::Session;
 use subscribe::Grace;
 
@@ -62,8 +65,9 @@ pub use handover::Found;
 pub use history::Offset;
 pub use inspect::{SocketView, StayView, near_miss};
 pub use observer::{Observation, Observer};
-pub use push::{Dialect, Message, Push, PushError, Socket};
+pub use push::{Dialect, Keep, Message, Push, PushError, Socket};
 pub use recovery::Return;
+pub use rules::{Behaviour, Rule};
 pub use subscribe::Right;
 pub use wanted::{Change, Wanted};
 pub use whisper::Whisper;
@@ -79,7 +83,6 @@ type Shard<S> = RwLock<HashMap<SocketId, Arc<Session<S>>>>;
 /// Settings of the hub, resolved.
 #[derive(Debug)]
 struct Options {
-    flat: Vec<Pattern>,
     expose_socket_id: bool,
     leave_grace: Duration,
     dev_mode: bool,
@@ -113,6 +116,10 @@ pub struct Hub<S> {
     /// Of a single node: with others, all events come over Redis.
     twice: twice::Twice,
     watchlists: watchlist::Watchlists,
+    /// How channels behave.
+    rules: ArcSwap<Rules>,
+    /// Locked before `recovery`, where both are.
+    last: Mutex<last::LastEvents>,
     /// With `pusher.subscriptionCount`.
     counts: Option<counts::Counts>,
     options: Options,
@@ -130,14 +137,14 @@ impl<S: Socket> Hub<S> {
         bus: Option<Bus>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let flat: Vec<_> = config.flat_channels.0.iter().map(|text| Pattern::new(text)).collect();
+        let rules = Rules::new(config);
         let subscribers = &config.subscribers;
         let sessions = bus.as_ref().and_then(Bus::sessions);
         // Compat: without Pusher's clients a channel of such a name is one like any other.
         let cache = cache::EventCache::new(if config.serves_pusher() { config.pusher.cache_ttl.0 } else { Duration::ZERO });
         // The events of cache channels are kept with nobody in them.
         let cached = CACHED_PREFIXES.iter().filter(|prefix| cache.keeps(prefix)).map(|prefix| Pattern::new(&format!("{prefix}*")));
-        let heard = flat.iter().cloned().chain(cached).collect();
+        let heard = rules.heard_always().into_iter().chain(cached).collect();
         let is_exact = subscribers.redis.0 && subscribers.redis_mode == RedisMode::Exact;
         Arc::new(Self {
             sessions: (0..SHARDS).map(|_| RwLock::default()).collect(),
@@ -158,9 +165,10 @@ impl<S: Socket> Hub<S> {
             cache,
             twice: twice::Twice::default(),
             watchlists: watchlist::Watchlists::default(),
+            rules: ArcSwap::from_pointee(rules),
+            last: Mutex::default(),
             counts: config.pusher.subscription_count.0.then(counts::Counts::default),
             options: Options {
-                flat,
                 expose_socket_id: config.presence.expose_socket_id.0,
                 leave_grace: config.presence.leave_grace.0,
                 dev_mode: config.dev_mode.0,
@@ -205,7 +213,7 @@ impl<S: Socket> Hub<S> {
     /// Notes a session.
     fn register(&self, session: Session<S>) -> Arc<Session<S>> {
         self.metrics.connects.inc();
-        if !self.options.flat.is_empty() {
+        if self.rules.load().has_flat() {
             self.everyone.write().unwrap_or_else(PoisonError::into_inner).insert(session.socket.clone());
         }
         let id = session.socket.id();
@@ -234,7 +242,7 @@ impl<S: Socket> Hub<S> {
             (session, kept)
         };
         self.touch(id);
-        if !self.options.flat.is_empty() {
+        if self.rules.load().has_flat() {
             self.everyone.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         }
         // Compat: in the original a member leaves when its connection breaks. Who may come back is still there for the others,

@@ -60,6 +60,8 @@ pub enum Refusal {
     Headers,
     /// Laravel said no, or could not be asked.
     Unauthorized,
+    /// More users in a presence channel than `channels[].maxMembers`.
+    Members,
     /// A whisper that breaks the rules: event name, channel kind or membership.
     Whisper,
     /// A whisper over `limits.whisperBytes`.
@@ -101,6 +103,7 @@ impl Refusal {
             Self::ChannelName => Some("limits.channelName"),
             Self::Subscriptions => Some("limits.subscriptions"),
             Self::SubscribeRate => Some("limits.subscribesPerSecond"),
+            Self::Members => Some("channels[].maxMembers"),
             Self::WhisperSize => Some("limits.whisperBytes"),
             Self::WhisperRate => Some("limits.whispersPerSecond"),
             _ => None,
@@ -145,7 +148,7 @@ use label_values;
 
 label_values!(Source { Redis => "redis", Http => "http", RedisServer => "redis_server" });
 label_values!(Outcome { Delivered => "delivered", NoSubscribers => "no_subscribers", Malformed => "malformed" });
-label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Headers => "headers", Unauthorized => "unauthorized", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", WhisperQueue => "whisper_queue", Origin => "origin", Connections => "connections", ConnectionsPerIp => "connections_per_ip", Draining => "draining", ApiRate => "api_rate", MessageSize => "message_size" });
+label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Headers => "headers", Unauthorized => "unauthorized", Members => "members", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", WhisperQueue => "whisper_queue", Origin => "origin", Connections => "connections", ConnectionsPerIp => "connections_per_ip", Draining => "draining", ApiRate => "api_rate", MessageSize => "message_size" });
 label_values!(Recovered { Recovered => "recovered", Unknown => "unknown", Gap => "gap" });
 label_values!(Callback { Granted => "granted", Refused => "refused", Unreachable => "unreachable" });
 

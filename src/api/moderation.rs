@@ -63,7 +63,7 @@ async fn recheck(
     _: PostedNothing,
 ) -> Result<Json<Rechecked>, ApiError> {
     let channel = ChannelName::from(channel);
-    if !channel.kind().is_guarded() {
+    if !api.hub.is_guarded(channel.as_str()) {
         return Err(ApiError::bad_request("channel: only private and presence channels are granted, and can be rechecked"));
     }
     // A caller that gives up waiting does not stop it half way.

@@ -155,7 +155,7 @@ mod tests {
     fn from_peer(headers: &[(String, String)], handshake: &HeaderMap, forward: &Forward, peer: Option<[u8; 4]>) -> HeaderMap {
         let channel = "private-orders".into();
         let (socket, peer) = (SocketId::parse("123.456").unwrap(), peer.map(Into::into));
-        let request = AuthRequest { socket, channel: &channel, headers, handshake, peer, is_again: false };
+        let request = AuthRequest { socket, channel: &channel, headers, handshake, peer, by: None, is_again: false };
         super::callback_headers(request, forward)
     }
 

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::http::AuthClientError;
 use super::{AuthRequest, Authorizer, Denied, Grant, GrantedBy, Pass};
 use crate::channel::{ChannelKind, ChannelName, Pattern};
-use crate::config::{Config, JwtConfig};
+use crate::config::{ChannelAuth, Config, JwtConfig};
 use crate::metrics::Metrics;
 use crate::metrics::auth::SavedBy;
 use crate::warn_seldom;
@@ -131,6 +131,9 @@ impl TokenError {
     }
 }
 
+/// What a client is told that brings no token where only tokens count.
+const NO_TOKEN: u16 = 401;
+
 impl<A: Authorizer> JwtAuthorizer<A> {
     /// Stands before `next`, with the keys of `auth.jwt` and the algorithm named there.
     ///
@@ -217,8 +220,20 @@ fn validation(jwt: &JwtConfig, algorithm: Algorithm) -> Validation {
 #[async_trait]
 impl<A: Authorizer> Authorizer for JwtAuthorizer<A> {
     async fn authorize(&self, request: AuthRequest<'_>) -> Result<Grant, Denied> {
-        let Some(token) = self.token(request.headers).filter(|_| !request.is_again) else {
-            return self.next.authorize(request).await;
+        let token = match request.by {
+            Some(ChannelAuth::Jwt) => match bearer(request.headers) {
+                Some(token) => token,
+                None => {
+                    let (channel, hint) =
+                        (request.channel, "its rule says `auth = \"jwt\"`: put a token into auth.headers.Authorization of Echo");
+                    warn_seldom!(kind = 0, about = channel.as_str(), %channel, hint, "Client can not be authenticated without a token: {NO_TOKEN}");
+                    return Err(Denied::new(NO_TOKEN).because("no token was sent".to_owned(), hint));
+                }
+            },
+            by => match self.token(request.headers).filter(|_| by.is_none() && !request.is_again) {
+                Some(token) => token,
+                None => return self.next.authorize(request).await,
+            },
         };
         self.metrics.auth.saved(SavedBy::Token);
         self.judge(token, request.channel).await.map_err(|error| {

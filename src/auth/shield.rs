@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::{AuthRequest, Authorizer, Denied, Grant, bytes_of};
 use crate::channel::ChannelName;
-use crate::config::AuthConfig;
+use crate::config::{AuthConfig, ChannelAuth};
 use crate::event::SocketId;
 use crate::metrics::Metrics;
 use crate::metrics::auth::SavedBy;
@@ -220,6 +220,12 @@ impl<A: Application> Shield<A> {
 #[async_trait]
 impl<A: Application> Authorizer for Shield<A> {
     async fn authorize(&self, request: AuthRequest<'_>) -> Answer {
+        if request.by == Some(ChannelAuth::Jwt) {
+            // Tokens came with a reload, and their keys take a restart.
+            let (channel, hint) = (request.channel, "restart the server: `auth.jwt` was not set when it started");
+            warn_seldom!(kind = 0, about = channel.as_str(), %channel, hint, "a channel that tokens alone open has nobody to verify them");
+            return Err(BUSY);
+        }
         let call = Arc::new(self.0.application.prepare(request)?);
         // Earlier questions may have been answered before whatever is the reason to ask again.
         let cache = self.0.cache.as_ref().filter(|_| !request.is_again);

@@ -42,7 +42,7 @@ fn asks_itself(config: &Config) -> Option<String> {
     ))
 }
 
-/// Rules that let everybody in, and rules that are never reached.
+/// Rules that let everybody in, rules that are never reached, and what has no effect yet.
 fn channels(config: &Config) -> impl Iterator<Item = String> {
     let patterns: Vec<_> = config.channels.iter().map(|rule| Pattern::new(&rule.pattern)).collect();
     config.channels.iter().enumerate().flat_map(move |(index, rule)| {
@@ -61,7 +61,10 @@ fn channels(config: &Config) -> impl Iterator<Item = String> {
                 config.channels[first].pattern, rule.pattern
             )
         });
-        [open, hidden].into_iter().flatten().collect::<Vec<_>>()
+        let webhooks = rule.webhooks.is_some().then(|| {
+            format!("`channels[{index}].webhooks` has no effect yet: `events` and `channels` of a target in `[[webhooks]]` say what is sent")
+        });
+        [open, hidden, webhooks].into_iter().flatten().collect::<Vec<_>>()
     })
 }
 

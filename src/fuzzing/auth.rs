@@ -64,7 +64,8 @@ pub fn jwt(bytes: &[u8]) {
     for channel in ["private-orders.1", "presence-room"].map(ChannelName::from) {
         let handshake = HeaderMap::new();
         let socket = SocketId::parse("123.456").expect("it is an id");
-        let request = AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: None, is_again: false };
+        let request =
+            AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: None, by: None, is_again: false };
         let Ok(grant) = block_on(authorizer.authorize(request)) else { continue };
         let claims = claims.as_ref().expect("a token that nobody signed grants nothing");
         let listed = claims.get("channels").map(Value::to_string).unwrap_or_default();

@@ -133,7 +133,7 @@ impl<S: Socket> Hub<S> {
 
     fn emit_cached(self: &Arc<Self>, socket: &S, channel: &str, cached: Option<&Cached>) {
         let message = match cached {
-            Some(event) => Message::Event { channel, name: &event.name, data: &event.data, user: None, is_flat: false },
+            Some(event) => Message::Event { channel, name: &event.name, data: &event.data, user: None, is_stamped: false, is_flat: false },
             None => {
                 self.observers.tell(|| Observation::CacheMiss { channel });
                 Message::CacheMiss { channel }

@@ -207,6 +207,19 @@ impl<S: Socket> Hub<S> {
         }
     }
 
+    /// Takes a socket out of a channel that it is in without a grant.
+    pub(super) fn turn_out(self: &Arc<Self>, id: SocketId, channel: &ChannelName) {
+        let Some(session) = self.session(id) else { return };
+        let was_in = {
+            let mut state = session.state();
+            state.terms(channel.as_str()).is_none() && state.leave(channel.as_str())
+        };
+        if was_in {
+            self.left(channel, id, "not open any more");
+            self.refuse(&session, channel.as_str(), ENDED, Refusal::Unauthorized);
+        }
+    }
+
     /// Ends a subscription from this side, if it is still the one of `ticket`.
     fn revoke(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, status: u16) -> bool {
         let was_in = {

@@ -474,17 +474,18 @@ impl<S: Socket> Hub<S> {
     /// As [`Self::recover`], with a session of another node.
     pub fn adopt(self: &Arc<Self>, id: SocketId, found: Found, offset: Option<&str>, connect: impl FnOnce() -> S) -> bool {
         let Some(recovery) = &self.recovery else { return false };
+        let last = self.last();
         let history = recovery.history();
         let stale = found.record.stale.clone();
         let fresh = offset.filter(|offset| stale.as_deref() != Some(offset));
         let Some((position, stays)) = found.record.read(&history, fresh) else {
-            drop(history);
+            drop((history, last));
             self.tell_gap(id);
             self.tell_taken(id);
             return false;
         };
         let saved = Saved::adopted(position, stale, stays);
-        let Some(entering) = self.restore(recovery, history, id, (saved, found.removals), position, connect) else {
+        let Some(entering) = self.restore(recovery, (last, history), id, (saved, found.removals), position, connect) else {
             self.tell_taken(id);
             return false;
         };

@@ -169,7 +169,7 @@ impl History {
         self.number += STEP;
     }
 
-    /// Keeps an event that was counted last.
+    /// Keeps an event that was counted last. Those of which only the newest counts are not kept here.
     pub(super) fn keep(&mut self, channel: ChannelName, is_flat: bool, except: Option<SocketId>, frame: Bytes) {
         self.bytes += frame.len() as u64;
         let number = if is_flat { self.number } else { self.number - 1 };

@@ -112,7 +112,7 @@ impl<S: Socket> Hub<S> {
     /// Takes a socket of this node out of a channel. Whether it was in.
     pub fn unsubscribe_socket(self: &Arc<Self>, id: SocketId, channel: &ChannelName) -> bool {
         let Some(session) = self.session(id) else { return false };
-        let user = session.state().user_in(channel.as_str());
+        let user = session.state().user_in(channel.as_str()).flatten();
         let _removal = user.as_deref().map(|user| self.begin_removal(Some(user), Some(channel)));
         let was_in = session.state().take_out(channel);
         if was_in {

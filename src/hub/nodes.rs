@@ -93,7 +93,7 @@ impl<S: Socket> Hub<S> {
     /// Sends what Redis could not be given to the clients of this node.
     fn deliver_here(self: &Arc<Self>, event: &Event<'_>, is_whisper: bool) {
         if is_whisper {
-            self.send(event, false);
+            self.send(event, &self.rules.load().of(event.channel), false);
         } else {
             self.publish(event, Source::Http);
         }
@@ -149,11 +149,7 @@ impl<S: Socket> Hub<S> {
             for news in nodes.take_up(view, joined.version, &joined.members) {
                 self.tell(channel, &news, Some(session.socket.id()));
             }
-            let has_entered = self.enter(session, channel, ticket);
-            if has_entered {
-                self.show_members(session, channel, &view.list(&joined.members));
-            }
-            has_entered
+            self.enter_and_show(session, channel, ticket, || self.show_members(session, channel, &view.list(&joined.members)))
         });
         if !has_entered {
             // It went away meanwhile; the store tells everyone.

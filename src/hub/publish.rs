@@ -5,6 +5,7 @@
 
 use std::borrow::Borrow;
 use std::convert::Infallible;
+use std::hash::BuildHasher as _;
 use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
 use tracing::info;
@@ -13,8 +14,11 @@ use super::Hub;
 use super::hints::Hints;
 use super::recovery::Recovery;
 use super::rooms::{Room, Snapshot};
+use super::rules::Rule;
+use super::whisper::is_whisper;
 use super::{Dialect, Message, Observation, Push, PushError, Socket};
-use crate::channel::{ChannelKind, ChannelName, kind_of};
+use crate::channel::ChannelName;
+use crate::config::Deliver;
 use crate::event::{CloseReason, Event, SocketId};
 use crate::metrics::{Outcome, Source};
 use crate::warn_seldom;
@@ -58,10 +62,12 @@ impl<S: Socket> Hub<S> {
         read: impl FnOnce() -> Result<(T, Option<u64>), E>,
         is_counted: &mut bool,
     ) -> Result<usize, E> {
-        let (has_audience, is_waited_for) = self.wanted_by(channel);
+        let rules = self.rules.load();
+        let rule = rules.of(channel);
+        let (has_audience, is_waited_for) = self.wanted_by(&rule, channel);
         let is_sample = !has_audience && self.hints.is_due(channel);
         let is_kept = self.cache.keeps(channel);
-        let is_wanted = has_audience || is_waited_for;
+        let is_wanted = has_audience || is_waited_for || rule.has_last();
         let is_watched = || self.options.dev_mode || self.observers.want_unheard_in(channel);
         if !is_wanted && !is_sample && !is_kept && !is_watched() && !self.follows(channel) {
             self.metrics.event(source, Outcome::NoSubscribers);
@@ -78,7 +84,7 @@ impl<S: Socket> Hub<S> {
         if self.nodes.is_none() {
             self.twice.see(event, source);
         }
-        if is_kept && !event.name.starts_with("client-") {
+        if is_kept && !is_whisper(&event.name) {
             self.cache.put(channel, &event.name, event.data);
         }
         if self.options.dev_mode {
@@ -86,7 +92,7 @@ impl<S: Socket> Hub<S> {
             info!("Event: {}", event.name);
         }
         *is_counted = is_wanted;
-        let delivered = if is_wanted { self.send(event, source == Source::Redis) } else { 0 };
+        let delivered = if is_wanted { self.send(event, &rule, source == Source::Redis) } else { 0 };
         if delivered > 0 {
             self.metrics.deliveries.inc_by(delivered as u64);
         }
@@ -100,11 +106,13 @@ impl<S: Socket> Hub<S> {
 
     /// Sends an event to those in its channel, and in flat mode to everyone, and keeps it for those who come back. Returns how
     /// many sockets it went to. `is_heard_by_all`: other nodes hear it at the same place.
-    pub(super) fn send(self: &Arc<Self>, event: &Event<'_>, is_heard_by_all: bool) -> usize {
+    pub(super) fn send(self: &Arc<Self>, event: &Event<'_>, rule: &Rule<'_>, is_heard_by_all: bool) -> usize {
         let channel = event.channel;
+        let is_stamped = rule.stamps() && is_whisper(&event.name);
         let mut slow = Vec::new();
         let mut delivered = 0;
         {
+            let mut last = self.last_for(rule, &event.name);
             let mut history = self.recovery.as_ref().map(Recovery::history);
             if let Some(history) = &mut history {
                 if !is_heard_by_all {
@@ -114,16 +122,23 @@ impl<S: Socket> Hub<S> {
             }
             // Under the lock: whoever comes back meanwhile is in this audience, or finds the event in the history.
             let in_channel = self.rooms.snapshot(channel);
-            let everyone = self.is_flat(channel).then(|| self.everyone().snapshot());
+            let everyone = rule.is_flat.then(|| self.everyone().snapshot());
             let audiences = [(in_channel, false)].into_iter().chain(everyone.map(|everyone| (Some(everyone), true)));
             for (receivers, is_flat) in audiences {
-                let message = Message::Event { channel, name: &event.name, data: event.data, user: event.user.as_deref(), is_flat };
-                let mut push = Push::new(message);
+                let (name, user) = (&*event.name, event.user.as_deref());
+                let mut push = Push::new(Message::Event { channel, name, data: event.data, user, is_stamped, is_flat });
+                push.keep = rule.keep(|| self.hasher.hash_one((channel, name, is_flat)));
                 if let Some(history) = &mut history {
                     push.offset = Some(history.place(is_flat));
-                    if let Some(frame) = push.encoded(Dialect::Recoverable, S::recoverable) {
+                    // Of the others the newest is kept, or none: they would push out what has to be delivered whole.
+                    if let Some(frame) = push.encoded(Dialect::Recoverable, S::recoverable)
+                        && rule.behaviour.deliver == Deliver::All
+                    {
                         history.keep(channel.into(), is_flat, event.except, frame.clone());
                     }
+                }
+                if let Some(last) = last.as_mut().filter(|_| !is_flat) {
+                    last.put(event, rule, history.as_ref().map_or(0, |history| history.number() - 1));
                 }
                 if let Some(receivers) = receivers {
                     delivered += Self::push_to(&receivers, &push, event.except, &mut slow);
@@ -137,17 +152,17 @@ impl<S: Socket> Hub<S> {
     }
 
     /// Whether events of a channel go to anybody, and otherwise whether somebody may come back for them.
-    fn wanted_by(&self, channel: &str) -> (bool, bool) {
-        let Some(recovery) = &self.recovery else { return (self.has_audience(channel), false) };
+    fn wanted_by(&self, rule: &Rule<'_>, channel: &str) -> (bool, bool) {
+        let Some(recovery) = &self.recovery else { return (self.has_audience(rule, channel), false) };
         // Under the lock nobody comes back between the two questions, and whoever breaks off is kept before it leaves.
         let _history = recovery.history();
-        let has_audience = self.has_audience(channel);
+        let has_audience = self.has_audience(rule, channel);
         (has_audience, !has_audience && recovery.is_waited_for())
     }
 
     /// Whether events of a channel go to anybody.
-    fn has_audience(&self, channel: &str) -> bool {
-        self.rooms.count(channel) > 0 || self.is_flat(channel) && self.everyone().len() > 0
+    fn has_audience(&self, rule: &Rule<'_>, channel: &str) -> bool {
+        self.rooms.count(channel) > 0 || rule.is_flat && self.everyone().len() > 0
     }
 
     fn everyone(&self) -> RwLockReadGuard<'_, Room<S>> {
@@ -168,11 +183,6 @@ impl<S: Socket> Hub<S> {
             left > 0 && Hints::is_near(channel, name.as_str())
         });
         near.into_iter().map(|(name, _)| name).collect()
-    }
-
-    /// Whether events of the channel also go to everyone; never those that need authorisation.
-    fn is_flat(&self, channel: &str) -> bool {
-        self.options.flat.iter().any(|pattern| pattern.matches(channel)) && kind_of(channel) == ChannelKind::Public
     }
 
     /// Puts a push into the queue of everyone in a channel but `except`. Returns how many that were.

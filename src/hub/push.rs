@@ -25,8 +25,10 @@ pub enum Message<'a> {
         name: &'a str,
         /// Its data: any JSON, not a byte of it touched.
         data: &'a RawValue,
-        /// Of a whisper in a presence channel, the id of the user who sent it.
+        /// Of a whisper, the id of the user who sent it, where that is told.
         user: Option<&'a str>,
+        /// A whisper whose receivers are told the user, or that nobody knows it.
+        is_stamped: bool,
         /// In flat mode the receiver need not be in the channel, and knows the event by channel and name together.
         is_flat: bool,
     },
@@ -100,6 +102,17 @@ impl Dialect {
     const COUNT: usize = 3;
 }
 
+/// How a push waits for a client that does not keep up. The number stands for events of one name in one channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Until it is written, whatever comes behind it.
+    All,
+    /// Until it is written, or a newer one of its kind takes its place.
+    Latest(u64),
+    /// Not at all while one of its kind waits, nor when the queue is full.
+    Volatile(u64),
+}
+
 /// A [`Message`] on its way to any number of sockets.
 #[derive(Debug)]
 pub struct Push<'a> {
@@ -107,6 +120,8 @@ pub struct Push<'a> {
     pub message: Message<'a>,
     /// Its place in the order of events, where that is told to clients.
     pub offset: Option<Offset>,
+    /// How it waits.
+    pub keep: Keep,
     encodings: [OnceCell<Option<Bytes>>; Dialect::COUNT],
 }
 
@@ -114,7 +129,7 @@ impl<'a> Push<'a> {
     /// A message that is not written out yet.
     #[must_use]
     pub const fn new(message: Message<'a>) -> Self {
-        Self { message, offset: None, encodings: [const { OnceCell::new() }; Dialect::COUNT] }
+        Self { message, offset: None, keep: Keep::All, encodings: [const { OnceCell::new() }; Dialect::COUNT] }
     }
 
     /// The message in a dialect: what `encode` made of it when it was first asked for. `None` for a message that the

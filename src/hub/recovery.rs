@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::history::History;
+use super::last::LastEvents;
 use super::session::{Basis, Session, Terms};
 use super::wanted::Want;
 use super::{Hub, Message, Push, PushError, Socket};
@@ -335,6 +336,7 @@ impl<S: Socket> Hub<S> {
             self.end(&live.socket, CloseReason::TransportClose);
             live.socket.close();
         }
+        let last = self.last();
         let history = recovery.history();
         let Some((saved, removals)) = recovery.take(id) else {
             if self.shares_sessions() {
@@ -351,7 +353,11 @@ impl<S: Socket> Hub<S> {
             None if history.knows_since(saved.since) => saved.since,
             None => 0,
         };
-        if self.restore(recovery, history, id, (saved, removals), position, connect).is_some() { Return::Back } else { Return::Afresh }
+        if self.restore(recovery, (last, history), id, (saved, removals), position, connect).is_some() {
+            Return::Back
+        } else {
+            Return::Afresh
+        }
     }
 
     /// What a client missed cannot be had.
@@ -366,7 +372,7 @@ impl<S: Socket> Hub<S> {
     pub(super) fn restore(
         self: &Arc<Self>,
         recovery: &Recovery,
-        mut history: MutexGuard<'_, History>,
+        (last, mut history): (MutexGuard<'_, LastEvents>, MutexGuard<'_, History>),
         id: SocketId,
         (saved, removals): (Saved, u64),
         position: u64,
@@ -378,9 +384,14 @@ impl<S: Socket> Hub<S> {
             return None;
         }
         let since: HashMap<&ChannelName, u64> = saved.stays.iter().map(|stay| (&stay.channel, stay.since)).collect();
-        let missed = history.missed(position, id, |channel| since.get(channel).copied());
+        let missed = history.missed(position, id, |channel| since.get(channel).copied()).map(|mut missed| {
+            for (channel, since) in &since {
+                missed.extend(self.latest_since(&last, &history, channel.as_str(), position.max(*since), id));
+            }
+            missed
+        });
         let Some(missed) = missed.filter(|missed| self.fits_a_queue(missed)) else {
-            drop(history);
+            drop((history, last));
             self.tell_gap(id);
             return None;
         };
@@ -396,7 +407,7 @@ impl<S: Socket> Hub<S> {
         self.touch(id);
         if recovery.removals() != Some(removals) {
             // Somebody was taken out of something meanwhile, and might not have been found.
-            drop(history);
+            drop((history, last));
             self.metrics.recovered(Recovered::Unknown);
             self.end(&session.socket, CloseReason::ServerLeft);
             session.socket.close();
@@ -404,7 +415,7 @@ impl<S: Socket> Hub<S> {
         }
         self.metrics.replayed.inc_by(missed.len() as u64);
         let is_full = missed.into_iter().any(|frame| session.socket.push_frame(frame) == Err(PushError::Full));
-        drop(history);
+        drop((history, last));
         self.metrics.recovered(Recovered::Recovered);
         if is_full {
             self.evict(id, &session.socket);

@@ -296,9 +296,10 @@ impl State {
         self.signed_in.take()
     }
 
-    /// The user in a channel, as its grant tells.
-    pub(super) fn user_in(&self, channel: &str) -> Option<Arc<str>> {
-        self.channels.get(channel)?.terms.as_ref()?.user.clone()
+    /// The user in a channel, as its grant tells, or else who is signed in, if anyone. `None`: there is no grant yet.
+    pub(super) fn user_in(&self, channel: &str) -> Option<Option<Arc<str>>> {
+        let terms = self.channels.get(channel)?.terms.as_ref()?;
+        Some(terms.user.clone().or_else(|| self.signed_in.as_ref().map(|signed_in| Arc::clone(&signed_in.user))))
     }
 
     /// Whether the socket is signed in as this user, or any of its channels is known to be that of the user.

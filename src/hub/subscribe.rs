@@ -1,5 +1,6 @@
 //! Joining and leaving channels: the questions to the application, and what presence members are told.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ use crate::warn_seldom;
 
 /// A name too long is cut to this many bytes in the error that says so.
 const SHOWN_OF_A_LONG_NAME: usize = 200;
+
+/// What a client is told when a presence channel has as many members as it may have: a conflict with those who are there.
+const FULL: u16 = 409;
 
 /// Bytes that names and values of one subscribe's headers may have: what nginx takes of a whole request, so that hardly
 /// an application would take more. They are kept while the application is asked.
@@ -108,13 +112,14 @@ impl<S: Socket> Hub<S> {
         if user_of(channel.as_str()).is_some() && brought.is_none() {
             return self.refuse(&session, channel.as_str(), 403, Refusal::Unauthorized);
         }
+        let is_guarded = self.is_guarded(channel.as_str());
         let bytes = bytes_of(&headers);
-        if channel.kind().is_guarded() && bytes > MAX_HEADER_BYTES {
+        if is_guarded && bytes > MAX_HEADER_BYTES {
             let hint = "what does the page put into auth.headers of Echo? A token of some KB is enough";
             warn_seldom!(kind = 431, about = channel.as_str(), %channel, bytes, most = MAX_HEADER_BYTES, hint, "subscribe refused: its auth.headers are too large");
             return self.refuse(&session, channel.as_str(), 431, Refusal::Headers);
         }
-        if channel.kind().is_guarded() && !session.state().has_room_for(&headers) {
+        if is_guarded && !session.state().has_room_for(&headers) {
             let hint = "send the same auth.headers with every subscribe";
             warn_seldom!(kind = 432, about = channel.as_str(), %channel, hint, "subscribe refused: the different auth.headers of this socket are too large together");
             return self.refuse(&session, channel.as_str(), 431, Refusal::Headers);
@@ -128,28 +133,35 @@ impl<S: Socket> Hub<S> {
         if let Some(want) = self.wanted.as_ref().and_then(|wanted| wanted.want(&channel)) {
             session.state().keep(&channel, ticket, want);
         }
-        match channel.kind() {
-            ChannelKind::Public => match self.unheard(&channel) {
-                None => drop(self.enter_and_tell(&session, &channel, ticket)),
-                Some(heard) => {
-                    let hub = Arc::clone(self);
-                    self.tasks.spawn(async move {
-                        // An error means that Redis was lost; what is missed then is missed by everyone.
-                        let _ = heard.await;
-                        hub.enter_and_tell(&session, &channel, ticket);
-                    });
+        let hub = Arc::clone(self);
+        if is_guarded {
+            let end = session.state().end_of(&channel, ticket);
+            self.tasks.spawn(async move {
+                match brought {
+                    None => hub.authorize(&session, &channel, ticket, &headers, end).await,
+                    Some(grant) => hub.admit(&session, &channel, ticket, &headers, grant, None).await,
                 }
-            },
-            ChannelKind::Private | ChannelKind::Presence => {
-                let hub = Arc::clone(self);
-                let end = session.state().end_of(&channel, ticket);
+            });
+            return;
+        }
+        match self.unheard(&channel) {
+            None => self.let_in(&session, &channel, ticket),
+            Some(heard) => {
                 self.tasks.spawn(async move {
-                    match brought {
-                        None => hub.authorize(&session, &channel, ticket, &headers, end).await,
-                        Some(grant) => hub.admit(&session, &channel, ticket, &headers, grant, None).await,
-                    }
+                    // An error means that Redis was lost; what is missed then is missed by everyone.
+                    let _ = heard.await;
+                    hub.let_in(&session, &channel, ticket);
                 });
             }
+        }
+    }
+
+    /// Puts a socket into a channel that anyone may join.
+    fn let_in(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket) {
+        let is_in = self.enter_and_tell(session, channel, ticket);
+        if is_in && self.is_guarded(channel.as_str()) {
+            // Other rules came meanwhile.
+            self.turn_out(session.socket.id(), channel);
         }
     }
 
@@ -208,7 +220,8 @@ impl<S: Socket> Hub<S> {
     ) -> Result<Grant, Denied> {
         let socket = &session.socket;
         let (handshake, peer) = (socket.handshake(), socket.peer());
-        let request = AuthRequest { socket: socket.id(), channel, headers, handshake, peer, is_again };
+        let by = self.auth_of(channel.as_str());
+        let request = AuthRequest { socket: socket.id(), channel, headers, handshake, peer, by, is_again };
         self.authorizer.authorize(request).await
     }
 
@@ -227,7 +240,10 @@ impl<S: Socket> Hub<S> {
             let _ = heard.await;
         }
         let (is_in, user, member) = match channel.kind() {
-            ChannelKind::Public | ChannelKind::Private => (self.enter_and_tell(session, channel, ticket), grant.user, None),
+            ChannelKind::Public | ChannelKind::Private => {
+                let user = grant.user.clone().or_else(|| member_of(&grant).ok().map(|member| member.user().into()));
+                (self.enter_and_tell(session, channel, ticket), user, None)
+            }
             ChannelKind::Presence => match member_of(&grant) {
                 Ok(member) => {
                     let user = Some(Arc::from(member.user()));
@@ -245,7 +261,6 @@ impl<S: Socket> Hub<S> {
             let (socket, by) = (session.socket.id(), if took.is_none() { GrantedBy::Signature } else { grant.by });
             self.observers.tell(|| Observation::Granted { channel: channel.as_str(), socket, by, user: user.as_deref(), took });
             self.accept(session, channel, ticket, Basis { headers, user, is_brought: took.is_none(), member }, grant.ends);
-            self.show_cached(&session.socket, channel);
         }
     }
 
@@ -283,16 +298,38 @@ impl<S: Socket> Hub<S> {
 
     /// Puts a socket into a public or private channel, and tells it so.
     fn enter_and_tell(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket) -> bool {
-        let is_in = self.enter(session, channel, ticket);
-        if is_in {
+        let is_in = self.enter_and_show(session, channel, ticket, || {
             let subscribed = Message::Subscribed { channel: channel.as_str(), members: None, shows_sockets: false };
             self.emit(&session.socket, &Push::new(subscribed));
+        });
+        if is_in {
             self.count_changed(channel);
-            if channel.kind() == ChannelKind::Public {
-                self.show_cached(&session.socket, channel);
-            }
         }
         is_in
+    }
+
+    /// Puts a socket into a channel's room, says so by `tell`, and sends what it is to get from before; nothing newer comes
+    /// before that. Whether it is in afterwards.
+    pub(super) fn enter_and_show(
+        self: &Arc<Self>,
+        session: &Session<S>,
+        channel: &ChannelName,
+        ticket: Ticket,
+        tell: impl FnOnce(),
+    ) -> bool {
+        let rules = self.rules.load();
+        let rule = rules.of(channel.as_str());
+        let last = rule.has_last().then(|| self.last());
+        let was_in = last.is_some() && session.is_in(channel.as_str());
+        if !self.enter(session, channel, ticket) {
+            return false;
+        }
+        tell();
+        let is_shown = last.is_some_and(|last| !was_in && self.show_last(session, &rule, channel.as_str(), &last));
+        if !is_shown {
+            self.show_cached(&session.socket, channel);
+        }
+        true
     }
 
     /// Puts a socket into a channel's room, if it still wants in. Both happen under the session's lock, so that a
@@ -342,6 +379,10 @@ impl<S: Socket> Hub<S> {
         }
         // Who goes away from now on and was in before leaves in a turn of its own, after this one.
         let was_in = session.is_in(channel.as_str());
+        if !was_in && self.is_full_for(channel, &member).await {
+            self.turn_away(session, channel, ticket);
+            return false;
+        }
         let joined = match self.store.join(channel, id, member.clone()).await {
             Ok(joined) => joined,
             Err(error) => {
@@ -351,13 +392,18 @@ impl<S: Socket> Hub<S> {
                 return false;
             }
         };
+        if !was_in && joined.is_first && self.is_overfull(channel, &joined.members) {
+            // On another node somebody came at the same moment.
+            if let Err(error) = self.store.leave(channel, id).await {
+                error!(%channel, %error, "could not remove a presence member");
+            }
+            self.turn_away(session, channel, ticket);
+            return false;
+        }
         if let Some(nodes) = &self.nodes {
             return self.enter_among_nodes(nodes, session, channel, ticket, &joined, was_in).await;
         }
-        let has_entered = self.enter(session, channel, ticket);
-        if has_entered {
-            self.show_members(session, channel, &joined.members);
-        }
+        let has_entered = self.enter_and_show(session, channel, ticket, || self.show_members(session, channel, &joined.members));
         if let Some(gone) = &joined.replaced {
             self.announce_leaving(channel, gone, Some(id));
         }
@@ -374,6 +420,32 @@ impl<S: Socket> Hub<S> {
             }
         }
         has_entered
+    }
+
+    /// Whether a presence channel has as many users as it may have, and this is none of them.
+    async fn is_full_for(&self, channel: &ChannelName, member: &Member) -> bool {
+        let most = self.rules.load().of(channel.as_str()).behaviour.max_members;
+        if most == 0 {
+            return false;
+        }
+        // A store that cannot be reached says so when the socket joins.
+        let Ok(members) = self.store.members(channel).await else { return false };
+        let users = users_of(&members);
+        users.len() >= most && !users.contains(member.user())
+    }
+
+    /// Whether a presence channel has more users than it may have.
+    fn is_overfull(&self, channel: &ChannelName, members: &Members) -> bool {
+        let most = self.rules.load().of(channel.as_str()).behaviour.max_members;
+        most > 0 && users_of(members).len() > most
+    }
+
+    fn turn_away(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket) {
+        self.prune(channel);
+        let is_wanted = session.state().refuse(channel, ticket);
+        if is_wanted {
+            self.refuse(session, channel.as_str(), FULL, Refusal::Members);
+        }
     }
 
     /// Sends the member list to a socket that has joined.
@@ -447,6 +519,10 @@ impl<S: Socket> Hub<S> {
         self.observers.tell(|| Observation::Left { channel, member });
         self.fan_out(channel, &Push::new(Message::Left { channel, member }), except);
     }
+}
+
+fn users_of(members: &Members) -> HashSet<&str> {
+    members.iter().map(|(_, member)| member.user()).collect()
 }
 
 pub(super) fn member_of(grant: &Grant) -> Result<Member, MemberError> {

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use tracing::debug;
 
+use super::rules::Rule;
 use super::{Hub, Observation, Socket};
-use crate::channel::{ChannelKind, kind_of};
+use crate::channel::ChannelKind;
+use crate::config::Whispers;
 use crate::event::{Event, SocketId};
 use crate::metrics::Refusal;
+use crate::warn_seldom;
 
 /// A client event as it came from a socket.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +24,11 @@ pub struct Whisper<'a> {
     pub data: &'a RawValue,
 }
 
+/// Whether an event of this name is a client's.
+pub(super) fn is_whisper(name: &str) -> bool {
+    name.starts_with("client-")
+}
+
 impl<S: Socket> Hub<S> {
     /// Relays a client event to the others in its channel. What breaks a rule is dropped and counted.
     ///
@@ -31,8 +39,10 @@ impl<S: Socket> Hub<S> {
     /// [`Refusal`] with the rule that the whisper breaks.
     pub fn whisper(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>) -> Result<(), Refusal> {
         let Whisper { channel, event, data } = whisper;
-        let done = self.judge_whisper(from, whisper).and_then(|user| {
-            self.relay(from, whisper, user.as_deref())?;
+        let rules = self.rules.load();
+        let rule = rules.of(channel);
+        let done = self.judge_whisper(from, whisper, &rule).and_then(|user| {
+            self.relay(from, whisper, user.as_deref(), &rule)?;
             self.observers.tell(|| Observation::Whispered { channel, socket: from, name: event, data, user: user.as_deref() });
             Ok(())
         });
@@ -46,7 +56,10 @@ impl<S: Socket> Hub<S> {
                 debug!(socket_id = %from, channel, event, ?cause, "whisper dropped");
                 let hint = match cause.limit() {
                     Some(key) => Some(format!("a whisper is over `{key}`: raise it if that is no fault of the page")),
-                    None if cause == Refusal::Whisper && !kind_of(channel).is_guarded() => {
+                    None if cause == Refusal::Whisper && rule.behaviour.whispers == Whispers::Off => {
+                        Some("`whispers` is \"off\" in the rule of this channel in `[[channels]]`".to_owned())
+                    }
+                    None if cause == Refusal::Whisper && !rule.is_guarded() => {
                         Some("whispers go through private and presence channels alone".to_owned())
                     }
                     None => None,
@@ -59,21 +72,21 @@ impl<S: Socket> Hub<S> {
         done
     }
 
-    fn relay(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>, user: Option<&str>) -> Result<(), Refusal> {
+    fn relay(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>, user: Option<&str>, rule: &Rule<'_>) -> Result<(), Refusal> {
         let Whisper { channel, event, data } = whisper;
         let Some(nodes) = &self.nodes else {
-            self.send(&Event { channel, name: event.into(), data, except: Some(from), user: user.map(Into::into) }, false);
+            self.send(&Event { channel, name: event.into(), data, except: Some(from), user: user.map(Into::into) }, rule, false);
             return Ok(());
         };
         let has_room = nodes.bus.toss(&Event { channel, name: event.into(), data, except: Some(from), user: user.map(Into::into) });
         if has_room { Ok(()) } else { Err(Refusal::WhisperQueue) }
     }
 
-    /// In a presence channel, who sends it.
-    fn judge_whisper(&self, from: SocketId, whisper: Whisper<'_>) -> Result<Option<Arc<str>>, Refusal> {
+    /// In a presence channel, and where whispers are stamped, who sends it.
+    fn judge_whisper(&self, from: SocketId, whisper: Whisper<'_>, rule: &Rule<'_>) -> Result<Option<Arc<str>>, Refusal> {
         let limits = self.limits.load();
-        let has_name = whisper.event.starts_with("client-") && whisper.event.len() as u64 <= limits.event_name.0;
-        if !has_name || !kind_of(whisper.channel).is_guarded() {
+        let has_name = is_whisper(whisper.event) && whisper.event.len() as u64 <= limits.event_name.0;
+        if !has_name || !rule.is_guarded() || rule.behaviour.whispers == Whispers::Off {
             return Err(Refusal::Whisper);
         }
         let session = self.session(from).ok_or(Refusal::Whisper)?;
@@ -86,7 +99,21 @@ impl<S: Socket> Hub<S> {
         if !session.socket.allowance().may_whisper() {
             return Err(Refusal::WhisperRate);
         }
-        let is_presence = kind_of(whisper.channel) == ChannelKind::Presence;
-        Ok(is_presence.then(|| session.state().user_in(whisper.channel)).flatten())
+        if rule.kind() != ChannelKind::Presence && !rule.stamps() {
+            return Ok(None);
+        }
+        // Who has entered, and whose grant is not noted yet, would be nobody.
+        let user = session.state().user_in(whisper.channel).ok_or(Refusal::Whisper)?;
+        if user.is_none() {
+            let (channel, hint) = (whisper.channel, "let the callback in routes/channels.php return an array in place of true");
+            warn_seldom!(
+                kind = 0,
+                about = channel,
+                channel,
+                hint,
+                "a whisper is stamped with nobody: its sender's grant does not tell the user"
+            );
+        }
+        Ok(user)
     }
 }

@@ -41,7 +41,7 @@ fn encode(message: &Message<'_>) -> Option<Bytes> {
     Some(match *message {
         // Flat mode is for pages on Socket.IO.
         Message::Event { is_flat: true, .. } => return None,
-        Message::Event { channel, name, data, user, is_flat: false } => event(name, Some(channel), data.get(), user),
+        Message::Event { channel, name, data, user, is_flat: false, .. } => event(name, Some(channel), data.get(), user),
         Message::Subscribed { channel, members, .. } => {
             let data = members.map_or_else(|| "{}".to_owned(), presence);
             event("pusher_internal:subscription_succeeded", Some(channel), &data, None)
@@ -65,6 +65,7 @@ fn encode(message: &Message<'_>) -> Option<Bytes> {
         Message::Refused { channel, status } => {
             let why = match status {
                 401 | 403 => "the subscription is not authorized",
+                409 => "the channel is full",
                 429 => "too many subscriptions",
                 _ => "the subscription failed",
             };
@@ -153,7 +154,8 @@ mod tests {
     #[test]
     fn data_is_text_and_the_sender_is_named() {
         let data = RawValue::from_string(r#"{"a":"ü"}"#.to_owned()).unwrap();
-        let message = Message::Event { channel: "presence-a", name: "client-a", data: &data, user: Some("1"), is_flat: false };
+        let message =
+            Message::Event { channel: "presence-a", name: "client-a", data: &data, user: Some("1"), is_stamped: false, is_flat: false };
         let frame = encode(&message).unwrap();
         let text = r#"{"event":"client-a","channel":"presence-a","data":"{\"a\":\"ü\"}","user_id":"1"}"#;
         assert_eq!(text_of(&frame), text);

@@ -115,19 +115,14 @@ impl Session {
 
     fn subscribe(&self, subscribe: &Subscribe) {
         let channel = subscribe.channel.as_str();
-        let right = match kind_of(channel) {
-            ChannelKind::Public => Right::Ask(Vec::new()),
-            ChannelKind::Private | ChannelKind::Presence => match self.right(subscribe) {
-                Some(right) => right,
-                None => {
-                    self.shared.hub.metrics().refusal(Refusal::Unauthorized);
-                    let hint = "if all are refused, `clients[].secret` is not the secret with which the application signs (PUSHER_APP_SECRET or REVERB_APP_SECRET)";
-                    warn_seldom!(kind = 401, about = channel, socket_id = %self.id(), channel, hint, "refused a subscribe: its signature is wrong");
-                    // A client that takes nothing is closed by the next frame for it.
-                    let _ = self.client.push(&Push::new(Message::Refused { channel, status: 401 }));
-                    return;
-                }
-            },
+        let right = if self.shared.hub.is_guarded(channel) { self.right(subscribe) } else { Some(Right::Ask(Vec::new())) };
+        let Some(right) = right else {
+            self.shared.hub.metrics().refusal(Refusal::Unauthorized);
+            let hint = "if all are refused, `clients[].secret` is not the secret with which the application signs (PUSHER_APP_SECRET or REVERB_APP_SECRET)";
+            warn_seldom!(kind = 401, about = channel, socket_id = %self.id(), channel, hint, "refused a subscribe: its signature is wrong");
+            // A client that takes nothing is closed by the next frame for it.
+            let _ = self.client.push(&Push::new(Message::Refused { channel, status: 401 }));
+            return;
         };
         self.shared.hub.subscribe(self.id(), channel, right);
     }

@@ -1,6 +1,6 @@
 //! [`Reload`]: other settings for a server that runs.
 //!
-//! Input: a validated [`Config`]. Output: certificates, origins, proxies, limits, the HTTP API with its clients and
+//! Input: a validated [`Config`]. Output: certificates, origins, proxies, limits, rules of channels, the HTTP API with its clients and
 //! headers, all swapped at once or not at all; and the names of changed keys that take a restart.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -94,7 +94,7 @@ impl Reload {
         Arc::clone(&self.0.service)
     }
 
-    /// Takes all that can change while the server runs: clients, limits, origins, proxies, certificates and headers.
+    /// Takes all that can change while the server runs: clients, limits, rules of channels, origins, proxies, certificates and headers.
     /// Connections go on. Returns the changed keys that take a restart, which keep their old values.
     ///
     /// # Errors
@@ -107,6 +107,7 @@ impl Reload {
         let fresh = parts.tls.iter().map(|tls| tls.read(&effective)).collect::<Result<Vec<_>, _>>()?;
         parts.tls.iter().zip(fresh).for_each(|(tls, fresh)| tls.take(fresh));
         parts.hub.set_limits(&effective.limits);
+        parts.hub.set_rules(&effective);
         parts.admission.set_limits(&effective.limits);
         parts.proxies.set(&effective.trust_proxies.0);
         self.0.service.store(Arc::new(front));
@@ -127,6 +128,7 @@ fn effective(old: &Config, new: &Config) -> Config {
         headers: new.headers.clone(),
         api_origin_allow: new.api_origin_allow.clone(),
         allowed_origins: new.allowed_origins.clone(),
+        channels: new.channels.clone(),
         trust_proxies: new.trust_proxies.clone(),
         ssl_cert_path: ssl.ssl_cert_path.clone(),
         ssl_key_path: ssl.ssl_key_path.clone(),

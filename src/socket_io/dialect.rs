@@ -24,11 +24,12 @@ const PUNCTUATION: usize = 24;
 #[must_use]
 pub fn encode(message: &Message<'_>, offset: Option<Offset>) -> Option<Bytes> {
     let frame = match *message {
-        Message::Event { channel, name, data, is_flat: false, .. } => {
-            event(name, Some(channel), data.get().len(), |text| push_data(text, data, offset))
+        Message::Event { channel, name, data, user, is_stamped, is_flat: false } => {
+            let stamp = is_stamped.then_some(user);
+            event(name, Some(channel), data.get().len(), |text| push_data(text, data, stamp, offset))
         }
         Message::Event { channel, name, data, is_flat: true, .. } => {
-            event(&format!("{channel}:{name}"), None, data.get().len(), |text| push_data(text, data, offset))
+            event(&format!("{channel}:{name}"), None, data.get().len(), |text| push_data(text, data, None, offset))
         }
         Message::Position => {
             let offset = offset?;
@@ -90,9 +91,18 @@ fn push_member(text: &mut Vec<u8>, member: &Member, socket: Option<SocketId>) {
     push(text, &json);
 }
 
-/// The data, and the offset behind it: a client takes the last argument, where it is text, for its position.
-fn push_data(text: &mut Vec<u8>, data: &RawValue, offset: Option<Offset>) {
+/// The data; behind it the user of a stamped whisper, `null` where nobody knows it; and the offset behind all: a client takes
+/// the last argument, where it is text, for its position.
+fn push_data(text: &mut Vec<u8>, data: &RawValue, stamp: Option<Option<&str>>, offset: Option<Offset>) {
     push(text, data.get());
+    match stamp {
+        Some(Some(user)) => {
+            push(text, ",");
+            push_json(text, user);
+        }
+        Some(None) => push(text, ",null"),
+        None => {}
+    }
     if let Some(offset) = offset {
         push(text, &format!(",\"{offset}\""));
     }
@@ -122,16 +132,28 @@ mod tests {
     #[test]
     fn events_keep_every_byte_of_their_data() {
         let data = RawValue::from_string(r#"{"a":"ü"}"#.to_owned()).unwrap();
-        let event = |is_flat| text(Message::Event { channel: "news", name: "se\"nt", data: &data, user: None, is_flat }).unwrap();
+        let event = |is_flat| {
+            text(Message::Event { channel: "news", name: "se\"nt", data: &data, user: None, is_stamped: false, is_flat }).unwrap()
+        };
         assert_eq!(event(false), r#"42["se\"nt","news",{"a":"ü"}]"#);
         assert_eq!(event(true), r#"42["news:se\"nt",{"a":"ü"}]"#);
     }
 
     #[test]
     fn offsets_come_last() {
-        let message = Message::Event { channel: "news", name: "sent", data: RawValue::NULL, user: None, is_flat: false };
+        let message = Message::Event { channel: "news", name: "sent", data: RawValue::NULL, user: None, is_stamped: false, is_flat: false };
         let frame = encode(&message, Some(Offset { epoch: 255, number: 7 })).unwrap();
         assert_eq!(text_of(&frame), r#"42["sent","news",null,"ff-7"]"#);
+    }
+
+    #[test]
+    fn a_stamp_stands_before_the_offset() {
+        let whisper =
+            |user| Message::Event { channel: "a", name: "client-a", data: RawValue::NULL, user, is_stamped: true, is_flat: false };
+        assert_eq!(text(whisper(Some("7\""))).unwrap(), r#"42["client-a","a",null,"7\""]"#);
+        assert_eq!(text(whisper(None)).unwrap(), r#"42["client-a","a",null,null]"#);
+        let frame = encode(&whisper(Some("7")), Some(Offset { epoch: 255, number: 7 })).unwrap();
+        assert_eq!(text_of(&frame), r#"42["client-a","a",null,"7","ff-7"]"#);
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod recovery;
 mod redis;
 mod redis_server;
 mod reload;
+mod rules;
 mod slow;
 mod stop;
 mod store;

@@ -28,7 +28,7 @@ pub(crate) fn sign(text: &str) -> String {
     format!("{KEY}:{hex}")
 }
 
-async fn server(laravel: &Laravel, settings: Value) -> TestServer {
+pub(crate) async fn server(laravel: &Laravel, settings: Value) -> TestServer {
     let mut all = json!({ "authHost": laravel.url, "clients": [{ "appId": "app", "key": KEY, "secret": SECRET }] });
     crate::support::merge(&mut all, settings);
     TestServer::start(all).await
@@ -96,7 +96,7 @@ impl Pusher {
         self.hear().await
     }
 
-    async fn whisper(&mut self, channel: &str, data: Value) {
+    pub(crate) async fn whisper(&mut self, channel: &str, data: Value) {
         self.say(json!({ "event": "client-typing", "channel": channel, "data": data })).await;
     }
 }

@@ -77,7 +77,8 @@ async fn subscribe<A: Authorizer>(authorizer: &A, channel: &str, token: &str) ->
     let (channel, handshake) = (channel.into(), HeaderMap::new());
     let headers = [("authorization".to_owned(), format!("Bearer {token}"))];
     let socket = SocketId::parse("123.456").unwrap();
-    let request = AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: None, is_again: false };
+    let request =
+        AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: None, by: None, is_again: false };
     authorizer.authorize(request).await
 }
 
@@ -173,7 +174,7 @@ async fn only_tokens_that_list_channels_are_looked_at() {
     for (header, is_again) in [(format!("Basic {token}"), false), (format!("Bearer {token}"), true)] {
         let headers = [("Authorization".to_owned(), header)];
         let socket = SocketId::parse("123.456").unwrap();
-        let request = AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: None, is_again };
+        let request = AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: None, by: None, is_again };
         assert_eq!(authorizer.authorize(request).await.unwrap_err().status, ASKED);
     }
 }

@@ -104,7 +104,9 @@ async fn subscribe(shield: Arc<Shield<App>>, channel: String, cookie: String, is
     let mut hasher = DefaultHasher::new();
     channel.as_str().hash(&mut hasher);
     let socket = SocketId::new(1, hasher.finish());
-    shield.authorize(AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: None, is_again }).await
+    shield
+        .authorize(AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: None, by: None, is_again })
+        .await
 }
 
 #[tokio::test]

@@ -1,0 +1,198 @@
+//! [`Rules`]: how channels behave. The one place where a name becomes a behaviour.
+//!
+//! Input: `flatChannels` and `[[channels]]`. Output: the [`Rule`] of a channel, looked up once for a subscribe, a whisper or
+//! an event. Without rules that is no more than a look at two empty lists.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Hub, Keep, Socket};
+use crate::channel::{ChannelKind, ChannelName, Pattern, kind_of};
+use crate::config::{ChannelAuth, ChannelRule, Config, Deliver, WebhookEvent, Whispers};
+
+/// How long events for whoever subscribes are kept, unless the rule says otherwise.
+const LAST_FOR: Duration = Duration::from_secs(10 * 60);
+
+/// All rules.
+#[derive(Debug)]
+pub(super) struct Rules {
+    flat: Vec<Pattern>,
+    by_pattern: Vec<(Pattern, Behaviour)>,
+    other: Behaviour,
+}
+
+/// What a rule says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Behaviour {
+    /// Who may whisper.
+    pub whispers: Whispers,
+    /// What becomes of events for clients that do not keep up.
+    pub deliver: Deliver,
+    /// How many of the last events whoever subscribes gets.
+    pub last: usize,
+    /// How old these may be.
+    pub last_for: Duration,
+    /// Most users in a presence channel; 0: any number.
+    pub max_members: usize,
+    /// Who decides who may join; `None`: tokens where they are set up, else the application.
+    pub auth: Option<ChannelAuth>,
+    /// What webhooks tell of; `None`: what is told of channels without a rule.
+    pub webhooks: Option<Vec<WebhookEvent>>,
+}
+
+/// How one channel behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule<'a> {
+    name: &'a str,
+    /// Whether its events also go to everyone.
+    pub is_flat: bool,
+    /// What the rule says that fits first.
+    pub behaviour: &'a Behaviour,
+}
+
+impl From<&ChannelRule> for Behaviour {
+    fn from(rule: &ChannelRule) -> Self {
+        let number = |number: Option<u32>| usize::try_from(number.unwrap_or(0)).unwrap_or(usize::MAX);
+        Self {
+            whispers: rule.whispers.unwrap_or_default(),
+            deliver: rule.deliver.unwrap_or_default(),
+            last: number(rule.last),
+            last_for: rule.last_for.map_or(LAST_FOR, |time| time.0),
+            max_members: number(rule.max_members),
+            auth: rule.auth,
+            webhooks: rule.webhooks.clone(),
+        }
+    }
+}
+
+impl Rules {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            flat: config.flat_channels.0.iter().map(|text| Pattern::new(text)).collect(),
+            by_pattern: config.channels.iter().map(|rule| (Pattern::new(&rule.pattern), rule.into())).collect(),
+            other: Behaviour::default(),
+        }
+    }
+
+    /// How a channel behaves.
+    pub(super) fn of<'a>(&'a self, channel: &'a str) -> Rule<'a> {
+        let first = self.by_pattern.iter().find(|(pattern, _)| pattern.matches(channel));
+        let behaviour = first.map_or(&self.other, |(_, behaviour)| behaviour);
+        let is_flat = self.flat.iter().any(|pattern| pattern.matches(channel)) && kind_of(channel) == ChannelKind::Public;
+        Rule { name: channel, is_flat, behaviour }
+    }
+
+    /// Whether there are events for everyone.
+    pub(super) const fn has_flat(&self) -> bool {
+        !self.flat.is_empty()
+    }
+
+    /// Channels whose events are of use here with nobody in them.
+    pub(super) fn heard_always(&self) -> Vec<Pattern> {
+        let last = self.by_pattern.iter().filter(|(_, behaviour)| behaviour.last > 0).map(|(pattern, _)| pattern);
+        self.flat.iter().chain(last).cloned().collect()
+    }
+}
+
+impl Rule<'_> {
+    /// The kind of the channel.
+    #[must_use]
+    pub fn kind(&self) -> ChannelKind {
+        kind_of(self.name)
+    }
+
+    /// Whether somebody decides who may join.
+    #[must_use]
+    pub fn is_guarded(&self) -> bool {
+        self.behaviour.auth != Some(ChannelAuth::None) && self.kind().is_guarded()
+    }
+
+    /// Whether the others are told who whispers.
+    pub(super) fn stamps(&self) -> bool {
+        self.behaviour.whispers == Whispers::Stamped && self.is_guarded()
+    }
+
+    /// Whether events are kept for whoever subscribes.
+    pub(super) const fn has_last(&self) -> bool {
+        self.behaviour.last > 0
+    }
+
+    /// How an event waits for a client; `key` tells events of one name apart from others.
+    pub(super) fn keep(&self, key: impl FnOnce() -> u64) -> Keep {
+        match self.behaviour.deliver {
+            Deliver::All => Keep::All,
+            Deliver::Latest => Keep::Latest(key()),
+            Deliver::Volatile => Keep::Volatile(key()),
+        }
+    }
+}
+
+impl<S: Socket> Hub<S> {
+    /// Whether somebody decides who may join a channel.
+    #[must_use]
+    pub fn is_guarded(&self, channel: &str) -> bool {
+        self.rules.load().of(channel).is_guarded()
+    }
+
+    /// Who decides who may join a channel, where a rule says so.
+    #[must_use]
+    pub fn auth_of(&self, channel: &str) -> Option<ChannelAuth> {
+        self.rules.load().of(channel).behaviour.auth
+    }
+
+    /// Takes other rules. Whoever is in a channel stays, but where nobody had to be asked and somebody has to be now.
+    pub fn set_rules(self: &Arc<Self>, config: &Config) {
+        let new = Arc::new(Rules::new(config));
+        let old = self.rules.swap(Arc::clone(&new));
+        self.last().retain(|channel| new.of(channel).has_last() || new.of(channel).behaviour.deliver == Deliver::Latest);
+        let is_closed_now = |name: &ChannelName| new.of(name.as_str()).is_guarded() && !old.of(name.as_str()).is_guarded();
+        for (channel, _) in self.rooms.channels(is_closed_now) {
+            let ids: Vec<_> = self.rooms.snapshot(channel.as_str()).map_or_else(Vec::new, |room| room.iter().map(|(id, _)| id).collect());
+            for id in ids {
+                self.turn_out(id, &channel);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn rules(config: serde_json::Value) -> Rules {
+        Rules::new(&serde_json::from_value(config).unwrap())
+    }
+
+    #[test]
+    fn the_first_pattern_that_fits_counts() {
+        let rules = rules(json!({
+            "flatChannels": ["news.*"],
+            "channels": [
+                { "pattern": "private-doc.{id}", "last": 20 },
+                { "pattern": "private-*", "whispers": "off", "last": "3", "lastFor": "1m" },
+                { "pattern": "news.{topic}", "deliver": "latest" },
+            ],
+        }));
+        let last = |name| rules.of(name).behaviour.last;
+        assert_eq!((last("private-doc.1"), last("private-doc.1.2"), last("news.1")), (20, 3, 0));
+        assert_eq!(rules.of("private-doc.1").behaviour.last_for, LAST_FOR);
+        assert_eq!(rules.of("private-other").behaviour.last_for, Duration::from_secs(60));
+        let flat = rules.of("news.sport");
+        assert!(flat.is_flat && flat.behaviour.deliver == Deliver::Latest);
+        assert!(!rules.of("news.private-x").is_flat);
+        assert_eq!(rules.of("elsewhere").behaviour, &Behaviour::default());
+        let always: Vec<_> = rules.heard_always().iter().map(|pattern| pattern.as_str().to_owned()).collect();
+        assert_eq!(always, ["news.*", "private-doc.{id}", "private-*"]);
+    }
+
+    #[test]
+    fn a_channel_that_is_open_is_as_private_as_its_name_in_all_else() {
+        let rules = rules(json!({ "channels": [{ "pattern": "private-feed.*", "auth": "none" }] }));
+        let open = rules.of("private-feed.1");
+        assert_eq!((open.kind(), open.is_guarded()), (ChannelKind::Private, false));
+        assert!(rules.of("private-other").is_guarded());
+        assert!(!rules.of("news").is_guarded());
+    }
+}
