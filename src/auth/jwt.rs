@@ -29,7 +29,8 @@ mod jwks;
 mod keys;
 mod removed;
 
-use keys::{KeyError, Keys};
+use jwks::KeyError;
+use keys::Keys;
 use removed::Removed;
 
 /// Settings under `auth.jwt` that cannot be used.

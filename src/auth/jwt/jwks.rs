@@ -15,7 +15,6 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::JwtError;
-use super::keys::KeyError;
 use crate::auth::http::{AuthClientError, client_builder};
 use crate::config::Config;
 use crate::jws;
@@ -30,6 +29,15 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_BYTES: usize = 1024 * 1024;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// There is no key for a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum KeyError {
+    #[error("auth.jwt.jwks has no key for it")]
+    Unknown,
+    #[error("auth.jwt.jwks could not be read yet")]
+    Unavailable,
+}
 
 /// A set of keys, with its source.
 pub(super) struct Jwks {

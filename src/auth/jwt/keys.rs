@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
 use super::JwtError;
-use super::jwks::Jwks;
+use super::jwks::{Jwks, KeyError};
 use crate::config::Config;
 use crate::jws;
 
@@ -18,15 +18,6 @@ pub(super) enum Keys {
     One(Arc<DecodingKey>),
     /// `jwks`.
     Set(Arc<Jwks>),
-}
-
-/// There is no key for a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum KeyError {
-    #[error("auth.jwt.jwks has no key for it")]
-    Unknown,
-    #[error("auth.jwt.jwks could not be read yet")]
-    Unavailable,
 }
 
 impl Keys {
