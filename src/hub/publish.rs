@@ -114,6 +114,8 @@ impl<S: Socket> Hub<S> {
         {
             let mut last = self.last_for(rule, &event.name);
             let mut history = self.recovery.as_ref().map(Recovery::history);
+            // The history has one order for all channels.
+            let _order = history.is_none().then(|| self.rooms.order(channel));
             if let Some(history) = &mut history {
                 if !is_heard_by_all {
                     history.go_alone();

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::Socket;
 use crate::channel::ChannelName;
@@ -91,17 +91,28 @@ type Shard<S> = RwLock<HashMap<ChannelName, Mutex<Room<S>>>>;
 #[derive(Debug)]
 pub(super) struct Rooms<S> {
     shards: Vec<Shard<S>>,
+    /// Held while an event is sent to a channel of the shard.
+    orders: Vec<Mutex<()>>,
     hasher: RandomState,
 }
 
 impl<S: Socket> Rooms<S> {
     pub(super) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), hasher: RandomState::new() }
+        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
+        Self { shards, orders: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+    }
+
+    fn place(&self, channel: &str) -> usize {
+        self.hasher.hash_one(channel) as usize % SHARDS
     }
 
     fn shard(&self, channel: &str) -> &Shard<S> {
-        let hash = self.hasher.hash_one(channel);
-        &self.shards[hash as usize % SHARDS]
+        &self.shards[self.place(channel)]
+    }
+
+    /// Held while an event is sent, so that everyone in the channel sees events in one order, whatever their sources.
+    pub(super) fn order(&self, channel: &str) -> MutexGuard<'_, ()> {
+        self.orders[self.place(channel)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns how many sockets are in the channel afterwards.

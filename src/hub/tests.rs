@@ -12,6 +12,7 @@ use crate::store::Member;
 
 mod exact;
 mod observer;
+mod order;
 mod pace;
 mod page;
 mod receive;
