@@ -51,6 +51,13 @@ pub enum Observation<'a> {
         /// Sockets of this node in the channel afterwards; 0: the channel is empty here.
         count: usize,
     },
+    /// A client did not get in.
+    TurnedAway {
+        /// The rule.
+        cause: Refusal,
+        /// The origin of its page, where the browser names one.
+        origin: Option<&'a str>,
+    },
     /// Something that a client asked for was not done.
     Refused {
         /// The channel.
@@ -181,6 +188,15 @@ impl Observers {
 }
 
 impl<S: Socket> Hub<S> {
+    /// Counts a client that does not get in, and tells whoever watches.
+    pub fn turned_away(&self, cause: Refusal, headers: &http::HeaderMap) {
+        self.metrics.refusal(cause);
+        self.observers.tell(|| {
+            let origin = headers.get(http::header::ORIGIN).and_then(|origin| origin.to_str().ok());
+            Observation::TurnedAway { cause, origin }
+        });
+    }
+
     /// From now on `observer` hears what happens.
     pub fn attach(&self, observer: &Arc<dyn Observer>) {
         self.observers.change(|list| list.push(Arc::clone(observer)));

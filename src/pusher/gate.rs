@@ -101,7 +101,6 @@ impl Gate {
     /// the client from coming back.
     fn admit(&self, key: &str, request: &Request<Body>, connection: &ConnectionHandle) -> Result<Session, (u16, String)> {
         let shared = &self.0.pusher.0;
-        let metrics = shared.hub.metrics();
         let headers = request.headers();
         let Some(app) = self.0.apps.iter().find(|app| app.key == key) else {
             let hint = "if it is one of yours, add an entry to `clients` with its key and its secret: PUSHER_APP_KEY and PUSHER_APP_SECRET (or REVERB_…) in Laravel's .env";
@@ -109,7 +108,7 @@ impl Gate {
             return Err((code::NO_APP, format!("App key {key} does not exist")));
         };
         if headers.get(header::ORIGIN).is_some_and(|origin| !self.0.origins.allow(origin)) {
-            metrics.refusal(Refusal::Origin);
+            shared.hub.turned_away(Refusal::Origin, headers);
             return Err((code::UNAUTHORIZED, "the origin of the page is not allowed".to_owned()));
         }
         let version = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).find(|(name, _)| name == "protocol");
@@ -118,11 +117,11 @@ impl Gate {
         }
         let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if bytes as u64 > self.0.max_header_bytes {
-            metrics.refusal(Refusal::Headers);
+            shared.hub.turned_away(Refusal::Headers, headers);
             return Err((code::OVER_CAPACITY, "the headers are over limits.handshakeHeaders".to_owned()));
         }
         let slot = self.0.admission.enter(self.0.proxies.client(connection.peer().ip(), headers)).map_err(|full| {
-            metrics.refusal(full.refusal());
+            shared.hub.turned_away(full.refusal(), headers);
             (code::OVER_CAPACITY, full.to_string())
         })?;
         let origin = shared.connections.origin(request, connection, false);

@@ -90,8 +90,8 @@ impl Gate {
         self.below(path).is_some()
     }
 
-    fn refused(&self, cause: Refusal) {
-        self.0.socket_io.0.hub.metrics().refusal(cause);
+    fn refused(&self, cause: Refusal, headers: &HeaderMap) {
+        self.0.socket_io.0.hub.turned_away(cause, headers);
     }
 
     /// Answers a request that came over `connection`. It is given back when it is none of ours.
@@ -110,7 +110,7 @@ impl Gate {
         if let Some(origin) = &origin
             && !self.0.origins.allow(origin)
         {
-            self.refused(Refusal::Origin);
+            self.refused(Refusal::Origin, request.headers());
             self.0.failed.count(FORBIDDEN.into(), origin.to_str().unwrap_or_default());
             return Ok(Answer::Ready(engine_error(StatusCode::FORBIDDEN, FORBIDDEN, "Forbidden")));
         }
@@ -217,18 +217,18 @@ impl Gate {
         let headers = request.headers();
         let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if bytes as u64 > self.0.max_header_bytes {
-            self.refused(Refusal::Headers);
+            self.refused(Refusal::Headers, headers);
             debug!(bytes, limit = self.0.max_header_bytes, "refused a client: the headers of its handshake are too large");
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
             return Err(Box::new(engine_error(status, BAD_REQUEST.0, "the headers are over limits.handshakeHeaders")));
         }
         let client = self.0.proxies.client(connection.peer().ip(), headers);
-        self.0.admission.enter(client).map_err(|full| Box::new(self.turn_away(full)))
+        self.0.admission.enter(client).map_err(|full| Box::new(self.turn_away(full, headers)))
     }
 
     /// Says why there is no place. The client tries again by itself.
-    fn turn_away(&self, full: Full) -> Response<Body> {
-        self.refused(full.refusal());
+    fn turn_away(&self, full: Full, headers: &HeaderMap) -> Response<Body> {
+        self.refused(full.refusal(), headers);
         debug!(%full, "refused a client");
         let status = match full {
             Full::Draining | Full::Connections(_) => StatusCode::SERVICE_UNAVAILABLE,

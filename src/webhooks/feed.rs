@@ -196,7 +196,7 @@ impl Observer for Feed {
                 let detail = Detail { socket_id: Some(socket), status: Some(status), ..detail };
                 Happening::now(Name::SubscribeRefused, channel, detail)
             }),
-            Observation::Refused { .. } | Observation::Granted { .. } | Observation::Published { .. } => {}
+            Observation::Refused { .. } | Observation::TurnedAway { .. } | Observation::Granted { .. } | Observation::Published { .. } => {}
         }
     }
 }

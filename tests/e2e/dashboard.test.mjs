@@ -36,7 +36,7 @@ describe('the dashboard', { skip: isOriginal }, () => {
 
   /** A page with its own cookies; whatever goes wrong in it fails the test. */
   async function open(t, { path = '', signIn = true, ...options } = {}) {
-    const context = await browser.newContext({ bypassCSP: options.bypassCSP, viewport: { width: 1280, height: 900 }, ...options });
+    const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
     context.setDefaultTimeout(DEADLINE_MS);
     const page = await context.newPage();
     page.problems = [];
@@ -212,7 +212,7 @@ describe('the dashboard', { skip: isOriginal }, () => {
       await ann.whenDelivering('presence-chat.5');
       const guest = await connect(t);
       guest.echo.private('orders.79');
-      const page = await open(t, { ...options, bypassCSP: true });
+      const page = await open(t, options);
       await page.locator('#trace [data-kind=event]').first().waitFor();
       for (const view of ['trace', 'channels/presence-chat.5', `who/${ann.socketId}`, 'why', 'send']) {
         await page.evaluate((hash) => (location.hash = hash), view);

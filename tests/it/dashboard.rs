@@ -334,6 +334,17 @@ async fn a_refused_subscribe_is_told_with_its_reason_and_no_credentials() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_origin_is_seen_to_be_turned_away() {
+    let server = start(json!({ "allowedOrigins": ["https://app.test"] })).await;
+    let mut stream = Page::sign_in(&server, PASSWORD).await.expect("it opens").stream("groups=refusals").await;
+    let path = "/socket.io/?EIO=4&transport=polling";
+    assert_eq!(request(&server, Method::GET, path, &[("origin", "https://other.test")], None).await.status(), 403);
+    let turned = stream.kind("turned").await;
+    assert_eq!((&turned["cause"], &turned["origin"]), (&json!("origin"), &json!("https://other.test")));
+    assert!(turned["hint"].as_str().is_some_and(|hint| hint.contains("allowedOrigins")), "{turned}");
+}
+
+#[tokio::test]
 async fn filters_choose_by_channel_user_and_kind() {
     let laravel = Laravel::start().await;
     let mut settings = acting();

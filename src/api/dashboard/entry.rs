@@ -42,7 +42,7 @@ impl Group {
             Observation::Published { delivered: 0, .. } => Self::Unheard,
             Observation::Published { .. } => Self::Delivered,
             Observation::Whispered { .. } => Self::Whispers,
-            Observation::Refused { .. } => Self::Refusals,
+            Observation::Refused { .. } | Observation::TurnedAway { .. } => Self::Refusals,
             Observation::Joined { .. } | Observation::Left { .. } => Self::Presence,
             Observation::Connected { .. } | Observation::Disconnected { .. } => Self::Connections,
             Observation::Subscribed { .. }
@@ -117,6 +117,9 @@ pub(super) struct Entry {
     /// Milliseconds of a callback.
     #[serde(skip_serializing_if = "Option::is_none")]
     took: Option<u64>,
+    /// Of the page of a client that did not get in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<String>,
     /// Why somebody left.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -149,7 +152,10 @@ fn hint_for(cause: Refusal) -> Option<String> {
             Refusal::Whisper => {
                 "whispers are for private and presence channels that the client is in, and their names begin with client- (Echo's whisper() adds it)"
             }
-            Refusal::Headers => "its auth.headers are too large; a token of some KB is enough",
+            Refusal::Headers => "its headers are too large: auth.headers, or those of the handshake (limits.handshakeHeaders)",
+            Refusal::Origin => "if this is a page of yours, add its origin to allowedOrigins",
+            Refusal::Connections => "limits.connections is reached",
+            Refusal::ConnectionsPerIp => "limits.connectionsPerIp is reached; behind a proxy, trustProxies tells clients apart",
             Refusal::WhisperQueue => "the queue to the other nodes is full: is Redis slow?",
             _ => return None,
         };
@@ -165,6 +171,9 @@ impl Entry {
             Observation::Connected { socket } => Self { kind: "connected", socket: Some(socket), ..base },
             Observation::Disconnected { socket, reason } => {
                 Self { kind: "disconnected", socket: Some(socket), reason: Some(reason.as_str()), ..base }
+            }
+            Observation::TurnedAway { cause, origin } => {
+                Self { kind: "turned", cause: Some(cause.as_str()), origin: origin.map(str::to_owned), hint: hint_for(cause), ..base }
             }
             Observation::Subscribed { channel, socket, count } => {
                 Self { kind: "subscribed", channel: Some(channel.to_owned()), socket: Some(socket), count: Some(count), ..base }

@@ -126,6 +126,7 @@ impl Filter {
 /// Channel, socket and user of what has happened.
 fn parts<'a>(observation: &Observation<'a>) -> (Option<&'a str>, Option<SocketId>, Option<&'a str>) {
     match *observation {
+        Observation::TurnedAway { .. } => (None, None, None),
         Observation::Connected { socket } | Observation::Disconnected { socket, .. } => (None, Some(socket), None),
         Observation::Subscribed { channel, socket, .. }
         | Observation::Unsubscribed { channel, socket, .. }

@@ -3,6 +3,8 @@
 //! Input: a channel and, if somebody knows it, an event, as Laravel or the page's script names them. Output: findings, each
 //! with what to do about it, by the hub's state, the hints of the log, and what was kept of the trace.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -67,9 +69,9 @@ pub(super) async fn why(_: Session, State(dashboard): State<Dashboard>, params: 
     sources(&settings, &mut findings);
     if !channel.is_empty() {
         name(&settings, channel, &mut findings);
-        subscribers(&settings, channel, &mut findings).await;
+        let has_subscribers = subscribers(&settings, channel, &mut findings).await;
         let kept = dashboard.feed.recent(None);
-        refusals(&kept, channel, &mut findings);
+        refusals(&kept, channel, if has_subscribers { Weight::Doubt } else { Weight::Wrong }, &mut findings);
         events(&kept, channel, event, &mut findings);
     }
     findings.0.sort_by_key(|finding| finding.weight as u8);
@@ -135,13 +137,14 @@ fn name(settings: &Settings, channel: &str, findings: &mut Findings) {
     }
 }
 
-async fn subscribers(settings: &Settings, channel: &str, findings: &mut Findings) {
+/// Whether there are any.
+async fn subscribers(settings: &Settings, channel: &str, findings: &mut Findings) -> bool {
     let hub = &settings.api.hub;
     let found = hub.subscription_count_everywhere(&ChannelName::from(channel)).await;
     if found.value > 0 {
         let sockets = if found.value == 1 { "1 socket is".to_owned() } else { format!("{} sockets are", found.value) };
         findings.add(Weight::Fine, format!("{sockets} subscribed to {channel:?}"), "");
-        return;
+        return true;
     }
     match hub.nearest(channel) {
         Some((joined, hint)) => {
@@ -154,6 +157,7 @@ async fn subscribers(settings: &Settings, channel: &str, findings: &mut Findings
              private- and presence- itself",
         ),
     }
+    false
 }
 
 /// Whether two names are the same channel, but for what goes wrong with names.
@@ -161,16 +165,25 @@ fn is_about(known: &str, channel: &str) -> bool {
     known == channel || near_miss(channel, known).is_some() || near_miss(known, channel).is_some()
 }
 
-fn refusals(kept: &[std::sync::Arc<Entry>], channel: &str, findings: &mut Findings) {
+fn refusals(kept: &[Arc<Entry>], channel: &str, weight: Weight, findings: &mut Findings) {
     let of_channel = kept.iter().rev().filter(|entry| entry.kind() == "refused");
     let of_channel = of_channel.filter(|entry| entry.channel.as_deref().is_some_and(|known| is_about(known, channel)));
-    for entry in of_channel.take(MAX_REFUSALS) {
+    let mut told = Vec::new();
+    for entry in of_channel {
         let known = entry.channel.as_deref().unwrap_or_default();
         let socket = entry.socket.map(|socket| socket.to_string()).unwrap_or_default();
         let status = entry.status.map(|status| format!(" with {status}")).unwrap_or_default();
         let answer = entry.answer.as_deref().map(|answer| format!(": {answer}")).unwrap_or_default();
+        // A page that tries again and again is told once.
+        if told.contains(&(known, entry.socket)) {
+            continue;
+        }
+        told.push((known, entry.socket));
         let text = format!("socket {socket} was refused {known:?}{status}{answer}");
-        findings.add(Weight::Doubt, text, entry.hint.as_deref().unwrap_or_default());
+        findings.add(weight, text, entry.hint.as_deref().unwrap_or_default());
+        if told.len() >= MAX_REFUSALS {
+            break;
+        }
     }
 }
 
@@ -188,8 +201,8 @@ fn last_part(name: &str) -> &str {
     name.rsplit(['\\', '.']).next().unwrap_or(name)
 }
 
-fn events(kept: &[std::sync::Arc<Entry>], channel: &str, event: &str, findings: &mut Findings) {
-    let is_event = |entry: &&std::sync::Arc<Entry>| matches!(entry.kind(), "event" | "whisper");
+fn events(kept: &[Arc<Entry>], channel: &str, event: &str, findings: &mut Findings) {
+    let is_event = |entry: &&Arc<Entry>| matches!(entry.kind(), "event" | "whisper");
     let of_channel: Vec<_> = kept.iter().rev().filter(is_event).filter(|entry| entry.channel.as_deref() == Some(channel)).collect();
     if of_channel.is_empty() {
         let elsewhere = kept.iter().rev().filter(is_event).find_map(|entry| {

@@ -9,7 +9,7 @@ use super::pace::Told;
 use crate::config::Config;
 use crate::event::{CloseReason, Event};
 use crate::hub::{Hub, Observation, Observer, Socket as _, Whisper};
-use crate::metrics::{Metrics, Source};
+use crate::metrics::{Metrics, Refusal, Source};
 use crate::store::memory::MemoryStore;
 
 #[derive(Default)]
@@ -29,6 +29,7 @@ impl Observer for Diary {
         let line = match observation {
             Observation::Connected { socket } => format!("{socket} connected"),
             Observation::Disconnected { socket, reason } => format!("{socket} disconnected: {}", reason.as_str()),
+            Observation::TurnedAway { cause, origin } => format!("turned away from {origin:?}: {cause:?}"),
             Observation::Subscribed { channel, socket, count } => format!("{socket} into {channel}: {count}"),
             Observation::Unsubscribed { channel, socket, reason, count } => format!("{socket} out of {channel}: {count}, {reason}"),
             Observation::Refused { channel, socket, cause, status, .. } => format!("{socket} refused {channel}: {cause:?} {status:?}"),
@@ -86,6 +87,9 @@ async fn an_observer_hears_the_life_of_a_socket() {
             "2.2 disconnected: transport close"
         ]
     );
+    let headers = [(http::header::ORIGIN, "https://other.test".parse().unwrap())].into_iter().collect();
+    hub.turned_away(Refusal::Origin, &headers);
+    assert_eq!(diary.take(), [r#"turned away from Some("https://other.test"): Origin"#]);
     hub.detach(&observer);
     hub.disconnect(first.id(), CloseReason::TransportClose);
     assert!(diary.take().is_empty());

@@ -90,7 +90,7 @@ async function begin() {
   }
   $('door').hidden = true;
   $('app').hidden = false;
-  $('version').textContent = me.version;
+  $('version').textContent = me.clustered ? `${me.version}, one of several nodes: figures, trace and sockets are its own` : me.version;
   $('tab-send').hidden = !me.actions;
   showView();
   beginDemo();
@@ -225,7 +225,7 @@ function takeFigures({ samples: fresh, by, everywhere, redis, redisServer, total
   const tile = (id) => TILES.find((one) => one.id === id);
   const show = (id, value, more = '', isBad = false) => {
     const { value: valueOf, more: moreOf, unit, element } = tile(id);
-    valueOf.replaceChildren(value, unit ? h('small', {}, unit) : '');
+    valueOf.replaceChildren(value, unit && value !== '–' ? h('small', {}, unit) : '');
     moreOf.textContent = more;
     element.classList.toggle('bad', isBad);
   };
@@ -374,7 +374,7 @@ setInterval(() => {
 const channelButton = (name) => h('button', { class: 'name mono', click: () => go('channels', name) }, name);
 /** Ids of sockets are long; their ends tell them apart. */
 const short = (id) => (/^\d{8,}\.\d{8,}$/.test(id) ? `${id.slice(0, 5)}…${id.slice(-4)}` : id);
-const whoButton = (id) => h('button', { class: 'name mono', title: short(id) === id ? null : id, click: () => go('who', id) }, short(id));
+const whoButton = (id) => h('button', { class: 'name mono id', title: short(id) === id ? null : id, click: () => go('who', id) }, short(id));
 
 /** [kind, class of the kind, what, outcome, class of the outcome] */
 function words(entry) {
@@ -391,6 +391,7 @@ function words(entry) {
     case 'subscribed': return ['subscribe', '', [socket, ' is in ', channel], plural(entry.count, 'socket') + ' here', ''];
     case 'granted': return ['grant', 'good', [socket, ' to ', channel, user ? [', ', ...user] : null].flat(), `${{ application: 'Laravel said yes', token: 'by its token', signature: 'by signature' }[entry.by]}${entry.took === undefined ? '' : `, ${entry.took} ms`}`, 'good'];
     case 'refused': return ['refused', 'bad', [socket, ' to ', channel], entry.status ? `status ${entry.status}` : entry.status === 0 ? 'no answer' : 'dropped', 'bad'];
+    case 'turned': return ['refused', 'bad', [entry.origin ? ['a client of ', h('span', { class: 'mono' }, entry.origin)] : 'a client'].flat(), 'did not get in', 'bad'];
     case 'left': return ['leave', '', [socket, ' out of ', channel], entry.reason, ''];
     case 'joined': return ['join', '', [...(user ?? []), ' in ', channel], '', ''];
     case 'gone': return ['gone', '', [...(user ?? []), ' out of ', channel], '', ''];
@@ -402,7 +403,8 @@ function words(entry) {
 
 const CAUSES = {
   malformed: 'a message that makes no sense', channel_name: 'the name of the channel is too long', subscriptions: 'too many channels',
-  subscribe_rate: 'subscribes too fast', headers: 'auth.headers are too large', whisper: 'the whisper breaks a rule', whisper_size: 'the whisper is too large',
+  subscribe_rate: 'subscribes too fast', headers: 'headers are too large', origin: 'the origin of its page is not allowed', connections: 'too many clients', connections_per_ip: 'too many clients of one address',
+  draining: 'the server is stopping', whisper: 'the whisper breaks a rule', whisper_size: 'the whisper is too large',
   whisper_rate: 'whispers too fast', whisper_queue: 'no room on the way to the other nodes',
 };
 
