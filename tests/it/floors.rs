@@ -11,7 +11,7 @@ const FLOORS: [&[&str]; 14] = [
     &["admission", "auth", "store"],
     &["cluster"],
     &["hub"],
-    &["client"],
+    &["client", "webhooks"],
     &["socket_io", "pusher"],
     &["ingress"],
     &["api"],
