@@ -90,7 +90,12 @@ async fn a_burst_reaches_a_client_that_reads_whole_and_in_order() {
 #[tokio::test]
 async fn a_frozen_member_leaves_when_its_heartbeat_is_due() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
-    let settings = json!({ "socketio": { "pingInterval": 1000, "pingTimeout": 1000 }, "limits": { "clientQueueBytes": "1GB" } });
+    let settings = json!({
+        "socketio": { "pingInterval": 1000, "pingTimeout": 1000 },
+        "limits": { "clientQueueBytes": "1GB" },
+        // As long as it may come back, it stays.
+        "recovery": { "window": "1s" },
+    });
     let server = TestServer::with(&redis, &laravel, settings).await;
     let mut alice = server.client_of(1).await;
     alice.subscribe("presence-room").await;
