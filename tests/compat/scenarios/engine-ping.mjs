@@ -1,6 +1,7 @@
 export const name = 'engine-ping';
 export const transports = ['websocket', 'polling', 'upgrade'];
-export const config = { socketio: { pingInterval: 1_000, pingTimeout: 1_500 } };
+// As in the original: with recovery, who may come back stays a member until then.
+export const config = { recovery: { enabled: false }, socketio: { pingInterval: 1_000, pingTimeout: 1_500 } };
 
 /** Pings keep a quiet connection alive, and find out that a client no longer answers. */
 export async function run(ctx) {
