@@ -12,7 +12,7 @@ use http::HeaderValue;
 use crate::channel::Pattern;
 use crate::config::Limits;
 use crate::metrics::Refusal;
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 /// The origins of pages that may connect: `allowedOrigins`.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Origins {
         let is_allowed = self.0.iter().any(|pattern| pattern.matches(text));
         if !is_allowed {
             let hint = format!("if this is a page of yours, add {text:?} to allowedOrigins");
-            warn_seldom!(kind = 0, about = text, origin = text, hint, "refused a page: its origin is not in allowedOrigins");
+            warn_throttled!(class = 0, key = text, origin = text, hint, "refused a page: its origin is not in allowedOrigins");
         }
         is_allowed
     }

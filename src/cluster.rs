@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use crate::config::{Config, RedisMode};
 use crate::event::{Event, SocketId};
 use crate::redis_client::{QueryError, ReconnectingClient, Redis, RedisConfigError};
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 pub mod questions;
 pub mod sessions;
@@ -169,7 +169,7 @@ impl Bus {
     pub fn toss(&self, event: &Event<'_>) -> bool {
         let has_room = self.try_send(self.message(event));
         if !has_room {
-            warn_seldom!(kind = 0, about = "", queue = QUEUE, bytes = QUEUE_BYTES, "whispers are dropped until Redis keeps up");
+            warn_throttled!(class = 0, key = "", queue = QUEUE, bytes = QUEUE_BYTES, "whispers are dropped until Redis keeps up");
         }
         has_room
     }
@@ -206,7 +206,7 @@ impl Bus {
     pub fn say(&self, message: &questions::Message) {
         let payload = serde_json::to_string(message).expect("texts and numbers serialize");
         if !self.try_send(Message::new(format!("{}{TOPIC}", self.key_prefix), payload, Content::Control)) {
-            warn_seldom!(kind = 0, about = "", queue = QUEUE, bytes = QUEUE_BYTES, "a message to the other nodes was dropped");
+            warn_throttled!(class = 0, key = "", queue = QUEUE, bytes = QUEUE_BYTES, "a message to the other nodes was dropped");
         }
     }
 

@@ -19,7 +19,7 @@ use super::{Api, ApiError};
 use crate::config::ApiClient;
 use crate::config::value::Secret;
 use crate::metrics::Refusal;
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 /// An entry of `clients`, made ready.
 pub struct Client {
@@ -151,7 +151,14 @@ impl FromRequestParts<Api> for App {
         } else {
             "no entry of `clients` has this appId; after a change of the file the server needs SIGHUP or a restart"
         };
-        warn_seldom!(kind = is_known.into(), about = id, app_id = id, error = denial.message(), hint, "refused a request of the HTTP API");
+        warn_throttled!(
+            class = is_known.into(),
+            key = id,
+            app_id = id,
+            error = denial.message(),
+            hint,
+            "refused a request of the HTTP API"
+        );
         Err(denial)
     }
 }

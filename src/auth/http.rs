@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::metrics::{Callback, Metrics};
 use crate::net::tls::refused_certificate;
 use crate::proxies::TrustedProxies;
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 /// What a form value keeps unescaped; the set of the original's `request` library (RFC 3986).
 const FORM: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -244,7 +244,7 @@ impl Application for HttpApplication {
     fn prepare(&self, request: AuthRequest<'_>) -> Result<Call, Denied> {
         let channel = request.channel;
         let Some(host) = self.hosts.choose(request.handshake) else {
-            warn_seldom!(kind = 0, about = channel.as_str(), %channel, "no entry of authHost fits the page of this client; add one that is no wildcard");
+            warn_throttled!(class = 0, key = channel.as_str(), %channel, "no entry of authHost fits the page of this client; add one that is no wildcard");
             self.metrics.callback(Callback::Unreachable);
             return Err(
                 Denied::new(0).because("no entry of authHost fits the page of this client", "add an entry to authHost that is no wildcard")
@@ -252,7 +252,7 @@ impl Application for HttpApplication {
         };
         let Some(target) = self.target(&host) else {
             let endpoint = &self.endpoint;
-            warn_seldom!(kind = 0, about = channel.as_str(), %channel, %host, endpoint, "authHost for the page of this client makes no URL with authEndpoint");
+            warn_throttled!(class = 0, key = channel.as_str(), %channel, %host, endpoint, "authHost for the page of this client makes no URL with authEndpoint");
             self.metrics.callback(Callback::Unreachable);
             return Err(Denied::new(0).because("authHost and authEndpoint make no URL", "check authHost and authEndpoint"));
         };
@@ -284,7 +284,7 @@ impl Application for HttpApplication {
                     let (answer, status) = (received.answer(), received.status);
                     let has_credentials = call.headers.iter().any(|(name, _)| [header::COOKIE, header::AUTHORIZATION].contains(name));
                     let (body, hint) = (answer.summary(), answer.hint(has_credentials));
-                    warn_seldom!(kind = status, about = channel.as_str(), %channel, %url, body, hint, "Client can not be authenticated, got HTTP status {status}");
+                    warn_throttled!(class = status, key = channel.as_str(), %channel, %url, body, hint, "Client can not be authenticated, got HTTP status {status}");
                     Reply::Refused(denied.because(body, hint))
                 }
             },

@@ -23,7 +23,7 @@ use crate::channel::{ChannelKind, ChannelName, Pattern};
 use crate::config::{ChannelAuth, Config, JwtConfig};
 use crate::metrics::Metrics;
 use crate::metrics::auth::SavedBy;
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 mod jwks;
 mod keys;
@@ -227,7 +227,7 @@ impl<A: Authorizer> Authorizer for JwtAuthorizer<A> {
                 None => {
                     let (channel, hint) =
                         (request.channel, "its rule says `auth = \"jwt\"`: put a token into auth.headers.Authorization of Echo");
-                    warn_seldom!(kind = 0, about = channel.as_str(), %channel, hint, "Client can not be authenticated without a token: {NO_TOKEN}");
+                    warn_throttled!(class = 0, key = channel.as_str(), %channel, hint, "Client can not be authenticated without a token: {NO_TOKEN}");
                     return Err(Denied::new(NO_TOKEN).because("no token was sent".to_owned(), hint));
                 }
             },
@@ -240,7 +240,7 @@ impl<A: Authorizer> Authorizer for JwtAuthorizer<A> {
         self.judge(token, request.channel).await.map_err(|error| {
             let status = error.status();
             let (channel, hint) = (request.channel, error.hint());
-            warn_seldom!(kind = status, about = channel.as_str(), %channel, %error, hint, "Client can not be authenticated by its token: {status}");
+            warn_throttled!(class = status, key = channel.as_str(), %channel, %error, hint, "Client can not be authenticated by its token: {status}");
             Denied::new(status).because(format!("its token does not let it in: {error}"), hint.unwrap_or_default())
         })
     }

@@ -27,7 +27,7 @@ use crate::config::{AuthConfig, ChannelAuth};
 use crate::event::SocketId;
 use crate::metrics::Metrics;
 use crate::metrics::auth::SavedBy;
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 mod breaker;
 mod cache;
@@ -223,7 +223,7 @@ impl<A: Application> Authorizer for Shield<A> {
         if request.by == Some(ChannelAuth::Jwt) {
             // Tokens came with a reload, and their keys take a restart.
             let (channel, hint) = (request.channel, "restart the server: `auth.jwt` was not set when it started");
-            warn_seldom!(kind = 0, about = channel.as_str(), %channel, hint, "a channel that tokens alone open has nobody to verify them");
+            warn_throttled!(class = 0, key = channel.as_str(), %channel, hint, "a channel that tokens alone open has nobody to verify them");
             return Err(BUSY);
         }
         let call = Arc::new(self.0.application.prepare(request)?);
@@ -314,7 +314,7 @@ impl<A: Application> Inner<A> {
             Reply::Refused(denied) => Err(denied),
             Reply::Unanswered { cause, hint, .. } => {
                 let channel = &call.channel;
-                warn_seldom!(kind = 0, about = channel.as_str(), %channel, url = %call.target.url, cause, hint, "Error authenticating client");
+                warn_throttled!(class = 0, key = channel.as_str(), %channel, url = %call.target.url, cause, hint, "Error authenticating client");
                 return Err(Denied::new(0).because(cause, hint));
             }
         };
@@ -334,7 +334,7 @@ impl<A: Application> Inner<A> {
             Busy::QueueTimeout => (1, "its turn did not come within auth.queueTimeout", Some(slow)),
             Busy::Outage => (2, "the application did not come back within auth.queueTimeout", None),
         };
-        warn_seldom!(kind = kind, about = channel.as_str(), %channel, host, hint, "subscribe refused: {what}");
+        warn_throttled!(class = kind, key = channel.as_str(), %channel, host, hint, "subscribe refused: {what}");
         BUSY.because(what, hint.unwrap_or_default())
     }
 }

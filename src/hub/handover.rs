@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Bytes of what a node gives to one that has just come.
 const MAX_PAST_BYTES: usize = 16_000_000;
 /// Time for the last words to the store, and for a client that waits to be told who it is.
-const PATIENCE: Duration = Duration::from_secs(2);
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for looking for a session, beside that.
 const SEARCH: Duration = Duration::from_secs(4);
 
@@ -300,7 +300,7 @@ impl<S: Socket> Hub<S> {
     /// A node that has just begun to hear is given what it did not hear, if somebody did. Waits for it, but not long.
     async fn has_past(&self, handover: &Handover, recovery: &Recovery) {
         let began = handover.table().began;
-        while began.elapsed() < PATIENCE && recovery.history().lacks_past() {
+        while began.elapsed() < HANDOVER_TIMEOUT && recovery.history().lacks_past() {
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -433,7 +433,7 @@ impl<S: Socket> Hub<S> {
             self.write_sessions(handover).await;
             handover.store.write(changes).await
         };
-        match tokio::time::timeout(PATIENCE, writing).await {
+        match tokio::time::timeout(HANDOVER_TIMEOUT, writing).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => warn!(%error, "sessions cannot be handed over; clients start afresh elsewhere"),
             Err(_) => warn!("no time to hand sessions over; clients start afresh elsewhere"),
@@ -527,7 +527,7 @@ impl<S: Socket> Hub<S> {
             Question::Recheck(channel) => name(None, Some(channel)),
             _ => return,
         };
-        match tokio::time::timeout(PATIENCE, handover.store.ban(name, handover.lasts)).await {
+        match tokio::time::timeout(HANDOVER_TIMEOUT, handover.store.ban(name, handover.lasts)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(%error, "sessions of nodes that are gone cannot be ended"),
             Err(_) => warn!("no time to end sessions of nodes that are gone"),

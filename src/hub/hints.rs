@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 /// A channel without subscribers is looked at once in so many seconds: an app may have many, and all are well.
 const LOOK_AGAIN: u32 = 10;
@@ -87,9 +87,9 @@ impl Hints {
             return;
         };
         let (hint, others) = (miss.hint(event, joined), (others > 0).then_some(others));
-        warn_seldom!(
-            kind = 0,
-            about = event,
+        warn_throttled!(
+            class = 0,
+            key = event,
             event_channel = event,
             client_channel = joined,
             others,

@@ -21,7 +21,7 @@ use crate::channel::ChannelName;
 use crate::config::Deliver;
 use crate::event::{CloseReason, Event, SocketId};
 use crate::metrics::{Outcome, Source};
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 /// Names that are compared to find a hint.
 const MAX_COMPARED: usize = 10_000;
@@ -226,7 +226,7 @@ impl<S: Socket> Hub<S> {
         self.metrics.slow_clients.inc();
         let limits = self.limits.load();
         let (queue, bytes) = (limits.client_queue, limits.client_queue_bytes.0);
-        warn_seldom!(kind = 0, about = &id, socket_id = %id, queue, bytes, "closed a client that does not keep up; it will reconnect");
+        warn_throttled!(class = 0, key = &id, socket_id = %id, queue, bytes, "closed a client that does not keep up; it will reconnect");
         self.end(socket, CloseReason::TooSlow);
         socket.close();
     }

@@ -21,7 +21,7 @@ use crate::channel::{ChannelKind, ChannelName};
 use crate::config::RecoveryConfig;
 use crate::event::{CloseReason, SocketId};
 use crate::metrics::Recovered;
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 /// What a session costs beside the names, members and headers in it.
 const SESSION_BYTES: u64 = 256;
@@ -364,7 +364,7 @@ impl<S: Socket> Hub<S> {
     pub(super) fn tell_gap(&self, id: SocketId) {
         self.metrics.recovered(Recovered::Gap);
         let hint = "see recovery.window, recovery.events and recovery.bytes; a Redis that was away leaves a gap, too";
-        warn_seldom!(kind = 0, about = "", socket_id = %id, hint, "a client starts afresh: what it missed is not kept any more, or is more than limits.clientQueue");
+        warn_throttled!(class = 0, key = "", socket_id = %id, hint, "a client starts afresh: what it missed is not kept any more, or is more than limits.clientQueue");
     }
 
     /// Goes on with a session, from `position` on. Returns what makes the client a member again; `None`: it has to start

@@ -16,7 +16,7 @@ use crate::channel::{ChannelKind, ChannelName, user_of};
 use crate::event::SocketId;
 use crate::metrics::Refusal;
 use crate::store::{Left, Member, MemberError, Members, StoreError};
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 /// A name too long is cut to this many bytes in the error that says so.
 const SHOWN_OF_A_LONG_NAME: usize = 200;
@@ -116,12 +116,12 @@ impl<S: Socket> Hub<S> {
         let bytes = bytes_of(&headers);
         if is_guarded && bytes > MAX_HEADER_BYTES {
             let hint = "what does the page put into auth.headers of Echo? A token of some KB is enough";
-            warn_seldom!(kind = 431, about = channel.as_str(), %channel, bytes, most = MAX_HEADER_BYTES, hint, "subscribe refused: its auth.headers are too large");
+            warn_throttled!(class = 431, key = channel.as_str(), %channel, bytes, most = MAX_HEADER_BYTES, hint, "subscribe refused: its auth.headers are too large");
             return self.refuse(&session, channel.as_str(), 431, Refusal::Headers);
         }
         if is_guarded && !session.state().has_room_for(&headers) {
             let hint = "send the same auth.headers with every subscribe";
-            warn_seldom!(kind = 432, about = channel.as_str(), %channel, hint, "subscribe refused: the different auth.headers of this socket are too large together");
+            warn_throttled!(class = 432, key = channel.as_str(), %channel, hint, "subscribe refused: the different auth.headers of this socket are too large together");
             return self.refuse(&session, channel.as_str(), 431, Refusal::Headers);
         }
         let headers = Arc::new(headers);
@@ -251,7 +251,7 @@ impl<S: Socket> Hub<S> {
                 }
                 Err(error) => {
                     let hint = "the callback in routes/channels.php must return an array with the user's data, as in: return ['id' => $user->id, 'name' => $user->name];";
-                    warn_seldom!(kind = 500, about = channel.as_str(), %channel, %error, hint, "presence channel refused: nothing tells who the user is");
+                    warn_throttled!(class = 500, key = channel.as_str(), %channel, %error, hint, "presence channel refused: nothing tells who the user is");
                     let denied = Denied::new(500).because(format!("nothing tells who the user is: {error}"), hint);
                     return self.fail(session, channel, ticket, &denied);
                 }
@@ -292,7 +292,7 @@ impl<S: Socket> Hub<S> {
         if self.options.dev_mode {
             info!(socket_id = %id, channel, ?cause, hint, "refused");
         } else {
-            warn_seldom!(kind = cause as u16, about = channel, socket_id = %id, channel, ?cause, hint, "refused");
+            warn_throttled!(class = cause as u16, key = channel, socket_id = %id, channel, ?cause, hint, "refused");
         }
     }
 

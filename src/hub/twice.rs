@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::event::Event;
 use crate::metrics::Source;
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 /// Laravel publishes to one connection after the other.
 const WINDOW: Duration = Duration::from_secs(2);
@@ -62,9 +62,9 @@ impl Twice {
         if let Some(at) = lately.iter().position(is_it) {
             lately.remove(at);
             let hint = "does the event name two connections in broadcastVia()? Clients of both protocols get what comes by one of them";
-            warn_seldom!(
-                kind = 0,
-                about = &event.name,
+            warn_throttled!(
+                class = 0,
+                key = &event.name,
                 event = &*event.name,
                 channel = event.channel,
                 hint,

@@ -11,7 +11,7 @@ use crate::channel::ChannelKind;
 use crate::config::Whispers;
 use crate::event::{Event, SocketId};
 use crate::metrics::Refusal;
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 /// A client event as it came from a socket.
 #[derive(Debug, Clone, Copy)]
@@ -106,9 +106,9 @@ impl<S: Socket> Hub<S> {
         let user = session.state().user_in(whisper.channel).ok_or(Refusal::Whisper)?;
         if user.is_none() {
             let (channel, hint) = (whisper.channel, "let the callback in routes/channels.php return an array in place of true");
-            warn_seldom!(
-                kind = 0,
-                about = channel,
+            warn_throttled!(
+                class = 0,
+                key = channel,
                 channel,
                 hint,
                 "a whisper is stamped with nobody: its sender's grant does not tell the user"

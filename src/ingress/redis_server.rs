@@ -25,7 +25,7 @@ use crate::hub::{Hub, Socket};
 use crate::net::listen::{Address, ListenError};
 use crate::net::tls::Acceptor;
 use crate::redis_client::RedisConfigError;
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 mod access;
 mod broadcast;
@@ -151,7 +151,7 @@ impl<S: Socket> RedisServer<S> {
                     Ok(accepted) => return Some((accepted, listener)),
                     Err(error) => {
                         let hint = "raise the limit of open files (ulimit -n, LimitNOFILE=)";
-                        warn_seldom!(kind = 0, about = "", %error, hint, "the Redis endpoint cannot accept connections");
+                        warn_throttled!(class = 0, key = "", %error, hint, "the Redis endpoint cannot accept connections");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }

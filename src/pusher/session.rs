@@ -24,7 +24,7 @@ use crate::event::{CloseReason, SocketId};
 use crate::hub::{Message, Push, Right, Socket as _, Whisper};
 use crate::metrics::Refusal;
 use crate::net::websocket::{End, FAREWELL, Outbox, Protocol};
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 /// Time for a client to answer `pusher:ping`, as pusher-js has it.
 const PONG_TIMEOUT: Duration = Duration::from_secs(30);
@@ -119,7 +119,7 @@ impl Session {
         let Some(right) = right else {
             self.shared.hub.metrics().refusal(Refusal::Unauthorized);
             let hint = "if all are refused, `clients[].secret` is not the secret with which the application signs (PUSHER_APP_SECRET or REVERB_APP_SECRET)";
-            warn_seldom!(kind = 401, about = channel, socket_id = %self.id(), channel, hint, "refused a subscribe: its signature is wrong");
+            warn_throttled!(class = 401, key = channel, socket_id = %self.id(), channel, hint, "refused a subscribe: its signature is wrong");
             // A client that takes nothing is closed by the next frame for it.
             let _ = self.client.push(&Push::new(Message::Refused { channel, status: 401 }));
             return;

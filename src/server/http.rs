@@ -28,7 +28,7 @@ use super::listen::Service;
 use crate::net::answer::{Answered, Answering, Waiting};
 use crate::net::connection::ConnectionHandle;
 use crate::net::replay::Replay;
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 /// Time for the head of a request, and between two requests of a connection. Longer than the usual keep-alive of
 /// proxies (60 s for nginx), so that they and not we close an idle connection.
@@ -175,7 +175,7 @@ where
             if error.is_parse() && handle.first_byte() == Some(TLS_HANDSHAKE) {
                 let hint = "pages on https ask for https here, too: set protocol = \"https\" with sslCertPath and sslKeyPath, or let a proxy speak TLS \
                             and have Echo's `host` name the proxy";
-                warn_seldom!(kind = 0, about = &handle.peer().ip(), peer = %handle.peer(), hint, "a client speaks TLS to a port of plain HTTP");
+                warn_throttled!(class = 0, key = &handle.peer().ip(), peer = %handle.peer(), hint, "a client speaks TLS to a port of plain HTTP");
             }
             debug!(%error, "connection ended");
             None

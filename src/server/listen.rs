@@ -33,7 +33,7 @@ use crate::net::tls;
 use crate::proxies::TrustedProxies;
 use crate::pusher;
 use crate::socket_io::gate::Gate;
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 pub use crate::net::listen::{Address, ListenError};
 
@@ -137,7 +137,7 @@ pub async fn serve(listener: TcpListener, service: Service, settings: Settings, 
             Err(error) if is_about_the_peer(&error) => debug!(%error, "a connection ended before it was accepted"),
             Err(error) => {
                 let hint = "raise the limit of open files (ulimit -n, LimitNOFILE=)";
-                warn_seldom!(kind = 0, about = "", %error, hint, "cannot accept connections");
+                warn_throttled!(class = 0, key = "", %error, hint, "cannot accept connections");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -197,7 +197,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, setti
                         if is_no_tls(&error) {
                             let hint = "this port speaks https (protocol): use https:// and wss:// in the page's `host`, set httpPort for \
                                         plain HTTP beside it, or protocol = \"http\" behind a proxy that speaks TLS";
-                            warn_seldom!(kind = 1, about = &peer.ip(), %peer, hint, "a client speaks plain HTTP to a port of https");
+                            warn_throttled!(class = 1, key = &peer.ip(), %peer, hint, "a client speaks plain HTTP to a port of https");
                         }
                         debug!(%peer, %error, "TLS handshake failed");
                     }

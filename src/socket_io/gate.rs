@@ -27,7 +27,7 @@ use crate::net::answer::Answer;
 use crate::net::connection::ConnectionHandle;
 use crate::net::websocket::{HandshakeError, accept_key};
 use crate::proxies::TrustedProxies;
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 /// Seconds after which a client that was turned away should try again.
 const RETRY_AFTER: &str = "5";
@@ -253,7 +253,7 @@ impl Gate {
         debug!(%error, "refused a websocket");
         if error == HandshakeError::NoUpgrade {
             let hint = "a proxy before this server drops it: nginx needs `proxy_http_version 1.1`, `proxy_set_header Upgrade $http_upgrade` and `proxy_set_header Connection \"upgrade\"`; packaging/ has examples";
-            warn_seldom!(kind = 0, about = "upgrade", %error, hint, "a websocket request came without its Upgrade header");
+            warn_throttled!(class = 0, key = "upgrade", %error, hint, "a websocket request came without its Upgrade header");
         }
         self.0.failed.count(BAD_REQUEST.0.into(), request.uri().query().unwrap_or_default());
         let mut response = engine_error(error.status(), BAD_REQUEST.0, BAD_REQUEST.1);

@@ -16,7 +16,7 @@ use crate::channel::{ChannelKind, ChannelName, kind_of};
 use crate::config::WebhookEvent;
 use crate::hub::{Observation, Observer};
 use crate::metrics::Metrics;
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 /// Users that are marked singly; beyond, whole channels are.
 const MAX_USERS: usize = 50_000;
@@ -143,7 +143,13 @@ impl Feed {
             self.mark(|marks| had_room = marks.event(happening));
             if !had_room {
                 self.metrics.webhooks.dropped.inc();
-                warn_seldom!(kind = 0, about = event.as_str(), event = event.as_str(), channel, "webhook event dropped: too many at once");
+                warn_throttled!(
+                    class = 0,
+                    key = event.as_str(),
+                    event = event.as_str(),
+                    channel,
+                    "webhook event dropped: too many at once"
+                );
             }
         }
     }

@@ -85,7 +85,7 @@ fn used(line: &str) -> BTreeSet<&str> {
         let end = rest.find(|letter: char| !letter.is_ascii_lowercase() && letter != '_').unwrap_or(rest.len());
         &rest[..end]
     });
-    names.filter(|name| !name.is_empty()).map(|name| if name == "warn_seldom" { "telemetry" } else { name }).collect()
+    names.filter(|name| !name.is_empty()).map(|name| if name == "warn_throttled" { "telemetry" } else { name }).collect()
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -27,7 +27,7 @@ use crate::api::ApiError;
 use crate::config::Config;
 use crate::config::value::Secret;
 use crate::net::connection::Peer;
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 /// The name of the cookie.
 const NAME: &str = "laravel_echo_dashboard";
@@ -249,7 +249,7 @@ fn check_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
     }
     let (origin, host) = (text(ORIGIN.as_str()).unwrap_or("none"), text(HOST.as_str()).unwrap_or("none"));
     let hint = "a proxy has to pass the Host header on, as in `proxy_set_header Host $http_host`";
-    warn_seldom!(kind = 0, about = origin, origin, host, hint, "refused a request to the dashboard: it is of a page of another origin");
+    warn_throttled!(class = 0, key = origin, origin, host, hint, "refused a request to the dashboard: it is of a page of another origin");
     Err(ApiError::forbidden("the request is of a page of another origin"))
 }
 
@@ -267,13 +267,13 @@ pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request
     let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| ApiError::too_large(MAX_BODY))?;
     let given: Given = serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("body: {error}")))?;
     if !dashboard.throttle.begin(address) {
-        warn_seldom!(kind = 1, about = &address, %address, "refused to look at a password for the dashboard: there were too many wrong ones");
+        warn_throttled!(class = 1, key = &address, %address, "refused to look at a password for the dashboard: there were too many wrong ones");
         return Err(ApiError::slow_down("too many wrong passwords, wait a minute"));
     }
     let settings = dashboard.settings.load();
     let secret = given.secret.trim();
     if !settings.credentials.opens(secret) && !settings.api.clients.iter().any(|client| client.opens_dashboard(secret)) {
-        warn_seldom!(kind = 2, about = &address, %address, "a wrong password for the dashboard");
+        warn_throttled!(class = 2, key = &address, %address, "a wrong password for the dashboard");
         return Err(ApiError::wrong_password());
     }
     dashboard.throttle.succeeded(address);

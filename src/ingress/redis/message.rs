@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use crate::event::{Event, SocketId, is_reserved};
 use crate::hub::{Hub, Socket};
 use crate::metrics::{Outcome, Source};
-use crate::warn_seldom;
+use crate::warn_throttled;
 
 /// A message of Laravel's `RedisBroadcaster`.
 #[derive(Debug, Deserialize)]
@@ -53,7 +53,7 @@ pub(in crate::ingress) fn receive<S: Socket>(hub: &Arc<Hub<S>>, source: Source, 
             // Other programs may use the same Redis for channels of their own.
             MessageError::Malformed(cause) if hub.subscription_count(channel) > 0 => {
                 let hint = "Laravel sends {\"event\":…,\"data\":…}: what else publishes to this channel?";
-                warn_seldom!(kind = 0, about = channel, channel, %cause, hint, "skipped a message for clients: it is no event");
+                warn_throttled!(class = 0, key = channel, channel, %cause, hint, "skipped a message for clients: it is no event");
             }
             MessageError::Malformed(cause) => debug!(channel, %cause, "skipped a message that is no event"),
             MessageError::Reserved(_) => warn!(channel, %error, "skipped an event; rename it with broadcastAs()"),

@@ -16,7 +16,7 @@ use super::SignalAction;
 use crate::cli::lock_file;
 
 /// Time for whoever opens the pipe to write to it.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PIPE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Containers of Windows leave nothing to process 1.
 pub(in crate::cli::start) const fn reap_orphans() -> anyhow::Result<Option<JoinHandle<()>>> {
@@ -55,10 +55,10 @@ async fn asked(pipe: Option<&mut NamedPipeServer>) {
     let Some(pipe) = pipe else { return pending().await };
     loop {
         let is_asked = match pipe.connect().await {
-            Ok(()) => tokio::time::timeout(PATIENCE, pipe.read_u8()).await.is_ok_and(|read| read.is_ok()),
+            Ok(()) => tokio::time::timeout(PIPE_TIMEOUT, pipe.read_u8()).await.is_ok_and(|read| read.is_ok()),
             Err(error) => {
                 tracing::debug!(%error, "nobody can connect to the pipe of `stop`");
-                tokio::time::sleep(PATIENCE).await;
+                tokio::time::sleep(PIPE_TIMEOUT).await;
                 false
             }
         };
