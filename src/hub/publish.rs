@@ -155,8 +155,11 @@ impl<S: Socket> Hub<S> {
 
     /// Whether events of a channel go to anybody, and otherwise whether somebody may come back for them.
     fn wanted_by(&self, rule: &Rule<'_>, channel: &str) -> (bool, bool) {
-        let Some(recovery) = &self.recovery else { return (self.has_audience(rule, channel), false) };
-        // Under the lock nobody comes back between the two questions, and whoever breaks off is kept before it leaves.
+        if self.has_audience(rule, channel) {
+            return (true, false);
+        }
+        let Some(recovery) = &self.recovery else { return (false, false) };
+        // Again, under the lock: nobody comes back between the two questions, and whoever breaks off is kept before it leaves.
         let _history = recovery.history();
         let has_audience = self.has_audience(rule, channel);
         (has_audience, !has_audience && recovery.is_waited_for())
