@@ -173,7 +173,6 @@ impl Record {
             let channel = ChannelName::from(stay.channel.as_str());
             let terms = match stay.terms {
                 Some(terms) => Some(terms.read()?),
-                None if channel.kind().is_guarded() => return None,
                 None => None,
             };
             Some(Stay { channel, since: history.since(&stay.since)?, terms, want: None })
@@ -436,7 +435,7 @@ impl<S: Socket> Hub<S> {
         match tokio::time::timeout(HANDOVER_TIMEOUT, writing).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => warn!(%error, "sessions cannot be handed over; clients start afresh elsewhere"),
-            Err(_) => warn!("no time to hand sessions over; clients start afresh elsewhere"),
+            Err(_) => warn!("Redis did not take the sessions in time; clients start afresh elsewhere"),
         }
         handover.has_given_up.store(true, Ordering::Relaxed);
     }
@@ -530,7 +529,7 @@ impl<S: Socket> Hub<S> {
         match tokio::time::timeout(HANDOVER_TIMEOUT, handover.store.ban(name, handover.lasts)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(%error, "sessions of nodes that are gone cannot be ended"),
-            Err(_) => warn!("no time to end sessions of nodes that are gone"),
+            Err(_) => warn!("Redis did not answer in time; sessions of nodes that are gone are not ended"),
         }
     }
 

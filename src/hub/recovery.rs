@@ -379,7 +379,12 @@ impl<S: Socket> Hub<S> {
         connect: impl FnOnce() -> S,
     ) -> Option<Vec<JoinHandle<()>>> {
         let now = Instant::now();
-        if !saved.stays.iter().all(|stay| stay.terms.as_ref().is_none_or(|terms| terms.holds(now))) {
+        let is_allowed = |stay: &Stay| match &stay.terms {
+            Some(terms) => terms.holds(now),
+            // By its rule it is open, and may not be any more.
+            None => !self.is_guarded(stay.channel.as_str()),
+        };
+        if !saved.stays.iter().all(is_allowed) {
             self.metrics.recovered(Recovered::Unknown);
             return None;
         }

@@ -101,6 +101,29 @@ async fn a_connection_that_is_not_known_to_be_broken_is_taken_over() {
 }
 
 #[tokio::test]
+async fn nobody_comes_back_to_what_was_open_and_is_closed_now() {
+    let rules = |auth: &str| json!({ "channels": [{ "pattern": "private-feed", "auth": auth }] });
+    let (server, _laravel) = server(rules("none")).await;
+    let lost = async |server: &TestServer| {
+        let mut before = server.client_of(1).await;
+        before.subscribe("private-feed").await;
+        server.subscribed("private-feed", 1).await;
+        let (id, pid) = (before.id.clone(), before.pid.clone());
+        before.vanish();
+        server.subscribed("private-feed", 0).await;
+        (id, pid)
+    };
+    let (id, pid) = lost(&server).await;
+    assert_eq!(Client::come_back(server.address, &pid, None).await.id, id, "it is open still");
+    server.subscribed("private-feed", 0).await;
+    let (id, pid) = lost(&server).await;
+    server.reload.reload(&server.changed(rules("callback"))).expect("valid settings");
+    let after = Client::come_back(server.address, &pid, None).await;
+    assert_ne!(after.id, id);
+    assert_eq!(server.subscription_count("private-feed").await, 0);
+}
+
+#[tokio::test]
 async fn who_left_or_was_sent_away_starts_afresh() {
     let (server, _laravel) = server(json!({})).await;
     let mut left = client(&server).await;

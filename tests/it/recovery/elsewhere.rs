@@ -72,6 +72,28 @@ async fn publish(redis: &Redis, channel: &str, n: u64, socket: Option<&str>) {
 }
 
 #[tokio::test]
+async fn a_private_channel_that_is_open_by_its_rule_is_gone_on_with() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let open = async || {
+        let mut all = settings(&redis, &laravel);
+        merge(&mut all, json!({ "subscribers": { "redis": true }, "channels": [{ "pattern": "private-feed", "auth": "none" }] }));
+        TestServer::start(all).await
+    };
+    let [one, other] = [open().await, open().await];
+    in_order(&redis, [one.address, other.address]).await;
+    let mut before = one.client_of(1).await;
+    before.subscribe("private-feed").await;
+    one.subscribed("private-feed", 1).await;
+    publish(&redis, "private-feed", 1, None).await;
+    assert_eq!(numbers(&mut before, 1).await, [1]);
+    let (id, pid, offset) = (before.id.clone(), before.pid.clone(), before.offset.clone().expect("events have offsets"));
+    written(&redis, 1, "private-feed").await;
+    before.vanish();
+    let after = Client::come_back(other.address, &pid, Some(&offset)).await;
+    assert_eq!(after.id, id);
+}
+
+#[tokio::test]
 async fn a_node_that_stops_hands_its_clients_over() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes(&redis, &laravel).await;
