@@ -171,7 +171,7 @@ fn form(call: &Call) -> String {
 }
 
 /// What went wrong, down to the last cause: reqwest's own message stops at "error sending request".
-fn causes(error: &reqwest::Error) -> String {
+pub(crate) fn causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -84,12 +84,7 @@ impl<T: Truth> Local<T> {
         };
         stop.run_until_cancelled(is_empty).await;
         for (target, outbox) in self.targets.iter().zip(&self.outboxes) {
-            dead_letter(
-                &self.metrics,
-                &target.label,
-                &outbox.drain(),
-                "the server has ended; `webhooksDelivery.store = \"redis\"` keeps them",
-            );
+            dead_letter(&self.metrics, &target.label, &outbox.drain(), "the server ended before the target took them");
         }
     }
 

@@ -1,13 +1,12 @@
 //! [`Post`]: one signed delivery. Input: a body. Output: a POST to the target, and whether it was taken.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 
 use super::target::WebhookError;
-use crate::auth::http::client_builder;
+use crate::auth::http::{causes, client_builder};
 use crate::config::value::Secret;
 use crate::config::{Config, Webhook};
 use crate::net::tls::refused_certificate;
@@ -119,12 +118,5 @@ fn cause(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer within webhooksDelivery.timeout".to_owned();
     }
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+    causes(&error.without_url())
 }
