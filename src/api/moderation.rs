@@ -36,7 +36,7 @@ struct Unsubscribed {
 
 /// `{"checked":5,"removed":1,"undecided":0}`, and `"partial":true` when a node did not answer in time.
 #[derive(Debug, Serialize)]
-struct Rechecked {
+pub(super) struct Rechecked {
     checked: usize,
     removed: usize,
     undecided: usize,
@@ -62,7 +62,11 @@ async fn recheck(
     Path((_, channel)): Path<(String, String)>,
     _: PostedNothing,
 ) -> Result<Json<Rechecked>, ApiError> {
-    let channel = ChannelName::from(channel);
+    recheck_channel(api, channel.into()).await.map(Json)
+}
+
+/// Asks the application again about everybody in a channel, on all nodes.
+pub(super) async fn recheck_channel(api: Api, channel: ChannelName) -> Result<Rechecked, ApiError> {
     if !api.hub.is_guarded(channel.as_str()) {
         return Err(ApiError::bad_request("channel: only private and presence channels are granted, and can be rechecked"));
     }
@@ -70,5 +74,5 @@ async fn recheck(
     let done = tokio::spawn(async move { api.hub.recheck_everywhere(&channel).await }).await;
     let unknown = Everywhere { value: Recheck::default(), is_partial: true };
     let Everywhere { value: Recheck { checked, removed, undecided }, is_partial } = done.unwrap_or(unknown);
-    Ok(Json(Rechecked { checked, removed, undecided, partial: is_partial }))
+    Ok(Rechecked { checked, removed, undecided, partial: is_partial })
 }

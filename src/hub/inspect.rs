@@ -81,12 +81,6 @@ impl<S: Socket> Hub<S> {
         ids
     }
 
-    /// The user in a channel, as the grant of this socket names it.
-    #[must_use]
-    pub fn user_of(&self, id: SocketId) -> Option<Arc<str>> {
-        self.session(id)?.state().known_user()
-    }
-
     /// Of the channels with subscribers here, the one that an event to `channel` was most likely meant for, and what is wrong.
     #[must_use]
     pub fn nearest(&self, channel: &str) -> Option<(String, String)> {
@@ -114,6 +108,10 @@ impl<S: Socket> Hub<S> {
         let Some(session) = self.session(id) else { return false };
         let user = session.state().user_in(channel.as_str()).flatten();
         let _removal = user.as_deref().map(|user| self.begin_removal(Some(user), Some(channel)));
+        let terms = session.state().terms(channel.as_str());
+        if let Some(terms) = terms {
+            self.void(&terms, channel, user.as_deref());
+        }
         let was_in = session.state().take_out(channel);
         if was_in {
             self.left(channel, id, "taken out by the dashboard");

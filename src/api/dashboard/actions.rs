@@ -11,7 +11,7 @@ use tracing::info;
 
 use super::Dashboard;
 use super::access::Act;
-use crate::api::{ApiError, events};
+use crate::api::{ApiError, events, moderation};
 use crate::channel::ChannelName;
 use crate::event::SocketId;
 
@@ -34,7 +34,7 @@ pub(super) async fn event(_: Act, State(dashboard): State<Dashboard>, request: R
 /// Something to be done about somebody.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "do", rename_all = "camelCase")]
-enum SignalAction {
+enum Action {
     /// Take a user out of a channel, on all nodes.
     KickUser { user: String, channel: String },
     /// Take a socket out of a channel.
@@ -50,32 +50,26 @@ enum SignalAction {
 /// `{"do":"kickUser","user":"7","channel":"private-orders.1"}`; answers how many sockets it met.
 pub(super) async fn act(_: Act, State(dashboard): State<Dashboard>, request: Request) -> Result<Json<Value>, ApiError> {
     let body = read(request, MAX_BODY).await?;
-    let wish: SignalAction = serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("body: {error}")))?;
+    let action: Action = serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("body: {error}")))?;
     let hub = std::sync::Arc::clone(&dashboard.settings.load().api.hub);
     let known = |socket: &str| SocketId::parse(socket).ok_or_else(|| ApiError::bad_request("socket: is not the id of a socket"));
-    info!(?wish, "asked for in the dashboard");
-    let answer = match wish {
-        SignalAction::KickUser { user, channel } => {
+    info!(?action, "asked for in the dashboard");
+    let answer = match action {
+        Action::KickUser { user, channel } => {
             let done = hub.unsubscribe_user_everywhere(&user, &ChannelName::from(channel)).await;
             json!({ "sockets": done.value, "partial": done.is_partial })
         }
-        SignalAction::KickSocket { socket, channel } => {
+        Action::KickSocket { socket, channel } => {
             json!({ "sockets": usize::from(hub.unsubscribe_socket(known(&socket)?, &ChannelName::from(channel))) })
         }
-        SignalAction::CloseUser { user } => {
+        Action::CloseUser { user } => {
             let done = hub.terminate_user_everywhere(&user).await;
             json!({ "sockets": done.value, "partial": done.is_partial })
         }
-        SignalAction::CloseSocket { socket } => json!({ "sockets": usize::from(hub.terminate_socket(known(&socket)?)) }),
-        SignalAction::AskAgain { channel } => {
-            let channel = ChannelName::from(channel);
-            if !channel.kind().is_guarded() {
-                return Err(ApiError::bad_request("channel: only private and presence channels are granted, and can be asked about"));
-            }
-            // A page that is closed meanwhile does not stop it half way.
-            let done = tokio::spawn(async move { hub.recheck_everywhere(&channel).await }).await;
-            let done = done.map_err(|_| ApiError::not_found())?;
-            json!({ "checked": done.value.checked, "removed": done.value.removed, "undecided": done.value.undecided, "partial": done.is_partial })
+        Action::CloseSocket { socket } => json!({ "sockets": usize::from(hub.terminate_socket(known(&socket)?)) }),
+        Action::AskAgain { channel } => {
+            let api = dashboard.settings.load().api.clone();
+            json!(moderation::recheck_channel(api, channel.into()).await?)
         }
     };
     Ok(Json(answer))

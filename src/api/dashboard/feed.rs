@@ -268,7 +268,7 @@ impl Feed {
         kept.entries.iter().map(|(_, entry)| entry).filter(|entry| is_it(entry)).cloned().collect()
     }
 
-    /// Since when it has been watching without a break; `None` when nobody looks.
+    /// Whether a page is open, so that entries are kept.
     pub(super) fn is_watching(&self) -> bool {
         !self.watchers.load().is_empty()
     }

@@ -110,7 +110,7 @@ pub(super) async fn socket(_: Session, State(dashboard): State<Dashboard>, param
             "channel": stay.channel.as_str(),
             "joined": stay.is_joined,
             "user": stay.user.as_deref(),
-            "how": if stay.is_brought { "signature" } else if stay.channel.kind().is_guarded() { "application" } else { "public" },
+            "how": if stay.is_brought { "signature" } else if hub.is_guarded(stay.channel.as_str()) { "application" } else { "public" },
             "endsIn": stay.ends_in.map(|time| time.as_secs()),
         })
     });
