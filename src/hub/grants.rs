@@ -113,8 +113,7 @@ impl<S: Socket> Hub<S> {
     pub async fn recheck(self: &Arc<Self>, channel: &ChannelName) -> Recheck {
         // Who is away starts afresh, and is asked for then.
         let removal = Removal::begin(self.recovery.as_ref(), None, Some(channel));
-        let ids: Vec<SocketId> =
-            self.rooms.snapshot(channel.as_str()).map_or_else(Vec::new, |room| room.iter().map(|(id, _)| id).collect());
+        let ids = self.sockets_in(channel.as_str(), usize::MAX);
         drop(removal);
         let verdicts = stream::iter(ids).map(|id| self.recheck_one(id, channel)).buffer_unordered(RECHECKS);
         let sum = verdicts.fold(Recheck::default(), async |sum, verdict| match verdict {

@@ -40,7 +40,7 @@ impl<S: Socket> Hub<S> {
                 reconciling.buffer_unordered(AT_ONCE).for_each(std::future::ready).await;
             }
             // The store has said why; it asks again when it is due.
-            Err(error) => debug!(%error, "the presence store could not be beat"),
+            Err(error) => debug!(%error, "the presence store did not take the heartbeat"),
         }
     }
 

@@ -133,8 +133,8 @@ impl<S: Socket> Hub<S> {
                 if let Some(history) = &mut history {
                     push.offset = Some(history.place(is_flat));
                     // Of the others the newest is kept, or none: they would push out what has to be delivered whole.
-                    if let Some(frame) = push.encoded(Dialect::Recoverable, S::recoverable)
-                        && rule.behaviour.deliver == Deliver::All
+                    if rule.behaviour.deliver == Deliver::All
+                        && let Some(frame) = push.encoded(Dialect::Recoverable, S::recoverable)
                     {
                         history.keep(channel.into(), is_flat, event.except, frame.clone());
                     }

@@ -1,7 +1,7 @@
 //! [`Rules`]: how channels behave. The one place where a name becomes a behaviour.
 //!
-//! Input: `flatChannels` and `[[channels]]`. Output: the [`Rule`] of a channel, looked up once for a subscribe, a whisper or
-//! an event. Without rules that is no more than a look at two empty lists.
+//! Input: `flatChannels` and `[[channels]]`. Output: the [`Rule`] of a channel, looked up once for an event or a
+//! whisper, and at each step of a subscribe, since rules may change meanwhile. Without rules that is no more than a look at two empty lists.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,8 +147,7 @@ impl<S: Socket> Hub<S> {
         self.last().retain(|channel| new.of(channel).has_last() || new.of(channel).behaviour.deliver == Deliver::Latest);
         let is_closed_now = |name: &ChannelName| new.of(name.as_str()).is_guarded() && !old.of(name.as_str()).is_guarded();
         for (channel, _) in self.rooms.channels(is_closed_now) {
-            let ids: Vec<_> = self.rooms.snapshot(channel.as_str()).map_or_else(Vec::new, |room| room.iter().map(|(id, _)| id).collect());
-            for id in ids {
+            for id in self.sockets_in(channel.as_str(), usize::MAX) {
                 self.turn_out(id, &channel);
             }
         }

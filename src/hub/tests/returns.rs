@@ -369,7 +369,7 @@ impl World {
         let (Some(id), Some(_)) = (client.id, &client.phone) else { return };
         client.read(0);
         self.nodes[client.node].hub.unsubscribe(id, CHANNELS[channel]);
-        self.check(usize::MAX);
+        self.check();
         let client = self.clients.iter_mut().find(|client| client.id == Some(id)).unwrap();
         // What it had from there is checked; only what is to come counts from now on.
         client.stays.remove(CHANNELS[channel]);
@@ -505,15 +505,15 @@ impl World {
             }
             Step::Seconds(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
         }
-        self.check(usize::MAX);
+        self.check();
     }
 
-    /// What connected clients have is what was published. `all`: the node has heard so far at most.
-    fn check(&mut self, all: usize) {
+    /// What connected clients have is what was published.
+    fn check(&mut self) {
         let Self { clients, nodes, stream, .. } = self;
         for client in clients.iter_mut().filter(|client| client.phone.is_some()) {
             client.read(0);
-            let heard = nodes[client.node].heard.unwrap_or(usize::MAX).min(all).min(stream.len());
+            let heard = nodes[client.node].heard.unwrap_or(usize::MAX).min(stream.len());
             let numbers: Vec<u64> = client.received.iter().map(|(_, number)| *number).filter(|number| *number > 0).collect();
             assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "twice, or out of order: {numbers:?}");
             let (mut owed, mut optional) = (BTreeSet::new(), BTreeSet::new());
@@ -574,7 +574,7 @@ async fn walk(steps: Vec<Step>) -> (usize, usize) {
     for client in 0..CLIENTS {
         world.come(client, client % NODES).await;
     }
-    world.check(usize::MAX);
+    world.check();
     (world.back, world.elsewhere)
 }
 

@@ -259,9 +259,11 @@ impl Outbox {
         if batch.frames.capacity() > KEPT_FRAMES {
             batch.frames = VecDeque::new();
         }
-        match &state.kinds {
-            None => std::mem::swap(&mut state.frames, &mut batch.frames),
-            Some(_) => batch.frames = state.take(usize::MAX),
+        let has_kinds = state.kinds.as_ref().is_some_and(|kinds| !kinds.waiting.is_empty());
+        if has_kinds {
+            batch.frames = state.take(usize::MAX);
+        } else {
+            std::mem::swap(&mut state.frames, &mut batch.frames);
         }
         if !batch.frames.is_empty() {
             return Poll::Ready(Ok(()));
