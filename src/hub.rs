@@ -38,6 +38,7 @@ mod presence;
 mod publish;
 mod push;
 mod recovery;
+mod removals;
 mod rooms;
 mod rules;
 mod session;
@@ -108,6 +109,7 @@ pub struct Hub<S> {
     closing: CancellationToken,
     hints: Hints,
     observers: Observers,
+    removals: removals::Removals,
     /// With `recovery.enabled`.
     recovery: Option<recovery::Recovery>,
     /// With other nodes that can go on with the sessions of this one.
@@ -160,6 +162,7 @@ impl<S: Socket> Hub<S> {
             closing: CancellationToken::new(),
             hints: Hints::default(),
             observers: Observers::new(),
+            removals: removals::Removals::default(),
             recovery: config.recovery.enabled.0.then(|| recovery::Recovery::new(&config.recovery, sessions.is_some())),
             handover: sessions.map(|sessions| handover::Handover::new(sessions, config.recovery.window.0)),
             cache,

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info};
 
 use super::recovery::Removal;
+use super::removals::Scope;
 use super::session::{Basis, Promise, Session, Terms, Ticket};
 use super::subscribe::member_of;
 use super::{Hub, Socket};
@@ -180,6 +181,9 @@ impl<S: Socket> Hub<S> {
     /// What was granted before counts no more, and nobody comes back to it.
     pub(super) fn begin_removal<'a>(&'a self, user: Option<&'a str>, channel: Option<&'a ChannelName>) -> Removal<'a> {
         self.authorizer.removed(user, channel);
+        if let Some(user) = user {
+            self.removals.note(user, channel);
+        }
         Removal::begin(self.recovery.as_ref(), user, channel)
     }
 
@@ -219,17 +223,42 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Ends a subscription from this side, if it is still the one of `ticket`.
+    /// Keeps out, or takes out, whom a removal meant that came after its subscribe. Whether there was one.
+    pub(super) fn is_removed(
+        self: &Arc<Self>,
+        session: &Session<S>,
+        channel: &ChannelName,
+        ticket: Ticket,
+        (asked, user): (u64, Option<&str>),
+    ) -> bool {
+        match user.and_then(|user| self.removals.since(asked, user, channel)) {
+            None => false,
+            Some(Scope::All) => {
+                session.state().end_for_good();
+                session.socket.terminate();
+                true
+            }
+            Some(Scope::Channel) => {
+                self.revoke(session, channel, ticket, TAKEN_OUT);
+                true
+            }
+        }
+    }
+
+    /// Ends a subscription from this side, also one that is asked about still. Whether it was that of `ticket`.
     fn revoke(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, status: u16) -> bool {
         let was_in = {
             let mut state = session.state();
-            state.is_current(channel, ticket) && state.take_out(channel)
+            if !state.is_current(channel, ticket) {
+                return false;
+            }
+            state.take_out(channel)
         };
         if was_in {
             self.left(channel, session.socket.id(), "not allowed any more");
-            self.refuse(session, channel.as_str(), status, Refusal::Unauthorized);
         }
-        was_in
+        self.refuse(session, channel.as_str(), status, Refusal::Unauthorized);
+        true
     }
 }
 

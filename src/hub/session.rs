@@ -250,11 +250,8 @@ impl State {
 
     /// Leaves a channel from this side: see [`Self::may_bring`].
     pub(super) fn take_out(&mut self, channel: &ChannelName) -> bool {
-        let was_in = self.leave(channel.as_str());
-        if was_in {
-            self.taken_out.insert(channel.clone());
-        }
-        was_in
+        self.taken_out.insert(channel.clone());
+        self.leave(channel.as_str())
     }
 
     /// Whether a grant that the application has signed lets the socket in. The signature is the same each time it is made, so

@@ -28,6 +28,11 @@ const FULL: u16 = 409;
 /// an application would take more. They are kept while the application is asked.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
 
+/// As much of a name as errors and the log show.
+pub(super) fn shown(name: &str) -> &str {
+    &name[..name.floor_char_boundary(SHOWN_OF_A_LONG_NAME)]
+}
+
 /// By what right a socket may join a guarded channel.
 #[derive(Debug)]
 pub enum Right {
@@ -86,11 +91,7 @@ impl<S: Socket> Hub<S> {
             return self.refuse(&session, channel, 429, Refusal::SubscribeRate);
         }
         if channel.len() as u64 > limits.channel_name.0 {
-            let mut shown = SHOWN_OF_A_LONG_NAME.min(channel.len());
-            while !channel.is_char_boundary(shown) {
-                shown -= 1;
-            }
-            return self.refuse(&session, &channel[..shown], 414, Refusal::ChannelName);
+            return self.refuse(&session, shown(channel), 414, Refusal::ChannelName);
         }
         let channel = ChannelName::from(channel);
         let (headers, brought) = match right.into() {
@@ -125,6 +126,7 @@ impl<S: Socket> Hub<S> {
             return self.refuse(&session, channel.as_str(), 431, Refusal::Headers);
         }
         let headers = Arc::new(headers);
+        let removals = self.removals.count();
         let begun = session.state().begin(&channel, limits.subscriptions);
         let Ok(ticket) = begun else {
             return self.refuse(&session, channel.as_str(), 429, Refusal::Subscriptions);
@@ -138,8 +140,8 @@ impl<S: Socket> Hub<S> {
             let end = session.state().end_of(&channel, ticket);
             self.tasks.spawn(async move {
                 match brought {
-                    None => hub.authorize(&session, &channel, ticket, &headers, end).await,
-                    Some(grant) => hub.admit(&session, &channel, ticket, &headers, grant, None).await,
+                    None => hub.authorize(&session, &channel, (ticket, removals), &headers, end).await,
+                    Some(grant) => hub.admit(&session, &channel, (ticket, removals), &headers, grant, None).await,
                 }
             });
             return;
@@ -188,7 +190,7 @@ impl<S: Socket> Hub<S> {
         self: &Arc<Self>,
         session: &Arc<Session<S>>,
         channel: &ChannelName,
-        ticket: Ticket,
+        (ticket, removals): (Ticket, u64),
         headers: &Arc<SubscribeHeaders>,
         end: CancellationToken,
     ) {
@@ -205,7 +207,7 @@ impl<S: Socket> Hub<S> {
             }
         }
         match answer {
-            Ok(grant) => self.admit(session, channel, ticket, headers, grant, Some(asked.elapsed())).await,
+            Ok(grant) => self.admit(session, channel, (ticket, removals), headers, grant, Some(asked.elapsed())).await,
             Err(denied) => self.fail(session, channel, ticket, &denied),
         }
     }
@@ -225,12 +227,13 @@ impl<S: Socket> Hub<S> {
         self.authorizer.authorize(request).await
     }
 
-    /// Lets a socket in that has a grant; `took` is how long the answer took, of one that was not brought.
+    /// Lets a socket in that has a grant. `removals` is how many there had been when it subscribed, `took` how long the answer
+    /// took, of one that was not brought.
     async fn admit(
         self: &Arc<Self>,
         session: &Arc<Session<S>>,
         channel: &ChannelName,
-        ticket: Ticket,
+        (ticket, removals): (Ticket, u64),
         headers: &Arc<SubscribeHeaders>,
         grant: Grant,
         took: Option<Duration>,
@@ -239,16 +242,12 @@ impl<S: Socket> Hub<S> {
             // An error means that Redis was lost, as above.
             let _ = heard.await;
         }
-        let (is_in, user, member) = match channel.kind() {
+        let (user, member) = match channel.kind() {
             ChannelKind::Public | ChannelKind::Private => {
-                let user = grant.user.clone().or_else(|| member_of(&grant).ok().map(|member| member.user().into()));
-                (self.enter_and_tell(session, channel, ticket), user, None)
+                (grant.user.clone().or_else(|| member_of(&grant).ok().map(|member| member.user().into())), None)
             }
             ChannelKind::Presence => match member_of(&grant) {
-                Ok(member) => {
-                    let user = Some(Arc::from(member.user()));
-                    (self.enter_presence(session, channel, ticket, member.clone()).await, user, Some(member))
-                }
+                Ok(member) => (Some(Arc::from(member.user())), Some(member)),
                 Err(error) => {
                     let hint = "the callback in routes/channels.php must return an array with the user's data, as in: return ['id' => $user->id, 'name' => $user->name];";
                     warn_throttled!(class = 500, key = channel.as_str(), %channel, %error, hint, "presence channel refused: nothing tells who the user is");
@@ -257,10 +256,21 @@ impl<S: Socket> Hub<S> {
                 }
             },
         };
+        // Whoever was taken out since it subscribed has an answer of before.
+        if self.is_removed(session, channel, ticket, (removals, user.as_deref())) {
+            return;
+        }
+        let is_in = match &member {
+            None => self.enter_and_tell(session, channel, ticket),
+            Some(member) => self.enter_presence(session, channel, ticket, member.clone()).await,
+        };
         if is_in {
             let (socket, by) = (session.socket.id(), if took.is_none() { GrantedBy::Signature } else { grant.by });
             self.observers.tell(|| Observation::Granted { channel: channel.as_str(), socket, by, user: user.as_deref(), took });
-            self.accept(session, channel, ticket, Basis { headers, user, is_brought: took.is_none(), member }, grant.ends);
+            let basis = Basis { headers, user: user.clone(), is_brought: took.is_none(), member };
+            self.accept(session, channel, ticket, basis, grant.ends);
+            // From here on a removal finds it; one that came while it went in did not.
+            self.is_removed(session, channel, ticket, (removals, user.as_deref()));
         }
     }
 

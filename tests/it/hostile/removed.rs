@@ -6,7 +6,7 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
 use crate::support::server::KEY;
-use crate::support::{Laravel, SlowApp, TestServer};
+use crate::support::{Laravel, SlowApp, TestServer, until};
 
 const SECRET: &str = "a secret that is long enough for everybody";
 
@@ -30,6 +30,37 @@ async fn a_cached_answer_lets_nobody_back_in() {
     client.subscribe("presence-room").await;
     client.event("presence:subscribed").await;
     assert_eq!(laravel.callbacks().len(), 2, "the application was asked again");
+}
+
+/// A client whose subscribe the application is being asked about.
+async fn on_the_way(server: &TestServer, app: &SlowApp, channel: &str) -> crate::support::Client {
+    let mut client = server.client().await;
+    let before = app.callbacks();
+    client.subscribe(channel).await;
+    until("the application to be asked", async || app.callbacks() > before).await;
+    client
+}
+
+#[tokio::test]
+async fn an_answer_of_before_lets_nobody_in_who_was_removed_meanwhile() {
+    let app = SlowApp::start(Duration::from_millis(500)).await;
+    app.answers(200, r#"{"channel_data":{"user_id":7,"user_info":{}}}"#);
+    let server = TestServer::start(json!({ "authHost": app.url })).await;
+    for channel in ["private-a", "presence-a"] {
+        let mut client = on_the_way(&server, &app, channel).await;
+        post(&server, "/apps/app/users/7/unsubscribe", &json!({ "channel": channel })).await;
+        assert_eq!(client.event("subscription_error").await, [json!(channel), json!(403)]);
+        assert_eq!(server.subscription_count(channel).await, 0);
+        // What it asks for now counts.
+        client.subscribe(channel).await;
+        server.subscribed(channel, 1).await;
+        let mut other = on_the_way(&server, &app, "private-b").await;
+        post(&server, "/apps/app/users/7/terminate_connections", &json!({})).await;
+        other.closed().await;
+        client.closed().await;
+        server.subscribed(channel, 0).await;
+        assert_eq!(server.subscription_count("private-b").await, 0);
+    }
 }
 
 #[tokio::test]
