@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use tracing::debug;
 
 use super::rules::Rule;
+use super::subscribe::shown;
 use super::{Hub, Observation, Socket};
 use crate::channel::ChannelKind;
 use crate::config::Whispers;
@@ -51,6 +52,8 @@ impl<S: Socket> Hub<S> {
                 self.metrics.whispers.inc();
             }
             Err(cause) => {
+                // No limit holds for the names of what is refused, and it may come without end.
+                let (channel, event) = (shown(channel), shown(event));
                 self.metrics.refusal(cause);
                 self.observers.tell(|| Observation::Refused { channel, socket: from, cause, status: None, reason: None });
                 debug!(socket_id = %from, channel, event, ?cause, "whisper dropped");

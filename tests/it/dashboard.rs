@@ -334,6 +334,19 @@ async fn a_refused_subscribe_is_told_with_its_reason_and_no_credentials() {
 }
 
 #[tokio::test]
+async fn names_without_end_are_cut_where_they_are_refused() {
+    let server = start(json!({})).await;
+    let page = Page::sign_in(&server, PASSWORD).await.expect("it opens");
+    let mut stream = page.stream("").await;
+    let mut ann = server.client().await;
+    let name = "ä".repeat(100_000);
+    ann.whisper(&name, &format!("client-{name}"), json!(null)).await;
+    let refused = stream.kind("refused").await;
+    let channel = refused["channel"].as_str().expect("a name");
+    assert!(name.starts_with(channel) && channel.len() <= 200, "{} bytes", channel.len());
+}
+
+#[tokio::test]
 async fn a_page_of_another_origin_is_seen_to_be_turned_away() {
     let server = start(json!({ "allowedOrigins": ["https://app.test"] })).await;
     let mut stream = Page::sign_in(&server, PASSWORD).await.expect("it opens").stream("groups=refusals").await;
