@@ -162,9 +162,9 @@ impl<S: Socket> Hub<S> {
 
     /// Held while an event of the channel is sent, where it is kept for whoever subscribes or comes back.
     pub(super) fn last_for(&self, rule: &Rule<'_>, event: &str) -> Option<MutexGuard<'_, LastEvents>> {
-        let for_subscribers = rule.has_last() && !is_whisper(event);
-        let for_returning = self.recovery.is_some() && rule.behaviour.deliver == Deliver::Latest;
-        (for_subscribers || for_returning).then(|| self.last())
+        // Clients could push out with whispers what the application has said.
+        let is_kept = rule.has_last() || self.recovery.is_some() && rule.behaviour.deliver == Deliver::Latest;
+        (is_kept && !is_whisper(event)).then(|| self.last())
     }
 
     /// Sends the last events of a channel to who has just entered it: as many of the newest as the rule says, and as take a
@@ -174,7 +174,7 @@ impl<S: Socket> Hub<S> {
         let most = rule.behaviour.last.min(usize::try_from(limits.client_queue / 4).unwrap_or(usize::MAX));
         let mut room = limits.client_queue_bytes.0 / 4;
         let own = session.socket.id();
-        let newest = last.of(channel).rev().filter(|kept| !is_whisper(&kept.name) && kept.except != Some(own));
+        let newest = last.of(channel).rev().filter(|kept| kept.except != Some(own));
         let fits = |kept: &&Kept| {
             let bytes = kept.bytes() as u64;
             let fits = bytes <= room;
