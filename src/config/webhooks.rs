@@ -95,6 +95,12 @@ pub enum WebhookEvent {
 }
 
 impl WebhookEvent {
+    /// Whether clients can cause as many as they like: such an event is dropped before one that says who is there.
+    #[must_use]
+    pub const fn is_of_clients(self) -> bool {
+        matches!(self, Self::ClientEvent | Self::CacheMiss | Self::Connected | Self::Disconnected | Self::SubscribeRefused)
+    }
+
     /// The name in deliveries and settings.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -179,6 +179,10 @@ impl Observer for Feed {
                 }
             }
             Observation::Joined { channel, member } | Observation::Left { channel, member } => {
+                // The last member may go long after the last socket.
+                if matches!(observation, Observation::Left { .. }) && self.follows(channel) {
+                    self.mark(|marks| marks.channel(channel));
+                }
                 if self.wants(Name::MemberAdded, channel) || self.wants(Name::MemberRemoved, channel) {
                     self.mark(|marks| marks.user(channel, member.user()));
                 }

@@ -39,8 +39,21 @@ pub(super) async fn look(
         channels.extend(truth.counts().into_iter().map(|(channel, _)| channel).filter(|channel| feed.follows(channel.as_str())));
         whole.extend(channels.iter().filter(|channel| channel.kind() == ChannelKind::Presence).cloned());
     }
+    let mut failed = Ok(());
     for channel in &channels {
-        if tracker.channel(channel, count(channel.as_str()), now, out) {
+        let mut here = count(channel.as_str());
+        if here == 0 && channel.kind() == ChannelKind::Presence && tracker.is_occupied(channel.as_str()) {
+            // Whoever may come back after a lost connection is a member still, and the channel not vacant.
+            match truth.members(channel).await {
+                Ok(members) => here = members.len(),
+                Err(error) => {
+                    tracker.again(now, Due::Channel(channel.clone()));
+                    failed = Err(error);
+                    continue;
+                }
+            }
+        }
+        if tracker.channel(channel, here, now, out) {
             whole.insert(channel.clone());
         }
     }
@@ -48,7 +61,6 @@ pub(super) async fn look(
         |channel: &ChannelName| feed.wants(Name::MemberAdded, channel.as_str()) || feed.wants(Name::MemberRemoved, channel.as_str());
     whole.retain(|channel| tracker.is_occupied(channel.as_str()) && wants_members(channel));
     users.retain(|channel, _| tracker.is_occupied(channel.as_str()) && !whole.contains(channel));
-    let mut failed = Ok(());
     for channel in whole {
         match truth.members(&channel).await {
             Ok(members) => {

@@ -21,6 +21,8 @@ pub(super) struct Waiting {
     pub(super) id: String,
     /// When it happened, in milliseconds since 1970.
     pub(super) time_ms: u64,
+    /// Clients can cause as many of its kind as they like.
+    pub(super) is_of_clients: bool,
     pub(super) json: Arc<str>,
 }
 
@@ -74,7 +76,8 @@ impl MemoryOutbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an event. Returns those that had to go for it: the oldest, since the newest say how things are.
+    /// Takes an event. Returns those that had to go for it: the oldest of what clients can send as much of as they like, then the
+    /// oldest of all, since the newest say how things are.
     pub(super) fn push(&self, event: Waiting) -> Vec<Waiting> {
         let mut dropped = Vec::new();
         {
@@ -82,7 +85,8 @@ impl MemoryOutbox {
             queue.bytes += event.json.len();
             queue.waiting.push_back(event);
             while queue.waiting.len() > 1 && (queue.waiting.len() > self.max_events || queue.bytes > self.max_bytes) {
-                let Some(oldest) = queue.waiting.pop_front() else { break };
+                let place = queue.waiting.iter().position(|event| event.is_of_clients).unwrap_or(0);
+                let Some(oldest) = queue.waiting.remove(place) else { break };
                 queue.bytes -= oldest.json.len();
                 dropped.push(oldest);
             }
@@ -158,7 +162,18 @@ mod tests {
     use super::*;
 
     fn event(id: u64, bytes: usize) -> Waiting {
-        Waiting { id: id.to_string(), time_ms: 0, json: "x".repeat(bytes).into() }
+        Waiting { id: id.to_string(), time_ms: 0, is_of_clients: false, json: "x".repeat(bytes).into() }
+    }
+
+    #[test]
+    fn what_clients_send_without_end_takes_no_place_of_who_is_there() {
+        let outbox = MemoryOutbox::new(10, 1_000_000, Arc::default());
+        let whisper = |id| Waiting { is_of_clients: true, ..event(id, 10) };
+        (0..5).for_each(|id| drop(outbox.push(event(id, 10))));
+        (100..200).for_each(|id| drop(outbox.push(whisper(id))));
+        (5..8).for_each(|id| drop(outbox.push(event(id, 10))));
+        let left: Vec<String> = outbox.drain().into_iter().map(|event| event.id).collect();
+        assert_eq!(left, ["0", "1", "2", "3", "4", "198", "199", "5", "6", "7"]);
     }
 
     #[tokio::test]

@@ -7,18 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::happening::{body, now_ms};
 use super::outbox::{Outbox, Waiting};
 use super::post::DeliveryError;
 use super::target::Target;
 use crate::metrics::Metrics;
+use crate::warn_throttled;
 
 /// Times between two tries.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const MAX_RETRY: Duration = Duration::from_secs(30);
+
+/// A target that goes on failing for the same reason is spoken of again after this time.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Of events that are given up, so many bytes are logged in one line.
 const MAX_LOGGED: usize = 16 * 1024;
@@ -40,6 +45,7 @@ impl Sender {
     /// Sends until the outbox ends, or `stop`.
     pub(super) async fn run(self, outbox: Arc<dyn Outbox>, stop: CancellationToken) {
         let mut failures = 0;
+        let mut told: Option<(String, Instant)> = None;
         let sending = async {
             while let Some(events) = outbox.first().await {
                 match self.target().post.send(body(events.iter().map(|event| &*event.json))).await {
@@ -47,20 +53,32 @@ impl Sender {
                         if failures > 0 {
                             info!(webhook = self.target().label, failures, "webhook target takes deliveries again");
                             failures = 0;
+                            told = None;
                         }
                         self.metrics.webhooks.sent.inc_by(events.len() as u64);
                         outbox.done(&events).await;
                     }
                     Err(DeliveryError::Gone) => {
                         self.metrics.webhooks.failed.inc();
-                        self.give_up(&events, "the target answered 410");
+                        failures = 0;
+                        told = None;
+                        self.give_up(&events, "the target answered 410; remove it from `webhooks`, or mend its route");
                         outbox.done(&events).await;
                     }
                     Err(cause) => {
                         self.metrics.webhooks.failed.inc();
                         failures += 1;
-                        if failures == 1 {
-                            warn!(webhook = self.target().label, %cause, hint = cause.hint(), "webhook delivery failed; trying again");
+                        let text = cause.to_string();
+                        let is_news = told.as_ref().is_none_or(|(before, at)| *before != text || at.elapsed() >= SAY_AGAIN);
+                        if is_news {
+                            warn!(
+                                webhook = self.target().label,
+                                cause = text,
+                                failures,
+                                hint = cause.hint(),
+                                "webhook delivery failed; trying again"
+                            );
+                            told = Some((text, Instant::now()));
                         }
                         let oldest = now_ms().saturating_sub(u64::try_from(self.retry_for.as_millis()).unwrap_or(u64::MAX));
                         // In order, so those that are not too old come after all that are.
@@ -100,7 +118,15 @@ pub(super) fn dead_letter(metrics: &Metrics, target: &str, events: &[Waiting], c
         }
         text.push_str(&event.json);
     }
-    error!(webhook = target, cause, count = events.len(), events = format!("[{text}]"), "webhook events given up");
+    warn_throttled!(
+        class = 0,
+        key = target,
+        webhook = target,
+        cause,
+        count = events.len(),
+        events = format!("[{text}]"),
+        "webhook events given up"
+    );
 }
 
 /// The time before another try: it doubles, and varies so that targets of many nodes do not meet.

@@ -140,6 +140,38 @@ async fn a_target_is_told_of_what_it_asked_for() {
 }
 
 #[tokio::test]
+async fn who_may_come_back_is_told_as_long_as_a_member() {
+    let receiver = Receiver::start().await;
+    let settings = json!({ "webhooksDelivery": { "grace": "100ms" }, "recovery": { "window": "3s" } });
+    let (server, _laravel) = server(&receiver, json!({ "channels": ["presence-*"] }), settings).await;
+    let mut ann = server.client_of(1).await;
+    ann.subscribe("presence-room").await;
+    ann.event("presence:subscribed").await;
+    told(&receiver, 2).await;
+    ann.vanish();
+    server.subscribed("presence-room", 0).await;
+    // Another channel is told to be vacant: the time for it is over.
+    let mut other = server.client_of(3).await;
+    other.subscribe("presence-other").await;
+    other.event("presence:subscribed").await;
+    told(&receiver, 4).await;
+    drop(other);
+    let events = told(&receiver, 6).await;
+    assert!(events[2..].iter().all(|event| event["channel"] == "presence-other"), "{events:?}");
+    let mut bob = server.client_of(2).await;
+    bob.subscribe("presence-room").await;
+    assert_eq!(bob.event("presence:subscribed").await[1].as_array().map(Vec::len), Some(2), "both are here");
+    told(&receiver, 7).await;
+    drop(bob);
+    let events = told(&receiver, 10).await;
+    let mut gone = short(&events)[7..9].to_vec();
+    gone.sort_unstable();
+    assert_eq!(short(&events)[6], "member_added presence-room 2");
+    assert_eq!(gone, ["member_removed presence-room 1", "member_removed presence-room 2"]);
+    assert_eq!(short(&events)[9], "channel_vacated presence-room");
+}
+
+#[tokio::test]
 async fn the_end_of_the_server_is_the_end_of_who_is_there() {
     let receiver = Receiver::start().await;
     let (server, _laravel) = server(&receiver, json!({}), json!({ "webhooksDelivery": { "grace": "1h" } })).await;

@@ -13,8 +13,11 @@ impl Found {
             self.webhook(&webhook, config);
         }
         if config.all_webhooks().next().is_some() && config.webhooks_use_redis() {
-            let key = if config.cluster.enabled.0 { "cluster.enabled" } else { "webhooksDelivery.store" };
-            self.refuse(key, "set", "a single node with `webhooksDelivery.store = \"memory\"`, because there are webhooks");
+            if config.cluster.enabled.0 {
+                self.refuse("cluster.enabled", "true", "`false`, or no `[[webhooks]]`: webhooks work on a single node");
+            } else {
+                self.refuse("webhooksDelivery.store", "redis", "`memory`, the only store there is yet");
+            }
         }
         let delivery = &config.webhooks_delivery;
         for (key, is_zero) in [
@@ -39,14 +42,7 @@ impl Found {
         match entry.target {
             WebhookTarget::Http => self.http_webhook(webhook, config),
             WebhookTarget::Queue => {
-                self.refuse(format!("{path}.target"), "queue", "http");
-                if entry.job.as_ref().is_none_or(|job| job.is_empty() || job.contains(char::is_whitespace)) {
-                    self.refuse(format!("{path}.job"), "unset", "a class of the application with `fire($job, $data)`")
-                        .mend("for example `job = \"App\\\\Jobs\\\\EchoWebhook\"`; docs/webhooks.md has one to copy");
-                }
-                if entry.queue.is_empty() {
-                    self.refuse(format!("{path}.queue"), "empty", "the name of a queue of Laravel, usually `default`");
-                }
+                self.refuse(format!("{path}.target"), "queue", "`http`, the only target there is yet");
             }
         }
     }
