@@ -3,7 +3,10 @@
 //! Input: the settings, which get an API client of its own and the dashboard. Output: routes for the server. The page subscribes
 //! to a channel itself; it speaks Socket.IO by hand over a websocket, since the client library may not be installed.
 
-use axum::response::Redirect;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
@@ -36,6 +39,8 @@ impl Demo {
             jwt: None,
             webhooks: Vec::new(),
         });
+        // Who opens the demo may do everything: that is for this machine, unless somebody wants it otherwise.
+        config.host.get_or_insert_with(|| "127.0.0.1".to_owned());
         config.dashboard.enabled = Toggle(true);
         config.dashboard.actions = Toggle(true);
         let redis_server = config.redis_server.enabled.0.then_some(config.redis_server.port.0);
@@ -47,7 +52,10 @@ impl Demo {
         // Behind the `#` it is for the page's script alone.
         let open = format!("{}#demo={}", dashboard::PATH, self.key);
         let next = json!({ "channel": NAME, "key": self.key, "tinker": self.tinker(), "hasRedisServer": self.redis_server.is_some() });
-        Router::new().route("/demo", get(async move || Redirect::temporary(&open))).route("/demo/next", get(async move || Json(next)))
+        Router::new()
+            .route("/demo", get(async move || Redirect::temporary(&open)))
+            .route("/demo/next", get(async move || Json(next)))
+            .layer(from_fn(by_address))
     }
 
     /// A command that has Laravel broadcast an event to the page, whatever its own driver is. Only for one run: its queue and
@@ -72,4 +80,15 @@ impl Demo {
             self.key
         )
     }
+}
+
+/// Refuses hosts with names but `localhost`: a page elsewhere could have its own name lead to this machine, and so get the key.
+async fn by_address(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
+    let is_address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok();
+    if is_address || name.eq_ignore_ascii_case("localhost") {
+        return next.run(request).await;
+    }
+    (StatusCode::FORBIDDEN, "open the demo by http://localhost or an address, not by a name\n").into_response()
 }

@@ -1,6 +1,6 @@
 //! `start`: its lines, its signals, its ways to a config.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
@@ -189,4 +189,26 @@ fn the_browser_script_of_the_project_beside_the_config_is_served() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("var io = 'of the project';"), "{answer}");
+}
+
+#[test]
+fn the_demo_is_for_this_machine() {
+    let folder = Folder::new();
+    let (port, redis) = (free_port(), free_port());
+    let mut command = folder.command(&["start", "--demo"]);
+    command.env("LARAVEL_ECHO_SERVER_PORT", port.to_string()).env("LARAVEL_ECHO_SERVER_REDIS_SERVER_PORT", redis.to_string());
+    let mut running = Running::spawn(command);
+    running.wait_for("Server ready!");
+    assert!(running.has_seen(&format!("Running at 127.0.0.1 on port {port}")), "{:#?}", running.seen);
+    // A page elsewhere can have its own name lead to this machine.
+    for (host, status) in
+        [("localhost", 200), ("127.0.0.1", 200), ("[::1]", 200), ("demo.evil.example", 403), ("127.0.0.1.evil.example", 403)]
+    {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        write!(stream, "GET /demo/next HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {answer}");
+        assert_eq!(answer.contains("key"), status == 200, "{host}: {answer}");
+    }
 }
