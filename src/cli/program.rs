@@ -61,9 +61,11 @@ impl Program {
             );
         }
         if self.is_ours() {
-            return format!("`laravel-echo-server stop` in the folder of its config stops it, or `kill {process}`");
+            let is_locked = !["--demo", "--defaults"].iter().any(|option| self.command.contains(option));
+            let or = if is_locked { ", or `laravel-echo-server stop` in the folder of its config" } else { "" };
+            return format!("`kill {process}` stops it{or}");
         }
-        format!("`kill {process}` stops it")
+        format!("if it is not needed, `kill {process}` stops it")
     }
 }
 
