@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -191,7 +192,7 @@ impl<S: Socket> Hub<S> {
     }
 
     fn session(&self, id: SocketId) -> Option<Arc<Session<S>>> {
-        self.shard(id).read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.shard(id).read().get(&id).cloned()
     }
 
     /// How fast a client may ask for things that connects now.
@@ -217,11 +218,11 @@ impl<S: Socket> Hub<S> {
     fn register(&self, session: Session<S>) -> Arc<Session<S>> {
         self.metrics.connects.inc();
         if self.rules.load().has_flat() {
-            self.everyone.write().unwrap_or_else(PoisonError::into_inner).insert(session.socket.clone());
+            self.everyone.write().insert(session.socket.clone());
         }
         let id = session.socket.id();
         let session = Arc::new(session);
-        self.shard(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&session));
+        self.shard(id).write().insert(id, Arc::clone(&session));
         self.observers.tell(|| Observation::Connected { socket: id });
         session
     }
@@ -236,7 +237,7 @@ impl<S: Socket> Hub<S> {
     /// A socket is gone: it leaves all its channels. `reason` is what the log shows.
     pub fn disconnect(self: &Arc<Self>, id: SocketId, reason: CloseReason) {
         let (session, kept) = {
-            let mut shard = self.shard(id).write().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = self.shard(id).write();
             let Some(session) = shard.get(&id).cloned() else { return };
             // Under the lock, and first of all: a session is among those that are connected, or among those that are kept, and no
             // event comes between that neither reaches the client nor is kept for it.
@@ -246,7 +247,7 @@ impl<S: Socket> Hub<S> {
         };
         self.touch(id);
         if self.rules.load().has_flat() {
-            self.everyone.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+            self.everyone.write().remove(id);
         }
         // Compat: in the original a member leaves when its connection breaks. Who may come back is still there for the others,
         // unless its page is known to be gone.
@@ -288,14 +289,14 @@ impl<S: Socket> Hub<S> {
     }
 
     fn ids(&self) -> Vec<SocketId> {
-        let ids = |shard: &Shard<S>| shard.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect::<Vec<_>>();
+        let ids = |shard: &Shard<S>| shard.read().keys().copied().collect::<Vec<_>>();
         self.sessions.iter().flat_map(ids).collect()
     }
 
     /// How many sockets are connected.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.sessions.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
+        self.sessions.iter().map(|shard| shard.read().len()).sum()
     }
 
     /// The handle of a connected socket.
@@ -307,7 +308,7 @@ impl<S: Socket> Hub<S> {
     /// Calls `visit` with every connected socket.
     pub fn each_socket(&self, mut visit: impl FnMut(&S)) {
         for shard in &self.sessions {
-            for session in shard.read().unwrap_or_else(PoisonError::into_inner).values() {
+            for session in shard.read().values() {
                 visit(&session.socket);
             }
         }

@@ -3,9 +3,9 @@
 //! Input: a question of the HTTP API. Output: a [`Message`] for all nodes, and their answers as they come.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -150,7 +150,7 @@ pub(super) struct Answers<'a> {
 
 impl Asked {
     fn all(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<Answer>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub(super) fn begin(&self) -> Answers<'_> {

@@ -5,9 +5,10 @@
 //! have started later.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
@@ -77,7 +78,7 @@ impl EventCache {
     }
 
     fn insert(&self, channel: &str, event: Cached, now: Instant) {
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events = self.events.lock();
         if events.len() >= MAX_CHANNELS && !events.contains_key(channel) {
             events.retain(|_, event| event.ends > now);
             if events.len() >= MAX_CHANNELS {
@@ -88,7 +89,7 @@ impl EventCache {
     }
 
     pub(super) fn get(&self, channel: &str) -> Option<Cached> {
-        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = self.events.lock();
         events.get(channel).filter(|event| event.ends > Instant::now()).cloned()
     }
 }

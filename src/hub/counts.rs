@@ -4,8 +4,10 @@
 //! seconds. With several nodes whoever sees a change counts on all of them a second later, and tells all.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::{Hub, Message, Push, Socket};
 use crate::channel::{ChannelKind, ChannelName};
@@ -31,14 +33,14 @@ impl<S: Socket> Hub<S> {
             Some(_) => PACE_AMONG_NODES,
             None => return self.show_count(channel.as_str(), count),
         };
-        let is_new = counts.0.lock().unwrap_or_else(PoisonError::into_inner).insert(channel.clone());
+        let is_new = counts.0.lock().insert(channel.clone());
         if is_new {
             let (hub, channel) = (Arc::clone(self), channel.clone());
             self.tasks.spawn(async move {
                 let counting = async {
                     tokio::time::sleep(pace).await;
                     if let Some(counts) = &hub.counts {
-                        counts.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel);
+                        counts.0.lock().remove(&channel);
                     }
                     hub.tell_count(&channel).await;
                 };

@@ -6,8 +6,9 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use crate::warn_throttled;
 
@@ -100,7 +101,7 @@ impl Hints {
 
     /// The nearest channel that nothing was said about, how it misses, and how many others there are.
     fn pick<'a>(&self, event: &'a str, joined: impl Iterator<Item = &'a str>) -> Option<(&'a str, Miss<'a>, usize)> {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.lock();
         let is_new = |joined: &&str| !said.contains(&(event.into(), (*joined).into()));
         let near: Vec<_> = joined.filter(is_new).filter_map(|joined| Some((joined, miss(event, joined)?))).collect();
         let others = near.len().saturating_sub(1);
@@ -214,7 +215,7 @@ mod tests {
         for _ in 0..made_up.len() {
             pick();
         }
-        assert!(hints.said.lock().unwrap().len() <= MAX_SAID);
+        assert!(hints.said.lock().len() <= MAX_SAID);
     }
 
     #[test]

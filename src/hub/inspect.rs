@@ -3,7 +3,7 @@
 //! Input: names and ids that somebody typed or clicked. Output: copies, made for them alone; nothing of headers, cookies or
 //! tokens.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::hints::Hints;
@@ -71,7 +71,7 @@ impl<S: Socket> Hub<S> {
     pub fn sockets_of(&self, user: &str, most: usize) -> Vec<SocketId> {
         let mut ids = Vec::new();
         for shard in &self.sessions {
-            let sessions = shard.read().unwrap_or_else(PoisonError::into_inner);
+            let sessions = shard.read();
             ids.extend(sessions.iter().filter(|(_, session)| session.state().is_user(user)).map(|(id, _)| *id));
             if ids.len() >= most {
                 break;

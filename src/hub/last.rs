@@ -5,10 +5,11 @@
 //! says is for those who are there. With several nodes each keeps what it hears.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::MutexGuard;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
@@ -157,7 +158,7 @@ impl LastEvents {
 
 impl<S: Socket> Hub<S> {
     pub(super) fn last(&self) -> MutexGuard<'_, LastEvents> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock()
     }
 
     /// Held while an event of the channel is sent, where it is kept for whoever subscribes or comes back.

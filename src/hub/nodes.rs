@@ -3,9 +3,10 @@
 //! Input: events of the HTTP API and whispers, which go out; changes of presence channels, which the store PUBLISHes
 //! and every node hears. Output: the same events to the clients of every node, each once.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error};
 
@@ -37,13 +38,13 @@ impl Nodes {
     }
 
     fn settled(&self) -> Instant {
-        *self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.settled.lock()
     }
 
     /// From now on lists may lack somebody. Returns until when.
     fn unsettle(&self) -> Instant {
         let until = Instant::now() + self.settling;
-        *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        *self.settled.lock() = until;
         until
     }
 

@@ -1,7 +1,9 @@
 //! The lock that keeps the joins and leaves of one channel in order.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::channel::ChannelName;
 
@@ -20,7 +22,7 @@ pub(super) struct ChannelLock<'a> {
 impl ChannelLocks {
     pub(super) async fn lock<'a>(&'a self, channel: &'a ChannelName) -> ChannelLock<'a> {
         let lock = {
-            let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut locks = self.0.lock();
             locks.entry(channel.clone()).or_default().clone()
         };
         ChannelLock { locks: self, channel, held: Some(lock.lock_owned().await) }
@@ -29,7 +31,7 @@ impl ChannelLocks {
 
 impl Drop for ChannelLock<'_> {
     fn drop(&mut self) {
-        let mut locks = self.locks.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locks = self.locks.0.lock();
         self.held = None;
         // Whoever waits holds the lock's `Arc` too.
         if locks.get(self.channel).is_some_and(|lock| Arc::strong_count(lock) == 1) {
@@ -49,12 +51,12 @@ mod tests {
         let first = locks.lock(&a).await;
         let other = locks.lock(&b).await;
         drop(other);
-        assert_eq!(locks.0.lock().unwrap().len(), 1);
+        assert_eq!(locks.0.lock().len(), 1);
         let waits = locks.lock(&a);
         tokio::pin!(waits);
         assert!(futures_util::poll!(waits.as_mut()).is_pending());
         drop(first);
         drop(waits.await);
-        assert!(locks.0.lock().unwrap().is_empty());
+        assert!(locks.0.lock().is_empty());
     }
 }

@@ -6,8 +6,9 @@
 use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::hash::BuildHasher as _;
-use std::sync::{Arc, PoisonError, RwLockReadGuard};
+use std::sync::Arc;
 
+use parking_lot::RwLockReadGuard;
 use tracing::info;
 
 use super::Hub;
@@ -171,7 +172,7 @@ impl<S: Socket> Hub<S> {
     }
 
     fn everyone(&self) -> RwLockReadGuard<'_, Room<S>> {
-        self.everyone.read().unwrap_or_else(PoisonError::into_inner)
+        self.everyone.read()
     }
 
     /// An event found nobody: warns when a channel of nearly the same name has subscribers.

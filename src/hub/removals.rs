@@ -3,7 +3,8 @@
 //! Input: removals as they begin, and joins that were begun before them. Output: whether a join comes too late.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::channel::ChannelName;
 
@@ -33,7 +34,7 @@ pub(super) enum Scope {
 
 impl Removals {
     fn late(&self) -> MutexGuard<'_, Late> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// A user is taken out of a channel, or of everything.

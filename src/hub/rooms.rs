@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::Socket;
 use crate::channel::ChannelName;
@@ -112,25 +114,25 @@ impl<S: Socket> Rooms<S> {
 
     /// Held while an event is sent, so that everyone in the channel sees events in one order, whatever their sources.
     pub(super) fn order(&self, channel: &str) -> MutexGuard<'_, ()> {
-        self.orders[self.place(channel)].lock().unwrap_or_else(PoisonError::into_inner)
+        self.orders[self.place(channel)].lock()
     }
 
     /// Returns how many sockets are in the channel afterwards.
     pub(super) fn join(&self, channel: &ChannelName, socket: S) -> usize {
-        let mut shard = self.shard(channel.as_str()).write().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shard(channel.as_str()).write();
         let room = shard.entry(channel.clone()).or_insert_with(|| Mutex::new(Room::new()));
-        let room = room.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let room = room.get_mut();
         room.insert(socket);
         room.len()
     }
 
     /// Returns how many sockets are in the channel afterwards.
     pub(super) fn leave(&self, channel: &ChannelName, id: SocketId) -> usize {
-        let mut shard = self.shard(channel.as_str()).write().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shard(channel.as_str()).write();
         let Some(room) = shard.get_mut(channel.as_str()) else {
             return 0;
         };
-        let room = room.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let room = room.get_mut();
         room.remove(id);
         let count = room.len();
         if count == 0 {
@@ -141,24 +143,24 @@ impl<S: Socket> Rooms<S> {
 
     /// The sockets in a channel; `None` when there are none.
     pub(super) fn snapshot(&self, channel: &str) -> Option<Snapshot<S>> {
-        let shard = self.shard(channel).read().unwrap_or_else(PoisonError::into_inner);
-        let room = shard.get(channel)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let shard = self.shard(channel).read();
+        let room = shard.get(channel)?.lock();
         Some(room.snapshot())
     }
 
     /// How many sockets are in a channel.
     pub(super) fn count(&self, channel: &str) -> usize {
-        let shard = self.shard(channel).read().unwrap_or_else(PoisonError::into_inner);
-        shard.get(channel).map_or(0, |room| room.lock().unwrap_or_else(PoisonError::into_inner).len())
+        let shard = self.shard(channel).read();
+        shard.get(channel).map_or(0, |room| room.lock().len())
     }
 
     /// Every channel that `wanted` takes, with its count of sockets.
     pub(super) fn channels(&self, mut wanted: impl FnMut(&ChannelName) -> bool) -> Vec<(ChannelName, usize)> {
         let mut channels = Vec::new();
         for shard in &self.shards {
-            for (name, room) in shard.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            for (name, room) in shard.read().iter() {
                 if wanted(name) {
-                    channels.push((name.clone(), room.lock().unwrap_or_else(PoisonError::into_inner).len()));
+                    channels.push((name.clone(), room.lock().len()));
                 }
             }
         }

@@ -1,8 +1,9 @@
 //! One connected socket: which channels it is in or on its way into.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -128,7 +129,7 @@ impl<S> Session<S> {
 
     /// Never held across an await. Taken before the locks of rooms, never after.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(super) fn is_in(&self, channel: &str) -> bool {

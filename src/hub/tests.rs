@@ -1,7 +1,8 @@
 //! What unit tests of the hub are written with, and its property tests.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
@@ -63,7 +64,7 @@ impl Recorder {
 
     /// What came since the last call, and when.
     fn take(&self) -> Vec<(Instant, Heard)> {
-        std::mem::take(&mut *self.0.frames.lock().unwrap())
+        std::mem::take(&mut *self.0.frames.lock())
     }
 }
 
@@ -100,7 +101,7 @@ impl Socket for Recorder {
             Message::Refused { channel, status } => ("subscription_error", channel, status.to_string()),
         };
         let heard = Heard { name: name.to_owned(), channel: channel.to_owned(), data };
-        self.0.frames.lock().unwrap().push((Instant::now(), heard));
+        self.0.frames.lock().push((Instant::now(), heard));
         Ok(())
     }
 

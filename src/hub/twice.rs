@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -54,7 +54,7 @@ impl Twice {
             return;
         }
         let now = Instant::now();
-        let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lately = self.lately.lock();
         lately.retain(|seen| now.duration_since(seen.at) < WINDOW);
         let is_it = |seen: &Seen| {
             seen.way != way && seen.channel == event.channel && seen.name == event.name && is_same(&seen.data, event.data.get())

@@ -11,7 +11,7 @@ impl<S: Socket> Hub<S> {
         let _removal = self.begin_removal(Some(user), None);
         let mut sockets = Vec::new();
         for shard in &self.sessions {
-            let sessions = shard.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let sessions = shard.read();
             for session in sessions.values() {
                 let mut state = session.state();
                 if state.is_user(user) {

@@ -5,7 +5,9 @@
 //! nothing else, and whoever joins gets the belief; so all of them know the same, and none hears anything twice.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::channel::ChannelName;
 use crate::event::SocketId;
@@ -56,8 +58,8 @@ impl Views {
     /// Runs `change` on the channel's view, which is made if there is none.
     pub(super) fn enter<T>(&self, channel: &ChannelName, change: impl FnOnce(&mut View) -> T) -> T {
         loop {
-            let view = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(channel.clone()).or_default());
-            let mut view = view.lock().unwrap_or_else(PoisonError::into_inner);
+            let view = Arc::clone(self.0.lock().entry(channel.clone()).or_default());
+            let mut view = view.lock();
             if !view.is_gone {
                 return change(&mut view);
             }
@@ -66,18 +68,18 @@ impl Views {
 
     /// Runs `change` on the channel's view, if somebody looks at it.
     pub(super) fn visit(&self, channel: &str, change: impl FnOnce(&mut View)) {
-        let view = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(channel).cloned();
+        let view = self.0.lock().get(channel).cloned();
         if let Some(view) = view {
-            change(&mut view.lock().unwrap_or_else(PoisonError::into_inner));
+            change(&mut view.lock());
         }
     }
 
     /// Forgets the channel's view when nobody looks at it.
     pub(super) fn prune(&self, channel: &ChannelName, is_empty: impl FnOnce() -> bool) {
-        let mut views = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut views = self.0.lock();
         let Some(view) = views.get(channel).cloned() else { return };
         // Whoever enters holds the view until its socket is in the room.
-        let mut view = view.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut view = view.lock();
         if is_empty() {
             view.is_gone = true;
             views.remove(channel);
@@ -85,7 +87,7 @@ impl Views {
     }
 
     pub(super) fn channels(&self) -> Vec<ChannelName> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+        self.0.lock().keys().cloned().collect()
     }
 }
 

@@ -5,8 +5,10 @@
 //! leaves nobody signed in.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Hub, Message, Push, Socket};
 use crate::cluster::questions::{self, Question};
@@ -45,7 +47,7 @@ pub(super) struct SignedIn {
 
 impl Watchlists {
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Whether the user was not signed in here before.

@@ -8,12 +8,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -96,7 +97,7 @@ impl<S: Socket> Shared<S> {
 
     /// Whether to say again that there are too many clients.
     fn is_to_be_said(&self) -> bool {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.lock();
         let is_due = said.is_none_or(|last| last.elapsed() > SAY_AGAIN);
         if is_due {
             *said = Some(Instant::now());

@@ -7,11 +7,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -80,12 +81,12 @@ impl ConnectionHandle {
 
     /// A poll waits for its answer.
     pub fn wait(&self, waiting: Waiting) {
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(waiting);
+        *self.waiting.lock() = Some(waiting);
     }
 
     /// Looks whether the answer is there. `Pending` also when the poll was taken away.
     pub fn poll_waiting(&self, cx: &mut Context<'_>) -> Poll<Answered> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         let Some(answer) = &mut *waiting else { return Poll::Pending };
         let answered = ready!(answer.poll(cx));
         *waiting = None;
@@ -94,7 +95,7 @@ impl ConnectionHandle {
 
     /// Takes the poll that waits, if one does.
     pub fn take_waiting(&self) -> Option<Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.waiting.lock().take()
     }
 
     /// Whether a write waits for the peer.

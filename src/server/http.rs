@@ -7,7 +7,7 @@
 
 use std::future::{Future as _, poll_fn, ready};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -124,7 +125,7 @@ where
     let is_resumed = answer.is_some();
     let answer = Mutex::new(answer);
     let respond = service_fn(|request: Request<Incoming>| {
-        let answered = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let answered = answer.lock().take();
         match answered {
             Some(response) => Either::Left(ready(Ok(response))),
             None => {

@@ -3,10 +3,11 @@
 //! Input: a validated [`Config`]. Output: certificates, origins, proxies, limits, rules of channels, the HTTP API with its clients and
 //! headers, all swapped at once or not at all; and the names of changed keys that take a restart.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -100,7 +101,7 @@ impl Reload {
     /// # Errors
     /// When something in `config` cannot be used; then everything stays as it was.
     pub fn reload(&self, config: &Config) -> Result<Vec<String>, BindError> {
-        let mut current = self.0.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.0.config.lock();
         let parts = &self.0.parts;
         let effective = effective(&current, config);
         let front = parts.front(&effective)?;

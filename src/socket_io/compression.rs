@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::io::Write as _;
-use std::sync::{Mutex, PoisonError};
 
 use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::http::Response;
@@ -13,6 +12,7 @@ use axum::http::header::{self, HeaderMap, HeaderValue};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use parking_lot::Mutex;
 
 /// Answers shorter than this many bytes are left as they are.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +53,7 @@ pub(super) async fn compress(response: Response<Body>, threshold: Option<Thresho
 
 /// Equal bodies come close together, so those who want the same wait for the first.
 fn gzip_once(plain: Bytes) -> Bytes {
-    let mut lately = LATELY.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut lately = LATELY.lock();
     if let Some((_, packed)) = lately.iter().find(|(known, _)| *known == plain) {
         return packed.clone();
     }

@@ -1,9 +1,9 @@
 //! Says why clients keep failing to connect. Input: refused engine requests. Output: one warning a cause and while.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing::warn;
 
 /// So many failures of one kind within [`WINDOW`] are no accident.
@@ -33,7 +33,7 @@ impl FailedHandshakes {
     }
 
     fn is_worth_saying(&self, code: u64) -> bool {
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = self.0.lock();
         let now = Instant::now();
         let failures = failures.entry(code).or_insert(Failures { count: 0, since: now, warned: None });
         if now - failures.since > WINDOW {

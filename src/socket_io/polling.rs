@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -13,6 +13,7 @@ use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::debug;
@@ -33,7 +34,7 @@ pub(super) struct Sessions(Mutex<HashMap<SessionId, Arc<Polling>>>);
 
 impl Sessions {
     fn all(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Polling>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub(super) fn get(&self, key: SessionId) -> Option<Arc<Polling>> {
@@ -108,7 +109,7 @@ impl Polling {
             return Err(reason);
         }
         let keeper = tokio::spawn(Arc::clone(&polling).keep()).abort_handle();
-        *polling.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+        *polling.keeper.lock() = Some(keeper);
         let cx = Context::from_waker(std::task::Waker::noop());
         let frames = match polling.session.outbox().poll_take(usize::MAX, &cx) {
             Poll::Ready(Ok(frames)) => frames,
@@ -122,7 +123,7 @@ impl Polling {
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+        self.phase.lock()
     }
 
     /// Looks after the heartbeat for as long as the session polls.
@@ -150,8 +151,8 @@ impl Polling {
 
     /// Its place is free, and nobody looks after it any more.
     fn stop(&self) {
-        drop(self.slot.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if let Some(keeper) = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        drop(self.slot.lock().take());
+        if let Some(keeper) = self.keeper.lock().take() {
             keeper.abort();
         }
     }
@@ -185,7 +186,7 @@ impl Polling {
         if std::mem::replace(&mut self.phase().is_over, true) {
             return None;
         }
-        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let slot = self.slot.lock().take();
         self.session.shared().sessions.remove(self.session.key())?;
         self.session.client().is_upgraded();
         self.session.outbox().unwatch();

@@ -3,10 +3,11 @@
 //! Input: messages of the client, and pushes of the hub. Output: calls of the hub, and frames in the client's outbox.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use socketioxide_core::packet::{Packet, PacketData};
 use socketioxide_core::parser::{Parse as _, ParseError, ParserState};
@@ -157,7 +158,7 @@ impl Session {
     }
 
     fn inbound(&self) -> MutexGuard<'_, Inbound> {
-        self.0.inbound.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.inbound.lock()
     }
 
     pub(super) fn client(&self) -> &Client {

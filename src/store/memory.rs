@@ -1,10 +1,10 @@
 //! Members in this process: the default, for a single node. They are gone when it ends, as are its clients.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use indexmap::IndexMap;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Joined, Left, Member, Members, PresenceStore, StoreError};
 use crate::channel::ChannelName;
@@ -41,7 +41,7 @@ impl Channel {
 
 impl MemoryStore {
     fn channels(&self) -> MutexGuard<'_, HashMap<ChannelName, Channel>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -7,10 +7,11 @@
 //! No script walks over the members of a channel; a join asks for the list in the same round trip.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
@@ -219,7 +220,7 @@ impl PresenceStore for RedisStore {
         let epoch = WriteEpoch { generation: self.client.generation(), node: self.lease.node() };
         // A join may have taken the new id.
         let (is_new_connection, is_new_id) = {
-            let mut trusted = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut trusted = self.trusted.lock();
             let changed = (trusted.generation != epoch.generation, trusted.node != epoch.node);
             *trusted = epoch;
             changed
@@ -238,7 +239,7 @@ impl PresenceStore for RedisStore {
         unreconciled.extend(orphans.keys().cloned());
         unreconciled.sort_unstable();
         unreconciled.dedup();
-        *self.orphans.lock().unwrap_or_else(PoisonError::into_inner) = orphans;
+        *self.orphans.lock() = orphans;
         Ok(Heartbeat { unreconciled, has_lost: is_new_id })
     }
 
@@ -255,7 +256,7 @@ impl PresenceStore for RedisStore {
             self.local.confirm_removed(channel, socket);
             all_gone.extend(gone(self.make_up(channel, left, member)));
         }
-        let nodes = self.orphans.lock().unwrap_or_else(PoisonError::into_inner).remove(channel);
+        let nodes = self.orphans.lock().remove(channel);
         if let Some(nodes) = nodes {
             all_gone.extend(self.take_orphans(channel, &nodes).await?);
             has_changed = true;

@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Lines of a class that may be said at once.
 const BURST: u32 = 50;
@@ -58,7 +59,7 @@ impl Throttle {
     }
 
     fn turn(&self, class: u16, key: u64, now: Instant) -> Option<u64> {
-        let mut classes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut classes = self.0.lock();
         let lines = classes.entry(class).or_insert(Lines { left: BURST, counted: now, lately: [None; PLACES], left_out: 0 });
         lines.turn(key, now)
     }

@@ -4,11 +4,12 @@
 //! over a page's rate is counted and left out, and what a slow page does not fetch is dropped, never waited for.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::entry::{Entry, Group, Near};
 use crate::channel::ChannelName;
@@ -176,7 +177,7 @@ struct Watcher {
 
 impl Watcher {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 
@@ -232,7 +233,7 @@ impl Feed {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock()
     }
 
     fn second(&self) -> u64 {
@@ -242,7 +243,7 @@ impl Feed {
     /// Opens a page, which first gets what was kept; `None` when there are too many.
     pub(super) fn watch(self: &Arc<Self>, filter: Filter) -> Option<Watch> {
         filter.refresh(&self.hub);
-        let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut attached = self.attached.lock();
         let mut watchers = Vec::clone(&self.watchers.load());
         if watchers.len() >= MAX_WATCHERS {
             return None;
@@ -275,7 +276,7 @@ impl Feed {
 
     /// Looks for channels of nearly the same name as those of events that found nobody.
     fn look(&self, entries: &[Arc<Entry>]) {
-        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looks = self.looks.lock();
         let mut left = MAX_LOOKS;
         for entry in entries.iter().filter(|entry| entry.delivered == Some(0) && !entry.has_left_out) {
             let Some(channel) = entry.channel.as_deref().filter(|_| entry.near.get().is_none()) else { continue };
@@ -366,7 +367,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut attached = self.feed.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut attached = self.feed.attached.lock();
         let mut watchers = Vec::clone(&self.feed.watchers.load());
         watchers.retain(|watcher| !Arc::ptr_eq(watcher, &self.watcher));
         if watchers.is_empty()

@@ -3,9 +3,9 @@
 //! Input: the hub and its metrics. Output: [`Sample`]s. A second costs some fifty loads, whether anybody looks or not.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ impl Figures {
         let now = hub.metrics().totals();
         let memory = memory_usage().map_or(0, |usage| usage.rss);
         let connections = hub.connections() as u64;
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.0.lock();
         let before = std::mem::replace(&mut inner.before, now);
         let since = |counter: fn(&Totals) -> u64| counter(&now).saturating_sub(counter(&before));
         let callbacks = since(|totals| totals.callbacks);
@@ -74,7 +74,7 @@ impl Figures {
 
     /// Samples that came after this second, oldest first.
     pub(super) fn after(&self, at: u64) -> Vec<Sample> {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.0.lock();
         let newest = inner.samples.iter().rev().take_while(|sample| sample.at > at);
         let mut samples: Vec<_> = newest.copied().collect();
         samples.reverse();
@@ -83,7 +83,7 @@ impl Figures {
 
     /// Connected sockets by protocol and transport: `[{"engine":"4","transport":"websocket","count":3}]`.
     pub(super) fn breakdown(&self, hub: &Hub<Client>) -> Value {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.0.lock();
         if let Some((_, known)) = inner.breakdown.as_ref().filter(|(when, _)| when.elapsed() < BREAKDOWN_LASTS) {
             return known.clone();
         }

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use parking_lot::RwLock;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -106,11 +107,11 @@ impl Jwks {
     }
 
     fn read(&self) -> Option<Instant> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).read
+        self.keys.read().read
     }
 
     fn known(&self, kid: Option<&str>) -> Option<Arc<DecodingKey>> {
-        let known = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.keys.read();
         match kid {
             Some(kid) => known.keys.get(&Some(kid.to_owned())).cloned(),
             None if known.keys.len() == 1 => known.keys.values().next().cloned(),
@@ -128,7 +129,7 @@ impl Jwks {
         match result.and_then(|json| parse(&json, self.algorithm.family())) {
             Ok(keys) => {
                 debug!(keys = keys.len(), "read auth.jwt.jwks");
-                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Known { keys, read: Some(Instant::now()) };
+                *self.keys.write() = Known { keys, read: Some(Instant::now()) };
             }
             Err(error) => warn!(error, "auth.jwt.jwks cannot be read; the keys that are known stay"),
         }

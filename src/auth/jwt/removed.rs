@@ -3,9 +3,9 @@
 //! Input: removals by the HTTP API and by rechecks. Output: whether a token is one of before its holder's removal.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::auth::Pass;
@@ -50,7 +50,7 @@ impl Removed {
 
     fn insert(&self, key: Key) {
         let now = Instant::now();
-        let mut removals = self.removals.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut removals = self.removals.lock();
         if removals.len() >= MAX_REMOVALS {
             removals.retain(|_, (ends, _)| *ends > now);
         }
@@ -63,7 +63,7 @@ impl Removed {
     /// Whether the user was removed, and the token is not known to be of a later time; or whether the holder of this very
     /// token was. `token` is asked for only where something is remembered.
     pub(super) fn covers(&self, user: Option<&str>, token: impl FnOnce() -> Pass, channel: &str, issued: Option<f64>) -> bool {
-        let removals = self.removals.lock().unwrap_or_else(PoisonError::into_inner);
+        let removals = self.removals.lock();
         if removals.is_empty() {
             return false;
         }

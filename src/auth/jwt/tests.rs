@@ -1,11 +1,10 @@
 //! Tokens of all algorithms, good and bad, and sets of keys that change.
 
-use std::sync::Mutex;
-
 use axum::Router;
 use axum::extract::State;
 use http::HeaderMap;
 use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::*;
@@ -222,7 +221,7 @@ fn key_set(kids: &[(&str, Algorithm)]) -> String {
 /// A server with a JWKS that can be exchanged; its URL and how often it was asked.
 async fn issuer(set: Arc<Mutex<(String, usize)>>) -> String {
     let answer = async |State(set): State<Arc<Mutex<(String, usize)>>>| {
-        let mut set = set.lock().unwrap();
+        let mut set = set.lock();
         set.1 += 1;
         set.0.clone()
     };
@@ -245,13 +244,13 @@ async fn a_set_of_keys_is_fetched_once_and_again_when_it_rotates() {
     for kid in [Some("one"), None, Some("one")] {
         assert_eq!(status(&authorizer, "private-a", &token(kid)).await, 200, "{kid:?}");
     }
-    assert_eq!(set.lock().unwrap().1, 1);
+    assert_eq!(set.lock().1, 1);
     // Made-up names make no requests of their own.
     for kid in ["two", "three", "other"] {
         assert_eq!(status(&authorizer, "private-a", &token(Some(kid))).await, 403, "{kid}");
     }
-    assert_eq!(set.lock().unwrap().1, 1);
-    set.lock().unwrap().0 = key_set(&[("two", Algorithm::ES256)]);
+    assert_eq!(set.lock().1, 1);
+    set.lock().0 = key_set(&[("two", Algorithm::ES256)]);
     let Keys::Set(keys) = &authorizer.keys else { panic!("a JWKS is set") };
     keys.forget_last_look().await;
     assert_eq!(status(&authorizer, "private-a", &token(Some("two"))).await, 200);

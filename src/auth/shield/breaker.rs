@@ -3,9 +3,9 @@
 //! Input: how questions ended. Output: turns. While it is open, one turn at a time is for a probe, a question of the
 //! server's own, at once and then after waits that grow with each one that fails; all others wait for what becomes of it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -56,7 +56,7 @@ impl Default for Breaker {
 
 impl Breaker {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(super) fn is_open(&self) -> bool {

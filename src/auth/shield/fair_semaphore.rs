@@ -6,8 +6,9 @@
 //! an address may have is for `limits.connectionsPerIp` to say.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::lock;

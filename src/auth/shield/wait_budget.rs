@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 
 use super::lock;
 use crate::event::SocketId;

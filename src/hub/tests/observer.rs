@@ -1,7 +1,8 @@
 //! What observers hear, and that nothing is made for nobody.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use super::Recorder;
@@ -20,7 +21,7 @@ struct Diary {
 
 impl Diary {
     fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.lines.lock().unwrap())
+        std::mem::take(&mut self.lines.lock())
     }
 }
 
@@ -42,7 +43,7 @@ impl Observer for Diary {
             Observation::Whispered { channel, socket, name, .. } => format!("{socket} whispered {name} to {channel}"),
             Observation::CacheMiss { channel } => format!("nothing in {channel}"),
         };
-        self.lines.lock().unwrap().push(line);
+        self.lines.lock().push(line);
     }
 
     fn wants_unheard(&self) -> bool {

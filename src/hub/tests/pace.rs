@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use crate::auth::{AuthRequest, Authorizer, Denied, Grant, SubscribeHeaders};
@@ -56,7 +57,7 @@ impl Pace {
         (self.seed, what).hash(&mut hasher);
         let key = hasher.finish();
         // Counted for each on its own: what others do at the same moment changes nothing.
-        let count = *self.counts.lock().unwrap().entry(key).and_modify(|count| *count += 1).or_default();
+        let count = *self.counts.lock().entry(key).and_modify(|count| *count += 1).or_default();
         count.hash(&mut hasher);
         tokio::time::sleep(Duration::from_secs(hasher.finish() % 4)).await;
     }

@@ -5,11 +5,12 @@
 //! order, or from before it was there. Nodes hear one stream of messages, each as far as it has come.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use serde_json::value::RawValue;
@@ -51,7 +52,7 @@ impl SessionStore for Sessions {
     }
 
     async fn write(&self, changes: Vec<(SocketId, SessionChange)>) -> Result<(), SessionError> {
-        let mut sessions = self.0.lock().unwrap();
+        let mut sessions = self.0.lock();
         for (id, change) in changes {
             match change {
                 SessionChange::Put(session, _) => sessions.insert(id, session),
@@ -62,20 +63,20 @@ impl SessionStore for Sessions {
     }
 
     async fn take(&self, id: SocketId) -> Result<Option<String>, SessionError> {
-        Ok(self.0.lock().unwrap().remove(&id))
+        Ok(self.0.lock().remove(&id))
     }
 
     async fn may_offer(&self, name: u64) -> Result<bool, SessionError> {
-        Ok(!self.1.lock().unwrap().contains_key(&name))
+        Ok(!self.1.lock().contains_key(&name))
     }
 
     async fn offer(&self, name: u64, past: Vec<Vec<u8>>) -> Result<(), SessionError> {
-        self.1.lock().unwrap().insert(name, past);
+        self.1.lock().insert(name, past);
         Ok(())
     }
 
     async fn past(&self, name: u64) -> Result<Vec<Vec<u8>>, SessionError> {
-        Ok(self.1.lock().unwrap().get(&name).cloned().unwrap_or_default())
+        Ok(self.1.lock().get(&name).cloned().unwrap_or_default())
     }
 
     async fn ban(&self, _: String, _: Duration) -> Result<(), SessionError> {
@@ -132,7 +133,7 @@ impl Socket for Phone {
     }
 
     fn push_frame(&self, frame: Bytes) -> Result<(), PushError> {
-        self.0.frames.lock().unwrap().push_back(frame);
+        self.0.frames.lock().push_back(frame);
         Ok(())
     }
 
@@ -494,7 +495,7 @@ impl World {
             }
             Step::Fetch { node } => {
                 Self::settle().await;
-                let names: Vec<u64> = self.sessions.1.lock().unwrap().keys().copied().collect();
+                let names: Vec<u64> = self.sessions.1.lock().keys().copied().collect();
                 for name in names {
                     self.nodes[node].hub.fetch_past(name).await;
                 }
@@ -541,7 +542,7 @@ impl Client {
     /// Takes what came, but for so many frames at the end.
     fn read(&mut self, lost: usize) {
         let Some(phone) = &self.phone else { return };
-        let mut frames = phone.0.frames.lock().unwrap();
+        let mut frames = phone.0.frames.lock();
         while frames.len() > lost {
             let frame = frames.pop_front().unwrap();
             let text = std::str::from_utf8(&frame).unwrap();

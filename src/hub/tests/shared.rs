@@ -3,11 +3,12 @@
 //! It keeps the promises of [`crate::store::redis`] by simpler means, in one process and in the time of the test.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use indexmap::IndexMap;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
@@ -122,7 +123,7 @@ impl State {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.0.lock()
     }
 
     /// The way by which a node hears of changes. A second one of the same node takes the place of the first.
@@ -180,7 +181,7 @@ impl NodeStore {
     }
 
     fn mine(&self) -> MutexGuard<'_, Mine> {
-        self.mine.lock().unwrap()
+        self.mine.lock()
     }
 
     pub(super) fn cut(&self) {

@@ -4,10 +4,10 @@
 //! or the request of a client that polls.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf as _, Bytes};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::event::CloseReason;
 
@@ -139,7 +139,7 @@ impl Outbox {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Puts a frame behind those that wait.

@@ -9,10 +9,11 @@
 //! back what it knows of it.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use parking_lot::RwLock;
 
 use super::scripts::Keys;
 use crate::config::PresenceConfig;
@@ -58,7 +59,7 @@ impl Lease {
 
     /// The id that members are written under now.
     pub(super) fn node(&self) -> Arc<str> {
-        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).node)
+        Arc::clone(&self.state.read().node)
     }
 
     /// Between two renewals; two have failed when it runs out.
@@ -68,7 +69,7 @@ impl Lease {
 
     /// Whether it may have run out without this node's knowing, as after a long stop of the process.
     fn is_doubtful(&self) -> bool {
-        let renewed = self.state.read().unwrap_or_else(PoisonError::into_inner).renewed;
+        let renewed = self.state.read().renewed;
         renewed.is_none_or(|renewed| renewed.elapsed() >= self.duration)
     }
 
@@ -101,7 +102,7 @@ impl Lease {
         renew.cmd("PEXPIRE").arg(keys.lease(&node)).arg(duration);
         let (is_kept,): (bool,) = client.query(&renew).await?;
         if is_kept {
-            self.state.write().unwrap_or_else(PoisonError::into_inner).renewed = Some(started);
+            self.state.write().renewed = Some(started);
             return Ok(Renewal::Kept);
         }
         let node = new_id();
@@ -112,12 +113,12 @@ impl Lease {
         let mut known = self.known();
         known.insert(node.as_ref().to_owned());
         enter(&known, client, keys).await?;
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State { node, renewed: Some(started), known };
+        *self.state.write() = State { node, renewed: Some(started), known };
         Ok(Renewal::New)
     }
 
     fn known(&self) -> BTreeSet<String> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).known.clone()
+        self.state.read().known.clone()
     }
 
     /// All other nodes, put back where they were lost. Some may be dead, and some may just be late to renew their lease.
@@ -131,7 +132,7 @@ impl Lease {
             nodes.append(&mut known);
             enter(&nodes, client, keys).await?;
         }
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.write();
         // Not if there is a new id meanwhile, which this list lacks.
         if state.node == this {
             state.known.clone_from(&nodes);

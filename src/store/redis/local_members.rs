@@ -3,9 +3,10 @@
 //! Input: joins and leaves as they are tried and as they end. Output: which channels are not as they should be.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use indexmap::IndexMap;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::scripts::Listing;
 use crate::channel::ChannelName;
@@ -41,7 +42,7 @@ pub(super) struct Repairs {
 
 impl LocalMembers {
     fn channels(&self) -> MutexGuard<'_, HashMap<ChannelName, LocalChannel>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Whether the channel is in the index of this node's id.

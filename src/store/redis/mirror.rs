@@ -8,9 +8,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
@@ -96,7 +97,7 @@ impl Mirror {
 
 impl Writer {
     fn busy(&self) -> MutexGuard<'_, HashMap<ChannelName, bool>> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+        self.busy.lock()
     }
 
     async fn run(&self, channel: &ChannelName, closing: &CancellationToken) {

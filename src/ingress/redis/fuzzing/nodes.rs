@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderMap;
+use parking_lot::Mutex;
 use redis::{Msg, Value};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
@@ -103,7 +104,7 @@ impl Socket for Page {
     }
 
     fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
-        let mut here = self.0.here.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut here = self.0.here.lock();
         match push.message {
             Told::Event { channel, data, .. } => {
                 assert!(channel != TOPIC, "clients hear nothing of what nodes ask each other: {data}");
