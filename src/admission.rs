@@ -17,18 +17,18 @@ use crate::warn_throttled;
 
 /// The origins of pages that may connect: `allowedOrigins`.
 #[derive(Debug)]
-pub struct Origins(Vec<Pattern>);
+pub(crate) struct Origins(Vec<Pattern>);
 
 impl Origins {
     /// Browsers write scheme and host in lower case.
     #[must_use]
-    pub fn new(allowed: &[String]) -> Self {
+    pub(crate) fn new(allowed: &[String]) -> Self {
         Self(allowed.iter().map(|text| Pattern::new(&text.trim_end_matches('/').to_ascii_lowercase())).collect())
     }
 
     /// Whether pages of this origin may connect. The log says which one may not.
     #[must_use]
-    pub fn allow(&self, origin: &HeaderValue) -> bool {
+    pub(crate) fn allow(&self, origin: &HeaderValue) -> bool {
         let text = origin.to_str().unwrap_or_default();
         let is_allowed = self.0.iter().any(|pattern| pattern.matches(text));
         if !is_allowed {

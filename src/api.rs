@@ -16,25 +16,25 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::hub::Hub;
 
-pub mod auth;
-pub mod body;
-pub mod channels;
-pub mod cors;
-pub mod dashboard;
-pub mod error;
-pub mod events;
-pub mod health;
-pub mod metrics;
-pub mod moderation;
-pub mod openapi;
-pub mod params;
-pub mod signature;
-pub mod status;
-pub mod token;
-pub mod users;
+pub(crate) mod auth;
+pub(crate) mod body;
+pub(crate) mod channels;
+pub(crate) mod cors;
+pub(crate) mod dashboard;
+pub(crate) mod error;
+pub(crate) mod events;
+pub(crate) mod health;
+pub(crate) mod metrics;
+pub(crate) mod moderation;
+pub(crate) mod openapi;
+pub(crate) mod params;
+pub(crate) mod signature;
+pub(crate) mod status;
+pub(crate) mod token;
+pub(crate) mod users;
 
-pub use crate::readiness::Readiness;
-pub use error::ApiError;
+pub(crate) use crate::readiness::Readiness;
+pub(crate) use error::ApiError;
 
 use events::{batch, events};
 use token::TokenKeyError;
@@ -97,7 +97,7 @@ impl Api {
 }
 
 /// All routes.
-pub fn router(config: &Config, api: Api) -> Router {
+pub(crate) fn router(config: &Config, api: Api) -> Router {
     let mut routes = vec![
         ("/health", reads(get(health::health))),
         ("/ready", reads(get(health::ready))),

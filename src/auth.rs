@@ -25,11 +25,11 @@ use crate::metrics::Metrics;
 use crate::proxies::TrustedProxies;
 
 pub mod answer;
-pub mod headers;
+pub(crate) mod headers;
 pub mod host;
 pub mod http;
-pub mod jwt;
-pub mod shield;
+pub(crate) mod jwt;
+pub(crate) mod shield;
 
 /// Headers a client sends with one subscribe (Echo's `auth.headers`), as text.
 pub type SubscribeHeaders = Vec<(String, String)>;

@@ -17,7 +17,7 @@ use crate::net::websocket::{End, Limits, Outbox, SendError};
 
 mod connections;
 
-pub use connections::Connections;
+pub(crate) use connections::Connections;
 
 /// A protocol, as far as the hub's pushes need it.
 pub trait Speech: Sync {

@@ -19,8 +19,8 @@ use crate::event::{Event, SocketId};
 use crate::redis_client::{QueryError, ReconnectingClient, Redis, RedisConfigError};
 use crate::warn_throttled;
 
-pub mod questions;
-pub mod sessions;
+pub(crate) mod questions;
+pub(crate) mod sessions;
 
 use questions::{Answer, Asked, Question, TOPIC};
 use sessions::{RedisSessions, SessionStore};

@@ -20,12 +20,12 @@
 //!
 //! Where the behaviour of laravel-echo-server 1.6.3 is left on purpose, a comment starts with `Compat:`.
 
-pub mod admission;
-pub mod api;
+mod admission;
+mod api;
 pub mod auth;
 pub mod channel;
-pub mod client;
-pub mod cluster;
+mod client;
+mod cluster;
 pub mod config;
 pub mod demo;
 pub mod event;
@@ -38,8 +38,8 @@ pub mod ingress;
 pub mod jws;
 pub mod metrics;
 pub mod net;
-pub mod proxies;
-pub mod pusher;
+mod proxies;
+mod pusher;
 pub mod readiness;
 pub mod redis_client;
 pub mod server;

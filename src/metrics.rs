@@ -17,8 +17,8 @@ use prometheus_client::registry::Registry;
 
 use crate::channel::ChannelKind;
 
-pub mod auth;
-pub mod webhooks;
+pub(crate) mod auth;
+pub(crate) mod webhooks;
 
 use auth::AuthMetrics;
 use webhooks::WebhookMetrics;

@@ -2,10 +2,10 @@
 //!
 //! Input: accepted streams, and the files of certificates. Output: streams for `server` and the built-in Redis endpoint.
 
-pub mod answer;
-pub mod connection;
-pub mod headers;
+pub(crate) mod answer;
+pub(crate) mod connection;
+pub(crate) mod headers;
 pub mod listen;
-pub mod replay;
+pub(crate) mod replay;
 pub mod tls;
-pub mod websocket;
+pub(crate) mod websocket;

@@ -21,7 +21,7 @@ fn network(text: &str) -> Option<IpNet> {
 
 /// Whether text is an address, or a network in CIDR notation.
 #[must_use]
-pub fn is_network(text: &str) -> bool {
+pub(crate) fn is_network(text: &str) -> bool {
     network(text).is_some()
 }
 

@@ -16,7 +16,7 @@ use crate::hub::Hub;
 
 mod dialect;
 mod endpoint;
-pub mod gate;
+pub(crate) mod gate;
 mod message;
 mod session;
 mod signature;

@@ -11,7 +11,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates}
 
 use crate::config::RedisConfig;
 
-pub mod reconnecting;
+pub(crate) mod reconnecting;
 pub mod topology;
 
 pub use reconnecting::{QueryError, ReconnectingClient};

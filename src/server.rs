@@ -39,15 +39,15 @@ use crate::socket_io::SocketIo;
 use crate::store::{self, OpenError};
 use crate::webhooks::{WebhookError, Webhooks};
 
-pub mod body;
-pub mod drain;
+pub(crate) mod body;
+pub(crate) mod drain;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod http;
 pub mod listen;
 mod one_request;
-pub mod proxy_protocol;
-pub mod reload;
+pub(crate) mod proxy_protocol;
+pub(crate) mod reload;
 
 use listen::Front;
 use reload::Parts;

@@ -26,7 +26,7 @@ mod client_script;
 mod compression;
 mod dialect;
 mod failures;
-pub mod gate;
+pub(crate) mod gate;
 mod heartbeat;
 mod payload;
 mod pid;

@@ -13,8 +13,8 @@ use crate::event::SocketId;
 use crate::redis_client::RedisConfigError;
 
 mod member;
-pub mod memory;
-pub mod redis;
+pub(crate) mod memory;
+pub(crate) mod redis;
 
 pub use member::{Member, MemberError, MemberView};
 use memory::MemoryStore;

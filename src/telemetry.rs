@@ -17,7 +17,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::config::env;
 use crate::config::{LogConfig, LogFormat};
 
-pub mod throttle;
+pub(crate) mod throttle;
 
 /// Why logging was not set up.
 #[derive(Debug, thiserror::Error)]

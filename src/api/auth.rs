@@ -103,7 +103,7 @@ struct Given<'a> {
 
 /// Proof that a request may act for the application in its path.
 #[derive(Debug, Clone)]
-pub struct App {
+pub(crate) struct App {
     signed: Option<Signed>,
 }
 
@@ -112,7 +112,7 @@ impl App {
     ///
     /// # Errors
     /// 403 when the signature is that of another body, or of none.
-    pub fn check_body(&self, body: &[u8]) -> Result<(), ApiError> {
+    pub(crate) fn check_body(&self, body: &[u8]) -> Result<(), ApiError> {
         match &self.signed {
             Some(signed) => signed.check_body(body).map_err(|error| ApiError::forbidden(error.to_string())),
             None => Ok(()),

@@ -25,7 +25,7 @@ const PATIENCE_BYTES: usize = 64 * 1024 * 1024;
 
 /// The body of a request by somebody who may use the API.
 #[derive(Debug)]
-pub struct Posted(pub Bytes);
+pub(crate) struct Posted(pub Bytes);
 
 impl FromRequest<Api> for Posted {
     type Rejection = ApiError;
@@ -41,7 +41,7 @@ impl FromRequest<Api> for Posted {
 
 /// A body in which nothing is looked for: empty, or an object such as `{}`.
 #[derive(Debug)]
-pub struct PostedNothing;
+pub(crate) struct PostedNothing;
 
 impl FromRequest<Api> for PostedNothing {
     type Rejection = ApiError;

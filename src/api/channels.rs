@@ -20,7 +20,7 @@ use crate::hub::Everywhere;
 
 /// Attributes of a channel that `info` asks for, as at Pusher: `info=subscription_count,user_count`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Attributes {
+pub(crate) struct Attributes {
     subscription_count: bool,
     user_count: bool,
     occupied: bool,
@@ -31,7 +31,7 @@ impl Attributes {
     /// Reads `info`. Names of attributes that there are none of here are passed over, as callers name those of any
     /// version of Pusher.
     #[must_use]
-    pub fn parse(info: &str) -> Self {
+    pub(crate) fn parse(info: &str) -> Self {
         let has = |name: &str| info.split(',').any(|part| part.trim() == name);
         Self {
             subscription_count: has("subscription_count"),
@@ -47,7 +47,7 @@ impl Attributes {
 ///
 /// # Errors
 /// [`ApiError`] when the members of a presence channel cannot be read.
-pub async fn attributes(api: &Api, channel: &ChannelName, wanted: Attributes) -> Result<Value, ApiError> {
+pub(crate) async fn attributes(api: &Api, channel: &ChannelName, wanted: Attributes) -> Result<Value, ApiError> {
     let mut found = Map::new();
     let Everywhere { value: count, is_partial } = api.hub.subscription_count_everywhere(channel).await;
     if wanted.subscription_count {
@@ -71,7 +71,7 @@ pub async fn attributes(api: &Api, channel: &ChannelName, wanted: Attributes) ->
 
 /// As [`attributes`], for an event that is published already: an error would have the caller publish it once more. What
 /// cannot be told is left out, and `"partial":true` says so.
-pub async fn known_attributes(api: &Api, channel: &ChannelName, wanted: Attributes) -> Value {
+pub(crate) async fn known_attributes(api: &Api, channel: &ChannelName, wanted: Attributes) -> Value {
     match attributes(api, channel, wanted).await {
         Ok(found) => found,
         // The log has the cause already.
@@ -95,7 +95,7 @@ async fn user_count(api: &Api, channel: &ChannelName) -> Result<usize, ApiError>
 ///
 /// # Errors
 /// [`ApiError`] when the members of a presence channel cannot be read.
-pub async fn list(_: App, State(api): State<Api>, params: Params) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn list(_: App, State(api): State<Api>, params: Params) -> Result<Json<Value>, ApiError> {
     let counts_users = params.get("info").is_some_and(|info| Attributes::parse(info).user_count);
     let mut channels = Map::new();
     let found = api.hub.channels_everywhere(params.get("filter_by_prefix").unwrap_or_default()).await;
@@ -120,7 +120,7 @@ pub async fn list(_: App, State(api): State<Api>, params: Params) -> Result<Json
 ///
 /// # Errors
 /// [`ApiError`] when the members of a presence channel cannot be read.
-pub async fn one(
+pub(crate) async fn one(
     _: App,
     State(api): State<Api>,
     Path((_, channel)): Path<(String, String)>,
@@ -133,7 +133,7 @@ pub async fn one(
 
 /// `{"users":[{"id":1,"user_info":{"name":"Ann"}}]}`
 #[derive(Debug, Serialize)]
-pub struct UserList {
+pub(crate) struct UserList {
     users: Vec<User>,
 }
 
@@ -148,7 +148,7 @@ struct User {
 ///
 /// # Errors
 /// 400 when the channel is none; [`ApiError`] when members cannot be read.
-pub async fn users(_: App, State(api): State<Api>, Path((_, channel)): Path<(String, String)>) -> Result<Json<UserList>, ApiError> {
+pub(crate) async fn users(_: App, State(api): State<Api>, Path((_, channel)): Path<(String, String)>) -> Result<Json<UserList>, ApiError> {
     let channel = ChannelName::from(channel);
     if channel.kind() != ChannelKind::Presence {
         return Err(ApiError::bad_request("User list is only possible for Presence Channels"));

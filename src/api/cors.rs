@@ -11,14 +11,14 @@ use crate::config::Config;
 
 /// The headers to add, made once.
 #[derive(Debug, Clone)]
-pub struct Cors {
+pub(crate) struct Cors {
     headers: Arc<HeaderMap>,
 }
 
 impl Cors {
     /// Reads `apiOriginAllow` and `headers`.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         let mut headers = HeaderMap::new();
         let allow = &config.api_origin_allow;
         if allow.allow_cors.0 {
@@ -42,7 +42,7 @@ impl Cors {
 }
 
 /// Adds the headers.
-pub async fn cors(State(cors): State<Cors>, request: Request, next: Next) -> Response {
+pub(crate) async fn cors(State(cors): State<Cors>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     for (name, value) in cors.headers.iter() {
         response.headers_mut().insert(name, value.clone());

@@ -39,7 +39,7 @@ use feed::Feed;
 use figures::Figures;
 
 /// Where everything of it lies.
-pub const PATH: &str = "/dashboard";
+pub(crate) const PATH: &str = "/dashboard";
 
 /// Scripts and styles are the page's own files alone: text from events that got into the page as markup would do nothing.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
@@ -47,10 +47,10 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 
 /// The dashboard of one server; clones are the same.
 #[derive(Clone)]
-pub struct Dashboard(Arc<Inner>);
+pub(crate) struct Dashboard(Arc<Inner>);
 
 /// Fields of [`Dashboard`].
-pub struct Inner {
+pub(crate) struct Inner {
     settings: ArcSwap<Settings>,
     feed: Arc<Feed>,
     figures: Figures,
@@ -94,7 +94,7 @@ impl std::ops::Deref for Dashboard {
 impl Dashboard {
     /// A dashboard that nobody looks at yet; `None` when there is to be none.
     #[must_use]
-    pub fn new(config: &Config, api: Api, proxies: TrustedProxies) -> Option<Self> {
+    pub(crate) fn new(config: &Config, api: Api, proxies: TrustedProxies) -> Option<Self> {
         config.dashboard.enabled.0.then(|| {
             let feed = Feed::new(Arc::clone(&api.hub));
             Self(Arc::new(Inner {
@@ -109,12 +109,12 @@ impl Dashboard {
     }
 
     /// Takes other settings. Who has signed in with something that opens it no more is signed out.
-    pub fn take(&self, config: &Config, api: Api) {
+    pub(crate) fn take(&self, config: &Config, api: Api) {
         self.settings.store(Arc::new(Settings::new(config, api)));
     }
 
     /// Notes the figures of each second, until the end.
-    pub async fn keep_figures(self, stop: CancellationToken) {
+    pub(crate) async fn keep_figures(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -123,7 +123,7 @@ impl Dashboard {
     }
 
     /// Its routes, which need no others beside them.
-    pub fn routes(&self) -> Router {
+    pub(crate) fn routes(&self) -> Router {
         Router::new()
             .route(PATH, get(async || asset("text/html; charset=utf-8", include_str!("dashboard/page/index.html"))))
             .route("/dashboard/", get(async || Redirect::permanent(PATH)))

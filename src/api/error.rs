@@ -14,7 +14,7 @@ use crate::store::StoreError;
 
 /// An answer that is no success.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiError {
+pub(crate) struct ApiError {
     status: StatusCode,
     message: String,
 }
@@ -22,97 +22,97 @@ pub struct ApiError {
 impl ApiError {
     /// The request makes no sense: 400 with what is wrong.
     #[must_use]
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
     /// No such application, or not its key: 403.
     #[must_use]
-    pub fn unauthorized() -> Self {
+    pub(crate) fn unauthorized() -> Self {
         Self::new(StatusCode::FORBIDDEN, "Unauthorized")
     }
 
     /// There is no key at all: 401. Only for routes that the original does not have; it answers 403.
     #[must_use]
-    pub fn unauthenticated() -> Self {
+    pub(crate) fn unauthenticated() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Authorization: a client's key is needed, as `Bearer <key>`")
     }
 
     /// Nobody has signed in to the dashboard: 401.
     #[must_use]
-    pub fn signed_out() -> Self {
+    pub(crate) fn signed_out() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "sign in first")
     }
 
     /// Not what opens the dashboard: 403.
     #[must_use]
-    pub fn wrong_password() -> Self {
+    pub(crate) fn wrong_password() -> Self {
         Self::new(StatusCode::FORBIDDEN, "that does not open the dashboard")
     }
 
     /// Too often or too many at once: 429, with why.
     #[must_use]
-    pub fn slow_down(message: impl Into<String>) -> Self {
+    pub(crate) fn slow_down(message: impl Into<String>) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, message)
     }
 
     /// The credentials are there, and wrong in a way that may be told: 403.
     #[must_use]
-    pub fn forbidden(message: impl Into<String>) -> Self {
+    pub(crate) fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, message)
     }
 
     /// No such path: 404.
     #[must_use]
-    pub fn not_found() -> Self {
+    pub(crate) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "Not Found")
     }
 
     /// The path exists, but not for this method: 405.
     #[must_use]
-    pub fn method_not_allowed() -> Self {
+    pub(crate) fn method_not_allowed() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
     }
 
     /// The body is larger than `limit` bytes: 413.
     #[must_use]
-    pub fn too_large(limit: usize) -> Self {
+    pub(crate) fn too_large(limit: usize) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body: larger than limits.apiBody ({limit} bytes)"))
     }
 
     /// The body did not come in time: 408.
     #[must_use]
-    pub fn slow_body(patience: Duration) -> Self {
+    pub(crate) fn slow_body(patience: Duration) -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, format!("body: did not arrive within {} seconds", patience.as_secs()))
     }
 
     /// The body is compressed: 415.
     #[must_use]
-    pub fn unsupported_encoding() -> Self {
+    pub(crate) fn unsupported_encoding() -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Encoding: compressed bodies are not read, send plain JSON")
     }
 
     /// More requests than `limits.apiRequestsPerSecond`: 429.
     #[must_use]
-    pub fn too_many_requests() -> Self {
+    pub(crate) fn too_many_requests() -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "more requests than limits.apiRequestsPerSecond for this application")
     }
 
     /// Says in which part of the request the error is.
     #[must_use]
-    pub fn within(self, place: &str) -> Self {
+    pub(crate) fn within(self, place: &str) -> Self {
         Self { message: format!("{place}: {}", self.message), ..self }
     }
 
     /// What is wrong.
     #[must_use]
-    pub fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         &self.message
     }
 
     /// Whether it is about who asks, and not about what.
     #[must_use]
-    pub fn is_about_credentials(&self) -> bool {
+    pub(crate) fn is_about_credentials(&self) -> bool {
         matches!(self.status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS)
     }
 

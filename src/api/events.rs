@@ -24,7 +24,7 @@ use body::HttpEvent;
 ///
 /// # Errors
 /// 400 for a body that is no event, and those of [`Posted`].
-pub async fn events(State(api): State<Api>, request: Request) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn events(State(api): State<Api>, request: Request) -> Result<Json<Value>, ApiError> {
     let body = posted(&api, request).await?;
     let event = counted(&api, body::event(&body, &api))?;
     let reach = publish(&api, &event).await?;
@@ -43,7 +43,7 @@ pub async fn events(State(api): State<Api>, request: Request) -> Result<Json<Val
 ///
 /// # Errors
 /// 400 for a body that is no batch, and those of [`Posted`].
-pub async fn batch(State(api): State<Api>, request: Request) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn batch(State(api): State<Api>, request: Request) -> Result<Json<Value>, ApiError> {
     let body = posted(&api, request).await?;
     let events = counted(&api, body::batch(&body, &api))?;
     let mut reach = Reach::Everywhere;

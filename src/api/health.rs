@@ -11,12 +11,12 @@ use serde_json::json;
 use crate::readiness::Readiness;
 
 /// `{"status":"ok"}` as long as the process answers at all.
-pub async fn health() -> Response {
+pub(crate) async fn health() -> Response {
     Json(json!({ "status": "ok" })).into_response()
 }
 
 /// `{"status":"ready"}`, or 503 with `{"status":"unavailable","reason":"redis","error":"…"}`.
-pub async fn ready(State(readiness): State<Readiness>) -> Response {
+pub(crate) async fn ready(State(readiness): State<Readiness>) -> Response {
     match readiness.obstacle() {
         None => Json(json!({ "status": "ready" })).into_response(),
         Some((reason, error)) => {

@@ -24,13 +24,13 @@ type SocketIoHub = Hub<Client>;
 ///
 /// # Errors
 /// 401 without a key, 403 for one that is none.
-pub async fn with_key(State(api): State<Api>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(crate) async fn with_key(State(api): State<Api>, headers: HeaderMap) -> Result<Response, ApiError> {
     let key = bearer(&headers).ok_or_else(ApiError::unauthenticated)?;
     if api.clients.iter().any(|client| client.opens_metrics(&key)) { Ok(text(&api.hub, &headers)) } else { Err(ApiError::unauthorized()) }
 }
 
 /// The routes of the listener of its own, which asks for no key.
-pub fn router(hub: Arc<SocketIoHub>, readiness: Readiness) -> Router {
+pub(crate) fn router(hub: Arc<SocketIoHub>, readiness: Readiness) -> Router {
     Router::new()
         .route("/metrics", get(async |State(hub): State<Arc<SocketIoHub>>, headers: HeaderMap| text(&hub, &headers)))
         .with_state(hub)

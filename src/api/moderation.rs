@@ -14,7 +14,7 @@ use crate::channel::ChannelName;
 use crate::hub::{Everywhere, Recheck};
 
 /// The routes of this file.
-pub fn routes() -> Router<Api> {
+pub(crate) fn routes() -> Router<Api> {
     Router::new()
         .route("/apps/{app_id}/users/{user}/unsubscribe", writes(post(unsubscribe)))
         .route("/apps/{app_id}/channels/{channel}/recheck", writes(post(recheck)))

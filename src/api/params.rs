@@ -14,18 +14,18 @@ use super::ApiError;
 
 /// Parameters of a query, decoded. Where one is given twice, the first counts.
 #[derive(Debug, Clone, Default)]
-pub struct Params(Vec<(String, String)>);
+pub(crate) struct Params(Vec<(String, String)>);
 
 impl Params {
     /// Reads a query such as `info=user_count&filter_by_prefix=presence-`.
     #[must_use]
-    pub fn parse(query: &str) -> Self {
+    pub(crate) fn parse(query: &str) -> Self {
         Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
     }
 
     /// The value of a parameter.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
@@ -40,7 +40,7 @@ impl<S: Sync> FromRequestParts<S> for Params {
 
 /// Refuses paths with a `%` that two hexadecimal digits do not follow, or that are no UTF-8, and finds none with an
 /// empty name in them, as Express does.
-pub async fn checked_path(request: Request, next: Next) -> Response {
+pub(crate) async fn checked_path(request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if !is_decodable(path) {
         return ApiError::bad_request("path: not a valid percent-encoding of UTF-8 text").into_response();

@@ -18,11 +18,11 @@ use subtle::ConstantTimeEq as _;
 use crate::signature::{hex, sign};
 
 /// Seconds that the clock of the sender may be off, as at Pusher.
-pub const TIMESTAMP_WINDOW: u64 = 600;
+pub(crate) const TIMESTAMP_WINDOW: u64 = 600;
 
 /// What is signed.
 #[derive(Debug, Clone, Copy)]
-pub struct Signable<'a> {
+pub(crate) struct Signable<'a> {
     /// `GET` or `POST`.
     pub method: &'a str,
     /// The path as it came.
@@ -33,13 +33,13 @@ pub struct Signable<'a> {
 
 /// A signature that is right; the body is still to be compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signed {
+pub(crate) struct Signed {
     body_md5: Option<String>,
 }
 
 /// Why a signature is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SignatureError {
+pub(crate) enum SignatureError {
     /// Another secret, or another request.
     #[error("auth_signature does not match the request")]
     Mismatch,
@@ -61,7 +61,7 @@ pub enum SignatureError {
 ///
 /// # Errors
 /// [`SignatureError`] for a signature by another secret, and for a time that is too far away.
-pub fn verify(secret: &str, request: Signable<'_>, now: u64) -> Result<Signed, SignatureError> {
+pub(crate) fn verify(secret: &str, request: Signable<'_>, now: u64) -> Result<Signed, SignatureError> {
     // Libraries sign values before they encode them, each in its own way: PHP writes a space as %20 and older versions
     // do not encode at all, others write it as +. The same holds for the path.
     let decoded = percent_decode_str(request.path).decode_utf8_lossy();
@@ -85,7 +85,7 @@ impl Signed {
     ///
     /// # Errors
     /// [`SignatureError::NoBodyMd5`] and [`SignatureError::BodyMd5`].
-    pub fn check_body(&self, body: &[u8]) -> Result<(), SignatureError> {
+    pub(crate) fn check_body(&self, body: &[u8]) -> Result<(), SignatureError> {
         match &self.body_md5 {
             None if body.is_empty() => Ok(()),
             None => Err(SignatureError::NoBodyMd5),

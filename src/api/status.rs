@@ -9,7 +9,7 @@ use super::auth::App;
 
 /// `{"subscription_count":3,"uptime":12.5,"memory_usage":{"rss":12345678,"heapTotal":12345678,"heapUsed":2345678}}`
 #[derive(Debug, Serialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// Connected sockets of all nodes, whatever they are subscribed to.
     subscription_count: usize,
     /// There, and true, when a node did not answer in time.
@@ -34,7 +34,7 @@ pub(super) struct MemoryUsage {
 }
 
 /// Answers with the server's state.
-pub async fn status(_: App, State(api): State<Api>) -> Json<Status> {
+pub(crate) async fn status(_: App, State(api): State<Api>) -> Json<Status> {
     let connections = api.hub.connections_everywhere().await;
     Json(Status {
         subscription_count: connections.value,

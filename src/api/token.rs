@@ -23,7 +23,7 @@ pub struct TokenKeyError {
 
 /// Why a token is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TokenError {
+pub(crate) enum TokenError {
     /// No token, by another key, or of an algorithm that does not go with the key.
     #[error("the token is not signed with the key of this application")]
     Untrusted,
@@ -42,7 +42,7 @@ pub enum TokenError {
 }
 
 /// Verifies tokens of one client.
-pub struct TokenKey {
+pub(crate) struct TokenKey {
     key: DecodingKey,
     validation: Validation,
 }
@@ -57,7 +57,7 @@ impl TokenKey {
     ///
     /// # Errors
     /// [`TokenKeyError`] for PEM text that holds no public key.
-    pub fn new(app_id: &str, jwt: &str) -> Result<Self, TokenKeyError> {
+    pub(crate) fn new(app_id: &str, jwt: &str) -> Result<Self, TokenKeyError> {
         jws::install();
         let pem = jwt.trim_start();
         let (key, algorithms) = if pem.starts_with("-----BEGIN") {
@@ -87,7 +87,7 @@ impl TokenKey {
 
     /// Whether text has the form of a token.
     #[must_use]
-    pub fn is_token(text: &str) -> bool {
+    pub(crate) fn is_token(text: &str) -> bool {
         text.split('.').count() == 3 && text.starts_with("ey")
     }
 
@@ -95,7 +95,7 @@ impl TokenKey {
     ///
     /// # Errors
     /// [`TokenError`] with what is wrong with it.
-    pub fn verify(&self, token: &str, app_id: &str) -> Result<(), TokenError> {
+    pub(crate) fn verify(&self, token: &str, app_id: &str) -> Result<(), TokenError> {
         decode_header(token).map_err(|_| TokenError::Untrusted)?;
         let token = decode::<Claims>(token, &self.key, &self.validation).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => TokenError::Expired,

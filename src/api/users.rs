@@ -10,7 +10,7 @@ use super::body::PostedNothing;
 
 /// Closes all sockets known to be the user's. Answers `{}`, also when there are none, as Pusher; and `{"partial":true}`
 /// when a node did not answer in time, so that some may be open.
-pub async fn terminate(Path((app_id, user)): Path<(String, String)>, State(api): State<Api>, _: PostedNothing) -> Json<Value> {
+pub(crate) async fn terminate(Path((app_id, user)): Path<(String, String)>, State(api): State<Api>, _: PostedNothing) -> Json<Value> {
     let done = api.hub.terminate_user_everywhere(&user).await;
     info!(app_id, user, sockets = done.value, partial = done.is_partial, "closed the connections of a user");
     Json(if done.is_partial { json!({ "partial": true }) } else { json!({}) })

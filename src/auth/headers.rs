@@ -39,7 +39,7 @@ const OF_THE_CONNECTION: [&str; 7] = ["connection", "expect", "keep-alive", "te"
 
 /// `auth.forward` and `auth.headers.allow`, and whose word about addresses is believed.
 #[derive(Debug, Clone, Default)]
-pub struct Forward {
+pub(crate) struct Forward {
     names: Vec<HeaderName>,
     /// The only headers that clients may add, if there is such a list.
     allowed: Option<Vec<HeaderName>>,
@@ -49,7 +49,7 @@ pub struct Forward {
 impl Forward {
     /// Reads `auth.forward` and `auth.headers`; `proxies` are believed.
     #[must_use]
-    pub fn new(config: &Config, proxies: TrustedProxies) -> Self {
+    pub(crate) fn new(config: &Config, proxies: TrustedProxies) -> Self {
         let is_ours = |name: &HeaderName| {
             let name = name.as_str();
             !OF_THE_CONNECTION.contains(&name) && !name.starts_with("content-") && !name.starts_with("proxy-")
@@ -119,7 +119,7 @@ fn is_dropped(name: &HeaderName) -> bool {
 /// choose the virtual host and its own address, and with `X-HTTP-Method-Override: OPTIONS` make a stock Laravel answer
 /// 200 with nothing for any channel.
 #[must_use]
-pub fn callback_headers(request: AuthRequest<'_>, forward: &Forward) -> HeaderMap {
+pub(crate) fn callback_headers(request: AuthRequest<'_>, forward: &Forward) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in request.headers {
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {

@@ -70,7 +70,7 @@ pub enum JwtError {
 }
 
 /// Grants channels by tokens; asks the authorizer behind where there is none.
-pub struct JwtAuthorizer<A> {
+pub(crate) struct JwtAuthorizer<A> {
     next: A,
     keys: Keys,
     validation: Validation,
@@ -140,7 +140,7 @@ impl<A: Authorizer> JwtAuthorizer<A> {
     ///
     /// # Errors
     /// [`JwtError`] when a key cannot be used.
-    pub fn new(config: &Config, algorithm: &str, next: A, metrics: Arc<Metrics>) -> Result<Self, JwtError> {
+    pub(crate) fn new(config: &Config, algorithm: &str, next: A, metrics: Arc<Metrics>) -> Result<Self, JwtError> {
         let jwt = &config.auth.jwt;
         let algorithm: Algorithm = algorithm.parse().map_err(|_| JwtError::Algorithm(algorithm.to_owned()))?;
         Ok(Self {

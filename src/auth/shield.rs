@@ -52,7 +52,7 @@ const BUSY: Denied = Denied::new(503);
 
 /// Where a callback goes.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     /// The entry of `authHost`, as a base URL.
     pub host: String,
     /// The whole URL.
@@ -62,7 +62,7 @@ pub struct Target {
 impl Target {
     /// `endpoint` on `host`; `None` when they make no URL.
     #[must_use]
-    pub fn new(host: &str, endpoint: &str) -> Option<Self> {
+    pub(crate) fn new(host: &str, endpoint: &str) -> Option<Self> {
         let url = format!("{host}{endpoint}").parse().ok()?;
         Some(Self { host: host.to_owned(), url })
     }
@@ -70,7 +70,7 @@ impl Target {
 
 /// A callback, ready to be sent. Equal calls get equal answers.
 #[derive(PartialEq, Eq)]
-pub struct Call {
+pub(crate) struct Call {
     /// Whom to ask.
     pub target: Arc<Target>,
     /// The channel.
@@ -86,7 +86,7 @@ pub struct Call {
 impl Call {
     /// A call of `target` about `channel`.
     #[must_use]
-    pub fn new(target: Arc<Target>, channel: ChannelName, headers: HeaderMap) -> Self {
+    pub(crate) fn new(target: Arc<Target>, channel: ChannelName, headers: HeaderMap) -> Self {
         let mut headers: Vec<_> = headers.into_iter().filter_map(|(name, value)| Some((name?, value))).collect();
         headers.sort_unstable_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
         Self { target, channel, socket: None, headers, is_probe: false }
@@ -113,7 +113,7 @@ impl Hash for Call {
 
 /// What came of a callback.
 #[derive(Debug, Clone)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// The application says yes.
     Granted(Grant),
     /// The application says no, or fails.
@@ -142,7 +142,7 @@ impl Reply {
 
 /// Whom the shield stands before.
 #[async_trait]
-pub trait Application: Send + Sync + 'static {
+pub(crate) trait Application: Send + Sync + 'static {
     /// Makes the call for a request, without sending it.
     ///
     /// # Errors
@@ -157,7 +157,7 @@ type Answer = Result<Grant, Denied>;
 type SingleFlight = Shared<BoxFuture<'static, Answer>>;
 
 /// An [`Authorizer`] that asks an [`Application`] with care.
-pub struct Shield<A>(Arc<Inner<A>>);
+pub(crate) struct Shield<A>(Arc<Inner<A>>);
 
 struct Inner<A> {
     application: A,
@@ -184,7 +184,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<A: Application> Shield<A> {
     /// Stands before `application`.
     #[must_use]
-    pub fn new(config: &AuthConfig, application: A, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(config: &AuthConfig, application: A, metrics: Arc<Metrics>) -> Self {
         Self(Arc::new(Inner {
             application,
             max_concurrent: config.max_concurrent as usize,

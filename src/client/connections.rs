@@ -23,7 +23,7 @@ const KEPT_HEADERS: [HeaderName; 5] = [header::COOKIE, header::AUTHORIZATION, he
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// What the websockets of one protocol have in common.
-pub struct Connections {
+pub(crate) struct Connections {
     /// How much may wait for a client.
     pub outbox: Limits,
     /// Settings of a websocket.
@@ -37,7 +37,7 @@ pub struct Connections {
 impl Connections {
     /// Reads `limits.clientQueue`, `limits.clientQueueBytes`, `socketio.maxHttpBufferSize` and `auth.forward`.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         let forwarded = config.auth.forward.0.iter().filter_map(|name| name.parse().ok());
         Self {
             outbox: Limits {
@@ -53,18 +53,18 @@ impl Connections {
 
     /// A copy of the headers that are of use later.
     #[must_use]
-    pub fn kept(&self, headers: &HeaderMap) -> HeaderMap {
+    pub(crate) fn kept(&self, headers: &HeaderMap) -> HeaderMap {
         copied(headers, &self.kept_headers)
     }
 
     /// Where the client of a request comes from.
     #[must_use]
-    pub fn origin(&self, request: &Request<Body>, connection: &ConnectionHandle, is_polling: bool) -> Origin {
+    pub(crate) fn origin(&self, request: &Request<Body>, connection: &ConnectionHandle, is_polling: bool) -> Origin {
         Origin { peer: connection.peer().ip(), handshake: self.kept(request.headers()), is_polling }
     }
 
     /// Takes over the connection of a request for what is spoken on it, and answers its handshake with `key`.
-    pub fn carry(
+    pub(crate) fn carry(
         &self,
         request: &mut Request<Body>,
         key: HeaderValue,
@@ -87,7 +87,7 @@ impl Connections {
     }
 
     /// Waits until all websockets are gone; [`Self::closing`] is for the caller to cancel before.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }

@@ -51,7 +51,7 @@ impl Question {
 }
 
 /// What a node answers: counts by channel, or by what was counted; the only one under the empty name.
-pub type Counts = Vec<(String, usize)>;
+pub(crate) type Counts = Vec<(String, usize)>;
 
 /// The last event of a cache channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,7 +135,7 @@ pub enum Message {
 }
 
 /// The channel of questions and answers, below the prefix. No client gets what comes from it.
-pub const TOPIC: &str = "laravel-echo:nodes";
+pub(crate) const TOPIC: &str = "laravel-echo:nodes";
 
 /// Questions that wait for answers.
 #[derive(Debug, Default)]

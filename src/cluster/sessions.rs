@@ -18,7 +18,7 @@ const BATCH: usize = 500;
 const OFFERED: Duration = Duration::from_secs(10);
 
 /// Bytes of the key that signs private ids.
-pub type SessionKey = [u8; 32];
+pub(crate) type SessionKey = [u8; 32];
 
 /// What became of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]

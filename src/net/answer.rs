@@ -9,10 +9,10 @@ use axum::body::Body;
 use axum::http::Response;
 
 /// What becomes of a request in the end.
-pub type Answered = Result<Response<Body>, Dropped>;
+pub(crate) type Answered = Result<Response<Body>, Dropped>;
 
 /// An answer that is not there yet.
-pub type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
 
 /// The answer to a request.
 pub enum Answer {

@@ -125,11 +125,11 @@ impl ConnectionHandle {
 
 /// Who is at the other end of a request's connection, for the few routes that have to know.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
+pub(crate) struct Peer(pub SocketAddr);
 
 /// A stream that ends when its peer neither reads nor sends for too long.
 #[derive(Debug)]
-pub struct MonitoredStream<S> {
+pub(crate) struct MonitoredStream<S> {
     stream: S,
     handle: Arc<ConnectionHandle>,
     patience: Duration,
@@ -143,7 +143,7 @@ pub struct MonitoredStream<S> {
 impl<S> MonitoredStream<S> {
     /// Ties a stream to its handle. A write may wait for `patience` while nothing comes from the peer.
     #[must_use]
-    pub fn new(stream: S, handle: Arc<ConnectionHandle>, patience: Duration) -> Self {
+    pub(crate) fn new(stream: S, handle: Arc<ConnectionHandle>, patience: Duration) -> Self {
         Self { stream, handle, patience, last_sign: Instant::now(), held: Vec::new(), deadline: None }
     }
 

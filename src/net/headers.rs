@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// A copy of the headers of these names.
 #[must_use]
-pub fn copied(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
+pub(crate) fn copied(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
     // As much room as they take: the map's own first step has room for six, 600 bytes a client.
     let count = names.iter().map(|name| headers.get_all(name).iter().count()).sum();
     let mut copies = HeaderMap::with_capacity(count);

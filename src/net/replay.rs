@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream whose first bytes have been read already.
 #[derive(Debug)]
-pub struct Replay<S> {
+pub(crate) struct Replay<S> {
     bytes: Vec<u8>,
     at: usize,
     stream: S,
@@ -19,31 +19,31 @@ pub struct Replay<S> {
 impl<S> Replay<S> {
     /// A stream that gives `bytes` from `at` on, and then what comes.
     #[must_use]
-    pub const fn new(bytes: Vec<u8>, at: usize, stream: S) -> Self {
+    pub(crate) const fn new(bytes: Vec<u8>, at: usize, stream: S) -> Self {
         Self { bytes, at, stream }
     }
 
     /// A stream of which nothing has been read.
     #[must_use]
-    pub const fn nothing(stream: S) -> Self {
+    pub(crate) const fn nothing(stream: S) -> Self {
         Self::new(Vec::new(), 0, stream)
     }
 
     /// The stream.
-    pub const fn get_ref(&self) -> &S {
+    pub(crate) const fn get_ref(&self) -> &S {
         &self.stream
     }
 
     /// Gives `bytes` first, once more.
     #[must_use]
-    pub fn again(self, bytes: &[u8]) -> Self {
+    pub(crate) fn again(self, bytes: &[u8]) -> Self {
         let (stream, rest) = self.into_parts();
         Self::new([bytes, &rest].concat(), 0, stream)
     }
 
     /// The stream, and what it has not given yet.
     #[must_use]
-    pub fn into_parts(mut self) -> (S, Vec<u8>) {
+    pub(crate) fn into_parts(mut self) -> (S, Vec<u8>) {
         self.bytes.drain(..self.at);
         (self.stream, self.bytes)
     }

@@ -14,11 +14,11 @@ use tungstenite::handshake::derive_accept_key;
 mod connection;
 mod outbox;
 
-pub use connection::{Connection, Protocol, config};
-pub use outbox::{Batch, End, Limits, Outbox, SendError};
+pub(crate) use connection::{Connection, Protocol, config};
+pub(crate) use outbox::{End, Limits, Outbox, SendError};
 
 /// Time for a client to close the connection after it was told to go.
-pub const FAREWELL: Duration = Duration::from_secs(10);
+pub(crate) const FAREWELL: Duration = Duration::from_secs(10);
 
 /// The only version of the protocol that browsers and libraries speak.
 const VERSION: &str = "13";
@@ -34,7 +34,7 @@ const ANSWER_HEADERS: usize = 7;
 
 /// What is wrong with a request for a websocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HandshakeError {
+pub(crate) enum HandshakeError {
     /// It asks for no upgrade; a proxy may have dropped the header.
     #[error("the request has no `Upgrade: websocket` and `Connection: Upgrade`")]
     NoUpgrade,
@@ -49,7 +49,7 @@ pub enum HandshakeError {
 impl HandshakeError {
     /// The status of the answer.
     #[must_use]
-    pub const fn status(self) -> StatusCode {
+    pub(crate) const fn status(self) -> StatusCode {
         match self {
             Self::NoUpgrade | Self::Malformed => StatusCode::BAD_REQUEST,
             Self::Version => StatusCode::UPGRADE_REQUIRED,
@@ -61,7 +61,7 @@ impl HandshakeError {
 ///
 /// # Errors
 /// [`HandshakeError`] for any other request.
-pub fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, HandshakeError> {
+pub(crate) fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, HandshakeError> {
     let headers = request.headers();
     let has_token = |name, token: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -79,7 +79,7 @@ pub fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, HandshakeError
 
 /// The answer to a handshake. The first subprotocol that the client offers is taken, since some clients fail without one.
 #[must_use]
-pub fn switching_protocols<B>(request: &Request<B>, key: HeaderValue) -> Response<Body> {
+pub(crate) fn switching_protocols<B>(request: &Request<B>, key: HeaderValue) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -98,7 +98,7 @@ pub fn switching_protocols<B>(request: &Request<B>, key: HeaderValue) -> Respons
 }
 
 /// A text frame with what `write` appends, some `size` bytes long.
-pub fn text_frame(size: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+pub(crate) fn text_frame(size: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     // The head's length depends on the text's, so it is written last, right before the text.
     let mut frame = Vec::with_capacity(MAX_HEAD_BYTES + size);
     frame.resize(MAX_HEAD_BYTES, 0);
@@ -121,7 +121,7 @@ pub fn text_frame(size: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
 /// # Panics
 /// When it is none.
 #[must_use]
-pub fn text_of(frame: &Bytes) -> Bytes {
+pub(crate) fn text_of(frame: &Bytes) -> Bytes {
     let head = match frame[1] {
         126 => 4,
         127 => MAX_HEAD_BYTES,

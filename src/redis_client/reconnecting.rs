@@ -16,7 +16,7 @@ use super::topology::{ANSWER_TIMEOUT, Connection, Redis};
 /// quick kind, and no longer than a visitor waits for a page.
 const OUTAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries to connect.
-pub const RETRY: Duration = Duration::from_millis(250);
+pub(crate) const RETRY: Duration = Duration::from_millis(250);
 /// Between two looks whether somebody has connected.
 const POLL: Duration = Duration::from_millis(50);
 

@@ -11,12 +11,12 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 /// Time for a whole body, from its first wait on.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The time is over.
 #[derive(Debug, thiserror::Error)]
 #[error("the body did not arrive within {} seconds", BODY_TIMEOUT.as_secs())]
-pub struct TooSlow;
+pub(crate) struct TooSlow;
 
 /// A body that has to arrive in time.
 struct Timed<B> {
@@ -26,7 +26,7 @@ struct Timed<B> {
 }
 
 /// Gives a request's body its time.
-pub fn timed(body: Incoming) -> Body {
+pub(crate) fn timed(body: Incoming) -> Body {
     if body.is_end_stream() { Body::empty() } else { Body::new(Timed { body, deadline: None }) }
 }
 

@@ -17,7 +17,7 @@ const FEW: usize = 100;
 const STEP: Duration = Duration::from_millis(50);
 
 /// Closes all clients over `time`; returns at once when there are few.
-pub async fn drain<S: Socket>(hub: &Arc<Hub<S>>, time: Duration) {
+pub(crate) async fn drain<S: Socket>(hub: &Arc<Hub<S>>, time: Duration) {
     let mut sockets = Vec::new();
     hub.each_socket(|socket| sockets.push(socket.clone()));
     if sockets.len() < FEW || time < STEP {

@@ -21,7 +21,7 @@ const MAX_HEADER_BYTES: usize = 4096;
 
 /// What the first bytes of a connection are.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Start {
+pub(crate) enum Start {
     /// Something else; there is no header.
     Other,
     /// More bytes are needed to tell.
@@ -34,7 +34,7 @@ pub enum Start {
 
 /// Looks at the first bytes of a connection.
 #[must_use]
-pub fn parse(bytes: &[u8]) -> Start {
+pub(crate) fn parse(bytes: &[u8]) -> Start {
     if bytes.starts_with(SIGNATURE) {
         version_2(bytes)
     } else if bytes.starts_with(b"PROXY ") {
@@ -97,7 +97,7 @@ fn version_2(bytes: &[u8]) -> Start {
 ///
 /// # Errors
 /// When reading fails, or when what looked like a header is none.
-pub async fn accept<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Option<SocketAddr>, Replay<S>)> {
+pub(crate) async fn accept<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Option<SocketAddr>, Replay<S>)> {
     let mut bytes = Vec::new();
     loop {
         // The end of the stream leaves an incomplete header, which is then nothing we know.

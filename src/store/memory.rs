@@ -12,7 +12,7 @@ use crate::event::SocketId;
 
 /// Members in this process.
 #[derive(Debug, Default)]
-pub struct MemoryStore(Mutex<HashMap<ChannelName, Channel>>);
+pub(crate) struct MemoryStore(Mutex<HashMap<ChannelName, Channel>>);
 
 #[derive(Debug, Default)]
 struct Channel {

@@ -40,7 +40,7 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Members in Redis.
-pub struct RedisStore {
+pub(crate) struct RedisStore {
     client: Arc<ReconnectingClient>,
     keys: Keys,
     lease: Lease,
@@ -85,7 +85,7 @@ impl RedisStore {
     ///
     /// # Errors
     /// [`RedisConfigError`] when the settings cannot be used.
-    pub fn new(config: &Config) -> Result<Self, RedisConfigError> {
+    pub(crate) fn new(config: &Config) -> Result<Self, RedisConfigError> {
         let database = &config.database_config;
         let client = Arc::new(ReconnectingClient::new(
             Redis::new(&database.redis)?,

@@ -23,7 +23,7 @@ const PLACES: usize = 64;
 
 /// The lines of one place in the source.
 #[derive(Debug)]
-pub struct Throttle(Mutex<BTreeMap<u16, Lines>>);
+pub(crate) struct Throttle(Mutex<BTreeMap<u16, Lines>>);
 
 /// Lines of one class.
 #[derive(Debug)]
@@ -44,13 +44,13 @@ impl Default for Throttle {
 impl Throttle {
     /// Nothing is said yet.
     #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(Mutex::new(BTreeMap::new()))
     }
 
     /// Calls `line`, with the number of lines of this class that were left out before it, if it is its turn. Classes are a
     /// bounded set, such as statuses; `key` may be anything.
-    pub fn say(&self, class: u16, key: &(impl Hash + ?Sized), line: impl FnOnce(Option<u64>)) {
+    pub(crate) fn say(&self, class: u16, key: &(impl Hash + ?Sized), line: impl FnOnce(Option<u64>)) {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         if let Some(left_out) = self.turn(class, hasher.finish(), Instant::now()) {

@@ -34,7 +34,7 @@ const TOO_LARGE: u16 = 1009;
 /// What is spoken on a websocket.
 ///
 /// All calls come from the connection's one task, in the order of what happens on the wire.
-pub trait Protocol: Send {
+pub(crate) trait Protocol: Send {
     /// What waits for the client. It may be another one after a message.
     fn outbox(&self) -> &Outbox;
 
@@ -88,7 +88,7 @@ pub trait Protocol: Send {
 
 /// How tungstenite reads messages of up to `max_message_bytes`.
 #[must_use]
-pub fn config(max_message_bytes: u64) -> WebSocketConfig {
+pub(crate) fn config(max_message_bytes: u64) -> WebSocketConfig {
     let most = usize::try_from(max_message_bytes).unwrap_or(usize::MAX);
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
@@ -99,7 +99,7 @@ pub fn config(max_message_bytes: u64) -> WebSocketConfig {
 }
 
 /// One websocket.
-pub struct Connection<S, P> {
+pub(crate) struct Connection<S, P> {
     stream: S,
     reader: WebSocketContext,
     protocol: P,
@@ -114,13 +114,13 @@ pub struct Connection<S, P> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
     /// A websocket whose handshake is done.
-    pub fn new(stream: S, protocol: P, config: WebSocketConfig) -> Self {
+    pub(crate) fn new(stream: S, protocol: P, config: WebSocketConfig) -> Self {
         let reader = WebSocketContext::new(Role::Server, Some(config));
         Self { stream, reader, protocol, batch: Batch::default(), is_flushed: true, is_page_left: false, closing: None }
     }
 
     /// Serves the client to its end.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let reason = match self.protocol.open() {
             Ok(()) => {
                 let clock = tokio::time::sleep_until(self.protocol.due());
