@@ -56,7 +56,6 @@ use nodes::Nodes;
 use observer::Observers;
 use presence::ChannelLocks;
 use rooms::{Room, Rooms};
-use rules::Rules;
 use session::Session;
 use subscribe::Grace;
 
@@ -69,6 +68,7 @@ pub use inspect::{SocketView, StayView, near_miss};
 pub use observer::{Observation, Observer};
 pub use push::{Dialect, Keep, Message, Push, PushError, Socket};
 pub use recovery::Return;
+pub(crate) use rules::Rules;
 pub use rules::{Behaviour, Rule};
 pub use subscribe::Right;
 pub use wanted::{Change, Wanted};
@@ -120,7 +120,7 @@ pub struct Hub<S> {
     twice: twice::Twice,
     watchlists: watchlist::Watchlists,
     /// How channels behave.
-    rules: ArcSwap<Rules>,
+    rules: Arc<ArcSwap<Rules>>,
     /// Locked before `recovery`, where both are.
     last: Mutex<last::LastEvents>,
     /// With `pusher.subscriptionCount`.
@@ -169,7 +169,7 @@ impl<S: Socket> Hub<S> {
             cache,
             twice: twice::Twice::default(),
             watchlists: watchlist::Watchlists::default(),
-            rules: ArcSwap::from_pointee(rules),
+            rules: Arc::new(ArcSwap::from_pointee(rules)),
             last: Mutex::default(),
             counts: config.pusher.subscription_count.0.then(counts::Counts::default),
             options: Options {

@@ -64,7 +64,7 @@ impl Webhooks {
     /// # Errors
     /// [`WebhookError`] when the certificates for deliveries cannot be used.
     pub fn start<S: Socket>(config: &Config, hub: &Arc<Hub<S>>, metrics: &Arc<Metrics>) -> Result<Option<Self>, WebhookError> {
-        let targets = Target::all(config)?;
+        let targets = Target::all(config, &hub.rules())?;
         if targets.is_empty() {
             return Ok(None);
         }

@@ -42,7 +42,7 @@ fn asks_itself(config: &Config) -> Option<String> {
     ))
 }
 
-/// Rules that let everybody in, rules that are never reached, and what has no effect yet.
+/// Rules that let everybody in, rules that are never reached, and webhooks that nobody is sent.
 fn channels(config: &Config) -> impl Iterator<Item = String> {
     let patterns: Vec<_> = config.channels.iter().map(|rule| Pattern::new(&rule.pattern)).collect();
     config.channels.iter().enumerate().flat_map(move |(index, rule)| {
@@ -61,10 +61,14 @@ fn channels(config: &Config) -> impl Iterator<Item = String> {
                 config.channels[first].pattern, rule.pattern
             )
         });
-        let webhooks = rule.webhooks.is_some().then(|| {
-            format!("`channels[{index}].webhooks` has no effect yet: `events` and `channels` of a target in `[[webhooks]]` say what is sent")
+        let is_sent = |event| config.all_webhooks().any(|webhook| webhook.config.events.contains(event));
+        let unsent = rule.webhooks.iter().flatten().find(|event| !is_sent(event)).map(|event| {
+            format!(
+                "`channels[{index}].webhooks` has {:?}, which no target is sent: add it to `events` of an entry of `[[webhooks]]`",
+                event.as_str()
+            )
         });
-        [open, hidden, webhooks].into_iter().flatten().collect::<Vec<_>>()
+        [open, hidden, unsent].into_iter().flatten().collect::<Vec<_>>()
     })
 }
 
@@ -108,6 +112,8 @@ mod tests {
         let hidden = channels(json!([{ "pattern": "private-*" }, { "pattern": "private-doc.{id}", "last": 1 }]));
         assert!(hidden.len() == 1 && hidden[0].starts_with("`channels[1]` is never reached: \"private-*\""), "{hidden:?}");
         assert_eq!(channels(json!([{ "pattern": "private-doc.{id}" }, { "pattern": "private-*" }])), Vec::<String>::new());
+        let unsent = channels(json!([{ "pattern": "private-*", "webhooks": ["client_event"] }]));
+        assert!(unsent.len() == 1 && unsent[0].contains("\"client_event\", which no target is sent"), "{unsent:?}");
     }
 
     #[test]

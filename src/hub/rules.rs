@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::{Hub, Keep, Socket};
 use crate::channel::{ChannelKind, ChannelName, Pattern, kind_of};
 use crate::config::{ChannelAuth, ChannelRule, Config, Deliver, WebhookEvent, Whispers};
@@ -15,7 +17,7 @@ const LAST_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// All rules.
 #[derive(Debug)]
-pub(super) struct Rules {
+pub(crate) struct Rules {
     flat: Vec<Pattern>,
     by_pattern: Vec<(Pattern, Behaviour)>,
     other: Behaviour,
@@ -75,7 +77,7 @@ impl Rules {
     }
 
     /// How a channel behaves.
-    pub(super) fn of<'a>(&'a self, channel: &'a str) -> Rule<'a> {
+    pub(crate) fn of<'a>(&'a self, channel: &'a str) -> Rule<'a> {
         let first = self.by_pattern.iter().find(|(pattern, _)| pattern.matches(channel));
         let behaviour = first.map_or(&self.other, |(_, behaviour)| behaviour);
         let is_flat = self.flat.iter().any(|pattern| pattern.matches(channel)) && kind_of(channel) == ChannelKind::Public;
@@ -107,6 +109,11 @@ impl Rule<'_> {
         self.behaviour.auth != Some(ChannelAuth::None) && self.kind().is_guarded()
     }
 
+    /// Whether webhooks that are sent `event` are of channels like this one.
+    pub(crate) fn tells(&self, event: WebhookEvent) -> bool {
+        self.behaviour.webhooks.as_ref().is_none_or(|events| events.contains(&event))
+    }
+
     /// Whether the others are told who whispers.
     pub(super) fn stamps(&self) -> bool {
         self.behaviour.whispers == Whispers::Stamped && self.is_guarded()
@@ -128,6 +135,11 @@ impl Rule<'_> {
 }
 
 impl<S: Socket> Hub<S> {
+    /// The rules as they are at any time.
+    pub(crate) fn rules(&self) -> Arc<ArcSwap<Rules>> {
+        Arc::clone(&self.rules)
+    }
+
     /// Whether somebody decides who may join a channel.
     #[must_use]
     pub fn is_guarded(&self, channel: &str) -> bool {

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 
 use super::post::Post;
 use crate::auth::http::AuthClientError;
 use crate::channel::Pattern;
 use crate::config::{Config, Webhook, WebhookEvent, WebhookTarget};
+use crate::hub::Rules;
 use crate::signature::hex;
 
 /// Webhooks cannot be set up.
@@ -21,6 +23,15 @@ pub enum WebhookError {
     Redis(#[from] crate::redis_client::RedisConfigError),
 }
 
+/// What is told of who is in a channel.
+const ABOUT_PRESENCE: [WebhookEvent; 5] = [
+    WebhookEvent::ChannelOccupied,
+    WebhookEvent::ChannelVacated,
+    WebhookEvent::MemberAdded,
+    WebhookEvent::MemberRemoved,
+    WebhookEvent::SubscriptionCount,
+];
+
 /// A set of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Events(u16);
@@ -33,15 +44,6 @@ impl Events {
     pub(super) const fn has(self, event: WebhookEvent) -> bool {
         self.0 & 1 << event as u16 != 0
     }
-
-    /// Whether any of it is about who is in a channel.
-    const fn is_about_presence(self) -> bool {
-        self.has(WebhookEvent::ChannelOccupied)
-            || self.has(WebhookEvent::ChannelVacated)
-            || self.has(WebhookEvent::MemberAdded)
-            || self.has(WebhookEvent::MemberRemoved)
-            || self.has(WebhookEvent::SubscriptionCount)
-    }
 }
 
 /// Whom to tell, of what, and how.
@@ -53,16 +55,18 @@ pub(super) struct Target {
     pub(super) id: String,
     pub(super) events: Events,
     channels: Vec<Pattern>,
+    /// Rules of channels, which may keep an event back.
+    rules: Arc<ArcSwap<Rules>>,
     pub(super) post: Post,
 }
 
 impl Target {
     /// All targets of the settings.
-    pub(super) fn all(config: &Config) -> Result<Arc<[Self]>, WebhookError> {
-        config.all_webhooks().map(|webhook| Self::new(&webhook, config)).collect()
+    pub(super) fn all(config: &Config, rules: &Arc<ArcSwap<Rules>>) -> Result<Arc<[Self]>, WebhookError> {
+        config.all_webhooks().map(|webhook| Self::new(&webhook, config, rules)).collect()
     }
 
-    fn new(webhook: &Webhook<'_>, config: &Config) -> Result<Self, WebhookError> {
+    fn new(webhook: &Webhook<'_>, config: &Config, rules: &Arc<ArcSwap<Rules>>) -> Result<Self, WebhookError> {
         let entry = webhook.config;
         let place = match entry.target {
             WebhookTarget::Http => entry.url.clone(),
@@ -73,18 +77,19 @@ impl Target {
             id: hex(&Sha256::digest(place)[..8]),
             events: Events::new(&entry.events),
             channels: entry.channels.0.iter().map(|text| Pattern::new(text)).collect(),
+            rules: Arc::clone(rules),
             post: Post::new(webhook, config)?,
         })
     }
 
     /// Whether it is told of `event` in `channel`; events of no channel know no patterns.
     pub(super) fn wants(&self, event: WebhookEvent, channel: &str) -> bool {
-        self.events.has(event) && (channel.is_empty() || self.fits(channel))
+        self.events.has(event) && (channel.is_empty() || self.fits(channel) && self.rules.load().of(channel).tells(event))
     }
 
     /// Whether it is told who is in a channel, or that anybody is.
     pub(super) fn follows(&self, channel: &str) -> bool {
-        self.events.is_about_presence() && self.fits(channel)
+        ABOUT_PRESENCE.into_iter().any(|event| self.wants(event, channel))
     }
 
     fn fits(&self, channel: &str) -> bool {

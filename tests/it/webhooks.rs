@@ -198,3 +198,28 @@ async fn webhooks_of_a_client_are_signed_by_it() {
     let _third = server.client_in("third").await;
     assert_eq!(short(&told(&receiver, 2).await), ["channel_occupied news", "channel_occupied third"]);
 }
+
+#[tokio::test]
+async fn a_rule_says_what_is_told_of_its_channels() {
+    let receiver = Receiver::start().await;
+    let channels = json!([
+        { "pattern": "presence-mute.*", "webhooks": [] },
+        { "pattern": "presence-some.*", "webhooks": ["member_added", "client_event"] },
+    ]);
+    let (server, _laravel) =
+        server(&receiver, json!({ "events": ["channel_occupied", "member_added"] }), json!({ "channels": channels })).await;
+    let mut ann = server.client_of(1).await;
+    for channel in ["presence-mute.1", "presence-some.1", "presence-all.1"] {
+        ann.subscribe(channel).await;
+        ann.event("presence:subscribed").await;
+    }
+    let expected = ["member_added presence-some.1 1", "channel_occupied presence-all.1", "member_added presence-all.1 1"];
+    let mut events = short(&told(&receiver, 3).await);
+    events.sort_by_key(|event| expected.iter().position(|other| other == event));
+    assert_eq!(events, expected);
+    // Rules are taken while connections go on.
+    server.reload.reload(&server.changed(json!({ "channels": [] }))).expect("good settings");
+    ann.subscribe("presence-mute.2").await;
+    ann.event("presence:subscribed").await;
+    assert_eq!(short(&told(&receiver, 5).await)[3..], ["channel_occupied presence-mute.2", "member_added presence-mute.2 1"]);
+}
