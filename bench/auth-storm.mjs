@@ -8,13 +8,14 @@
 // most callbacks at once, the time until all are subscribed, the CPU time of the server, and its memory at the end.
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import { createRequire } from 'node:module';
-import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+
+import { BIN, cpu, freePort, memory } from './lib/server.mjs';
 
 const COMPAT = fileURLToPath(new URL('../tests/compat/', import.meta.url));
 const require = createRequire(path.join(COMPAT, 'package.json'));
@@ -25,24 +26,13 @@ const CHANNELS = Number(process.env.CHANNELS ?? 100);
 const DELAY = Number(process.env.DELAY ?? 50);
 const TOTAL = SOCKETS * CHANNELS;
 const KEY = 'storm-key';
-/** Clock ticks per second of /proc/<pid>/stat. */
-const TICKS = 100;
 
 const servers = {
   'laravel-echo-server 1.6.3': (dir) => [process.execPath, path.join(COMPAT, 'node_modules/laravel-echo-server/bin/server.js'), 'start', `--dir=${dir}`],
-  'this server': (dir) => [path.resolve(process.env.ECHO_BIN ?? 'target/release/laravel-echo-server'), 'start', `--dir=${dir}`],
+  'this server': (dir) => [BIN, 'start', `--dir=${dir}`],
 };
 
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-function freePort() {
-  return new Promise((resolve) => {
-    const server = net.createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
-    });
-  });
-}
 
 /** Answers every callback after DELAY, and counts. */
 async function slowApp() {
@@ -84,9 +74,7 @@ function connect(port) {
 }
 
 function usage(pid) {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
-  const rss = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1];
-  return { cpu: (Number(fields[11]) + Number(fields[12])) / TICKS, rss: Number(rss) / 1024 };
+  return { cpu: cpu(pid), rss: memory(pid) / 1024 / 1024 };
 }
 
 async function storm(argv) {

@@ -10,12 +10,14 @@
  */
 import { fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+
+import { cpu, freePort, memory } from './lib/server.mjs';
 
 const SELF = fileURLToPath(import.meta.url);
 const ROOT = path.join(path.dirname(SELF), '..');
@@ -25,7 +27,6 @@ const KINDS = { default: 'polling, then websocket (default)', websocket: 'websoc
 const CROWD = 50;
 const EVENTS_PER_SECOND = 20;
 const SETTLE_MS = 2000;
-const TICK_US = 10_000;
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -55,14 +56,6 @@ async function clients(port, count, library, kind) {
   });
 }
 
-async function freePort() {
-  const listener = createServer().listen(0, '127.0.0.1');
-  await once(listener, 'listening');
-  const { port } = listener.address();
-  listener.close();
-  return port;
-}
-
 async function start(port, program, args, options) {
   const child = spawn(program, args, { stdio: 'ignore', ...options });
   for (const end = Date.now() + 20_000; ; await pause(20)) {
@@ -74,10 +67,7 @@ async function start(port, program, args, options) {
   }
 }
 
-const usage = (pid) => ({
-  cpu: readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ').slice(11, 13).reduce((sum, ticks) => sum + Number(ticks) * TICK_US, 0),
-  kib: Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]),
-});
+const usage = (pid) => ({ cpu: cpu(pid) * 1e6, kib: memory(pid) / 1024 });
 
 async function measure(isOurs, kind, count, seconds) {
   const folder = mkdtempSync(path.join(tmpdir(), 'echo-clients-'));

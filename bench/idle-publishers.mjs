@@ -7,68 +7,21 @@
 // and after, the time of one PUBLISH on a new connection beside them, what the one too many is told, and the memory once
 // all are gone. The server raises its limit of open files itself; this process does, too, as Node always does.
 
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import net from 'node:net';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
+
+import { ask, connect, freePort, memory, startServer } from './lib/server.mjs';
 
 const CONNECTIONS = Number(process.env.CONNECTIONS ?? 10_000);
-const BIN = path.resolve(process.env.ECHO_BIN ?? 'target/release/laravel-echo-server');
 /** Connections that are opened at the same time: fewer than a listener's backlog. */
 const AT_ONCE = 100;
 const EVENT = JSON.stringify({ event: 'App\\Events\\OrderShipped', data: { order: { id: 1 } }, socket: null });
 
-function freePort() {
-  return new Promise((resolve) => {
-    const server = net.createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
-    });
-  });
-}
-
-/** Sends a command and returns the line that comes back. */
-async function ask(socket, ...words) {
-  socket.write(`*${words.length}\r\n${words.map((word) => `$${Buffer.byteLength(word)}\r\n${word}\r\n`).join('')}`);
-  const [answer] = await once(socket, 'data');
-  return answer.toString().trim();
-}
-
-async function connect(port) {
-  const socket = net.connect(port, '127.0.0.1');
-  socket.setNoDelay();
-  await once(socket, 'connect');
-  return socket;
-}
-
-/** Resident memory in bytes. */
-const memory = (pid) => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]) * 1024;
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
-async function started(server) {
-  let log = '';
-  for await (const chunk of server.stderr) {
-    log += chunk;
-    if (log.includes('as a Redis would')) return;
-  }
-  throw new Error(`the server has ended:\n${log}`);
-}
-
-const dir = mkdtempSync(path.join(tmpdir(), 'echo-idle-'));
 const [port, publishing] = [await freePort(), await freePort()];
-writeFileSync(
-  path.join(dir, 'laravel-echo-server.toml'),
+const server = await startServer(
   `host = "127.0.0.1"\nport = ${port}\n[subscribers]\nredis = false\n[redisServer]\nenabled = true\nport = ${publishing}\nmaxClients = ${CONNECTIONS + 1}\n`,
 );
-const server = spawn(BIN, ['start', `--dir=${dir}`], { stdio: ['ignore', 'inherit', 'pipe'] });
-process.on('exit', () => {
-  server.kill('SIGKILL');
-  rmSync(dir, { recursive: true, force: true });
-});
-await started(server);
-server.stderr.resume();
 
 const before = memory(server.pid);
 const idle = [];

@@ -38,8 +38,9 @@ const FIRST_POLL_TIMEOUT: Duration = Duration::from_secs(15);
 const SILENCE_OF_OLD_CPP: Duration = Duration::from_secs(3);
 const CPP_USER_AGENT: &[u8] = b"WebSocket++/";
 
-/// Packets of a client that wait while other nodes are asked: clients say nothing before they are answered.
+/// Packets of a client that wait while other nodes are asked, and bytes of them: clients say nothing before they are answered.
 const MAX_HELD: usize = 16;
+const MAX_HELD_BYTES: usize = 128 * 1024;
 
 /// The only namespace.
 const NAMESPACE: &str = "/";
@@ -340,7 +341,8 @@ impl Session {
             };
         }
         if inbound.state == State::Waiting {
-            if inbound.held.len() >= MAX_HELD {
+            let bytes = inbound.held.iter().chain([&packet]).map(bytes_of).sum::<usize>();
+            if inbound.held.len() >= MAX_HELD || bytes > MAX_HELD_BYTES {
                 return Err(CloseReason::TransportClose);
             }
             inbound.held.push(packet);
@@ -395,12 +397,13 @@ impl Session {
         }
         let data = data.and_then(Value::as_str).map_or("", |data| &**data);
         let shared = &self.0.shared;
-        if let Some((pids, again)) = shared.pids.as_ref().zip(serde_json::from_str::<ComesBack<'_>>(data).ok())
+        let again = serde_json::from_str::<ComesBack<'_>>(data).ok();
+        let offset = again.as_ref().and_then(|again| again.offset.as_deref());
+        if let Some((pids, again)) = shared.pids.as_ref().zip(again.as_ref())
             && let Some(id) = pids.read(&again.pid, shared.hub.session_key())
             && !self.0.client.has_id()
         {
-            let (pid, offset) = (&again.pid, again.offset.as_deref());
-            match shared.hub.recover(id, offset, || self.goes_on(id, pid)) {
+            match shared.hub.recover(id, offset, || self.goes_on(id, &again.pid)) {
                 Return::Back => {
                     self.is_in(inbound);
                     return Ok(());
@@ -408,14 +411,13 @@ impl Session {
                 Return::Afresh => {}
                 Return::Elsewhere => {
                     inbound.state = State::Waiting;
-                    let (session, pid, offset) = (self.clone(), again.pid.into_owned(), again.offset.map(Cow::into_owned));
+                    let (session, pid, offset) = (self.clone(), again.pid.clone().into_owned(), offset.map(str::to_owned));
                     shared.connections.spawn(async move { session.find(id, &pid, offset.as_deref()).await });
                     return Ok(());
                 }
             }
         }
-        let before = serde_json::from_str::<ComesBack<'_>>(data).ok().and_then(|again| again.offset);
-        self.starts_afresh(inbound, before.as_deref())
+        self.starts_afresh(inbound, offset)
     }
 
     /// `offset`: of an event that the client received before.
@@ -510,5 +512,21 @@ impl Session {
 
     fn send(&self, frame: Bytes) -> Result<(), CloseReason> {
         Ok(self.outbox().send(frame)?)
+    }
+}
+
+/// What a packet that waits takes.
+fn bytes_of(packet: &Packet) -> usize {
+    match &packet.inner {
+        PacketData::Connect(Some(value))
+        | PacketData::Event(value, _)
+        | PacketData::BinaryEvent(value, _)
+        | PacketData::EventAck(value, _)
+        | PacketData::BinaryAck(value, _) => match value {
+            Value::Str(text, parts) => text.len() + parts.iter().flatten().map(Bytes::len).sum::<usize>(),
+            Value::Bytes(bytes) => bytes.len(),
+        },
+        PacketData::ConnectError(text) => text.len(),
+        PacketData::Connect(None) | PacketData::Disconnect => 0,
     }
 }

@@ -1,5 +1,6 @@
 //! Clients that come back to another node: their node stopped, was killed, or is there and they came elsewhere.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -246,6 +247,25 @@ async fn of_many_with_the_same_words_one_goes_on() {
     assert!(clients.iter().any(|client| client.id == id));
     drop(clients);
     until("everybody to be gone", async || one.subscription_count("news").await + other.subscription_count("news").await == 0).await;
+}
+
+#[tokio::test]
+async fn what_waits_while_a_session_is_looked_for_is_bounded() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let [one, other] = nodes(&redis, &laravel).await;
+    let before = client(&one).await;
+    written(&redis, 1, "presence-room").await;
+    redis.pause();
+    let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", other.address);
+    let mut again = Client::open(Ipv4Addr::LOCALHOST.into(), other.address, &url, &[]).await.expect("the server takes websockets");
+    again.packet().await.expect("an open packet");
+    again.send_text(&format!("40{}", json!({ "pid": before.pid }))).await;
+    for _ in 0..5 {
+        // It may be gone already.
+        let _ = again.try_send(&format!("42{}", json!(["subscribe", { "channel": "x".repeat(40_000) }]))).await;
+    }
+    assert_eq!(again.closed().await, Vec::<String>::new());
+    redis.resume();
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ impl Client {
     }
 
     /// A websocket on which nothing was said yet.
-    pub(super) async fn open(from: IpAddr, address: SocketAddr, url: &str, headers: &[(&str, &str)]) -> Option<Self> {
+    pub(crate) async fn open(from: IpAddr, address: SocketAddr, url: &str, headers: &[(&str, &str)]) -> Option<Self> {
         let mut request = url.into_client_request().expect("a valid request");
         for (name, value) in headers {
             let name: HeaderName = name.parse().expect("a valid header name");
