@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::history::History;
-use super::recovery::{Known, Recovery, Saved, Stay};
+use super::recovery::{Known, Recovery, Saved, Stay, fresh};
 use super::session::Terms;
 use super::{Hub, Socket};
 use crate::channel::ChannelName;
@@ -476,9 +476,11 @@ impl<S: Socket> Hub<S> {
         let Some(recovery) = &self.recovery else { return false };
         let last = self.last();
         let history = recovery.history();
-        let stale = found.record.stale.clone();
-        let fresh = offset.filter(|offset| stale.as_deref() != Some(offset));
-        let Some((position, stays)) = found.record.read(&history, fresh) else {
+        let mut stale = found.record.stale.clone();
+        let since = found.record.since.as_deref().and_then(|since| history.since(since));
+        let is_before = |stale: &str| since.is_some_and(|since| history.is_before(stale, since));
+        let read = fresh(&mut stale, offset, is_before).and_then(|fresh| found.record.read(&history, fresh));
+        let Some((position, stays)) = read else {
             drop((history, last));
             self.tell_gap(id);
             self.tell_taken(id);

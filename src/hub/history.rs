@@ -337,8 +337,23 @@ impl History {
     /// The number from which on somebody was in a channel, by an offset of any node: 0 when that was before all that is known
     /// here. `None` when it may be anywhere.
     pub(super) fn since(&self, offset: &str) -> Option<u64> {
-        let is_older = |name: u64| name > LARGEST_ALONE && self.shared().next().is_some_and(|oldest| name < oldest.name);
-        self.position(offset).or_else(|| Offset::parse(offset).filter(|offset| is_older(offset.epoch)).map(|_| 0))
+        self.position(offset).or_else(|| Offset::parse(offset).filter(|offset| self.is_older(offset.epoch)).map(|_| 0))
+    }
+
+    /// Whether nothing that was sent after this number had this offset. All nodes count alike, so a client that came from a node
+    /// which was ahead hears again what it has heard, at the same place.
+    pub(super) fn is_before(&self, offset: &str, number: u64) -> bool {
+        match (self.position(offset), Offset::parse(offset)) {
+            (Some(position), _) => position <= number,
+            // Of another process alone, or of nobody.
+            (None, None) => true,
+            (None, Some(Offset { epoch, .. })) => epoch <= LARGEST_ALONE || self.is_older(epoch),
+        }
+    }
+
+    /// Whether an epoch of all nodes was over before all those that are known here.
+    fn is_older(&self, name: u64) -> bool {
+        name > LARGEST_ALONE && self.shared().next().is_some_and(|oldest| name < oldest.name)
     }
 
     /// Whether all offsets since this number are known.

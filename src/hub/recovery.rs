@@ -258,6 +258,22 @@ impl Recovery {
     }
 }
 
+/// The offset of a client that has received something in its session, which had the `stale` one before: it names that no more.
+/// `None`: it is the stale one, and something of this session may have had it, too, so that nobody knows what was received.
+pub(super) fn fresh<'a>(
+    stale: &mut Option<Box<str>>,
+    offset: Option<&'a str>,
+    is_before: impl FnOnce(&str) -> bool,
+) -> Option<Option<&'a str>> {
+    if offset.is_some() && stale.as_deref() == offset {
+        return offset.is_some_and(is_before).then_some(None);
+    }
+    if offset.is_some() {
+        *stale = None;
+    }
+    Some(offset)
+}
+
 impl Stay {
     fn bytes(&self) -> u64 {
         let member = self.terms.as_ref().and_then(|terms| terms.member.as_ref()).map_or(0, |member| member.json().len());
@@ -339,7 +355,7 @@ impl<S: Socket> Hub<S> {
         }
         let last = self.last();
         let history = recovery.history();
-        let Some((saved, removals)) = recovery.take(id) else {
+        let Some((mut saved, removals)) = recovery.take(id) else {
             if self.shares_sessions() {
                 return Return::Elsewhere;
             }
@@ -347,8 +363,12 @@ impl<S: Socket> Hub<S> {
             return Return::Afresh;
         };
         self.touch(id);
+        let Some(fresh) = fresh(&mut saved.stale, offset, |stale| history.is_before(stale, saved.since)) else {
+            drop((history, last));
+            self.tell_gap(id);
+            return Return::Afresh;
+        };
         // An offset from before this session, or of another server, is that of a client that has received nothing since.
-        let fresh = offset.filter(|offset| saved.stale.as_deref() != Some(offset));
         let position = match fresh.and_then(|offset| history.position(offset)) {
             Some(position) => position.max(saved.since),
             None if history.knows_since(saved.since) => saved.since,

@@ -590,6 +590,28 @@ proptest! {
     }
 }
 
+/// A client is ahead of the node that it comes to, starts afresh there, and hears again what it has heard, at the same place:
+/// when it comes back with that offset, it may have received something of its new session, or nothing.
+#[test]
+fn what_is_heard_again_after_a_fresh_start_comes_once() {
+    let steps = [
+        Step::Publish { channel: 1, except: None },
+        Step::Hear { node: 1, count: 1 },
+        Step::Drop { client: 1, lost: 0, is_known: false },
+        Step::Return { client: 1, node: 2 },
+        Step::Join { client: 1, channel: 1 },
+        Step::Hear { node: 2, count: 1 },
+        Step::Drop { client: 1, lost: 0, is_known: false },
+    ];
+    in_paused_time(async {
+        walk(steps.to_vec()).await;
+    });
+    // And on a third node, which has not heard it yet.
+    in_paused_time(async {
+        walk([steps.as_slice(), &[Step::Return { client: 1, node: 0 }, Step::Join { client: 1, channel: 1 }]].concat()).await;
+    });
+}
+
 /// That the walks come to what they are about.
 #[test]
 fn walks_lead_back_and_elsewhere() {
