@@ -107,6 +107,9 @@ struct Envelope<'a> {
     /// Of a whisper in a presence channel.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     user_id: Option<Cow<'a, str>>,
+    /// Of an event that came by HTTP.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    http: bool,
 }
 
 impl Bus {
@@ -152,13 +155,13 @@ impl Bus {
         Self { sessions: Some(sessions), ..self }
     }
 
-    /// PUBLISHes an event, once, or has it delivered here while Redis is away.
+    /// PUBLISHes an event that came by HTTP, once, or has it delivered here while Redis is away.
     ///
     /// # Errors
     /// [`BusError`] when Redis was lost meanwhile, or the server shuts down.
     pub async fn publish(&self, event: &Event<'_>) -> Result<Reach, BusError> {
         let (done, answer) = oneshot::channel();
-        let mut message = Message { done: Some(done), ..self.message(event) };
+        let mut message = Message { done: Some(done), ..self.message(event, true) };
         let closed = || BusError("the server is shutting down".into());
         message.room = Arc::clone(&self.room).acquire_many_owned(message.bytes()).await.ok();
         self.queue.send(message).await.map_err(|_| closed())?;
@@ -167,7 +170,7 @@ impl Bus {
 
     /// PUBLISHes an event if there is room for it; nobody is told what becomes of it then. Whether there was room.
     pub fn toss(&self, event: &Event<'_>) -> bool {
-        let has_room = self.try_send(self.message(event));
+        let has_room = self.try_send(self.message(event, false));
         if !has_room {
             warn_throttled!(class = 0, key = "", queue = QUEUE, bytes = QUEUE_BYTES, "whispers are dropped until Redis keeps up");
         }
@@ -215,9 +218,9 @@ impl Bus {
         self.asked.answered(id, answer);
     }
 
-    fn message(&self, event: &Event<'_>) -> Message {
+    fn message(&self, event: &Event<'_>, http: bool) -> Message {
         let user_id = event.user.as_deref().map(Cow::Borrowed);
-        let envelope = Envelope { event: Cow::Borrowed(&event.name), data: event.data, socket: event.except, user_id };
+        let envelope = Envelope { event: Cow::Borrowed(&event.name), data: event.data, socket: event.except, user_id, http };
         let payload = serde_json::to_string(&envelope).expect("texts and JSON serialize");
         Message::new(format!("{}{}", self.key_prefix, event.channel), payload, Content::Event)
     }
@@ -280,7 +283,7 @@ impl Bus {
 
     fn give_back(&self, message: &Message, here: &impl Fn(&Event<'_>, bool)) {
         let envelope: Envelope<'_> = serde_json::from_str(&message.payload).expect("it was written here");
-        let Envelope { event, data, socket, user_id } = envelope;
+        let Envelope { event, data, socket, user_id, http: _ } = envelope;
         let channel = message.channel.strip_prefix(&self.key_prefix).unwrap_or(&message.channel);
         // Nobody waits for what becomes of a whisper.
         here(&Event { channel, name: event, data, except: socket, user: user_id }, message.done.is_none());

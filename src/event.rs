@@ -33,6 +33,17 @@ pub struct Event<'a> {
     pub user: Option<Cow<'a, str>>,
 }
 
+/// Who wrote a message that came through Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The application, or a client that whispers.
+    Application,
+    /// A node that took it from the application by HTTP.
+    Http,
+    /// The presence store of a node: a change of a channel, which has this version by it.
+    Presence(u64),
+}
+
 /// Id of a connected socket: two random numbers, as `4253708921.880171`.
 ///
 /// All of Laravel's drivers take this form for `X-Socket-ID`; `pusher` and `reverb` throw for any other. It is long enough

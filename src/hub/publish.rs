@@ -20,7 +20,7 @@ use super::whisper::is_whisper;
 use super::{Dialect, Message, Observation, Push, PushError, Socket};
 use crate::channel::ChannelName;
 use crate::config::Deliver;
-use crate::event::{CloseReason, Event, SocketId};
+use crate::event::{CloseReason, Event, Origin, SocketId};
 use crate::metrics::{Outcome, Source};
 use crate::warn_throttled;
 
@@ -32,12 +32,12 @@ impl<S: Socket> Hub<S> {
     ///
     /// Events of one channel arrive in the order of these calls; it never waits for a client.
     pub fn publish<'a>(self: &Arc<Self>, event: &Event<'a>, source: Source) -> usize {
-        let Ok(delivered) = self.receive(event.channel, source, || Ok::<_, Infallible>((event, None)));
+        let Ok(delivered) = self.receive(event.channel, source, || Ok::<_, Infallible>((event, Origin::Application)));
         delivered
     }
 
-    /// [`Self::publish`] for a message that `read` makes an event of, with a version if it is another node's change of a
-    /// presence channel. One that nobody here waits for is not read, but for a sample: most are meant for other nodes.
+    /// [`Self::publish`] for a message that `read` makes an event of, and tells who wrote it. One that nobody here waits for is not
+    /// read, but for a sample: most are meant for other nodes.
     ///
     /// # Errors
     /// What `read` says of a message that is no event.
@@ -45,7 +45,7 @@ impl<S: Socket> Hub<S> {
         self: &Arc<Self>,
         channel: &str,
         source: Source,
-        read: impl FnOnce() -> Result<(T, Option<u64>), E>,
+        read: impl FnOnce() -> Result<(T, Origin), E>,
     ) -> Result<usize, E> {
         let mut is_counted = false;
         let received = self.take_up(channel, source, read, &mut is_counted);
@@ -60,7 +60,7 @@ impl<S: Socket> Hub<S> {
         self: &Arc<Self>,
         channel: &str,
         source: Source,
-        read: impl FnOnce() -> Result<(T, Option<u64>), E>,
+        read: impl FnOnce() -> Result<(T, Origin), E>,
         is_counted: &mut bool,
     ) -> Result<usize, E> {
         let rules = self.rules.load();
@@ -74,16 +74,16 @@ impl<S: Socket> Hub<S> {
             self.metrics.event(source, Outcome::NoSubscribers);
             return Ok(0);
         }
-        let (event, version) = read()?;
+        let (event, origin) = read()?;
         let event = event.borrow();
-        if version.is_some_and(|version| self.hear(event, version)) {
+        if matches!(origin, Origin::Presence(version) if self.hear(event, version)) {
             return Ok(0);
         }
         if is_sample {
             self.hint(channel);
         }
-        if self.nodes.is_none() {
-            self.twice.see(event, source);
+        if !is_whisper(&event.name) {
+            self.twice.see(event, source == Source::Http || origin == Origin::Http);
         }
         if is_kept && !is_whisper(&event.name) {
             self.cache.put(channel, &event.name, event.data);

@@ -1,7 +1,7 @@
 //! One event over two of Laravel's broadcast connections (`broadcastVia(['redis', 'pusher'])`): clients get it twice. That
 //! cannot be mended here, as nobody knows whether it was meant, but it can be said.
 //!
-//! Input: events of all ingresses. Output: a warning.
+//! Input: events of all ingresses, and in a cluster those that other nodes took by HTTP. Output: a warning.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -12,7 +12,6 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::event::Event;
-use crate::metrics::Source;
 use crate::warn_throttled;
 
 /// Laravel publishes to one connection after the other.
@@ -44,8 +43,8 @@ const BY_HTTP: u8 = 2;
 
 impl Twice {
     /// Warns of an event that came in the other way a moment ago.
-    pub(super) fn see(&self, event: &Event<'_>, source: Source) {
-        let way = if source == Source::Http { BY_HTTP } else { BY_REDIS };
+    pub(super) fn see(&self, event: &Event<'_>, is_by_http: bool) {
+        let way = if is_by_http { BY_HTTP } else { BY_REDIS };
         // Most servers have one way in, and pay nothing.
         if self.ways.load(Ordering::Relaxed) & way == 0 {
             self.ways.fetch_or(way, Ordering::Relaxed);

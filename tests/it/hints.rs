@@ -207,15 +207,44 @@ async fn an_event_that_comes_over_redis_and_over_http_is_told() {
     let redis = Redis::start().await;
     // For reqwest.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let (mut server, port) = serve(&redis, &[("LARAVEL_ECHO_SERVER_CLIENTS", "app:key")]).await;
+    let single = serve(&redis, &[("LARAVEL_ECHO_SERVER_CLIENTS", "app:key")]).await;
+    let port = single.1;
+    tells_of_two_ways(&redis, single, port).await;
+}
+
+#[tokio::test]
+async fn an_event_that_comes_over_redis_and_over_http_to_another_node_is_told() {
+    let redis = Redis::start().await;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cluster = [
+        ("LARAVEL_ECHO_SERVER_CLIENTS", "app:key"),
+        ("LARAVEL_ECHO_SERVER_DATABASE", "redis"),
+        ("LARAVEL_ECHO_SERVER_CLUSTER_ENABLED", "true"),
+    ];
+    let (_other, other) = serve(&redis, &cluster).await;
+    let node = serve(&redis, &cluster).await;
+    tells_of_two_ways(&redis, node, other).await;
+}
+
+/// A client is at the `server`; requests of the API go to the port `api`.
+async fn tells_of_two_ways(redis: &Redis, (mut server, port): (Child, u16), api: u16) {
+    for port in [port, api] {
+        let health = format!("http://127.0.0.1:{port}/health");
+        until("the node to answer", async || reqwest::get(&health).await.is_ok()).await;
+    }
     let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
     let mut client = Client::connect(format!("127.0.0.1:{port}").parse().expect("an address"), &[]).await;
     client.subscribe("news").await;
     let channel = format!("http://127.0.0.1:{port}/apps/app/channels/news?auth_key=key");
     let is_in = async || reqwest::get(&channel).await.expect("an answer").text().await.expect("an answer").contains(":1");
     until("the client to be in", is_in).await;
-    let url = format!("http://127.0.0.1:{port}/apps/app/events?auth_key=key");
-    // The first one shows that both ways are in use.
+    let url = format!("http://127.0.0.1:{api}/apps/app/events?auth_key=key");
+    // What comes by HTTP alone, though over Redis in a cluster, is nothing to tell of; and both ways are in use by now.
+    for _ in 0..2 {
+        let body = json!({ "name": "App\\Told", "channel": "news", "data": "{}" }).to_string();
+        let request = reqwest::Client::new().post(&url).header("content-type", "application/json").body(body);
+        assert_eq!(request.send().await.expect("an answer").status(), 200);
+    }
     for n in 0..2 {
         redis.publish("news", "App\\Shipped", &json!({ "n": n, "socket": null }), None).await;
         let body = json!({ "name": "App\\Shipped", "channel": "news", "data": format!("{{\"n\":{n}}}") }).to_string();
@@ -223,5 +252,5 @@ async fn an_event_that_comes_over_redis_and_over_http_is_told() {
         assert_eq!(request.send().await.expect("an answer").status(), 200);
     }
     let line = line(&mut log, "goes out twice").await;
-    assert!(line.contains("broadcastVia") && line.contains("news"), "{line}");
+    assert!(line.contains("broadcastVia") && line.contains("news") && line.contains("Shipped"), "{line}");
 }

@@ -9,7 +9,7 @@ use super::Recorder;
 use super::pace::Told;
 use crate::config::Config;
 use crate::config::value::OneOrMany;
-use crate::event::Event;
+use crate::event::{Event, Origin};
 use crate::hub::{Hub, Socket as _};
 use crate::metrics::{Metrics, Source};
 use crate::store::memory::MemoryStore;
@@ -27,7 +27,7 @@ fn receive(hub: &Arc<Hub<Recorder>>, channel: &str, messages: usize) -> (Vec<usi
         let event = Event { channel, name: "sent".into(), data: RawValue::NULL, except: None, user: None };
         let reading = || {
             read.set(read.get() + 1);
-            Ok::<_, ()>((event, None))
+            Ok::<_, ()>((event, Origin::Application))
         };
         hub.receive(channel, Source::Redis, reading).unwrap()
     };

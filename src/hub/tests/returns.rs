@@ -21,7 +21,7 @@ use crate::cluster::Bus;
 use crate::cluster::questions::Message as Control;
 use crate::cluster::sessions::{SessionChange, SessionError, SessionKey, SessionStore};
 use crate::config::{Config, Limits};
-use crate::event::{CloseReason, Event, SocketId};
+use crate::event::{CloseReason, Event, Origin, SocketId};
 use crate::hub::{Allowance, Dialect, Hub, Message, Offset, Push, PushError, Return, Socket};
 use crate::metrics::{Metrics, Source};
 use crate::store::memory::MemoryStore;
@@ -326,9 +326,9 @@ impl World {
                 Heard::Event { channel, number, except } => {
                     let data = RawValue::from_string(number.to_string()).unwrap();
                     let event = Event { channel, name: "sent".into(), data: &data, except, user: None };
-                    hub.receive(channel, Source::Redis, || Ok::<_, ()>((&event, None))).unwrap();
+                    hub.receive(channel, Source::Redis, || Ok::<_, ()>((&event, Origin::Application))).unwrap();
                 }
-                Heard::Noise => assert!(hub.receive("a", Source::Redis, || Err::<(Event<'static>, Option<u64>), ()>(())).is_err()),
+                Heard::Noise => assert!(hub.receive("a", Source::Redis, || Err::<(Event<'static>, Origin), ()>(())).is_err()),
                 Heard::Order(name) => assert!(hub.consult(&serde_json::to_vec(&Control::Order(name)).unwrap())),
             }
         }

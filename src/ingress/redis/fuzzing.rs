@@ -5,7 +5,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::message::{MessageError, message_of};
-use crate::event::{Event, SocketId, is_reserved};
+use crate::event::{Event, Origin, SocketId, is_reserved};
 
 mod nodes;
 
@@ -15,14 +15,14 @@ pub use nodes::node_messages;
 /// read again.
 pub fn redis_message(payload: &[u8]) {
     match message_of("news", payload) {
-        Ok((event, version)) => {
+        Ok((event, origin)) => {
             assert!(payload.trim_ascii_start().starts_with(b"{"), "a message is an object");
             assert!(!is_reserved(&event.name));
             let data = event.data.get();
             assert!(payload.as_ptr_range().contains(&data.as_ptr()) || data == "null", "data is part of what came");
-            let written = written(&event, version);
-            let (again, same_version) = message_of("news", written.as_bytes()).expect("what was written can be read");
-            assert_eq!((&again.name, again.data.get(), again.except, same_version), (&event.name, data, event.except, version));
+            let written = written(&event, origin);
+            let (again, same_origin) = message_of("news", written.as_bytes()).expect("what was written can be read");
+            assert_eq!((&again.name, again.data.get(), again.except, same_origin), (&event.name, data, event.except, origin));
         }
         Err(MessageError::Reserved(name)) => assert!(is_reserved(&name)),
         Err(MessageError::Malformed(error)) => {
@@ -36,14 +36,17 @@ pub fn redis_message(payload: &[u8]) {
     }
 }
 
-fn written(event: &Event<'_>, version: Option<u64>) -> String {
+fn written(event: &Event<'_>, origin: Origin) -> String {
     #[derive(Serialize)]
     struct Message<'a> {
         event: &'a str,
         data: &'a RawValue,
         socket: Option<SocketId>,
         presence: Option<u64>,
+        http: bool,
     }
-    let message = Message { event: &event.name, data: event.data, socket: event.except, presence: version };
+    let presence = if let Origin::Presence(version) = origin { Some(version) } else { None };
+    let http = origin == Origin::Http;
+    let message = Message { event: &event.name, data: event.data, socket: event.except, presence, http };
     serde_json::to_string(&message).expect("texts and JSON serialise")
 }

@@ -11,7 +11,7 @@ use serde::de::{Error as _, Unexpected};
 use serde_json::value::RawValue;
 use tracing::{debug, warn};
 
-use crate::event::{Event, SocketId, is_reserved};
+use crate::event::{Event, Origin, SocketId, is_reserved};
 use crate::hub::{Hub, Socket};
 use crate::metrics::{Outcome, Source};
 use crate::warn_throttled;
@@ -31,6 +31,9 @@ struct Envelope<'a> {
     /// Of a whisper in a presence channel, from another node.
     #[serde(borrow, default)]
     user_id: Option<&'a RawValue>,
+    /// In an event that another node took by HTTP.
+    #[serde(borrow, default)]
+    http: Option<&'a RawValue>,
 }
 
 /// Why a message is no event.
@@ -70,11 +73,11 @@ pub(in crate::ingress) fn without_prefix<'a>(channel: &'a str, prefix: &str) -> 
     if prefix.is_empty() { Some(channel) } else { channel.strip_prefix(prefix) }
 }
 
-/// Reads a message of a channel (without prefix), with the version if it is a change of a presence channel.
+/// Reads a message of a channel (without prefix), and who wrote it.
 ///
 /// # Errors
 /// [`MessageError`] when it is no event.
-pub fn message_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<(Event<'a>, Option<u64>), MessageError> {
+pub fn message_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<(Event<'a>, Origin), MessageError> {
     if payload.trim_ascii_start().starts_with(b"[") {
         // serde would take a list of the fields' values for an object.
         return Err(serde_json::Error::invalid_type(Unexpected::Seq, &"an object").into());
@@ -87,6 +90,8 @@ pub fn message_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<(Event<'a>,
     }
     let socket: Option<Cow<'_, str>> = envelope.socket.and_then(|id| serde_json::from_str(id.get()).ok());
     let version = envelope.presence.and_then(|version| version.get().parse().ok());
+    let is_from_http = envelope.http.is_some_and(|http| http.get() == "true");
+    let origin = version.map_or(if is_from_http { Origin::Http } else { Origin::Application }, Origin::Presence);
     let event = Event {
         channel,
         name: envelope.event,
@@ -94,7 +99,7 @@ pub fn message_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<(Event<'a>,
         except: socket.and_then(|id| SocketId::parse(&id)),
         user: envelope.user_id.and_then(|user| serde_json::from_str(user.get()).ok()),
     };
-    Ok((event, version))
+    Ok((event, origin))
 }
 
 #[cfg(test)]
@@ -104,8 +109,8 @@ mod tests {
     #[test]
     fn an_event_keeps_its_data_to_the_byte() {
         let payload = r#"{"event":"App\\Events\\Sent","data":{"b":1.0,"a":"\u017e\/", "socket":null},"socket":"123.456"}"#;
-        let (event, version) = message_of("news", payload.as_bytes()).unwrap();
-        assert_eq!(version, None);
+        let (event, origin) = message_of("news", payload.as_bytes()).unwrap();
+        assert_eq!(origin, Origin::Application);
         assert_eq!(event.name, "App\\Events\\Sent");
         assert_eq!(event.data.get(), r#"{"b":1.0,"a":"\u017e\/", "socket":null}"#);
         assert_eq!(event.except, SocketId::parse("123.456"));

@@ -22,7 +22,7 @@ use crate::cluster::Bus;
 use crate::cluster::questions::{Message, TOPIC};
 use crate::config::Config;
 use crate::config::Limits;
-use crate::event::SocketId;
+use crate::event::{Origin, SocketId};
 use crate::fuzzing::block_on;
 use crate::hub::{Allowance, Hub, Message as Told, Push, PushError, Socket};
 use crate::metrics::Metrics;
@@ -176,13 +176,13 @@ fn again(payload: &[u8]) {
 
 /// An event of the application under a name of ours. Pages get it, and it says nothing about who is here.
 fn is_imitation(channel: &str, payload: &[u8]) -> bool {
-    let Ok((event, version)) = message_of(channel, payload) else { return false };
+    let Ok((event, origin)) = message_of(channel, payload) else { return false };
     let is_news = match &*event.name {
         "presence:joining" => event.except.is_some(),
         "presence:leaving" => true,
         name => return name.starts_with("presence:"),
     };
-    !(is_news && version.is_some() && Member::parse(event.data.get()).is_ok())
+    !(is_news && matches!(origin, Origin::Presence(_)) && Member::parse(event.data.get()).is_ok())
 }
 
 /// An ingress that hears what it is given, and the hub behind it.
