@@ -1,15 +1,18 @@
-//! Headers that a client wants kept, and large events for many that do not read.
+//! Headers that a client wants kept, large events for many that do not read, and sessions that are come back to without end.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
 
 use crate::support::polling::Polling;
-use crate::support::{DEADLINE, Laravel, TestServer, free_port, until};
+use crate::support::{Client, DEADLINE, Laravel, TestServer, free_port, until};
 
 #[tokio::test]
 async fn the_different_headers_of_one_socket_are_bounded_and_equal_ones_are_kept_once() {
@@ -220,4 +223,44 @@ async fn a_large_event_to_many_who_poll_does_not_end_a_server_with_little_memory
         wait_for(client, "sent").await;
     }
     process.subscribed(POLLERS).await;
+}
+
+/// A client that comes back again and again to one session, on ever more connections.
+#[tokio::test]
+async fn who_comes_back_thousands_of_times_with_the_same_words_costs_others_nothing() {
+    const RETURNS: usize = 4000;
+    const AT_ONCE: usize = 16;
+    let process = Process::start(None).await;
+    let mut healthy = Client::connect(process.address, &[]).await;
+    let mut restless = Client::connect(process.address, &[]).await;
+    healthy.subscribe("news").await;
+    restless.subscribe("news").await;
+    process.subscribed(2).await;
+    assert_eq!(process.publish(100).await, 200);
+    restless.event("sent").await;
+    healthy.event("sent").await;
+    let (address, pid, offset) = (process.address, restless.pid.clone(), restless.offset.clone().expect("events have offsets"));
+    restless.vanish();
+    let left = Arc::new(AtomicUsize::new(RETURNS));
+    let mut attackers = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let (pid, offset, left) = (pid.clone(), offset.clone(), Arc::clone(&left));
+        attackers.spawn(async move {
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                Client::come_back(address, &pid, Some(&offset)).await.vanish();
+            }
+        });
+    }
+    // What memory it takes is taken by the first of them.
+    until("half of them", async || left.load(Ordering::Relaxed) < RETURNS / 2).await;
+    let half = process.peak();
+    while !attackers.is_empty() {
+        assert_eq!(process.publish(100).await, 200);
+        healthy.event("sent").await;
+        while attackers.try_join_next().is_some() {}
+    }
+    let grown = process.peak().saturating_sub(half);
+    assert!(grown < 4 << 20, "{grown} bytes more after as many again");
+    process.subscribed(1).await;
+    assert_eq!(healthy.left_over(), [] as [&str; 0]);
 }
