@@ -128,7 +128,7 @@ def sockudo(c):
     return p.pid, ["--proto", "pusher", "--pub", "pusher"]
 
 
-def ours(c):
+def ours(c, more="", secret="", opts=("--proto", "sio4")):
     """laravel-echo-server in Rust, as released, on a config like les's; limits that no app meets are lifted."""
     conf = f"""host = "127.0.0.1"
 port = {c.port}
@@ -137,22 +137,29 @@ authEndpoint = "/broadcasting/auth"
 database = "memory"
 [limits]
 whispersPerSecond = 0
-[databaseConfig.redis]
+{more}[databaseConfig.redis]
 host = "127.0.0.1"
 port = {c.redis}
 [[clients]]
 appId = "app"
 key = "key"
-""" + os.environ.get("ECHO_CONF", "")
+{secret}""" + os.environ.get("ECHO_CONF", "")
     with open(os.path.join(c.dir, "laravel-echo-server.toml"), "w") as f:
         f.write(conf)
     p = c.spawn([OURS, "start", "--dir", c.dir])
     wait_port(c.port, p)
-    return p.pid, ["--proto", "sio4", "--auth-port", str(c.auth)]
+    return p.pid, [*opts, "--auth-port", str(c.auth)]
+
+
+def ours_pusher(c):
+    """The same with Pusher clients, which bring signatures, and events over the HTTP API, as sockudo has them."""
+    return ours(c, secret='secret = "secret"\n', opts=("--proto", "pusher", "--pub", "pusher"))
 
 
 SERVERS = {
     "ours": ours,
+    "ours-norecovery": lambda c: ours(c, more="[recovery]\nenabled = false\n"),
+    "ours-pusher": ours_pusher,
     "les": les, "floor": floor, "floor-batch": floor_batch, "sockudo": sockudo, "soketi-echo": soketi_echo,
     "sioxide": sioxide,
     "sioxide-mimalloc": lambda c: sioxide(c, "sioxide-mimalloc"),
