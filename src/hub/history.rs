@@ -1,5 +1,8 @@
 //! What was sent lately, for those who come back: events in the order of their delivery, in the bytes that went out.
 //!
+//! Small frames are copied next to each other: thousands of single allocations that are freed in the order of their age cost
+//! more than the copy. Large ones are shared with the queues they are in.
+//!
 //! Input: events as they are sent. Output: those that a client missed, all or none. An offset is `<epoch>-<number>`: a
 //! random name, and how far this process has counted since it took that name. With several nodes, which hear one Redis in
 //! one order, all take the same name at the same message, and so count alike: the offset of one is understood by the others.
@@ -7,11 +10,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::channel::ChannelName;
 use crate::config::RecoveryConfig;
 use crate::event::SocketId;
 
@@ -23,6 +25,12 @@ const LARGEST_ALONE: u64 = u32::MAX as u64;
 
 /// Epochs that are remembered: one begins whenever a node comes or finds Redis again.
 const MAX_EPOCHS: usize = 256;
+
+/// Bytes that are allocated at once for small frames. A client that does not read what it missed may keep a block for each frame.
+const BLOCK: usize = 8 * 1024;
+
+/// Larger frames are not copied.
+const LARGEST_COPIED: usize = 1024;
 
 /// A place in the order of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,11 +114,29 @@ struct PastEvent {
 struct Sent {
     number: u64,
     at: Instant,
-    channel: ChannelName,
+    channel: Bytes,
     /// It went to everyone, whatever the channels.
     is_flat: bool,
     except: Option<SocketId>,
     frame: Bytes,
+}
+
+/// Where small texts are copied to. A block is freed with the last of them.
+#[derive(Debug, Default)]
+struct Blocks(BytesMut);
+
+impl Blocks {
+    fn copy(&mut self, bytes: &[u8]) -> Bytes {
+        if self.0.capacity() < bytes.len() {
+            self.0 = BytesMut::with_capacity(BLOCK.max(bytes.len()));
+        }
+        self.0.extend_from_slice(bytes);
+        self.0.split().freeze()
+    }
+
+    fn keep(&mut self, frame: &Bytes) -> Bytes {
+        if frame.len() <= LARGEST_COPIED { self.copy(frame) } else { frame.clone() }
+    }
 }
 
 /// What was sent lately.
@@ -123,6 +149,7 @@ pub(super) struct History {
     /// Up to this number something is not kept any more, or was never heard.
     lost: u64,
     sent: VecDeque<Sent>,
+    blocks: Blocks,
     bytes: u64,
     window: Duration,
     max_events: usize,
@@ -136,6 +163,7 @@ impl History {
             number: FIRST,
             lost: 0,
             sent: VecDeque::new(),
+            blocks: Blocks::default(),
             bytes: 0,
             window: config.window.0,
             max_events: usize::try_from(config.events).unwrap_or(usize::MAX),
@@ -170,11 +198,12 @@ impl History {
     }
 
     /// Keeps an event that was counted last. Those of which only the newest counts are not kept here.
-    pub(super) fn keep(&mut self, channel: ChannelName, is_flat: bool, except: Option<SocketId>, frame: Bytes) {
+    pub(super) fn keep(&mut self, channel: &str, is_flat: bool, except: Option<SocketId>, frame: &Bytes) {
+        let (number, at) = (if is_flat { self.number } else { self.number - 1 }, Instant::now());
+        let (channel, frame) = (self.blocks.copy(channel.as_bytes()), self.blocks.keep(frame));
         self.bytes += frame.len() as u64;
-        let number = if is_flat { self.number } else { self.number - 1 };
-        self.sent.push_back(Sent { number, at: Instant::now(), channel, is_flat, except, frame });
-        self.forget();
+        self.sent.push_back(Sent { number, at, channel, is_flat, except, frame });
+        self.forget(at);
     }
 
     /// Some messages may not have been heard: nobody gets over this place.
@@ -233,7 +262,7 @@ impl History {
         for sent in self.sent.iter().rev().skip_while(|sent| sent.number > end).take_while(|sent| sent.number > begin) {
             let event = PastEvent {
                 number: end - sent.number,
-                channel: sent.channel.as_str().to_owned(),
+                channel: String::from_utf8_lossy(&sent.channel).into_owned(),
                 is_flat: sent.is_flat,
                 except: sent.except,
                 age: u64::try_from(sent.at.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -277,7 +306,7 @@ impl History {
             let frame = Bytes::copy_from_slice(&part[line + 1..]);
             self.bytes += frame.len() as u64;
             let at = now.checked_sub(Duration::from_millis(event.age)).unwrap_or(now);
-            let (number, channel) = (end.saturating_sub(event.number), event.channel.as_str().into());
+            let (number, channel) = (end.saturating_sub(event.number), event.channel.into());
             self.sent.push_front(Sent { number, at, channel, is_flat: event.is_flat, except: event.except, frame });
         }
         for (name, begin, ended) in past.epochs.into_iter().rev() {
@@ -285,7 +314,7 @@ impl History {
             self.epochs.push_front(Epoch { end: Some(ended), ..Epoch::new(name, begin, true) });
         }
         self.lost = end.saturating_sub(past.lost);
-        self.forget();
+        self.forget(now);
         true
     }
 
@@ -308,8 +337,7 @@ impl History {
         self.epochs.push_back(Epoch::new(name, self.number, is_shared));
     }
 
-    fn forget(&mut self) {
-        let now = Instant::now();
+    fn forget(&mut self, now: Instant) {
         while let Some(oldest) = self.sent.front() {
             let is_kept = self.sent.len() <= self.max_events && self.bytes <= self.max_bytes && now - oldest.at <= self.window;
             if is_kept {
@@ -323,7 +351,7 @@ impl History {
 
     /// How many events are kept, their bytes, and the age of the oldest.
     pub(super) fn size(&mut self) -> (usize, u64, Duration) {
-        self.forget();
+        self.forget(Instant::now());
         (self.sent.len(), self.bytes, self.sent.front().map_or(Duration::ZERO, |oldest| oldest.at.elapsed()))
     }
 
@@ -372,8 +400,8 @@ impl History {
 
     /// What came after `position`, for a socket that is in these channels: each with the number from which on. `None`: some
     /// of it is not kept any more.
-    pub(super) fn missed(&mut self, position: u64, socket: SocketId, since: impl Fn(&ChannelName) -> Option<u64>) -> Option<Vec<Bytes>> {
-        self.forget();
+    pub(super) fn missed(&mut self, position: u64, socket: SocketId, since: impl Fn(&[u8]) -> Option<u64>) -> Option<Vec<Bytes>> {
+        self.forget(Instant::now());
         if position < self.lost {
             return None;
         }
@@ -404,7 +432,7 @@ mod tests {
     fn send(history: &mut History, channel: &str, except: Option<SocketId>) -> Offset {
         history.count();
         let nth = ((history.number() - FIRST) / STEP).to_string();
-        history.keep(channel.into(), false, except, Bytes::from(nth));
+        history.keep(channel, false, except, &Bytes::from(nth));
         history.place(false)
     }
 
@@ -419,9 +447,9 @@ mod tests {
         send(&mut history, "a", Some(SOCKET));
         send(&mut history, "late", None);
         let [first, late] = [first, late].map(|offset| history.position(&offset.to_string()).unwrap());
-        let since = |channel: &ChannelName| match channel.as_str() {
-            "a" => Some(0),
-            "late" => Some(late),
+        let since = |channel: &[u8]| match channel {
+            b"a" => Some(0),
+            b"late" => Some(late),
             _ => None,
         };
         assert_eq!(history.missed(first, SOCKET, since).unwrap(), ["5"]);

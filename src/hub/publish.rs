@@ -137,7 +137,7 @@ impl<S: Socket> Hub<S> {
                     if rule.behaviour.deliver == Deliver::All
                         && let Some(frame) = push.encoded(Dialect::Recoverable, S::recoverable)
                     {
-                        history.keep(channel.into(), is_flat, event.except, frame.clone());
+                        history.keep(channel, is_flat, event.except, frame);
                     }
                 }
                 if let Some(last) = last.as_mut().filter(|_| !is_flat) {

@@ -409,10 +409,10 @@ impl<S: Socket> Hub<S> {
             self.metrics.recovered(Recovered::Unknown);
             return None;
         }
-        let since: HashMap<&ChannelName, u64> = saved.stays.iter().map(|stay| (&stay.channel, stay.since)).collect();
+        let since: HashMap<&[u8], u64> = saved.stays.iter().map(|stay| (stay.channel.as_str().as_bytes(), stay.since)).collect();
         let missed = history.missed(position, id, |channel| since.get(channel).copied()).map(|mut missed| {
-            for (channel, since) in &since {
-                missed.extend(self.latest_since(&last, &history, channel.as_str(), position.max(*since), id));
+            for stay in &saved.stays {
+                missed.extend(self.latest_since(&last, &history, stay.channel.as_str(), position.max(stay.since), id));
             }
             missed
         });
