@@ -29,6 +29,10 @@ const SESSION_BYTES: u64 = 256;
 /// What a channel of a session costs beside its name and member.
 const STAY_BYTES: u64 = 256;
 
+/// Sessions that may be in the order of their ends though they are not kept any more: a client may come back a thousand times a
+/// second.
+const MAX_GONE: usize = 1024;
+
 /// How often sessions are looked through whose time is over.
 const FORGET_EVERY: Duration = Duration::from_secs(1);
 
@@ -123,6 +127,10 @@ impl Sessions {
         self.order.push_back((saved.until, id));
         self.bytes += saved.bytes;
         self.by_id.insert(id, saved);
+        if self.order.len() > 2 * self.by_id.len() + MAX_GONE {
+            let Self { order, by_id, .. } = self;
+            order.retain(|(until, id)| by_id.get(id).is_some_and(|saved| saved.until == *until));
+        }
     }
 
     fn forget(&mut self, now: Instant) {
@@ -470,5 +478,23 @@ impl<S: Socket> Hub<S> {
         let bytes: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
         // One for what tells the client that it is connected.
         (frames.len() as u64) < limits.client_queue && bytes < limits.client_queue_bytes.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_back_again_and_again_is_remembered_once() {
+        let recovery = Recovery::new(&RecoveryConfig::default(), false);
+        for n in 0..10_000 {
+            let id = SocketId::new(1, n % 3);
+            drop(recovery.take(id));
+            recovery.save(id, 0, None, Vec::new(), 0);
+        }
+        let sessions = recovery.saved();
+        assert!(sessions.order.len() < 2000, "{}", sessions.order.len());
+        assert_eq!((sessions.by_id.len(), sessions.bytes), (3, 3 * SESSION_BYTES));
     }
 }
