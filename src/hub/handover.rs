@@ -35,6 +35,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
 /// Bytes of what a node gives to one that has just come.
 const MAX_PAST_BYTES: usize = 16_000_000;
+/// How long a client waits for a node that has not heard yet what the client has: Redis does not give everything to all at once.
+const BEHIND: Duration = Duration::from_millis(500);
 /// Time for the last words to the store, and for a client that waits to be told who it is.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for looking for a session, beside that.
@@ -305,6 +307,14 @@ impl<S: Socket> Hub<S> {
         }
     }
 
+    /// A client is ahead of this node: waits until this has heard as much, but not long.
+    async fn has_heard(&self, recovery: &Recovery, offset: &str) {
+        let end = Instant::now() + BEHIND;
+        while Instant::now() < end && recovery.history().is_ahead(offset) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     async fn keep_sessions(&self, handover: &Handover) {
         while handover.key.get().is_none() {
             match handover.store.key(rand::random()).await {
@@ -441,11 +451,15 @@ impl<S: Socket> Hub<S> {
         handover.has_given_up.store(true, Ordering::Relaxed);
     }
 
-    /// Looks for a session of another node. It is in nobody's hands then: [`Self::adopt`] or [`Self::put_back`] it.
-    pub async fn find(&self, id: SocketId) -> Option<Found> {
+    /// Looks for a session of another node, for a client with this offset. It is in nobody's hands then: [`Self::adopt`] or
+    /// [`Self::put_back`] it.
+    pub async fn find(&self, id: SocketId, offset: Option<&str>) -> Option<Found> {
         let found = async {
             let (handover, recovery) = (self.handover.as_ref()?, self.recovery.as_ref()?);
             self.has_past(handover, recovery).await;
+            if let Some(offset) = offset {
+                self.has_heard(recovery, offset).await;
+            }
             let removals = recovery.removals()?;
             let json = handover.store.take(id).await.ok()??;
             let record: Record = serde_json::from_str(&json).ok()?;

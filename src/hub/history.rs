@@ -379,6 +379,15 @@ impl History {
         }
     }
 
+    /// Whether other nodes may have counted up to there, and this one not yet.
+    pub(super) fn is_ahead(&self, offset: &str) -> bool {
+        let is_later = |Offset { epoch, number }: Offset| match self.epochs.iter().rfind(|known| known.name == epoch) {
+            Some(known) => known.is_shared && known.end.is_none() && number > self.number - known.begin,
+            None => epoch > LARGEST_ALONE && self.shared().all(|known| known.name < epoch),
+        };
+        Offset::parse(offset).is_some_and(is_later)
+    }
+
     /// Whether an epoch of all nodes was over before all those that are known here.
     fn is_older(&self, name: u64) -> bool {
         name > LARGEST_ALONE && self.shared().next().is_some_and(|oldest| name < oldest.name)
@@ -520,6 +529,11 @@ mod tests {
         }
         assert_eq!(one.newest(), other.newest());
         assert_eq!(one.shared_offset(one.number()), Some((one.newest(), true)));
+        // One that has not heard the newest yet, nor the newest name.
+        let newest = send(&mut one, "a", None).to_string();
+        assert!(other.is_ahead(&newest) && !one.is_ahead(&newest) && !other.is_ahead("7-1"));
+        one.enter_order(1 << 40);
+        assert!(other.is_ahead(&one.newest().to_string()) && !other.is_ahead("x"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -441,7 +441,7 @@ impl Session {
     /// Looks for the session at other nodes, and goes on with it, or starts afresh; then takes what came meanwhile.
     async fn find(self, id: SocketId, pid: &str, offset: Option<&str>) {
         let hub = &self.0.shared.hub;
-        let found = hub.find(id).await;
+        let found = hub.find(id, offset).await;
         let unwanted = {
             let mut inbound = self.inbound();
             if inbound.state == State::Waiting {

@@ -403,7 +403,7 @@ impl World {
                 Return::Back => true,
                 Return::Afresh => false,
                 Return::Elsewhere => {
-                    let found = hub.find(id).await;
+                    let found = hub.find(id, offset.as_deref()).await;
                     let is_back =
                         found.is_some_and(|found| hub.adopt(id, found, offset.as_deref(), || phone.insert(Phone::new(id)).clone()));
                     if is_back {
