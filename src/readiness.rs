@@ -7,6 +7,8 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::redis_client::Loss;
+
 /// Whether events can arrive from Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RedisState {
@@ -16,8 +18,8 @@ pub enum RedisState {
     Connecting,
     /// Subscribed.
     Up,
-    /// Lost, or never reached; with the reason.
-    Lost(String),
+    /// Lost, or never reached.
+    Lost(Loss),
 }
 
 /// Whether the server does its work.
@@ -37,11 +39,11 @@ impl Readiness {
         if self.draining.is_cancelled() {
             return Some(("draining", "the server is shutting down"));
         }
-        // The cause is in the log: whoever asks here need not learn host names.
+        // The full reason is in the log: whoever asks here need not learn host names.
         match &*self.redis.borrow() {
             RedisState::Off | RedisState::Up => None,
             RedisState::Connecting => Some(("redis", "Redis is not connected yet")),
-            RedisState::Lost(_) => Some(("redis", "the connection to Redis is lost")),
+            RedisState::Lost(loss) => Some(("redis", loss.cause.sentence())),
         }
     }
 }
@@ -59,7 +61,7 @@ mod tests {
         for (now, expected) in [
             (RedisState::Connecting, Some("redis")),
             (RedisState::Up, None),
-            (RedisState::Lost("reset".into()), Some("redis")),
+            (RedisState::Lost(Loss::unreachable("reset")), Some("redis")),
             (RedisState::Up, None),
         ] {
             state.send_replace(now);

@@ -11,9 +11,11 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates}
 
 use crate::config::RedisConfig;
 
+mod loss;
 pub(crate) mod reconnecting;
 pub mod topology;
 
+pub use loss::{Cause, Loss};
 pub use reconnecting::{QueryError, ReconnectingClient};
 pub use topology::{Connection, Redis};
 

@@ -19,9 +19,8 @@ use tracing::{debug, info, warn};
 use crate::cluster::questions::TOPIC;
 use crate::hub::{Hub, Socket, Wanted};
 use crate::metrics::Source;
-use crate::net::tls::refused_certificate;
 use crate::readiness::RedisState;
-use crate::redis_client::Redis;
+use crate::redis_client::{Cause, Loss, Redis};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -78,12 +77,14 @@ impl<S: Socket> RedisIngress<S> {
 
     async fn listen_for_ever(self: &Arc<Self>) {
         let mut wait = FIRST_WAIT;
+        let mut told = Vec::new();
         loop {
-            let reason = self.listen().await;
+            let loss = self.listen().await;
             if *self.state.borrow() == RedisState::Up {
                 wait = FIRST_WAIT;
+                told.clear();
             }
-            self.lost(&reason);
+            self.lost(loss, &mut told);
             let jitter = rand::rng().random_range(0.5..1.5);
             tokio::time::sleep(wait.mul_f64(jitter)).await;
             wait = (wait * 2).min(MAX_BACKOFF);
@@ -91,10 +92,10 @@ impl<S: Socket> RedisIngress<S> {
     }
 
     /// One connection from its beginning to its end; returns why it ended.
-    async fn listen(self: &Arc<Self>) -> String {
+    async fn listen(self: &Arc<Self>) -> Loss {
         let (mut sink, mut messages) = match self.connect().await {
             Ok(connection) => connection,
-            Err(error) => return error.to_string(),
+            Err(error) => return error.into(),
         };
         if let Some(lookout) = &self.lookout {
             lookout.begin(&mut sink).await;
@@ -119,24 +120,24 @@ impl<S: Socket> RedisIngress<S> {
                     looks_out = !lookout.is_done(sink).await;
                 }
             }
-            "the connection was closed".to_owned()
+            Loss::unreachable("the connection was closed")
         };
-        let reason = tokio::select! {
-            reason = hearing => reason,
-            reason = self.watch() => reason,
-            Some(Ok(reason)) = following.join_next() => reason,
+        let loss = tokio::select! {
+            loss = hearing => loss,
+            loss = self.watch() => loss,
+            Some(Ok(loss)) = following.join_next() => loss,
         };
         following.shutdown().await;
-        reason
+        loss
     }
 
     /// Asks Redis for a sign of life now and then; returns when there is none. One that hangs closes no connection.
-    async fn watch(&self) -> String {
+    async fn watch(&self) -> Loss {
         loop {
             tokio::time::sleep(PING_INTERVAL).await;
             let mut connection = match self.redis.connect().await {
                 Ok(connection) => connection,
-                Err(error) => return format!("no sign of life: {error}"),
+                Err(error) => return Loss::from(&error),
             };
             loop {
                 tokio::time::sleep(PING_INTERVAL).await;
@@ -144,7 +145,7 @@ impl<S: Socket> RedisIngress<S> {
                     Ok(Ok(())) => {}
                     // The connection may have been closed for itself.
                     Ok(Err(_)) => break,
-                    Err(_) => return "no answer to PING".to_owned(),
+                    Err(_) => return Loss::unreachable("no answer to PING"),
                 }
             }
         }
@@ -157,13 +158,13 @@ impl<S: Socket> RedisIngress<S> {
     }
 
     /// Asks for what is wanted, for as long as that goes well; returns why not.
-    async fn follow(self: Arc<Self>, wanted: Arc<Wanted>, mut sink: PubSubSink) -> String {
+    async fn follow(self: Arc<Self>, wanted: Arc<Wanted>, mut sink: PubSubSink) -> Loss {
         wanted.connected();
         if let Err(error) = self.subscriptions.catch_up(&wanted, &mut sink).await {
-            return error.to_string();
+            return error.into();
         }
         self.up();
-        self.subscriptions.follow(&wanted, &mut sink).await.to_string()
+        self.subscriptions.follow(&wanted, &mut sink).await.into()
     }
 
     fn up(&self) {
@@ -189,29 +190,26 @@ impl<S: Socket> RedisIngress<S> {
         self.hub.listens_again();
     }
 
-    /// Notes the loss, and says so once.
-    fn lost(&self, reason: &str) {
+    /// Notes the loss, and warns about each cause of it once: a Redis that comes back and then wants a password needs a person.
+    fn lost(&self, loss: Loss, told: &mut Vec<Cause>) {
         let metrics = self.hub.metrics();
         metrics.redis_up.set(0);
         self.subscriptions.end();
-        let address = self.redis.address();
-        let before = self.state.send_replace(RedisState::Lost(reason.to_owned()));
-        match before {
-            RedisState::Lost(_) => debug!(redis = address, reason, "Redis is still away"),
+        let (redis, reason, hint) = (self.redis.address(), &loss.reason, loss.cause.hint());
+        let is_news = !told.contains(&loss.cause);
+        if is_news {
+            told.push(loss.cause);
+        }
+        match &*self.state.borrow() {
+            RedisState::Lost(_) if is_news => warn!(redis, reason, hint, "still no connection to Redis, for another reason than before"),
+            RedisState::Lost(_) => debug!(redis, reason, "Redis is still away"),
             RedisState::Up => {
                 metrics.redis_losses.inc();
-                warn!(redis = address, reason, "Redis is lost; clients stay connected, no events arrive until it is back");
+                warn!(redis, reason, "lost the connection to Redis; clients stay connected, no events arrive until it is back");
             }
-            RedisState::Off | RedisState::Connecting => {
-                let hint = if reason.contains("certificate") {
-                    refused_certificate(reason)
-                        .unwrap_or("its certificate is not trusted: set databaseConfig.redis.tls.ca, or tls.rejectUnauthorized = false")
-                } else {
-                    "check databaseConfig.redis (host, port, password) and that Redis runs"
-                };
-                warn!(redis = address, reason, hint, "cannot reach Redis; trying again until it is there");
-            }
+            RedisState::Off | RedisState::Connecting => warn!(redis, reason, hint, "cannot reach Redis; retrying until it answers"),
         }
+        self.state.send_replace(RedisState::Lost(loss));
     }
 
     fn take(&self, message: &Msg) {

@@ -10,6 +10,7 @@ use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
 use tokio::sync::{Mutex, Notify};
 use tracing::{info, warn};
 
+use super::loss::{Cause, Loss};
 use super::topology::{ANSWER_TIMEOUT, Connection, Redis};
 
 /// How long an outage may last before what is asked fails: as long as Redis takes for a restart or a failover of the
@@ -42,6 +43,8 @@ struct Outage {
     since: Instant,
     tried: Instant,
     reason: String,
+    /// The causes that were warned about.
+    told: Vec<Cause>,
 }
 
 /// Why there is no answer.
@@ -148,12 +151,16 @@ impl ReconnectingClient {
     /// `before`: how long the outage has lasted already if this is the first sign of it.
     fn note_outage(&self, state: &mut State, error: &RedisError, before: Duration) {
         let now = Instant::now();
-        let (tried, reason) = (now, error.to_string());
-        if state.outage.is_none() {
-            warn!(redis = self.redis.address(), reason, "{} until Redis is back", self.purpose);
+        let Loss { reason, cause } = error.into();
+        let (since, mut told) = match state.outage.take() {
+            Some(outage) => (outage.since, outage.told),
+            None => (now.checked_sub(before).unwrap_or(now), Vec::new()),
+        };
+        if !told.contains(&cause) {
+            warn!(redis = self.redis.address(), reason, hint = cause.hint(), "{} until Redis is back", self.purpose);
+            told.push(cause);
         }
-        let since = state.outage.as_ref().map_or(now.checked_sub(before).unwrap_or(now), |outage| outage.since);
-        state.outage = Some(Outage { since, tried, reason });
+        state.outage = Some(Outage { since, tried: now, reason, told });
     }
 
     /// The connection of this generation is of no use any more.

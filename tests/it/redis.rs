@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Laravel, Redis, TestServer};
+use crate::support::{Laravel, Redis, TestServer, until};
 
 #[tokio::test]
 async fn a_redis_that_comes_late_or_goes_away_is_found_again() {
@@ -17,6 +17,32 @@ async fn a_redis_that_comes_late_or_goes_away_is_found_again() {
         assert_eq!(alice.event("sent").await[1], json!({ "round": round }));
         redis.down();
     }
+}
+
+/// Who asks `/ready` learns the kind of reason, and the log has a warning for each: after an outage somebody has to act.
+#[tokio::test]
+async fn a_redis_that_comes_back_with_a_password_is_told() {
+    let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let server = TestServer::with(&redis, &laravel, json!({})).await;
+    redis.heard("x").await;
+    redis.down();
+    let ready = async || reqwest::get(server.url("/ready")).await.expect("an answer").text().await.expect("a body");
+    until("the loss", async || ready().await.contains("the connection to Redis is lost")).await;
+    redis.up_with(&["--requirepass", "secret"]).await;
+    until("the reason", async || ready().await.contains("Redis asks for a password (NOAUTH)")).await;
+    redis.down();
+    redis.up().await;
+    redis.heard("x").await;
+    until("the recovery", async || ready().await.contains("\"ready\"")).await;
+}
+
+#[tokio::test]
+async fn a_port_that_speaks_http_is_told_as_such() {
+    let laravel = Laravel::start().await;
+    let port: u16 = laravel.url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let server = TestServer::start(json!({ "subscribers": { "redis": true }, "databaseConfig": { "redis": { "port": port } } })).await;
+    let ready = async || reqwest::get(server.url("/ready")).await.expect("an answer").text().await.expect("a body");
+    until("the reason", async || ready().await.contains("does not speak Redis' protocol")).await;
 }
 
 #[tokio::test]

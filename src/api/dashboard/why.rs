@@ -83,10 +83,10 @@ fn sources(settings: &Settings, findings: &mut Findings) {
     let readiness = &settings.api.readiness;
     let totals = settings.api.hub.metrics().totals();
     match &*readiness.redis.borrow() {
-        RedisState::Lost(error) => findings.add(
+        RedisState::Lost(loss) => findings.add(
             Weight::Wrong,
-            format!("Redis is lost, so nothing comes from there: {error}"),
-            "check databaseConfig.redis and that Redis runs; the server reconnects by itself",
+            format!("the connection to Redis is lost, so no events come from there: {}", loss.reason),
+            format!("{}; the server reconnects by itself", loss.cause.hint()),
         ),
         RedisState::Connecting => findings.add(
             Weight::Wrong,

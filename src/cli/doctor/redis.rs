@@ -6,9 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use laravel_echo_server::config::{Config, Database, RedisConfig};
-use laravel_echo_server::net::tls::refused_certificate;
-use laravel_echo_server::redis_client;
 use laravel_echo_server::redis_client::topology::without_passwords;
+use laravel_echo_server::redis_client::{self, Cause, Loss};
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError};
 
@@ -101,7 +100,7 @@ async fn examine_server(settings: &RedisConfig, report: &mut Report) -> Option<O
     Some(open)
 }
 
-/// A server that has let us in.
+/// A server that accepts the connection.
 struct Open {
     client: redis::Client,
     connection: MultiplexedConnection,
@@ -137,18 +136,23 @@ async fn open(settings: &RedisConfig) -> Result<Open, Fault> {
         Ok(Err(error)) if error.kind() == ErrorKind::AuthenticationFailed && !without_passwords(settings).is_empty() => {
             for settings in without_passwords(settings) {
                 let Ok(mut open) = Box::pin(open(&settings)).await else { continue };
-                // One that needs another password lets us in, and answers nothing.
+                // One that needs another password accepts the connection, and answers nothing.
                 if redis::cmd("PING").exec_async(&mut open.connection).await.is_ok() {
                     return Ok(Open { needs_no_password: true, ..open });
                 }
             }
-            Err(Fault { message: format!("{address} does not let us in: {error}"), mend: mend_of(&error) })
+            Err(Fault { message: format!("{address} refuses the connection: {}", Loss::from(&error).reason), mend: mend_of(&error) })
         }
         Ok(Err(error)) if error.is_connection_refusal() => {
             Err(Fault { message: format!("cannot connect to Redis at {address}: {error}"), mend: mend_of(&error) })
         }
-        Ok(Err(error)) => Err(Fault { message: format!("{address} does not let us in: {error}"), mend: mend_of(&error) }),
-        Err(_) => Err(Fault { message: format!("{address} does not answer within {} seconds", CONNECT.as_secs()), mend: mend_host() }),
+        Ok(Err(error)) => {
+            Err(Fault { message: format!("{address} refuses the connection: {}", Loss::from(&error).reason), mend: mend_of(&error) })
+        }
+        Err(_) => Err(Fault {
+            message: format!("{address} does not answer within {} seconds", CONNECT.as_secs()),
+            mend: Cause::Unreachable.hint().to_owned(),
+        }),
     }
 }
 
@@ -204,19 +208,5 @@ async fn events(client: &redis::Client, listen: Duration) -> Result<BTreeSet<Str
 }
 
 fn mend_of(error: &RedisError) -> String {
-    match error.code() {
-        Some("NOAUTH") => "set `databaseConfig.redis.password`, REDIS_PASSWORD in Laravel's .env".to_owned(),
-        Some("WRONGPASS") => "check `databaseConfig.redis.password` (and `username`) against requirepass or the ACL".to_owned(),
-        Some("NOPERM") => "the ACL user needs `&*` (all channels) and `+psubscribe +subscribe +unsubscribe +publish +ping`".to_owned(),
-        _ if error.to_string().contains("certificate") => refused_certificate(&error.to_string())
-            .unwrap_or("name your authority in `databaseConfig.redis.tls.ca`, or set `tls.rejectUnauthorized` to false there")
-            .to_owned(),
-        _ if error.kind() == ErrorKind::AuthenticationFailed => "check `databaseConfig.redis.password` and `username`".to_owned(),
-        _ => mend_host(),
-    }
-}
-
-fn mend_host() -> String {
-    "does it run (`redis-cli ping`), and is this its address in `databaseConfig.redis`, as seen from this machine (or container)?"
-        .to_owned()
+    Cause::of(error).hint().to_owned()
 }

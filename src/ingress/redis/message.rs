@@ -40,7 +40,7 @@ struct Envelope<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
     /// It is no JSON object with an event name.
-    #[error("the payload is no JSON object with an event name")]
+    #[error("the payload is not a JSON object with an event name")]
     Malformed(#[from] serde_json::Error),
     /// Its name is one that Socket.IO clients keep for themselves.
     #[error("event name `{0}` is reserved by Socket.IO")]
@@ -56,9 +56,9 @@ pub(in crate::ingress) fn receive<S: Socket>(hub: &Arc<Hub<S>>, source: Source, 
             // Other programs may use the same Redis for channels of their own.
             MessageError::Malformed(cause) if hub.subscription_count(channel) > 0 => {
                 let hint = "Laravel sends {\"event\":…,\"data\":…}: what else publishes to this channel?";
-                warn_throttled!(class = 0, key = channel, channel, %cause, hint, "skipped a message for clients: it is no event");
+                warn_throttled!(class = 0, key = channel, channel, %cause, hint, "skipped a message for clients: it is not an event");
             }
-            MessageError::Malformed(cause) => debug!(channel, %cause, "skipped a message that is no event"),
+            MessageError::Malformed(cause) => debug!(channel, %cause, "skipped a message that is not an event"),
             MessageError::Reserved(_) => warn!(channel, %error, "skipped an event; rename it with broadcastAs()"),
         }
         0

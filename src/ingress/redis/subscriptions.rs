@@ -14,6 +14,7 @@ use tokio::time::error::Elapsed;
 use crate::channel::ChannelName;
 use crate::cluster::questions::TOPIC;
 use crate::hub::{Change, Wanted};
+use crate::redis_client::Loss;
 
 /// Time for the answer to one command.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,6 +38,15 @@ pub(super) enum SubscribeError {
     Redis(#[from] RedisError),
     #[error("no answer in {ANSWER_TIMEOUT:?}")]
     Late(#[from] Elapsed),
+}
+
+impl From<SubscribeError> for Loss {
+    fn from(error: SubscribeError) -> Self {
+        match error {
+            SubscribeError::Redis(error) => Self::from(&error),
+            SubscribeError::Late(_) => Self::unreachable(error.to_string()),
+        }
+    }
 }
 
 impl Subscriptions {

@@ -26,8 +26,14 @@ impl Redis {
     }
 
     pub(crate) async fn up(&mut self) {
+        self.up_with(&[]).await;
+    }
+
+    /// With further options of redis-server.
+    pub(crate) async fn up_with(&mut self, options: &[&str]) {
         let process = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/tmp"])
+            .args(options)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
