@@ -42,6 +42,20 @@ pub(crate) fn error(error: &anyhow::Error) {
     let _ = writeln!(anstream::stderr(), "{} {error:#}", paint(BAD, "Error:"));
 }
 
+/// A message of several lines for the log, which has one line for each.
+pub(crate) fn in_one_line(text: &str) -> String {
+    let mut line = String::new();
+    for part in text.lines().map(str::trim).filter(|part| !part.is_empty()) {
+        match line.chars().last() {
+            None => {}
+            Some(':') => line.push(' '),
+            Some(_) => line.push_str("; "),
+        }
+        line.push_str(part);
+    }
+    line
+}
+
 /// A question whose answer is read from the same line.
 pub(crate) fn question(text: &str) -> std::io::Result<()> {
     let mut stdout = anstream::stdout();

@@ -1,6 +1,7 @@
 //! `start`: runs the server. Input: the flags, the settings they lead to, signals. Output: the original's start-up
 //! lines on stdout, logs and errors on stderr, an exit code.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -84,11 +85,12 @@ impl Start {
         let (mut lock, replaced) = self.lock(&loaded)?;
         let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
         let demo = self.demo.then(|| Demo::add_to(&mut loaded.config));
+        let sources = std::mem::take(&mut loaded.sources);
         let result = runtime.block_on(serve(loaded.config, (&mut lock, replaced), demo, watches, || self.load()));
         // After a second signal nothing is waited for.
         runtime.shutdown_background();
         drop(lock);
-        result
+        result.map_err(|error| with_source(error, &sources))
     }
 
     /// The settings as the files, the environment and the flags have them now.
@@ -179,7 +181,7 @@ async fn serve(
         }
         match load().and_then(|loaded| take(&reload, &loaded)) {
             Ok(()) => tracing::info!("SIGHUP: took the configuration"),
-            Err(error) => tracing::error!("SIGHUP: the configuration stays as it was: {error:#}"),
+            Err(error) => tracing::error!("SIGHUP: the configuration stays as it was: {}", output::in_one_line(&format!("{error:#}"))),
         }
     })
     .await;
@@ -196,12 +198,21 @@ async fn serve(
 fn take(reload: &Reload, loaded: &Loaded) -> anyhow::Result<()> {
     let is_empty = loaded.path.is_some() && !loaded.sources.values().any(|source| matches!(source, Source::File(_)));
     anyhow::ensure!(!is_empty, "the config file has no setting in it; was it being written?");
-    let later = reload.reload(&loaded.config)?;
+    let later = reload.reload(&loaded.config).map_err(|error| with_source(error.into(), &loaded.sources))?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if !later.is_empty() {
         tracing::warn!("SIGHUP: changes take effect after a restart: {}", later.join(", "));
     }
     Ok(())
+}
+
+/// An error that begins with a key, such as `sslKeyPath: cannot read …`, with the place where that was set.
+fn with_source(error: anyhow::Error, sources: &BTreeMap<String, Source>) -> anyhow::Error {
+    let text = format!("{error:#}");
+    match text.split_once(": ").and_then(|(key, _)| sources.get(key)) {
+        Some(source) => anyhow::anyhow!("{text}\n  set in {source}"),
+        None => error,
+    }
 }
 
 /// Waits for the server's end, which the first signal asks for; `None` when a second one does not want to wait for it.

@@ -13,7 +13,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     let is_shared = jwt.algorithm.as_ref().is_some_and(|algorithm| algorithm.starts_with("HS"));
     let ours = jwt.secret.iter().filter(|_| is_shared).map(|secret| ("auth.jwt.secret".to_owned(), secret));
     let keyed = config.clients.iter().enumerate();
-    let theirs = keyed.filter_map(|(index, client)| Some((format!("clients[{index}].jwt"), client.jwt.as_ref()?)));
+    let theirs = keyed.filter_map(|(index, client)| Some((format!("clients[{}].jwt", index + 1), client.jwt.as_ref()?)));
     let short = ours.chain(theirs).filter(|(_, secret)| secret.expose().len() < SECRET);
     let warning = |(key, bytes)| {
         format!(
@@ -46,25 +46,29 @@ fn asks_itself(config: &Config) -> Option<String> {
 fn channels(config: &Config) -> impl Iterator<Item = String> {
     let patterns: Vec<_> = config.channels.iter().map(|rule| Pattern::new(&rule.pattern)).collect();
     config.channels.iter().enumerate().flat_map(move |(index, rule)| {
+        let number = index + 1;
         let is_open = rule.auth == Some(ChannelAuth::None);
         let open = is_open.then(|| {
             format!(
-                "`channels[{index}].auth` is \"none\": anyone may join {:?} and read what is sent there, although the name says private",
+                "`channels[{number}].auth` is \"none\": anyone may join {:?} and read what is sent there, although the name says private",
                 rule.pattern
             )
         });
         let first = patterns[..index].iter().position(|earlier| earlier.covers(&patterns[index]));
         let hidden = first.map(|first| {
             format!(
-                "`channels[{index}]` is never reached: {:?} of `channels[{first}]` fits all that {:?} does, and the first that fits counts; \
+                "`channels[{number}]` is never reached: {:?} of `channels[{}]` fits all that {:?} does, and the first that fits counts; \
                  put the narrower one first",
-                config.channels[first].pattern, rule.pattern
+                config.channels[first].pattern,
+                first + 1,
+                rule.pattern
             )
         });
         let is_sent = |event| config.all_webhooks().any(|webhook| webhook.config.events.contains(event));
         let unsent = rule.webhooks.iter().flatten().find(|event| !is_sent(event)).map(|event| {
             format!(
-                "`channels[{index}].webhooks` has {:?}, which no target is sent: add it to `events` of an entry of `[[webhooks]]`",
+                "`channels[{number}].webhooks` (pattern {:?}) has {:?}, which no target is sent: add it to `events` of an entry of `[[webhooks]]`",
+                rule.pattern,
                 event.as_str()
             )
         });
@@ -108,9 +112,9 @@ mod tests {
     fn open_and_hidden_rules_are_told() {
         let channels = |channels: serde_json::Value| warnings(json!({ "channels": channels }));
         let open = channels(json!([{ "pattern": "private-feed.*", "auth": "none" }]));
-        assert!(open.len() == 1 && open[0].starts_with("`channels[0].auth` is \"none\": anyone may join \"private-feed.*\""), "{open:?}");
+        assert!(open.len() == 1 && open[0].starts_with("`channels[1].auth` is \"none\": anyone may join \"private-feed.*\""), "{open:?}");
         let hidden = channels(json!([{ "pattern": "private-*" }, { "pattern": "private-doc.{id}", "last": 1 }]));
-        assert!(hidden.len() == 1 && hidden[0].starts_with("`channels[1]` is never reached: \"private-*\""), "{hidden:?}");
+        assert!(hidden.len() == 1 && hidden[0].starts_with("`channels[2]` is never reached: \"private-*\""), "{hidden:?}");
         assert_eq!(channels(json!([{ "pattern": "private-doc.{id}" }, { "pattern": "private-*" }])), Vec::<String>::new());
         let unsent = channels(json!([{ "pattern": "private-*", "webhooks": ["client_event"] }]));
         assert!(unsent.len() == 1 && unsent[0].contains("\"client_event\", which no target is sent"), "{unsent:?}");
@@ -139,7 +143,7 @@ mod tests {
         }));
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("`auth.jwt.secret` has 4 bytes") && !found[0].contains("tiny"), "{found:?}");
-        assert!(found[1].starts_with("`clients[1].jwt` has 5 bytes") && !found[1].contains("small"), "{found:?}");
+        assert!(found[1].starts_with("`clients[2].jwt` has 5 bytes") && !found[1].contains("small"), "{found:?}");
         for jwt in [json!({ "algorithm": "HS256", "secret": good }), json!({ "algorithm": "RS256", "secret": "tiny" }), json!({})] {
             assert_eq!(warnings(json!({ "auth": { "jwt": jwt } })), Vec::<String>::new());
         }

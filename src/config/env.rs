@@ -91,7 +91,7 @@ impl Environment {
             match files::read(&path) {
                 Ok(bytes) => environment.push_file(path, &String::from_utf8_lossy(&bytes)),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => environment.warnings.push(format!("`{}` cannot be read and does not count: {error}", path.display())),
+                Err(error) => environment.warnings.push(format!("`{}` cannot be read and is ignored: {error}", path.display())),
             }
         }
         environment
@@ -159,22 +159,28 @@ impl Environment {
     }
 
     /// The values for config keys, and a word on names that mean nothing.
-    pub(super) fn overrides(&self, warnings: &mut Vec<String>) -> Result<Vec<Override>, BadList> {
+    pub(super) fn overrides(&self, warnings: &mut Vec<String>) -> Result<Vec<Override>, Vec<BadVariable>> {
         warnings.extend_from_slice(&self.warnings);
         let names = names();
         let shape = schema::shape();
-        let mut overrides = Vec::new();
+        let (mut overrides, mut bad) = (Vec::new(), Vec::new());
         for (name, path) in &names {
             let unknown = warnings.len();
             let expanded = self.expanded(name, warnings);
             if (schema::is_secret(path) || path == "clients") && warnings.len() > unknown {
                 let (_, origin) = self.get(name).expect("an unset variable expands to nothing without a word");
-                return Err(BadList { name: name.clone(), origin: origin.clone(), expected: EMPTY_SECRET });
+                bad.push(BadVariable { name: name.clone(), origin: origin.clone(), expected: EMPTY_SECRET });
+                continue;
             }
             let Some((text, origin)) = expanded else { continue };
             let kind = schema::at(&shape, path).unwrap_or(&Value::Null);
-            let value = to_value(kind, &text).map_err(|expected| BadList { name: name.clone(), origin: origin.clone(), expected })?;
-            overrides.push(Override { path: path.clone(), name: name.clone(), origin: origin.clone(), value });
+            match to_value(kind, &text) {
+                Ok(value) => overrides.push(Override { path: path.clone(), name: name.clone(), origin: origin.clone(), value }),
+                Err(expected) => bad.push(BadVariable { name: name.clone(), origin: origin.clone(), expected }),
+            }
+        }
+        if !bad.is_empty() {
+            return Err(bad);
         }
         warnings.extend(self.strangers(&names));
         // A key can have two names: the one in the layer that wins is applied last.
@@ -218,7 +224,7 @@ const EMPTY_SECRET: &str = "a secret: a `${…}` in it names a variable that is 
 
 /// A variable whose text is not the list, table or secret its key needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BadList {
+pub(super) struct BadVariable {
     pub(super) name: String,
     pub(super) origin: Origin,
     pub(super) expected: &'static str,
@@ -275,6 +281,7 @@ fn to_value(kind: &Value, text: &str) -> Result<Value, &'static str> {
         Value::Array(sample) => match sample.first().and_then(Value::as_object) {
             None => Ok(items().collect()),
             Some(table) if table.contains_key("pattern") => Err("a list of tables in JSON, such as [{\"pattern\": \"private-doc.*\"}]"),
+            Some(table) if table.contains_key("url") => Err("a list of tables in JSON, such as [{\"url\": \"https://app.test/webhooks\"}]"),
             Some(table) if table.contains_key("appId") => pairs(items(), "appId", "key").ok_or("appId:key pairs, separated by commas"),
             Some(_) => pairs(items(), "host", "port").ok_or("host:port pairs, separated by commas"),
         },

@@ -106,19 +106,7 @@ pub enum LoadError {
         /// What is wrong, with the place.
         reason: String,
     },
-    /// A value is of the wrong kind.
-    #[error("`{key}` is {value}, expected {expected}\n  set in {source_text}")]
-    WrongValue {
-        /// Key path.
-        key: String,
-        /// The value as it was written; secrets are masked.
-        value: String,
-        /// What was expected.
-        expected: String,
-        /// The file or variable.
-        source_text: String,
-    },
-    /// The values are well formed but cannot work.
+    /// Values are of the wrong kind, or cannot work.
     #[error(transparent)]
     Invalid(#[from] validate::Problems),
 }
@@ -259,10 +247,34 @@ fn parse(path: &Path, text: &str) -> Result<(Value, Format), LoadError> {
 
 /// `line 294, column 8: unclosed array, expected ]`, which a line of the log holds.
 fn in_one_line(text: &str, error: &toml::de::Error) -> String {
-    let message = error.message().lines().collect::<Vec<_>>().join(", ");
-    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return message };
+    let mut message = error.message().lines().collect::<Vec<_>>().join(", ");
+    let Some((before, rest)) = error.span().and_then(|span| text.split_at_checked(span.start)) else { return message };
+    if message == "duplicate key" {
+        let key = &rest[..error.span().map_or(0, |span| span.len().min(rest.len()))];
+        message = format!("`{key}` is set twice");
+        if let Some(line) = first_of(before, key) {
+            message += &format!(", line {line} has it already");
+        }
+    }
     let (line, column) = (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
     format!("line {line}, column {column}: {message}")
+}
+
+/// The line that has `key` before a second one: the header of a table, or a key in the same table.
+fn first_of(before: &str, key: &str) -> Option<usize> {
+    let start = before.rfind('\n').map_or(0, |at| at + 1);
+    let is_header = before[start..].trim_start().starts_with('[');
+    let lines: Vec<_> = before[..start].lines().map(str::trim).collect();
+    let found = if is_header {
+        let header = format!("{}{key}", before[start..].trim());
+        let is_same = |line: &&str| line.strip_prefix(header.as_str()).is_some_and(|rest| rest.starts_with([']', '.']));
+        lines.iter().position(is_same)
+    } else {
+        let table = lines.iter().rposition(|line| line.starts_with('[')).map_or(0, |header| header + 1);
+        let is_same = |line: &&str| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(['=', '.']));
+        lines[table..].iter().position(is_same).map(|line| table + line)
+    };
+    found.map(|line| line + 1)
 }
 
 #[cfg(test)]

@@ -141,6 +141,61 @@ pub fn is_secret(path: &str) -> bool {
         || (last == "jwt" && path.starts_with("clients"))
 }
 
+/// `clients[0].key` as people count: `clients[1].key`.
+pub(crate) fn numbered(path: &str) -> String {
+    let mut parts = path.split('[');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let number = part.split_once(']').and_then(|(index, rest)| Some((index.parse::<usize>().ok()?, rest)));
+        text += &number.map_or_else(|| format!("[{part}"), |(index, rest)| format!("[{}]{rest}", index + 1));
+    }
+    text
+}
+
+/// What the entry of a list is known by, where it says so: `pattern "private-*"` for `channels[0].last`.
+pub(crate) fn entry_name(tree: &Value, path: &str) -> Option<String> {
+    let (list, rest) = path.split_once('[')?;
+    let (index, key) = rest.split_once(']')?;
+    let name = match list {
+        "channels" => "pattern",
+        "clients" => "appId",
+        _ => return None,
+    };
+    let text = tree.get(list)?.get(index.parse::<usize>().ok()?)?.get(name)?.as_str()?;
+    (key.strip_prefix('.') != Some(name)).then(|| format!("{name} {text:?}"))
+}
+
+/// Tables where a list of tables belongs, and lists where a table does, with what was expected: TOML tells them apart by a bracket.
+pub(crate) fn misplaced(tree: &Value) -> Vec<(String, String)> {
+    fn walk(given: &Value, known: &Value, path: &str, found: &mut Vec<(String, String)>) {
+        let plain = || path.split('.').map(|key| key.split('[').next().unwrap_or(key)).collect::<Vec<_>>().join(".");
+        match (given, known) {
+            (Value::Object(given), Value::Object(known)) => {
+                for (key, value) in given {
+                    if let Some(known) = known.get(key) {
+                        walk(value, known, &join(path, key), found);
+                    }
+                }
+            }
+            (Value::Array(items), Value::Array(known)) => {
+                if let Some(known @ Value::Object(_)) = known.first() {
+                    items.iter().enumerate().for_each(|(index, item)| walk(item, known, &format!("{path}[{index}]"), found));
+                }
+            }
+            (Value::Object(_), Value::Array(known)) if known.first().is_some_and(Value::is_object) => {
+                found.push((path.to_owned(), format!("a list of tables: in TOML `[[{0}]]` above each, in place of `[{0}]`", plain())));
+            }
+            (Value::Array(_), Value::Object(known)) if !known.is_empty() => {
+                found.push((path.to_owned(), format!("one table: in TOML `[{0}]`, in place of `[[{0}]]`", plain())));
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    walk(tree, &shape(), "", &mut found);
+    found
+}
+
 /// One line for each key of `tree` that has no effect.
 pub(crate) fn remarks(tree: &Value) -> Vec<String> {
     let mut remarks = Vec::new();
@@ -185,8 +240,9 @@ fn remark(path: &str, prefix: &str, key: &str, siblings: &Map<String, Value>) ->
         "databaseConfig.redis.tls" => true,
         _ => false,
     };
+    let shown = numbered(path);
     if without_effect {
-        return format!("`{path}` is read but has no effect in this server");
+        return format!("`{shown}` is read but has no effect in this server");
     }
     if path == "socketio.cors" {
         return "`socketio.cors` has no effect in this server, as in the original; `allowedOrigins` names the pages that may connect"
@@ -194,8 +250,8 @@ fn remark(path: &str, prefix: &str, key: &str, siblings: &Map<String, Value>) ->
     }
     let meant = MEANT.iter().find(|(name, _)| *name == path).map(|(_, meant)| (*meant).to_owned());
     match meant.or_else(|| nearest(prefix, key, siblings)) {
-        Some(near) => format!("unknown key `{path}`, did you mean `{near}`?"),
-        None => format!("unknown key `{path}`; it is ignored"),
+        Some(near) => format!("unknown key `{shown}` is ignored; did you mean `{}`?", numbered(&near)),
+        None => format!("unknown key `{shown}` is ignored"),
     }
 }
 
@@ -225,21 +281,24 @@ mod tests {
 
     #[test]
     fn a_mistyped_key_is_answered_with_the_right_one() {
-        assert_eq!(remarks(&json!({"autHost": "x"})), ["unknown key `autHost`, did you mean `authHost`?"]);
+        assert_eq!(remarks(&json!({"autHost": "x"})), ["unknown key `autHost` is ignored; did you mean `authHost`?"]);
         assert_eq!(
             remarks(&json!({"databaseConfig": {"redis": {"keyprefix": "x"}}})),
-            ["unknown key `databaseConfig.redis.keyprefix`, did you mean `databaseConfig.redis.keyPrefix`?"]
+            ["unknown key `databaseConfig.redis.keyprefix` is ignored; did you mean `databaseConfig.redis.keyPrefix`?"]
         );
         assert_eq!(
             remarks(&json!({"clients": [{"appId": "a", "key": "b"}, {"appid": "c"}]})),
-            ["unknown key `clients[1].appid`, did you mean `clients[1].appId`?"]
+            ["unknown key `clients[2].appid` is ignored; did you mean `clients[2].appId`?"]
         );
     }
 
     #[test]
     fn a_key_in_the_wrong_table_is_answered_with_its_place() {
-        assert_eq!(remarks(&json!({"keyPrefix": "x"})), ["unknown key `keyPrefix`, did you mean `databaseConfig.redis.keyPrefix`?"]);
-        assert_eq!(remarks(&json!({"flavour": "x"})), ["unknown key `flavour`; it is ignored"]);
+        assert_eq!(
+            remarks(&json!({"keyPrefix": "x"})),
+            ["unknown key `keyPrefix` is ignored; did you mean `databaseConfig.redis.keyPrefix`?"]
+        );
+        assert_eq!(remarks(&json!({"flavour": "x"})), ["unknown key `flavour` is ignored"]);
     }
 
     #[test]
@@ -247,7 +306,7 @@ mod tests {
         for (name, meant) in MEANT {
             let tree = name.rsplit('.').fold(json!(1), |value, key| json!({ key: value }));
             let remarks = remarks(&tree);
-            let expected = format!("unknown key `{name}`, did you mean `{meant}`?");
+            let expected = format!("unknown key `{name}` is ignored; did you mean `{meant}`?");
             assert!(remarks.contains(&expected), "{expected} in {remarks:?}");
             let root = shape();
             assert!(at(&root, meant).is_some(), "{meant}");
@@ -277,6 +336,33 @@ mod tests {
         {
             assert!(paths.iter().any(|known| known == path), "{path}");
         }
+    }
+
+    #[test]
+    fn entries_of_lists_are_counted_from_1_and_named() {
+        assert_eq!(numbered("clients[0].webhooks[9].url"), "clients[1].webhooks[10].url");
+        assert_eq!(numbered("headers.x[y"), "headers.x[y");
+        let tree = json!({ "channels": [{ "pattern": "a" }, { "pattern": "b.*", "last": 1 }], "clients": [{ "appId": "one" }] });
+        assert_eq!(entry_name(&tree, "channels[1].last").as_deref(), Some("pattern \"b.*\""));
+        assert_eq!(entry_name(&tree, "clients[0].key").as_deref(), Some("appId \"one\""));
+        assert_eq!(entry_name(&tree, "channels[1].pattern"), None, "it is what is wrong");
+        assert_eq!(entry_name(&tree, "port"), None);
+    }
+
+    #[test]
+    fn tables_and_lists_of_tables_are_told_apart() {
+        let found = misplaced(&json!({
+            "channels": { "pattern": "a" },
+            "clients": [{ "webhooks": { "url": "x" } }],
+            "auth": [{ "timeout": 1 }],
+            "databaseConfig": { "redis": { "sentinels": {} } },
+            "flatChannels": ["news"],
+            "webhooks": [{ "url": "x" }],
+        }));
+        let keys: Vec<_> = found.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["channels", "clients[0].webhooks", "auth", "databaseConfig.redis.sentinels"]);
+        assert!(found[0].1.contains("`[[channels]]`") && found[1].1.contains("`[[clients.webhooks]]`"), "{found:?}");
+        assert!(found[2].1.contains("`[auth]`"), "{found:?}");
     }
 
     #[test]

@@ -49,7 +49,11 @@ pub fn check(config: &Config) -> Result<(), Problems> {
     found.limits(config);
     found.headers(config);
     found.webhooks(config);
-    if found.0.is_empty() { Ok(()) } else { Err(Problems(found.0)) }
+    if found.0.is_empty() {
+        return Ok(());
+    }
+    let tree = serde_json::to_value(config).unwrap_or_default();
+    Err(Problems(found.0).with_entries(&tree))
 }
 
 #[derive(Default)]
@@ -57,7 +61,14 @@ struct Found(Vec<Problem>);
 
 impl Found {
     fn refuse(&mut self, key: impl Into<String>, value: impl fmt::Display, expected: impl Into<String>) -> &mut Problem {
-        self.0.push(Problem { key: key.into(), value: value.to_string(), expected: expected.into(), remedy: None, source: None });
+        self.0.push(Problem {
+            key: key.into(),
+            entry: None,
+            value: value.to_string(),
+            expected: expected.into(),
+            remedy: None,
+            source: None,
+        });
         self.0.last_mut().expect("one was pushed")
     }
 
@@ -135,7 +146,9 @@ impl Found {
                     "a URL such as `https://app.example.com`, or `https://.example.com` for all its subdomains",
                 );
                 if host.contains("env(") || host.contains('$') {
-                    problem.mend("a config file knows no variables: write the address itself, or set LARAVEL_ECHO_SERVER_AUTH_HOST");
+                    problem.mend(
+                        "variables are not replaced in a config file: write the address itself, or set LARAVEL_ECHO_SERVER_AUTH_HOST",
+                    );
                 }
             }
         }

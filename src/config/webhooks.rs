@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::value::{self, ByteSize, OneOrMany, Seconds, Secret};
 use super::{ApiClient, Config};
 
-/// One target that is told what happens in channels.
+/// One target that is told what happens in channels. A wrong key would leave a default in force, unseen: it is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct WebhookConfig {
     /// How it is told.
     pub target: WebhookTarget,

@@ -102,7 +102,7 @@ const SNIPPETS: &[Snippet] = &[
     (r#"{"socketio": {"transports": ["flashsocket"]}}"#, &[("socketio.transports", r#"["polling","websocket"]"#)], &["flashsocket"]),
     (r#"{"socketio": {"pingTimeout": 0}}"#, &[("socketio.pingTimeout", "20000")], &["`socketio.pingTimeout` is 0"]),
     (r#"{"socketio": {"pingInterval": "0"}}"#, &[("socketio.pingInterval", "25000")], &["`socketio.pingInterval` is 0"]),
-    (r#"{"log": "syslog"}"#, &[("log.level", r#""info""#)], &["`log` is \"syslog\" and does not count"]),
+    (r#"{"log": "syslog"}"#, &[("log.level", r#""info""#)], &["`log` is \"syslog\" and is ignored"]),
     (r#"{"auth": "jwt", "limits": 5}"#, &[("auth.jwt.secret", "null")], &["`auth` is \"jwt\"", "`limits` is 5"]),
     (r#"{"databaseConfig": {"redis": {"database": 2}}}"#, &[], &["did you mean `databaseConfig.redis.db`?"]),
     (r#"{"socketio": {"port": 6002}}"#, &[("port", "6001")], &["did you mean `port`?"]),

@@ -62,13 +62,13 @@ fn lists_are_comma_separated() {
     );
     assert_eq!(value_of("LARAVEL_ECHO_SERVER_HEADERS", "A: b:c").1, json!({"A": "b:c"}));
     let error = environment(&[("LARAVEL_ECHO_SERVER_CLIENTS", "app")]).overrides(&mut Vec::new()).unwrap_err();
-    assert_eq!(error.expected, "appId:key pairs, separated by commas");
+    assert_eq!(error[0].expected, "appId:key pairs, separated by commas");
 }
 
 #[test]
 fn empty_and_null_count_as_not_set() {
     let open = environment(&[("LARAVEL_ECHO_SERVER_REDIS_PASSWORD", "${EMPTY}"), ("EMPTY", "")]).overrides(&mut Vec::new());
-    assert_eq!(open.unwrap_err().name, "LARAVEL_ECHO_SERVER_REDIS_PASSWORD", "an empty secret would let everybody in");
+    assert_eq!(open.unwrap_err()[0].name, "LARAVEL_ECHO_SERVER_REDIS_PASSWORD", "an empty secret would let everybody in");
     for text in ["", "null"] {
         let overrides = environment(&[("LARAVEL_ECHO_SERVER_REDIS_PASSWORD", text), ("EMPTY", "")]).overrides(&mut Vec::new());
         assert_eq!(overrides.unwrap(), [], "{text}");

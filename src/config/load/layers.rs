@@ -6,8 +6,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{LoadError, Source};
-use crate::config::env::{self, Environment};
+use super::Source;
+use crate::config::env::{self, BadVariable, Environment};
+use crate::config::validate::{Problem, Problems};
 use crate::config::{Config, schema};
 
 /// The values so far and where they come from.
@@ -30,13 +31,18 @@ impl Layers {
         }
     }
 
-    pub(super) fn take_environment(&mut self, environment: &Environment) -> Result<(), LoadError> {
-        let overrides = environment.overrides(&mut self.warnings).map_err(|bad| LoadError::WrongValue {
-            key: bad.name,
-            // Keys and passwords may be in it.
-            value: "of another form".to_owned(),
-            expected: bad.expected.to_owned(),
-            source_text: bad.origin.to_string(),
+    pub(super) fn take_environment(&mut self, environment: &Environment) -> Result<(), Problems> {
+        let overrides = environment.overrides(&mut self.warnings).map_err(|bad| {
+            let problem = |bad: BadVariable| Problem {
+                key: bad.name,
+                entry: None,
+                // Keys and passwords may be in it.
+                value: "of another form".to_owned(),
+                expected: bad.expected.to_owned(),
+                remedy: None,
+                source: Some(bad.origin.to_string()),
+            };
+            Problems(bad.into_iter().map(problem).collect())
         })?;
         for item in overrides {
             let source = Source::Variable { name: item.name, origin: item.origin };
@@ -65,21 +71,57 @@ impl Layers {
         }
     }
 
-    /// The typed settings; a value of the wrong kind is reported with its key, its text and its source.
-    pub(super) fn config(&self) -> Result<Config, LoadError> {
-        serde_path_to_error::deserialize(&self.tree).map_err(|error| {
-            let key = error.path().to_string();
-            let message = error.inner().to_string();
-            let pointer = format!("/{}", key.replace(['.', '['], "/").replace(']', ""));
-            let value = match self.tree.pointer(&pointer) {
-                Some(_) if schema::is_secret(&key) => "of the wrong kind".to_owned(),
-                Some(Value::Object(_)) if message.starts_with("missing") => "incomplete".to_owned(),
-                Some(value) => value.to_string(),
-                None => "not usable".to_owned(),
+    /// The typed settings, or all values of the wrong kind, each with its key, its text and its source.
+    pub(super) fn config(&self) -> Result<Config, Problems> {
+        let (mut tree, shape) = (self.tree.clone(), schema::shape());
+        let mut found: Vec<Problem> = Vec::new();
+        for (key, expected) in schema::misplaced(&tree) {
+            let value = if at(&tree, &key).is_some_and(Value::is_array) { "a list" } else { "a single table" };
+            found.push(self.problem(&key, value.to_owned(), expected));
+            replace(&mut tree, &shape, &key);
+        }
+        loop {
+            let error = match serde_path_to_error::deserialize(&tree) {
+                Ok(config) if found.is_empty() => return Ok(config),
+                Ok(_) => break,
+                Err(error) => error,
             };
-            let expected = unknown_key(&key, &message).unwrap_or_else(|| expected(&message));
-            LoadError::WrongValue { expected, value, source_text: self.source_of(&key), key }
-        })
+            let (key, message) = (error.path().to_string(), error.inner().to_string());
+            // Whatever else is wrong shows with a good value in the place of this one.
+            let is_replaced = match message.split('`').nth(1) {
+                Some(field) if message.starts_with("missing field") => replace(&mut tree, &shape, &format!("{key}.{field}")),
+                Some(_) if message.starts_with("unknown field") => remove(&mut tree, &key),
+                _ => replace(&mut tree, &shape, &key),
+            };
+            let is_new = found.iter().all(|problem| problem.key != key);
+            if is_new {
+                found.push(self.type_problem(&key, &message));
+            }
+            if !is_new || !is_replaced {
+                break;
+            }
+        }
+        Err(Problems(found).with_entries(&self.tree))
+    }
+
+    /// Of an error that serde has found.
+    fn type_problem(&self, key: &str, message: &str) -> Problem {
+        if let Some(expected) = unknown_key(key, message) {
+            return self.problem(key, "unknown".to_owned(), expected);
+        }
+        let value = match at(&self.tree, key) {
+            Some(_) if schema::is_secret(key) => "of the wrong kind".to_owned(),
+            Some(Value::Object(_)) if message.starts_with("missing") => "incomplete".to_owned(),
+            // Secrets may be in it.
+            Some(Value::Object(_)) => "a table".to_owned(),
+            Some(value) => value.to_string(),
+            None => "not usable".to_owned(),
+        };
+        self.problem(key, value, expected(message))
+    }
+
+    fn problem(&self, key: &str, value: String, expected: String) -> Problem {
+        Problem { key: key.to_owned(), entry: None, value, expected, remedy: None, source: Some(self.source_of(key)) }
     }
 
     /// The source of a key that was set, or of the free table it stands in.
@@ -117,6 +159,7 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
             let shown = if schema::is_secret(key) { String::new() } else { format!(", {text:?}") };
             let name = env::names().into_iter().find(|(_, path)| path == key);
             let name = name.map_or_else(String::new, |(name, _)| format!("; write the value itself, or leave the key out and set {name}"));
+            let key = schema::numbered(key);
             warnings.push(format!(
                 "`{key}` in {file} is taken as it is written{shown}: variables are replaced in the environment and in .env only{name}"
             ));
@@ -128,7 +171,7 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
             } else {
                 "write it as `databaseConfig.redis.url`"
             };
-            warnings.push(format!("`{key}` is {text:?}, which is no name and no address: {instead}"));
+            warnings.push(format!("`{key}` is {text:?}, which is not a host name or an address: {instead}"));
         }
         _ => {}
     }
@@ -151,15 +194,52 @@ fn plain(key: &str) -> &str {
     key.split('[').next().unwrap_or(key)
 }
 
+/// The way to a key such as `clients[0].key` in JSON.
+fn pointer(key: &str) -> String {
+    format!("/{}", key.replace(['.', '['], "/").replace(']', ""))
+}
+
+fn at<'a>(tree: &'a Value, key: &str) -> Option<&'a Value> {
+    tree.pointer(&pointer(key))
+}
+
+/// Puts a value of the right kind where a wrong one stands, or in place of what that is in; `false` if there is none.
+fn replace(tree: &mut Value, shape: &Value, key: &str) -> bool {
+    let mut path = pointer(key);
+    while let Some((parent, last)) = path.rsplit_once('/') {
+        // All entries of a list have the shape of its first.
+        let of_shape: Vec<_> = path.split('/').map(|step| if step.parse::<usize>().is_ok() { "0" } else { step }).collect();
+        if let (Some(good), Some(slot)) = (shape.pointer(&of_shape.join("/")), tree.pointer_mut(parent)) {
+            match slot {
+                Value::Object(table) => drop(table.insert(last.to_owned(), good.clone())),
+                Value::Array(list) => match last.parse().ok().and_then(|index: usize| list.get_mut(index)) {
+                    Some(item) => *item = good.clone(),
+                    None => return false,
+                },
+                _ => return false,
+            }
+            return true;
+        }
+        path = parent.to_owned();
+    }
+    false
+}
+
+/// Takes out a key that must not be there.
+fn remove(tree: &mut Value, key: &str) -> bool {
+    let Some((parent, last)) = key.rsplit_once('.') else { return false };
+    tree.pointer_mut(&pointer(parent)).and_then(Value::as_object_mut).is_some_and(|table| table.remove(last).is_some())
+}
+
 /// The key that was most likely meant by one that must not be there.
 fn unknown_key(path: &str, message: &str) -> Option<String> {
     let (key, known) = message.strip_prefix("unknown field `")?.split_once("`, expected ")?;
     let siblings: Map<String, Value> = known.split('`').skip(1).step_by(2).map(|name| (name.to_owned(), Value::Null)).collect();
     let prefix = path.rsplit_once('.').map_or(path, |(prefix, _)| prefix);
     let meant = schema::nearest(prefix, key, &siblings).filter(|meant| meant.starts_with(prefix));
-    Some(match meant {
-        Some(meant) => format!("the key to be `{meant}`"),
-        None => format!("a key of a rule: {}", known.trim_start_matches("one of ")),
+    Some(match meant.as_deref().and_then(|meant| meant.rsplit('.').next()) {
+        Some(meant) => format!("`{meant}`"),
+        None => known.to_owned(),
     })
 }
 

@@ -39,7 +39,7 @@ fn drop_misplaced(root: &mut Map<String, Value>, warnings: &mut Vec<String>) {
         let is_table = shape.get(key).is_some_and(Value::is_object) && (!ITS_TABLES.contains(&key.as_str()) || key == "socketio");
         let is_kept = !is_table || matches!(value, Value::Object(_) | Value::Null);
         if !is_kept {
-            warnings.push(format!("`{key}` is {value} and does not count, expected a table of settings"));
+            warnings.push(format!("`{key}` is {value} and is ignored, expected a table of settings"));
         }
         is_kept
     });
@@ -51,7 +51,7 @@ fn engine(socketio: &mut Map<String, Value>, warnings: &mut Vec<String>) {
         transports.retain(|transport| {
             let is_known = matches!(transport.as_str(), Some("polling" | "websocket"));
             if !is_known {
-                warnings.push(format!("`socketio.transports` has {transport}, which does not count: there are `polling` and `websocket`"));
+                warnings.push(format!("`socketio.transports` has {transport}, which is ignored: expected `polling` or `websocket`"));
             }
             is_known
         });
@@ -66,7 +66,7 @@ fn engine(socketio: &mut Map<String, Value>, warnings: &mut Vec<String>) {
         };
         if socketio.get(key).is_some_and(is_zero) {
             socketio.remove(key);
-            warnings.push(format!("`socketio.{key}` is 0 and does not count; it is {}, as in the original", defaults[key]));
+            warnings.push(format!("`socketio.{key}` is 0, which is ignored; {} is used, as in the original", defaults[key]));
         }
     }
     if socketio.get("cookie") == Some(&Value::Bool(true)) {

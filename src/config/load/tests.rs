@@ -68,7 +68,7 @@ fn without_a_file_the_server_is_its_own_redis_unless_one_is_named() {
 #[test]
 fn a_secret_that_looks_like_a_variable_is_told() {
     let told = toml("[[clients]]\nappId = 'a'\nkey = '${KEY}'\nsecret = 'plain'\n").unwrap().warnings;
-    assert!(told.iter().any(|warning| warning.starts_with("`clients[0].key` in ") && warning.contains("as it is written")), "{told:?}");
+    assert!(told.iter().any(|warning| warning.starts_with("`clients[1].key` in ") && warning.contains("as it is written")), "{told:?}");
     assert!(!told.iter().any(|warning| warning.contains("plain")), "{told:?}");
 }
 
@@ -108,12 +108,15 @@ fn the_examples_of_optional_keys_parse() {
 #[test]
 fn what_is_wrong_in_a_rule_is_said_with_what_to_write() {
     for (rule, told) in [
-        ("wispers = 'off'", "`channels[0].wispers` is \"off\", expected the key to be `channels[0].whispers`"),
-        ("flavour = 1", "expected a key of a rule: `pattern`, `whispers`"),
-        ("whispers = 'of'", "`channels[0].whispers` is \"of\", expected one of `members`, `off`, `stamped`"),
-        ("last = 'many'", "`channels[0].last` is \"many\", expected a whole number"),
-        ("webhooks = ['member_joined']", "`channels[0].webhooks[0]` is \"member_joined\", expected one of `channel_occupied`"),
-        ("deliver = 'volatile'\nlast = 1", "`channels[0].last` is 1, expected none beside `deliver = \"volatile\"`"),
+        ("wispers = 'off'", "`channels[1].wispers` (pattern \"a\") is unknown, expected `whispers`"),
+        ("flavour = 1", "is unknown, expected one of `pattern`, `whispers`"),
+        ("whispers = 'of'", "`channels[1].whispers` (pattern \"a\") is \"of\", expected one of `members`, `off`, `stamped`"),
+        ("last = 'many'", "`channels[1].last` (pattern \"a\") is \"many\", expected a whole number"),
+        (
+            "webhooks = ['member_joined']",
+            "`channels[1].webhooks[1]` (pattern \"a\") is \"member_joined\", expected one of `channel_occupied`",
+        ),
+        ("deliver = 'volatile'\nlast = 1", "`channels[1].last` (pattern \"a\") is 1, expected none beside `deliver = \"volatile\"`"),
     ] {
         let error = toml(&format!("[[channels]]\npattern = 'a'\n{rule}")).unwrap_err().to_string();
         assert!(error.contains(told) && error.contains(TOML_FILE), "{told} in {error}");
@@ -211,7 +214,7 @@ fn origins_of_socket_io_2_count_unless_allowed_origins_are_given() {
 fn a_value_of_the_wrong_kind_is_told_with_key_value_and_source() {
     let message = |text: &str| toml(text).unwrap_err().to_string();
     let port = message("port = 'abc'");
-    assert!(port.starts_with("`port` is \"abc\", expected a port from 1 to 65535\n  set in "), "{port}");
+    assert!(port.contains("\n  `port` is \"abc\", expected a port from 1 to 65535\n    set in "), "{port}");
     assert!(port.ends_with(TOML_FILE), "{port}");
     assert!(message("port = 70000").contains("`port` is 70000, expected a port"));
     assert!(message("database = 'mysql'").contains("`database` is \"mysql\", expected one of `memory`, `redis`, `sqlite`"));
@@ -223,11 +226,52 @@ fn a_value_of_the_wrong_kind_is_told_with_key_value_and_source() {
 }
 
 #[test]
+fn all_values_of_the_wrong_kind_are_told_at_once() {
+    let text = "port = 'abc'\ndatabase = 'mysql'\nchannels = { pattern = 'a' }\n[auth]\ntimeout = 'soon'\nqueueTimeout = 'x'\n\
+                [[clients]]\nkey = 'k'\n[[clients]]\nappId = []\nkey = 'hunter2'\nwebhooks = [{ event = ['a'], url = 5 }]\n\
+                [[webhooks]]\nevents = ['member_joined']\n";
+    let message = toml(text).unwrap_err().to_string();
+    for told in [
+        "`port` is \"abc\"",
+        "`database` is \"mysql\"",
+        "`channels` is a single table, expected a list of tables: in TOML `[[channels]]`",
+        "`auth.timeout` is \"soon\"",
+        "`auth.queueTimeout` is \"x\"",
+        "`clients[1]` is incomplete, expected a value for `appId`",
+        "`clients[2].appId` is [], expected text",
+        "`clients[2].webhooks[1].event` is unknown, expected `events`",
+        "`clients[2].webhooks[1].url` is of the wrong kind, expected text",
+        "`webhooks[1].events[1]` is \"member_joined\", expected one of `channel_occupied`",
+    ] {
+        assert!(message.contains(told), "{told} in {message}");
+    }
+    assert_eq!(message.matches("set in ").count(), 10, "{message}");
+    assert!(!message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn a_key_that_is_set_twice_is_told_with_both_lines() {
+    for (text, told) in [
+        ("port = 1\nhost = 'a'\nport = 2", "line 3, column 1: `port` is set twice, line 1 has it already"),
+        ("[auth]\n[log]\n[auth]", "line 3, column 2: `auth` is set twice, line 1 has it already"),
+        (
+            "port = 1\n[redisServer]\nport = 2\n[metrics]\nport = 3\nport = 4",
+            "line 6, column 1: `port` is set twice, line 5 has it already",
+        ),
+        ("[auth]\nheaders = 1\n[auth.headers]", "line 3, column 7: `headers` is set twice"),
+    ] {
+        let error = toml(text).unwrap_err().to_string();
+        assert!(error.contains(told), "{told} in {error}");
+    }
+}
+
+#[test]
 fn a_wrong_variable_is_told_by_its_name() {
     let error = Folder::new(&[(TOML_FILE, "")]).load(&[("LARAVEL_ECHO_SERVER_PORT", "abc")]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`port` is \"abc\", expected a port from 1 to 65535\n  set in LARAVEL_ECHO_SERVER_PORT in the environment"
+        "the configuration cannot work:\n  `port` is \"abc\", expected a port from 1 to 65535\n    set in LARAVEL_ECHO_SERVER_PORT in the \
+         environment"
     );
 }
 
@@ -257,9 +301,11 @@ fn what_was_expected_is_said_without_words_of_rust() {
     for (key, value) in keys.iter().flat_map(|key| ["true", "-1.5", "'x'", "[{ x = [] }]"].map(|value| (key, value))) {
         let (tree, format) = parse(Path::new(TOML_FILE), &format!("{key} = {value}")).unwrap();
         let loaded = resolve(Some((TOML_FILE.into(), tree, format)), Vec::new(), &Environment::default());
-        let Err(LoadError::WrongValue { expected, .. }) = loaded else { continue };
-        if expected.split(|c: char| !c.is_alphanumeric()).any(|word| RUST.contains(&word)) {
-            wrong.push(format!("{key} = {value}: expected {expected}"));
+        let Err(LoadError::Invalid(problems)) = loaded else { continue };
+        for expected in problems.0.iter().map(|problem| &problem.expected) {
+            if expected.split(|c: char| !c.is_alphanumeric()).any(|word| RUST.contains(&word)) {
+                wrong.push(format!("{key} = {value}: expected {expected}"));
+            }
         }
     }
     assert_eq!(wrong, [""; 0]);

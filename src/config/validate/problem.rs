@@ -2,11 +2,17 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
+use crate::config::schema;
+
 /// One value that cannot stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Key path.
+    /// Key path, with lists counted from 0.
     pub key: String,
+    /// What the entry of a list that it stands in is known by, such as its pattern.
+    pub entry: Option<String>,
     /// The value as text.
     pub value: String,
     /// What was expected.
@@ -19,7 +25,11 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is {}, expected {}", self.key, self.value, self.expected)?;
+        write!(f, "`{}`", schema::numbered(&self.key))?;
+        if let Some(entry) = &self.entry {
+            write!(f, " ({entry})")?;
+        }
+        write!(f, " is {}, expected {}", self.value, self.expected)?;
         if let Some(source) = &self.source {
             write!(f, "\n    set in {source}")?;
         }
@@ -35,6 +45,15 @@ impl fmt::Display for Problem {
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
+    /// Names the entries of lists that keys stand in.
+    #[must_use]
+    pub(in crate::config) fn with_entries(mut self, tree: &Value) -> Self {
+        for problem in &mut self.0 {
+            problem.entry = schema::entry_name(tree, &problem.key);
+        }
+        self
+    }
+
     /// Says of each key where it was set, if `source` knows.
     #[must_use]
     pub(in crate::config) fn with_sources(mut self, source: impl Fn(&str) -> Option<String>) -> Self {

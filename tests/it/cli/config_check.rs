@@ -19,7 +19,7 @@ fn values_come_with_their_sources() {
     assert_holds(line("authHost"), &["http://localhost", "(default)"]);
     assert_holds(line("databaseConfig.redis.password"), &["***"]);
     assert!(!ended.stdout.contains("hunter2"));
-    assert_holds(&ended.stderr, &["unknown key `autHost`, did you mean `authHost`?"]);
+    assert_holds(&ended.stderr, &["unknown key `autHost` is ignored; did you mean `authHost`?"]);
 }
 
 #[test]

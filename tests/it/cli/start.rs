@@ -110,6 +110,36 @@ fn hanging_up_takes_the_configuration_anew() {
 }
 
 #[test]
+fn a_configuration_that_cannot_work_is_one_line_of_the_log() {
+    let (folder, _) = Folder::with_config();
+    let config = folder.read("laravel-echo-server.toml");
+    let mut running = folder.start(&[]);
+    folder.write("laravel-echo-server.toml", &format!("database = \"mysql\"\ndevMode = 5\n{config}"));
+    running.signal(Signal::HUP);
+    running.wait_for("SIGHUP: the configuration stays as it was");
+    let line = running.seen.iter().find(|line| line.contains("SIGHUP")).unwrap();
+    assert_holds(
+        line,
+        &["cannot work: `database` is \"mysql\"", "; set in laravel-echo-server.toml; `devMode` is 5, expected true or false"],
+    );
+    assert!(!line.contains("\\n"), "{line}");
+}
+
+#[test]
+fn each_reason_for_a_lost_redis_is_a_warning_with_its_hint() {
+    let folder = Folder::new();
+    let (port, redis_port) = (free_port(), free_port());
+    let config = format!("host = \"127.0.0.1\"\nport = {port}\n[databaseConfig.redis]\nhost = \"127.0.0.1\"\nport = {redis_port}\n");
+    folder.write("laravel-echo-server.toml", &config);
+    let mut running = folder.start(&["--no-lock"]);
+    running.wait_for("WARN cannot reach Redis");
+    assert!(running.has_seen("redis-cli ping"), "{:#?}", running.seen);
+    let _redis = Redis::start(redis_port, &["--requirepass", "secret"]);
+    running.wait_for("WARN still no connection to Redis, for another reason");
+    assert!(running.has_seen("NOAUTH") && running.has_seen("set `databaseConfig.redis.password`"), "{:#?}", running.seen);
+}
+
+#[test]
 fn defaults_need_no_file_and_leave_none() {
     let folder = Folder::new();
     let port = free_port().to_string();

@@ -65,6 +65,8 @@ fn a_wrong_value_is_said_with_key_value_and_what_was_expected() {
         ("[auth]\ntimeout = \"soon\"", &["`auth.timeout` is \"soon\"", "duration"]),
         ("[log]\nlevel = \"loud\"", &["`log.level` is \"loud\"", "error, warn, info"]),
         ("flatChannels = [\"private-*\"]", &["`flatChannels` is \"private-*\"", "never flat"]),
+        ("[[webhooks]]\nurl = \"http://a\"\nevent = [\"connected\"]", &["`webhooks[1].event` is unknown, expected `events`"]),
+        ("[channels]\npattern = \"a\"", &["`channels` is a single table", "`[[channels]]`"]),
         ("[cluster]\nenabled = true", &["`cluster.enabled` is true", "`database` to be `redis`"]),
     ] {
         folder.write("laravel-echo-server.toml", text);
@@ -140,7 +142,7 @@ fn missing_certificates_are_said_with_key_and_path() {
     let text = folder.read("laravel-echo-server.toml");
     folder
         .write("laravel-echo-server.toml", &format!("protocol = \"https\"\nsslCertPath = \"nope.pem\"\nsslKeyPath = \"nope.key\"\n{text}"));
-    refuses(&folder, &["start"], 1, &["sslCertPath", "nope.pem"]);
+    refuses(&folder, &["start"], 1, &["sslCertPath: cannot read `nope.pem`", "set in laravel-echo-server.toml"]);
 }
 
 #[test]
