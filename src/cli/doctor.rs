@@ -50,7 +50,7 @@ impl Doctor {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
                 runtime.block_on(self.examine(&loaded, &mut report))?;
             }
-            Err(error) => report.problem("config", error, "mend that, then run this again"),
+            Err(error) => report.problem("config", error, "fix that, then run this again"),
         }
         Ok(if report.finish() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -26,7 +26,7 @@ pub(super) fn origins(config: &Config, project: &Project, report: &mut Report) {
     if !allowed.iter().any(|pattern| Pattern::new(pattern.trim_end_matches('/')).matches(&origin)) {
         report.problem("origins", format!("pages of APP_URL ({origin}) are not in `allowedOrigins`"), mend());
     } else if allowed.iter().any(|pattern| pattern == "*") {
-        report.warning("origins", "any web page may connect in the name of your users", mend());
+        report.warning("origins", "any web page may connect on behalf of your users", mend());
     } else {
         report.ok("origins", format!("{origin} may connect"));
     }
@@ -35,7 +35,7 @@ pub(super) fn origins(config: &Config, project: &Project, report: &mut Report) {
 /// Laravel's settings can be read, by Laravel and from here.
 pub(super) fn project(project: &Project, report: &mut Report) {
     for error in &project.errors {
-        report.warning("laravel", error, "mend that, or run this as the user that Laravel runs as");
+        report.warning("laravel", error, "fix that, or run this as the user that Laravel runs as");
     }
 }
 
@@ -131,7 +131,7 @@ async fn ask(client: &reqwest::Client, base: &str, url: &str, credentials: Optio
             } else {
                 "is the application running, and is `authHost` its address as seen from this machine (or container)?"
             };
-            (Status::Problem, format!("cannot be asked: {cause}"), mend.to_owned())
+            (Status::Problem, format!("cannot be reached: {cause}"), mend.to_owned())
         }
     }
 }

@@ -52,13 +52,13 @@ fn port_problem(error: &ListenError, report: &mut Report) {
     let ListenError { address, source } = error;
     let (port, port_key, host_key) = (address.port, address.port_key, address.host_key);
     if is_taken(error) {
-        let what = if port_key == "port" { "something that is no laravel-echo-server" } else { "another program" };
+        let what = if port_key == "port" { "a program other than laravel-echo-server" } else { "another program" };
         let mend = format!("`ss -ltnp 'sport = :{port}'` shows what it is; stop it, or set another `{port_key}`");
         report.problem("port", format!("{port} (`{port_key}`) is in use by {what}"), mend);
     } else if source.kind() == io::ErrorKind::PermissionDenied {
         // The server may well run as somebody who may.
         let mend = "ports below 1024 need root or CAP_NET_BIND_SERVICE, which the systemd unit gives; or set another one";
-        report.warning("port", format!("{port} (`{port_key}`) cannot be tried by this user"), mend);
+        report.warning("port", format!("{port} (`{port_key}`) cannot be tested by this user"), mend);
     } else {
         report.problem("port", format!("{error}: {source}"), format!("set `{host_key}` to an address of this machine"));
     }
@@ -112,10 +112,8 @@ pub(super) fn open_files(connections: u64, report: &mut Report) {
             );
             report.warning("files", format!("{limit} open files are allowed at most, {connections} connections need {needed}"), mend);
         }
-        Some(limit) => {
-            report.ok("files", format!("{limit} open files, as many as the server may take, are enough for {connections} connections"))
-        }
-        None => report.ok("files", "there is no limit of open files"),
+        Some(limit) => report.ok("files", format!("the limit of {limit} open files is enough for {connections} connections")),
+        None => report.ok("files", "open files are not limited"),
     }
 }
 

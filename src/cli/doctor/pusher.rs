@@ -31,7 +31,7 @@ pub(super) async fn examine(config: &Config, project: &Project, report: &mut Rep
     if !config.pusher.enabled.0 {
         report.warning(
             CHECK,
-            "pages with Echo's `pusher` or `reverb` broadcaster find nobody: `pusher.enabled` is false",
+            "pages with Echo's `pusher` or `reverb` broadcaster cannot connect: `pusher.enabled` is false",
             "[pusher] enabled = true",
         );
     }

@@ -11,6 +11,8 @@ use crate::cli::output::{self, BAD, CAUTION, FAINT, GOOD, paint};
 #[serde(rename_all = "lowercase")]
 pub(super) enum Status {
     Ok,
+    /// It could not be found out.
+    Unknown,
     Warning,
     Problem,
 }
@@ -22,7 +24,7 @@ pub(super) struct Finding {
     pub(super) status: Status,
     pub(super) message: String,
     /// What to type or write.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(rename = "fix", skip_serializing_if = "String::is_empty")]
     pub(super) mend: String,
 }
 
@@ -84,6 +86,7 @@ impl Report {
 fn print(finding: &Finding) {
     let mark = match finding.status {
         Status::Ok => paint(GOOD, "✔ ok     "),
+        Status::Unknown => paint(FAINT, "? unknown"),
         Status::Warning => paint(CAUTION, "! warning"),
         Status::Problem => paint(BAD, "✖ problem"),
     };

@@ -24,7 +24,7 @@ fn findings_with(redis: &Value, database: &str) -> Vec<(String, String, String)>
     let report: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", ended.stdout, ended.stderr));
     let findings = report["findings"].as_array().expect("a list");
     let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
-    let finding = |f: &Value| (text(f, "check"), text(f, "status"), text(f, "message") + "\n" + &text(f, "mend"));
+    let finding = |f: &Value| (text(f, "check"), text(f, "status"), text(f, "message") + "\n" + &text(f, "fix"));
     findings.iter().map(finding).collect()
 }
 
@@ -43,7 +43,7 @@ async fn sentinels_lead_to_the_master() {
     let at = format!("127.0.0.1:{}", master.port);
     assert_found(&found, "sentinel", "ok", &[&at, "`mymaster`", "1 of 1 sentinels", "replicas: 1"]);
     assert_found(&found, "redis", "ok", &[&at, "answers"]);
-    assert_found(&found, "events", "ok", &["Redis lets us listen"]);
+    assert_found(&found, "events", "unknown", &["Redis accepts the subscription"]);
 
     let with = |changes: Value| {
         let mut settings = settings.clone();
@@ -51,14 +51,19 @@ async fn sentinels_lead_to_the_master() {
         findings(&settings)
     };
     assert_found(&with(json!({ "name": "other" })), "sentinel", "problem", &["watches no master `other`", "`mymaster`", "redis.name"]);
-    assert_found(&with(json!({ "sentinelPassword": "wrong" })), "sentinel", "problem", &["does not let us in", "redis.sentinelPassword"]);
+    assert_found(
+        &with(json!({ "sentinelPassword": "wrong" })),
+        "sentinel",
+        "problem",
+        &["refuses the connection", "redis.sentinelPassword"],
+    );
     assert_found(&with(json!({ "password": "wrong" })), "redis", "problem", &[&at, "databaseConfig.redis.password"]);
     let both = json!([{ "host": "127.0.0.1", "port": free_port() }, { "host": "127.0.0.1", "port": sentinel.port }]);
     let found = with(json!({ "sentinels": both }));
     assert_found(&found, "sentinel", "warning", &["cannot connect to Redis at"]);
     assert_found(&found, "sentinel", "ok", &[&at, "1 of 2 sentinels"]);
     let no_sentinel = json!({ "sentinels": [{ "host": "127.0.0.1", "port": master.port }], "sentinelPassword": "secret" });
-    assert_found(&with(no_sentinel), "sentinel", "problem", &["is no sentinel", "26379"]);
+    assert_found(&with(no_sentinel), "sentinel", "problem", &["is not a sentinel", "26379"]);
 
     drop(master);
     until("the sentinel to miss the master", async || {
@@ -77,7 +82,7 @@ async fn a_cluster_serves_all_slots() {
     let first = format!("127.0.0.1:{}", nodes[0].port);
     assert_found(&found, "cluster", "ok", &[&first, "all slots", "3 masters"]);
     assert_found(&found, "redis", "ok", &[&first, "answers"]);
-    assert_found(&found, "events", "ok", &["Redis lets us listen"]);
+    assert_found(&found, "events", "unknown", &["Redis accepts the subscription"]);
 
     // Named by one address alone.
     let lone = json!({ "host": "127.0.0.1", "port": nodes[0].port });

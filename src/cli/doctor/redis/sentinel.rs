@@ -61,7 +61,7 @@ pub(super) async fn master(settings: &RedisConfig, report: &mut Report) -> Optio
             let message = format!("{} takes the master {place} for dead", answer.sentinel);
             report.problem(CHECK, message, "start it again, or `redis-cli -p 26379 sentinel failover <name>`");
         } else if let Some(obstacle) = &answer.obstacle {
-            let message = format!("{} could not bring about a failover: {}", answer.sentinel, obstacle.detail().unwrap_or_default());
+            let message = format!("{} could not start a failover: {}", answer.sentinel, obstacle.detail().unwrap_or_default());
             report.warning(CHECK, message, "more sentinels must run and see each other, or `quorum` is too high");
         }
     }
@@ -118,7 +118,7 @@ async fn unknown(connection: &mut redis::aio::MultiplexedConnection, address: &s
             Fault { message, mend: "set `databaseConfig.redis.name` to the name in `sentinel monitor` of sentinel.conf".to_owned() }
         }
         Err(_) => Fault {
-            message: format!("{address} is no sentinel: {error}"),
+            message: format!("{address} is not a sentinel: {error}"),
             mend: "`databaseConfig.redis.sentinels` takes the ports of the sentinels (26379 mostly), not those of Redis".to_owned(),
         },
     }
