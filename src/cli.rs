@@ -54,10 +54,10 @@ enum Command {
     Import(import::Import),
     /// Find out why events do not arrive
     Doctor(doctor::Doctor),
-    /// Look at the configuration
+    /// Inspect the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Ask the running server how it is
+    /// Check the health of the running server
     Health(health::Health),
     /// Print a completion script for a shell
     Completions(completions::Completions),

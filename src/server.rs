@@ -266,9 +266,9 @@ impl Server {
             fault = fault(&mut listening) => Some(fault),
         };
         if fault.is_some() {
-            error!("a part of this server has failed, so it ends, to be started anew; please report the panic above");
+            error!("a part of this server has failed; ending, to be restarted; please report the panic above");
         }
-        info!("stopping: members leave, clients are told to come back");
+        info!("stopping: removing presence members, asking clients to reconnect");
         parts.admission.drain();
         parts.draining.cancel();
         let ShutdownConfig { drain: time, timeout } = &self.config.shutdown;
@@ -278,7 +278,7 @@ impl Server {
             end(parts, ingresses, listening, self.webhooks, (timeout.0 / 3, &stop_redis, &stop.serving)).await;
         };
         if tokio::time::timeout(timeout.0, ending).await.is_err() {
-            warn!("shutdown.timeout is over; what still ran is dropped");
+            warn!("shutdown.timeout has passed; dropping what still runs");
         }
         if let Some(fault) = fault {
             resume_unwind(fault);

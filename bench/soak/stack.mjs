@@ -16,7 +16,7 @@ const TICKS = 100;
 
 /** Log lines that belong to what the soak does; all others of this level are findings. */
 const EXPECTED = [
-  /^Redis is lost|^cannot reach Redis|until Redis is back$/,
+  /^lost the connection to Redis|^still no connection to Redis|^cannot reach Redis|until Redis is back$/,
   /^Error authenticating client$|^Client can not be authenticated, got HTTP status \d+$/,
   /^the application does not answer|^subscribe refused: the application/,
   /^closed a client that does not keep up/,

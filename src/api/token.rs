@@ -12,7 +12,7 @@ use crate::jws;
 
 /// The `jwt` of a client entry cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("clients: `jwt` of `{app_id}` is no PEM public key (RSA of 2048 bits or more, EC or Ed25519)")]
+#[error("clients: `jwt` of `{app_id}` is not a PEM public key (RSA of 2048 bits or more, EC or Ed25519)")]
 pub struct TokenKeyError {
     /// The client's id.
     pub app_id: String,
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn pem_text_without_a_public_key_is_refused() {
         let error = TokenKey::new("app", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----").err().unwrap();
-        assert_eq!(error.to_string(), "clients: `jwt` of `app` is no PEM public key (RSA of 2048 bits or more, EC or Ed25519)");
+        assert_eq!(error.to_string(), "clients: `jwt` of `app` is not a PEM public key (RSA of 2048 bits or more, EC or Ed25519)");
         assert!(TokenKey::new("app", include_str!("../../fixtures/jwt/rsa-1024.pub.pem")).is_err());
     }
 }

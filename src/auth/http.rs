@@ -38,7 +38,7 @@ const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum AuthClientError {
     /// `auth.tls.ca` cannot be used.
-    #[error("auth.tls.ca: `{path}` is no readable PEM certificate")]
+    #[error("auth.tls.ca: `{path}` is not a readable PEM certificate")]
     Ca {
         /// The configured path.
         path: String,
@@ -244,11 +244,10 @@ impl Application for HttpApplication {
     fn prepare(&self, request: AuthRequest<'_>) -> Result<Call, Denied> {
         let channel = request.channel;
         let Some(host) = self.hosts.choose(request.handshake) else {
-            warn_throttled!(class = 0, key = channel.as_str(), %channel, "no entry of authHost fits the page of this client; add one that is no wildcard");
+            warn_throttled!(class = 0, key = channel.as_str(), %channel, "no entry of authHost matches the page of this client; add one without a wildcard");
             self.metrics.callback(Callback::Unreachable);
-            return Err(
-                Denied::new(0).because("no entry of authHost fits the page of this client", "add an entry to authHost that is no wildcard")
-            );
+            return Err(Denied::new(0)
+                .because("no entry of authHost matches the page of this client", "add an entry without a wildcard to authHost"));
         };
         let Some(target) = self.target(&host) else {
             let endpoint = &self.endpoint;

@@ -40,7 +40,7 @@ pub enum JwtError {
     #[error("auth.jwt.algorithm: `{0}` is not known")]
     Algorithm(String),
     /// `auth.jwt.publicKey`.
-    #[error("auth.jwt.publicKey: `{path}` is no PEM public key for {algorithm:?}")]
+    #[error("auth.jwt.publicKey: `{path}` is not a PEM public key for {algorithm:?}")]
     PublicKey {
         /// The configured path.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum JwtError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// `auth.jwt.jwks` as a file.
-    #[error("auth.jwt.jwks: `{path}` is no JWKS with a key for {algorithm:?}")]
+    #[error("auth.jwt.jwks: `{path}` is not a JWKS with a key for {algorithm:?}")]
     Jwks {
         /// The configured path.
         path: PathBuf,
@@ -94,9 +94,9 @@ enum TokenError {
     Key(#[from] KeyError),
     #[error("its claim `{0}` does not list the channel")]
     NotListed(String),
-    #[error("its header has `crit`, and nothing that must be understood is")]
+    #[error("its header has `crit`, and no such extension is supported")]
     Critical,
-    #[error("its holder was taken out of the channel; a token issued later lets it in again")]
+    #[error("its holder was removed from the channel; a token issued later is accepted again")]
     Removed,
     #[error("it has no `sub`, which would be the user_id of a presence member")]
     NoSubject,

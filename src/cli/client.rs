@@ -96,7 +96,7 @@ fn say_when(config: &Path) {
     if let Ok(Found::Held(holder)) = lock_file::look(&lock_file::beside(config)) {
         let hang_up = holder.process.map_or_else(|| "SIGHUP".to_owned(), |process| format!("`kill -HUP {process}`"));
         let when = if cfg!(unix) { format!("{hang_up}, or a restart") } else { "a restart".to_owned() };
-        output::line(paint(CAUTION, format!("The running server takes the change after {when}.")));
+        output::line(paint(CAUTION, format!("The running server applies the change after {when}.")));
     }
 }
 

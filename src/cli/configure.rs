@@ -282,7 +282,7 @@ impl Configure {
         let named = [&self.redis_host, &self.redis_port, &self.redis_username, &self.redis_password, &self.redis_db];
         let is_named = named.iter().any(|flag| flag.is_some()) || matches!(self.database, Some(DatabaseChoice::Redis));
         match self.without_redis {
-            Some(true) if is_named => anyhow::bail!("`--without-redis` does not go with a Redis that other flags name"),
+            Some(true) if is_named => anyhow::bail!("`--without-redis` conflicts with the flags that name a Redis"),
             Some(true) => Ok(HERE),
             Some(false) => Ok(REDIS),
             None if is_named => Ok(REDIS),

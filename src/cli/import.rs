@@ -59,7 +59,7 @@ impl Import {
             output::warning(remark);
         }
         output::line(paint(GOOD, format!("Configuration file saved: {}", to.display())));
-        output::line(format!("`start` takes it before {}, which can be deleted once all is well.", self.from.display()));
+        output::line(format!("`start` prefers it to {}, which can be deleted once everything works.", self.from.display()));
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -68,7 +68,7 @@ impl Prompt {
                     "" => return Ok(default),
                     "y" | "yes" | "true" => return Ok(true),
                     "n" | "no" | "false" => return Ok(false),
-                    other => super::output::warning(format!("`{other}` is no answer, expected y or n")),
+                    other => super::output::warning(format!("`{other}` is not a valid answer, expected y or n")),
                 }
             },
             Self::Nobody => Ok(default),
@@ -86,7 +86,7 @@ impl Prompt {
                 let answer = lines.next(&format!("{question} [{}]", options.join("/")), options[0])?.unwrap_or_default();
                 match options.iter().find(|option| answer.is_empty() || option.eq_ignore_ascii_case(&answer)) {
                     Some(option) => return Ok(option),
-                    None => super::output::warning(format!("`{answer}` is no answer, expected one of {}", options.join(", "))),
+                    None => super::output::warning(format!("`{answer}` is not a valid answer, expected one of {}", options.join(", "))),
                 }
             },
             Self::Nobody => Ok(options[0]),
@@ -118,7 +118,7 @@ impl Lines {
         super::output::line(if self.has_begun.get() { format!("{default} (the default: no more answers)") } else { String::new() });
         anyhow::ensure!(
             self.has_begun.get(),
-            "nobody answers: run this in a terminal, or with `-n` (`laravel-echo-server init -n`) to take what the flags and the Laravel \
+            "there is no terminal to ask in: run this in one, or with `-n` (`laravel-echo-server init -n`) to take what the flags and the Laravel \
              project say, and the defaults for the rest"
         );
         Ok(None)

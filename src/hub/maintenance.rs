@@ -48,7 +48,7 @@ impl<S: Socket> Hub<S> {
         let _order = self.presence_locks.lock(&channel).await;
         match self.store.reconcile(&channel).await {
             Ok(gone) => gone.iter().for_each(|member| self.announce_leaving(&channel, member, None)),
-            Err(error) => error!(%channel, %error, "presence members could not be put right; trying again"),
+            Err(error) => error!(%channel, %error, "could not repair presence members; retrying"),
         }
     }
 }

@@ -250,8 +250,8 @@ impl<S: Socket> Hub<S> {
                 Ok(member) => (Some(Arc::from(member.user())), Some(member)),
                 Err(error) => {
                     let hint = "the callback in routes/channels.php must return an array with the user's data, as in: return ['id' => $user->id, 'name' => $user->name];";
-                    warn_throttled!(class = 500, key = channel.as_str(), %channel, %error, hint, "presence channel refused: nothing tells who the user is");
-                    let denied = Denied::new(500).because(format!("nothing tells who the user is: {error}"), hint);
+                    warn_throttled!(class = 500, key = channel.as_str(), %channel, %error, hint, "presence channel refused: the answer does not name the user");
+                    let denied = Denied::new(500).because(format!("the answer does not name the user: {error}"), hint);
                     return self.fail(session, channel, ticket, &denied);
                 }
             },
@@ -292,7 +292,7 @@ impl<S: Socket> Hub<S> {
         self.observers.tell(|| Observation::Refused { channel, socket, cause, status: Some(status), reason });
         debug!(socket_id = %socket, channel, status, ?cause, "subscribe refused");
         if let Some(key) = cause.limit() {
-            self.tell_of_limit(socket, channel, cause, &format!("a subscribe is over `{key}`: raise it if that is no fault of the page"));
+            self.tell_of_limit(socket, channel, cause, &format!("a subscribe is over `{key}`: raise it if the page is not at fault"));
         }
         self.emit(&session.socket, &Push::new(Message::Refused { channel, status }));
     }

@@ -58,7 +58,7 @@ impl<S: Socket> Hub<S> {
                 self.observers.tell(|| Observation::Refused { channel, socket: from, cause, status: None, reason: None });
                 debug!(socket_id = %from, channel, event, ?cause, "whisper dropped");
                 let hint = match cause.limit() {
-                    Some(key) => Some(format!("a whisper is over `{key}`: raise it if that is no fault of the page")),
+                    Some(key) => Some(format!("a whisper is over `{key}`: raise it if the page is not at fault")),
                     None if cause == Refusal::Whisper && rule.behaviour.whispers == Whispers::Off => {
                         Some("`whispers` is \"off\" in the rule of this channel in `[[channels]]`".to_owned())
                     }
@@ -114,7 +114,7 @@ impl<S: Socket> Hub<S> {
                 key = channel,
                 channel,
                 hint,
-                "a whisper is stamped with nobody: its sender's grant does not tell the user"
+                "a whisper is stamped with null: its sender's grant does not name the user"
             );
         }
         Ok(user)

@@ -128,7 +128,7 @@ impl<S: Socket> RedisServer<S> {
     /// One task serves all clients, as in Redis: their commands take less than to wake a second thread for them.
     pub async fn run(self, stop: CancellationToken) {
         let address = self.listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
-        info!(address, "taking what Laravel broadcasts, as a Redis would");
+        info!(address, "accepting Laravel's Redis broadcasts");
         let mut clients = FuturesUnordered::new();
         let mut arrivals = pin!(self.arrivals());
         loop {
@@ -167,7 +167,7 @@ impl<S: Socket> RedisServer<S> {
 fn survive(client: impl Future<Output = ()>) -> impl Future<Output = ()> {
     AssertUnwindSafe(client).catch_unwind().map(|served| {
         if served.is_err() {
-            error!("a Redis client was dropped because of a fault of this server; please report it with the panic above");
+            error!("a Redis client was dropped because of a bug in this server; please report it with the panic above");
         }
     })
 }
@@ -186,7 +186,7 @@ pub enum BindError {
 async fn serve<S: Socket>(shared: Arc<Shared<S>>, mut stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
     let Some(client) = Client::enter(&shared) else {
         if shared.is_to_be_said() {
-            warn!(%peer, max_clients = shared.max_clients, "refused a Redis client: redisServer.maxClients are here");
+            warn!(%peer, max_clients = shared.max_clients, "refused a Redis client: redisServer.maxClients is reached");
         }
         if shared.tls.is_none() {
             let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;

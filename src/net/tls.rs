@@ -242,11 +242,11 @@ impl Tls {
         match loaded {
             Ok(current) => {
                 self.current.store(Arc::new(current));
-                info!("took the certificate of the changed files for new connections");
+                info!("loaded the changed certificate for new connections");
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
-                warn!(%error, cause, "the changed certificate cannot be used; the one from before stays");
+                warn!(%error, cause, "the changed certificate cannot be used; keeping the previous one");
             }
         }
     }

@@ -39,7 +39,7 @@ pub(crate) enum HandshakeError {
     #[error("the request has no `Upgrade: websocket` and `Connection: Upgrade`")]
     NoUpgrade,
     /// It is no GET, or has no key.
-    #[error("the request is no GET with a Sec-WebSocket-Key")]
+    #[error("the request is not a GET with a Sec-WebSocket-Key")]
     Malformed,
     /// It asks for a version that nobody speaks.
     #[error("Sec-WebSocket-Version has to be 13")]

@@ -104,7 +104,7 @@ impl Gate {
         let headers = request.headers();
         let Some(app) = self.0.apps.iter().find(|app| app.key == key) else {
             let hint = "if it is one of yours, add an entry to `clients` with its key and its secret: PUSHER_APP_KEY and PUSHER_APP_SECRET (or REVERB_…) in Laravel's .env";
-            warn_throttled!(class = 0, key = key, key, hint, "a Pusher client asks for an application that is not here");
+            warn_throttled!(class = 0, key = key, key, hint, "a Pusher client asks for an unknown application");
             return Err((code::NO_APP, format!("App key {key} does not exist")));
         };
         if headers.get(header::ORIGIN).is_some_and(|origin| !self.0.origins.allow(origin)) {
@@ -144,7 +144,7 @@ impl Gate {
 
 fn no_websocket(error: HandshakeError) -> axum::http::Response<Body> {
     let hint = "a proxy before this server has to pass `Upgrade` and `Connection` on";
-    warn_throttled!(class = 2, key = "", %error, hint, "a Pusher client's request is no websocket");
+    warn_throttled!(class = 2, key = "", %error, hint, "a Pusher client's request is not a websocket handshake");
     let mut response = (error.status(), error.to_string()).into_response();
     if error.status() == StatusCode::UPGRADE_REQUIRED {
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));

@@ -55,7 +55,7 @@ impl ClientScript {
     /// Answers a request for one of the files.
     pub(super) async fn serve(&self, name: &str, request: &HeaderMap) -> Response<Body> {
         let Some(content) = self.find(name).await else {
-            let help = "socket.io.js is not at hand: npm install socket.io-client in the Laravel project, set socketio.clientPath to the \
+            let help = "socket.io.js is not available: npm install socket.io-client in the Laravel project, set socketio.clientPath to the \
                         package's dist folder, or bundle socket.io-client into the page's own script";
             return (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], help).into_response();
         };

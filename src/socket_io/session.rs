@@ -329,7 +329,7 @@ impl Session {
 
     fn makes_no_sense(&self, error: &dyn std::fmt::Display) {
         self.0.shared.hub.metrics().refusal(Refusal::Malformed);
-        debug!(socket_id = %self.id(), %error, "ignored a message that is no Socket.IO packet");
+        debug!(socket_id = %self.id(), %error, "ignored a message that is not a Socket.IO packet");
     }
 
     fn packet(&self, inbound: &mut Inbound, packet: Packet) -> Result<(), CloseReason> {

@@ -27,7 +27,7 @@ pub enum MemberError {
     #[error("the answer has no channel_data")]
     Missing,
     /// It is no JSON object, nor the text of one.
-    #[error("channel_data is no object")]
+    #[error("channel_data is not an object")]
     NotAnObject,
     /// It has no `user_id`, or one that is neither text nor a number.
     #[error("channel_data has no user_id")]

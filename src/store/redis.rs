@@ -287,8 +287,8 @@ impl PresenceStore for RedisStore {
         };
         match tokio::time::timeout(GOODBYE, goodbye).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "this node's lease could not be given up; it runs out by itself"),
-            Err(_) => warn!("no time to give this node's lease up; it runs out by itself"),
+            Ok(Err(error)) => warn!(%error, "could not release this node's lease; it expires by itself"),
+            Err(_) => warn!("timed out releasing this node's lease; it expires by itself"),
         }
     }
 }

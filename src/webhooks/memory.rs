@@ -108,7 +108,7 @@ impl<T: Truth> Local<T> {
         let mut told = Vec::new();
         if let Err(error) = super::look::look(&mut self.tracker, &self.truth, counts, marks, &self.feed, Instant::now(), &mut told).await {
             // Members in memory can always be read, those in Redis later.
-            warn!(%error, "webhooks cannot look at members; they are told of later");
+            warn!(%error, "webhooks cannot read members now; changes are sent later");
         }
         for happening in told.iter().chain(&events) {
             self.put(happening);

@@ -62,7 +62,7 @@ impl Sender {
                         self.metrics.webhooks.failed.inc();
                         failures = 0;
                         told = None;
-                        self.give_up(&events, "the target answered 410; remove it from `webhooks`, or mend its route");
+                        self.give_up(&events, "the target answered 410; remove it from `webhooks`, or fix its route");
                         outbox.done(&events).await;
                     }
                     Err(cause) => {

@@ -101,7 +101,7 @@ async fn laravels_script_runs_and_no_other() {
     expect(&mut client, [1]).await;
     let queue =
         redis::cmd("EVAL").arg("return redis.call('llen', KEYS[1])").arg(1).arg("queues:default").query_async::<()>(&mut redis).await;
-    assert!(queue.unwrap_err().to_string().contains("only the script that Laravel broadcasts with"));
+    assert!(queue.unwrap_err().to_string().contains("only Laravel's broadcast script"));
     let get = redis.get("key").await.unwrap_err().to_string();
     assert!(get.contains("takes broadcasts only"), "{get}");
 }

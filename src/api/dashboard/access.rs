@@ -249,8 +249,15 @@ fn check_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
     }
     let (origin, host) = (text(ORIGIN.as_str()).unwrap_or("none"), text(HOST.as_str()).unwrap_or("none"));
     let hint = "a proxy has to pass the Host header on, as in `proxy_set_header Host $http_host`";
-    warn_throttled!(class = 0, key = origin, origin, host, hint, "refused a request to the dashboard: it is of a page of another origin");
-    Err(ApiError::forbidden("the request is of a page of another origin"))
+    warn_throttled!(
+        class = 0,
+        key = origin,
+        origin,
+        host,
+        hint,
+        "refused a request to the dashboard: it came from a page of another origin"
+    );
+    Err(ApiError::forbidden("the request came from a page of another origin"))
 }
 
 #[derive(Deserialize)]

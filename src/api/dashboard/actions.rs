@@ -53,7 +53,7 @@ pub(super) async fn act(_: Act, State(dashboard): State<Dashboard>, request: Req
     let action: Action = serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("body: {error}")))?;
     let hub = std::sync::Arc::clone(&dashboard.settings.load().api.hub);
     let known = |socket: &str| SocketId::parse(socket).ok_or_else(|| ApiError::bad_request("socket: is not the id of a socket"));
-    info!(?action, "asked for in the dashboard");
+    info!(?action, "action from the dashboard");
     let answer = match action {
         Action::KickUser { user, channel } => {
             let done = hub.unsubscribe_user_everywhere(&user, &ChannelName::from(channel)).await;

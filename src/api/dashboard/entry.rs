@@ -147,7 +147,7 @@ fn shown(data: &str) -> String {
 
 /// What to do about a refusal that no callback explains.
 fn hint_for(cause: Refusal) -> Option<String> {
-    cause.limit().map(|key| format!("over `{key}`: raise it if that is no fault of the page")).or_else(|| {
+    cause.limit().map(|key| format!("over `{key}`: raise it if the page is not at fault")).or_else(|| {
         let hint = match cause {
             Refusal::Whisper => {
                 "whispers are for private and presence channels that the client is in, and their names begin with client- (Echo's whisper() adds it)"

@@ -131,7 +131,7 @@ impl Jwks {
                 debug!(keys = keys.len(), "read auth.jwt.jwks");
                 *self.keys.write() = Known { keys, read: Some(Instant::now()) };
             }
-            Err(error) => warn!(error, "auth.jwt.jwks cannot be read; the keys that are known stay"),
+            Err(error) => warn!(error, "cannot read auth.jwt.jwks; keeping the keys already known"),
         }
     }
 

@@ -63,7 +63,8 @@ impl HostLimiter {
                 self.metrics.auth.breakers_open.inc();
                 warn!(
                     host,
-                    "the application does not answer: subscribes wait until it is back, at most auth.queueTimeout; the server asks every few seconds"
+                    "the application does not answer: subscribes wait until it is back, at most auth.queueTimeout; while any of them waits, the \
+                     server asks again after 0.25 to 4 seconds"
                 );
             }
             Change::Closed => {

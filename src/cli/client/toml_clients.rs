@@ -68,7 +68,7 @@ fn tables(document: &mut DocumentMut) -> anyhow::Result<Vec<&mut dyn TableLike>>
         Some(Item::ArrayOfTables(clients)) => Ok(clients.iter_mut().map(|client| client as &mut dyn TableLike).collect()),
         Some(Item::Value(Value::Array(clients))) => {
             let tables = clients.iter_mut().map(|client| Some(client.as_inline_table_mut()? as &mut dyn TableLike));
-            tables.collect::<Option<_>>().context("`clients` holds something that is no table")
+            tables.collect::<Option<_>>().context("`clients` holds something that is not a table")
         }
         Some(_) => anyhow::bail!("`clients` is not a list of tables, expected [[clients]] with `appId` and `key`"),
     }

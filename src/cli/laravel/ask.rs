@@ -80,7 +80,7 @@ fn listen(child: &mut Child, marker: &str) -> Result<Json, String> {
     let late = |_| format!("php gave no answer within {} seconds", DEADLINE.as_secs());
     let output = stdout.recv_timeout(DEADLINE).map_err(late)?;
     if let Some((_, json)) = output.rsplit_once(marker) {
-        return serde_json::from_str(json).map_err(|error| format!("php printed what is no JSON: {error}"));
+        return serde_json::from_str(json).map_err(|error| format!("php printed invalid JSON: {error}"));
     }
     let errors = stderr.recv_timeout(end.saturating_duration_since(Instant::now())).unwrap_or_default();
     let line = errors.lines().find(|line| line.contains("Error") || line.contains("rror:")).unwrap_or_default();

@@ -19,7 +19,8 @@ pub(super) fn sockets() -> anyhow::Result<Vec<TcpListener>> {
     let mut given = ListenFd::from_env();
     let mut sockets = Vec::new();
     for index in 0..given.len() {
-        let socket = given.take_tcp_listener(index).with_context(|| format!("socket {index} of LISTEN_FDS is no listening TCP socket"))?;
+        let socket =
+            given.take_tcp_listener(index).with_context(|| format!("socket {index} of LISTEN_FDS is not a listening TCP socket"))?;
         sockets.extend(socket);
     }
     Ok(sockets)

@@ -28,7 +28,7 @@ impl<S: Socket> Shared<S> {
     pub(super) async fn eval<'a>(&self, script: &[u8], mut rest: impl Iterator<Item = &'a [u8]>) -> Reply {
         let (keys, payload) = (rest.next(), rest.next());
         let (true, Some(b"0"), Some(payload)) = (is_laravels(script), keys, payload) else {
-            return Reply::error("only the script that Laravel broadcasts with runs here; this is no Redis to keep data in");
+            return Reply::error("only Laravel's broadcast script runs here; this endpoint stores no data");
         };
         for channel in rest {
             if let refused @ Reply::Error(_) = self.publish(channel, payload).await {

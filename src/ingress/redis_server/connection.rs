@@ -60,11 +60,11 @@ pub(super) enum ConnectionError {
     Io(#[from] io::Error),
     #[error("no TLS handshake")]
     NoHandshake,
-    #[error("half a command, and no more for {COMMAND_TIMEOUT:?}")]
+    #[error("an incomplete command, and nothing more for {COMMAND_TIMEOUT:?}")]
     HalfACommand,
-    #[error("it does not take its answers")]
+    #[error("it does not read its replies")]
     NotReading,
-    #[error("half commands of all clients together take too much memory")]
+    #[error("incomplete commands of all clients together take too much memory")]
     TooMuch,
 }
 

@@ -131,7 +131,7 @@ impl RedisStore {
         let listing = self.listing(channel).await?;
         let orphans = scripts::of_nodes(&listing, nodes)?;
         if !orphans.is_empty() {
-            info!(%channel, sockets = orphans.len(), ?nodes, "members of a node that is gone are taken out");
+            info!(%channel, sockets = orphans.len(), ?nodes, "removed the members of a node that is gone");
         }
         let left = self.take_all(channel, orphans.into_iter().map(|(socket, entry)| (socket, Condition::Entry(entry)))).await?;
         for node in nodes {

@@ -174,7 +174,7 @@ fn entries(listing: &Listing) -> impl Iterator<Item = (SocketId, Entry<'_>, &str
         let entry = SocketId::parse(field).zip(Entry::parse(text));
         if entry.is_none() {
             let hint = "does another program, or another version, write to this key? databaseConfig.redis.keyPrefix keeps them apart";
-            warn_throttled!(class = 0, key = field, field, hint, "passed over an entry among presence members that is none of ours");
+            warn_throttled!(class = 0, key = field, field, hint, "skipped a foreign entry among presence members");
         }
         let (socket, entry) = entry?;
         Some((socket, entry, text.as_str()))
@@ -187,7 +187,7 @@ pub(super) fn members(listing: &Listing) -> Result<Members, StoreError> {
     for (socket, entry, _) in entries(listing) {
         match Member::parse(entry.member) {
             Ok(member) => found.push((entry.place, socket, member)),
-            Err(error) => warn_throttled!(class = 1, key = &socket, %socket, %error, "passed over a presence member that cannot be read"),
+            Err(error) => warn_throttled!(class = 1, key = &socket, %socket, %error, "skipped a presence member that cannot be read"),
         }
     }
     found.sort_unstable_by_key(|(place, socket, _)| (*place, *socket));

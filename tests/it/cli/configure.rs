@@ -154,7 +154,7 @@ fn without_anybody_to_answer_nothing_is_written() {
     let folder = Folder::new();
     let ended = folder.run(&["init"]);
     assert_eq!(ended.code, 1);
-    assert_holds(&ended.stderr, &["nobody answers", "`laravel-echo-server init -n`"]);
+    assert_holds(&ended.stderr, &["no terminal to ask in", "`laravel-echo-server init -n`"]);
     assert!(!folder.path("laravel-echo-server.toml").exists());
 }
 

@@ -851,7 +851,7 @@ async function beginDemo() {
   $('first').hidden = false;
   $('first-send').addEventListener('click', () => post('api/event', event).catch((error) => toast(error.message)));
   $('curl').textContent = `curl -X POST '${location.origin}/apps/${channel}/events?auth_key=${key}' -d '${JSON.stringify(event)}'`;
-  $('first-where').textContent = hasRedisServer ? ', whose broadcasts the server takes as a Redis would' : ', with the Redis that this server listens to';
+  $('first-where').textContent = hasRedisServer ? ', whose Redis broadcasts this server accepts itself' : ', with the Redis that this server listens to';
   $('laravel').textContent = tinker;
   listen(channel);
 }

@@ -194,7 +194,7 @@ pub(super) fn call(name: &str, arguments: Arguments, has_ascii: bool) -> Result 
                 merged.merge(match value {
                     Value::Array(array) => array,
                     Value::Unknown(why) => Array { items: Vec::new(), open: Some(why) },
-                    _ => return Err("`array_merge()` of something that is no array".to_owned()),
+                    _ => return Err("`array_merge()` of something that is not an array".to_owned()),
                 });
             }
             Value::Array(merged)
