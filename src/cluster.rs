@@ -55,12 +55,17 @@ pub struct Bus {
 }
 
 struct Message {
-    channel: String,
-    payload: String,
+    /// Where it goes, and what goes there.
+    parts: Vec<Part>,
     content: Content,
     done: Option<oneshot::Sender<Result<Reach, BusError>>>,
     /// What the message takes up of the queue, until it is done with.
     room: Option<OwnedSemaphorePermit>,
+}
+
+struct Part {
+    channel: String,
+    payload: String,
 }
 
 /// What is in a message.
@@ -81,20 +86,38 @@ pub enum Reach {
 }
 
 impl Message {
-    const fn new(channel: String, payload: String, content: Content) -> Self {
-        Self { channel, payload, content, done: None, room: None }
+    const fn new(parts: Vec<Part>, content: Content) -> Self {
+        Self { parts, content, done: None, room: None }
+    }
+
+    /// Tells whoever asked, who may have gone.
+    fn report(self, result: Result<Reach, BusError>) {
+        if let Some(done) = self.done {
+            let _ = done.send(result);
+        }
     }
 
     /// Its part of the queue's bytes; one that is larger than the queue takes all of it.
     fn bytes(&self) -> u32 {
-        u32::try_from(self.payload.len()).unwrap_or(u32::MAX).min(QUEUE_BYTES)
+        let bytes = self.parts.iter().map(|part| part.payload.len()).sum::<usize>();
+        u32::try_from(bytes).unwrap_or(u32::MAX).min(QUEUE_BYTES)
     }
 }
 
 /// An event could not be PUBLISHed.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the event could not be published to the nodes: {0}")]
-pub struct BusError(String);
+#[error("the event could not be published to the nodes: {cause}")]
+pub struct BusError {
+    cause: String,
+    /// How many of the events, from the first on, went out before.
+    pub(crate) sent: usize,
+}
+
+impl From<String> for BusError {
+    fn from(cause: String) -> Self {
+        Self { cause, sent: 0 }
+    }
+}
 
 /// The form of Laravel's `RedisBroadcaster`.
 #[derive(Serialize, Deserialize)]
@@ -155,14 +178,15 @@ impl Bus {
         Self { sessions: Some(sessions), ..self }
     }
 
-    /// PUBLISHes an event that came by HTTP, once, or has it delivered here while Redis is away.
+    /// PUBLISHes events that came by HTTP, once, or has them delivered here while Redis is away. Redis takes all of them or none; only a Redis
+    /// Cluster, where they belong to several servers, takes one after the other.
     ///
     /// # Errors
     /// [`BusError`] when Redis was lost meanwhile, or the server shuts down.
-    pub async fn publish(&self, event: &Event<'_>) -> Result<Reach, BusError> {
+    pub async fn publish(&self, events: &[Event<'_>]) -> Result<Reach, BusError> {
         let (done, answer) = oneshot::channel();
-        let mut message = Message { done: Some(done), ..self.message(event, true) };
-        let closed = || BusError("the server is shutting down".into());
+        let mut message = Message { done: Some(done), ..self.message(events, true) };
+        let closed = || BusError::from("the server is shutting down".to_owned());
         message.room = Arc::clone(&self.room).acquire_many_owned(message.bytes()).await.ok();
         self.queue.send(message).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
@@ -170,7 +194,7 @@ impl Bus {
 
     /// PUBLISHes an event if there is room for it; nobody is told what becomes of it then. Whether there was room.
     pub fn toss(&self, event: &Event<'_>) -> bool {
-        let has_room = self.try_send(self.message(event, false));
+        let has_room = self.try_send(self.message(std::slice::from_ref(event), false));
         if !has_room {
             warn_throttled!(class = 0, key = "", queue = QUEUE, bytes = QUEUE_BYTES, "whispers are dropped until Redis keeps up");
         }
@@ -208,7 +232,8 @@ impl Bus {
     /// PUBLISHes a message between nodes, if there is room for it.
     pub fn say(&self, message: &questions::Message) {
         let payload = serde_json::to_string(message).expect("texts and numbers serialize");
-        if !self.try_send(Message::new(format!("{}{TOPIC}", self.key_prefix), payload, Content::Control)) {
+        let part = Part { channel: format!("{}{TOPIC}", self.key_prefix), payload };
+        if !self.try_send(Message::new(vec![part], Content::Control)) {
             warn_throttled!(class = 0, key = "", queue = QUEUE, bytes = QUEUE_BYTES, "a message to the other nodes was dropped");
         }
     }
@@ -218,11 +243,14 @@ impl Bus {
         self.asked.answered(id, answer);
     }
 
-    fn message(&self, event: &Event<'_>, http: bool) -> Message {
-        let user_id = event.user.as_deref().map(Cow::Borrowed);
-        let envelope = Envelope { event: Cow::Borrowed(&event.name), data: event.data, socket: event.except, user_id, http };
-        let payload = serde_json::to_string(&envelope).expect("texts and JSON serialize");
-        Message::new(format!("{}{}", self.key_prefix, event.channel), payload, Content::Event)
+    fn message(&self, events: &[Event<'_>], http: bool) -> Message {
+        let part = |event: &Event<'_>| {
+            let user_id = event.user.as_deref().map(Cow::Borrowed);
+            let envelope = Envelope { event: Cow::Borrowed(&event.name), data: event.data, socket: event.except, user_id, http };
+            let payload = serde_json::to_string(&envelope).expect("texts and JSON serialize");
+            Part { channel: format!("{}{}", self.key_prefix, event.channel), payload }
+        };
+        Message::new(events.iter().map(part).collect(), Content::Event)
     }
 
     /// Moves messages until dropped. First it asks whether a connection that was idle is there still, since nobody would know what
@@ -240,21 +268,45 @@ impl Bus {
             }
             used = Instant::now();
             if self.link.is_cluster() {
-                // One at a time: a pipeline would have to stay on one server.
                 for message in batch.drain(..) {
-                    let mut pipeline = redis::pipe();
-                    pipeline.cmd("EVAL").arg(PUBLISH_BY_SLOT).arg(1).arg(self.slot_of(&message.channel));
-                    pipeline.arg(&message.channel).arg(&message.payload);
-                    self.send(&pipeline, std::iter::once(message), &here).await;
+                    let result = self.publish_by_slots(&message, &here).await;
+                    message.report(result);
                 }
             } else {
                 let mut pipeline = redis::pipe();
-                for message in &batch {
-                    pipeline.publish(&message.channel, &message.payload);
+                if batch.iter().any(|message| message.parts.len() > 1) {
+                    pipeline.atomic();
                 }
-                self.send(&pipeline, batch.drain(..), &here).await;
+                for part in batch.iter().flat_map(|message| &message.parts) {
+                    pipeline.publish(&part.channel, &part.payload);
+                }
+                let result = self.query(&pipeline).await;
+                for message in batch.drain(..) {
+                    if matches!(result, Ok(Reach::Here)) {
+                        message.parts.iter().for_each(|part| self.give_back(&message, part, &here));
+                    }
+                    message.report(result.clone());
+                }
             }
         }
+    }
+
+    /// One part at a time: a pipeline would have to stay on one server.
+    async fn publish_by_slots(&self, message: &Message, here: &impl Fn(&Event<'_>, bool)) -> Result<Reach, BusError> {
+        let mut reach = Reach::Everywhere;
+        for (sent, part) in message.parts.iter().enumerate() {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("EVAL").arg(PUBLISH_BY_SLOT).arg(1).arg(self.slot_of(&part.channel)).arg(&part.channel).arg(&part.payload);
+            match self.query(&pipeline).await {
+                Ok(Reach::Everywhere) => {}
+                Ok(Reach::Here) => {
+                    self.give_back(message, part, here);
+                    reach = Reach::Here;
+                }
+                Err(error) => return Err(BusError { sent, ..error }),
+            }
+        }
+        Ok(reach)
     }
 
     /// A key in the slot of the store's keys of the channel.
@@ -263,28 +315,22 @@ impl Bus {
         format!("{}laravel-echo:{{{name}}}:order", self.key_prefix)
     }
 
-    async fn send(&self, pipeline: &Pipeline, messages: impl Iterator<Item = Message>, here: &impl Fn(&Event<'_>, bool)) {
-        // Never tried again after a break: some of it may have been done, and nothing is to come twice.
-        let result = match self.link.query::<redis::Value>(pipeline).await {
+    async fn query(&self, pipeline: &Pipeline) -> Result<Reach, BusError> {
+        // Never tried again after a break: it may have been done, and nothing is to come twice.
+        match self.link.query::<redis::Value>(pipeline).await {
             Ok(_) => Ok(Reach::Everywhere),
             Err(QueryError::Away(_)) => Ok(Reach::Here),
-            Err(error) => Err(BusError(error.full_text())),
-        };
-        for message in messages {
-            if result.as_ref().is_ok_and(|reach| *reach == Reach::Here) && message.content == Content::Event {
-                self.give_back(&message, here);
-            }
-            if let Some(done) = message.done {
-                // Whoever asked may have gone.
-                let _ = done.send(result.clone());
-            }
+            Err(error) => Err(error.full_text().into()),
         }
     }
 
-    fn give_back(&self, message: &Message, here: &impl Fn(&Event<'_>, bool)) {
-        let envelope: Envelope<'_> = serde_json::from_str(&message.payload).expect("it was written here");
-        let Envelope { event, data, socket, user_id, http: _ } = envelope;
-        let channel = message.channel.strip_prefix(&self.key_prefix).unwrap_or(&message.channel);
+    fn give_back(&self, message: &Message, part: &Part, here: &impl Fn(&Event<'_>, bool)) {
+        if message.content == Content::Control {
+            return;
+        }
+        let envelope: Envelope<'_> = serde_json::from_str(&part.payload).expect("it was written here");
+        let Envelope { event, data, socket, user_id, .. } = envelope;
+        let channel = part.channel.strip_prefix(&self.key_prefix).unwrap_or(&part.channel);
         // Nobody waits for what becomes of a whisper.
         here(&Event { channel, name: event, data, except: socket, user: user_id }, message.done.is_none());
     }

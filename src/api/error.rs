@@ -130,8 +130,12 @@ impl From<StoreError> for ApiError {
 
 impl From<BusError> for ApiError {
     fn from(cause: BusError) -> Self {
-        error!(%cause, "an event of the HTTP API was lost");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the event could not be published, Redis is away")
+        error!(%cause, sent = cause.sent, "an event of the HTTP API was lost");
+        let message = "the event could not be published, Redis is away";
+        match cause.sent {
+            0 => Self::new(StatusCode::SERVICE_UNAVAILABLE, message),
+            sent => Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{message}; the first {sent} channels of the request have it")),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use body::HttpEvent;
 pub(crate) async fn events(State(api): State<Api>, request: Request) -> Result<Json<Value>, ApiError> {
     let body = posted(&api, request).await?;
     let event = counted(&api, body::event(&body, &api))?;
-    let reach = publish(&api, &event).await?;
+    let reach = publish(&api, std::slice::from_ref(&event)).await?;
     let mut answer = json!({ "message": "ok" });
     if let Some(wanted) = event.info {
         let mut channels = Map::new();
@@ -46,10 +46,7 @@ pub(crate) async fn events(State(api): State<Api>, request: Request) -> Result<J
 pub(crate) async fn batch(State(api): State<Api>, request: Request) -> Result<Json<Value>, ApiError> {
     let body = posted(&api, request).await?;
     let events = counted(&api, body::batch(&body, &api))?;
-    let mut reach = Reach::Everywhere;
-    for event in &events {
-        reach = reach.min(publish(&api, event).await?);
-    }
+    let reach = publish(&api, &events).await?;
     if events.iter().all(|event| event.info.is_none()) {
         return Ok(Json(with_reach(json!({}), reach)));
     }
@@ -87,14 +84,13 @@ fn counted<T>(api: &Api, read: Result<T, ApiError>) -> Result<T, ApiError> {
 /// # Errors
 /// 400 for a body that is no event, 503 when it cannot be published.
 pub(super) async fn send(api: &Api, body: &[u8]) -> Result<(), ApiError> {
-    publish(api, &body::event(body, api)?).await.map(drop)
+    publish(api, &[body::event(body, api)?]).await.map(drop)
 }
 
-async fn publish(api: &Api, event: &HttpEvent) -> Result<Reach, ApiError> {
-    let mut reach = Reach::Everywhere;
-    for channel in &event.channels {
-        let event = Event { channel, name: event.name.as_str().into(), data: &event.data, except: event.except, user: None };
-        reach = reach.min(api.hub.publish_everywhere(&event, Source::Http).await?);
-    }
-    Ok(reach)
+async fn publish(api: &Api, events: &[HttpEvent]) -> Result<Reach, ApiError> {
+    let each = events.iter().flat_map(|event| {
+        let HttpEvent { name, data, except, .. } = event;
+        event.channels.iter().map(move |channel| Event { channel, name: name.as_str().into(), data, except: *except, user: None })
+    });
+    Ok(api.hub.publish_everywhere(&each.collect::<Vec<_>>(), Source::Http).await?)
 }

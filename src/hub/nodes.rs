@@ -77,15 +77,18 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Sends an event to the subscribers of its channel on every node, or on this one alone while Redis is away.
+    /// Sends events to the subscribers of their channels on every node, or on this one alone while Redis is away: all of them
+    /// or none, as far as [`Bus::publish`] can.
     ///
     /// # Errors
-    /// [`BusError`] when Redis was lost meanwhile, and nobody knows whether it was sent.
-    pub async fn publish_everywhere(self: &Arc<Self>, event: &Event<'_>, source: Source) -> Result<Reach, BusError> {
+    /// [`BusError`] when Redis was lost meanwhile, and nobody knows whether they were sent.
+    pub async fn publish_everywhere(self: &Arc<Self>, events: &[Event<'_>], source: Source) -> Result<Reach, BusError> {
         match &self.nodes {
-            Some(nodes) => nodes.bus.publish(event).await,
+            Some(nodes) => nodes.bus.publish(events).await,
             None => {
-                self.publish(event, source);
+                for event in events {
+                    self.publish(event, source);
+                }
                 Ok(Reach::Everywhere)
             }
         }

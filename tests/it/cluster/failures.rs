@@ -4,12 +4,15 @@
 use std::collections::BTreeSet;
 
 use rustix::process::Signal;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::process;
 use super::watcher::Watcher;
-use crate::support::{Laravel, Redis, free_port};
+use super::{process, settings};
+use crate::support::server::KEY;
+use crate::support::{Laravel, Redis, TestServer, free_port, until};
 
 /// A network between a node and Redis that can be cut.
 struct Network {
@@ -46,6 +49,48 @@ impl Network {
             let _ = traffic.await;
         }
     }
+}
+
+/// A way to Redis on which connections break where a node sends this text. Returns its port.
+async fn breaks_at(redis: &Redis, text: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let (port, redis_port) = (listener.local_addr().expect("an address").port(), redis.port);
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let far = TcpStream::connect(("127.0.0.1", redis_port)).await.expect("Redis is there");
+                let ((mut from_node, mut to_node), (mut from_redis, mut to_redis)) = (near.into_split(), far.into_split());
+                let back = tokio::spawn(async move { tokio::io::copy(&mut from_redis, &mut to_node).await });
+                let mut bytes = vec![0; 65_536];
+                while let Ok(count @ 1..) = from_node.read(&mut bytes).await {
+                    let end = bytes[..count].windows(text.len()).position(|window| window == text);
+                    if to_redis.write_all(&bytes[..end.unwrap_or(count)]).await.is_err() || end.is_some() {
+                        break;
+                    }
+                }
+                back.abort();
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn an_event_for_many_channels_reaches_all_or_none() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let node = process(breaks_at(&redis, b"app_c50").await, &laravel).await;
+    let other = TestServer::with(&redis, &laravel, settings()).await;
+    let mut client = other.client().await;
+    client.subscribe("c0").await;
+    until("it to be in", async || other.subscription_count("c0").await == 1).await;
+    redis.publish("app_c0", "before", &json!(1), None).await;
+    client.event("before").await;
+    let channels: Vec<_> = (0..100).map(|n| format!("c{n}")).collect();
+    let body = json!({ "channels": channels, "name": "sent", "data": 1 });
+    let request = reqwest::Client::new().post(format!("http://{}/apps/app/events", node.address)).bearer_auth(KEY);
+    assert_eq!(request.body(body.to_string()).send().await.expect("an answer").status(), 503);
+    redis.publish("app_c0", "after", &json!(1), None).await;
+    assert_eq!(client.next().await.expect("an event")[0], "after");
 }
 
 #[tokio::test]
