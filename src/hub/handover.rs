@@ -183,6 +183,12 @@ impl Record {
         Some((position, self.stays.into_iter().map(stay).collect::<Option<_>>()?))
     }
 
+    /// How far the node had heard that wrote it.
+    fn places(&self) -> impl Iterator<Item = &str> {
+        let stays = self.stays.iter().map(|stay| stay.since.as_str());
+        self.since.as_deref().into_iter().chain(self.least.as_deref()).chain(stays)
+    }
+
     /// By what others may have taken it out of something.
     fn names(&self) -> Vec<String> {
         let guarded = || self.stays.iter().filter_map(|stay| Some((stay.channel.as_str(), stay.terms.as_ref()?)));
@@ -307,10 +313,14 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// A client is ahead of this node: waits until this has heard as much, but not long.
-    async fn has_heard(&self, recovery: &Recovery, offset: &str) {
+    /// A client or its session is ahead of this node: waits until this has heard as much, but not long.
+    async fn has_heard(&self, recovery: &Recovery, places: &[&str]) {
         let end = Instant::now() + BEHIND;
-        while Instant::now() < end && recovery.history().is_ahead(offset) {
+        let is_behind = || {
+            let history = recovery.history();
+            places.iter().any(|place| history.is_ahead(place))
+        };
+        while is_behind() && Instant::now() < end {
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -457,12 +467,11 @@ impl<S: Socket> Hub<S> {
         let found = async {
             let (handover, recovery) = (self.handover.as_ref()?, self.recovery.as_ref()?);
             self.has_past(handover, recovery).await;
-            if let Some(offset) = offset {
-                self.has_heard(recovery, offset).await;
-            }
             let removals = recovery.removals()?;
             let json = handover.store.take(id).await.ok()??;
             let record: Record = serde_json::from_str(&json).ok()?;
+            let places: Vec<_> = offset.into_iter().chain(record.places()).collect();
+            self.has_heard(recovery, &places).await;
             let is_banned = handover.store.is_banned(record.names()).await.unwrap_or(true);
             if is_banned {
                 self.tell_taken(id);
