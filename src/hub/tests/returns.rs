@@ -612,6 +612,36 @@ fn what_is_heard_again_after_a_fresh_start_comes_once() {
     });
 }
 
+/// Redis gives an event to one node a moment before the other.
+#[test]
+fn a_client_that_is_ahead_of_the_node_waits_for_it() {
+    in_paused_time(async {
+        let mut world = World::new();
+        world.step(Step::Tick).await;
+        for node in 0..NODES {
+            world.hear(node, usize::MAX);
+        }
+        world.come(1, 1).await;
+        world.step(Step::Publish { channel: 0, except: None }).await;
+        world.hear(1, usize::MAX);
+        // Its channel is ahead, too.
+        world.join(1, 0).await;
+        world.step(Step::Publish { channel: 0, except: None }).await;
+        world.hear(1, usize::MAX);
+        world.drop(1, 0, true);
+        world.write().await;
+        let (id, offset, hub) = (world.clients[1].id.unwrap(), world.clients[1].offset.clone(), Arc::clone(&world.nodes[2].hub));
+        assert!(offset.is_some());
+        let coming = tokio::spawn(async move {
+            let found = hub.find(id, offset.as_deref()).await.unwrap();
+            hub.adopt(id, found, offset.as_deref(), || Phone::new(id))
+        });
+        World::settle().await;
+        world.hear(2, usize::MAX);
+        assert!(coming.await.unwrap());
+    });
+}
+
 /// That the walks come to what they are about.
 #[test]
 fn walks_lead_back_and_elsewhere() {
