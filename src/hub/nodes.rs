@@ -12,7 +12,7 @@ use tracing::{debug, error};
 
 use super::session::{Session, Ticket};
 use super::view::{News, View, Views};
-use super::{Hub, Socket};
+use super::{Hub, Observation, Socket};
 use crate::channel::{ChannelKind, ChannelName, kind_of};
 use crate::cluster::{Bus, BusError, Reach};
 use crate::config::PresenceConfig;
@@ -150,9 +150,11 @@ impl<S: Socket> Hub<S> {
             self.catch_up();
         }
         let has_entered = nodes.views.enter(channel, |view| {
-            for news in nodes.take_up(view, joined.version, &joined.members) {
-                self.tell(channel, &news, Some(session.socket.id()));
+            let news = nodes.take_up(view, joined.version, &joined.members);
+            for news in &news {
+                self.tell(channel, news, Some(session.socket.id()));
             }
+            self.observe_unnoticed(channel, session.socket.id(), joined, &news);
             self.enter_and_show(session, channel, ticket, || self.show_members(session, channel, &view.list(&joined.members)))
         });
         if !has_entered {
@@ -163,6 +165,15 @@ impl<S: Socket> Hub<S> {
             self.prune(channel);
         }
         has_entered
+    }
+
+    /// Whoever left a moment ago, unheard here, and is back is no news to clients, but to observers: others may have seen the user gone.
+    fn observe_unnoticed(&self, channel: &ChannelName, id: SocketId, joined: &Joined, news: &[News]) {
+        let is_told = news.iter().any(|news| matches!(news, News::Joining(socket, _) if *socket == id));
+        let member = joined.members.iter().find(|(socket, _)| *socket == id);
+        if let Some((_, member)) = member.filter(|_| joined.is_first && !is_told) {
+            self.observers.tell(|| Observation::Joined { channel: channel.as_str(), member });
+        }
     }
 
     /// Forgets what is known of a channel from other nodes when nobody is in it here. To be called in the channel's turn:

@@ -92,7 +92,7 @@ pub enum Observation<'a> {
         /// The user.
         member: &'a Member,
     },
-    /// The last socket of a user left a presence channel, as clients of this node are told.
+    /// The last socket of a user left a presence channel, as clients of this node are told, or by this node with no client left there.
     Left {
         /// The channel.
         channel: &'a str,

@@ -517,10 +517,12 @@ impl<S: Socket> Hub<S> {
     }
 
     /// Tells clients that a user is gone by what this node did to the store. With other nodes, the store has PUBLISHed
-    /// it, and it comes back from there.
+    /// it, and it comes back from there, unless nobody is in the channel here any more: then only the observers are told.
     pub(super) fn announce_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
-        if self.nodes.is_none() {
-            self.tell_leaving(channel, member, except);
+        match &self.nodes {
+            None => self.tell_leaving(channel, member, except),
+            Some(nodes) if nodes.views.is_open(channel) => {}
+            Some(_) => self.observers.tell(|| Observation::Left { channel: channel.as_str(), member }),
         }
     }
 

@@ -86,6 +86,11 @@ impl Views {
         }
     }
 
+    /// Whether news of the channel are heard.
+    pub(super) fn is_open(&self, channel: &ChannelName) -> bool {
+        self.0.lock().contains_key(channel)
+    }
+
     pub(super) fn channels(&self) -> Vec<ChannelName> {
         self.0.lock().keys().cloned().collect()
     }
