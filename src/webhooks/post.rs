@@ -66,6 +66,8 @@ impl Post {
     pub fn new(webhook: &Webhook<'_>, config: &Config) -> Result<Self, WebhookError> {
         let entry = webhook.config;
         let builder = client_builder(config, entry.url.starts_with("http://"))?
+            // Pusher's PHP library reads `X-Pusher-Key` by `getallheaders()`, which gives names as they were sent.
+            .http1_title_case_headers()
             .redirect(Policy::none())
             .timeout(config.webhooks_delivery.timeout.0)
             .pool_max_idle_per_host(1)
