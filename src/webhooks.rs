@@ -27,6 +27,7 @@ mod look;
 mod memory;
 mod outbox;
 pub mod post;
+mod queue;
 mod sender;
 mod target;
 mod tracker;

@@ -48,7 +48,7 @@ impl Sender {
         let mut told: Option<(String, Instant)> = None;
         let sending = async {
             while let Some(events) = outbox.first().await {
-                match self.target().post.send(body(events.iter().map(|event| &*event.json))).await {
+                match self.target().send(body(events.iter().map(|event| &*event.json))).await {
                     Ok(()) => {
                         if failures > 0 {
                             info!(webhook = self.target().label, failures, "webhook target takes deliveries again");

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 
-use super::post::Post;
+use super::post::{DeliveryError, Post};
+use super::queue::QueuePush;
 use crate::auth::http::AuthClientError;
 use crate::channel::Pattern;
 use crate::config::{Config, Webhook, WebhookEvent, WebhookTarget};
@@ -46,18 +47,23 @@ impl Events {
     }
 }
 
+/// How a target is told.
+enum Way {
+    Http(Box<Post>),
+    Queue(QueuePush),
+}
+
 /// Whom to tell, of what, and how.
 pub(super) struct Target {
     /// What the log calls it.
     pub(super) label: String,
     /// The same on all nodes and after a restart.
-    #[expect(dead_code, reason = "what waits in Redis is kept under it")]
     pub(super) id: String,
     pub(super) events: Events,
     channels: Vec<Pattern>,
     /// Rules of channels, which may keep an event back.
     rules: Arc<ArcSwap<Rules>>,
-    pub(super) post: Post,
+    way: Way,
 }
 
 impl Target {
@@ -78,8 +84,19 @@ impl Target {
             events: Events::new(&entry.events),
             channels: entry.channels.0.iter().map(|text| Pattern::new(text)).collect(),
             rules: Arc::clone(rules),
-            post: Post::new(webhook, config)?,
+            way: match entry.target {
+                WebhookTarget::Http => Way::Http(Box::new(Post::new(webhook, config)?)),
+                WebhookTarget::Queue => Way::Queue(QueuePush::new(entry, config)?),
+            },
         })
+    }
+
+    /// Brings it a body.
+    pub(super) async fn send(&self, body: String) -> Result<(), DeliveryError> {
+        match &self.way {
+            Way::Http(post) => post.send(body).await,
+            Way::Queue(queue) => queue.send(&body).await,
+        }
     }
 
     /// Whether it is told of `event` in `channel`; events of no channel know no patterns.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Laravel, TestServer, until};
 
 mod faults;
+mod queue;
 mod receiver;
 
 use receiver::{Answer, Receiver, SECRET};

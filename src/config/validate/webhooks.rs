@@ -42,7 +42,13 @@ impl Found {
         match entry.target {
             WebhookTarget::Http => self.http_webhook(webhook, config),
             WebhookTarget::Queue => {
-                self.refuse(format!("{path}.target"), "queue", "`http`, the only target there is yet");
+                if entry.job.as_ref().is_none_or(|job| job.is_empty() || job.contains(char::is_whitespace)) {
+                    self.refuse(format!("{path}.job"), "unset", "a class of the application with `fire($job, $data)`")
+                        .mend("for example `job = \"App\\\\Jobs\\\\EchoWebhook\"`; docs/webhooks.md has one to copy");
+                }
+                if entry.queue.is_empty() {
+                    self.refuse(format!("{path}.queue"), "empty", "the name of a queue of Laravel, usually `default`");
+                }
             }
         }
     }

@@ -1,0 +1,88 @@
+//! [`QueuePush`]: deliveries as jobs of Laravel.
+//!
+//! Input: the body of a delivery. Output: an entry of `<prefix>queues:<name>`, in the form that `Illuminate\Queue\RedisQueue` has
+//! taken since Laravel 5.3 (`src/Illuminate/Queue/RedisQueue.php`, `Jobs/Job.php`): the class of the settings is made by
+//! Laravel's container and its method called with the job and `data`. `data.body` is the body as text: Redis' Lua, through which
+//! Laravel passes the payload when a job is tried again, changes empty lists and large numbers.
+
+use serde_json::json;
+
+use super::post::DeliveryError;
+use crate::config::{Config, WebhookConfig};
+use crate::redis_client::{ReconnectingClient, Redis, RedisConfigError};
+
+/// As Laravel pushes: a job, and a sign for workers that block (`block_for`). Versions before 5.8 take no signs away, so there are
+/// never more of them than jobs.
+const PUSH: &str = "
+redis.call('RPUSH', KEYS[1], ARGV[1])
+if redis.call('LLEN', KEYS[2]) < redis.call('LLEN', KEYS[1]) then redis.call('RPUSH', KEYS[2], 1) end";
+
+/// Pushes deliveries onto one queue.
+pub(super) struct QueuePush {
+    client: ReconnectingClient,
+    key: String,
+    job: String,
+}
+
+impl QueuePush {
+    /// The queue of the entry.
+    ///
+    /// # Errors
+    /// [`RedisConfigError`] when the settings of Redis cannot be used.
+    pub(super) fn new(entry: &WebhookConfig, config: &Config) -> Result<Self, RedisConfigError> {
+        let redis = &config.database_config.redis;
+        Ok(Self {
+            client: ReconnectingClient::new(Redis::new(redis)?, "webhooks cannot be pushed onto Laravel's queue"),
+            key: format!("{}queues:{}", redis.key_prefix, entry.queue),
+            job: entry.job.clone().unwrap_or_default(),
+        })
+    }
+
+    /// Pushes a body.
+    ///
+    /// # Errors
+    /// [`DeliveryError::Unreachable`] when Redis did not take it.
+    pub(super) async fn send(&self, body: &str) -> Result<(), DeliveryError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("EVAL").arg(PUSH).arg(2).arg(&self.key).arg(format!("{}:notify", self.key)).arg(payload(&self.job, body));
+        let pushed: Result<redis::Value, _> = self.client.query(&pipeline).await;
+        pushed.map(drop).map_err(|error| DeliveryError::Unreachable(error.full_text()))
+    }
+}
+
+/// The entry of the queue.
+fn payload(job: &str, body: &str) -> String {
+    let class = job.split('@').next().unwrap_or(job);
+    let data = json!({ "body": body });
+    json!({ "uuid": uuid(), "displayName": class, "job": job, "maxTries": null, "timeout": null, "data": data, "id": random_id(), "attempts": 0 })
+        .to_string()
+}
+
+/// As Laravel's `Str::random(32)`.
+fn random_id() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// A random UUID (version 4).
+fn uuid() -> String {
+    let random = rand::random::<u128>() & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let hex = format!("{random:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_what_laravel_pops() {
+        let payload: serde_json::Value = serde_json::from_str(&payload(r"App\Jobs\Echo@handle", r#"{"events":[]}"#)).unwrap();
+        assert_eq!(payload["job"], r"App\Jobs\Echo@handle");
+        assert_eq!(payload["displayName"], r"App\Jobs\Echo");
+        assert_eq!(payload["data"]["body"], r#"{"events":[]}"#);
+        assert_eq!(payload["attempts"], 0);
+        let uuid = payload["uuid"].as_str().unwrap();
+        assert_eq!((uuid.len(), &uuid[14..15]), (36, "4"));
+        assert!("89ab".contains(&uuid[19..20]), "{uuid}");
+    }
+}

@@ -1,0 +1,67 @@
+//! Webhooks as jobs of a real Laravel, which works them off.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{Laravel, Redis, TestServer, until};
+
+/// Works off one job of a queue with Laravel's own worker, and prints what the job was given.
+const WORKER: &str = r#"<?php
+require '/usr/share/php/Illuminate/autoload.php';
+class EchoWebhook {
+    public function fire($job, array $data) {
+        if ($job->attempts() == 1) { $job->release(0); return; }
+        echo json_encode(['body' => $data['body'], 'name' => $job->resolveName(), 'id' => $job->getJobId(), 'uuid' => $job->uuid()]);
+        $job->delete();
+    }
+}
+$app = new Illuminate\Container\Container;
+$redis = new Illuminate\Redis\RedisManager($app, 'phpredis', [
+    'options' => ['prefix' => 'app_'],
+    'default' => ['host' => '127.0.0.1', 'port' => (int) $argv[1], 'database' => 0],
+]);
+$queue = new Illuminate\Queue\RedisQueue($redis, 'default', 'default', 60);
+$queue->setContainer($app);
+for ($n = 0; $n < 2; $n++) {
+    $job = $queue->pop('default');
+    if ($job) { $job->fire(); }
+}
+"#;
+
+fn work(redis: &Redis) -> Option<Value> {
+    let folder: PathBuf = std::env::temp_dir().join(format!("echo-queue-{}-{}", std::process::id(), redis.port));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("work.php");
+    std::fs::write(&file, WORKER).expect("a file");
+    let output =
+        Command::new("php").arg(&file).arg(redis.port.to_string()).output().expect("these tests need php: apt-get install php-cli");
+    std::fs::remove_dir_all(&folder).expect("the folder can be removed");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&text).ok()
+}
+
+#[tokio::test]
+async fn laravel_works_off_what_it_is_told() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let webhook = json!({ "target": "queue", "job": "EchoWebhook" });
+    let settings = json!({ "webhooks": [webhook], "databaseConfig": { "redis": { "keyPrefix": "app_" } } });
+    let server = TestServer::with(&redis, &laravel, settings).await;
+    let mut client = server.client_of(1).await;
+    client.subscribe("presence-room").await;
+    client.event("presence:subscribed").await;
+    until("a job", async || redis.keys("app_queues:default").await.len() == 1).await;
+    // It is tried again once: Laravel writes the job anew then.
+    let job = work(&redis).expect("a job that was worked off");
+    assert_eq!(job["name"], "EchoWebhook");
+    assert!(job["id"].is_string() && job["uuid"].is_string());
+    let body: Value = serde_json::from_str(job["body"].as_str().expect("text")).expect("JSON");
+    assert_eq!(
+        super::short(body["events"].as_array().expect("a list")),
+        ["channel_occupied presence-room", "member_added presence-room 1"]
+    );
+    assert!(body["events"][0]["seq"].as_u64().expect("a number") > 1_700_000_000_000_000);
+    assert!(redis.keys("app_queues:*").await.is_empty(), "{:?}", redis.keys("app_queues:*").await);
+}
