@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::hub::{Hub, Observer, Socket};
 use crate::metrics::Metrics;
 
+mod books;
 mod feed;
 mod happening;
 mod look;
@@ -29,10 +30,12 @@ mod outbox;
 pub mod post;
 mod queue;
 mod sender;
+mod shared;
 mod target;
 mod tracker;
 mod truth;
 
+use books::Books;
 use feed::Feed;
 use memory::Local;
 use target::Target;
@@ -48,6 +51,9 @@ const BATCH: usize = 100;
 
 /// Most bytes of one delivery, unless one event is larger; far below PHP's `post_max_size`.
 const BATCH_BYTES: usize = 1_000_000;
+
+/// Time to write to the log what is given up at the end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Tells the application what happens in channels.
 pub struct Webhooks {
@@ -75,7 +81,15 @@ impl Webhooks {
         let mut tasks = JoinSet::new();
         let (last, stop) = (CancellationToken::new(), CancellationToken::new());
         let truth = Here(Arc::clone(hub));
-        Local::start(config, truth, &feed, targets, metrics, &mut tasks, (&last, &stop));
+        if config.webhooks_use_redis() {
+            let books = Books::open(config, Arc::clone(&targets))?;
+            let delivery = &config.webhooks_delivery;
+            let (feed, metrics) = (Arc::clone(&feed), Arc::clone(metrics));
+            let common = shared::Common { books, truth, feed, targets, metrics, grace: delivery.grace.0, retry_for: delivery.retry_for.0 };
+            shared::start(common, &mut tasks, &last);
+        } else {
+            Local::start(config, truth, &feed, targets, metrics, &mut tasks, (&last, &stop));
+        }
         Ok(Some(Self { feed, tasks, last, stop }))
     }
 
@@ -85,7 +99,11 @@ impl Webhooks {
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(time, ended).await.is_err() {
             self.stop.cancel();
-            while self.tasks.join_next().await.is_some() {}
+            // What is left to do takes no time, unless Redis does not answer.
+            let ended = async { while self.tasks.join_next().await.is_some() {} };
+            if tokio::time::timeout(LAST_WORDS, ended).await.is_err() {
+                self.tasks.shutdown().await;
+            }
         }
         self.feed.close();
     }

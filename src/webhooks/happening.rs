@@ -43,6 +43,8 @@ pub(super) struct Happening {
     pub(super) event: WebhookEvent,
     /// Empty for events of no channel.
     pub(super) channel: Box<str>,
+    /// Of a member the user, of a count the number.
+    pub(super) what: Box<str>,
     /// When it happened, in milliseconds since 1970.
     pub(super) time_ms: u64,
     /// The JSON without its last brace, so that the number can follow.
@@ -56,7 +58,9 @@ impl Happening {
         let written = Written { name: event.as_str(), channel, detail, time_ms };
         let mut json = serde_json::to_string(&written).expect("texts and numbers serialize");
         json.pop();
-        Self { event, channel: channel.into(), time_ms, json }
+        let count = detail.subscription_count.map(|count| count.to_string());
+        let what = count.as_deref().or(detail.user_id).unwrap_or_default().into();
+        Self { event, channel: channel.into(), what, time_ms, json }
     }
 
     /// The whole JSON. `seq` grows with every event.

@@ -12,20 +12,8 @@ use crate::channel::{ChannelKind, ChannelName};
 use crate::config::WebhookEvent as Name;
 use crate::store::StoreError;
 
-/// Looks at what is marked and what is due, and adds what there is to tell to `out`. Of channels `count` says how many sockets
-/// are in them.
-///
-/// # Errors
-/// [`StoreError`] when members cannot be read. What is in `out` holds then, too, and what could not be looked at is due again.
-pub(super) async fn look(
-    tracker: &mut Tracker,
-    truth: &impl Truth,
-    count: impl Fn(&str) -> usize,
-    mut marks: Marks,
-    feed: &Feed,
-    now: Instant,
-    out: &mut Vec<Happening>,
-) -> Result<(), StoreError> {
+/// Marks with what is due.
+pub(super) fn gather(tracker: &mut Tracker, mut marks: Marks, now: Instant) -> Marks {
     for due in tracker.take_due(now) {
         match due {
             Due::Channel(channel) => marks.channel(channel.as_str()),
@@ -33,6 +21,22 @@ pub(super) async fn look(
             Due::Whole(channel) => drop(marks.whole.insert(channel)),
         }
     }
+    marks
+}
+
+/// Looks at what is marked, and adds what there is to tell to `out`. Of channels `count` says how many sockets are in them.
+///
+/// # Errors
+/// [`StoreError`] when members cannot be read. What is in `out` holds then, too, and what could not be looked at is due again.
+pub(super) async fn look(
+    tracker: &mut Tracker,
+    truth: &impl Truth,
+    count: impl Fn(&str) -> usize,
+    marks: Marks,
+    feed: &Feed,
+    now: Instant,
+    out: &mut Vec<Happening>,
+) -> Result<(), StoreError> {
     let Marks { mut channels, mut whole, mut users, everything, .. } = marks;
     if everything {
         channels.extend(tracker.channels().cloned());

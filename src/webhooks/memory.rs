@@ -13,6 +13,7 @@ use tracing::warn;
 use super::BATCH_TIME;
 use super::feed::{Feed, Marks};
 use super::happening::Happening;
+use super::look::{gather, look};
 use super::outbox::{MemoryOutbox, Numbers, Outbox, Waiting};
 use super::sender::{Sender, dead_letter};
 use super::target::Target;
@@ -104,9 +105,11 @@ impl<T: Truth> Local<T> {
 
     async fn look(&mut self, mut marks: Marks) {
         let events = std::mem::take(&mut marks.events);
+        let now = Instant::now();
+        let marks = gather(&mut self.tracker, marks, now);
         let counts = |channel: &str| self.truth.count(channel);
         let mut told = Vec::new();
-        if let Err(error) = super::look::look(&mut self.tracker, &self.truth, counts, marks, &self.feed, Instant::now(), &mut told).await {
+        if let Err(error) = look(&mut self.tracker, &self.truth, counts, marks, &self.feed, now, &mut told).await {
             // Members in memory can always be read, those in Redis later.
             warn!(%error, "webhooks cannot read members now; changes are sent later");
         }

@@ -50,7 +50,7 @@ impl Events {
 /// How a target is told.
 enum Way {
     Http(Box<Post>),
-    Queue(QueuePush),
+    Queue(Box<QueuePush>),
 }
 
 /// Whom to tell, of what, and how.
@@ -86,7 +86,7 @@ impl Target {
             rules: Arc::clone(rules),
             way: match entry.target {
                 WebhookTarget::Http => Way::Http(Box::new(Post::new(webhook, config)?)),
-                WebhookTarget::Queue => Way::Queue(QueuePush::new(entry, config)?),
+                WebhookTarget::Queue => Way::Queue(Box::new(QueuePush::new(entry, config)?)),
             },
         })
     }

@@ -81,6 +81,12 @@ impl Tracker {
         self.due.insert((at, self.next), due);
     }
 
+    /// A channel was told to be occupied, with this count and these users.
+    pub(super) fn load(&mut self, channel: ChannelName, count: usize, users: HashSet<Box<str>>) {
+        let users = users.into_iter().map(|user| (user, None)).collect();
+        self.channels.insert(channel, Told { count, users, ..Told::default() });
+    }
+
     /// This could not be looked at now.
     pub(super) fn again(&mut self, now: Instant, due: Due) {
         self.later(now + RETRY, due);

@@ -9,6 +9,7 @@ use crate::support::{Laravel, TestServer, until};
 mod faults;
 mod queue;
 mod receiver;
+mod shared;
 
 use receiver::{Answer, Receiver, SECRET};
 
@@ -36,7 +37,11 @@ async fn told(receiver: &Receiver, count: usize) -> Vec<Value> {
 }
 
 async fn metric(server: &TestServer, name: &str) -> u64 {
-    let request = reqwest::Client::new().get(server.url("/metrics")).bearer_auth(crate::support::server::KEY);
+    metric_at(&server.url("/metrics"), name).await
+}
+
+async fn metric_at(url: &str, name: &str) -> u64 {
+    let request = reqwest::Client::new().get(url).bearer_auth(crate::support::server::KEY);
     let text = request.send().await.expect("metrics").text().await.expect("metrics");
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("laravel_echo_webhook_{name} ")));
     line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")

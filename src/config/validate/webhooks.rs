@@ -12,13 +12,6 @@ impl Found {
         for webhook in config.all_webhooks() {
             self.webhook(&webhook, config);
         }
-        if config.all_webhooks().next().is_some() && config.webhooks_use_redis() {
-            if config.cluster.enabled.0 {
-                self.refuse("cluster.enabled", "true", "`false`, or no `[[webhooks]]`: webhooks work on a single node");
-            } else {
-                self.refuse("webhooksDelivery.store", "redis", "`memory`, the only store there is yet");
-            }
-        }
         let delivery = &config.webhooks_delivery;
         for (key, is_zero) in [
             ("webhooksDelivery.timeout", delivery.timeout.0.is_zero()),

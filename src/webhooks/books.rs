@@ -1,0 +1,370 @@
+//! [`Books`]: what webhooks keep in Redis, where a restart and other nodes find it.
+//!
+//! Input: what a node says of its channels, and what the leader has told. Output: marks, counts and what was told. All keys are
+//! in one slot, so that each step is one script: it happens once, or not at all.
+//!
+//! | key, under `<prefix>laravel-echo:{webhooks}:` | |
+//! |---|---|
+//! | `leader` | the token of the node that tells; it expires |
+//! | `nodes`, `node:<id>` | nodes by the time at which they are dead; their channels with counts of sockets |
+//! | `marks`, `events` | channels and users to look at; what clients caused, to be told as it happened |
+//! | `told`, `users:<channel>` | channels told to be occupied with the count that was told; their members |
+//! | `seq`, `batches` | the last number; the last batch of each node |
+//! | `out:<target>`, `out:<target>:clients` | what waits for a target: a stream; those of it that clients caused |
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::feed::Marks;
+use super::happening::Happening;
+use super::outbox::Waiting;
+use super::target::Target;
+use crate::channel::ChannelName;
+use crate::config::{Config, WebhookEvent};
+use crate::redis_client::{QueryError, ReconnectingClient, Redis, RedisConfigError};
+
+const REPORT: &str = include_str!("report.lua");
+const COMMIT: &str = include_str!("commit.lua");
+const PULL: &str = include_str!("pull.lua");
+const RENEW: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) else return 0 end";
+const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end";
+
+/// Most marks that wait for the leader. Beyond, it looks at everything.
+const MAX_MARKS: usize = 100_000;
+/// Most events that wait for the leader. Who is told is bounded by the settings.
+const MAX_EVENTS: usize = 10_000;
+/// Most marks that are looked at together.
+const MARKS: usize = 5_000;
+/// The mark for everything.
+pub(super) const EVERYTHING: &str = "[]";
+/// Channels that are asked about, events that are taken, and events that are told, in one command.
+const AT_ONCE: usize = 1_000;
+
+/// What webhooks keep in Redis.
+pub(super) struct Books {
+    client: ReconnectingClient,
+    prefix: String,
+    /// Of this process.
+    pub(super) node: String,
+    pub(super) lease: Duration,
+    targets: Arc<[Target]>,
+    max_events: u64,
+}
+
+/// Something that had to go for what is newer: the place of its target, and its JSON.
+pub(super) type Dropped = Vec<(usize, String)>;
+
+/// One thing that a node says. Said twice, it counts once.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) number: u64,
+    /// It begins anew: what was said before does not count.
+    pub(super) is_anew: bool,
+    pub(super) counts: Vec<(ChannelName, usize)>,
+    pub(super) marks: Vec<String>,
+    pub(super) events: Vec<Happening>,
+}
+
+/// What the leader finds.
+#[derive(Debug, Default)]
+pub(super) struct Pulled {
+    pub(super) marks: Vec<String>,
+    pub(super) events: Vec<String>,
+    pub(super) live: Vec<String>,
+    pub(super) dead: Vec<String>,
+}
+
+/// What is known of a channel that was told to be occupied.
+pub(super) struct Known {
+    pub(super) channel: ChannelName,
+    pub(super) count: usize,
+    pub(super) users: HashSet<Box<str>>,
+}
+
+impl Books {
+    pub(super) fn open(config: &Config, targets: Arc<[Target]>) -> Result<Self, RedisConfigError> {
+        /// A leader that died is followed by another in this time, or sooner where members go sooner.
+        const LEASE: Duration = Duration::from_secs(10);
+        let redis = &config.database_config.redis;
+        Ok(Self {
+            client: ReconnectingClient::new(Redis::new(redis)?, "webhooks wait"),
+            prefix: format!("{}laravel-echo:{{webhooks}}:", redis.key_prefix),
+            node: format!("{:016x}", rand::random::<u64>()),
+            lease: config.presence.lease.0.min(LEASE),
+            targets,
+            max_events: config.webhooks_delivery.queue,
+        })
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn node_key(&self, node: &str) -> String {
+        format!("{}node:{node}", self.prefix)
+    }
+
+    fn outbox(&self, index: usize) -> String {
+        format!("{}out:{}", self.prefix, self.targets[index].id)
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The places of the targets that are told of it, as scripts take them.
+    fn places(&self, happening: &Happening) -> String {
+        let wants = |target: &Target| target.wants(happening.event, &happening.channel);
+        let places = self.targets.iter().zip(1..).filter(|(target, _)| wants(target)).map(|(_, place)| place.to_string());
+        places.collect::<Vec<_>>().join(",")
+    }
+
+    /// Says something. Returns whether this node was known, and how many events had no room.
+    pub(super) async fn report(&self, report: &Report) -> Result<(bool, u64), QueryError> {
+        let mut pipeline = redis::pipe();
+        let keys = [self.key("nodes"), self.node_key(&self.node), self.key("marks"), self.key("batches"), self.key("events")];
+        pipeline.cmd("EVAL").arg(REPORT).arg(keys.len()).arg(&keys).arg(&self.node).arg(self.millis()).arg(report.number);
+        pipeline.arg(u8::from(report.is_anew)).arg(MAX_MARKS).arg(MAX_EVENTS);
+        pipeline.arg(report.counts.len()).arg(report.marks.len());
+        for (channel, count) in &report.counts {
+            pipeline.arg(channel.as_str()).arg(*count);
+        }
+        pipeline.arg(&report.marks);
+        for event in &report.events {
+            let written = serde_json::to_string(&(event.event, &event.channel, event.time_ms, &event.json));
+            pipeline.arg(written.expect("texts and numbers serialize"));
+        }
+        let (answer,) = self.client.query(&pipeline).await?;
+        Ok(answer)
+    }
+
+    /// This node has nothing to say any more.
+    pub(super) async fn leave(&self) -> Result<(), QueryError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("ZREM").arg(self.key("nodes")).arg(&self.node);
+        pipeline.cmd("DEL").arg(self.node_key(&self.node));
+        pipeline.cmd("HDEL").arg(self.key("batches")).arg(&self.node);
+        self.client.query::<redis::Value>(&pipeline).await.map(drop)
+    }
+
+    /// Goes on leading, or begins to when nobody does. `None` when somebody else leads.
+    pub(super) async fn pull(&self, token: &str, is_leading: bool) -> Result<Option<Pulled>, QueryError> {
+        let mut pipeline = redis::pipe();
+        let keys = [self.key("leader"), self.key("nodes"), self.key("marks"), self.key("events")];
+        pipeline.cmd("EVAL").arg(PULL).arg(keys.len()).arg(&keys);
+        pipeline.arg(token).arg(self.millis()).arg(MARKS).arg(AT_ONCE).arg(u8::from(is_leading));
+        type Found = (Vec<String>, Vec<String>, Vec<String>, Vec<String>);
+        let (found,): (Option<Found>,) = self.client.query(&pipeline).await?;
+        Ok(found.map(|(marks, events, live, dead)| Pulled { marks, events, live, dead }))
+    }
+
+    /// Makes the lease last. Whether this node leads still.
+    pub(super) async fn renew(&self, token: &str) -> Result<bool, QueryError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("EVAL").arg(RENEW).arg(1).arg(self.key("leader")).arg(token).arg(self.millis());
+        let (leads,) = self.client.query(&pipeline).await?;
+        Ok(leads)
+    }
+
+    /// Gives the lead up.
+    pub(super) async fn release(&self, token: &str) -> Result<(), QueryError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("EVAL").arg(RELEASE).arg(1).arg(self.key("leader")).arg(token);
+        self.client.query::<redis::Value>(&pipeline).await.map(drop)
+    }
+
+    /// Buries nodes that died. Returns the channels they had.
+    pub(super) async fn bury(&self, dead: &[String]) -> Result<Vec<ChannelName>, QueryError> {
+        let mut channels = Vec::new();
+        for node in dead {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("HKEYS").arg(self.node_key(node));
+            let (theirs,): (Vec<String>,) = self.client.query(&pipeline).await?;
+            channels.extend(theirs.into_iter().map(ChannelName::from));
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("DEL").arg(self.node_key(node));
+            pipeline.cmd("ZREM").arg(self.key("nodes")).arg(node);
+            pipeline.cmd("HDEL").arg(self.key("batches")).arg(node);
+            self.client.query::<redis::Value>(&pipeline).await?;
+        }
+        Ok(channels)
+    }
+
+    /// How many sockets are in these channels, on these nodes.
+    pub(super) async fn counts(
+        &self,
+        channels: &HashSet<ChannelName>,
+        nodes: &[String],
+    ) -> Result<HashMap<ChannelName, usize>, QueryError> {
+        let channels: Vec<&ChannelName> = channels.iter().collect();
+        let mut counts = HashMap::with_capacity(channels.len());
+        for some in channels.chunks(AT_ONCE) {
+            for node in nodes {
+                let mut pipeline = redis::pipe();
+                pipeline.cmd("HMGET").arg(self.node_key(node));
+                for channel in some {
+                    pipeline.arg(channel.as_str());
+                }
+                let (found,): (Vec<Option<usize>>,) = self.client.query(&pipeline).await?;
+                for (channel, count) in some.iter().zip(found) {
+                    *counts.entry((*channel).clone()).or_default() += count.unwrap_or_default();
+                }
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Every channel of these nodes.
+    pub(super) async fn channels(&self, nodes: &[String]) -> Result<HashSet<ChannelName>, QueryError> {
+        let mut channels = HashSet::new();
+        for node in nodes {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("HKEYS").arg(self.node_key(node));
+            let (theirs,): (Vec<String>,) = self.client.query(&pipeline).await?;
+            channels.extend(theirs.into_iter().map(ChannelName::from));
+        }
+        Ok(channels)
+    }
+
+    /// Everything that was told.
+    pub(super) async fn told(&self) -> Result<Vec<Known>, QueryError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("HGETALL").arg(self.key("told"));
+        let (told,): (HashMap<String, usize>,) = self.client.query(&pipeline).await?;
+        let told: Vec<_> = told.into_iter().map(|(channel, count)| (ChannelName::from(channel), count)).collect();
+        let mut known = Vec::with_capacity(told.len());
+        for some in told.chunks(AT_ONCE) {
+            let mut pipeline = redis::pipe();
+            for (channel, _) in some {
+                pipeline.cmd("SMEMBERS").arg(self.key(&format!("users:{channel}")));
+            }
+            let users: Vec<Vec<String>> = self.client.query(&pipeline).await?;
+            known.extend(some.iter().zip(users).map(|((channel, count), users)| Known {
+                channel: channel.clone(),
+                count: *count,
+                users: users.into_iter().map(Into::into).collect(),
+            }));
+        }
+        Ok(known)
+    }
+
+    /// Writes down what is told now, and puts it into outboxes: what was found, then what clients caused. So many of the marks and
+    /// events that were pulled are done with then. `None` when somebody else leads: then nothing more was done.
+    pub(super) async fn commit(
+        &self,
+        token: &str,
+        told: &[Happening],
+        events: &[Happening],
+        (marks, events_done): (usize, usize),
+    ) -> Result<Option<Dropped>, QueryError> {
+        let keys: Vec<String> = ["leader", "seq", "told", "marks", "events"].iter().map(|name| self.key(name)).collect();
+        let outboxes: Vec<String> = (0..self.targets.len()).map(|index| self.outbox(index)).collect();
+        let mut all_dropped = Vec::new();
+        // The last of them is the end of the marks and the events, also with nothing to tell.
+        let parts: Vec<&[Happening]> = told.chunks(AT_ONCE).chain([events]).collect();
+        for (place, some) in parts.iter().enumerate() {
+            let (marks, events) = if place + 1 == parts.len() { (marks, events_done) } else { (0, 0) };
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("EVAL").arg(COMMIT).arg(keys.len() + outboxes.len()).arg(&keys).arg(&outboxes);
+            pipeline.arg(token).arg(self.key("users:")).arg(self.max_events).arg(marks).arg(events);
+            for happening in *some {
+                let change = match happening.event {
+                    WebhookEvent::ChannelOccupied => "occupied",
+                    WebhookEvent::ChannelVacated => "vacated",
+                    WebhookEvent::MemberAdded => "added",
+                    WebhookEvent::MemberRemoved => "removed",
+                    WebhookEvent::SubscriptionCount => "count",
+                    _ => "",
+                };
+                pipeline.arg(change).arg(&*happening.channel).arg(&*happening.what).arg(happening.time_ms);
+                pipeline.arg(&happening.json).arg(self.places(happening));
+            }
+            let (dropped,): (Option<Vec<(usize, String)>>,) = self.client.query(&pipeline).await?;
+            let Some(dropped) = dropped else { return Ok(None) };
+            // Scripts count from 1.
+            all_dropped.extend(dropped.into_iter().map(|(place, json)| (place.saturating_sub(1).min(self.targets.len() - 1), json)));
+        }
+        Ok(Some(all_dropped))
+    }
+
+    /// The first events that wait for a target, and how many wait.
+    pub(super) async fn first(&self, index: usize, count: usize) -> Result<(Vec<Waiting>, usize), QueryError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("XRANGE").arg(self.outbox(index)).arg("-").arg("+").arg("COUNT").arg(count);
+        pipeline.cmd("XLEN").arg(self.outbox(index));
+        type Entry = (String, (String, u64, String, String, String, u8));
+        let (entries, len): (Vec<Entry>, usize) = self.client.query(&pipeline).await?;
+        let waiting = entries.into_iter().map(|(id, (_, time_ms, _, json, _, is_of_clients))| Waiting {
+            id,
+            time_ms,
+            is_of_clients: is_of_clients == 1,
+            json: json.into(),
+        });
+        Ok((waiting.collect(), len))
+    }
+
+    /// These wait no more.
+    pub(super) async fn done(&self, index: usize, events: &[Waiting]) -> Result<(), QueryError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("XDEL").arg(self.outbox(index));
+        for event in events {
+            pipeline.arg(&event.id);
+        }
+        for event in events.iter().filter(|event| event.is_of_clients) {
+            pipeline.cmd("LREM").arg(format!("{}:clients", self.outbox(index))).arg(1).arg(&event.id);
+        }
+        self.client.query::<redis::Value>(&pipeline).await.map(drop)
+    }
+}
+
+/// Marks as other nodes read them: `["channel"]`, `["channel","user"]`, `["channel",true]` for everybody in it.
+pub(super) fn written(marks: &Marks) -> Vec<String> {
+    let text = |mark: serde_json::Value| mark.to_string();
+    let channels = marks.channels.iter().map(|channel| text(serde_json::json!([channel.as_str()])));
+    let whole = marks.whole.iter().map(|channel| text(serde_json::json!([channel.as_str(), true])));
+    let users = marks
+        .users
+        .iter()
+        .flat_map(|(channel, users)| users.iter().map(move |user| serde_json::json!([channel.as_str(), user]).to_string()));
+    channels.chain(whole).chain(users).collect()
+}
+
+/// Marks that other nodes have written.
+pub(super) fn read(written: &[String]) -> Marks {
+    let mut marks = Marks::default();
+    for mark in written {
+        match serde_json::from_str::<Vec<serde_json::Value>>(mark).as_deref() {
+            Ok([serde_json::Value::String(channel)]) => marks.channel(channel),
+            Ok([serde_json::Value::String(channel), serde_json::Value::String(user)]) => marks.user(channel, user),
+            Ok([serde_json::Value::String(channel), serde_json::Value::Bool(true)]) => drop(marks.whole.insert(channel.as_str().into())),
+            Ok([]) => marks.everything = true,
+            // Of a later version.
+            _ => {}
+        }
+    }
+    marks
+}
+
+/// An event that a node has written. `None`: of a later version.
+pub(super) fn event(written: &str) -> Option<Happening> {
+    let (event, channel, time_ms, json) = serde_json::from_str(written).ok()?;
+    Some(Happening { event, channel, what: Box::default(), time_ms, json })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_read_as_they_were_written() {
+        let mut marks = Marks::default();
+        marks.channel("news");
+        marks.user("presence-a", "7\"");
+        marks.whole.insert("presence-b".into());
+        let everything = read(&[EVERYTHING.to_owned()]);
+        assert!(everything.everything);
+        assert_eq!(read(&written(&marks)), marks);
+        assert_eq!(read(&["{}".to_owned(), "x".to_owned()]), Marks::default());
+    }
+}

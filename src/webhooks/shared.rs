@@ -1,0 +1,338 @@
+//! Webhooks of several nodes, or of one whose webhooks outlive it: what was told, and what waits, is in Redis.
+//!
+//! Every node says how many sockets it has in which channel, what to look at, and what clients caused ([`report`]). One of them leads
+//! ([`Leader`]): it compares what is true with what was told, puts what it tells into the outboxes in the same step in which it
+//! writes that down, and sends. When it dies, another takes the lead after the lease and goes on with what was told; what was on
+//! the way to a target then is sent again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::books::{self, Books, Dropped, Pulled, Report};
+use super::feed::Feed;
+use super::look::{gather, look};
+use super::outbox::{Outbox, Waiting, batch};
+use super::sender::{Sender, dead_letter};
+use super::target::Target;
+use super::tracker::Tracker;
+use super::truth::Truth;
+use super::{BATCH, BATCH_TIME};
+use crate::channel::ChannelKind;
+use crate::metrics::Metrics;
+use crate::redis_client::QueryError;
+use crate::store::StoreError;
+
+/// The leader looks at everything this often, whatever is marked: marks are complete as long as Redis' PUBLISH is.
+const SWEEP: Duration = Duration::from_secs(600);
+/// Between two tries while Redis is away.
+const RETRY: Duration = Duration::from_millis(500);
+/// Time for the last words.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Counts of one report.
+const COUNTS: usize = 5_000;
+
+/// What all parts use.
+pub(super) struct Common<T> {
+    pub(super) books: Books,
+    pub(super) truth: T,
+    pub(super) feed: Arc<Feed>,
+    pub(super) targets: Arc<[Target]>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) grace: Duration,
+    pub(super) retry_for: Duration,
+}
+
+impl<T> Common<T> {
+    fn note_dropped(&self, dropped: Dropped) {
+        let mut by_target: HashMap<usize, Vec<Waiting>> = HashMap::new();
+        for (index, json) in dropped {
+            by_target.entry(index).or_default().push(Waiting { id: String::new(), time_ms: 0, is_of_clients: false, json: json.into() });
+        }
+        for (index, events) in by_target {
+            dead_letter(&self.metrics, &self.targets[index].label, &events, "more events wait than webhooksDelivery.queue allows");
+        }
+    }
+}
+
+/// Begins to report, and to lead when it is this node's turn.
+pub(super) fn start<T: Truth>(common: Common<T>, tasks: &mut JoinSet<()>, last: &CancellationToken) {
+    let common = Arc::new(common);
+    let reported = CancellationToken::new();
+    tasks.spawn(report(Arc::clone(&common), last.clone(), reported.clone()));
+    tasks.spawn(lead(common, last.clone(), reported));
+}
+
+/// Says what has changed here, until the end; then that this node is gone.
+async fn report<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, reported: CancellationToken) {
+    let mut number = 0;
+    let mut is_anew = true;
+    let pace = common.books.lease / 3;
+    loop {
+        let is_last = last.is_cancelled();
+        let mut reports = Vec::new();
+        if is_anew && !is_last {
+            let counts: Vec<_> = common.truth.counts().into_iter().filter(|(channel, _)| common.feed.follows(channel.as_str())).collect();
+            // What was said before may have been of channels that are empty now.
+            reports.push(Report { is_anew: true, marks: vec![books::EVERYTHING.to_owned()], ..Report::default() });
+            for some in counts.chunks(COUNTS) {
+                let mut marks = super::feed::Marks::default();
+                for (channel, _) in some {
+                    marks.channel(channel.as_str());
+                    if channel.kind() == ChannelKind::Presence {
+                        marks.whole.insert(channel.clone());
+                    }
+                }
+                reports.push(Report { counts: some.to_vec(), marks: books::written(&marks), ..Report::default() });
+            }
+        }
+        let mut marks = common.feed.take();
+        let events = std::mem::take(&mut marks.events);
+        let counts = marks.channels.iter().map(|channel| (channel.clone(), common.truth.count(channel.as_str()))).collect();
+        reports.push(Report { counts, marks: books::written(&marks), events, ..Report::default() });
+        let mut was_known = true;
+        for mut report in reports {
+            number += 1;
+            report.number = number;
+            loop {
+                match common.books.report(&report).await {
+                    Ok((known, dropped)) => {
+                        was_known &= known || report.is_anew;
+                        if dropped > 0 {
+                            common.metrics.webhooks.dropped.inc_by(dropped);
+                            warn!(events = dropped, "webhook events dropped: too many wait for the node that tells");
+                        }
+                        break;
+                    }
+                    // Said again as it is: it counts once. What happens meanwhile is marked, and bounded.
+                    Err(error) if !last.is_cancelled() => {
+                        debug!(error = error.full_text(), "webhooks cannot say what has changed; trying again");
+                        sleep(RETRY).await;
+                    }
+                    Err(error) => {
+                        warn!(error = error.full_text(), events = report.events.len(), "webhooks could not say what has changed last");
+                        break;
+                    }
+                }
+            }
+        }
+        if is_last {
+            break;
+        }
+        // Redis has forgotten this node, or thought it dead.
+        is_anew = !was_known || marks.everything;
+        if !is_anew {
+            tokio::select! {
+                () = common.feed.marked.notified() => sleep(BATCH_TIME).await,
+                () = sleep(pace) => {}
+                () = last.cancelled() => {}
+            }
+        }
+    }
+    if let Ok(Err(error)) = tokio::time::timeout(GOODBYE, common.books.leave()).await {
+        debug!(error = error.full_text(), "webhooks could not say that this node is gone; it is found out");
+    }
+    reported.cancel();
+}
+
+/// Why a node leads no more.
+#[derive(Debug, thiserror::Error)]
+enum LeadError {
+    #[error("another node leads")]
+    Lost,
+    #[error("{}", .0.full_text())]
+    Redis(#[from] QueryError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Leads whenever nobody else does, until this node has said its last.
+async fn lead<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, reported: CancellationToken) {
+    let token = format!("{}-{:016x}", common.books.node, rand::random::<u64>());
+    while !last.is_cancelled() {
+        match common.books.pull(&token, false).await {
+            Ok(Some(pulled)) => {
+                debug!("this node tells webhooks");
+                let outcome = Box::pin(Leader::new(&common, &token).run(pulled, &reported)).await;
+                match outcome {
+                    Ok(()) => {
+                        if let Ok(Err(error)) = tokio::time::timeout(GOODBYE, common.books.release(&token)).await {
+                            debug!(error = error.full_text(), "webhooks' lead could not be given up; it runs out by itself");
+                        }
+                        return;
+                    }
+                    Err(error) => {
+                        info!(%error, "this node stops to tell webhooks, and looks again who does");
+                        last.run_until_cancelled(sleep(RETRY)).await;
+                    }
+                }
+            }
+            Ok(None) => drop(last.run_until_cancelled(sleep(common.books.lease / 8)).await),
+            Err(error) => {
+                debug!(error = error.full_text(), "webhooks cannot ask who leads");
+                last.run_until_cancelled(sleep(RETRY)).await;
+            }
+        }
+    }
+}
+
+/// Renews the lease, however long the leader looks at something, until it cannot.
+async fn keep(books: &Books, token: &str, until: &Mutex<Instant>) -> LeadError {
+    loop {
+        let before = Instant::now();
+        match books.renew(token).await {
+            Ok(true) => *until.lock() = before + books.lease,
+            Ok(false) => return LeadError::Lost,
+            Err(error) => return error.into(),
+        }
+        sleep(books.lease / 4).await;
+    }
+}
+
+/// The one node that tells.
+struct Leader<'a, T> {
+    common: &'a Arc<Common<T>>,
+    token: &'a str,
+    tracker: Tracker,
+    /// Until when no other node can lead.
+    until: Arc<Mutex<Instant>>,
+}
+
+impl<'a, T: Truth> Leader<'a, T> {
+    fn new(common: &'a Arc<Common<T>>, token: &'a str) -> Self {
+        let tracker = Tracker::new(common.grace);
+        Self { common, token, tracker, until: Arc::new(Mutex::new(Instant::now())) }
+    }
+
+    /// Leads until this node has said its last, or cannot go on.
+    async fn run(mut self, pulled: Pulled, reported: &CancellationToken) -> Result<(), LeadError> {
+        let books = &self.common.books;
+        for known in books.told().await? {
+            self.tracker.load(known.channel, known.count, known.users);
+        }
+        let stop = CancellationToken::new();
+        let mut senders = JoinSet::new();
+        for index in 0..self.common.targets.len() {
+            let (targets, metrics) = (Arc::clone(&self.common.targets), Arc::clone(&self.common.metrics));
+            let sender = Sender { targets, index, retry_for: self.common.retry_for, metrics };
+            let outbox = RedisOutbox { common: Arc::clone(self.common), index, until: Arc::clone(&self.until), waiting: AtomicI64::new(0) };
+            senders.spawn(sender.run(Arc::new(outbox), stop.clone()));
+        }
+        let (token, until) = (self.token, Arc::clone(&self.until));
+        let outcome = tokio::select! {
+            outcome = self.tell(pulled, reported) => outcome,
+            error = keep(books, token, &until) => Err(error),
+        };
+        stop.cancel();
+        while senders.join_next().await.is_some() {}
+        outcome
+    }
+
+    async fn tell(&mut self, first: Pulled, reported: &CancellationToken) -> Result<(), LeadError> {
+        let mut swept = None;
+        let mut pulled = Some(first);
+        loop {
+            let is_last = reported.is_cancelled();
+            let Pulled { marks, events, live, dead } = match pulled.take() {
+                Some(pulled) => pulled,
+                None => self.common.books.pull(self.token, true).await?.ok_or(LeadError::Lost)?,
+            };
+            let (mark_count, event_count) = (marks.len(), events.len());
+            let mut marks = books::read(&marks);
+            for channel in self.common.books.bury(&dead).await? {
+                marks.channel(channel.as_str());
+            }
+            let now = Instant::now();
+            let is_sweep = swept.is_none_or(|swept| now >= swept + SWEEP) || marks.everything;
+            if is_sweep {
+                swept = Some(now);
+                marks.channels.extend(self.common.books.channels(&live).await?);
+                marks.channels.extend(self.tracker.channels().cloned());
+                marks.whole.extend(marks.channels.iter().filter(|channel| channel.kind() == ChannelKind::Presence).cloned());
+                marks.everything = false;
+            }
+            let marks = gather(&mut self.tracker, marks, now);
+            if mark_count + event_count > 0 || !marks.is_empty() {
+                let counts = self.common.books.counts(&marks.channels, &live).await?;
+                let count = |channel: &str| counts.get(channel).copied().unwrap_or_default();
+                let mut told = Vec::new();
+                let looked = look(&mut self.tracker, &self.common.truth, count, marks, &self.common.feed, now, &mut told).await;
+                let events: Vec<_> = events.iter().filter_map(|event| books::event(event)).collect();
+                let dropped =
+                    self.common.books.commit(self.token, &told, &events, (mark_count, event_count)).await?.ok_or(LeadError::Lost)?;
+                self.common.note_dropped(dropped);
+                looked?;
+            }
+            if is_last {
+                return Ok(());
+            }
+            tokio::select! {
+                () = sleep(BATCH_TIME) => {}
+                () = reported.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// What waits in Redis for one target, as long as this node leads.
+struct RedisOutbox<T> {
+    common: Arc<Common<T>>,
+    index: usize,
+    until: Arc<Mutex<Instant>>,
+    /// As the gauge has it.
+    waiting: AtomicI64,
+}
+
+impl<T> RedisOutbox<T> {
+    fn leads(&self) -> bool {
+        Instant::now() < *self.until.lock()
+    }
+
+    fn note_waiting(&self, now: usize) {
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let before = self.waiting.swap(now, Ordering::Relaxed);
+        self.common.metrics.webhooks.waiting.inc_by(now - before);
+    }
+}
+
+impl<T> Drop for RedisOutbox<T> {
+    fn drop(&mut self) {
+        self.note_waiting(0);
+    }
+}
+
+#[async_trait]
+impl<T: Truth> Outbox for RedisOutbox<T> {
+    async fn first(&self) -> Option<Vec<Waiting>> {
+        loop {
+            match self.common.books.first(self.index, BATCH).await {
+                // Who was stopped for long, or has no Redis, leads no more and does not know it yet.
+                Ok((events, len)) if self.leads() => {
+                    self.note_waiting(len);
+                    if !events.is_empty() {
+                        return Some(batch(events.into_iter()));
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => debug!(error = error.full_text(), "webhooks cannot read what waits"),
+            }
+            sleep(BATCH_TIME).await;
+        }
+    }
+
+    async fn done(&self, events: &[Waiting]) {
+        // Else they are told again, and nothing is to be told before.
+        while let Err(error) = self.common.books.done(self.index, events).await {
+            debug!(error = error.full_text(), "webhooks cannot note what was delivered; trying again");
+            sleep(RETRY).await;
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Webhooks that Redis keeps: of several nodes, and over the death of a node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{Answer, Receiver, SECRET, metric_at, short, told};
+use crate::support::{Client, Laravel, Node, Redis, merge, until};
+
+async fn node(redis: &Redis, laravel: &Laravel, receiver: &Receiver, extra: Value) -> Node {
+    let entry = json!({ "url": receiver.url, "key": "echo", "secret": SECRET });
+    let mut settings = json!({
+        "authHost": laravel.url,
+        "subscribers": { "redis": true },
+        "databaseConfig": { "redis": { "host": "127.0.0.1", "port": redis.port, "keyPrefix": "app_" } },
+        "presence": { "lease": "2s" },
+        // A client with unread messages ends by a reset, which may look like a lost connection.
+        "recovery": { "window": "1s" },
+        "webhooks": [entry],
+        "webhooksDelivery": { "grace": "300ms", "store": "redis", "retryFor": "1h" },
+    });
+    merge(&mut settings, extra);
+    Node::start(settings).await
+}
+
+fn cluster() -> Value {
+    json!({ "database": "redis", "cluster": { "enabled": true } })
+}
+
+async fn metric(node: &Node, name: &str) -> u64 {
+    metric_at(&format!("http://{}/metrics", node.address), name).await
+}
+
+async fn join(node: &Node, user: u32, channel: &str) -> Client {
+    let mut client = Client::connect(node.address, &[("cookie", &format!("user={user}"))]).await;
+    client.subscribe(channel).await;
+    client.event("presence:subscribed").await;
+    client
+}
+
+/// Who is where by what was told, where nothing goes back: an event whose `seq` is not above the last of its channel is skipped.
+fn view(events: &[Value]) -> BTreeMap<String, BTreeSet<String>> {
+    let mut view: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut seqs: BTreeMap<String, u64> = BTreeMap::new();
+    for event in events {
+        let channel = event["channel"].as_str().expect("a channel").to_owned();
+        let seq = event["seq"].as_u64().expect("a number");
+        let last = seqs.entry(channel.clone()).or_default();
+        if seq <= *last {
+            continue;
+        }
+        *last = seq;
+        let user = || event["user_id"].as_str().expect("a user").to_owned();
+        match event["name"].as_str().expect("a name") {
+            "channel_occupied" => assert!(view.insert(channel, BTreeSet::new()).is_none(), "occupied twice: {event}"),
+            "channel_vacated" => assert!(view.remove(&channel).is_some_and(|users| users.is_empty()), "vacated too early: {event}"),
+            "member_added" => assert!(view.get_mut(&channel).expect("it is occupied").insert(user()), "added twice: {event}"),
+            "member_removed" => assert!(view.get_mut(&channel).expect("it is occupied").remove(&user()), "removed twice: {event}"),
+            other => panic!("nobody asked for {other}"),
+        }
+    }
+    view
+}
+
+/// The seqs of each channel in the order of their coming, which must grow, unless something is said again.
+fn assert_no_repetition(events: &[Value]) {
+    let all: Vec<u64> = events.iter().map(|event| event["seq"].as_u64().expect("a number")).collect();
+    assert!(all.is_sorted_by(|one, next| one < next), "{all:?}");
+}
+
+#[tokio::test]
+async fn three_nodes_tell_the_truth_once() {
+    let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        nodes.push(node(&redis, &laravel, &receiver, cluster()).await);
+    }
+    let mut here: BTreeMap<(u32, usize), (Client, String)> = BTreeMap::new();
+    // 1,000 joins and leaves of 30 users in 5 channels.
+    let mut random = 7_u32;
+    for _ in 0..1000 {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let (user, room, at) = (random >> 8 & 0x1f, (random >> 16) as usize % 5, (random >> 24) as usize % 3);
+        if here.remove(&(user, room)).is_none() {
+            let channel = format!("presence-{room}");
+            here.insert((user, room), (join(&nodes[at], user, &channel).await, channel));
+        }
+    }
+    let mut truth: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for ((user, _), (_, channel)) in &here {
+        truth.entry(channel.clone()).or_default().insert(user.to_string());
+    }
+    until("the truth to be told", async || view(&receiver.events()) == truth).await;
+    let events = receiver.events();
+    assert_no_repetition(&events);
+    // Everybody leaves, and one of the nodes dies meanwhile.
+    nodes[1].signal(Signal::KILL);
+    drop(here);
+    until("everybody's leave to be told", async || view(&receiver.events()).is_empty()).await;
+}
+
+#[tokio::test]
+async fn the_death_of_the_node_that_tells_loses_nothing() {
+    let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
+    // The first leads.
+    let first = node(&redis, &laravel, &receiver, cluster()).await;
+    let ann = join(&first, 1, "presence-room").await;
+    told(&receiver, 2).await;
+    let second = node(&redis, &laravel, &receiver, cluster()).await;
+    receiver.answer(Answer::Status(500));
+    let _ben = join(&second, 2, "presence-room").await;
+    until("a try", async || receiver.refused() > 0).await;
+    first.signal(Signal::KILL);
+    drop(ann);
+    receiver.answer(Answer::Status(200));
+    let events = told(&receiver, 4).await;
+    assert_eq!(
+        short(&events),
+        [
+            "channel_occupied presence-room",
+            "member_added presence-room 1",
+            "member_added presence-room 2",
+            "member_removed presence-room 1",
+        ]
+    );
+    assert_no_repetition(&events);
+}
+
+#[tokio::test]
+async fn a_killed_node_tells_what_waited_when_it_is_back() {
+    let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
+    receiver.answer(Answer::Status(500));
+    let events = json!(["channel_occupied", "channel_vacated", "member_added", "member_removed", "client_event"]);
+    let entry = json!({ "url": receiver.url, "key": "echo", "secret": SECRET, "events": events });
+    let mut node = node(&redis, &laravel, &receiver, json!({ "webhooks": [entry] })).await;
+    let mut ann = join(&node, 1, "presence-room").await;
+    for n in 0..20 {
+        ann.whisper("presence-room", "client-a", json!(n)).await;
+    }
+    until("22 events to wait", async || metric(&node, "events_waiting").await == 22).await;
+    node.signal(Signal::KILL);
+    node.again().await;
+    receiver.answer(Answer::Status(200));
+    let events = told(&receiver, 24).await;
+    let mut expected = vec!["channel_occupied presence-room".to_owned(), "member_added presence-room 1".to_owned()];
+    expected.extend(std::iter::repeat_n("client_event presence-room 1".to_owned(), 20));
+    expected.extend(["member_removed presence-room 1".to_owned(), "channel_vacated presence-room".to_owned()]);
+    assert_eq!(short(&events), expected);
+    assert_no_repetition(&events);
+    let data: Vec<_> = events[2..22].iter().map(|event| event["data"].as_str().expect("text").to_owned()).collect();
+    assert_eq!(data, (0..20).map(|n: u32| n.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_full_stream_drops_whispers_first() {
+    let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
+    receiver.answer(Answer::Status(500));
+    let events = json!(["channel_occupied", "member_added", "client_event"]);
+    let entry = json!({ "url": receiver.url, "key": "echo", "secret": SECRET, "events": events });
+    let node = node(&redis, &laravel, &receiver, json!({ "webhooks": [entry], "webhooksDelivery": { "queue": 10 } })).await;
+    let mut ann = join(&node, 1, "presence-room").await;
+    for n in 0..30 {
+        ann.whisper("presence-room", "client-a", json!(n)).await;
+    }
+    until("22 events to be dropped", async || metric(&node, "events_dropped_total").await == 22).await;
+    let _ben = join(&node, 2, "presence-room").await;
+    until("one more to be dropped", async || metric(&node, "events_dropped_total").await == 23).await;
+    receiver.answer(Answer::Status(200));
+    let events = told(&receiver, 10).await;
+    let names = ["channel_occupied", "member_added"].iter().chain([&"client_event"; 7]).chain(&["member_added"]);
+    assert_eq!(events.iter().map(|event| event["name"].as_str().expect("a name")).collect::<Vec<_>>(), names.copied().collect::<Vec<_>>());
+    assert_eq!(
+        events[2..9].iter().map(|event| event["data"].clone()).collect::<Vec<_>>(),
+        (23..30).map(|n| json!(n.to_string())).collect::<Vec<_>>()
+    );
+    let keys = redis.keys("app_laravel-echo:*out:*").await;
+    assert!(keys.len() <= 1, "an empty list of whispers is gone: {keys:?}");
+}
+
+#[tokio::test]
+async fn a_restart_and_a_redis_that_is_away_are_not_told() {
+    let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
+    let mut node = node(&redis, &laravel, &receiver, json!({ "webhooksDelivery": { "grace": "15s" } })).await;
+    let ann = join(&node, 1, "presence-room").await;
+    told(&receiver, 2).await;
+    redis.pause();
+    let ben = join(&node, 2, "presence-room").await;
+    redis.resume();
+    told(&receiver, 3).await;
+    node.signal(Signal::TERM);
+    node.again().await;
+    drop((ann, ben));
+    let _ann = join(&node, 1, "presence-room").await;
+    let _ben = join(&node, 2, "presence-room").await;
+    let _eve = join(&node, 3, "presence-room").await;
+    let events = told(&receiver, 4).await;
+    assert_eq!(short(&events)[1..], ["1", "2", "3"].map(|user| format!("member_added presence-room {user}")));
+    tokio::time::timeout(Duration::from_secs(20), async { drop(node) }).await.expect("it ends");
+}
