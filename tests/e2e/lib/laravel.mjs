@@ -45,7 +45,7 @@ export class LaravelApp {
         const argv = [program('php'), '-S', `127.0.0.1:${port}`, '-t', 'public', 'public/index.php'];
         const child = new Child(argv, { cwd: app, env });
         await child.whenReady(async () => (await fetch(`http://127.0.0.1:${port}/me`)).ok);
-        return new LaravelApp(child, port, storage);
+        return new LaravelApp(child, port, storage, { cwd: app, env });
       });
     } catch (error) {
       removeFolder(storage);
@@ -53,10 +53,16 @@ export class LaravelApp {
     }
   }
 
-  constructor(child, port, storage) {
+  constructor(child, port, storage, place) {
     this.child = child;
+    this.place = place;
     this.storage = storage;
     this.url = `http://127.0.0.1:${port}`;
+  }
+
+  /** Starts a command of Laravel, such as `queue:work`. */
+  artisan(...words) {
+    return new Child([program('php'), 'artisan', ...words], this.place);
   }
 
   /** A new visitor who has logged in. */

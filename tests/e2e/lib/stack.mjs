@@ -8,14 +8,14 @@ import { Endpoint, RedisServer } from './redis.mjs';
 export class Stack {
   #started = [];
 
-  /** `redisClient`: Laravel's; `format`: of the echo server's config file; `settings`: more of it. */
+  /** `redisClient`: Laravel's; `format`: of the echo server's config file; `settings`: more of it, or what makes it of Laravel's URL. */
   static async start({ redisClient, format, settings } = {}) {
     const stack = new Stack();
     try {
       stack.redis = await stack.#start(RedisServer.start());
       stack.laravel = await stack.#start(LaravelApp.start({ redisPort: stack.redis.port, client: redisClient }));
       stack.echo = await stack.#start(
-        EchoServer.start({ redisPort: stack.redis.port, laravelUrl: stack.laravel.url, format, settings }),
+        EchoServer.start({ redisPort: stack.redis.port, laravelUrl: stack.laravel.url, format, settings: typeof settings === 'function' ? settings(stack.laravel.url) : settings }),
       );
     } catch (error) {
       await stack.stop();
