@@ -19,10 +19,10 @@ use crate::event::{Event, SocketId};
 use crate::redis_client::{QueryError, ReconnectingClient, Redis, RedisConfigError};
 use crate::warn_throttled;
 
-pub(crate) mod questions;
+pub(crate) mod control;
 pub(crate) mod sessions;
 
-use questions::{Answer, Asked, Question, TOPIC};
+use control::{Answer, Asked, CONTROL_CHANNEL, Question};
 use sessions::{RedisSessions, SessionStore};
 
 /// Messages that wait for Redis; beyond, whispers are dropped and HTTP requests wait.
@@ -48,7 +48,7 @@ pub struct Bus {
     /// Bytes that the queue has room for.
     room: Arc<Semaphore>,
     /// Tells this process from the other nodes.
-    number: u64,
+    node_id: u64,
     asked: Asked,
     /// Where all nodes hear the same in one order, and so can go on with each other's sessions.
     sessions: Option<Arc<dyn SessionStore>>,
@@ -160,7 +160,7 @@ impl Bus {
             queue,
             waiting: Mutex::new(waiting),
             room: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
-            number: rand::random(),
+            node_id: rand::random(),
             asked: Asked::default(),
             sessions,
         }))
@@ -193,7 +193,7 @@ impl Bus {
     }
 
     /// PUBLISHes an event if there is room for it; nobody is told what becomes of it then. Whether there was room.
-    pub fn toss(&self, event: &Event<'_>) -> bool {
+    pub fn try_publish(&self, event: &Event<'_>) -> bool {
         let has_room = self.try_send(self.message(std::slice::from_ref(event), false));
         if !has_room {
             warn_throttled!(class = 0, key = "", queue = QUEUE, bytes = QUEUE_BYTES, "whispers are dropped until Redis keeps up");
@@ -208,14 +208,14 @@ impl Bus {
 
     /// The number that tells this process from the other nodes.
     #[must_use]
-    pub const fn number(&self) -> u64 {
-        self.number
+    pub const fn node_id(&self) -> u64 {
+        self.node_id
     }
 
     /// Asks the other nodes, of which there are so many. Returns what came in time, and whether that is not all.
     pub async fn ask(&self, question: Question, others: usize) -> (Vec<Answer>, bool) {
         let (mut asked, patience) = (self.asked.begin(), question.patience());
-        self.say(&questions::Message::Ask { from: self.number, id: asked.id, question });
+        self.send_control(&control::Message::Ask { from: self.node_id, id: asked.id, question });
         let mut answers = Vec::with_capacity(others);
         let collecting = async {
             while answers.len() < others {
@@ -230,9 +230,9 @@ impl Bus {
     }
 
     /// PUBLISHes a message between nodes, if there is room for it.
-    pub fn say(&self, message: &questions::Message) {
+    pub fn send_control(&self, message: &control::Message) {
         let payload = serde_json::to_string(message).expect("texts and numbers serialize");
-        let part = Part { channel: format!("{}{TOPIC}", self.key_prefix), payload };
+        let part = Part { channel: format!("{}{CONTROL_CHANNEL}", self.key_prefix), payload };
         if !self.try_send(Message::new(vec![part], Content::Control)) {
             warn_throttled!(class = 0, key = "", queue = QUEUE, bytes = QUEUE_BYTES, "a message to the other nodes was dropped");
         }
@@ -350,7 +350,7 @@ mod tests {
     fn tossed(bus: &Bus, bytes: usize) -> usize {
         let data = serde_json::value::to_raw_value(&"x".repeat(bytes)).unwrap();
         let event = Event { channel: "private-a", name: "client-a".into(), data: &data, except: None, user: None };
-        std::iter::repeat_with(|| bus.toss(&event)).take(2 * QUEUE).take_while(|has_room| *has_room).count()
+        std::iter::repeat_with(|| bus.try_publish(&event)).take(2 * QUEUE).take_while(|has_room| *has_room).count()
     }
 
     #[test]

@@ -24,15 +24,15 @@ use crate::store::{Members, PresenceStore, StoreError};
 
 mod allowance;
 mod cache;
+mod cluster_wide;
 mod counts;
-mod everywhere;
 mod grants;
 mod handover;
 mod hints;
 mod history;
 mod inspect;
+mod interest;
 mod last;
-mod maintenance;
 mod nodes;
 mod observer;
 mod presence;
@@ -46,8 +46,6 @@ mod session;
 mod subscribe;
 mod twice;
 mod users;
-mod view;
-mod wanted;
 mod watchlist;
 mod whisper;
 
@@ -60,18 +58,18 @@ use session::Session;
 use subscribe::Grace;
 
 pub use allowance::Allowance;
-pub use everywhere::Everywhere;
+pub use cluster_wide::ClusterWide;
 pub use grants::Recheck;
 pub use handover::Found;
 pub use history::Offset;
 pub use inspect::{SocketView, StayView, near_miss};
+pub use interest::{Change, InterestSet};
 pub use observer::{Observation, Observer};
 pub use push::{Dialect, Keep, Message, Push, PushError, Socket};
 pub use recovery::Return;
 pub(crate) use rules::Rules;
 pub use rules::{Behaviour, Rule};
 pub use subscribe::Right;
-pub use wanted::{Change, Wanted};
 pub use whisper::Whisper;
 
 /// Bytes of an offset's text.
@@ -103,7 +101,7 @@ pub struct Hub<S> {
     /// With other nodes: the way to them, and what is known from them. `None` for a single node.
     nodes: Option<Nodes>,
     /// What Redis is to be asked for; `None` when it is listened to by pattern, or not at all.
-    wanted: Option<Arc<Wanted>>,
+    interests: Option<Arc<InterestSet>>,
     /// Questions to the application and leaves under way.
     tasks: TaskTracker,
     /// Cancelled when the server is about to end: nobody joins any more, no answer is waited for.
@@ -158,7 +156,7 @@ impl<S: Socket> Hub<S> {
             store,
             presence_locks: ChannelLocks::default(),
             nodes: bus.map(|bus| Nodes::new(bus, &config.presence)),
-            wanted: is_exact.then(|| Wanted::new(heard)),
+            interests: is_exact.then(|| InterestSet::new(heard)),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             hints: Hints::default(),
@@ -346,8 +344,8 @@ impl<S: Socket> Hub<S> {
 
     /// The channels that Redis is to be asked for, when it is asked for single ones.
     #[must_use]
-    pub fn wanted(&self) -> Option<&Arc<Wanted>> {
-        self.wanted.as_ref()
+    pub fn interests(&self) -> Option<&Arc<InterestSet>> {
+        self.interests.as_ref()
     }
 
     /// The metrics this hub counts in.

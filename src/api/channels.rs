@@ -16,7 +16,7 @@ use super::auth::App;
 use super::params::Params;
 use super::{Api, ApiError};
 use crate::channel::{ChannelKind, ChannelName, is_cached};
-use crate::hub::Everywhere;
+use crate::hub::ClusterWide;
 
 /// Attributes of a channel that `info` asks for, as at Pusher: `info=subscription_count,user_count`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Attributes {
 /// [`ApiError`] when the members of a presence channel cannot be read.
 pub(crate) async fn attributes(api: &Api, channel: &ChannelName, wanted: Attributes) -> Result<Value, ApiError> {
     let mut found = Map::new();
-    let Everywhere { value: count, is_partial } = api.hub.subscription_count_everywhere(channel).await;
+    let ClusterWide { value: count, is_partial } = api.hub.subscription_count_everywhere(channel).await;
     if wanted.subscription_count {
         found.insert("subscription_count".into(), json!(count));
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::body::{Posted, PostedNothing};
 use super::{Api, ApiError, writes};
 use crate::channel::ChannelName;
-use crate::hub::{Everywhere, Recheck};
+use crate::hub::{ClusterWide, Recheck};
 
 /// The routes of this file.
 pub(crate) fn routes() -> Router<Api> {
@@ -72,7 +72,7 @@ pub(super) async fn recheck_channel(api: Api, channel: ChannelName) -> Result<Re
     }
     // A caller that gives up waiting does not stop it half way.
     let done = tokio::spawn(async move { api.hub.recheck_everywhere(&channel).await }).await;
-    let unknown = Everywhere { value: Recheck::default(), is_partial: true };
-    let Everywhere { value: Recheck { checked, removed, undecided }, is_partial } = done.unwrap_or(unknown);
+    let unknown = ClusterWide { value: Recheck::default(), is_partial: true };
+    let ClusterWide { value: Recheck { checked, removed, undecided }, is_partial } = done.unwrap_or(unknown);
     Ok(Rechecked { checked, removed, undecided, partial: is_partial })
 }

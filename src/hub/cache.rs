@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::recovery::Recovery;
 use super::{Hub, Message, Observation, Push, Socket};
 use crate::channel::{ChannelName, is_cached};
-use crate::cluster::questions::{KeptEvent, Question};
+use crate::cluster::control::{KeptEvent, Question};
 
 /// Channels that are remembered; beyond, those that are over are forgotten, and new ones not kept.
 const MAX_CHANNELS: usize = 10_000;

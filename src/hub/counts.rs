@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::{Hub, Message, Push, Socket};
 use crate::channel::{ChannelKind, ChannelName};
-use crate::cluster::questions;
+use crate::cluster::control;
 
 /// Channels with more subscribers hear of changes at this pace.
 const MANY: usize = 100;
@@ -55,7 +55,7 @@ impl<S: Socket> Hub<S> {
             None => self.show_count(channel, self.rooms.count(channel)),
             Some(nodes) => {
                 let count = self.subscription_count_everywhere(name).await.value;
-                nodes.bus.say(&questions::Message::Count { channel: channel.to_owned(), count });
+                nodes.bus.send_control(&control::Message::Count { channel: channel.to_owned(), count });
             }
         }
     }

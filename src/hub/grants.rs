@@ -11,14 +11,14 @@ use futures_util::stream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info};
 
+use super::presence::member_of;
 use super::recovery::Removal;
 use super::removals::Scope;
 use super::session::{Basis, Promise, Session, Terms, Ticket};
-use super::subscribe::member_of;
 use super::{Hub, Socket};
 use crate::auth::{Denied, Grant};
 use crate::channel::{ChannelKind, ChannelName};
-use crate::cluster::questions::Message;
+use crate::cluster::control::Message;
 use crate::event::SocketId;
 use crate::metrics::Refusal;
 use crate::metrics::auth::Renewal;
@@ -198,7 +198,7 @@ impl<S: Socket> Hub<S> {
             && (pass.is_some() || user.is_some())
         {
             let (user, channel) = (user.map(str::to_owned), channel.as_str().to_owned());
-            nodes.bus.say(&Message::Removed { from: nodes.bus.number(), user, pass, channel });
+            nodes.bus.send_control(&Message::Removed { from: nodes.bus.node_id(), user, pass, channel });
         }
     }
 

@@ -21,7 +21,7 @@ use super::recovery::{Known, Recovery, Saved, Stay, fresh};
 use super::session::Terms;
 use super::{Hub, Socket};
 use crate::channel::ChannelName;
-use crate::cluster::questions::{Message, Question};
+use crate::cluster::control::{Message, Question};
 use crate::cluster::sessions::{SessionChange, SessionKey, SessionStore};
 use crate::event::{CloseReason, SocketId};
 use crate::metrics::Recovered;
@@ -178,7 +178,7 @@ impl Record {
                 Some(terms) => Some(terms.read()?),
                 None => None,
             };
-            Some(Stay { channel, since: history.since(&stay.since)?, terms, want: None })
+            Some(Stay { channel, since: history.since(&stay.since)?, terms, interest: None })
         };
         Some((position, self.stays.into_iter().map(stay).collect::<Option<_>>()?))
     }
@@ -254,7 +254,7 @@ impl<S: Socket> Hub<S> {
                 .filter(|history| !history.is_in_order())
                 .map(|history| history.next_name(now() << 16 | u64::from(rand::random::<u16>())));
             if let (Some(name), Some(nodes)) = (name, &self.nodes) {
-                nodes.bus.say(&Message::Order(name));
+                nodes.bus.send_control(&Message::Order(name));
             }
             tokio::select! { () = tokio::time::sleep(RETRY) => {}, () = handover.out_of_order.notified() => {} }
         }
@@ -280,7 +280,7 @@ impl<S: Socket> Hub<S> {
         }
         let Some(past) = recovery.history().past(name, MAX_PAST_BYTES) else { return };
         match handover.store.offer(name, past).await {
-            Ok(()) => nodes.bus.say(&Message::Past(name)),
+            Ok(()) => nodes.bus.send_control(&Message::Past(name)),
             Err(error) => debug!(%error, "what was heard cannot be given to a node that has come"),
         }
     }
@@ -528,7 +528,7 @@ impl<S: Socket> Hub<S> {
     /// Nobody else is to go on with a session.
     fn tell_taken(&self, id: SocketId) {
         if let Some(nodes) = &self.nodes {
-            nodes.bus.say(&Message::Taken { from: nodes.bus.number(), id });
+            nodes.bus.send_control(&Message::Taken { from: nodes.bus.node_id(), id });
         }
     }
 

@@ -1,62 +1,192 @@
-//! The lock that keeps the joins and leaves of one channel in order.
+//! Members of presence channels: joins, leaves, and what clients are told of them, alone and among other nodes.
+//!
+//! Input: sockets with a grant, and those that leave; changes and lists of other nodes ([`sync`]). Output: members in the
+//! [`PresenceStore`](crate::store::PresenceStore), lists for those who join, and news for the others.
+//!
+//! Alone, what the store answers is told as it comes: the lock of the channel keeps it in order. Among nodes the same change comes
+//! back from Redis to every node, in any order with the lists, so what clients know is kept as a [`Roster`](roster::Roster), and
+//! changes of it are told. A roster would do for one node, too, at the price of a second list of members in memory.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use tracing::{error, warn};
 
+use super::session::{Session, Ticket};
+use super::subscribe::Grace;
+use super::{Hub, Message, Observation, Push, Socket};
+use crate::auth::{Denied, Grant};
 use crate::channel::ChannelName;
+use crate::event::SocketId;
+use crate::metrics::Refusal;
+use crate::store::{Left, Member, MemberError, Members, StoreError};
 
-/// One lock a channel. What a store answers and what clients are told must come in the same order.
-#[derive(Debug, Default)]
-pub(super) struct ChannelLocks(Mutex<HashMap<ChannelName, Arc<tokio::sync::Mutex<()>>>>);
+mod locks;
+mod maintenance;
+mod roster;
+mod sync;
 
-/// Held while a channel's members change.
-pub(super) struct ChannelLock<'a> {
-    locks: &'a ChannelLocks,
-    channel: &'a ChannelName,
-    /// `None` only while dropping.
-    held: Option<tokio::sync::OwnedMutexGuard<()>>,
-}
+pub(super) use locks::ChannelLocks;
+pub(super) use sync::SharedPresence;
 
-impl ChannelLocks {
-    pub(super) async fn lock<'a>(&'a self, channel: &'a ChannelName) -> ChannelLock<'a> {
-        let lock = {
-            let mut locks = self.0.lock();
-            locks.entry(channel.clone()).or_default().clone()
+/// What a client is told when a presence channel has as many members as it may have: a conflict with those who are there.
+const FULL: u16 = 409;
+
+impl<S: Socket> Hub<S> {
+    /// Puts a socket into a presence channel: the member list for it, and news of it for the others.
+    /// Whether it is in afterwards.
+    pub(super) async fn enter_presence(
+        self: &Arc<Self>,
+        session: &Session<S>,
+        channel: &ChannelName,
+        ticket: Ticket,
+        member: Member,
+    ) -> bool {
+        let id = session.socket.id();
+        let _order = self.presence_locks.lock(channel).await;
+        let is_wanted = session.state().is_current(channel, ticket);
+        if !is_wanted {
+            return false;
+        }
+        if let Some(nodes) = &self.nodes {
+            nodes.presence.rosters.open(channel);
+        }
+        // Who goes away from now on and was in before leaves in a turn of its own, after this one.
+        let was_in = session.is_in(channel.as_str());
+        if !was_in && self.is_full_for(channel, &member).await {
+            self.turn_away(session, channel, ticket);
+            return false;
+        }
+        let joined = match self.store.join(channel, id, member.clone()).await {
+            Ok(joined) => joined,
+            Err(error) => {
+                error!(%channel, %error, "could not store a presence member");
+                self.prune(channel);
+                self.fail(session, channel, ticket, &Denied::new(500));
+                return false;
+            }
         };
-        ChannelLock { locks: self, channel, held: Some(lock.lock_owned().await) }
+        if !was_in && joined.is_first && self.is_overfull(channel, &joined.members) {
+            // On another node somebody came at the same moment.
+            if let Err(error) = self.store.leave(channel, id).await {
+                error!(%channel, %error, "could not remove a presence member");
+            }
+            self.turn_away(session, channel, ticket);
+            return false;
+        }
+        if let Some(nodes) = &self.nodes {
+            return self.enter_among_nodes(nodes, session, channel, ticket, &joined, was_in).await;
+        }
+        let has_entered = self.enter_and_show(session, channel, ticket, || self.show_members(session, channel, &joined.members));
+        if let Some(gone) = &joined.replaced {
+            self.announce_leaving(channel, gone, Some(id));
+        }
+        if has_entered || was_in {
+            if joined.is_first {
+                self.tell_joining(channel, id, &member, Some(id));
+            }
+        } else {
+            // It went away meanwhile. The others know of the user only if it was here before.
+            match self.store.leave(channel, id).await {
+                Ok(Left::Gone(member)) if !joined.is_first => self.announce_leaving(channel, &member, None),
+                Ok(_) => {}
+                Err(error) => error!(%channel, %error, "could not remove a presence member"),
+            }
+        }
+        has_entered
     }
-}
 
-impl Drop for ChannelLock<'_> {
-    fn drop(&mut self) {
-        let mut locks = self.locks.0.lock();
-        self.held = None;
-        // Whoever waits holds the lock's `Arc` too.
-        if locks.get(self.channel).is_some_and(|lock| Arc::strong_count(lock) == 1) {
-            locks.remove(self.channel);
+    /// Whether a presence channel has as many users as it may have, and this is none of them.
+    async fn is_full_for(&self, channel: &ChannelName, member: &Member) -> bool {
+        let most = self.rules.load().of(channel.as_str()).behaviour.max_members;
+        if most == 0 {
+            return false;
+        }
+        // A store that cannot be reached says so when the socket joins.
+        let Ok(members) = self.store.members(channel).await else { return false };
+        let users = users_of(&members);
+        users.len() >= most && !users.contains(member.user())
+    }
+
+    /// Whether a presence channel has more users than it may have.
+    fn is_overfull(&self, channel: &ChannelName, members: &Members) -> bool {
+        let most = self.rules.load().of(channel.as_str()).behaviour.max_members;
+        most > 0 && users_of(members).len() > most
+    }
+
+    fn turn_away(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket) {
+        self.prune(channel);
+        let is_wanted = session.state().refuse(channel, ticket);
+        if is_wanted {
+            self.refuse(session, channel.as_str(), FULL, Refusal::Members);
         }
     }
+
+    /// Sends the member list to a socket that has joined.
+    pub(super) fn show_members(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, members: &Members) {
+        let (channel, members, shows_sockets) = (channel.as_str(), Some(members.as_slice()), self.options.expose_socket_id);
+        self.emit(&session.socket, &Push::new(Message::Subscribed { channel, members, shows_sockets }));
+    }
+
+    pub(super) fn tell_joining(self: &Arc<Self>, channel: &ChannelName, id: SocketId, member: &Member, except: Option<SocketId>) {
+        let (channel, socket) = (channel.as_str(), self.options.expose_socket_id.then_some(id));
+        self.observers.tell(|| Observation::Joined { channel, member });
+        self.fan_out(channel, &Push::new(Message::Joined { channel, member, socket }), except);
+    }
+
+    /// The membership of a socket that has left ends after `grace`.
+    pub(super) fn leave_presence_after(self: &Arc<Self>, channel: ChannelName, id: SocketId, grace: Grace) {
+        let hub = Arc::clone(self);
+        self.tasks.spawn(async move {
+            hub.closing.run_until_cancelled(grace.over()).await;
+            // Kept again: it came back and broke off again, and leaves after that.
+            let is_kept = grace.kept.is_some() && !hub.closing.is_cancelled();
+            if is_kept && hub.recovery.as_ref().is_some_and(|recovery| recovery.keeps(id)) {
+                return;
+            }
+            if let Err(error) = hub.leave_presence(&channel, id).await {
+                warn!(%channel, %error, "could not remove a presence member yet");
+            }
+        });
+    }
+
+    /// Takes a socket out of the members, and tells the others when that was the user's last one.
+    async fn leave_presence(self: &Arc<Self>, channel: &ChannelName, id: SocketId) -> Result<(), StoreError> {
+        let _order = self.presence_locks.lock(channel).await;
+        self.prune(channel);
+        if self.session(id).is_some_and(|session| session.is_in(channel.as_str())) {
+            // It came back before this turn: its new membership is not to be taken away.
+            return Ok(());
+        }
+        let left = if self.shares_sessions() { self.store.release(channel, id).await? } else { self.store.leave(channel, id).await? };
+        if let Left::Gone(member) = left {
+            self.announce_leaving(channel, &member, None);
+        }
+        Ok(())
+    }
+
+    /// Tells clients that a user is gone by what this node did to the store. With other nodes, the store has PUBLISHed
+    /// it, and it comes back from there, unless nobody is in the channel here any more: then only the observers are told.
+    pub(super) fn announce_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
+        match &self.nodes {
+            None => self.tell_leaving(channel, member, except),
+            Some(nodes) if nodes.presence.rosters.is_open(channel) => {}
+            Some(_) => self.observers.tell(|| Observation::Left { channel: channel.as_str(), member }),
+        }
+    }
+
+    pub(super) fn tell_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
+        let channel = channel.as_str();
+        self.observers.tell(|| Observation::Left { channel, member });
+        self.fan_out(channel, &Push::new(Message::Left { channel, member }), except);
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn users_of(members: &Members) -> HashSet<&str> {
+    members.iter().map(|(_, member)| member.user()).collect()
+}
 
-    #[tokio::test]
-    async fn locks_of_channels_that_nobody_uses_are_gone() {
-        let locks = ChannelLocks::default();
-        let (a, b) = ("presence-a".into(), "presence-b".into());
-        let first = locks.lock(&a).await;
-        let other = locks.lock(&b).await;
-        drop(other);
-        assert_eq!(locks.0.lock().len(), 1);
-        let waits = locks.lock(&a);
-        tokio::pin!(waits);
-        assert!(futures_util::poll!(waits.as_mut()).is_pending());
-        drop(first);
-        drop(waits.await);
-        assert!(locks.0.lock().is_empty());
-    }
+pub(super) fn member_of(grant: &Grant) -> Result<Member, MemberError> {
+    let data = grant.channel_data.as_ref().ok_or(MemberError::Missing)?;
+    Member::parse(data.get())
 }

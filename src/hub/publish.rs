@@ -76,7 +76,7 @@ impl<S: Socket> Hub<S> {
         }
         let (event, origin) = read()?;
         let event = event.borrow();
-        if matches!(origin, Origin::Presence(version) if self.hear(event, version)) {
+        if matches!(origin, Origin::Presence(version) if self.apply_change(event, version)) {
             return Ok(0);
         }
         if is_sample {

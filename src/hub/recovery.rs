@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::history::History;
+use super::interest::Interest;
 use super::last::LastEvents;
 use super::session::{Basis, Session, Terms};
-use super::wanted::Want;
 use super::{Hub, Message, Push, PushError, Socket};
 use crate::channel::{ChannelKind, ChannelName};
 use crate::config::RecoveryConfig;
@@ -45,7 +45,7 @@ pub(super) struct Stay {
     /// What it rests on, in guarded channels.
     pub(super) terms: Option<Terms>,
     /// Keeps the channel heard meanwhile, where Redis is asked for single channels.
-    pub(super) want: Option<Arc<Want>>,
+    pub(super) interest: Option<Arc<Interest>>,
 }
 
 /// A session whose connection broke.

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::inspect::StayView;
+use super::interest::Interest;
 use super::recovery::Stay;
-use super::wanted::Want;
 use super::watchlist::SignedIn;
 use crate::auth::{SubscribeHeaders, bytes_of};
 use crate::channel::ChannelName;
@@ -65,7 +65,7 @@ struct Subscription {
     /// Cancels the watch over the end of the grant, once there is another grant or the subscription is over.
     watch: Option<DropGuard>,
     /// Keeps the channel heard, where Redis is asked for single channels.
-    want: Option<Arc<Want>>,
+    interest: Option<Arc<Interest>>,
 }
 
 /// What a subscription rests on, and what it takes to ask for it again.
@@ -146,18 +146,18 @@ impl State {
         let generation = self.next_generation;
         let subscription = self.channels.entry(channel.clone()).or_insert_with(|| {
             self.next_generation += 1;
-            Subscription { generation, is_joined: false, since: 0, pending: 0, terms: None, end: None, watch: None, want: None }
+            Subscription { generation, is_joined: false, since: 0, pending: 0, terms: None, end: None, watch: None, interest: None }
         });
         subscription.pending += 1;
         Ok(Ticket(subscription.generation))
     }
 
     /// Wants the channel for as long as the subscription lasts.
-    pub(super) fn keep(&mut self, channel: &ChannelName, ticket: Ticket, want: Arc<Want>) {
+    pub(super) fn keep(&mut self, channel: &ChannelName, ticket: Ticket, interest: Arc<Interest>) {
         if self.is_current(channel, ticket)
             && let Some(subscription) = self.channels.get_mut(channel)
         {
-            subscription.want = Some(want);
+            subscription.interest = Some(interest);
         }
     }
 
@@ -357,7 +357,7 @@ impl State {
             channel: channel.clone(),
             since: subscription.since,
             terms: subscription.terms.clone(),
-            want: subscription.want.clone(),
+            interest: subscription.interest.clone(),
         };
         joined.map(stay).collect()
     }
@@ -376,7 +376,7 @@ impl State {
             terms,
             end: None,
             watch: None,
-            want: stay.want.clone(),
+            interest: stay.interest.clone(),
         };
         self.channels.insert(stay.channel.clone(), subscription);
         ticket
@@ -412,12 +412,12 @@ mod tests {
 
     #[test]
     fn a_channel_is_wanted_until_nobody_can_come_back_to_it() {
-        let wanted = crate::hub::Wanted::new(Vec::new());
-        let want = wanted.want(&channel()).unwrap();
-        let alive = Arc::downgrade(&want);
+        let interests = crate::hub::InterestSet::new(Vec::new());
+        let interest = interests.declare(&channel()).unwrap();
+        let alive = Arc::downgrade(&interest);
         let mut state = State::default();
         let ticket = state.begin(&channel(), 1).unwrap();
-        state.keep(&channel(), ticket, want);
+        state.keep(&channel(), ticket, interest);
         state.finish(&channel(), ticket, 0);
         let stays = state.stays();
         state.close();

@@ -1,28 +1,25 @@
-//! Joining and leaving channels: the questions to the application, and what presence members are told.
+//! Joining and leaving channels, and the questions to the application. What becomes of members is in
+//! [`presence`](super::presence).
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info};
 
+use super::presence::member_of;
 use super::session::{Basis, Promise, Session, Ticket};
 use super::{Hub, Message, Observation, Push, Socket};
 use crate::auth::{AuthRequest, Denied, Grant, GrantedBy, Reason, SubscribeHeaders, bytes_of};
 use crate::channel::{ChannelKind, ChannelName, user_of};
 use crate::event::SocketId;
 use crate::metrics::Refusal;
-use crate::store::{Left, Member, MemberError, Members, StoreError};
 use crate::warn_throttled;
 
 /// A name too long is cut to this many bytes in the error that says so.
 const SHOWN_OF_A_LONG_NAME: usize = 200;
-
-/// What a client is told when a presence channel has as many members as it may have: a conflict with those who are there.
-const FULL: u16 = 409;
 
 /// Bytes that names and values of one subscribe's headers may have: what nginx takes of a whole request, so that hardly
 /// an application would take more. They are kept while the application is asked.
@@ -58,7 +55,7 @@ pub(super) struct Grace {
 }
 
 impl Grace {
-    async fn over(&self) {
+    pub(super) async fn over(&self) {
         let kept = async {
             if let Some(kept) = &self.kept {
                 kept.cancelled().await;
@@ -132,8 +129,8 @@ impl<S: Socket> Hub<S> {
             return self.refuse(&session, channel.as_str(), 429, Refusal::Subscriptions);
         };
         // Before the application is asked, so that both answers come at the same time.
-        if let Some(want) = self.wanted.as_ref().and_then(|wanted| wanted.want(&channel)) {
-            session.state().keep(&channel, ticket, want);
+        if let Some(interest) = self.interests.as_ref().and_then(|interests| interests.declare(&channel)) {
+            session.state().keep(&channel, ticket, interest);
         }
         let hub = Arc::clone(self);
         if is_guarded {
@@ -146,7 +143,7 @@ impl<S: Socket> Hub<S> {
             });
             return;
         }
-        match self.unheard(&channel) {
+        match self.pending(&channel) {
             None => self.let_in(&session, &channel, ticket),
             Some(heard) => {
                 self.tasks.spawn(async move {
@@ -169,8 +166,8 @@ impl<S: Socket> Hub<S> {
 
     /// What to wait for before a socket enters a channel: then no event from Redis is missed by who is in, and no member
     /// who comes on another node while the list of members is on its way.
-    fn unheard(&self, channel: &ChannelName) -> Option<oneshot::Receiver<()>> {
-        self.wanted.as_ref()?.unheard(channel.as_str())
+    fn pending(&self, channel: &ChannelName) -> Option<oneshot::Receiver<()>> {
+        self.interests.as_ref()?.pending(channel.as_str())
     }
 
     /// A socket leaves a channel, or gives up waiting for it.
@@ -238,7 +235,7 @@ impl<S: Socket> Hub<S> {
         grant: Grant,
         took: Option<Duration>,
     ) {
-        if let Some(heard) = self.unheard(channel) {
+        if let Some(heard) = self.pending(channel) {
             // An error means that Redis was lost, as above.
             let _ = heard.await;
         }
@@ -275,7 +272,7 @@ impl<S: Socket> Hub<S> {
     }
 
     /// The subscribe failed: tells the client, unless it does not want to know any more.
-    fn fail(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, denied: &Denied) {
+    pub(super) fn fail(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, denied: &Denied) {
         let is_wanted = session.state().refuse(channel, ticket);
         if is_wanted {
             self.refuse_because(session, channel.as_str(), denied.status, Refusal::Unauthorized, denied.reason.as_deref());
@@ -369,107 +366,6 @@ impl<S: Socket> Hub<S> {
         self.observers.tell(|| Observation::Subscribed { channel: channel.as_str(), socket: id, count });
     }
 
-    /// Puts a socket into a presence channel: the member list for it, and news of it for the others.
-    /// Whether it is in afterwards.
-    pub(super) async fn enter_presence(
-        self: &Arc<Self>,
-        session: &Session<S>,
-        channel: &ChannelName,
-        ticket: Ticket,
-        member: Member,
-    ) -> bool {
-        let id = session.socket.id();
-        let _order = self.presence_locks.lock(channel).await;
-        let is_wanted = session.state().is_current(channel, ticket);
-        if !is_wanted {
-            return false;
-        }
-        if let Some(nodes) = &self.nodes {
-            nodes.views.open(channel);
-        }
-        // Who goes away from now on and was in before leaves in a turn of its own, after this one.
-        let was_in = session.is_in(channel.as_str());
-        if !was_in && self.is_full_for(channel, &member).await {
-            self.turn_away(session, channel, ticket);
-            return false;
-        }
-        let joined = match self.store.join(channel, id, member.clone()).await {
-            Ok(joined) => joined,
-            Err(error) => {
-                error!(%channel, %error, "could not store a presence member");
-                self.prune(channel);
-                self.fail(session, channel, ticket, &Denied::new(500));
-                return false;
-            }
-        };
-        if !was_in && joined.is_first && self.is_overfull(channel, &joined.members) {
-            // On another node somebody came at the same moment.
-            if let Err(error) = self.store.leave(channel, id).await {
-                error!(%channel, %error, "could not remove a presence member");
-            }
-            self.turn_away(session, channel, ticket);
-            return false;
-        }
-        if let Some(nodes) = &self.nodes {
-            return self.enter_among_nodes(nodes, session, channel, ticket, &joined, was_in).await;
-        }
-        let has_entered = self.enter_and_show(session, channel, ticket, || self.show_members(session, channel, &joined.members));
-        if let Some(gone) = &joined.replaced {
-            self.announce_leaving(channel, gone, Some(id));
-        }
-        if has_entered || was_in {
-            if joined.is_first {
-                self.tell_joining(channel, id, &member, Some(id));
-            }
-        } else {
-            // It went away meanwhile. The others know of the user only if it was here before.
-            match self.store.leave(channel, id).await {
-                Ok(Left::Gone(member)) if !joined.is_first => self.announce_leaving(channel, &member, None),
-                Ok(_) => {}
-                Err(error) => error!(%channel, %error, "could not remove a presence member"),
-            }
-        }
-        has_entered
-    }
-
-    /// Whether a presence channel has as many users as it may have, and this is none of them.
-    async fn is_full_for(&self, channel: &ChannelName, member: &Member) -> bool {
-        let most = self.rules.load().of(channel.as_str()).behaviour.max_members;
-        if most == 0 {
-            return false;
-        }
-        // A store that cannot be reached says so when the socket joins.
-        let Ok(members) = self.store.members(channel).await else { return false };
-        let users = users_of(&members);
-        users.len() >= most && !users.contains(member.user())
-    }
-
-    /// Whether a presence channel has more users than it may have.
-    fn is_overfull(&self, channel: &ChannelName, members: &Members) -> bool {
-        let most = self.rules.load().of(channel.as_str()).behaviour.max_members;
-        most > 0 && users_of(members).len() > most
-    }
-
-    fn turn_away(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket) {
-        self.prune(channel);
-        let is_wanted = session.state().refuse(channel, ticket);
-        if is_wanted {
-            self.refuse(session, channel.as_str(), FULL, Refusal::Members);
-        }
-    }
-
-    /// Sends the member list to a socket that has joined.
-    pub(super) fn show_members(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, members: &Members) {
-        let (channel, members, shows_sockets) = (channel.as_str(), Some(members.as_slice()), self.options.expose_socket_id);
-        self.emit(&session.socket, &Push::new(Message::Subscribed { channel, members, shows_sockets }));
-    }
-
-    pub(super) fn tell_joining(self: &Arc<Self>, channel: &ChannelName, id: SocketId, member: &Member, except: Option<SocketId>) {
-        let (channel, socket) = (channel.as_str(), self.options.expose_socket_id.then_some(id));
-        self.observers.tell(|| Observation::Joined { channel, member });
-        self.fan_out(channel, &Push::new(Message::Joined { channel, member, socket }), except);
-    }
-
     /// A socket has left a channel by its session's account; the room and the members follow.
     pub(super) fn left(self: &Arc<Self>, channel: &ChannelName, id: SocketId, reason: &'static str) {
         self.left_after(channel, id, reason, Grace::default());
@@ -486,58 +382,7 @@ impl<S: Socket> Hub<S> {
             info!("{id} left channel: {channel} ({reason})");
         }
         if channel.kind() == ChannelKind::Presence {
-            let (hub, channel) = (Arc::clone(self), channel.clone());
-            self.tasks.spawn(async move {
-                hub.closing.run_until_cancelled(grace.over()).await;
-                // Kept again: it came back and broke off again, and leaves after that.
-                let is_kept = grace.kept.is_some() && !hub.closing.is_cancelled();
-                if is_kept && hub.recovery.as_ref().is_some_and(|recovery| recovery.keeps(id)) {
-                    return;
-                }
-                if let Err(error) = hub.leave_presence(&channel, id).await {
-                    warn!(%channel, %error, "could not remove a presence member yet");
-                }
-            });
+            self.leave_presence_after(channel.clone(), id, grace);
         }
     }
-
-    /// Takes a socket out of the members, and tells the others when that was the user's last one.
-    async fn leave_presence(self: &Arc<Self>, channel: &ChannelName, id: SocketId) -> Result<(), StoreError> {
-        let _order = self.presence_locks.lock(channel).await;
-        self.prune(channel);
-        if self.session(id).is_some_and(|session| session.is_in(channel.as_str())) {
-            // It came back before this turn: its new membership is not to be taken away.
-            return Ok(());
-        }
-        let left = if self.shares_sessions() { self.store.release(channel, id).await? } else { self.store.leave(channel, id).await? };
-        if let Left::Gone(member) = left {
-            self.announce_leaving(channel, &member, None);
-        }
-        Ok(())
-    }
-
-    /// Tells clients that a user is gone by what this node did to the store. With other nodes, the store has PUBLISHed
-    /// it, and it comes back from there, unless nobody is in the channel here any more: then only the observers are told.
-    pub(super) fn announce_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
-        match &self.nodes {
-            None => self.tell_leaving(channel, member, except),
-            Some(nodes) if nodes.views.is_open(channel) => {}
-            Some(_) => self.observers.tell(|| Observation::Left { channel: channel.as_str(), member }),
-        }
-    }
-
-    pub(super) fn tell_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
-        let channel = channel.as_str();
-        self.observers.tell(|| Observation::Left { channel, member });
-        self.fan_out(channel, &Push::new(Message::Left { channel, member }), except);
-    }
-}
-
-fn users_of(members: &Members) -> HashSet<&str> {
-    members.iter().map(|(_, member)| member.user()).collect()
-}
-
-pub(super) fn member_of(grant: &Grant) -> Result<Member, MemberError> {
-    let data = grant.channel_data.as_ref().ok_or(MemberError::Missing)?;
-    Member::parse(data.get())
 }

@@ -11,16 +11,16 @@ use crate::event::SocketId;
 use crate::hub::{Allowance, Message, Push, PushError, Socket};
 use crate::store::Member;
 
+mod delays;
 mod exact;
+mod fake_store;
 mod observer;
 mod order;
-mod pace;
 mod page;
 mod receive;
 mod returns;
-mod shared;
+mod simulation;
 mod walk;
-mod world;
 
 /// An authorizer where nobody asks for a guarded channel.
 pub(crate) struct Nobody;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{Hub, Message, Push, Socket};
-use crate::cluster::questions::{self, Question};
+use crate::cluster::control::{self, Question};
 use crate::event::SocketId;
 
 /// How often the nodes are asked about the users that are watched here.
@@ -152,7 +152,7 @@ impl<S: Socket> Hub<S> {
     fn changed(self: &Arc<Self>, user: &str, is_online: bool) {
         match &self.nodes {
             None => self.hear_of_user(user, is_online),
-            Some(nodes) => nodes.bus.say(&questions::Message::User { user: user.to_owned(), is_online }),
+            Some(nodes) => nodes.bus.send_control(&control::Message::User { user: user.to_owned(), is_online }),
         }
     }
 

@@ -81,7 +81,7 @@ impl<S: Socket> Hub<S> {
             self.send(&Event { channel, name: event.into(), data, except: Some(from), user: user.map(Into::into) }, rule, false);
             return Ok(());
         };
-        let has_room = nodes.bus.toss(&Event { channel, name: event.into(), data, except: Some(from), user: user.map(Into::into) });
+        let has_room = nodes.bus.try_publish(&Event { channel, name: event.into(), data, except: Some(from), user: user.map(Into::into) });
         if has_room { Ok(()) } else { Err(Refusal::WhisperQueue) }
     }
 

@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::cluster::questions::TOPIC;
-use crate::hub::{Hub, Socket, Wanted};
+use crate::cluster::control::CONTROL_CHANNEL;
+use crate::hub::{Hub, InterestSet, Socket};
 use crate::metrics::Source;
 use crate::readiness::RedisState;
 use crate::redis_client::{Cause, Loss, Redis};
@@ -62,8 +62,8 @@ impl<S: Socket> RedisIngress<S> {
     /// An ingress that is not running yet.
     #[must_use]
     pub fn new(redis: Redis, key_prefix: &str, hub: Arc<Hub<S>>, state: watch::Sender<RedisState>) -> Self {
-        let subscriptions = Subscriptions::new(key_prefix, hub.wanted().cloned(), hub.metrics().redis_subscriptions.clone());
-        let lookout = if hub.wanted().is_some() { None } else { Lookout::new(key_prefix) };
+        let subscriptions = Subscriptions::new(key_prefix, hub.interests().cloned(), hub.metrics().redis_subscriptions.clone());
+        let lookout = if hub.interests().is_some() { None } else { Lookout::new(key_prefix) };
         Self { redis, key_prefix: key_prefix.to_owned(), hub, state, subscriptions, lookout }
     }
 
@@ -101,14 +101,14 @@ impl<S: Socket> RedisIngress<S> {
             lookout.begin(&mut sink).await;
         }
         let mut following = JoinSet::new();
-        let mut sink = match self.subscriptions.wanted() {
+        let mut sink = match self.subscriptions.interests() {
             None => {
                 self.up();
                 Some(sink)
             }
             // In a task of its own, so that who joins does not wait for events that are on their way to others.
-            Some(wanted) => {
-                following.spawn(Arc::clone(self).follow(Arc::clone(wanted), sink));
+            Some(interests) => {
+                following.spawn(Arc::clone(self).follow(Arc::clone(interests), sink));
                 None
             }
         };
@@ -158,13 +158,13 @@ impl<S: Socket> RedisIngress<S> {
     }
 
     /// Asks for what is wanted, for as long as that goes well; returns why not.
-    async fn follow(self: Arc<Self>, wanted: Arc<Wanted>, mut sink: PubSubSink) -> Loss {
-        wanted.connected();
-        if let Err(error) = self.subscriptions.catch_up(&wanted, &mut sink).await {
+    async fn follow(self: Arc<Self>, interests: Arc<InterestSet>, mut sink: PubSubSink) -> Loss {
+        interests.connected();
+        if let Err(error) = self.subscriptions.catch_up(&interests, &mut sink).await {
             return error.into();
         }
         self.up();
-        self.subscriptions.follow(&wanted, &mut sink).await.into()
+        self.subscriptions.follow(&interests, &mut sink).await.into()
     }
 
     fn up(&self) {
@@ -176,7 +176,7 @@ impl<S: Socket> RedisIngress<S> {
                 self.hub.metrics().redis_reconnects.inc();
                 info!(redis = address, "Redis is back; events arrive again; clients that were away before start afresh");
             }
-            _ if self.subscriptions.wanted().is_some() => {
+            _ if self.subscriptions.interests().is_some() => {
                 let hint = "nothing arrives? `laravel-echo-server doctor --listen 30` shows what is published, and with which prefix";
                 info!(
                     redis = address,
@@ -225,7 +225,7 @@ impl<S: Socket> RedisIngress<S> {
         if channel == PRESENCE_UPDATES || message.get_channel_name() == PRESENCE_UPDATES {
             return;
         }
-        if channel == TOPIC && self.hub.consult(message.get_payload_bytes()) {
+        if channel == CONTROL_CHANNEL && self.hub.handle_control(message.get_payload_bytes()) {
             return;
         }
         receive(&self.hub, Source::Redis, channel, message.get_payload_bytes());

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The floors, lowest first. A new module gets its place here.
-const FLOORS: [&[&str]; 14] = [
-    &["channel", "event", "files", "jws", "proxies", "readiness", "signature"],
+const FLOORS: [&[&str]; 15] = [
+    &["channel", "event", "files", "jws", "proxies", "signature"],
     &["config"],
-    &["metrics", "net", "redis_client", "telemetry"],
-    &["admission", "auth", "store"],
+    &["metrics", "net", "telemetry"],
+    &["redis_client"],
+    &["admission", "auth", "readiness", "store"],
     &["cluster"],
     &["hub"],
     &["client", "webhooks"],

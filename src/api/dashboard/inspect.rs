@@ -15,7 +15,7 @@ use crate::api::params::Params;
 use crate::channel::{ChannelKind, ChannelName};
 use crate::client::Client;
 use crate::event::SocketId;
-use crate::hub::{Everywhere, Hub, Socket as _, SocketView};
+use crate::hub::{ClusterWide, Hub, Socket as _, SocketView};
 use crate::proxies::TrustedProxies;
 
 /// Channels of one answer, the largest first.
@@ -49,7 +49,7 @@ pub(super) async fn channels(_: Session, State(dashboard): State<Dashboard>, par
 pub(super) async fn channel(_: Session, State(dashboard): State<Dashboard>, params: Params) -> Result<Json<Value>, ApiError> {
     let name = ChannelName::from(required(&params, "name")?);
     let hub = &dashboard.settings.load_full().api.hub;
-    let Everywhere { value: everywhere, is_partial } = hub.subscription_count_everywhere(&name).await;
+    let ClusterWide { value: everywhere, is_partial } = hub.subscription_count_everywhere(&name).await;
     let sockets: Vec<_> = hub.sockets_in(name.as_str(), MAX_SOCKETS).into_iter().filter_map(|id| hub.inspect(id)).collect();
     let sockets: Vec<_> = sockets.iter().map(|view| row(view, &dashboard.proxies)).collect();
     let (members, users) = members(hub, &name).await?;

@@ -18,7 +18,7 @@ use super::feed::{Filter, RATE, Watch};
 use super::figures::COLUMNS;
 use crate::api::ApiError;
 use crate::api::params::Params;
-use crate::hub::Everywhere;
+use crate::hub::ClusterWide;
 use crate::readiness::RedisState;
 
 /// Time between two looks.
@@ -33,7 +33,7 @@ struct Page {
     watch: Watch,
     /// Of the last sample that was sent.
     sent: u64,
-    everywhere: Option<(Instant, Everywhere<usize>)>,
+    everywhere: Option<(Instant, ClusterWide<usize>)>,
     is_new: bool,
 }
 

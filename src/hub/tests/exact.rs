@@ -11,9 +11,9 @@ use proptest::prelude::*;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::pace::{Told, told};
+use super::delays::{Told, told};
+use super::simulation::{ROOMS, config};
 use super::walk::{in_paused_time, walks};
-use super::world::{ROOMS, config};
 use super::{Heard, Recorder};
 use crate::hub::{Hub, Socket as _};
 use crate::metrics::Metrics;

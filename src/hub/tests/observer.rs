@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use super::Recorder;
-use super::pace::Told;
+use super::delays::Told;
 use crate::config::Config;
 use crate::event::{CloseReason, Event};
 use crate::hub::{Hub, Observation, Observer, Socket as _, Whisper};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::value::to_raw_value;
 
 use super::Recorder;
-use super::pace::Told;
+use super::delays::Told;
 use crate::config::Config;
 use crate::event::Event;
 use crate::hub::{Hub, Socket as _};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::Recorder;
-use super::pace::Told;
+use super::delays::Told;
 use crate::config::Config;
 use crate::config::value::OneOrMany;
 use crate::event::{Event, Origin};

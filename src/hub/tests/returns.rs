@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use super::walk::{in_paused_time, walks};
 use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
 use crate::cluster::Bus;
-use crate::cluster::questions::Message as Control;
+use crate::cluster::control::Message as Control;
 use crate::cluster::sessions::{SessionChange, SessionError, SessionKey, SessionStore};
 use crate::config::{Config, Limits};
 use crate::event::{CloseReason, Event, Origin, SocketId};
@@ -329,7 +329,7 @@ impl World {
                     hub.receive(channel, Source::Redis, || Ok::<_, ()>((&event, Origin::Application))).unwrap();
                 }
                 Heard::Noise => assert!(hub.receive("a", Source::Redis, || Err::<(Event<'static>, Origin), ()>(())).is_err()),
-                Heard::Order(name) => assert!(hub.consult(&serde_json::to_vec(&Control::Order(name)).unwrap())),
+                Heard::Order(name) => assert!(hub.handle_control(&serde_json::to_vec(&Control::Order(name)).unwrap())),
             }
         }
     }
@@ -408,10 +408,10 @@ impl World {
                         found.is_some_and(|found| hub.adopt(id, found, offset.as_deref(), || phone.insert(Phone::new(id)).clone()));
                     if is_back {
                         self.elsewhere += 1;
-                        let from = hub.nodes.as_ref().unwrap().bus.number();
+                        let from = hub.nodes.as_ref().unwrap().bus.node_id();
                         let taken = serde_json::to_vec(&Control::Taken { from, id }).unwrap();
                         for node in nodes.iter() {
-                            assert!(node.hub.consult(&taken));
+                            assert!(node.hub.handle_control(&taken));
                         }
                     }
                     is_back

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-use super::world::{ROOMS, World};
+use super::simulation::{ROOMS, World};
 
 /// Walks of each test: a few seconds in all.
 const CASES: u32 = 128;

@@ -1,6 +1,6 @@
 //! What Redis is asked for: everything below the prefix, or the channels that somebody here wants.
 //!
-//! Input: what the hub wants ([`Wanted`]). Output: commands on one connection, one after the other, so that Redis ends up
+//! Input: what the hub wants ([`InterestSet`]). Output: commands on one connection, one after the other, so that Redis ends up
 //! with what was wanted last.
 
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use redis::{Msg, RedisError};
 use tokio::time::error::Elapsed;
 
 use crate::channel::ChannelName;
-use crate::cluster::questions::TOPIC;
-use crate::hub::{Change, Wanted};
+use crate::cluster::control::CONTROL_CHANNEL;
+use crate::hub::{Change, InterestSet};
 use crate::redis_client::Loss;
 
 /// Time for the answer to one command.
@@ -22,11 +22,11 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// What Redis is asked for.
 pub(super) struct Subscriptions {
     key_prefix: String,
-    /// Asked for on every connection. With `wanted`, these are its flat patterns in their order.
+    /// Asked for on every connection. With `interests`, these are its flat patterns in their order.
     patterns: Vec<String>,
     /// Asked for on every connection.
     topic: Option<String>,
-    wanted: Option<Arc<Wanted>>,
+    interests: Option<Arc<InterestSet>>,
     /// How many Redis has confirmed.
     confirmed: Gauge,
 }
@@ -50,22 +50,22 @@ impl From<SubscribeError> for Loss {
 }
 
 impl Subscriptions {
-    /// With `wanted`, only what is wanted is asked for.
-    pub(super) fn new(key_prefix: &str, wanted: Option<Arc<Wanted>>, confirmed: Gauge) -> Self {
+    /// With `interests`, only what is wanted is asked for.
+    pub(super) fn new(key_prefix: &str, interests: Option<Arc<InterestSet>>, confirmed: Gauge) -> Self {
         let prefix = escape(key_prefix, &['*']);
-        let (patterns, topic) = match &wanted {
+        let (patterns, topic) = match &interests {
             None => (vec![format!("{prefix}*")], None),
-            Some(wanted) => {
-                let patterns = wanted.flat().iter().map(|flat| prefix.clone() + &escape(&flat.widened(), &[])).collect();
+            Some(interests) => {
+                let patterns = interests.flat().iter().map(|flat| prefix.clone() + &escape(&flat.widened(), &[])).collect();
                 // Also of use without other nodes: Redis may close idle connections, but not those of subscribers.
-                (patterns, wanted.flat_of(TOPIC).is_none().then(|| format!("{key_prefix}{TOPIC}")))
+                (patterns, interests.flat_of(CONTROL_CHANNEL).is_none().then(|| format!("{key_prefix}{CONTROL_CHANNEL}")))
             }
         };
-        Self { key_prefix: key_prefix.to_owned(), patterns, topic, wanted, confirmed }
+        Self { key_prefix: key_prefix.to_owned(), patterns, topic, interests, confirmed }
     }
 
-    pub(super) fn wanted(&self) -> Option<&Arc<Wanted>> {
-        self.wanted.as_ref()
+    pub(super) fn interests(&self) -> Option<&Arc<InterestSet>> {
+        self.interests.as_ref()
     }
 
     /// Asks a new connection for what is heard in any case.
@@ -85,27 +85,27 @@ impl Subscriptions {
     }
 
     /// Asks for all that is wanted already.
-    pub(super) async fn catch_up(&self, wanted: &Wanted, sink: &mut PubSubSink) -> Result<(), SubscribeError> {
+    pub(super) async fn catch_up(&self, interests: &InterestSet, sink: &mut PubSubSink) -> Result<(), SubscribeError> {
         loop {
-            let change = wanted.take();
+            let change = interests.take();
             if change.is_empty() {
                 return Ok(());
             }
-            self.apply(wanted, &change, sink).await?;
+            self.apply(interests, &change, sink).await?;
         }
     }
 
     /// Follows what is wanted; returns only with an error.
-    pub(super) async fn follow(&self, wanted: &Wanted, sink: &mut PubSubSink) -> SubscribeError {
+    pub(super) async fn follow(&self, interests: &InterestSet, sink: &mut PubSubSink) -> SubscribeError {
         loop {
-            let change = wanted.next().await;
-            if let Err(error) = self.apply(wanted, &change, sink).await {
+            let change = interests.next().await;
+            if let Err(error) = self.apply(interests, &change, sink).await {
                 return error;
             }
         }
     }
 
-    async fn apply(&self, wanted: &Wanted, change: &Change, sink: &mut PubSubSink) -> Result<(), SubscribeError> {
+    async fn apply(&self, interests: &InterestSet, change: &Change, sink: &mut PubSubSink) -> Result<(), SubscribeError> {
         // Without a name, UNSUBSCRIBE would end all of them.
         if !change.given_up.is_empty() {
             tokio::time::timeout(ANSWER_TIMEOUT, sink.unsubscribe(self.topics(&change.given_up))).await??;
@@ -114,7 +114,7 @@ impl Subscriptions {
         if !change.wanted.is_empty() {
             tokio::time::timeout(ANSWER_TIMEOUT, sink.subscribe(self.topics(&change.wanted))).await??;
             self.confirmed.inc_by(change.wanted.len() as i64);
-            wanted.heard(&change.wanted);
+            interests.heard(&change.wanted);
         }
         Ok(())
     }
@@ -126,16 +126,16 @@ impl Subscriptions {
     /// Nothing is heard any more.
     pub(super) fn end(&self) {
         self.confirmed.set(0);
-        if let Some(wanted) = &self.wanted {
-            wanted.lost();
+        if let Some(interests) = &self.interests {
+            interests.lost();
         }
     }
 
     /// Whether a message came the way that counts. One that fits two patterns comes twice, and so does one of a channel
     /// that was subscribed to by its name, too.
     pub(super) fn counts(&self, message: &Msg, channel: &str) -> bool {
-        let Some(wanted) = &self.wanted else { return true };
-        match wanted.flat_of(channel) {
+        let Some(interests) = &self.interests else { return true };
+        match interests.flat_of(channel) {
             None => !message.from_pattern(),
             Some(at) => message.get_pattern::<String>().is_ok_and(|pattern| pattern == self.patterns[at]),
         }
@@ -160,8 +160,8 @@ mod tests {
     use crate::channel::Pattern;
 
     fn subscriptions(flat: &[&str]) -> Subscriptions {
-        let wanted = Wanted::new(flat.iter().map(|text| Pattern::new(text)).collect());
-        Subscriptions::new("app[1]*_", Some(wanted), Gauge::default())
+        let interests = InterestSet::new(flat.iter().map(|text| Pattern::new(text)).collect());
+        Subscriptions::new("app[1]*_", Some(interests), Gauge::default())
     }
 
     fn message(pattern: Option<&str>, channel: &str) -> Msg {

@@ -19,7 +19,7 @@ use super::super::{RedisIngress, RedisState, message_of};
 use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
 use crate::channel::ChannelName;
 use crate::cluster::Bus;
-use crate::cluster::questions::{Message, TOPIC};
+use crate::cluster::control::{CONTROL_CHANNEL, Message};
 use crate::config::Config;
 use crate::config::Limits;
 use crate::event::{Origin, SocketId};
@@ -107,7 +107,7 @@ impl Socket for Page {
         let mut here = self.0.here.lock();
         match push.message {
             Told::Event { channel, data, .. } => {
-                assert!(channel != TOPIC, "clients hear nothing of what nodes ask each other: {data}");
+                assert!(channel != CONTROL_CHANNEL, "clients hear nothing of what nodes ask each other: {data}");
             }
             Told::Subscribed { channel: ROOM, members: Some(members), .. } => {
                 *here = members.iter().map(|(_, member)| member.user().to_owned()).collect();
@@ -139,12 +139,12 @@ pub fn node_messages(bytes: &[u8]) {
         let ingress = ingress();
         let (hub, page) = (&ingress.hub, Page::new());
         hub.connect(page.clone());
-        for channel in [TOPIC, ROOM] {
+        for channel in [CONTROL_CHANNEL, ROOM] {
             hub.subscribe(page.id(), channel, Vec::new());
             until(|| hub.subscription_count(channel) == 1).await;
         }
         for (channel, payload) in lines {
-            if channel == TOPIC {
+            if channel == CONTROL_CHANNEL {
                 again(payload);
             } else if is_imitation(channel, payload) {
                 continue;

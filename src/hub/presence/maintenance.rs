@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use tracing::{debug, error};
 
-use super::{Hub, Socket};
+use super::super::{Hub, Socket};
 use crate::channel::ChannelName;
 
 /// Channels that are settled at a time: enough to fill a connection, few enough to leave room for joins.

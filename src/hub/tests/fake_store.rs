@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::pace::Pace;
+use super::delays::Pace;
 use crate::channel::ChannelName;
 use crate::event::SocketId;
 use crate::store::{Heartbeat, Joined, Left, Member, Members, PresenceStore, StoreError};

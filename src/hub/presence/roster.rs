@@ -1,8 +1,8 @@
 //! What the clients of this node believe about who is in a presence channel, when other nodes change it too.
 //!
 //! Input: news of single members from the other nodes, and lists from the store, each with the version of the channel
-//! it belongs to, in any order. Output: what is new to the clients. They are told of every change of the belief and of
-//! nothing else, and whoever joins gets the belief; so all of them know the same, and none hears anything twice.
+//! it belongs to, in any order. Output: what is new to the clients. They are told of every change of the entry and of
+//! nothing else, and whoever joins gets the entry; so all of them know the same, and none hears anything twice.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,73 +16,73 @@ use crate::store::{Member, Members};
 /// Users known to be gone that are kept: more than leave while a list is on its way.
 const MAX_GONE: usize = 1024;
 
-/// Beliefs of all channels that clients of this node are in.
+/// Rosters of all channels that clients of this node are in.
 #[derive(Debug, Default)]
-pub(super) struct Views(Mutex<HashMap<ChannelName, Arc<Mutex<View>>>>);
+pub(super) struct Rosters(Mutex<HashMap<ChannelName, Arc<Mutex<Roster>>>>);
 
-/// The belief about one channel.
+/// The entry about one channel.
 #[derive(Debug, Default)]
-pub(super) struct View {
-    /// The version of the newest list that was taken up. News up to it are in the list.
+pub(super) struct Roster {
+    /// The version of the newest list that was taken up. MemberChange up to it are in the list.
     version: u64,
-    users: HashMap<Box<str>, Belief>,
-    /// How many of them may be beliefs that the user is gone.
+    users: HashMap<Box<str>, RosterEntry>,
+    /// How many of them may be entries that the user is gone.
     gone: usize,
-    /// Nobody looks at this view any more.
+    /// Nobody looks at this roster any more.
     is_gone: bool,
 }
 
 /// A user, with the version of the last change. Who has left since the last list is kept, so that an older list does
 /// not bring them back.
 #[derive(Debug)]
-struct Belief {
+struct RosterEntry {
     version: u64,
     here: Option<(SocketId, Member)>,
 }
 
 /// A change that clients are to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum MemberChange {
     /// The user is here now, with this socket.
     Joining(SocketId, Member),
     /// The user is gone.
     Leaving(Member),
 }
 
-impl Views {
+impl Rosters {
     /// Begins to keep the channel's news. To be called before the list is asked for: news that overtake it count.
     pub(super) fn open(&self, channel: &ChannelName) {
         self.enter(channel, |_| {});
     }
 
-    /// Runs `change` on the channel's view, which is made if there is none.
-    pub(super) fn enter<T>(&self, channel: &ChannelName, change: impl FnOnce(&mut View) -> T) -> T {
+    /// Runs `change` on the channel's roster, which is made if there is none.
+    pub(super) fn enter<T>(&self, channel: &ChannelName, change: impl FnOnce(&mut Roster) -> T) -> T {
         loop {
-            let view = Arc::clone(self.0.lock().entry(channel.clone()).or_default());
-            let mut view = view.lock();
-            if !view.is_gone {
-                return change(&mut view);
+            let roster = Arc::clone(self.0.lock().entry(channel.clone()).or_default());
+            let mut roster = roster.lock();
+            if !roster.is_gone {
+                return change(&mut roster);
             }
         }
     }
 
-    /// Runs `change` on the channel's view, if somebody looks at it.
-    pub(super) fn visit(&self, channel: &str, change: impl FnOnce(&mut View)) {
-        let view = self.0.lock().get(channel).cloned();
-        if let Some(view) = view {
-            change(&mut view.lock());
+    /// Runs `change` on the channel's roster, if somebody looks at it.
+    pub(super) fn visit(&self, channel: &str, change: impl FnOnce(&mut Roster)) {
+        let roster = self.0.lock().get(channel).cloned();
+        if let Some(roster) = roster {
+            change(&mut roster.lock());
         }
     }
 
-    /// Forgets the channel's view when nobody looks at it.
+    /// Forgets the channel's roster when nobody looks at it.
     pub(super) fn prune(&self, channel: &ChannelName, is_empty: impl FnOnce() -> bool) {
-        let mut views = self.0.lock();
-        let Some(view) = views.get(channel).cloned() else { return };
-        // Whoever enters holds the view until its socket is in the room.
-        let mut view = view.lock();
+        let mut rosters = self.0.lock();
+        let Some(roster) = rosters.get(channel).cloned() else { return };
+        // Whoever enters holds the roster until its socket is in the room.
+        let mut roster = roster.lock();
         if is_empty() {
-            view.is_gone = true;
-            views.remove(channel);
+            roster.is_gone = true;
+            rosters.remove(channel);
         }
     }
 
@@ -96,50 +96,50 @@ impl Views {
     }
 }
 
-impl View {
+impl Roster {
     /// Takes up one change. What is returned is to be told.
-    pub(super) fn hear(&mut self, version: u64, news: News) -> Option<News> {
+    pub(super) fn apply(&mut self, version: u64, news: MemberChange) -> Option<MemberChange> {
         let user = match &news {
-            News::Joining(_, member) | News::Leaving(member) => member.user(),
+            MemberChange::Joining(_, member) | MemberChange::Leaving(member) => member.user(),
         };
         let known = self.users.get(user);
-        if version <= known.map_or(self.version, |belief| belief.version.max(self.version)) {
+        if version <= known.map_or(self.version, |entry| entry.version.max(self.version)) {
             return None;
         }
-        let was_here = known.is_some_and(|belief| belief.here.is_some());
+        let was_here = known.is_some_and(|entry| entry.here.is_some());
         let here = match &news {
-            News::Joining(socket, member) => Some((*socket, member.clone())),
-            News::Leaving(_) => None,
+            MemberChange::Joining(socket, member) => Some((*socket, member.clone())),
+            MemberChange::Leaving(_) => None,
         };
         let is_new = was_here != here.is_some();
         self.gone += usize::from(here.is_none());
-        self.users.insert(user.into(), Belief { version, here });
+        self.users.insert(user.into(), RosterEntry { version, here });
         if self.gone > MAX_GONE {
             self.forget_gone();
         }
         is_new.then_some(news)
     }
 
-    /// News come in order, so what is believed is complete up to the newest: older lists have nothing to add.
+    /// MemberChange come in order, so what is believed is complete up to the newest: older lists have nothing to add.
     fn forget_gone(&mut self) {
-        let newest = self.users.values().map(|belief| belief.version).max();
+        let newest = self.users.values().map(|entry| entry.version).max();
         self.version = newest.map_or(self.version, |newest| newest.max(self.version));
-        self.users.retain(|_, belief| belief.here.is_some());
+        self.users.retain(|_, entry| entry.here.is_some());
         self.gone = 0;
     }
 
     /// Takes up a list. What is returned is to be told.
-    pub(super) fn merge(&mut self, version: u64, members: &Members) -> Vec<News> {
+    pub(super) fn apply_snapshot(&mut self, version: u64, members: &Members) -> Vec<MemberChange> {
         if version < self.version || version == 0 {
             return Vec::new();
         }
         self.version = version;
         self.gone = 0;
         let (mut news, listed) = self.take_in(version, members);
-        self.users.retain(|user, belief| {
-            let stays = belief.version > version || listed.contains(&**user);
-            if let (false, Some((_, member))) = (stays, &belief.here) {
-                news.push(News::Leaving(member.clone()));
+        self.users.retain(|user, entry| {
+            let stays = entry.version > version || listed.contains(&**user);
+            if let (false, Some((_, member))) = (stays, &entry.here) {
+                news.push(MemberChange::Leaving(member.clone()));
             }
             stays
         });
@@ -148,21 +148,21 @@ impl View {
 
     /// Takes up who joined here while the store is away: they are here until newer news say otherwise. What is returned is to be
     /// told.
-    pub(super) fn add_here(&mut self, members: &Members) -> Vec<News> {
+    pub(super) fn add_here(&mut self, members: &Members) -> Vec<MemberChange> {
         let mut news = Vec::new();
         for (socket, member) in members {
             let known = self.users.get(member.user());
-            if known.is_none_or(|belief| belief.here.is_none()) {
-                let version = known.map_or(self.version, |belief| belief.version);
-                news.push(News::Joining(*socket, member.clone()));
-                self.users.insert(member.user().into(), Belief { version, here: Some((*socket, member.clone())) });
+            if known.is_none_or(|entry| entry.here.is_none()) {
+                let version = known.map_or(self.version, |entry| entry.version);
+                news.push(MemberChange::Joining(*socket, member.clone()));
+                self.users.insert(member.user().into(), RosterEntry { version, here: Some((*socket, member.clone())) });
             }
         }
         news
     }
 
     /// Takes up a list that may lack somebody: nobody is gone by it. What is returned is to be told.
-    pub(super) fn add(&mut self, version: u64, members: &Members) -> Vec<News> {
+    pub(super) fn apply_partial(&mut self, version: u64, members: &Members) -> Vec<MemberChange> {
         if version < self.version || version == 0 {
             return Vec::new();
         }
@@ -170,7 +170,7 @@ impl View {
     }
 
     /// Those in a list are here, unless newer news say otherwise. Returns what is new, and the users in the list.
-    fn take_in<'a>(&mut self, version: u64, members: &'a Members) -> (Vec<News>, HashSet<&'a str>) {
+    fn take_in<'a>(&mut self, version: u64, members: &'a Members) -> (Vec<MemberChange>, HashSet<&'a str>) {
         let mut news = Vec::new();
         let mut listed = HashSet::with_capacity(members.len());
         // The newest socket of a user speaks for it.
@@ -179,26 +179,26 @@ impl View {
                 continue;
             }
             let known = self.users.get(member.user());
-            if known.is_some_and(|belief| belief.version > version) {
+            if known.is_some_and(|entry| entry.version > version) {
                 continue;
             }
-            if known.is_none_or(|belief| belief.here.is_none()) {
-                news.push(News::Joining(*socket, member.clone()));
+            if known.is_none_or(|entry| entry.here.is_none()) {
+                news.push(MemberChange::Joining(*socket, member.clone()));
             }
-            self.users.insert(member.user().into(), Belief { version, here: Some((*socket, member.clone())) });
+            self.users.insert(member.user().into(), RosterEntry { version, here: Some((*socket, member.clone())) });
         }
         news.reverse();
         (news, listed)
     }
 
-    /// The belief as a list: in the order of `members`, and who is not in there after them.
+    /// The entry as a list: in the order of `members`, and who is not in there after them.
     pub(super) fn list(&self, members: &Members) -> Members {
-        let is_here = |user: &str| self.users.get(user).is_some_and(|belief| belief.here.is_some());
+        let is_here = |user: &str| self.users.get(user).is_some_and(|entry| entry.here.is_some());
         let mut list: Members = members.iter().filter(|(_, member)| is_here(member.user())).cloned().collect();
         let listed: HashSet<&str> = members.iter().map(|(_, member)| member.user()).collect();
-        let mut others: Vec<_> = self.users.iter().filter(|(user, _)| !listed.contains(&***user)).map(|(_, belief)| belief).collect();
-        others.sort_unstable_by_key(|belief| belief.version);
-        list.extend(others.into_iter().filter_map(|belief| belief.here.clone()));
+        let mut others: Vec<_> = self.users.iter().filter(|(user, _)| !listed.contains(&***user)).map(|(_, entry)| entry).collect();
+        others.sort_unstable_by_key(|entry| entry.version);
+        list.extend(others.into_iter().filter_map(|entry| entry.here.clone()));
         list
     }
 }
@@ -219,8 +219,8 @@ mod tests {
         SocketId::parse(&format!("1.{n}")).unwrap()
     }
 
-    fn joining(user: u32) -> News {
-        News::Joining(socket(user), member(user))
+    fn joining(user: u32) -> MemberChange {
+        MemberChange::Joining(socket(user), member(user))
     }
 
     fn list(users: &[u32]) -> Members {
@@ -229,61 +229,61 @@ mod tests {
 
     #[test]
     fn nothing_is_told_twice() {
-        let mut view = View::default();
-        assert_eq!(view.merge(10, &list(&[1])), [joining(1)]);
-        assert_eq!(view.hear(10, joining(1)), None, "it is in the list");
-        assert_eq!(view.hear(11, joining(2)), Some(joining(2)));
-        assert_eq!(view.merge(11, &list(&[1, 2])), []);
-        assert_eq!(view.hear(12, News::Leaving(member(2))), Some(News::Leaving(member(2))));
-        assert_eq!(view.hear(12, News::Leaving(member(2))), None);
-        assert_eq!(view.hear(13, News::Leaving(member(3))), None, "nobody knew of it");
+        let mut roster = Roster::default();
+        assert_eq!(roster.apply_snapshot(10, &list(&[1])), [joining(1)]);
+        assert_eq!(roster.apply(10, joining(1)), None, "it is in the list");
+        assert_eq!(roster.apply(11, joining(2)), Some(joining(2)));
+        assert_eq!(roster.apply_snapshot(11, &list(&[1, 2])), []);
+        assert_eq!(roster.apply(12, MemberChange::Leaving(member(2))), Some(MemberChange::Leaving(member(2))));
+        assert_eq!(roster.apply(12, MemberChange::Leaving(member(2))), None);
+        assert_eq!(roster.apply(13, MemberChange::Leaving(member(3))), None, "nobody knew of it");
     }
 
     #[test]
     fn news_that_overtake_a_list_count() {
-        let mut view = View::default();
-        view.merge(10, &list(&[1, 2]));
-        view.hear(13, News::Leaving(member(1)));
-        view.hear(12, joining(3));
+        let mut roster = Roster::default();
+        roster.apply_snapshot(10, &list(&[1, 2]));
+        roster.apply(13, MemberChange::Leaving(member(1)));
+        roster.apply(12, joining(3));
         // Taken before both.
         let taken = list(&[1, 2, 4]);
-        assert_eq!(view.merge(11, &taken), [joining(4)]);
-        assert_eq!(view.list(&taken), list(&[2, 4, 3]));
+        assert_eq!(roster.apply_snapshot(11, &taken), [joining(4)]);
+        assert_eq!(roster.list(&taken), list(&[2, 4, 3]));
     }
 
     #[test]
     fn who_is_gone_is_forgotten_in_the_end() {
-        let mut view = View::default();
-        view.merge(10, &list(&[1]));
+        let mut roster = Roster::default();
+        roster.apply_snapshot(10, &list(&[1]));
         for version in 0..5_000 {
             let (user, version) = (u32::try_from(version).unwrap() + 2, version * 2 + 20);
-            assert!(view.hear(version, joining(user)).is_some());
-            assert!(view.hear(version + 1, News::Leaving(member(user))).is_some());
+            assert!(roster.apply(version, joining(user)).is_some());
+            assert!(roster.apply(version + 1, MemberChange::Leaving(member(user))).is_some());
         }
-        assert!(view.users.len() <= MAX_GONE + 1, "{}", view.users.len());
-        assert_eq!(view.list(&list(&[1, 2, 3])), list(&[1]));
+        assert!(roster.users.len() <= MAX_GONE + 1, "{}", roster.users.len());
+        assert_eq!(roster.list(&list(&[1, 2, 3])), list(&[1]));
     }
 
     #[test]
     fn a_list_makes_up_for_missed_news() {
-        let mut view = View::default();
-        view.merge(10, &list(&[1, 2]));
-        assert_eq!(view.merge(20, &list(&[2, 3])), [joining(3), News::Leaving(member(1))]);
-        assert_eq!(view.merge(15, &list(&[1])), [], "an older list says nothing");
-        assert_eq!(view.merge(0, &list(&[])), [], "nor does a store that has lost everything");
+        let mut roster = Roster::default();
+        roster.apply_snapshot(10, &list(&[1, 2]));
+        assert_eq!(roster.apply_snapshot(20, &list(&[2, 3])), [joining(3), MemberChange::Leaving(member(1))]);
+        assert_eq!(roster.apply_snapshot(15, &list(&[1])), [], "an older list says nothing");
+        assert_eq!(roster.apply_snapshot(0, &list(&[])), [], "nor does a store that has lost everything");
     }
 
     #[test]
     fn a_list_that_lacks_somebody_takes_nobody_away() {
-        let mut view = View::default();
-        view.merge(10, &list(&[1, 2]));
-        assert_eq!(view.add(20, &list(&[3])), [joining(3)]);
-        assert_eq!(view.hear(19, News::Leaving(member(1))), Some(News::Leaving(member(1))), "it still counts");
-        assert_eq!(view.hear(21, joining(2)), None, "put back, which is no news");
-        assert_eq!(view.merge(22, &list(&[2])), [News::Leaving(member(3))]);
+        let mut roster = Roster::default();
+        roster.apply_snapshot(10, &list(&[1, 2]));
+        assert_eq!(roster.apply_partial(20, &list(&[3])), [joining(3)]);
+        assert_eq!(roster.apply(19, MemberChange::Leaving(member(1))), Some(MemberChange::Leaving(member(1))), "it still counts");
+        assert_eq!(roster.apply(21, joining(2)), None, "put back, which is no news");
+        assert_eq!(roster.apply_snapshot(22, &list(&[2])), [MemberChange::Leaving(member(3))]);
     }
 
-    /// What happens to one node's view of a channel.
+    /// What happens to one node's roster of a channel.
     #[derive(Debug, Clone, Copy)]
     enum Step {
         /// The user comes if it is not here, else it goes.
@@ -317,9 +317,9 @@ mod tests {
     struct World {
         version: u64,
         here: Vec<u32>,
-        wire: VecDeque<(u64, News)>,
+        wire: VecDeque<(u64, MemberChange)>,
         taken: VecDeque<(u64, Members)>,
-        view: View,
+        roster: Roster,
         client: Vec<u32>,
     }
 
@@ -329,7 +329,7 @@ mod tests {
             let news = match self.here.iter().position(|&other| other == user) {
                 Some(at) => {
                     self.here.remove(at);
-                    News::Leaving(member(user))
+                    MemberChange::Leaving(member(user))
                 }
                 None => {
                     self.here.push(user);
@@ -339,26 +339,26 @@ mod tests {
             self.wire.push_back((self.version, news));
         }
 
-        fn hear(&mut self) {
+        fn apply(&mut self) {
             let Some((version, news)) = self.wire.pop_front() else { return };
-            let news = self.view.hear(version, news);
+            let news = self.roster.apply(version, news);
             self.believe(news);
         }
 
-        fn merge(&mut self) {
+        fn apply_snapshot(&mut self) {
             let Some((version, members)) = self.taken.pop_front() else { return };
-            let news = self.view.merge(version, &members);
+            let news = self.roster.apply_snapshot(version, &members);
             self.believe(news);
         }
 
-        fn believe(&mut self, news: impl IntoIterator<Item = News>) {
+        fn believe(&mut self, news: impl IntoIterator<Item = MemberChange>) {
             for news in news {
-                let (News::Joining(_, member) | News::Leaving(member)) = &news;
+                let (MemberChange::Joining(_, member) | MemberChange::Leaving(member)) = &news;
                 let user = member.user().parse().unwrap();
                 let known = self.client.iter().position(|&other| other == user);
                 match (news, known) {
-                    (News::Joining(..), None) => self.client.push(user),
-                    (News::Leaving(_), Some(at)) => drop(self.client.remove(at)),
+                    (MemberChange::Joining(..), None) => self.client.push(user),
+                    (MemberChange::Leaving(_), Some(at)) => drop(self.client.remove(at)),
                     (news, _) => panic!("{news:?} is no news to {:?}", self.client),
                 }
             }
@@ -367,18 +367,18 @@ mod tests {
         fn run(&mut self, step: Step) {
             match step {
                 Step::Change(user) => self.change(user),
-                Step::Hear(count) => (0..count).for_each(|_| self.hear()),
+                Step::Hear(count) => (0..count).for_each(|_| self.apply()),
                 Step::Take => self.taken.push_back((self.version, list(&self.here))),
-                Step::Merge => self.merge(),
+                Step::Merge => self.apply_snapshot(),
                 Step::Torn(count) => {
                     let some = &self.here[..count.min(self.here.len())];
-                    let news = self.view.add(self.version, &list(some));
+                    let news = self.roster.apply_partial(self.version, &list(some));
                     self.believe(news);
                 }
                 Step::Outage => {
                     self.wire.clear();
                     self.taken.push_front((self.version, list(&self.here)));
-                    self.merge();
+                    self.apply_snapshot();
                 }
             }
         }
@@ -393,17 +393,17 @@ mod tests {
             world.run(Step::Merge);
             steps.into_iter().for_each(|step| world.run(step));
             while !world.wire.is_empty() {
-                world.hear();
+                world.apply();
             }
             // As once everything is settled.
             world.run(Step::Take);
             while !world.taken.is_empty() {
-                world.merge();
+                world.apply_snapshot();
             }
             world.here.sort_unstable();
             world.client.sort_unstable();
             prop_assert_eq!(&world.here, &world.client);
-            let mut listed: Vec<u32> = world.view.list(&list(&[])).iter().map(|(_, member)| member.user().parse().unwrap()).collect();
+            let mut listed: Vec<u32> = world.roster.list(&list(&[])).iter().map(|(_, member)| member.user().parse().unwrap()).collect();
             listed.sort_unstable();
             prop_assert_eq!(world.here, listed);
         }

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::channel::{ChannelName, Pattern};
-use crate::cluster::questions::TOPIC;
+use crate::cluster::control::CONTROL_CHANNEL;
 
 /// Channels of one command: enough that round trips do not count, few enough that Redis serves others in between.
 const BATCH: usize = 1000;
@@ -25,7 +25,7 @@ const KEEP: Duration = Duration::from_secs(10);
 
 /// The channels that are wanted, and what Redis knows of that.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct InterestSet {
     flat: Vec<Pattern>,
     table: Mutex<Table>,
     changed: Notify,
@@ -43,7 +43,7 @@ struct Table {
 
 #[derive(Debug)]
 struct Topic {
-    want: Weak<Want>,
+    interest: Weak<Interest>,
     state: TopicState,
     /// Told when the channel is heard.
     waiting: Vec<oneshot::Sender<()>>,
@@ -62,9 +62,9 @@ enum TopicState {
 
 /// Somebody wants a channel for as long as this lives; shared by all who do.
 #[derive(Debug)]
-pub(super) struct Want {
+pub(super) struct Interest {
     channel: ChannelName,
-    wanted: Arc<Wanted>,
+    interests: Arc<InterestSet>,
 }
 
 /// What Redis is to be asked next; first what is given up, then what is wanted.
@@ -72,7 +72,7 @@ pub(super) struct Want {
 pub struct Change {
     /// To be unsubscribed from.
     pub given_up: Vec<ChannelName>,
-    /// To be subscribed to. [`Wanted::heard`] is owed when Redis has confirmed it.
+    /// To be subscribed to. [`InterestSet::heard`] is owed when Redis has confirmed it.
     pub wanted: Vec<ChannelName>,
 }
 
@@ -84,8 +84,8 @@ impl Change {
     }
 }
 
-impl Wanted {
-    /// Nothing wanted yet. Channels that fit `flat` are heard in any case, and so is the [`TOPIC`] of the nodes.
+impl InterestSet {
+    /// Nothing wanted yet. Channels that fit `flat` are heard in any case, and so is the [`CONTROL_CHANNEL`] of the nodes.
     #[must_use]
     pub fn new(flat: Vec<Pattern>) -> Arc<Self> {
         Arc::new(Self { flat, table: Mutex::default(), changed: Notify::new() })
@@ -108,37 +108,37 @@ impl Wanted {
     }
 
     /// Somebody wants the channel; `None` when it is heard in any case.
-    pub(super) fn want(self: &Arc<Self>, channel: &ChannelName) -> Option<Arc<Want>> {
-        if channel.as_str() == TOPIC || self.flat_of(channel.as_str()).is_some() {
+    pub(super) fn declare(self: &Arc<Self>, channel: &ChannelName) -> Option<Arc<Interest>> {
+        if channel.as_str() == CONTROL_CHANNEL || self.flat_of(channel.as_str()).is_some() {
             return None;
         }
         let mut table = self.table();
         let Table { is_connected, channels, queue, .. } = &mut *table;
-        let fresh = || Arc::new(Want { channel: channel.clone(), wanted: Arc::clone(self) });
+        let fresh = || Arc::new(Interest { channel: channel.clone(), interests: Arc::clone(self) });
         match channels.entry(channel.clone()) {
             Entry::Occupied(mut entry) => {
                 let topic = entry.get_mut();
-                Some(topic.want.upgrade().unwrap_or_else(|| {
-                    let want = fresh();
-                    (topic.want, topic.idle_until) = (Arc::downgrade(&want), None);
-                    want
+                Some(topic.interest.upgrade().unwrap_or_else(|| {
+                    let interest = fresh();
+                    (topic.interest, topic.idle_until) = (Arc::downgrade(&interest), None);
+                    interest
                 }))
             }
             Entry::Vacant(entry) => {
-                let want = fresh();
-                let want_by = Arc::downgrade(&want);
-                entry.insert(Topic { want: want_by, state: TopicState::Queued, waiting: Vec::new(), idle_until: None });
+                let interest = fresh();
+                let interest_by = Arc::downgrade(&interest);
+                entry.insert(Topic { interest: interest_by, state: TopicState::Queued, waiting: Vec::new(), idle_until: None });
                 if *is_connected {
                     queue.push_back(channel.clone());
                     self.changed.notify_one();
                 }
-                Some(want)
+                Some(interest)
             }
         }
     }
 
     /// Ends when the channel is heard, or Redis is lost. `None`: there is nothing to wait for.
-    pub(super) fn unheard(&self, channel: &str) -> Option<oneshot::Receiver<()>> {
+    pub(super) fn pending(&self, channel: &str) -> Option<oneshot::Receiver<()>> {
         let mut table = self.table();
         if !table.is_connected {
             return None;
@@ -153,7 +153,7 @@ impl Wanted {
     fn give_up(&self, channel: &ChannelName) {
         let mut table = self.table();
         let Table { is_connected, channels, idle, .. } = &mut *table;
-        let Some(topic) = channels.get_mut(channel).filter(|topic| topic.want.strong_count() == 0) else {
+        let Some(topic) = channels.get_mut(channel).filter(|topic| topic.interest.strong_count() == 0) else {
             // Somebody wants it again, or everything was forgotten.
             return;
         };
@@ -226,7 +226,7 @@ impl Wanted {
 impl Table {
     /// Back to what is wanted, of which Redis knows nothing.
     fn forget(&mut self) {
-        self.channels.retain(|_, topic| topic.want.strong_count() > 0);
+        self.channels.retain(|_, topic| topic.interest.strong_count() > 0);
         for topic in self.channels.values_mut() {
             topic.state = TopicState::Queued;
             topic.waiting = Vec::new();
@@ -260,9 +260,9 @@ impl Table {
     }
 }
 
-impl Drop for Want {
+impl Drop for Interest {
     fn drop(&mut self) {
-        self.wanted.give_up(&self.channel);
+        self.interests.give_up(&self.channel);
     }
 }
 
@@ -270,10 +270,10 @@ impl Drop for Want {
 mod tests {
     use super::*;
 
-    fn connected() -> Arc<Wanted> {
-        let wanted = Wanted::new(vec![Pattern::new("flat.*")]);
-        wanted.connected();
-        wanted
+    fn connected() -> Arc<InterestSet> {
+        let interests = InterestSet::new(vec![Pattern::new("flat.*")]);
+        interests.connected();
+        interests
     }
 
     fn names(names: &[&str]) -> Vec<ChannelName> {
@@ -286,94 +286,94 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_channel_is_asked_for_once_and_given_up_a_while_after_the_last() {
-        let wanted = connected();
-        let (first, second) = (wanted.want(&"news".into()), wanted.want(&"news".into()));
-        assert_eq!(wanted.next().await, change(&[], &["news"]));
-        wanted.heard(&names(&["news"]));
+        let interests = connected();
+        let (first, second) = (interests.declare(&"news".into()), interests.declare(&"news".into()));
+        assert_eq!(interests.next().await, change(&[], &["news"]));
+        interests.heard(&names(&["news"]));
         drop(first);
-        assert_eq!(wanted.take(), Change::default());
+        assert_eq!(interests.take(), Change::default());
         drop(second);
         let started = Instant::now();
-        assert_eq!(wanted.next().await, change(&["news"], &[]));
+        assert_eq!(interests.next().await, change(&["news"], &[]));
         assert_eq!(started.elapsed().as_secs(), KEEP.as_secs());
-        let _again = wanted.want(&"news".into());
-        assert_eq!(wanted.next().await, change(&[], &["news"]));
+        let _again = interests.declare(&"news".into());
+        assert_eq!(interests.next().await, change(&[], &["news"]));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_page_change_costs_nothing() {
-        let wanted = connected();
-        let other = wanted.want(&"other".into());
+        let interests = connected();
+        let other = interests.declare(&"other".into());
         for _ in 0..5 {
-            let page = wanted.want(&"news".into());
-            let _ = wanted.take();
+            let page = interests.declare(&"news".into());
+            let _ = interests.take();
             tokio::time::advance(KEEP * 2).await;
             drop(page);
             tokio::time::advance(KEEP / 2).await;
-            assert_eq!(wanted.take(), Change::default());
+            assert_eq!(interests.take(), Change::default());
         }
         drop(other);
         tokio::time::advance(KEEP / 2).await;
-        assert_eq!(wanted.take(), change(&["news"], &[]));
+        assert_eq!(interests.take(), change(&["news"], &[]));
         tokio::time::advance(KEEP / 2).await;
-        assert_eq!(wanted.take(), change(&["other"], &[]));
+        assert_eq!(interests.take(), change(&["other"], &[]));
     }
 
     #[tokio::test]
     async fn who_joins_waits_until_the_channel_is_heard() {
-        let wanted = connected();
-        let _want = wanted.want(&"news".into());
-        let mut waiting = wanted.unheard("news").expect("Redis was not asked yet");
-        let change = wanted.take();
-        assert!(wanted.unheard("news").is_some());
+        let interests = connected();
+        let _want = interests.declare(&"news".into());
+        let mut waiting = interests.pending("news").expect("Redis was not asked yet");
+        let change = interests.take();
+        assert!(interests.pending("news").is_some());
         assert!(waiting.try_recv().is_err());
-        wanted.heard(&change.wanted);
+        interests.heard(&change.wanted);
         waiting.await.expect("it is heard");
-        assert!(wanted.unheard("news").is_none());
+        assert!(interests.pending("news").is_none());
     }
 
     #[tokio::test]
     async fn nobody_waits_for_a_redis_that_is_away() {
-        let wanted = connected();
-        let _want = wanted.want(&"news".into());
-        let waiting = wanted.unheard("news").expect("it is not heard yet");
-        wanted.lost();
+        let interests = connected();
+        let _want = interests.declare(&"news".into());
+        let waiting = interests.pending("news").expect("it is not heard yet");
+        interests.lost();
         assert!(waiting.await.is_err());
-        assert!(wanted.unheard("news").is_none());
+        assert!(interests.pending("news").is_none());
         // What is dropped meanwhile is not remembered.
-        drop(wanted.want(&"short".into()));
-        wanted.connected();
-        assert_eq!(wanted.take(), change(&[], &["news"]));
+        drop(interests.declare(&"short".into()));
+        interests.connected();
+        assert_eq!(interests.take(), change(&[], &["news"]));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_new_connection_is_asked_for_everything_that_is_wanted() {
-        let wanted = connected();
-        let _kept: Vec<_> = (0..BATCH * 2 + 1).map(|n| wanted.want(&n.to_string().into())).collect();
-        drop(wanted.want(&"idle".into()));
+        let interests = connected();
+        let _kept: Vec<_> = (0..BATCH * 2 + 1).map(|n| interests.declare(&n.to_string().into())).collect();
+        drop(interests.declare(&"idle".into()));
         for _ in 0..2 {
             let mut asked = 0;
             loop {
-                let change = wanted.take();
+                let change = interests.take();
                 assert!(change.given_up.is_empty() && change.wanted.len() <= BATCH);
                 if change.is_empty() {
                     break;
                 }
                 asked += change.wanted.iter().filter(|channel| channel.as_str() != "idle").count();
-                wanted.heard(&change.wanted);
+                interests.heard(&change.wanted);
             }
             assert_eq!(asked, BATCH * 2 + 1);
-            wanted.lost();
-            wanted.connected();
+            interests.lost();
+            interests.connected();
         }
     }
 
     #[tokio::test]
     async fn what_is_heard_in_any_case_is_not_asked_for() {
-        let wanted = connected();
-        assert!(wanted.want(&"flat.news".into()).is_none());
-        assert!(wanted.want(&TOPIC.into()).is_none());
-        assert!(wanted.unheard("flat.news").is_none());
-        assert_eq!(wanted.take(), Change::default());
+        let interests = connected();
+        assert!(interests.declare(&"flat.news".into()).is_none());
+        assert!(interests.declare(&CONTROL_CHANNEL.into()).is_none());
+        assert!(interests.pending("flat.news").is_none());
+        assert_eq!(interests.take(), Change::default());
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Hub, Recheck, Socket};
 use crate::channel::ChannelName;
-use crate::cluster::questions::{Answer, Counts, Message, Question};
+use crate::cluster::control::{Answer, Counts, Message, Question};
 
 /// Names of the counts of a recheck.
 const CHECKED: &str = "checked";
@@ -16,7 +16,7 @@ const UNDECIDED: &str = "undecided";
 
 /// A sum over all nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Everywhere<T> {
+pub struct ClusterWide<T> {
     /// The sum of what is known.
     pub value: T,
     /// Whether a node did not answer in time.
@@ -25,44 +25,44 @@ pub struct Everywhere<T> {
 
 impl<S: Socket> Hub<S> {
     /// How many sockets are connected to all nodes.
-    pub async fn connections_everywhere(self: &Arc<Self>) -> Everywhere<usize> {
+    pub async fn connections_everywhere(self: &Arc<Self>) -> ClusterWide<usize> {
         self.total(Question::Connections).await
     }
 
     /// How many sockets are in a channel on all nodes.
-    pub async fn subscription_count_everywhere(self: &Arc<Self>, channel: &ChannelName) -> Everywhere<usize> {
+    pub async fn subscription_count_everywhere(self: &Arc<Self>, channel: &ChannelName) -> ClusterWide<usize> {
         self.total(Question::Count(channel.as_str().to_owned())).await
     }
 
     /// Channels whose name starts with `prefix`, with their counts of sockets on all nodes.
-    pub async fn channels_everywhere(self: &Arc<Self>, prefix: &str) -> Everywhere<BTreeMap<String, usize>> {
+    pub async fn channels_everywhere(self: &Arc<Self>, prefix: &str) -> ClusterWide<BTreeMap<String, usize>> {
         self.ask_nodes(Question::Channels(prefix.to_owned())).await
     }
 
     /// [`Hub::terminate_user`] on all nodes.
-    pub async fn terminate_user_everywhere(self: &Arc<Self>, user: &str) -> Everywhere<usize> {
+    pub async fn terminate_user_everywhere(self: &Arc<Self>, user: &str) -> ClusterWide<usize> {
         self.total(Question::Terminate(user.to_owned())).await
     }
 
     /// [`Hub::unsubscribe_user`] on all nodes.
-    pub async fn unsubscribe_user_everywhere(self: &Arc<Self>, user: &str, channel: &ChannelName) -> Everywhere<usize> {
+    pub async fn unsubscribe_user_everywhere(self: &Arc<Self>, user: &str, channel: &ChannelName) -> ClusterWide<usize> {
         self.total(Question::Unsubscribe(user.to_owned(), channel.as_str().to_owned())).await
     }
 
     /// [`Hub::recheck`] on all nodes, each of which asks about its own sockets.
-    pub async fn recheck_everywhere(self: &Arc<Self>, channel: &ChannelName) -> Everywhere<Recheck> {
-        let Everywhere { value, is_partial } = self.ask_nodes(Question::Recheck(channel.as_str().to_owned())).await;
+    pub async fn recheck_everywhere(self: &Arc<Self>, channel: &ChannelName) -> ClusterWide<Recheck> {
+        let ClusterWide { value, is_partial } = self.ask_nodes(Question::Recheck(channel.as_str().to_owned())).await;
         let count = |name| value.get(name).copied().unwrap_or_default();
         let value = Recheck { checked: count(CHECKED), removed: count(REMOVED), undecided: count(UNDECIDED) };
-        Everywhere { value, is_partial }
+        ClusterWide { value, is_partial }
     }
 
-    async fn total(self: &Arc<Self>, question: Question) -> Everywhere<usize> {
-        let Everywhere { value, is_partial } = self.ask_nodes(question).await;
-        Everywhere { value: value.into_values().fold(0, usize::saturating_add), is_partial }
+    async fn total(self: &Arc<Self>, question: Question) -> ClusterWide<usize> {
+        let ClusterWide { value, is_partial } = self.ask_nodes(question).await;
+        ClusterWide { value: value.into_values().fold(0, usize::saturating_add), is_partial }
     }
 
-    pub(super) async fn ask_nodes(self: &Arc<Self>, question: Question) -> Everywhere<BTreeMap<String, usize>> {
+    pub(super) async fn ask_nodes(self: &Arc<Self>, question: Question) -> ClusterWide<BTreeMap<String, usize>> {
         self.ban(&question).await;
         let (ours, (theirs, is_partial)) = tokio::join!(self.answer(&question), self.ask_others(&question));
         let mut sum: BTreeMap<String, usize> = ours.counts.into_iter().collect();
@@ -70,7 +70,7 @@ impl<S: Socket> Hub<S> {
             let known = sum.entry(name).or_default();
             *known = known.saturating_add(count);
         }
-        Everywhere { value: sum, is_partial }
+        ClusterWide { value: sum, is_partial }
     }
 
     /// What the other nodes answer, and whether that is not all.
@@ -111,23 +111,23 @@ impl<S: Socket> Hub<S> {
     }
 
     /// A message from another node, or from this one, has come. `false`: a single node knows no such messages.
-    pub fn consult(self: &Arc<Self>, payload: &[u8]) -> bool {
+    pub fn handle_control(self: &Arc<Self>, payload: &[u8]) -> bool {
         let Some(nodes) = &self.nodes else { return false };
         match serde_json::from_slice(payload) {
-            Ok(Message::Ask { from, id, question }) if from != nodes.bus.number() => {
+            Ok(Message::Ask { from, id, question }) if from != nodes.bus.node_id() => {
                 let hub = Arc::clone(self);
                 // It may have to ask the application, and events do not wait for that.
                 self.tasks.spawn(async move {
                     let answer = hub.closing.run_until_cancelled(hub.answer(&question)).await;
                     if let (Some(nodes), Some(Answer { counts, event })) = (&hub.nodes, answer) {
-                        nodes.bus.say(&Message::Answer { id, counts, event });
+                        nodes.bus.send_control(&Message::Answer { id, counts, event });
                     }
                 });
             }
             Ok(Message::Answer { id, counts, event }) => nodes.bus.answered(id, Answer { counts, event }),
             Ok(Message::Count { channel, count }) => self.show_count(&channel, count),
             Ok(Message::User { user, is_online }) => self.hear_of_user(&user, is_online),
-            Ok(Message::Removed { from, user, pass, channel }) if from != nodes.bus.number() => {
+            Ok(Message::Removed { from, user, pass, channel }) if from != nodes.bus.node_id() => {
                 let channel = channel.as_str().into();
                 self.authorizer.removed(user.as_deref(), Some(&channel));
                 if let Some(pass) = pass {
@@ -137,7 +137,7 @@ impl<S: Socket> Hub<S> {
             Ok(Message::Ask { .. } | Message::Removed { .. }) => {}
             Ok(Message::Order(name)) => self.enter_order(name),
             Ok(Message::Past(name)) => self.hear_of_past(name),
-            Ok(Message::Taken { from, id }) if from != nodes.bus.number() => self.let_go(id),
+            Ok(Message::Taken { from, id }) if from != nodes.bus.node_id() => self.let_go(id),
             Ok(Message::Taken { .. }) => {}
             Err(cause) => tracing::debug!(%cause, "skipped a message between nodes; do they run the same version?"),
         }

@@ -12,9 +12,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::Recorder;
-use super::pace::{Pace, Slow, Told, told};
+use super::delays::{Pace, Slow, Told, told};
+use super::fake_store::{Change, LEASE, NodeStore, Shared};
 use super::page::{Gone, Page};
-use super::shared::{Change, LEASE, NodeStore, Shared};
 use crate::cluster::Bus;
 use crate::config::Config;
 use crate::event::Event;
@@ -268,5 +268,5 @@ fn hear(hub: &Arc<Hub<Recorder>>, change: &Change) {
     let name = if change.is_joining { "presence:joining" } else { "presence:leaving" };
     let data = RawValue::from_string(change.member.json().to_owned()).unwrap();
     let event = Event { channel: change.channel.as_str(), name: name.into(), data: &data, except: Some(change.socket), user: None };
-    assert!(hub.hear(&event, change.version), "a change of a presence channel");
+    assert!(hub.apply_change(&event, change.version), "a change of a presence channel");
 }

@@ -73,7 +73,7 @@ pub struct Answer {
     pub event: Option<KeptEvent>,
 }
 
-/// What goes over [`TOPIC`].
+/// What goes over [`CONTROL_CHANNEL`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Message {
@@ -135,7 +135,7 @@ pub enum Message {
 }
 
 /// The channel of questions and answers, below the prefix. No client gets what comes from it.
-pub(crate) const TOPIC: &str = "laravel-echo:nodes";
+pub(crate) const CONTROL_CHANNEL: &str = "laravel-echo:nodes";
 
 /// Questions that wait for answers.
 #[derive(Debug, Default)]
