@@ -108,17 +108,21 @@ async fn report<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, repor
                         was_known &= known || report.is_anew;
                         if dropped > 0 {
                             common.metrics.webhooks.dropped.inc_by(dropped);
-                            warn!(events = dropped, "webhook events dropped: too many wait for the node that tells");
+                            warn!(events = dropped, "webhook events dropped: too many wait for the leading node");
                         }
                         break;
                     }
                     // Said again as it is: it counts once. What happens meanwhile is marked, and bounded.
                     Err(error) if !last.is_cancelled() => {
-                        debug!(error = error.full_text(), "webhooks cannot say what has changed; trying again");
+                        debug!(error = error.full_text(), "webhooks could not write changes to Redis; retrying");
                         sleep(RETRY).await;
                     }
                     Err(error) => {
-                        warn!(error = error.full_text(), events = report.events.len(), "webhooks could not say what has changed last");
+                        warn!(
+                            error = error.full_text(),
+                            events = report.events.len(),
+                            "webhooks could not write the last changes to Redis"
+                        );
                         break;
                     }
                 }
@@ -138,7 +142,7 @@ async fn report<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, repor
         }
     }
     if let Ok(Err(error)) = tokio::time::timeout(GOODBYE, common.books.leave()).await {
-        debug!(error = error.full_text(), "webhooks could not say that this node is gone; it is found out");
+        debug!(error = error.full_text(), "webhooks could not remove this node from Redis; its lease expires by itself");
     }
     reported.cancel();
 }
@@ -160,24 +164,24 @@ async fn lead<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, reporte
     while !last.is_cancelled() {
         match common.books.pull(&token, false).await {
             Ok(Some(pulled)) => {
-                debug!("this node tells webhooks");
+                debug!("this node sends the webhooks");
                 let outcome = Box::pin(Leader::new(&common, &token).run(pulled, &reported)).await;
                 match outcome {
                     Ok(()) => {
                         if let Ok(Err(error)) = tokio::time::timeout(GOODBYE, common.books.release(&token)).await {
-                            debug!(error = error.full_text(), "webhooks' lead could not be given up; it runs out by itself");
+                            debug!(error = error.full_text(), "could not release the lease of webhooks; it expires by itself");
                         }
                         return;
                     }
                     Err(error) => {
-                        info!(%error, "this node stops to tell webhooks, and looks again who does");
+                        info!(%error, "this node no longer sends the webhooks");
                         last.run_until_cancelled(sleep(RETRY)).await;
                     }
                 }
             }
             Ok(None) => drop(last.run_until_cancelled(sleep(common.books.lease / 8)).await),
             Err(error) => {
-                debug!(error = error.full_text(), "webhooks cannot ask who leads");
+                debug!(error = error.full_text(), "webhooks cannot read their lease from Redis; retrying");
                 last.run_until_cancelled(sleep(RETRY)).await;
             }
         }
@@ -322,7 +326,7 @@ impl<T: Truth> Outbox for RedisOutbox<T> {
                     }
                 }
                 Ok(_) => {}
-                Err(error) => debug!(error = error.full_text(), "webhooks cannot read what waits"),
+                Err(error) => debug!(error = error.full_text(), "webhooks cannot read waiting events from Redis; retrying"),
             }
             sleep(BATCH_TIME).await;
         }
@@ -331,7 +335,7 @@ impl<T: Truth> Outbox for RedisOutbox<T> {
     async fn done(&self, events: &[Waiting]) {
         // Else they are told again, and nothing is to be told before.
         while let Err(error) = self.common.books.done(self.index, events).await {
-            debug!(error = error.full_text(), "webhooks cannot note what was delivered; trying again");
+            debug!(error = error.full_text(), "webhooks cannot record a delivery in Redis; retrying");
             sleep(RETRY).await;
         }
     }
