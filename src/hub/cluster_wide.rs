@@ -126,7 +126,7 @@ impl<S: Socket> Hub<S> {
             }
             Ok(Message::Answer { id, counts, event }) => nodes.bus.answered(id, Answer { counts, event }),
             Ok(Message::Count { channel, count }) => self.show_count(&channel, count),
-            Ok(Message::User { user, is_online }) => self.hear_of_user(&user, is_online),
+            Ok(Message::User { user, is_online }) => self.apply_user_state(&user, is_online),
             Ok(Message::Removed { from, user, pass, channel }) if from != nodes.bus.node_id() => {
                 let channel = channel.as_str().into();
                 self.authorizer.removed(user.as_deref(), Some(&channel));
@@ -136,7 +136,7 @@ impl<S: Socket> Hub<S> {
             }
             Ok(Message::Ask { .. } | Message::Removed { .. }) => {}
             Ok(Message::Order(name)) => self.enter_order(name),
-            Ok(Message::Past(name)) => self.hear_of_past(name),
+            Ok(Message::Past(name)) => self.apply_past(name),
             Ok(Message::Taken { from, id }) if from != nodes.bus.node_id() => self.let_go(id),
             Ok(Message::Taken { .. }) => {}
             Err(cause) => tracing::debug!(%cause, "skipped a message between nodes; do they run the same version?"),

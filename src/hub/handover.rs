@@ -286,7 +286,7 @@ impl<S: Socket> Hub<S> {
     }
 
     /// Another node offers what it heard before all took this name.
-    pub(super) fn hear_of_past(self: &Arc<Self>, name: u64) {
+    pub(super) fn apply_past(self: &Arc<Self>, name: u64) {
         let is_wanted = self.recovery.as_ref().is_some_and(|recovery| recovery.history().wants_past(name));
         if self.handover.is_some() && is_wanted {
             let hub = Arc::clone(self);

@@ -151,13 +151,13 @@ impl<S: Socket> Hub<S> {
     /// Tells all nodes that a user has come, or is gone.
     fn changed(self: &Arc<Self>, user: &str, is_online: bool) {
         match &self.nodes {
-            None => self.hear_of_user(user, is_online),
+            None => self.apply_user_state(user, is_online),
             Some(nodes) => nodes.bus.send_control(&control::Message::User { user: user.to_owned(), is_online }),
         }
     }
 
     /// Tells those here who watch the user.
-    pub(super) fn hear_of_user(self: &Arc<Self>, user: &str, is_online: bool) {
+    pub(super) fn apply_user_state(self: &Arc<Self>, user: &str, is_online: bool) {
         if !is_online && self.watchlists.is_signed_in(user) {
             // It came back while another node asked.
             return self.changed(user, true);
@@ -203,7 +203,7 @@ impl<S: Socket> Hub<S> {
             for users in self.watchlists.watched().chunks(BATCH) {
                 let Some(found) = self.signed_in_everywhere(users.to_vec()).await else { continue };
                 for user in users {
-                    self.hear_of_user(user, found.contains(user));
+                    self.apply_user_state(user, found.contains(user));
                 }
             }
         }

@@ -226,7 +226,6 @@ pub(super) async fn watched<S: AsyncRead + Unpin>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use arc_swap::ArcSwap;
     use axum::Router;
