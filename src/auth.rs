@@ -74,7 +74,8 @@ pub struct Grant {
 }
 
 /// Who has granted a channel.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum GrantedBy {
     /// The application, when it was asked.
     #[default]

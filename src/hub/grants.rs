@@ -131,7 +131,7 @@ impl<S: Socket> Hub<S> {
     /// `None` for a socket that rests on no grant of the application, or has left meanwhile.
     async fn recheck_one(self: &Arc<Self>, id: SocketId, channel: &ChannelName) -> Option<Verdict> {
         let session = self.session(id)?;
-        let terms = session.state().terms(channel.as_str()).filter(|terms| !terms.is_brought)?;
+        let terms = session.state().terms(channel.as_str()).filter(|terms| !terms.is_brought())?;
         match self.ask(&session, channel, &terms.headers, true).await {
             Ok(grant) if still_fits(channel, &terms, &grant) => {
                 if grant.ends.is_some() {

@@ -20,6 +20,7 @@ use super::history::History;
 use super::recovery::{Known, Recovery, Saved, Stay, fresh};
 use super::session::Terms;
 use super::{Hub, Socket};
+use crate::auth::GrantedBy;
 use crate::channel::ChannelName;
 use crate::cluster::control::{Message, Question};
 use crate::cluster::sessions::{SessionChange, SessionKey, SessionStore};
@@ -94,7 +95,7 @@ struct StayRecord {
 struct TermsRecord {
     headers: Vec<(String, String)>,
     user: Option<Arc<str>>,
-    is_brought: bool,
+    by: GrantedBy,
     member: Option<Box<RawValue>>,
     /// When the grant ends, in milliseconds since 1970.
     ends: Option<u64>,
@@ -208,14 +209,14 @@ impl TermsRecord {
     fn new(terms: &Terms) -> Self {
         let member = terms.member.as_ref().map(|member| RawValue::from_string(member.json().to_owned()).expect("members are JSON"));
         let ends = terms.ends.map(|ends| now() + milliseconds(ends.saturating_duration_since(Instant::now())));
-        Self { headers: terms.headers.to_vec(), user: terms.user.clone(), is_brought: terms.is_brought, member, ends }
+        Self { headers: terms.headers.to_vec(), user: terms.user.clone(), by: terms.by, member, ends }
     }
 
     fn read(self) -> Option<Terms> {
         let member = self.member.map(|member| Member::parse(member.get())).transpose().ok()?;
         let ends = self.ends.map(|ends| Instant::now() + Duration::from_millis(ends.saturating_sub(now())));
         let headers = Arc::new(self.headers);
-        Some(Terms { ticket: Default::default(), headers, user: self.user, is_brought: self.is_brought, member, ends })
+        Some(Terms { ticket: Default::default(), headers, user: self.user, by: self.by, member, ends })
     }
 }
 

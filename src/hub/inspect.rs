@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::hints::Hints;
 use super::{Hub, Socket};
+use crate::auth::GrantedBy;
 use crate::channel::ChannelName;
 use crate::event::SocketId;
 use crate::metrics::Refusal;
@@ -37,8 +38,8 @@ pub struct StayView {
     pub is_joined: bool,
     /// Whom the grant names.
     pub user: Option<Arc<str>>,
-    /// The client brought a signature of the application.
-    pub is_brought: bool,
+    /// Who gave the grant, where it takes one.
+    pub by: Option<GrantedBy>,
     /// When the grant ends, if it does.
     pub ends_in: Option<Duration>,
 }
@@ -86,6 +87,17 @@ impl<S: Socket> Hub<S> {
     pub fn nearest(&self, channel: &str) -> Option<(String, String)> {
         let near = self.near(channel);
         Hints::nearest(channel, near.iter().map(ChannelName::as_str)).map(|(joined, hint)| (joined.to_owned(), hint))
+    }
+
+    /// An event was published outside of `databaseConfig.redis.keyPrefix`, and reaches nobody.
+    pub fn saw_outside_prefix(&self, channel: &str) {
+        self.hints.saw_outside(channel);
+    }
+
+    /// The Redis channel of an event that was published outside of the prefix, if one was seen.
+    #[must_use]
+    pub fn seen_outside_prefix(&self) -> Option<&str> {
+        self.hints.outside()
     }
 
     /// Whether other nodes may have clients, too.

@@ -11,7 +11,7 @@ use super::inspect::StayView;
 use super::interest::Interest;
 use super::recovery::Stay;
 use super::watchlist::SignedIn;
-use crate::auth::{SubscribeHeaders, bytes_of};
+use crate::auth::{GrantedBy, SubscribeHeaders, bytes_of};
 use crate::channel::ChannelName;
 use crate::store::Member;
 
@@ -76,8 +76,8 @@ pub(super) struct Terms {
     pub(super) headers: Arc<SubscribeHeaders>,
     /// The user's id, where it is known.
     pub(super) user: Option<Arc<str>>,
-    /// The client brought the grant itself, and nobody can be asked for it again.
-    pub(super) is_brought: bool,
+    /// Who gave the grant.
+    pub(super) by: GrantedBy,
     /// In a presence channel, who it is.
     pub(super) member: Option<Member>,
     /// When the grant ends, if it does.
@@ -92,6 +92,11 @@ pub(super) struct Promise {
 }
 
 impl Terms {
+    /// The client brought the grant itself, and nobody can be asked for it again.
+    pub(super) fn is_brought(&self) -> bool {
+        self.by == GrantedBy::Signature
+    }
+
     /// Whether the grant has not ended.
     pub(super) fn holds(&self, now: Instant) -> bool {
         self.ends.is_none_or(|ends| ends > now)
@@ -103,14 +108,14 @@ impl Terms {
 pub(super) struct Basis<'a> {
     pub(super) headers: &'a Arc<SubscribeHeaders>,
     pub(super) user: Option<Arc<str>>,
-    pub(super) is_brought: bool,
+    pub(super) by: GrantedBy,
     pub(super) member: Option<Member>,
 }
 
 impl<'a> Basis<'a> {
     /// As before.
     pub(super) fn of(terms: &'a Terms) -> Self {
-        Self { headers: &terms.headers, user: terms.user.clone(), is_brought: terms.is_brought, member: terms.member.clone() }
+        Self { headers: &terms.headers, user: terms.user.clone(), by: terms.by, member: terms.member.clone() }
     }
 }
 
@@ -222,12 +227,12 @@ impl State {
         basis: Basis<'_>,
         ends: Option<Instant>,
     ) -> Option<(Terms, CancellationToken)> {
-        let Basis { headers, user, is_brought, member } = basis;
+        let Basis { headers, user, by, member } = basis;
         if !self.is_current(channel, ticket) {
             return None;
         }
         let headers = self.share(headers);
-        let terms = Terms { ticket, headers, user, is_brought, member, ends };
+        let terms = Terms { ticket, headers, user, by, member, ends };
         let watch = CancellationToken::new();
         let subscription = self.channels.get_mut(channel)?;
         subscription.terms = Some(terms.clone());
@@ -326,7 +331,7 @@ impl State {
                 channel: channel.clone(),
                 is_joined: subscription.is_joined,
                 user: terms.and_then(|terms| terms.user.clone()),
-                is_brought: terms.is_some_and(|terms| terms.is_brought),
+                by: terms.map(|terms| terms.by),
                 ends_in: terms.and_then(|terms| terms.ends).map(|ends| ends.saturating_duration_since(now)),
             }
         };

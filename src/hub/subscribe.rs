@@ -264,7 +264,7 @@ impl<S: Socket> Hub<S> {
         if is_in {
             let (socket, by) = (session.socket.id(), if took.is_none() { GrantedBy::Signature } else { grant.by });
             self.observers.tell(|| Observation::Granted { channel: channel.as_str(), socket, by, user: user.as_deref(), took });
-            let basis = Basis { headers, user: user.clone(), is_brought: took.is_none(), member };
+            let basis = Basis { headers, user: user.clone(), by, member };
             self.accept(session, channel, ticket, basis, grant.ends);
             // From here on a removal finds it; one that came while it went in did not.
             self.is_removed(session, channel, ticket, (removals, user.as_deref()));

@@ -12,6 +12,7 @@ use super::Dashboard;
 use super::access::Session;
 use crate::api::ApiError;
 use crate::api::params::Params;
+use crate::auth::GrantedBy;
 use crate::channel::{ChannelKind, ChannelName};
 use crate::client::Client;
 use crate::event::SocketId;
@@ -110,7 +111,7 @@ pub(super) async fn socket(_: Session, State(dashboard): State<Dashboard>, param
             "channel": stay.channel.as_str(),
             "joined": stay.is_joined,
             "user": stay.user.as_deref(),
-            "how": if stay.is_brought { "signature" } else if hub.is_guarded(stay.channel.as_str()) { "application" } else { "public" },
+            "by": stay.by.map(GrantedBy::as_str),
             "endsIn": stay.ends_in.map(|time| time.as_secs()),
         })
     });
