@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -31,12 +32,14 @@ pub(super) struct Hints {
     /// When to look again, in seconds since the start.
     looks: Vec<AtomicU32>,
     said: Mutex<HashSet<(Box<str>, Box<str>)>>,
+    /// The channel of an event that was seen outside of the prefix.
+    outside: OnceLock<String>,
 }
 
 impl Default for Hints {
     fn default() -> Self {
         let looks = (0..PLACES).map(|_| AtomicU32::new(0)).collect();
-        Self { started: Instant::now(), hasher: RandomState::new(), looks, said: Mutex::default() }
+        Self { started: Instant::now(), hasher: RandomState::new(), looks, said: Mutex::default(), outside: OnceLock::new() }
     }
 }
 
@@ -68,6 +71,16 @@ impl Hints {
         let due = look.load(Ordering::Relaxed);
         // Of several at once one looks.
         now >= due && look.compare_exchange(due, now.saturating_add(LOOK_AGAIN), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Remembers the channel of an event outside of the prefix; the first one counts.
+    pub(super) fn saw_outside(&self, channel: &str) {
+        let _ = self.outside.set(channel.to_owned());
+    }
+
+    /// The channel of an event outside of the prefix, if one was seen.
+    pub(super) fn outside(&self) -> Option<&str> {
+        self.outside.get().map(String::as_str)
     }
 
     /// Whether `joined`, which has subscribers, is nearly the channel of the event.

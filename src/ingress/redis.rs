@@ -213,7 +213,7 @@ impl<S: Socket> RedisIngress<S> {
     }
 
     fn take(&self, message: &Msg) {
-        if self.lookout.as_ref().is_some_and(|lookout| lookout.sees(message, &self.key_prefix)) {
+        if self.lookout.as_ref().is_some_and(|lookout| lookout.sees(&self.hub, message, &self.key_prefix)) {
             return;
         }
         let Some(channel) = without_prefix(message.get_channel_name(), &self.key_prefix) else {

@@ -1,7 +1,7 @@
 //! [`Lookout`]: a wrong `keyPrefix` is seen while nothing arrives yet.
 //!
 //! Input: what is published to any channel, until the first message with the prefix comes. Output: one warning about an event
-//! without the prefix, and nothing is looked out for any more.
+//! without the prefix, which the hub is told of for the dashboard, and nothing is looked out for any more.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::message::message_of;
 use super::{PRESENCE_UPDATES, subscriptions::ANSWER_TIMEOUT};
+use crate::hub::{Hub, Socket};
 
 /// All channels.
 const ANY: &str = "*";
@@ -46,7 +47,7 @@ impl Lookout {
     }
 
     /// Whether the message has come for the lookout's sake. One with the prefix, whose other copy counts, ends it.
-    pub(super) fn sees(&self, message: &Msg, key_prefix: &str) -> bool {
+    pub(super) fn sees<S: Socket>(&self, hub: &Hub<S>, message: &Msg, key_prefix: &str) -> bool {
         if !message.get_pattern::<String>().is_ok_and(|pattern| pattern == ANY) {
             return false;
         }
@@ -58,6 +59,7 @@ impl Lookout {
             if channel != PRESENCE_UPDATES && message_of(channel, message.get_payload_bytes()).is_ok() {
                 let hint = "if it is this application's, keyPrefix is not Laravel's prefix: `laravel-echo-server doctor --listen 30` names the right one";
                 warn!(channel, key_prefix, hint, "an event was published outside of databaseConfig.redis.keyPrefix, and reaches no client");
+                hub.saw_outside_prefix(channel);
                 self.end();
             }
         }
