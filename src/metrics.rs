@@ -233,6 +233,10 @@ pub struct Totals {
     pub slow_clients: u64,
     /// Times Redis was lost.
     pub redis_losses: u64,
+    /// Clients that came back to their session.
+    pub recovered: u64,
+    /// Clients that came back, and for which not all that they missed was kept.
+    pub gaps: u64,
 }
 
 /// All metrics of one server.
@@ -405,6 +409,7 @@ impl Metrics {
         let events = |outcome: Outcome| self.events.iter().map(|counters| counters[outcome as usize].get()).sum();
         let from = |source: Source| self.events[source as usize].iter().map(Counter::get).sum();
         let refusals = Refusal::ALL.iter().map(|&cause| self.refusals.get_or_create(&CauseLabels { cause }).get()).sum();
+        let returned = |outcome| self.recoveries.get_or_create(&RecoveredLabels { outcome }).get();
         Totals {
             delivered_events: events(Outcome::Delivered),
             unheard_events: events(Outcome::NoSubscribers),
@@ -418,6 +423,8 @@ impl Metrics {
             callback_micros: self.callback_sum[1].load(Ordering::Relaxed),
             slow_clients: self.slow_clients.get(),
             redis_losses: self.redis_losses.get(),
+            recovered: returned(Recovered::Recovered),
+            gaps: returned(Recovered::Gap),
         }
     }
 

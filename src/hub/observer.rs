@@ -123,6 +123,20 @@ pub enum Observation<'a> {
         /// In a presence channel, the user.
         user: Option<&'a str>,
     },
+    /// A client came back to its session, and was sent what it had missed.
+    Returned {
+        /// Its socket, the same as before.
+        socket: SocketId,
+        /// Events that it had missed.
+        replayed: usize,
+    },
+    /// A client came back, and starts afresh: not all that it missed is kept.
+    Afresh {
+        /// The socket that it had.
+        socket: SocketId,
+    },
+    /// What was sent until now may lack something: clients that were away start afresh.
+    Gap,
     /// Somebody subscribed to a cache channel that has no event.
     CacheMiss {
         /// The channel.

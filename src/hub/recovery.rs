@@ -17,7 +17,7 @@ use super::history::History;
 use super::interest::Interest;
 use super::last::LastEvents;
 use super::session::{Basis, Session, Terms};
-use super::{Hub, Message, Push, PushError, Socket};
+use super::{Hub, Message, Observation, Push, PushError, Socket};
 use crate::channel::{ChannelKind, ChannelName};
 use crate::config::RecoveryConfig;
 use crate::event::{CloseReason, SocketId};
@@ -314,10 +314,15 @@ impl<S: Socket> Hub<S> {
             .then(|| recovery.save(session.socket.id(), session.since, session.stale.clone(), state.stays(), state.header_bytes()))
     }
 
+    /// How many events are kept for clients that come back, their bytes, and the age of the oldest; `None` when none are.
+    #[must_use]
+    pub fn recovery_log(&self) -> Option<(usize, u64, Duration)> {
+        self.recovery.as_ref().map(|recovery| recovery.history().size())
+    }
+
     /// Sets the gauges of what is kept.
     pub fn measure_recovery(&self) {
-        let Some(recovery) = &self.recovery else { return };
-        let (events, bytes, age) = recovery.history().size();
+        let (Some(recovery), Some((events, bytes, age))) = (&self.recovery, self.recovery_log()) else { return };
         let log = &self.metrics.recovery_log;
         log.events.set(i64::try_from(events).unwrap_or(i64::MAX));
         log.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -329,6 +334,7 @@ impl<S: Socket> Hub<S> {
     pub fn listens_again(self: &Arc<Self>) {
         if let Some(recovery) = &self.recovery {
             recovery.history().gap();
+            self.observers.tell(|| Observation::Gap);
         }
         self.touch_all();
         self.catch_up();
@@ -392,6 +398,7 @@ impl<S: Socket> Hub<S> {
     /// What a client missed cannot be had.
     pub(super) fn tell_gap(&self, id: SocketId) {
         self.metrics.recovered(Recovered::Gap);
+        self.observers.tell(|| Observation::Afresh { socket: id });
         let hint = "see recovery.window, recovery.events and recovery.bytes; a Redis that was away leaves a gap, too";
         warn_throttled!(class = 0, key = "", socket_id = %id, hint, "a client starts afresh: what it missed is not kept any more, or is more than limits.clientQueue");
     }
@@ -447,10 +454,12 @@ impl<S: Socket> Hub<S> {
             session.socket.close();
             return Some(Vec::new());
         }
-        self.metrics.replayed.inc_by(missed.len() as u64);
+        let replayed = missed.len();
+        self.metrics.replayed.inc_by(replayed as u64);
         let is_full = missed.into_iter().any(|frame| session.socket.push_frame(frame) == Err(PushError::Full));
         drop((history, last));
         self.metrics.recovered(Recovered::Recovered);
+        self.observers.tell(|| Observation::Returned { socket: id, replayed });
         if is_full {
             self.evict(id, &session.socket);
             return Some(Vec::new());

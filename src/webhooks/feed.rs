@@ -207,7 +207,13 @@ impl Observer for Feed {
                 let detail = Detail { socket_id: Some(socket), status: Some(status), ..detail };
                 Happening::now(Name::SubscribeRefused, channel, detail)
             }),
-            Observation::Refused { .. } | Observation::TurnedAway { .. } | Observation::Granted { .. } | Observation::Published { .. } => {}
+            Observation::Refused { .. }
+            | Observation::TurnedAway { .. }
+            | Observation::Granted { .. }
+            | Observation::Published { .. }
+            | Observation::Returned { .. }
+            | Observation::Afresh { .. }
+            | Observation::Gap => {}
         }
     }
 }

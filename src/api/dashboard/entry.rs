@@ -14,6 +14,12 @@ use crate::metrics::Refusal;
 /// Bytes of an event's data that the page gets; what is longer is cut, and its size says so.
 const MAX_DATA: usize = 2048;
 
+/// Bytes of any other text: names of events, channels and users may be as long as a message.
+const MAX_TEXT: usize = 512;
+
+/// The channel, the socket and the user that something is about.
+pub(super) type About<'a> = (Option<&'a str>, Option<SocketId>, Option<&'a str>);
+
 /// What pages choose by; an entry is of one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Group {
@@ -42,9 +48,9 @@ impl Group {
             Observation::Published { delivered: 0, .. } => Self::Unheard,
             Observation::Published { .. } => Self::Delivered,
             Observation::Whispered { .. } => Self::Whispers,
-            Observation::Refused { .. } | Observation::TurnedAway { .. } => Self::Refusals,
+            Observation::Refused { .. } | Observation::TurnedAway { .. } | Observation::Afresh { .. } | Observation::Gap => Self::Refusals,
             Observation::Joined { .. } | Observation::Left { .. } => Self::Presence,
-            Observation::Connected { .. } | Observation::Disconnected { .. } => Self::Connections,
+            Observation::Connected { .. } | Observation::Disconnected { .. } | Observation::Returned { .. } => Self::Connections,
             Observation::Subscribed { .. }
             | Observation::Unsubscribed { .. }
             | Observation::Granted { .. }
@@ -62,7 +68,7 @@ pub(super) struct Near {
 
 impl From<(String, String)> for Near {
     fn from((channel, hint): (String, String)) -> Self {
-        Self { channel, hint }
+        Self { channel: cut(&channel), hint: cut(&hint) }
     }
 }
 
@@ -138,12 +144,40 @@ fn is_absent(near: &OnceLock<Option<Near>>) -> bool {
 
 /// Data as far as it is shown.
 fn shown(data: &str) -> String {
-    let mut end = MAX_DATA.min(data.len());
-    while !data.is_char_boundary(end) {
-        end -= 1;
-    }
-    data[..end].to_owned()
+    data[..data.floor_char_boundary(MAX_DATA)].to_owned()
 }
+
+/// Any other text as far as it is shown.
+fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
+}
+
+/// What has happened is about these.
+pub(super) fn about<'a>(observation: &Observation<'a>) -> About<'a> {
+    match *observation {
+        Observation::TurnedAway { .. } | Observation::Gap => (None, None, None),
+        Observation::Connected { socket }
+        | Observation::Disconnected { socket, .. }
+        | Observation::Returned { socket, .. }
+        | Observation::Afresh { socket } => (None, Some(socket), None),
+        Observation::Subscribed { channel, socket, .. }
+        | Observation::Unsubscribed { channel, socket, .. }
+        | Observation::Refused { channel, socket, .. } => (Some(channel), Some(socket), None),
+        Observation::Granted { channel, socket, user, .. } | Observation::Whispered { channel, socket, user, .. } => {
+            (Some(channel), Some(socket), user)
+        }
+        Observation::Joined { channel, member } | Observation::Left { channel, member } => (Some(channel), None, Some(member.user())),
+        Observation::Published { event, .. } => (Some(event.channel), None, None),
+        Observation::CacheMiss { channel } => (Some(channel), None, None),
+    }
+}
+
+/// Of a client for which a part of what it missed is not kept.
+const AFRESH: &str =
+    "not all that it missed is kept: see recovery.window, recovery.events and recovery.bytes; a Redis that was away leaves a gap, too";
+
+/// Of a Redis that is heard again.
+const GAP: &str = "what Redis sent meanwhile did not come; clients that were away then start afresh, and subscribe again";
 
 /// What to do about a refusal that no callback explains.
 fn hint_for(cause: Refusal) -> Option<String> {
@@ -166,55 +200,45 @@ fn hint_for(cause: Refusal) -> Option<String> {
 impl Entry {
     pub(super) fn new(n: u64, observation: &Observation<'_>) -> Self {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let base = Self { n, at: u64::try_from(at).unwrap_or_default(), ..Self::default() };
+        let (channel, socket, user) = about(observation);
+        let base = Self {
+            n,
+            at: u64::try_from(at).unwrap_or_default(),
+            channel: channel.map(cut),
+            socket,
+            user: user.map(cut),
+            ..Self::default()
+        };
         match *observation {
-            Observation::Connected { socket } => Self { kind: "connected", socket: Some(socket), ..base },
-            Observation::Disconnected { socket, reason } => {
-                Self { kind: "disconnected", socket: Some(socket), reason: Some(reason.as_str()), ..base }
-            }
+            Observation::Connected { .. } => Self { kind: "connected", ..base },
+            Observation::Disconnected { reason, .. } => Self { kind: "disconnected", reason: Some(reason.as_str()), ..base },
             Observation::TurnedAway { cause, origin } => {
-                Self { kind: "turned", cause: Some(cause.as_str()), origin: origin.map(str::to_owned), hint: hint_for(cause), ..base }
+                Self { kind: "turned", cause: Some(cause.as_str()), origin: origin.map(cut), hint: hint_for(cause), ..base }
             }
-            Observation::Subscribed { channel, socket, count } => {
-                Self { kind: "subscribed", channel: Some(channel.to_owned()), socket: Some(socket), count: Some(count), ..base }
-            }
-            Observation::Unsubscribed { channel, socket, reason, count } => Self {
-                kind: "left",
-                channel: Some(channel.to_owned()),
-                socket: Some(socket),
-                count: Some(count),
-                reason: Some(reason),
-                ..base
-            },
-            Observation::Granted { channel, socket, by, user, took } => Self {
+            Observation::Returned { replayed, .. } => Self { kind: "returned", count: Some(replayed), ..base },
+            Observation::Afresh { .. } => Self { kind: "afresh", hint: Some(AFRESH.to_owned()), ..base },
+            Observation::Gap => Self { kind: "gap", hint: Some(GAP.to_owned()), ..base },
+            Observation::Subscribed { count, .. } => Self { kind: "subscribed", count: Some(count), ..base },
+            Observation::Unsubscribed { reason, count, .. } => Self { kind: "left", count: Some(count), reason: Some(reason), ..base },
+            Observation::Granted { by, took, .. } => Self {
                 kind: "granted",
-                channel: Some(channel.to_owned()),
-                socket: Some(socket),
-                user: user.map(str::to_owned),
                 by: Some(by.as_str()),
                 took: took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
                 ..base
             },
-            Observation::Refused { channel, socket, cause, status, reason } => Self {
+            Observation::Refused { cause, status, reason, .. } => Self {
                 kind: "refused",
-                channel: Some(channel.to_owned()),
-                socket: Some(socket),
                 status,
                 cause: Some(cause.as_str()),
-                answer: reason.map(|reason| reason.answer.clone()),
+                answer: reason.map(|reason| cut(&reason.answer)),
                 hint: reason.map(|reason| reason.hint).filter(|hint| !hint.is_empty()).map(str::to_owned).or_else(|| hint_for(cause)),
                 ..base
             },
-            Observation::Joined { channel, member } => {
-                Self { kind: "joined", channel: Some(channel.to_owned()), user: Some(member.user().to_owned()), ..base }
-            }
-            Observation::Left { channel, member } => {
-                Self { kind: "gone", channel: Some(channel.to_owned()), user: Some(member.user().to_owned()), ..base }
-            }
+            Observation::Joined { .. } => Self { kind: "joined", ..base },
+            Observation::Left { .. } => Self { kind: "gone", ..base },
             Observation::Published { event, source, delivered, has_left_out } => Self {
                 kind: "event",
-                channel: Some(event.channel.to_owned()),
-                name: Some(event.name.as_ref().to_owned()),
+                name: Some(cut(&event.name)),
                 source: Some(source.as_str()),
                 size: Some(event.data.get().len()),
                 data: Some(shown(event.data.get())),
@@ -223,22 +247,22 @@ impl Entry {
                 has_left_out,
                 ..base
             },
-            Observation::Whispered { channel, socket, name, data, user } => Self {
-                kind: "whisper",
-                channel: Some(channel.to_owned()),
-                socket: Some(socket),
-                user: user.map(str::to_owned),
-                name: Some(name.to_owned()),
-                size: Some(data.get().len()),
-                data: Some(shown(data.get())),
-                ..base
-            },
-            Observation::CacheMiss { channel } => Self { kind: "miss", channel: Some(channel.to_owned()), ..base },
+            Observation::Whispered { name, data, .. } => {
+                Self { kind: "whisper", name: Some(cut(name)), size: Some(data.get().len()), data: Some(shown(data.get())), ..base }
+            }
+            Observation::CacheMiss { .. } => Self { kind: "miss", ..base },
         }
     }
 
-    pub(super) fn user(&self) -> Option<&String> {
-        self.user.as_ref()
+    /// As [`about`], of what was kept.
+    pub(super) fn about(&self) -> About<'_> {
+        (self.channel.as_deref(), self.socket, self.user.as_deref())
+    }
+
+    /// What it takes up, with all its texts.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = [&self.channel, &self.user, &self.name, &self.data, &self.answer, &self.hint, &self.origin];
+        size_of::<Self>() + texts.into_iter().flatten().map(String::capacity).sum::<usize>()
     }
 
     pub(super) fn kind(&self) -> &'static str {
@@ -249,6 +273,8 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Event;
+    use crate::metrics::Source;
 
     #[test]
     fn long_data_is_cut_between_letters() {
@@ -256,6 +282,21 @@ mod tests {
         assert_eq!(shown(&text).len(), MAX_DATA);
         assert_eq!(shown(&format!("x{text}")).len(), MAX_DATA - 1);
         assert_eq!(shown("{}"), "{}");
+    }
+
+    #[test]
+    fn what_is_kept_of_an_event_does_not_grow_with_it() {
+        let text = "x".repeat(1 << 20);
+        let data = serde_json::value::to_raw_value(&text).unwrap();
+        let event = Event { channel: &text, name: text.as_str().into(), data: &data, except: None, user: None };
+        let published = Observation::Published { event: &event, source: Source::Redis, delivered: 0, has_left_out: false };
+        let entry = Entry::new(1, &published);
+        assert_eq!(entry.size, Some(text.len() + 2));
+        assert!(entry.bytes() < 4096, "{} bytes", entry.bytes());
+        let near = Near::from((text.clone(), text.clone()));
+        assert_eq!(near.channel.len() + near.hint.len(), 2 * MAX_TEXT);
+        let turned = Observation::TurnedAway { cause: Refusal::Origin, origin: Some(&text) };
+        assert!(Entry::new(1, &turned).bytes() < 4096);
     }
 
     #[test]

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
+use serde::{Serialize, Serializer};
 
-use super::entry::{Entry, Group, Near};
+use super::entry::{About, Entry, Group, Near, about};
 use crate::channel::ChannelName;
 use crate::client::Client;
 use crate::event::SocketId;
@@ -20,11 +21,13 @@ use crate::hub::{Hub, Observation, Observer};
 /// Entries of one group that a page gets in a second; the rest is counted.
 pub(super) const RATE: u32 = 50;
 
-/// Entries that wait for a page.
-const MAX_QUEUE: usize = 1000;
+/// Entries that wait for a page, and those that are kept for pages that are opened later and for questions.
+const MAX_ENTRIES: usize = 1000;
+/// Bytes of them.
+const MAX_BYTES: usize = 2 * 1024 * 1024;
 
-/// Entries that are kept for pages that are opened later, and for questions.
-const MAX_KEPT: usize = 1000;
+/// For how long entries are kept without a page: one that changes its filter, or is loaded again, is away for a moment.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// Pages at once.
 const MAX_WATCHERS: usize = 20;
@@ -80,7 +83,7 @@ impl Filter {
     /// Looks up what belongs to the user or socket.
     fn refresh(&self, hub: &Hub<Client>) {
         let Some(who) = &self.who else { return };
-        let ids = SocketId::parse(&who.text).map_or_else(|| hub.sockets_of(&who.text, MAX_KEPT), |id| vec![id]);
+        let ids = SocketId::parse(&who.text).map_or_else(|| hub.sockets_of(&who.text, MAX_ENTRIES), |id| vec![id]);
         let mut channels = Vec::new();
         for stay in ids.iter().filter_map(|id| hub.inspect(*id)).flat_map(|view| view.channels) {
             if stay.is_joined && !channels.contains(&stay.channel) {
@@ -90,11 +93,10 @@ impl Filter {
         who.now.store(Arc::new((ids, channels)));
     }
 
-    fn takes(&self, observation: &Observation<'_>, group: Group) -> bool {
+    fn takes(&self, group: Group, (channel, socket, user): About<'_>) -> bool {
         if self.groups != 0 && self.groups & 1 << group as u16 == 0 {
             return false;
         }
-        let (channel, socket, user) = parts(observation);
         let fits = match &self.channel {
             None => true,
             Some(NameFilter::Whole(name)) => channel == Some(name),
@@ -108,36 +110,36 @@ impl Filter {
                 || socket.is_none() && channel.is_some_and(|channel| channels.iter().any(|known| known.as_str() == channel))
         })
     }
-
-    /// As [`Self::takes`], for what was kept.
-    fn takes_kept(&self, (group, entry): &(Group, Arc<Entry>)) -> bool {
-        let fits = match &self.channel {
-            None => true,
-            Some(NameFilter::Whole(name)) => entry.channel.as_ref() == Some(name),
-            Some(NameFilter::Part(part)) => entry.channel.as_ref().is_some_and(|channel| channel.to_lowercase().contains(part)),
-        };
-        fits && (self.groups == 0 || self.groups & 1 << *group as u16 != 0)
-            && self.who.as_ref().is_none_or(|who| {
-                let now = who.now.load();
-                entry.user() == Some(&who.text) || entry.socket.is_some_and(|socket| now.0.contains(&socket))
-            })
-    }
 }
 
-/// Channel, socket and user of what has happened.
-fn parts<'a>(observation: &Observation<'a>) -> (Option<&'a str>, Option<SocketId>, Option<&'a str>) {
-    match *observation {
-        Observation::TurnedAway { .. } => (None, None, None),
-        Observation::Connected { socket } | Observation::Disconnected { socket, .. } => (None, Some(socket), None),
-        Observation::Subscribed { channel, socket, .. }
-        | Observation::Unsubscribed { channel, socket, .. }
-        | Observation::Refused { channel, socket, .. } => (Some(channel), Some(socket), None),
-        Observation::Granted { channel, socket, user, .. } | Observation::Whispered { channel, socket, user, .. } => {
-            (Some(channel), Some(socket), user)
+/// Entries in the order they came, bounded in number and in bytes.
+#[derive(Debug, Default)]
+struct Entries {
+    list: VecDeque<(Group, Arc<Entry>)>,
+    bytes: usize,
+}
+
+impl Entries {
+    fn push(&mut self, group: Group, entry: Arc<Entry>) {
+        self.bytes += entry.bytes();
+        self.list.push_back((group, entry));
+    }
+
+    fn is_over(&self) -> bool {
+        self.list.len() > MAX_ENTRIES || self.bytes > MAX_BYTES
+    }
+
+    fn is_full(&self) -> bool {
+        self.list.len() >= MAX_ENTRIES || self.bytes >= MAX_BYTES
+    }
+
+    /// Drops the oldest ones that are over the bounds.
+    fn trim(&mut self) {
+        while self.is_over()
+            && let Some((_, oldest)) = self.list.pop_front()
+        {
+            self.bytes -= oldest.bytes();
         }
-        Observation::Joined { channel, member } | Observation::Left { channel, member } => (Some(channel), None, Some(member.user())),
-        Observation::Published { event, .. } => (Some(event.channel), None, None),
-        Observation::CacheMiss { channel } => (Some(channel), None, None),
     }
 }
 
@@ -163,7 +165,7 @@ impl Pace {
 #[derive(Debug, Default)]
 struct Waiting {
     pace: Pace,
-    entries: VecDeque<Arc<Entry>>,
+    entries: Entries,
     seen: u64,
     missed: u64,
 }
@@ -185,17 +187,32 @@ impl Watcher {
 #[derive(Debug, Default)]
 struct Kept {
     pace: Pace,
-    entries: VecDeque<(Group, Arc<Entry>)>,
+    entries: Entries,
+}
+
+fn each<S: Serializer>(entries: &[Arc<Entry>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(entries.iter().map(AsRef::<Entry>::as_ref))
 }
 
 /// What a page has not seen yet.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Batch {
     /// All that fits its filter.
     pub(super) seen: u64,
     /// What of it was dropped because the page did not fetch it.
     pub(super) missed: u64,
+    #[serde(serialize_with = "each")]
     pub(super) entries: Vec<Arc<Entry>>,
+}
+
+/// Whether the hub is watched.
+enum Attached {
+    /// By this very feed, as the hub knows it.
+    Yes(Arc<dyn Observer>),
+    /// Not since the last page went, and what was kept then is still there.
+    Lingering(Instant),
+    /// Not, and nothing is kept.
+    No,
 }
 
 /// What happens in the hub, for open pages.
@@ -204,8 +221,7 @@ pub(super) struct Feed {
     started: Instant,
     next: AtomicU64,
     watchers: ArcSwap<Vec<Arc<Watcher>>>,
-    /// This very feed, as the hub knows it while there is a page.
-    attached: Mutex<Option<Arc<dyn Observer>>>,
+    attached: Mutex<Attached>,
     kept: Mutex<Kept>,
     /// The present second, and the events without a subscriber that were read in it.
     unheard: AtomicU64,
@@ -225,7 +241,7 @@ impl Feed {
             started: Instant::now(),
             next: AtomicU64::new(1),
             watchers: ArcSwap::default(),
-            attached: Mutex::default(),
+            attached: Mutex::new(Attached::No),
             kept: Mutex::default(),
             unheard: AtomicU64::new(0),
             looks: Mutex::default(),
@@ -236,6 +252,20 @@ impl Feed {
         self.kept.lock()
     }
 
+    fn attached(&self) -> MutexGuard<'_, Attached> {
+        self.attached.lock()
+    }
+
+    /// Forgets everything once the last page has been gone for a while.
+    pub(super) fn forget(&self, now: Instant) {
+        let mut attached = self.attached();
+        if matches!(*attached, Attached::Lingering(since) if now.duration_since(since) >= LINGER) {
+            *attached = Attached::No;
+            *self.kept() = Kept::default();
+            *self.looks.lock() = HashMap::new();
+        }
+    }
+
     fn second(&self) -> u64 {
         self.started.elapsed().as_secs()
     }
@@ -243,21 +273,23 @@ impl Feed {
     /// Opens a page, which first gets what was kept; `None` when there are too many.
     pub(super) fn watch(self: &Arc<Self>, filter: Filter) -> Option<Watch> {
         filter.refresh(&self.hub);
-        let mut attached = self.attached.lock();
+        let mut attached = self.attached();
         let mut watchers = Vec::clone(&self.watchers.load());
         if watchers.len() >= MAX_WATCHERS {
             return None;
         }
-        let kept: VecDeque<_> =
-            self.kept().entries.iter().filter(|kept| filter.takes_kept(kept)).map(|(_, entry)| Arc::clone(entry)).collect();
-        let waiting = Mutex::new(Waiting { entries: kept, ..Waiting::default() });
+        let mut waiting = Waiting::default();
+        for (group, entry) in self.kept().entries.list.iter().filter(|(group, entry)| filter.takes(*group, entry.about())) {
+            waiting.entries.push(*group, Arc::clone(entry));
+        }
+        let waiting = Mutex::new(waiting);
         let watcher = Arc::new(Watcher { filter, waiting });
         watchers.push(Arc::clone(&watcher));
         self.watchers.store(Arc::new(watchers));
-        if attached.is_none() {
+        if !matches!(*attached, Attached::Yes(_)) {
             let observer: Arc<dyn Observer> = Arc::clone(self) as Arc<dyn Observer>;
             self.hub.attach(&observer);
-            *attached = Some(observer);
+            *attached = Attached::Yes(observer);
         }
         Some(Watch { feed: Arc::clone(self), watcher })
     }
@@ -266,7 +298,7 @@ impl Feed {
     pub(super) fn recent(&self, channel: Option<&str>) -> Vec<Arc<Entry>> {
         let kept = self.kept();
         let is_it = |entry: &Arc<Entry>| channel.is_none() || entry.channel.as_deref() == channel;
-        kept.entries.iter().map(|(_, entry)| entry).filter(|entry| is_it(entry)).cloned().collect()
+        kept.entries.list.iter().map(|(_, entry)| entry).filter(|entry| is_it(entry)).cloned().collect()
     }
 
     /// Whether a page is open, so that entries are kept.
@@ -299,13 +331,13 @@ impl Feed {
     }
 }
 
-impl Observer for Feed {
-    fn observe(&self, observation: &Observation<'_>) {
-        let (group, second) = (Group::of(observation), self.second());
+impl Feed {
+    fn observe_at(&self, second: u64, observation: &Observation<'_>) {
+        let (group, about) = (Group::of(observation), about(observation));
         let mut made: Option<Arc<Entry>> = None;
         let make = || Arc::new(Entry::new(self.next.fetch_add(1, Ordering::Relaxed), observation));
         for watcher in self.watchers.load().iter() {
-            if !watcher.filter.takes(observation, group) {
+            if !watcher.filter.takes(group, about) {
                 continue;
             }
             let mut waiting = watcher.waiting();
@@ -313,19 +345,23 @@ impl Observer for Feed {
             if !waiting.pace.takes(second, group) {
                 continue;
             }
-            if waiting.entries.len() >= MAX_QUEUE {
+            if waiting.entries.is_full() {
                 waiting.missed += 1;
                 continue;
             }
-            waiting.entries.push_back(Arc::clone(made.get_or_insert_with(make)));
+            waiting.entries.push(group, Arc::clone(made.get_or_insert_with(make)));
         }
         let mut kept = self.kept();
         if kept.pace.takes(second, group) {
-            if kept.entries.len() >= MAX_KEPT {
-                kept.entries.pop_front();
-            }
-            kept.entries.push_back((group, made.unwrap_or_else(make)));
+            kept.entries.push(group, made.unwrap_or_else(make));
+            kept.entries.trim();
         }
+    }
+}
+
+impl Observer for Feed {
+    fn observe(&self, observation: &Observation<'_>) {
+        self.observe_at(self.second(), observation);
     }
 
     fn wants_unheard(&self) -> bool {
@@ -349,10 +385,11 @@ impl Watch {
     /// Takes what the page has not seen yet.
     pub(super) fn take(&self) -> Batch {
         let mut waiting = self.watcher.waiting();
+        let Entries { list, .. } = std::mem::take(&mut waiting.entries);
         let batch = Batch {
             seen: std::mem::take(&mut waiting.seen),
             missed: std::mem::take(&mut waiting.missed),
-            entries: std::mem::take(&mut waiting.entries).into(),
+            entries: list.into_iter().map(|(_, entry)| entry).collect(),
         };
         drop(waiting);
         self.feed.look(&batch.entries);
@@ -367,14 +404,80 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut attached = self.feed.attached.lock();
+        let mut attached = self.feed.attached();
         let mut watchers = Vec::clone(&self.feed.watchers.load());
         watchers.retain(|watcher| !Arc::ptr_eq(watcher, &self.watcher));
         if watchers.is_empty()
-            && let Some(observer) = attached.take()
+            && let Attached::Yes(observer) = std::mem::replace(&mut *attached, Attached::Lingering(Instant::now()))
         {
             self.feed.hub.detach(&observer);
         }
         self.feed.watchers.store(Arc::new(watchers));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth;
+    use crate::config::Config;
+    use crate::event::Event;
+    use crate::metrics::{Metrics, Source};
+    use crate::proxies::TrustedProxies;
+    use crate::store::memory::MemoryStore;
+
+    fn feed() -> Arc<Feed> {
+        // For the client that asks the application.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (config, metrics) = (Config::default(), Arc::new(Metrics::new()));
+        let authorizer = auth::open(&config, &TrustedProxies::new(&[]), &metrics).unwrap();
+        Feed::new(Hub::new(&config, authorizer, Arc::new(MemoryStore::default()), None, metrics))
+    }
+
+    /// An event without a subscriber, whose texts are as large as a message may be.
+    fn publish(feed: &Feed, second: u64) {
+        let text = "x".repeat(1 << 16);
+        let data = serde_json::value::to_raw_value(&text).unwrap();
+        let event = Event { channel: &text, name: text.as_str().into(), data: &data, except: None, user: None };
+        feed.observe_at(second, &Observation::Published { event: &event, source: Source::Redis, delivered: 0, has_left_out: false });
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_and_what_waits_is_bounded_in_bytes() {
+        let feed = feed();
+        let watch = feed.watch(Filter::default()).unwrap();
+        for second in 0..40 {
+            (0..RATE).for_each(|_| publish(&feed, second));
+        }
+        let most = MAX_BYTES + 4096;
+        let bytes = |entries: &Entries| entries.list.iter().map(|(_, entry)| entry.bytes()).sum::<usize>();
+        let (kept, waiting) = (bytes(&feed.kept().entries), bytes(&watch.watcher.waiting().entries));
+        assert!(kept > MAX_BYTES / 2 && kept <= most, "{kept} bytes are kept");
+        assert!(waiting > MAX_BYTES / 2 && waiting <= most, "{waiting} bytes wait");
+        assert_eq!(feed.kept().entries.bytes, kept);
+        let batch = watch.take();
+        assert_eq!(batch.seen, 40 * u64::from(RATE));
+        assert_eq!(batch.entries.len() as u64 + batch.missed, batch.seen);
+        assert_eq!(watch.watcher.waiting().entries.bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_once_the_last_page_is_gone_for_good() {
+        let feed = feed();
+        let watch = feed.watch(Filter::default()).unwrap();
+        publish(&feed, 0);
+        let other = feed.watch(Filter::default()).unwrap();
+        assert_eq!(other.take().entries.len(), 1, "who comes later gets what was kept");
+        drop(watch);
+        feed.forget(Instant::now() + LINGER);
+        assert_eq!(feed.recent(None).len(), 1, "a page is open");
+        drop(other);
+        feed.forget(Instant::now());
+        assert_eq!(feed.recent(None).len(), 1, "the page may only be loaded again");
+        assert_eq!(feed.watch(Filter::default()).unwrap().take().entries.len(), 1);
+        feed.forget(Instant::now() + LINGER);
+        assert_eq!(feed.recent(None).len(), 0);
+        let kept = feed.kept();
+        assert_eq!((kept.entries.bytes, kept.entries.list.capacity()), (0, 0));
     }
 }

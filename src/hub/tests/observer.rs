@@ -41,6 +41,9 @@ impl Observer for Diary {
                 format!("{} to {}: {delivered}, left out {has_left_out}", event.name, event.channel)
             }
             Observation::Whispered { channel, socket, name, .. } => format!("{socket} whispered {name} to {channel}"),
+            Observation::Returned { socket, replayed } => format!("{socket} is back, {replayed} replayed"),
+            Observation::Afresh { socket } => format!("{socket} starts afresh"),
+            Observation::Gap => "a gap".to_owned(),
             Observation::CacheMiss { channel } => format!("nothing in {channel}"),
         };
         self.lines.lock().push(line);
