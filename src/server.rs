@@ -22,6 +22,7 @@ use crate::api::dashboard::Dashboard;
 use crate::api::token::TokenKeyError;
 use crate::api::{self, Api};
 use crate::auth::{self, AuthError};
+use crate::checks::Checks;
 use crate::client::Client;
 use crate::cluster::Bus;
 use crate::config::{Config, ShutdownConfig};
@@ -183,6 +184,15 @@ impl Server {
         self
     }
 
+    /// Has the dashboard, if there is one, show what these checks find.
+    #[must_use]
+    pub fn with_checks(self, checks: Checks) -> Self {
+        if let Some(dashboard) = &self.reload.parts().dashboard {
+            dashboard.with_checks(checks);
+        }
+        self
+    }
+
     /// The address that is listened on.
     ///
     /// # Panics
@@ -245,6 +255,7 @@ impl Server {
             listening.spawn(Arc::clone(tls).watch(stop.serving.clone()));
         }
         if let Some(dashboard) = parts.dashboard.clone() {
+            listening.spawn(dashboard.clone().follow_nodes(stop.serving.clone()));
             listening.spawn(dashboard.keep_figures(stop.serving.clone()));
         }
         for (listener, acceptor) in [(Some(self.listener), self.acceptor), (self.http, None)] {

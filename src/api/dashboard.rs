@@ -10,7 +10,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use crate::api::ApiError;
+use crate::checks::Checks;
 use crate::config::Config;
 use crate::proxies::TrustedProxies;
 
@@ -31,12 +32,16 @@ mod entry;
 mod feed;
 mod figures;
 mod inspect;
+mod nodes;
+mod set_up;
 mod stream;
 mod why;
 
 use access::{Credentials, Sessions, Throttle};
 use feed::Feed;
 use figures::Figures;
+use nodes::Pages;
+use set_up::SetUp;
 
 /// Where everything of it lies.
 pub(crate) const PATH: &str = "/dashboard";
@@ -57,6 +62,11 @@ pub(crate) struct Inner {
     sessions: Sessions,
     throttle: Throttle,
     proxies: TrustedProxies,
+    set_up: SetUp,
+    /// Those that show all nodes.
+    pages: Pages,
+    /// What tells this node from others, for programs and for people.
+    node: (String, String),
 }
 
 /// What other settings change.
@@ -64,22 +74,12 @@ struct Settings {
     api: Api,
     credentials: Credentials,
     allows_actions: bool,
-    /// `databaseConfig.redis.keyPrefix`.
-    key_prefix: String,
-    has_redis_server: bool,
-    takes_http_events: bool,
+    config: Config,
 }
 
 impl Settings {
     fn new(config: &Config, api: Api) -> Self {
-        Self {
-            api,
-            credentials: Credentials::new(config),
-            allows_actions: config.dashboard.actions.0,
-            key_prefix: config.database_config.redis.key_prefix.clone(),
-            has_redis_server: config.redis_server.enabled.0,
-            takes_http_events: config.subscribers.http.0,
-        }
+        Self { api, credentials: Credentials::new(config), allows_actions: config.dashboard.actions.0, config: config.clone() }
     }
 }
 
@@ -104,8 +104,16 @@ impl Dashboard {
                 sessions: Sessions::default(),
                 throttle: Throttle::default(),
                 proxies,
+                set_up: SetUp::default(),
+                pages: Pages::default(),
+                node: (format!("{:x}", rand::random::<u64>()), format!("{}:{}", host_name(), config.port.0)),
             }))
         })
+    }
+
+    /// Shows what these checks find, too.
+    pub(crate) fn with_checks(&self, checks: Checks) {
+        let _ = self.set_up.checks.set(checks);
     }
 
     /// Takes other settings. Who has signed in with something that opens it no more is signed out.
@@ -113,12 +121,13 @@ impl Dashboard {
         self.settings.store(Arc::new(Settings::new(config, api)));
     }
 
-    /// Notes the figures of each second, until the end.
+    /// Notes the figures of each second, and forgets what nobody looks at, until the end.
     pub(crate) async fn keep_figures(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             self.figures.sample(&self.settings.load().api.hub);
+            self.feed.forget(Instant::now());
         }
     }
 
@@ -136,12 +145,26 @@ impl Dashboard {
             .route("/dashboard/api/socket", get(inspect::socket))
             .route("/dashboard/api/user", get(inspect::user))
             .route("/dashboard/api/why", get(why::why))
+            .route("/dashboard/api/checks", get(set_up::checks))
             .route("/dashboard/api/event", post(actions::event))
             .route("/dashboard/api/act", post(actions::act))
             .method_not_allowed_fallback(async || ApiError::method_not_allowed())
             .layer(axum::middleware::map_response(protected))
             .with_state(self.clone())
     }
+}
+
+/// What this machine calls itself.
+fn host_name() -> String {
+    #[cfg(unix)]
+    return rustix::system::uname().nodename().to_string_lossy().into_owned();
+    #[cfg(not(unix))]
+    std::env::var("COMPUTERNAME").unwrap_or_else(|_| "node".to_owned())
+}
+
+/// In place of [`Dashboard::routes`] where there is none: says what to set.
+pub(crate) fn off() -> Router {
+    Router::new().route(PATH, get(async || ApiError::no_dashboard()))
 }
 
 /// A file of the page. It is small, and a server of another version has another one.

@@ -80,6 +80,19 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body: larger than limits.apiBody ({limit} bytes)"))
     }
 
+    /// The body is larger than what is ever asked for there: 413.
+    #[must_use]
+    pub(crate) fn over(limit: usize) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body: larger than the {limit} bytes that are read here"))
+    }
+
+    /// There is no dashboard: 404, with what to set.
+    #[must_use]
+    pub(crate) fn no_dashboard() -> Self {
+        let message = "the dashboard is off: set dashboard.enabled = true and dashboard.password in the configuration, and restart";
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
     /// The body did not come in time: 408.
     #[must_use]
     pub(crate) fn slow_body(patience: Duration) -> Self {

@@ -1,11 +1,16 @@
 //! `doctor`: why does my event not arrive? Input: the settings and the live set-up around them: port, Redis, Laravel,
 //! this machine. Output: a line for each thing looked at, with what to type where it is not well.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use futures_util::FutureExt as _;
+use laravel_echo_server::checks::Checks;
+use laravel_echo_server::config::Config;
 use laravel_echo_server::config::load::{self, Loaded};
 
 use super::ConfigLocation;
@@ -21,6 +26,9 @@ mod report;
 mod webhooks;
 
 use report::Report;
+
+/// How long events are listened for beside a running server.
+const LISTEN_BESIDE: Duration = Duration::from_secs(3);
 
 /// Flags of `doctor`.
 #[derive(Debug, Args)]
@@ -59,7 +67,7 @@ impl Doctor {
         // One crypto provider for everything that speaks TLS; nothing else in this process chose one.
         let provider = rustls::crypto::ring::default_provider().install_default();
         anyhow::ensure!(provider.is_ok(), "TLS is set up twice");
-        let dir = loaded.path.as_deref().and_then(std::path::Path::parent).unwrap_or(std::path::Path::new(""));
+        let dir = loaded.path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
         let project = Project::read(dir);
         let config = &loaded.config;
 
@@ -67,16 +75,49 @@ impl Doctor {
         machine::certificate(config, report);
         let default = if config.limits.connections > 0 { config.limits.connections } else { 1000 };
         machine::open_files(self.connections.unwrap_or(default), report);
-        app::project(&project, report);
-        app::broadcaster(config, &project, report);
-        pusher::examine(config, &project, report).await;
-        app::origins(config, &project, report);
-        front::recovery(config, dir, report);
-        app::callback(config, report).await;
+        set_up(config, &project, dir, report).await;
         webhooks::examine(config, self.webhooks, report).await;
         redis::examine(config, &project, Duration::from_secs(self.listen), report).await;
         Ok(())
     }
+}
+
+/// Laravel, its front end, and its answers to this server.
+async fn set_up(config: &Config, project: &Project, dir: &Path, report: &mut Report) {
+    app::project(project, report);
+    app::broadcaster(config, project, report);
+    pusher::examine(config, project, report).await;
+    app::origins(config, project, report);
+    front::recovery(config, dir, report);
+    app::callback(config, report).await;
+}
+
+/// What can be looked at beside the running server, for its dashboard. The project is that around the config file in `dir`.
+pub(super) fn beside_the_server(dir: PathBuf) -> Checks {
+    Arc::new(move |config| {
+        let dir = dir.clone();
+        // In a thread of its own: it reads files, and asks PHP what they come to.
+        let looking = tokio::task::spawn_blocking(move || {
+            let mut report = Report::new(true);
+            let project = Project::read(&dir);
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(async {
+                    set_up(&config, &project, &dir, &mut report).await;
+                    redis::examine(&config, &project, LISTEN_BESIDE, &mut report).await;
+                }),
+                Err(error) => report.problem("doctor", error, "look with `laravel-echo-server doctor`"),
+            }
+            report.into_findings()
+        });
+        async {
+            looking.await.unwrap_or_else(|_| {
+                let mut report = Report::new(true);
+                report.problem("doctor", "the checks have ended early", "look with `laravel-echo-server doctor`");
+                report.into_findings()
+            })
+        }
+        .boxed()
+    })
 }
 
 fn configuration(loaded: &Loaded, report: &mut Report) {

@@ -21,7 +21,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::lock_file::{self, LockFile};
-use super::{ConfigLocation, output};
+use super::{ConfigLocation, doctor, output};
 
 pub(super) mod machine;
 mod port;
@@ -86,7 +86,8 @@ impl Start {
         let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
         let demo = self.demo.then(|| Demo::add_to(&mut loaded.config));
         let sources = std::mem::take(&mut loaded.sources);
-        let result = runtime.block_on(serve(loaded.config, (&mut lock, replaced), demo, watches, || self.load()));
+        let dir = loaded.path.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+        let result = runtime.block_on(serve(loaded.config, dir, (&mut lock, replaced), demo, watches, || self.load()));
         // After a second signal nothing is waited for.
         runtime.shutdown_background();
         drop(lock);
@@ -142,6 +143,7 @@ fn installed_client(project: &Path) -> Option<PathBuf> {
 /// From the first connection to the last.
 async fn serve(
     config: Config,
+    dir: PathBuf,
     (lock, replaced): (&mut Option<LockFile>, bool),
     demo: Option<Demo>,
     watches: bool,
@@ -154,7 +156,7 @@ async fn serve(
 
     machine::prepare();
     let is_demo = demo.is_some();
-    let mut server = port::bind(config, replaced).await?;
+    let mut server = port::bind(config, replaced).await?.with_checks(doctor::beside_the_server(dir));
     if let Some(lock) = lock {
         lock.keep();
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::auth::Pass;
@@ -73,6 +74,23 @@ pub struct Answer {
     pub event: Option<KeptEvent>,
 }
 
+/// What the dashboard of a node says to those of others, and what only they understand.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DashboardNote {
+    /// The number of the process.
+    pub from: u64,
+    /// JSON.
+    pub note: Box<RawValue>,
+}
+
+impl PartialEq for DashboardNote {
+    fn eq(&self, other: &Self) -> bool {
+        self.from == other.from && self.note.get() == other.note.get()
+    }
+}
+
+impl Eq for DashboardNote {}
+
 /// What goes over [`CONTROL_CHANNEL`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -96,6 +114,14 @@ pub enum Message {
         from: u64,
         /// The session.
         id: SocketId,
+    },
+    /// To all nodes but its own, or to one of them.
+    Dashboard {
+        /// The number of that one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<u64>,
+        /// What is said.
+        note: DashboardNote,
     },
     /// To the node that asked.
     Answer {

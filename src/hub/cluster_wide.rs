@@ -125,6 +125,7 @@ impl<S: Socket> Hub<S> {
                 });
             }
             Ok(Message::Answer { id, counts, event }) => nodes.bus.answered(id, Answer { counts, event }),
+            Ok(Message::Dashboard { to, note }) => nodes.hear_dashboard(to, note),
             Ok(Message::Count { channel, count }) => self.show_count(&channel, count),
             Ok(Message::User { user, is_online }) => self.apply_user_state(&user, is_online),
             Ok(Message::Removed { from, user, pass, channel }) if from != nodes.bus.node_id() => {

@@ -3,10 +3,14 @@
 //! Input: events of the HTTP API and whispers. Output: the same events to the clients of every node, each once. Presence channels
 //! among nodes are in [`presence`](super::presence).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
 
 use super::presence::SharedPresence;
 use super::{Hub, Socket};
+use crate::cluster::control::{DashboardNote, Message};
 use crate::cluster::{Bus, BusError, Reach};
 use crate::config::PresenceConfig;
 use crate::event::Event;
@@ -16,11 +20,26 @@ use crate::metrics::Source;
 pub(super) struct Nodes {
     pub(super) bus: Bus,
     pub(super) presence: SharedPresence,
+    /// Where what other dashboards say goes to, if there is a dashboard here.
+    dashboard: OnceLock<mpsc::Sender<DashboardNote>>,
 }
+
+/// Notes of other dashboards that wait; what comes beyond is dropped.
+const MAX_NOTES: usize = 256;
 
 impl Nodes {
     pub(super) fn new(bus: Bus, config: &PresenceConfig) -> Self {
-        Self { bus, presence: SharedPresence::new(config) }
+        Self { bus, presence: SharedPresence::new(config), dashboard: OnceLock::new() }
+    }
+
+    pub(super) fn hear_dashboard(&self, to: Option<u64>, note: DashboardNote) {
+        let own = self.bus.node_id();
+        if note.from != own
+            && to.is_none_or(|to| to == own)
+            && let Some(dashboard) = self.dashboard.get()
+        {
+            let _ = dashboard.try_send(note);
+        }
     }
 }
 
@@ -38,6 +57,21 @@ impl<S: Socket> Hub<S> {
             });
             let hub = Arc::clone(self);
             self.tasks.spawn(async move { hub.closing.run_until_cancelled(hub.keep_watch()).await });
+        }
+    }
+
+    /// What the dashboards of other nodes say from now on; for one listener, and `None` for a single node.
+    #[must_use]
+    pub fn hear_dashboards(&self) -> Option<mpsc::Receiver<DashboardNote>> {
+        let (sender, notes) = mpsc::channel(MAX_NOTES);
+        self.nodes.as_ref()?.dashboard.set(sender).ok()?;
+        Some(notes)
+    }
+
+    /// Says something to the dashboards of all other nodes, or to that of one.
+    pub fn tell_dashboards(&self, to: Option<u64>, note: Box<RawValue>) {
+        if let Some(nodes) = &self.nodes {
+            nodes.bus.send_control(&Message::Dashboard { to, note: DashboardNote { from: nodes.bus.node_id(), note } });
         }
     }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::listen::Front;
 use super::{BindError, listen};
 use crate::admission::Admission;
-use crate::api::dashboard::Dashboard;
+use crate::api::dashboard::{self, Dashboard};
 use crate::api::{self, Api};
 use crate::client::Client;
 use crate::config::{Config, DashboardConfig, Limits, RedisServerConfig, RedisServerTls, SocketIoConfig, Subscribers, schema};
@@ -51,8 +51,8 @@ impl Parts {
         let pusher = pusher::gate::Gate::new(config, self.pusher.clone(), Arc::clone(&self.admission), self.proxies.clone());
         let api = Api::new(config, Arc::clone(&self.hub), self.readiness.clone())?;
         let mut router = api::router(config, api.clone()).merge(self.extra.clone());
+        router = router.merge(self.dashboard.as_ref().map_or_else(dashboard::off, Dashboard::routes));
         if let Some(dashboard) = &self.dashboard {
-            router = router.merge(dashboard.routes());
             dashboard.take(config, api);
         }
         Ok(Front { gates: Some((gate, pusher)), router })

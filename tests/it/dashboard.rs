@@ -7,7 +7,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use crate::support::server::KEY;
-use crate::support::{Client, DEADLINE, Laravel, Redis, TestServer, free_port, merge, until};
+use crate::support::{Client, DEADLINE, Laravel, Node, Redis, TestServer, free_port, merge, until};
 
 const PASSWORD: &str = "a password of the tests";
 
@@ -141,6 +141,8 @@ async fn it_is_off_by_default() {
     for path in ["/dashboard", "/dashboard/app.js", "/dashboard/session", "/dashboard/stream"] {
         assert_eq!(request(&server, Method::GET, path, &[], None).await.status(), 404, "{path}");
     }
+    let answer = request(&server, Method::GET, "/dashboard", &[], None).await.text().await.expect("text");
+    assert!(answer.contains("dashboard.enabled = true"), "{answer}");
 }
 
 #[tokio::test]
@@ -323,7 +325,7 @@ async fn a_refused_subscribe_is_told_with_its_reason_and_no_credentials() {
     assert!(granted["took"].is_number(), "{granted}");
     let socket = page.get(&format!("/dashboard/api/socket?id={}", ann.id)).await;
     assert_eq!(socket["address"], "127.0.0.1");
-    assert_eq!(socket["channels"][0]["channel"], "private-orders");
+    assert_eq!((&socket["channels"][0]["channel"], &socket["channels"][0]["by"]), (&json!("private-orders"), &json!("application")));
     let channel = page.get("/dashboard/api/channel?name=private-orders").await;
     assert_eq!((&channel["here"], &channel["sockets"][0]["id"]), (&json!(1), &json!(ann.id)));
     let why = page.get("/dashboard/api/why?channel=private-forbidden").await;
@@ -427,6 +429,132 @@ async fn why_an_event_did_not_arrive() {
     assert!(text.contains("delivered to 1") && text.contains(".listen('Shipped', …)"), "{text}");
     let text = why("orders", "Cancelled").await;
     assert!(text.contains("none is called"), "{text}");
+}
+
+#[tokio::test]
+async fn why_tells_of_events_outside_of_the_prefix() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let server = TestServer::with(
+        &redis,
+        &laravel,
+        json!({ "dashboard": { "enabled": true, "password": PASSWORD }, "databaseConfig": { "redis": { "keyPrefix": "app_" } } }),
+    )
+    .await;
+    let page = Page::sign_in(&server, PASSWORD).await.expect("it opens");
+    let why = async || page.get("/dashboard/api/why?channel=news").await.to_string();
+    assert!(!why().await.contains("outside of"));
+    until("the event outside of the prefix to be told", async || {
+        redis.publish("laravel_database_news", "sent", &json!(1), None).await;
+        let text = why().await;
+        text.contains("laravel_database_news") && text.contains("outside of databaseConfig.redis.keyPrefix")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_page_sees_what_happens_on_another_node() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let mut settings = acting();
+    merge(&mut settings, json!({ "database": "redis", "cluster": { "enabled": true } }));
+    let here = TestServer::with(&redis, &laravel, settings.clone()).await;
+    let there = TestServer::with(&redis, &laravel, settings).await;
+    until("both nodes to listen", async || redis.publish_text("laravel-echo:nodes", "{}").await == 2).await;
+    let mut stream = Page::sign_in(&here, PASSWORD).await.expect("it opens").stream("channel=forbidden").await;
+    let mut ann = there.client().await;
+    // Until the other node has heard that a page is open.
+    let refused = async {
+        loop {
+            ann.subscribe("private-forbidden").await;
+            ann.event("subscription_error").await;
+            let news = stream.message("node").await;
+            let entries = news["entries"].as_array().expect("a list").clone();
+            if let Some(refused) = entries.into_iter().find(|entry| entry["kind"] == "refused") {
+                return (news, refused);
+            }
+        }
+    };
+    let (news, refused) = tokio::time::timeout(DEADLINE, refused).await.expect("it is told in time");
+    assert_eq!((&refused["socket"], &refused["channel"]), (&json!(ann.id), &json!("private-forbidden")));
+    assert!(
+        news["node"].as_str().is_some_and(|node| !node.is_empty()) && news["name"].as_str().is_some_and(|name| name.contains(':')),
+        "{news}"
+    );
+    until("the figures of the other node", async || {
+        let news = stream.message("node").await;
+        news["samples"].as_array().expect("a list").iter().any(|sample| sample["values"][0] == 1)
+    })
+    .await;
+    let page = Page::sign_in(&there, PASSWORD).await.expect("it opens");
+    assert_eq!(page.get("/dashboard/api/why?channel=a").await["watching"], true);
+    drop(stream);
+    until("the other node to look no more", async || page.get("/dashboard/api/why?channel=a").await["watching"] == false).await;
+}
+
+#[tokio::test]
+async fn the_checks_of_doctor_are_made_while_the_server_runs() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let node = Node::start(json!({
+        "authHost": laravel.url,
+        "databaseConfig": { "redis": { "host": "127.0.0.1", "port": redis.port } },
+        "dashboard": { "enabled": true, "password": PASSWORD },
+    }))
+    .await;
+    let url = format!("http://{}", node.address);
+    let client = reqwest::Client::new();
+    let signing = client.post(format!("{url}/dashboard/session")).header("origin", &url).header("x-dashboard", "1");
+    let signed = signing.body(json!({ "secret": PASSWORD }).to_string()).send().await.expect("it answers");
+    let cookie = signed.headers()["set-cookie"].to_str().expect("text").split(';').next().expect("a cookie").to_owned();
+    let checks = client.get(format!("{url}/dashboard/api/checks"));
+    assert_eq!(checks.try_clone().expect("no body").send().await.expect("it answers").status(), 401);
+    let answer = checks.header("cookie", cookie).send().await.expect("it answers").text().await.expect("text");
+    let answer: Value = serde_json::from_str(&answer).expect("JSON");
+    let of = |check: &str| answer["findings"].as_array().expect("a list").iter().find(|finding| finding["check"] == check).cloned();
+    let redis = of("redis").expect("Redis is looked at");
+    assert!(redis["status"] == "ok" && redis["message"].as_str().is_some_and(|text| text.ends_with("answers")), "{answer}");
+    assert!(of("auth").is_some_and(|auth| auth["message"].as_str().is_some_and(|text| text.contains("/broadcasting/auth"))), "{answer}");
+    assert!(of("events").is_some_and(|events| events["status"] == "unknown"), "{answer}");
+}
+
+#[tokio::test]
+async fn gaps_and_returns_of_clients_are_seen() {
+    let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let server = TestServer::with(&redis, &laravel, acting()).await;
+    redis.heard("x").await;
+    let page = Page::sign_in(&server, PASSWORD).await.expect("it opens");
+    let mut stream = page.stream("").await;
+    let mut ann = server.client_in("news").await;
+    publish(&server, json!({ "channel": "news", "name": "sent", "data": 1 })).await;
+    ann.event("sent").await;
+    let (pid, offset) = (ann.pid.clone(), ann.offset.clone());
+    ann.vanish();
+    server.subscribed("news", 0).await;
+    publish(&server, json!({ "channel": "news", "name": "sent", "data": 2 })).await;
+    let ann = Client::come_back(server.address, &pid, offset.as_deref()).await;
+    let returned = stream.kind("returned").await;
+    assert_eq!((&returned["socket"], &returned["count"]), (&json!(ann.id), &json!(1)));
+    assert!(stream.message("figures").await["log"]["events"].as_u64().is_some_and(|events| events > 0));
+    let (pid, offset) = (ann.pid.clone(), ann.offset.clone());
+    ann.vanish();
+    server.subscribed("news", 0).await;
+    redis.down();
+    redis.up().await;
+    redis.heard("x").await;
+    stream.kind("gap").await;
+    let _ann = Client::come_back(server.address, &pid, offset.as_deref()).await;
+    let afresh = stream.kind("afresh").await;
+    assert!(afresh["hint"].as_str().is_some_and(|hint| hint.contains("recovery.window")), "{afresh}");
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_to_sign_in_with_is_refused_in_its_own_words() {
+    let server = start(json!({})).await;
+    let origin = server.url("");
+    let headers = [("origin", origin.as_str()), ("x-dashboard", "1")];
+    let body = Some(json!({ "secret": "x".repeat(20_000) }));
+    let answer = request(&server, Method::POST, "/dashboard/session", &headers, body).await;
+    assert_eq!(answer.status(), 413);
+    let text = answer.text().await.expect("text");
+    assert!(text.contains("16384 bytes") && !text.contains("apiBody"), "{text}");
 }
 
 #[tokio::test]

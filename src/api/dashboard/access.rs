@@ -4,12 +4,13 @@
 //! [`Act`] for who may do something, or 401, 403 and 429. A session is a random number in this process's memory: a restart
 //! signs everybody out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{COOKIE, HOST, ORIGIN, SET_COOKIE};
 use axum::http::request::Parts;
@@ -17,6 +18,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
 use tracing::info;
@@ -44,14 +46,18 @@ const MAX_SESSIONS: usize = 1000;
 /// Wrong words from one address within [`WINDOW`].
 const MAX_FAILURES: u32 = 5;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Wrong words from all addresses within [`WINDOW`]: nobody guesses with a thousand machines.
+/// Wrong words from all addresses within [`WINDOW`]: nobody guesses with a thousand machines. Addresses that have signed in
+/// before, and this machine's own, have their own count alone, so that such an attack does not keep them out.
 const MAX_FAILURES_OF_ALL: u32 = 300;
 
 /// Addresses whose failures are remembered.
 const MAX_ADDRESSES: usize = 10_000;
 
-/// Bytes of a body that signs in; a token is the longest.
+/// Bytes of a body that is no event; a token is the longest of what is in one.
 const MAX_BODY: usize = 16 * 1024;
+
+/// Networks that are remembered for having signed in.
+const MAX_KNOWN: usize = 1000;
 
 /// What opens the dashboard besides the entries of `clients`.
 pub(super) struct Credentials {
@@ -129,6 +135,14 @@ pub(super) struct Throttle(Mutex<Failures>);
 struct Failures {
     by_address: HashMap<IpAddr, (u32, Instant)>,
     of_all: Option<(u32, Instant)>,
+    /// Networks that somebody has signed in from.
+    known: HashSet<IpAddr>,
+}
+
+impl Failures {
+    fn knows(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.known.contains(&client_network(address))
+    }
 }
 
 impl Throttle {
@@ -138,37 +152,46 @@ impl Throttle {
 
     /// Takes a try of this address beforehand, so that tries at the same moment are counted, too. `false`: no more for now.
     fn begin(&self, address: IpAddr) -> bool {
-        let address = client_network(address);
+        let network = client_network(address);
         let mut failures = self.failures();
-        if failures.by_address.len() >= MAX_ADDRESSES && !failures.by_address.contains_key(&address) {
+        let is_known = failures.knows(address);
+        if failures.by_address.len() >= MAX_ADDRESSES && !failures.by_address.contains_key(&network) {
             failures.by_address.retain(|_, (_, since)| since.elapsed() < WINDOW);
-            if failures.by_address.len() >= MAX_ADDRESSES {
+            if failures.by_address.len() >= MAX_ADDRESSES && !is_known {
                 return false;
             }
         }
-        let Failures { by_address, of_all } = &mut *failures;
-        let own = by_address.entry(address).or_insert((0, Instant::now()));
+        let Failures { by_address, of_all, .. } = &mut *failures;
+        let own = by_address.entry(network).or_insert((0, Instant::now()));
         let all = of_all.get_or_insert((0, Instant::now()));
         for (count, since) in [&mut *own, &mut *all] {
             if since.elapsed() >= WINDOW {
                 (*count, *since) = (0, Instant::now());
             }
         }
-        if own.0 >= MAX_FAILURES || all.0 >= MAX_FAILURES_OF_ALL {
+        if own.0 >= MAX_FAILURES || !is_known && all.0 >= MAX_FAILURES_OF_ALL {
             return false;
         }
         own.0 += 1;
-        all.0 += 1;
+        all.0 += u32::from(!is_known);
         true
     }
 
     /// The try was none.
     fn succeeded(&self, address: IpAddr) {
+        let network = client_network(address);
         let mut failures = self.failures();
-        failures.by_address.remove(&client_network(address));
+        failures.by_address.remove(&network);
+        if failures.knows(address) {
+            return;
+        }
         if let Some((count, _)) = &mut failures.of_all {
             *count = count.saturating_sub(1);
         }
+        if failures.known.len() >= MAX_KNOWN {
+            failures.known.clear();
+        }
+        failures.known.insert(network);
     }
 }
 
@@ -265,14 +288,19 @@ struct Given {
     secret: String,
 }
 
+/// What a small body says.
+pub(super) async fn read<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
+    let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| ApiError::over(MAX_BODY))?;
+    serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("body: {error}")))
+}
+
 /// `POST /dashboard/session` with `{"secret":"…"}`: the password, a key or a token.
 pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     check_own(&parts.headers, &parts.uri)?;
     let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
     let address = dashboard.proxies.client(peer, &parts.headers);
-    let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| ApiError::too_large(MAX_BODY))?;
-    let given: Given = serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("body: {error}")))?;
+    let given: Given = read(body).await?;
     if !dashboard.throttle.begin(address) {
         warn_throttled!(class = 1, key = &address, %address, "refused to look at a password for the dashboard: there were too many wrong ones");
         return Err(ApiError::slow_down("too many wrong passwords, wait a minute"));
@@ -303,6 +331,7 @@ pub(super) async fn who(_: Session, State(dashboard): State<Dashboard>) -> Json<
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "actions": settings.allows_actions,
+        "checks": dashboard.set_up.checks.get().is_some(),
         "clustered": settings.api.hub.is_clustered(),
         "uptime": settings.api.readiness.started.elapsed().as_secs(),
     }))
@@ -351,6 +380,22 @@ mod tests {
         throttle.succeeded(other);
         throttle.succeeded(one);
         assert!(throttle.begin(one));
+    }
+
+    #[test]
+    fn who_has_signed_in_before_is_not_locked_out_by_guesses_of_many_others() {
+        let throttle = Throttle::default();
+        let (known, local) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([127, 0, 0, 1]));
+        assert!(throttle.begin(known));
+        throttle.succeeded(known);
+        let many = (0..u32::try_from(MAX_ADDRESSES).unwrap()).map(|n| IpAddr::from((0x0b00_0000 + n).to_be_bytes()));
+        assert_eq!(many.filter(|address| throttle.begin(*address)).count(), MAX_FAILURES_OF_ALL as usize);
+        assert!(!throttle.begin(IpAddr::from([10, 0, 0, 2])), "a stranger has to wait");
+        for address in [known, local] {
+            assert_eq!((0..10).filter(|_| throttle.begin(address)).count(), MAX_FAILURES as usize, "{address} has its own count");
+        }
+        throttle.succeeded(known);
+        assert!(throttle.begin(known));
     }
 
     #[test]

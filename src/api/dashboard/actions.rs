@@ -3,29 +3,21 @@
 //! Input: requests of the page's own script. Output: calls of the hub, each with a line in the log.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Request, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::info;
 
 use super::Dashboard;
-use super::access::Act;
+use super::access::{Act, read};
 use crate::api::{ApiError, events, moderation};
 use crate::channel::ChannelName;
 use crate::event::SocketId;
 
-/// Bytes of a body that is no event.
-const MAX_BODY: usize = 16 * 1024;
-
-async fn read(request: Request, limit: usize) -> Result<Bytes, ApiError> {
-    axum::body::to_bytes(request.into_body(), limit).await.map_err(|_| ApiError::too_large(limit))
-}
-
 /// Sends an event, as `POST /apps/:id/events` does: `{"channel":"news","name":"sent","data":{}}`.
 pub(super) async fn event(_: Act, State(dashboard): State<Dashboard>, request: Request) -> Result<Json<Value>, ApiError> {
     let api = dashboard.settings.load_full().api.clone();
-    let body = read(request, api.body_limit).await?;
+    let body = axum::body::to_bytes(request.into_body(), api.body_limit).await.map_err(|_| ApiError::too_large(api.body_limit))?;
     events::send(&api, &body).await?;
     info!("an event was sent from the dashboard");
     Ok(Json(json!({})))
@@ -49,8 +41,7 @@ enum Action {
 
 /// `{"do":"kickUser","user":"7","channel":"private-orders.1"}`; answers how many sockets it met.
 pub(super) async fn act(_: Act, State(dashboard): State<Dashboard>, request: Request) -> Result<Json<Value>, ApiError> {
-    let body = read(request, MAX_BODY).await?;
-    let action: Action = serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("body: {error}")))?;
+    let action: Action = read(request.into_body()).await?;
     let hub = std::sync::Arc::clone(&dashboard.settings.load().api.hub);
     let known = |socket: &str| SocketId::parse(socket).ok_or_else(|| ApiError::bad_request("socket: is not the id of a socket"));
     info!(?action, "action from the dashboard");

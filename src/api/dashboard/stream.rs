@@ -1,7 +1,7 @@
 //! `GET /dashboard/stream`: server-sent events for one open page.
 //!
 //! Input: the feed and the figures. Output: `hello` once, `figures` each second, `trace` four times a second when there is
-//! something. The next message is made when the page has taken the one before, so that a slow page skips.
+//! something, and with other nodes `node` with theirs. The next message is made when the page has taken the one before, so that a slow page skips.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -10,19 +10,21 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Dashboard;
 use super::access::Session;
-use super::feed::{Filter, RATE, Watch};
+use super::feed::{RATE, Watch};
 use super::figures::COLUMNS;
+use super::nodes::{Chosen, Others};
 use crate::api::ApiError;
 use crate::api::params::Params;
 use crate::hub::ClusterWide;
 use crate::readiness::RedisState;
 
 /// Time between two looks.
-const PACE: Duration = Duration::from_millis(250);
+pub(super) const PACE: Duration = Duration::from_millis(250);
 
 /// Other nodes are asked how many clients they have once in this time.
 const EVERYWHERE_LASTS: Duration = Duration::from_secs(5);
@@ -31,19 +33,22 @@ struct Page {
     dashboard: Dashboard,
     session: Session,
     watch: Watch,
+    /// In a cluster.
+    others: Option<Others>,
     /// Of the last sample that was sent.
     sent: u64,
     everywhere: Option<(Instant, ClusterWide<usize>)>,
     is_new: bool,
 }
 
-/// `?groups=delivered,refusals&channel=orders&who=7`, see [`Filter::new`].
+/// `?groups=delivered,refusals&channel=orders&who=7`, see [`super::feed::Filter::new`].
 pub(super) async fn stream(session: Session, State(dashboard): State<Dashboard>, params: Params) -> Result<Response, ApiError> {
-    let text = |name| params.get(name).unwrap_or_default();
-    let filter = Filter::new(text("groups"), text("channel"), text("who"));
-    let watch = dashboard.feed.watch(filter).ok_or_else(|| ApiError::slow_down("too many pages of the dashboard are open"))?;
+    let text = |name| params.get(name).unwrap_or_default().to_owned();
+    let chosen = Chosen { groups: text("groups"), channel: text("channel"), who: text("who") };
+    let watch = dashboard.feed.watch(chosen.filter()).ok_or_else(|| ApiError::slow_down("too many pages of the dashboard are open"))?;
     let draining = dashboard.settings.load().api.readiness.draining.clone();
-    let page = Page { dashboard, session, watch, sent: 0, everywhere: None, is_new: true };
+    let others = Others::open(&dashboard, chosen);
+    let page = Page { dashboard, session, watch, others, sent: 0, everywhere: None, is_new: true };
     let messages = futures_util::stream::unfold(page, move |mut page| {
         let draining = draining.clone();
         async move {
@@ -56,12 +61,9 @@ pub(super) async fn stream(session: Session, State(dashboard): State<Dashboard>,
     Ok((headers, Body::from_stream(messages)).into_response())
 }
 
-fn message(into: &mut String, event: &str, data: &Value) {
-    into.push_str("event: ");
-    into.push_str(event);
-    into.push_str("\ndata: ");
-    into.push_str(&data.to_string());
-    into.push_str("\n\n");
+fn message(into: &mut String, event: &str, data: &impl Serialize) {
+    let data = serde_json::to_string(data).expect("texts and numbers serialize");
+    into.extend(["event: ", event, "\ndata: ", &data, "\n\n"]);
 }
 
 impl Page {
@@ -69,19 +71,21 @@ impl Page {
     async fn next(&mut self) -> Option<Bytes> {
         let mut text = String::new();
         if std::mem::take(&mut self.is_new) {
-            message(&mut text, "hello", &json!({ "columns": COLUMNS, "rate": RATE }));
+            message(
+                &mut text,
+                "hello",
+                &json!({ "columns": COLUMNS, "rate": RATE, "node": self.dashboard.node.0, "name": self.dashboard.node.1 }),
+            );
         } else {
             tokio::time::sleep(PACE).await;
         }
-        while text.is_empty() || self.sent == 0 {
-            let first = self.sent == 0;
+        loop {
             self.look(&mut text).await?;
-            if first || !text.is_empty() {
-                break;
+            if !text.is_empty() {
+                return Some(text.into());
             }
             tokio::time::sleep(PACE).await;
         }
-        Some(text.into())
     }
 
     /// Writes out what is new.
@@ -98,8 +102,10 @@ impl Page {
         }
         let batch = self.watch.take();
         if batch.seen > 0 || !batch.entries.is_empty() {
-            let entries: Vec<_> = batch.entries.iter().map(AsRef::as_ref).collect();
-            message(text, "trace", &json!({ "seen": batch.seen, "missed": batch.missed, "entries": entries }));
+            message(text, "trace", &batch);
+        }
+        for news in self.others.iter_mut().flat_map(Others::take) {
+            message(text, "node", &news);
         }
         Some(())
     }
@@ -127,8 +133,9 @@ impl Page {
             "by": self.dashboard.figures.breakdown(hub),
             "everywhere": self.everywhere.as_ref().map(|(_, found)| json!({ "connections": found.value, "partial": found.is_partial })),
             "redis": redis,
-            "redisServer": settings.has_redis_server,
+            "redisServer": settings.config.redis_server.enabled.0,
             "totals": totals(&hub.metrics().totals()),
+            "log": hub.recovery_log().map(|(events, bytes, age)| json!({ "events": events, "bytes": bytes, "age": age.as_secs() })),
         })
     }
 }
@@ -140,5 +147,7 @@ fn totals(totals: &crate::metrics::Totals) -> Value {
         "slow": totals.slow_clients,
         "redisLosses": totals.redis_losses,
         "connects": totals.connects,
+        "recovered": totals.recovered,
+        "gaps": totals.gaps,
     })
 }

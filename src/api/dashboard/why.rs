@@ -82,6 +82,17 @@ pub(super) async fn why(_: Session, State(dashboard): State<Dashboard>, params: 
 fn sources(settings: &Settings, findings: &mut Findings) {
     let readiness = &settings.api.readiness;
     let totals = settings.api.hub.metrics().totals();
+    if let Some(channel) = settings.api.hub.seen_outside_prefix() {
+        findings.add(
+            if totals.redis_events == 0 { Weight::Wrong } else { Weight::Note },
+            format!(
+                "an event was published to {channel:?}, outside of databaseConfig.redis.keyPrefix = {:?}, and reaches no client",
+                settings.config.database_config.redis.key_prefix
+            ),
+            "if it is this application's, keyPrefix is not Laravel's prefix: \"Check the set-up\" below, or `laravel-echo-server doctor \
+             --listen 30`, names the right one",
+        );
+    }
     match &*readiness.redis.borrow() {
         RedisState::Lost(loss) => findings.add(
             Weight::Wrong,
@@ -99,14 +110,14 @@ fn sources(settings: &Settings, findings: &mut Findings) {
             format!(
                 "does Laravel broadcast with BROADCAST_CONNECTION=redis to this Redis, does its queue worker run, and is its prefix \
                  databaseConfig.redis.keyPrefix = {:?}? `laravel-echo-server doctor` compares both",
-                settings.key_prefix
+                settings.config.database_config.redis.key_prefix
             ),
         ),
         RedisState::Up => findings.add(Weight::Fine, "Redis is connected, and events have come from it", ""),
-        RedisState::Off if !settings.has_redis_server => findings.add(
+        RedisState::Off if !settings.config.redis_server.enabled.0 => findings.add(
             Weight::Note,
             "subscribers.redis is false: events come through the HTTP API alone",
-            if settings.takes_http_events { "" } else { "subscribers.http is false, too: nothing can come at all" },
+            if settings.config.subscribers.http.0 { "" } else { "subscribers.http is false, too: nothing can come at all" },
         ),
         RedisState::Off => findings.add(
             Weight::Note,
@@ -125,7 +136,7 @@ fn sources(settings: &Settings, findings: &mut Findings) {
 
 /// Whether the name is one that clients use.
 fn name(settings: &Settings, channel: &str, findings: &mut Findings) {
-    let prefix = &settings.key_prefix;
+    let prefix = &settings.config.database_config.redis.key_prefix;
     if !prefix.is_empty()
         && let Some(rest) = channel.strip_prefix(prefix)
     {
@@ -233,7 +244,7 @@ fn events(kept: &[Arc<Entry>], channel: &str, event: &str, findings: &mut Findin
         names.truncate(3);
         findings.add(
             Weight::Wrong,
-            format!("events came to {channel:?}, but none is called {event:?}: the last ones are {}", names.join(", ")),
+            format!("events came to {channel:?}, but none is called \"{event}\": the last ones are {}", names.join(", ")),
             "the name is the class of the event, or what its broadcastAs() returns",
         );
         return;
@@ -243,15 +254,15 @@ fn events(kept: &[Arc<Entry>], channel: &str, event: &str, findings: &mut Findin
     match (delivered, found.has_left_out) {
         (0, true) => findings.add(
             Weight::Wrong,
-            format!("{name:?} came, and the only one subscribed was the socket that caused it"),
+            format!("\"{name}\" came, and the only one subscribed was the socket that caused it"),
             "toOthers() leaves out the socket whose id is in X-Socket-ID; look from another browser, or broadcast without toOthers()",
         ),
-        (0, false) => findings.add(Weight::Wrong, format!("{name:?} came when nobody was subscribed"), ""),
+        (0, false) => findings.add(Weight::Wrong, format!("\"{name}\" came when nobody was subscribed"), ""),
         (count, left_out) => {
             let others = if left_out { ", all but the one that caused it" } else { "" };
             findings.add(
                 Weight::Fine,
-                format!("{name:?} was delivered to {count}{others}"),
+                format!("\"{name}\" was delivered to {count}{others}"),
                 format!("in Echo it is {}", listen_call(name)),
             );
         }

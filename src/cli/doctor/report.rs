@@ -2,31 +2,10 @@
 
 use std::fmt::Display;
 
-use serde::Serialize;
+use laravel_echo_server::checks::Finding;
+pub(super) use laravel_echo_server::checks::Status;
 
 use crate::cli::output::{self, BAD, CAUTION, FAINT, GOOD, paint};
-
-/// How well it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Status {
-    Ok,
-    /// It could not be found out.
-    Unknown,
-    Warning,
-    Problem,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
-    pub(super) check: &'static str,
-    pub(super) status: Status,
-    pub(super) message: String,
-    /// What to type or write.
-    #[serde(rename = "fix", skip_serializing_if = "String::is_empty")]
-    pub(super) mend: String,
-}
 
 /// All findings so far.
 #[derive(Debug, Default)]
@@ -68,6 +47,11 @@ impl Report {
     #[cfg(test)]
     pub(super) fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    /// All findings, for somebody else to show.
+    pub(super) fn into_findings(self) -> Vec<Finding> {
+        self.findings
     }
 
     /// Prints the sum, or everything as JSON. `true` when there is no problem.

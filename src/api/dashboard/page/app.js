@@ -90,7 +90,9 @@ async function begin() {
   }
   $('door').hidden = true;
   $('app').hidden = false;
-  $('version').textContent = me.clustered ? `${me.version}, one of several nodes: figures, trace and sockets are its own` : me.version;
+  $('version').textContent = me.version;
+  $('nodes').hidden = !me.clustered;
+  $('set-up').hidden = !me.checks;
   $('tab-send').hidden = !me.actions;
   showView();
   beginDemo();
@@ -133,8 +135,7 @@ const stream = {
     if (this.source && query === this.query && this.source.readyState !== EventSource.CLOSED) return;
     this.close();
     this.query = query;
-    lastEntry = 0;
-    seenEntries = [];
+    nodes.clear();
     showTrace();
     channelEvents = [];
     const source = new EventSource(`/dashboard/stream?${query}`);
@@ -145,11 +146,20 @@ const stream = {
       if (source.readyState === EventSource.CLOSED && this.source === source) setTimeout(() => ask('session').then(() => this.open(), () => {}), 1500);
     });
     source.addEventListener('hello', (event) => {
-      ({ columns, rate } = JSON.parse(event.data));
-      samples = [];
+      const hello = JSON.parse(event.data);
+      ({ columns, rate } = hello);
+      own = nodeOf(hello);
+      own.samples = [];
     });
     source.addEventListener('figures', (event) => takeFigures(JSON.parse(event.data)));
-    source.addEventListener('trace', (event) => takeTrace(JSON.parse(event.data)));
+    source.addEventListener('trace', (event) => takeTrace(JSON.parse(event.data), own));
+    // What happened on another node.
+    source.addEventListener('node', (event) => {
+      const news = JSON.parse(event.data);
+      const node = nodeOf(news);
+      keepSamples(node, news.samples);
+      if (news.seen > 0 || news.entries.length) takeTrace(news, node);
+    });
     this.source = source;
   },
 
@@ -181,8 +191,65 @@ function wantedStream() {
 
 let columns = [];
 let rate = 0;
-let samples = [];
 const KEPT = 600;
+
+/** The nodes that have told something, by what tells them apart; of a single one, that. */
+const nodes = new Map();
+let own = null;
+
+function nodeOf({ node: id, name }) {
+  let node = nodes.get(id);
+  if (!node) {
+    node = { id, name, samples: [], lastEntry: 0 };
+    nodes.set(id, node);
+    if (![...$('node').options].some(({ value }) => value === id)) $('node').append(h('option', { value: id }, name));
+  }
+  return node;
+}
+
+/** Whether this node is one of those that are shown. */
+const isShown = ({ id }) => $('node').value === '' || $('node').value === id;
+
+function keepSamples(node, fresh) {
+  // Who is asked anew, after a lost connection, begins with what is known already.
+  const last = node.samples.at(-1)?.at ?? 0;
+  node.samples.push(...fresh.filter(({ at }) => at > last));
+  node.samples.splice(0, node.samples.length - KEPT);
+}
+
+/** Of the nodes that are shown, together; seconds are those of this node, or of the one that is shown. */
+function shownSamples() {
+  const shown = [...nodes.values()].filter((node) => isShown(node) && node.samples.length);
+  const first = shown.includes(own) ? own : shown[0];
+  if (!first) return [];
+  if (shown.length === 1) return first.samples;
+  const latency = columns.indexOf('latency');
+  const callbacks = columns.indexOf('callbacks');
+  const others = shown.filter((node) => node !== first).map(({ samples }) => ({ by: new Map(samples.map(({ at, values }) => [at, values])), last: samples.at(-1) }));
+  return first.samples.map(({ at, values }) => {
+    const all = [values];
+    for (const { by, last } of others) {
+      // The newest second of another node may be on its way still.
+      const its = by.get(at) ?? (at > last.at && at - last.at < 4 ? last.values : null);
+      if (its) all.push(its);
+    }
+    const sums = values.map((_, index) => all.reduce((sum, each) => sum + each[index], 0));
+    // An event comes to every node.
+    for (const [name, of] of [['delivered', Math.max], ['unheard', Math.min]]) {
+      const index = columns.indexOf(name);
+      sums[index] = of(...all.map((each) => each[index]));
+    }
+    const time = all.reduce((sum, each) => sum + each[latency] * each[callbacks], 0);
+    sums[latency] = sums[callbacks] ? Math.round(time / sums[callbacks]) : 0;
+    return { at, values: sums };
+  });
+}
+
+$('node').addEventListener('change', () => {
+  stream.close();
+  showTrace.query = null;
+  stream.open();
+});
 const WIDTH = 150;
 const HEIGHT = 30;
 
@@ -217,9 +284,11 @@ for (const tile of TILES) {
   $('figures').append(tile.element);
 }
 
-function takeFigures({ samples: fresh, by, everywhere, redis, redisServer, totals }) {
-  samples.push(...fresh);
-  samples.splice(0, samples.length - KEPT);
+let samples = [];
+
+function takeFigures({ samples: fresh, by, everywhere, redis, redisServer, totals, log }) {
+  keepSamples(own, fresh);
+  samples = shownSamples();
   if (samples.length === 0) return;
   const last = (name) => samples.at(-1).values[columns.indexOf(name)];
   const tile = (id) => TILES.find((one) => one.id === id);
@@ -234,14 +303,15 @@ function takeFigures({ samples: fresh, by, everywhere, redis, redisServer, total
   show('connections', number.format(last('connections')), all + kinds.join(', '));
   show('events', number.format(last('delivered') + last('unheard')), last('unheard') ? `${number.format(last('unheard'))} found nobody` : '');
   show('deliveries', number.format(last('deliveries')), last('whispers') ? plural(last('whispers'), 'whisper') : '');
-  show('refusals', number.format(last('refusals')), totals.slow ? `${plural(totals.slow, 'slow client')} closed so far` : '');
+  const troubles = [totals.slow && `${plural(totals.slow, 'slow client')} closed`, totals.gaps && `${plural(totals.gaps, 'client')} met a gap`].filter(Boolean);
+  show('refusals', number.format(last('refusals')), troubles.length ? `${troubles.join(', ')} so far` : '');
   show('callbacks', number.format(last('callbacks')));
   const answered = samples.findLast(({ values }) => values[columns.indexOf('callbacks')] > 0);
   show('latency', answered ? number.format(answered.values[columns.indexOf('latency')]) : '–', answered ? 'on average' : '');
   const states = { up: 'connected', lost: 'lost', connecting: 'connecting', off: redisServer ? 'built in' : 'not used' };
   const losses = totals.redisLosses ? `lost ${plural(totals.redisLosses, 'time')} so far` : '';
   show('redis', states[redis], losses, redis === 'lost');
-  show('memory', bytes(last('memory')));
+  show('memory', bytes(last('memory')), log?.events ? `log: ${plural(log.events, 'event')}, ${duration(log.age)}` : '');
   if (!document.hidden) TILES.filter((one) => one.graph).forEach(draw);
 }
 
@@ -269,7 +339,7 @@ const GROUPS = [
   ['unheard', 'Found nobody'],
   ['whispers', 'Whispers'],
   ['subscribes', 'Subscribes'],
-  ['refusals', 'Refusals'],
+  ['refusals', 'Refusals, gaps'],
   ['presence', 'Presence'],
   ['connections', 'Connections'],
 ];
@@ -277,8 +347,6 @@ const MAX_ROWS = 400;
 const SOURCES = { redis: 'Redis', http: 'HTTP API', redis_server: 'built-in Redis endpoint' };
 
 let shownGroups = new Set(GROUPS.map(([name]) => name).filter((name) => name !== 'connections'));
-let lastEntry = 0;
-let seenEntries = [];
 let held = null;
 
 for (const [name, text] of GROUPS) {
@@ -325,13 +393,15 @@ $('pause').addEventListener('click', () => {
 /** What came in the last seconds, to say what part of it is shown. */
 let pace = [];
 
-function takeTrace({ seen, missed, entries }) {
-  const fresh = entries.filter(({ n }) => n > lastEntry);
-  if (fresh.length) lastEntry = fresh.at(-1).n;
+function takeTrace({ seen, missed, entries }, node) {
+  if (!isShown(node)) return;
+  const fresh = entries.filter(({ n }) => n > node.lastEntry);
+  if (fresh.length) node.lastEntry = fresh.at(-1).n;
+  if (me.clustered) for (const entry of fresh) entry.node = node.name;
   const now = Date.now();
   if (seen > 0) pace.push({ now, seen, shown: Math.min(seen, fresh.length), missed });
   pace = pace.filter((batch) => now - batch.now < 2000);
-  if (view.name === 'channels') return takeChannelEvents(fresh, seen);
+  if (view.name === 'channels') return takeChannelEvents(fresh, seen, node);
   if (view.name === 'why') return askAgainSoon();
   if (held) held = [...held, ...fresh].slice(-MAX_ROWS);
   else addRows(fresh);
@@ -340,8 +410,14 @@ function takeTrace({ seen, missed, entries }) {
 
 function addRows(entries) {
   if (entries.length === 0) return;
-  const rows = entries.slice(-MAX_ROWS).map((entry) => row(entry)).reverse();
-  $('trace').prepend(...rows);
+  let before = $('trace').firstChild;
+  // The newest first; what another node tells of may be older than what is there.
+  for (const entry of entries.slice(-MAX_ROWS).reverse()) {
+    while (before && Number(before.dataset.at) > entry.at) before = before.nextSibling;
+    const element = row(entry);
+    element.dataset.at = entry.at;
+    $('trace').insertBefore(element, before);
+  }
   while ($('trace').children.length > MAX_ROWS) $('trace').lastChild.remove();
 }
 
@@ -385,21 +461,26 @@ function words(entry) {
   switch (entry.kind) {
     case 'event': {
       if (entry.delivered > 0) return ['event', '', on(entry.name), `delivered to ${number.format(entry.delivered)}`, 'good'];
-      return ['event', 'warn', on(entry.name), entry.has_left_out ? 'only its sender is there' : 'found nobody', 'warn'];
+      return ['event', 'warn', on(entry.name), entry.has_left_out ? 'only its sender is there' : me.clustered ? 'nobody on this node' : 'found nobody', 'warn'];
     }
     case 'whisper': return ['whisper', '', [...on(entry.name), ' by ', user ?? socket], 'relayed', ''];
     case 'subscribed': return ['subscribe', '', [socket, ' is in ', channel], plural(entry.count, 'socket') + ' here', ''];
-    case 'granted': return ['grant', 'good', [socket, ' to ', channel, user ? [', ', ...user] : null].flat(), `${{ application: 'Laravel said yes', token: 'by its token', signature: 'by signature' }[entry.by]}${entry.took === undefined ? '' : `, ${entry.took} ms`}`, 'good'];
+    case 'granted': return ['grant', 'good', [socket, ' to ', channel, user ? [', ', ...user] : null].flat(), `${entry.by === 'application' ? 'Laravel said yes' : `by ${GRANTS[entry.by]}`}${entry.took === undefined ? '' : `, ${entry.took} ms`}`, 'good'];
     case 'refused': return ['refused', 'bad', [socket, ' to ', channel], entry.status ? `status ${entry.status}` : entry.status === 0 ? 'no answer' : 'dropped', 'bad'];
     case 'turned': return ['refused', 'bad', [entry.origin ? ['a client of ', h('span', { class: 'mono' }, entry.origin)] : 'a client'].flat(), 'did not get in', 'bad'];
     case 'left': return ['leave', '', [socket, ' out of ', channel], entry.reason, ''];
     case 'joined': return ['join', '', [...(user ?? []), ' in ', channel], '', ''];
     case 'gone': return ['gone', '', [...(user ?? []), ' out of ', channel], '', ''];
     case 'miss': return ['cache miss', '', [channel, ' has no event yet'], '', ''];
+    case 'returned': return ['back', 'good', [socket, ' came back'], `${plural(entry.count, 'event')} sent again`, 'good'];
+    case 'afresh': return ['gap', 'warn', [socket, ' came back, and starts afresh'], 'not all is kept', 'warn'];
+    case 'gap': return ['gap', 'warn', ['Redis is heard again'], 'events may be missing', 'warn'];
     case 'connected': return ['connect', '', [socket], '', ''];
     default: return [entry.kind === 'disconnected' ? 'disconnect' : entry.kind, '', [socket], entry.reason ?? '', ''];
   }
 }
+
+const GRANTS = { application: "Laravel's answer", token: 'a token', signature: "Laravel's signature" };
 
 const CAUSES = {
   malformed: 'a message that makes no sense', channel_name: 'the name of the channel is too long', subscriptions: 'too many channels',
@@ -412,6 +493,7 @@ function row(entry) {
   const [kind, kindClass, what, outcome, outcomeClass] = words(entry);
   const lines = [];
   const more = [];
+  if (entry.node) more.push(entry.node);
   if (entry.kind === 'event') more.push(SOURCES[entry.source] ?? entry.source, bytes(entry.size));
   if (entry.kind === 'whisper') more.push(bytes(entry.size));
   if (entry.except && entry.has_left_out) more.push(`not to ${short(entry.except)}`);
@@ -594,12 +676,15 @@ function socketTable(sockets, channel) {
 function channelRate() {
   const now = Date.now();
   channelPace = channelPace.filter((batch) => now - batch.now < 5000);
-  const seen = channelPace.reduce((sum, batch) => sum + batch.seen, 0);
+  const byNode = new Map();
+  for (const { id, seen } of channelPace) byNode.set(id, (byNode.get(id) ?? 0) + seen);
+  // An event comes to every node.
+  const seen = Math.max(0, ...byNode.values());
   return `${(seen / 5).toFixed(seen > 0 && seen < 50 ? 1 : 0)} a second`;
 }
 
-function takeChannelEvents(entries, seen) {
-  channelPace.push({ now: Date.now(), seen });
+function takeChannelEvents(entries, seen, { id }) {
+  channelPace.push({ now: Date.now(), seen, id });
   channelEvents = [...channelEvents, ...entries].slice(-30);
   showChannelEvents(entries);
 }
@@ -607,11 +692,12 @@ function takeChannelEvents(entries, seen) {
 function showChannelEvents() {
   const rows = $('channel-events');
   if (!rows) return;
+  const key = ({ n, node = '' }) => `${n} ${node}`;
   const known = new Set([...rows.children].map((each) => each.dataset.n));
-  const fresh = channelEvents.filter(({ n }) => !known.has(String(n)));
+  const fresh = channelEvents.filter((entry) => !known.has(key(entry)));
   for (const entry of fresh) {
     const element = row(entry);
-    element.dataset.n = entry.n;
+    element.dataset.n = key(entry);
     rows.prepend(element);
   }
   while (rows.children.length > 30) rows.lastChild.remove();
@@ -656,7 +742,7 @@ async function showWho() {
       h('h3', {}, socket.channels.length ? 'Channels' : 'It is in no channel'),
       socket.channels.length ? table(['Channel', 'Granted by', 'Until', me.actions && ''], socket.channels.map((stay) => [
         channelButton(stay.channel),
-        stay.joined ? { application: 'Laravel or a token', signature: "Laravel's signature", public: 'nobody, it is public' }[stay.how] : 'waiting for Laravel…',
+        stay.joined ? GRANTS[stay.by] ?? 'nobody, it is open' : 'waiting for Laravel…',
         stay.endsIn === null ? 'no end' : `${duration(stay.endsIn)} from now`,
         me.actions && kickSocket(id, stay.channel),
       ])) : '');
@@ -756,7 +842,29 @@ $('ask').addEventListener('submit', (event) => {
   event.preventDefault();
   asked = { channel: $('ask-channel').value.trim(), event: $('ask-event').value.trim() };
   showWhy();
+  check();
 });
+$('check').addEventListener('click', () => check());
+
+const showFindings = (place, findings) => place.replaceChildren(...findings.map(({ weight, text, hint }) => h('li', { class: weight }, text, hint ? h('p', {}, hint) : null)));
+
+/** What `doctor` finds: it asks Redis, Laravel and the application, so only when somebody wants to know. */
+async function check() {
+  if (!me.checks || $('check').disabled) return;
+  $('check').disabled = true;
+  $('checks-state').textContent = 'Looking, which takes a few seconds…';
+  try {
+    const { findings } = await ask('api/checks');
+    const weights = { problem: 'wrong', warning: 'doubt', unknown: 'note', ok: 'fine' };
+    const found = findings.map(({ check: what, status, message, fix }) => ({ weight: weights[status], text: `${what}: ${message}`, hint: fix }));
+    const order = Object.values(weights);
+    showFindings($('checks'), found.sort((a, b) => order.indexOf(a.weight) - order.indexOf(b.weight)));
+    $('checks-state').textContent = '';
+  } catch (error) {
+    $('checks-state').textContent = error.message;
+  }
+  $('check').disabled = false;
+}
 
 async function showWhy() {
   if (view.name !== 'why' || !asked || document.hidden) return;
@@ -765,7 +873,7 @@ async function showWhy() {
   const text = JSON.stringify(found.findings);
   if (text === showWhy.last) return;
   showWhy.last = text;
-  $('findings').replaceChildren(...found.findings.map(({ weight, text: what, hint }) => h('li', { class: weight }, what, hint ? h('p', {}, hint) : null)));
+  showFindings($('findings'), found.findings);
   $('ask-live').textContent = 'Live: send the event, and this changes.';
 }
 
