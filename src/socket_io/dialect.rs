@@ -4,6 +4,7 @@
 //! bytes.
 
 use std::collections::HashSet;
+use std::io::Write as _;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -19,6 +20,9 @@ const POSITION: &str = "echo:position";
 /// Room for quotes, brackets and the packet's type.
 const PUNCTUATION: usize = 24;
 
+/// Room for the longest offset, with what stands around it.
+const OFFSET_BYTES: usize = 40;
+
 /// Writes a message as the packet of a Socket.IO event. `None`: there is no such event, as after a subscribe to a public
 /// or private channel, for which Echo waits for none.
 #[must_use]
@@ -26,10 +30,10 @@ pub fn encode(message: &Message<'_>, offset: Option<Offset>) -> Option<Bytes> {
     let frame = match *message {
         Message::Event { channel, name, data, user, is_stamped, is_flat: false } => {
             let stamp = is_stamped.then_some(user);
-            event(name, Some(channel), data.get().len(), |text| push_data(text, data, stamp, offset))
+            event(name, Some(channel), data_bytes(data, offset), |text| push_data(text, data, stamp, offset))
         }
         Message::Event { channel, name, data, is_flat: true, .. } => {
-            event(&format!("{channel}:{name}"), None, data.get().len(), |text| push_data(text, data, None, offset))
+            event(&format!("{channel}:{name}"), None, data_bytes(data, offset), |text| push_data(text, data, None, offset))
         }
         Message::Position => {
             let offset = offset?;
@@ -91,6 +95,10 @@ fn push_member(text: &mut Vec<u8>, member: &Member, socket: Option<SocketId>) {
     push(text, &json);
 }
 
+fn data_bytes(data: &RawValue, offset: Option<Offset>) -> usize {
+    data.get().len() + offset.map_or(0, |_| OFFSET_BYTES)
+}
+
 /// The data; behind it the user of a stamped whisper, `null` where nobody knows it; and the offset behind all: a client takes
 /// the last argument, where it is text, for its position.
 fn push_data(text: &mut Vec<u8>, data: &RawValue, stamp: Option<Option<&str>>, offset: Option<Offset>) {
@@ -104,7 +112,7 @@ fn push_data(text: &mut Vec<u8>, data: &RawValue, stamp: Option<Option<&str>>, o
         None => {}
     }
     if let Some(offset) = offset {
-        push(text, &format!(",\"{offset}\""));
+        write!(text, ",\"{offset}\"").expect("writing text to memory cannot fail");
     }
 }
 
