@@ -27,6 +27,8 @@ pub enum RedisState {
 pub struct Readiness {
     /// Whether events can arrive from Redis.
     pub redis: watch::Receiver<RedisState>,
+    /// Cancelled once it is known by what clients can come back to other nodes, where they can.
+    pub has_session_key: Option<CancellationToken>,
     /// Cancelled when the server begins to end.
     pub draining: CancellationToken,
     /// When the server started; other settings change nothing about it.
@@ -41,6 +43,9 @@ impl Readiness {
         }
         // The full reason is in the log: whoever asks here need not learn host names.
         match &*self.redis.borrow() {
+            RedisState::Off | RedisState::Up if self.has_session_key.as_ref().is_some_and(|known| !known.is_cancelled()) => {
+                Some(("redis", "the key of sessions was not read from Redis yet"))
+            }
             RedisState::Off | RedisState::Up => None,
             RedisState::Connecting => Some(("redis", "Redis is not connected yet")),
             RedisState::Lost(loss) => Some(("redis", loss.cause.sentence())),
@@ -55,8 +60,12 @@ mod tests {
     #[test]
     fn redis_and_the_end_are_obstacles() {
         let (state, redis) = watch::channel(RedisState::Off);
-        let readiness = Readiness { redis, draining: CancellationToken::new(), started: Instant::now() };
+        let has_session_key = CancellationToken::new();
+        let known = Some(has_session_key.clone());
+        let readiness = Readiness { redis, has_session_key: known, draining: CancellationToken::new(), started: Instant::now() };
         let reason = || readiness.obstacle().map(|(reason, _)| reason);
+        assert_eq!(reason(), Some("redis"), "clients that come now could not go on at other nodes");
+        has_session_key.cancel();
         assert_eq!(reason(), None);
         for (now, expected) in [
             (RedisState::Connecting, Some("redis")),

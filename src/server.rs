@@ -147,7 +147,8 @@ impl Server {
 
         let draining = CancellationToken::new();
         let webhooks = Webhooks::start(&config, &hub, hub.metrics())?;
-        let readiness = Readiness { redis: redis_state.clone(), draining: draining.clone(), started: Instant::now() };
+        let (redis_now, has_session_key) = (redis_state.clone(), hub.has_session_key());
+        let readiness = Readiness { redis: redis_now, has_session_key, draining: draining.clone(), started: Instant::now() };
         let api = Api::new(&config, Arc::clone(&hub), readiness.clone())?;
         let dashboard = Dashboard::new(&config, api, proxies.clone());
         let metrics = metrics_listener(&config, &hub, &readiness, dashboard.as_ref()).await?;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::history::History;
@@ -49,6 +50,8 @@ pub(super) struct Handover {
     /// How long a session stays in the store that nobody writes again.
     lasts: Duration,
     key: OnceLock<SessionKey>,
+    /// Cancelled once the key is known.
+    has_key: CancellationToken,
     table: Mutex<Table>,
     changed: Notify,
     /// The store has no time for sessions of a node that stops.
@@ -114,6 +117,7 @@ impl Handover {
             store,
             lasts: window * 3,
             key: OnceLock::new(),
+            has_key: CancellationToken::new(),
             table: Mutex::new(Table { dirty: HashSet::new(), written: HashMap::new(), began: Instant::now() }),
             changed: Notify::new(),
             has_given_up: AtomicBool::new(false),
@@ -235,6 +239,11 @@ impl<S: Socket> Hub<S> {
         self.handover.as_ref()?.key.get()
     }
 
+    /// Cancelled once that key is known; `None` when there is none.
+    pub fn has_session_key(&self) -> Option<CancellationToken> {
+        Some(self.handover.as_ref()?.has_key.clone())
+    }
+
     /// Keeps what other nodes need to know; ends when the hub closes.
     pub(super) fn run_handover(self: &Arc<Self>) {
         if self.handover.is_none() {
@@ -332,6 +341,7 @@ impl<S: Socket> Hub<S> {
                 Ok(key) => {
                     // Nobody else sets it.
                     let _ = handover.key.set(key);
+                    handover.has_key.cancel();
                 }
                 Err(error) => {
                     debug!(%error, "the key of private ids cannot be read; trying again");

@@ -23,7 +23,10 @@ fn settings(redis: &Redis, laravel: &Laravel) -> Value {
 async fn node(redis: &Redis, laravel: &Laravel) -> TestServer {
     let mut all = settings(redis, laravel);
     merge(&mut all, json!({ "subscribers": { "redis": true } }));
-    TestServer::start(all).await
+    let node = TestServer::start(all).await;
+    let ready = node.url("/ready");
+    until("the node to be ready", async || reqwest::get(&ready).await.is_ok_and(|answer| answer.status() == 200)).await;
+    node
 }
 
 /// Two nodes that count alike.
