@@ -183,7 +183,8 @@ export class Site {
   async hears(from) {
     const deaf = () => this.listeners.filter((listener) => listener.isDeafSince(from));
     await until('event', () => deaf().length === 0).catch(() => {
-      throw new Error(`deaf:\n${deaf().map(({ state }) => state).join('\n')}`);
+      const logs = this.nodes.map(({ process }) => process.log()).join('\n');
+      throw new Error(`deaf:\n${deaf().map(({ state }) => state).join('\n')}\n${logs}`);
     });
   }
 
