@@ -66,6 +66,8 @@ struct Table {
     dirty: HashSet<SocketId>,
     /// Sessions that are in the store, and when they were written.
     written: HashMap<SocketId, Instant>,
+    /// Sessions that other nodes went on with while the last batch was written.
+    taken: HashSet<SocketId>,
     /// When Redis was heard again.
     began: Instant,
 }
@@ -118,7 +120,7 @@ impl Handover {
             lasts: window * 3,
             key: OnceLock::new(),
             has_key: CancellationToken::new(),
-            table: Mutex::new(Table { dirty: HashSet::new(), written: HashMap::new(), began: Instant::now() }),
+            table: Mutex::new(Table { dirty: HashSet::new(), written: HashMap::new(), taken: HashSet::new(), began: Instant::now() }),
             changed: Notify::new(),
             has_given_up: AtomicBool::new(false),
             out_of_order: Notify::new(),
@@ -134,6 +136,7 @@ impl Handover {
         let mut table = self.table();
         table.dirty.remove(&id);
         table.written.remove(&id);
+        table.taken.insert(id);
     }
 }
 
@@ -389,7 +392,11 @@ impl<S: Socket> Hub<S> {
 
     /// Writes what has changed. `false`: the rest is to be tried again later.
     pub(super) async fn write_sessions(&self, handover: &Handover) -> bool {
-        let ids = std::mem::take(&mut handover.table().dirty);
+        let ids = {
+            let mut table = handover.table();
+            table.taken.clear();
+            std::mem::take(&mut table.dirty)
+        };
         let mut changes = Vec::with_capacity(ids.len());
         let mut later = Vec::new();
         for id in ids {
@@ -415,8 +422,8 @@ impl<S: Socket> Hub<S> {
                 let now = Instant::now();
                 for (id, change) in changes {
                     match change {
-                        SessionChange::Put(..) => table.written.insert(id, now),
-                        SessionChange::Delete => table.written.remove(&id),
+                        SessionChange::Put(..) if !table.taken.contains(&id) => table.written.insert(id, now),
+                        SessionChange::Put(..) | SessionChange::Delete => table.written.remove(&id),
                     };
                 }
             }
@@ -546,6 +553,8 @@ impl<S: Socket> Hub<S> {
     /// Another node goes on with a session.
     pub(super) fn let_go(self: &Arc<Self>, id: SocketId) {
         let (Some(handover), Some(recovery)) = (&self.handover, &self.recovery) else { return };
+        // First, too: what is in the store is the other node's by now, and not to be deleted when the session ends here.
+        handover.forget(id);
         if let Some(live) = self.session(id) {
             self.end(&live.socket, CloseReason::ServerLeft);
             live.socket.close();
