@@ -4,6 +4,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod connection;
+pub(crate) mod deflate;
 pub(crate) mod headers;
 pub mod listen;
 pub(crate) mod replay;

@@ -1,30 +1,16 @@
 //! Answers to polls in gzip, as the original has them (`socketio.httpCompression`).
 //!
-//! Input: an answer, and what the client accepts. Output: the answer, compressed when it is long enough. An event that goes
-//! to many clients is compressed once.
-
-use std::collections::VecDeque;
-use std::io::Write as _;
+//! Input: an answer, and what the client accepts. Output: the answer, compressed when it is long enough.
 
 use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::http::Response;
 use axum::http::header::{self, HeaderMap, HeaderValue};
-use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use parking_lot::Mutex;
+
+use crate::net::deflate::{Deflated, MAX_BYTES};
 
 /// Answers shorter than this many bytes are left as they are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Threshold(pub(super) u64);
-
-/// Bodies that were compressed of late, with what came of them.
-const KEPT_BODIES: usize = 16;
-
-/// Larger bodies are left as they are: compressing one would keep a core for too long.
-const MAX_BYTES: u64 = 256 * 1024;
-
-static LATELY: Mutex<VecDeque<(Bytes, Bytes)>> = Mutex::new(VecDeque::new());
 
 /// Whether the client takes gzip; then from how many bytes on it is worth it.
 pub(super) fn accepted(headers: &HeaderMap, threshold: Threshold) -> Option<Threshold> {
@@ -40,31 +26,15 @@ pub(super) fn accepted(headers: &HeaderMap, threshold: Threshold) -> Option<Thre
 /// Compresses an answer that is long enough.
 pub(super) async fn compress(response: Response<Body>, threshold: Option<Threshold>) -> Response<Body> {
     let bytes = response.body().size_hint().lower();
-    if bytes > MAX_BYTES || threshold.is_none_or(|Threshold(least)| bytes < least) {
+    if bytes > MAX_BYTES as u64 || threshold.is_none_or(|Threshold(least)| bytes < least) {
         return response;
     }
     let (mut parts, body) = response.into_parts();
     let plain = to_bytes(body, usize::MAX).await.expect("payloads are in memory");
-    let packed = gzip_once(plain);
+    let packed = Deflated::of(&plain).gzip();
     parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     parts.headers.insert(header::CONTENT_LENGTH, packed.len().into());
     Response::from_parts(parts, packed.into())
-}
-
-/// Equal bodies come close together, so those who want the same wait for the first.
-fn gzip_once(plain: Bytes) -> Bytes {
-    let mut lately = LATELY.lock();
-    if let Some((_, packed)) = lately.iter().find(|(known, _)| *known == plain) {
-        return packed.clone();
-    }
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(&plain).expect("writing to memory cannot fail");
-    let packed = Bytes::from(encoder.finish().expect("writing to memory cannot fail"));
-    if lately.len() == KEPT_BODIES {
-        lately.pop_front();
-    }
-    lately.push_back((plain, packed.clone()));
-    packed
 }
 
 #[cfg(test)]
