@@ -4,7 +4,7 @@
 //! for its session in [`crate::socket_io`] or [`crate::pusher`], which made it.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use http::HeaderMap;
 use crate::event::SocketId;
 use crate::hub::{Allowance, Dialect, Keep, Message, Offset, Push, PushError, Socket};
 use crate::metrics::ConnectionLabels;
-use crate::net::websocket::{End, Limits, Outbox, SendError};
+use crate::net::websocket::{End, Limits, Outbox, SendError, deflated, text_bytes};
 
 mod connections;
 
@@ -44,6 +44,8 @@ struct Inner {
     peer: IpAddr,
     handshake: HeaderMap,
     is_polling: AtomicBool,
+    /// Events of so many bytes and more are compressed.
+    deflate_from: AtomicU32,
     allowance: Allowance,
     outbox: Outbox,
 }
@@ -70,6 +72,7 @@ impl Client {
             peer,
             handshake,
             is_polling: AtomicBool::new(is_polling),
+            deflate_from: AtomicU32::new(u32::MAX),
             allowance,
             outbox: Outbox::new(limits),
         }))
@@ -103,6 +106,11 @@ impl Client {
         self.0.is_polling.store(false, Ordering::Relaxed);
     }
 
+    /// A websocket carries it that takes compressed messages; events of `least` bytes and more are worth it.
+    pub fn deflates(&self, least: u32) {
+        self.0.deflate_from.store(least, Ordering::Relaxed);
+    }
+
     /// Version of the protocol and transport, for metrics.
     #[must_use]
     pub fn labels(&self) -> ConnectionLabels {
@@ -133,6 +141,8 @@ impl Socket for Client {
         let Some(frame) = push.encoded(speech.dialect(), |message, offset| speech.encode(message, offset)) else {
             return Ok(());
         };
+        let is_long = text_bytes(frame) as u64 >= self.0.deflate_from.load(Ordering::Relaxed).into();
+        let frame = if is_long { push.deflated(speech.dialect(), frame, deflated) } else { frame };
         let sent = match push.keep {
             Keep::All => self.outbox().send(frame.clone()),
             Keep::Latest(key) => self.outbox().send_latest(key, frame.clone()),

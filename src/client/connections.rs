@@ -9,7 +9,6 @@ use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
-use tungstenite::protocol::WebSocketConfig;
 
 use super::Origin;
 use crate::config::Config;
@@ -26,8 +25,10 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 pub(crate) struct Connections {
     /// How much may wait for a client.
     pub outbox: Limits,
-    /// Settings of a websocket.
-    pub websocket: WebSocketConfig,
+    /// Most bytes of a message.
+    pub max_message_bytes: usize,
+    /// From how many bytes on texts are compressed for clients that take it; `None`: never.
+    deflate_from: Option<u32>,
     /// Cancelled at the end, for clients that the hub does not know.
     pub closing: CancellationToken,
     kept_headers: Vec<HeaderName>,
@@ -35,7 +36,8 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Reads `limits.clientQueue`, `limits.clientQueueBytes`, `socketio.maxHttpBufferSize` and `auth.forward`.
+    /// Reads `limits.clientQueue`, `limits.clientQueueBytes`, `socketio.maxHttpBufferSize`,
+    /// `socketio.perMessageDeflate` and `auth.forward`.
     #[must_use]
     pub(crate) fn new(config: &Config) -> Self {
         let forwarded = config.auth.forward.0.iter().filter_map(|name| name.parse().ok());
@@ -44,7 +46,8 @@ impl Connections {
                 frames: usize::try_from(config.limits.client_queue).unwrap_or(usize::MAX),
                 bytes: config.limits.client_queue_bytes.0,
             },
-            websocket: websocket::config(config.socketio.max_http_buffer_size.0),
+            max_message_bytes: usize::try_from(config.socketio.max_http_buffer_size.0).unwrap_or(usize::MAX),
+            deflate_from: config.socketio.per_message_deflate.threshold().map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
             closing: CancellationToken::new(),
             kept_headers: KEPT_HEADERS.into_iter().chain([HeaderName::from_static(FORWARDED_FOR)]).chain(forwarded).collect(),
             tasks: TaskTracker::new(),
@@ -72,18 +75,22 @@ impl Connections {
         connection: &ConnectionHandle,
     ) -> Response<Body> {
         let upgrade = hyper::upgrade::on(&mut *request);
-        let config = self.websocket;
+        let agreed = self.deflate_from.and_then(|least| Some((least, websocket::agree_to_deflate(request.headers())?)));
+        if let Some((least, _)) = agreed {
+            protocol.deflates(least);
+        }
+        let (max_message_bytes, inflates) = (self.max_message_bytes, agreed.is_some());
         connection.upgraded();
         self.tasks.spawn(async move {
             match upgrade.await {
-                Ok(stream) => Connection::new(TokioIo::new(stream), protocol, config).run().await,
+                Ok(stream) => Connection::new(TokioIo::new(stream), protocol, max_message_bytes, inflates).run().await,
                 Err(error) => {
                     debug!(%error, "a websocket was given up during its handshake");
                     protocol.ended(CloseReason::TransportError);
                 }
             }
         });
-        websocket::switching_protocols(request, key)
+        websocket::switching_protocols(request, key, agreed.map(|(_, extension)| extension))
     }
 
     /// Waits until all websockets are gone; [`Self::closing`] is for the caller to cancel before.

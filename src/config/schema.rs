@@ -24,7 +24,6 @@ const SOCKETIO_WITHOUT_EFFECT: &[&str] = &[
     "handlePreflightRequest",
     "initialPacket",
     "parser",
-    "perMessageDeflate",
     "serveClient",
     "upgradeTimeout",
     "wsEngine",
@@ -319,7 +318,7 @@ mod tests {
     fn options_of_the_original_that_do_nothing_are_not_called_unknown() {
         let tree = json!({
             "secureOptions": 67_108_864,
-            "socketio": {"perMessageDeflate": false},
+            "socketio": {"serveClient": false},
             "databaseConfig": {"redis": {"family": 4, "tls": {"servername": "x"}}},
             "headers": {"X-Anything": "goes"},
         });

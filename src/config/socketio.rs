@@ -29,6 +29,8 @@ pub struct SocketIoConfig {
     pub cookie: SessionCookie,
     /// Answers to polls in gzip: `true`, `false`, or `{ threshold = 1024 }`.
     pub http_compression: Compression,
+    /// Events to websockets that take it, compressed once for all: `true`, `false`, or `{ threshold = 1024 }`.
+    pub per_message_deflate: Compression,
     /// Most packets in the answer to a poll (0: all that wait). python-socketio takes 16.
     #[serde(deserialize_with = "value::integer")]
     pub max_poll_packets: u64,
@@ -48,6 +50,7 @@ impl Default for SocketIoConfig {
             transports: OneOrMany::many(["polling", "websocket"]),
             cookie: SessionCookie(Some(Cookie::named("io"))),
             http_compression: Compression::default(),
+            per_message_deflate: Compression::default(),
             max_poll_packets: 0,
             origins: None,
             client_path: None,
@@ -141,7 +144,7 @@ pub enum SameSite {
     None,
 }
 
-/// Answers in gzip from so many bytes on; `None`: never.
+/// What is compressed from so many bytes on; `None`: nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compression(pub Option<u64>);
 
@@ -153,7 +156,7 @@ impl Default for Compression {
 }
 
 impl Compression {
-    /// Bytes from which on an answer is compressed.
+    /// Bytes from which on something is compressed.
     #[must_use]
     pub const fn threshold(self) -> Option<u64> {
         self.0

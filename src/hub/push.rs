@@ -122,20 +122,34 @@ pub struct Push<'a> {
     pub offset: Option<Offset>,
     /// How it waits.
     pub keep: Keep,
-    encodings: [OnceCell<Option<Bytes>>; Dialect::COUNT],
+    encodings: Encodings,
+    deflated: Encodings,
 }
+
+type Encodings = [OnceCell<Option<Bytes>>; Dialect::COUNT];
 
 impl<'a> Push<'a> {
     /// A message that is not written out yet.
     #[must_use]
     pub const fn new(message: Message<'a>) -> Self {
-        Self { message, offset: None, keep: Keep::All, encodings: [const { OnceCell::new() }; Dialect::COUNT] }
+        let encodings = [const { OnceCell::new() }; Dialect::COUNT];
+        let deflated = [const { OnceCell::new() }; Dialect::COUNT];
+        Self { message, offset: None, keep: Keep::All, encodings, deflated }
     }
 
     /// The message in a dialect: what `encode` made of it when it was first asked for. `None` for a message that the
     /// dialect does not tell.
     pub fn encoded(&self, dialect: Dialect, encode: impl FnOnce(&Message<'a>, Option<Offset>) -> Option<Bytes>) -> Option<&Bytes> {
         self.encodings[dialect as usize].get_or_init(|| encode(&self.message, self.offset)).as_ref()
+    }
+
+    /// As [`Self::encoded`] gave it, compressed: what `deflate` made of it when it was first asked for, or `encoded` itself.
+    /// So is all that is not for many: a list of members would be compressed for one.
+    pub fn deflated<'b>(&'b self, dialect: Dialect, encoded: &'b Bytes, deflate: impl FnOnce(&Bytes) -> Option<Bytes>) -> &'b Bytes {
+        if !matches!(self.message, Message::Event { .. }) {
+            return encoded;
+        }
+        self.deflated[dialect as usize].get_or_init(|| deflate(encoded)).as_ref().unwrap_or(encoded)
     }
 }
 

@@ -11,7 +11,7 @@ use flate2::{Compress, Compression, Crc, Decompress, FlushCompress, FlushDecompr
 use parking_lot::Mutex;
 
 /// Larger texts are left as they are: compressing one would keep a core for too long.
-pub const MAX_BYTES: usize = 256 * 1024;
+pub(crate) const MAX_BYTES: usize = 256 * 1024;
 
 /// Texts that were compressed of late, with what came of them.
 const KEPT_TEXTS: usize = 16;
@@ -37,13 +37,13 @@ struct Lately {
 
 /// A text as it was compressed, in all forms.
 #[derive(Debug, Clone)]
-pub struct Deflated(Bytes);
+pub(crate) struct Deflated(Bytes);
 
 impl Deflated {
     /// Compresses a text, or finds it among those that were compressed of late: equal ones come close together, so those
     /// who want the same wait for the first.
     #[must_use]
-    pub fn of(plain: &Bytes) -> Self {
+    pub(crate) fn of(plain: &Bytes) -> Self {
         let mut lately = LATELY.lock();
         if let Some((_, deflated)) = lately.texts.iter().find(|(known, _)| known == plain) {
             return deflated.clone();
@@ -80,20 +80,20 @@ impl Deflated {
 
     /// As a file of gzip.
     #[must_use]
-    pub fn gzip(self) -> Bytes {
+    pub(crate) fn gzip(self) -> Bytes {
         self.0
     }
 
     /// As the payload of a message.
     #[must_use]
-    pub fn message(&self) -> &[u8] {
+    pub(crate) fn message(&self) -> &[u8] {
         &self.0[GZIP_HEAD.len()..self.0.len() - GZIP_END_BYTES]
     }
 }
 
 /// What is wrong with a compressed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InflateError {
+pub(crate) enum InflateError {
     /// It says more than it may.
     TooLarge,
     /// It is not compressed by the rules.
@@ -109,7 +109,7 @@ thread_local! {
 ///
 /// # Errors
 /// [`InflateError`].
-pub fn inflate(message: &[u8], most: usize) -> Result<Vec<u8>, InflateError> {
+pub(crate) fn inflate(message: &[u8], most: usize) -> Result<Vec<u8>, InflateError> {
     let packed = [message, &FLUSHED, &LAST_BLOCK].concat();
     INFLATE.with_borrow_mut(|inflate| {
         inflate.reset(false);

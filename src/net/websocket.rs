@@ -6,15 +6,21 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{self, HeaderValue};
+use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use tungstenite::handshake::derive_accept_key;
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+
+use super::deflate::{Deflated, MAX_BYTES};
 
 mod connection;
+mod extension;
 mod outbox;
+mod reader;
 
-pub(crate) use connection::{Connection, Protocol, config};
+pub(crate) use connection::{Connection, Protocol};
 pub(crate) use outbox::{End, Limits, Outbox, SendError};
 
 /// Time for a client to close the connection after it was told to go.
@@ -26,11 +32,19 @@ const VERSION: &str = "13";
 /// Longest head of a frame from a server: opcode, length, eight more bytes of length.
 const MAX_HEAD_BYTES: usize = 10;
 
-/// Final text frame.
-const TEXT: u8 = 0x81;
+const TEXT_OPCODE: u8 = 1;
 
-/// Headers of the answer to a handshake: those here, the subprotocol, and those of CORS.
-const ANSWER_HEADERS: usize = 7;
+/// Final text frame.
+const TEXT: u8 = 0x80 | TEXT_OPCODE;
+
+/// Final text frame with a compressed text.
+const DEFLATED_TEXT: u8 = 0x40 | TEXT;
+
+/// What is hashed with a client's key (RFC 6455, 1.3).
+const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Headers of the answer to a handshake: those here, the subprotocol, the extension, and those of CORS.
+const ANSWER_HEADERS: usize = 8;
 
 /// What is wrong with a request for a websocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -74,12 +88,19 @@ pub(crate) fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Handsha
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
         return Err(HandshakeError::Version);
     }
-    derive_accept_key(key.as_bytes()).parse().map_err(|_| HandshakeError::Malformed)
+    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key.as_bytes(), KEY_SUFFIX].concat());
+    Ok(STANDARD.encode(hash).parse().expect("base64 can stand in a header"))
+}
+
+/// The answer to a client that offers compressed messages, where they are agreed on.
+#[must_use]
+pub(crate) fn agree_to_deflate(headers: &HeaderMap) -> Option<HeaderValue> {
+    extension::agree(headers)
 }
 
 /// The answer to a handshake. The first subprotocol that the client offers is taken, since some clients fail without one.
 #[must_use]
-pub(crate) fn switching_protocols<B>(request: &Request<B>, key: HeaderValue) -> Response<Body> {
+pub(crate) fn switching_protocols<B>(request: &Request<B>, key: HeaderValue, extension: Option<HeaderValue>) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -89,6 +110,9 @@ pub(crate) fn switching_protocols<B>(request: &Request<B>, key: HeaderValue) -> 
         (header::CONNECTION, HeaderValue::from_static("Upgrade")),
         (header::SEC_WEBSOCKET_ACCEPT, key),
     ]);
+    if let Some(extension) = extension {
+        headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, extension);
+    }
     let offered = request.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|offered| offered.to_str().ok());
     let first = offered.and_then(|offered| offered.split(',').next()).map(str::trim).filter(|first| !first.is_empty());
     if let Some(protocol) = first.and_then(|first| HeaderValue::from_str(first).ok()) {
@@ -99,6 +123,10 @@ pub(crate) fn switching_protocols<B>(request: &Request<B>, key: HeaderValue) -> 
 
 /// A text frame with what `write` appends, some `size` bytes long.
 pub(crate) fn text_frame(size: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    frame(TEXT, size, write)
+}
+
+fn frame(first: u8, size: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     // The head's length depends on the text's, so it is written last, right before the text.
     let mut frame = Vec::with_capacity(MAX_HEAD_BYTES + size);
     frame.resize(MAX_HEAD_BYTES, 0);
@@ -111,7 +139,7 @@ pub(crate) fn text_frame(size: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes
         _ => (127, &bytes),
     };
     let start = MAX_HEAD_BYTES - 2 - extended.len();
-    (frame[start], frame[start + 1]) = (TEXT, mark);
+    (frame[start], frame[start + 1]) = (first, mark);
     frame[start + 2..MAX_HEAD_BYTES].copy_from_slice(extended);
     Bytes::from(frame).slice(start..)
 }
@@ -122,17 +150,46 @@ pub(crate) fn text_frame(size: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes
 /// When it is none.
 #[must_use]
 pub(crate) fn text_of(frame: &Bytes) -> Bytes {
-    let head = match frame[1] {
+    frame.slice(head_bytes(frame)..)
+}
+
+const fn head_bytes(frame: &[u8]) -> usize {
+    match frame[1] {
         126 => 4,
         127 => MAX_HEAD_BYTES,
         _ => 2,
-    };
-    frame.slice(head..)
+    }
+}
+
+/// How many bytes the text in a frame of [`text_frame`] has.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+pub(crate) fn text_bytes(frame: &Bytes) -> usize {
+    frame.len() - head_bytes(frame)
+}
+
+/// The frame of the same text, compressed, for clients that have agreed to it. `None` where that would be no shorter, or
+/// take too long.
+///
+/// # Panics
+/// When `frame` is none of [`text_frame`].
+#[must_use]
+pub(crate) fn deflated(frame: &Bytes) -> Option<Bytes> {
+    let text = text_of(frame);
+    if text.len() > MAX_BYTES {
+        return None;
+    }
+    let deflated = Deflated::of(&text);
+    let message = deflated.message();
+    (message.len() < text.len()).then(|| self::frame(DEFLATED_TEXT, message.len(), |frame| frame.extend_from_slice(message)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::deflate::inflate;
 
     #[test]
     fn frames_are_those_of_the_standard_and_give_their_text_back() {
@@ -148,6 +205,18 @@ mod tests {
             assert_eq!(frame.len(), head.len() + length);
             assert_eq!(text_of(&frame), vec![b'x'; length]);
         }
+    }
+
+    #[test]
+    fn a_text_is_compressed_where_that_makes_it_shorter() {
+        let frame = |text: &str| text_frame(text.len(), |frame| frame.extend_from_slice(text.as_bytes()));
+        let plain = frame(&"equal parts ".repeat(100));
+        assert_eq!(text_bytes(&plain), 1200);
+        let packed = deflated(&plain).unwrap();
+        assert_eq!(packed[0], 0xc1);
+        assert_eq!(inflate(&text_of(&packed), 1200).unwrap(), text_of(&plain));
+        assert_eq!(deflated(&frame("x")), None);
+        assert_eq!(deflated(&frame(&"x".repeat(MAX_BYTES + 1))), None);
     }
 
     #[test]

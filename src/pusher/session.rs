@@ -207,6 +207,10 @@ impl Protocol for Session {
         self.client.outbox()
     }
 
+    fn deflates(&mut self, least: u32) {
+        self.client.deflates(least);
+    }
+
     fn open(&mut self) -> Result<(), CloseReason> {
         let data = json!({ "socket_id": self.id(), "activity_timeout": self.shared.activity_timeout.as_secs().max(1) });
         self.say("pusher:connection_established", &data.to_string())?;

@@ -52,6 +52,8 @@ pub(super) struct Probe {
     deadline: Instant,
     /// When a poll is to be answered next; `None` before the client has asked.
     nudge: Option<Instant>,
+    /// What the client is to know once it has changed over.
+    deflate_from: Option<u32>,
 }
 
 impl Carrier {
@@ -63,7 +65,7 @@ impl Carrier {
     pub(super) fn probe(polling: Arc<Polling>) -> Option<Self> {
         polling.begin_probe().then(|| {
             let (outbox, deadline) = (Outbox::new(PROBE_OUTBOX), Instant::now() + UPGRADE_TIMEOUT);
-            Self::Probe(Box::new(Probe { polling, outbox, deadline, nudge: None }))
+            Self::Probe(Box::new(Probe { polling, outbox, deadline, nudge: None, deflate_from: None }))
         })
     }
 }
@@ -78,7 +80,13 @@ impl Probe {
                 Ok(None)
             }
             "5" if self.nudge.is_some() => match self.polling.change_over() {
-                Some(slot) => Ok(Some(Carrier::session(self.polling.session().clone(), slot))),
+                Some(slot) => {
+                    let session = self.polling.session().clone();
+                    if let Some(least) = self.deflate_from {
+                        session.client().deflates(least);
+                    }
+                    Ok(Some(Carrier::session(session, slot)))
+                }
                 None => Err(CloseReason::TransportClose),
             },
             _ => Err(CloseReason::ParseError),
@@ -102,6 +110,14 @@ impl Protocol for Carrier {
         match self {
             Self::Session { session, .. } => session.outbox(),
             Self::Probe(probe) => &probe.outbox,
+        }
+    }
+
+    fn deflates(&mut self, least: u32) {
+        match self {
+            Self::Session { session, .. } => session.client().deflates(least),
+            // Polls take the same frames, and take them as they are.
+            Self::Probe(probe) => probe.deflate_from = Some(least),
         }
     }
 

@@ -68,6 +68,23 @@ for (const { name, protocol, scripts } of PAGES) {
       assert.deepEqual(tab.problems, []);
     });
 
+    test('a long event comes compressed', TEST, async (t) => {
+      const tab = await openTab(t);
+      const protocol = await tab.context.newCDPSession(tab.page);
+      const extensions = [];
+      protocol.on('Network.webSocketHandshakeResponseReceived', ({ response }) => extensions.push(new Headers(response.headers).get('sec-websocket-extensions')));
+      await protocol.send('Network.enable');
+      await tab.goto(address({ transports: ['websocket'] }));
+      await tab.whenDelivering('news');
+      const note = 'wörld ✓ <b> '.repeat(1000);
+
+      await stack.redis.publish('news', ORDER_EVENT, { order: { id: 9, note }, socket: null });
+
+      await tab.shows('news', `9: ${note}`);
+      assert.deepEqual(extensions, ['permessage-deflate; server_no_context_takeover; client_no_context_takeover']);
+      assert.deepEqual(tab.problems, []);
+    });
+
     test('without a session a private channel is refused', TEST, async (t) => {
       const tab = await openTab(t);
       await tab.goto(address({}));

@@ -11,6 +11,7 @@ mod client_script;
 mod cluster;
 mod config;
 mod dashboard;
+mod deflate;
 mod events;
 mod exact;
 mod floors;

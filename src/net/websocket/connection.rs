@@ -4,7 +4,8 @@
 //! the wire, many in one system call where many wait.
 
 use std::future::{Future as _, poll_fn};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -12,24 +13,23 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tungstenite::error::ProtocolError;
-use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
-use tungstenite::{Error, Message};
 
-use super::outbox::{Batch, End, Outbox};
+use super::outbox::{Batch, End, Outbox, SendError};
+use super::reader::{Message, Reader, Violation};
 use crate::event::CloseReason;
 
 /// Frames that one system call writes.
 const GATHERED: usize = 64;
 
-/// Read buffer of a websocket in bytes. Clients send little; a larger one is paid for by every idle connection.
-const READ_BUFFER_BYTES: usize = 1024;
+/// Most bytes that one system call reads, on the stack of whoever reads: clients that say nothing have no buffer.
+const READ_BYTES: usize = 8 * 1024;
 
-/// Codes of CLOSE for clients that break the rules of RFC 6455 (7.4.1).
-const PROTOCOL_ERROR: u16 = 1002;
-const NOT_UTF8: u16 = 1007;
-const TOO_LARGE: u16 = 1009;
+/// Heads of final frames.
+const CLOSE: u8 = 0x88;
+const PONG: u8 = 0x8a;
+
+/// Browsers close with it when a tab is closed, a page reloaded or another one opened.
+const GOING_AWAY: u16 = 1001;
 
 /// What is spoken on a websocket.
 ///
@@ -37,6 +37,9 @@ const TOO_LARGE: u16 = 1009;
 pub(crate) trait Protocol: Send {
     /// What waits for the client. It may be another one after a message.
     fn outbox(&self) -> &Outbox;
+
+    /// The client takes compressed messages; texts of `least` bytes and more are worth it. Comes before all others.
+    fn deflates(&mut self, _least: u32) {}
 
     /// The websocket is there: what the server says first.
     ///
@@ -86,37 +89,24 @@ pub(crate) trait Protocol: Send {
     fn ended(&mut self, reason: CloseReason);
 }
 
-/// How tungstenite reads messages of up to `max_message_bytes`.
-#[must_use]
-pub(crate) fn config(max_message_bytes: u64) -> WebSocketConfig {
-    let most = usize::try_from(max_message_bytes).unwrap_or(usize::MAX);
-    WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        // What the library writes goes through the client's outbox, a frame at a time.
-        .write_buffer_size(0)
-        .max_message_size(Some(most))
-        .max_frame_size(Some(most))
-}
-
 /// One websocket.
 pub(crate) struct Connection<S, P> {
     stream: S,
-    reader: WebSocketContext,
+    reader: Reader,
     protocol: P,
     batch: Batch,
     /// Whether the stream keeps nothing of what was written to it.
     is_flushed: bool,
-    /// The client has said that its page is gone.
-    is_page_left: bool,
     /// The end of the server, for a client that nobody else can tell to go.
     closing: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
-    /// A websocket whose handshake is done.
-    pub(crate) fn new(stream: S, protocol: P, config: WebSocketConfig) -> Self {
-        let reader = WebSocketContext::new(Role::Server, Some(config));
-        Self { stream, reader, protocol, batch: Batch::default(), is_flushed: true, is_page_left: false, closing: None }
+    /// A websocket whose handshake is done. Messages have `max_message_bytes` at the most; `inflates`: compressed ones are
+    /// agreed on.
+    pub(crate) fn new(stream: S, protocol: P, max_message_bytes: usize, inflates: bool) -> Self {
+        let reader = Reader::new(max_message_bytes, inflates);
+        Self { stream, reader, protocol, batch: Batch::default(), is_flushed: true, closing: None }
     }
 
     /// Serves the client to its end.
@@ -143,13 +133,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
     }
 
     fn poll(&mut self, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        if let Err((reason, code)) = self.receive(cx) {
+        if let Err(ending) = self.receive(cx) {
+            if ending == Ending::Broken(Violation::TooLarge) {
+                self.protocol.too_large();
+            }
             // An answer to CLOSE may wait, and goes out if it can.
             let _ = self.poll_send(cx);
-            if let Some(code) = code.filter(|_| !self.batch.is_begun) {
-                let _ = Pin::new(&mut self.stream).poll_write(cx, &close_frame(code));
-            }
-            return Poll::Ready(reason);
+            return Poll::Ready(match ending {
+                Ending::Said(reason) => reason,
+                Ending::Broken(violation) => {
+                    if !self.batch.is_begun {
+                        let [high, low] = violation.code().to_be_bytes();
+                        let _ = Pin::new(&mut self.stream).poll_write(cx, &[CLOSE, 2, high, low]);
+                    }
+                    CloseReason::TransportError
+                }
+            });
         }
         if let Poll::Ready(reason) = self.poll_send(cx) {
             return Poll::Ready(reason);
@@ -173,33 +172,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
         }
     }
 
-    /// Takes all messages that are there. The code is for the CLOSE of a client that broke the rules.
-    fn receive(&mut self, cx: &mut Context<'_>) -> Result<(), (CloseReason, Option<u16>)> {
-        let silent = |reason| (reason, None);
+    /// Takes all messages that are there.
+    fn receive(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
+        let mut room = [MaybeUninit::uninit(); READ_BYTES];
         loop {
-            let is_page_left = self.is_page_left;
-            let lost = |reason| silent(if is_page_left { CloseReason::PageLeft } else { reason });
-            let mut pipe = Pipe { stream: &mut self.stream, outbox: self.protocol.outbox(), cx };
-            match self.reader.read(&mut pipe) {
-                Ok(Message::Text(text)) => self.protocol.text(&text).map_err(silent)?,
-                Ok(Message::Binary(data)) => self.protocol.binary(data).map_err(silent)?,
-                // Browsers say so when a tab is closed, a page reloaded or another one opened.
-                Ok(Message::Close(Some(close))) => self.is_page_left = close.code == CloseCode::Away,
-                // CLOSE is answered by the next read, which then says that it is over.
-                Ok(_) => {}
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(Error::ConnectionClosed | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
-                    return Err(lost(CloseReason::TransportClose));
-                }
-                Err(Error::Capacity(_)) => {
-                    self.protocol.too_large();
-                    return Err((CloseReason::TransportError, Some(TOO_LARGE)));
-                }
-                Err(Error::Utf8(_)) => return Err((CloseReason::TransportError, Some(NOT_UTF8))),
-                Err(Error::Protocol(_)) => return Err((CloseReason::TransportError, Some(PROTOCOL_ERROR))),
-                Err(_) => return Err(lost(CloseReason::TransportError)),
+            let mut arrived = ReadBuf::uninit(&mut room);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut arrived) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(())) if arrived.filled().is_empty() => return Err(Ending::Said(CloseReason::TransportClose)),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Err(Ending::Said(CloseReason::TransportError)),
             }
-            self.protocol.heard(Instant::now());
+            let protocol = &mut self.protocol;
+            self.reader.take(arrived.filled_mut(), |message| {
+                match message {
+                    Message::Text(text) => protocol.text(text)?,
+                    Message::Binary(data) => protocol.binary(Bytes::copy_from_slice(data))?,
+                    // Answers wait for their turn: they cannot come between the parts of a frame.
+                    Message::Ping(data) => protocol.outbox().send(control_frame(PONG, data))?,
+                    Message::Pong => {}
+                    Message::Close(code) => {
+                        let bytes = code.map(u16::to_be_bytes);
+                        // Whoever takes nothing any more does without an answer.
+                        let _ = protocol.outbox().send(control_frame(CLOSE, bytes.as_ref().map_or(&[], |bytes| bytes)));
+                        let is_page_left = code == Some(GOING_AWAY);
+                        return Err(Ending::Said(if is_page_left { CloseReason::PageLeft } else { CloseReason::TransportClose }));
+                    }
+                }
+                protocol.heard(Instant::now());
+                Ok(())
+            })?;
         }
     }
 
@@ -256,39 +258,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
     }
 }
 
-/// CLOSE with a code and no words.
-fn close_frame(code: u16) -> [u8; 4] {
-    let [high, low] = code.to_be_bytes();
-    [0x88, 2, high, low]
+/// Why nothing is read any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Said(CloseReason),
+    Broken(Violation),
 }
 
-/// The stream as the library wants it: it reads from the wire, and what it writes (answers to PING and CLOSE) goes
-/// into the client's outbox, where it cannot come between the parts of a frame.
-struct Pipe<'a, 'b, S> {
-    stream: &'a mut S,
-    outbox: &'a Outbox,
-    cx: &'a mut Context<'b>,
-}
-
-impl<S: AsyncRead + Unpin> Read for Pipe<'_, '_, S> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut buffer = ReadBuf::new(buffer);
-        match Pin::new(&mut *self.stream).poll_read(self.cx, &mut buffer) {
-            Poll::Ready(result) => result.map(|()| buffer.filled().len()),
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+impl From<CloseReason> for Ending {
+    fn from(reason: CloseReason) -> Self {
+        Self::Said(reason)
     }
 }
 
-impl<S> Write for Pipe<'_, '_, S> {
-    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
-        match self.outbox.send(Bytes::copy_from_slice(frame)) {
-            Ok(()) => Ok(frame.len()),
-            Err(_) => Err(io::Error::other("the client does not take its answers")),
-        }
+impl From<SendError> for Ending {
+    fn from(error: SendError) -> Self {
+        Self::Said(error.into())
     }
+}
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+impl From<Violation> for Ending {
+    fn from(violation: Violation) -> Self {
+        Self::Broken(violation)
     }
+}
+
+/// A frame of at most 125 bytes.
+fn control_frame(head: u8, payload: &[u8]) -> Bytes {
+    [&[head, payload.len() as u8], payload].concat().into()
 }

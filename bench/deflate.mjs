@@ -1,0 +1,123 @@
+#!/usr/bin/env node
+/**
+ * What compressed messages cost and save: the same events to clients that have agreed to them, and to clients that have not.
+ *
+ *   cargo build --release && node bench/deflate.mjs [CLIENTS=1000] [EVENTS=60]
+ *
+ * Input: ECHO_BIN or target/release/laravel-echo-server. The clients count bytes and inflate nothing. Output: a table in
+ * Markdown. CPU is that of the server's process, memory what it grew by until all clients were in the channel.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = path.join(path.dirname(fileURLToPath(import.meta.url)), '..');
+const SIZES = { '100 bytes': 100, '1 KB': 1_100, '10 KB': 10_000, '100 KB': 100_000 };
+const TICK_US = 10_000;
+const CROWD = 50;
+const PAUSE_MS = 50;
+const DEADLINE_MS = 60_000;
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function until(what, probe) {
+  for (const end = Date.now() + DEADLINE_MS; !(await probe()); await pause(10)) {
+    if (Date.now() > end) throw new Error(`timed out: ${what}`);
+  }
+}
+
+async function freePort() {
+  const listener = createServer().listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  const { port } = listener.address();
+  listener.close();
+  return port;
+}
+
+const usage = (pid) => ({
+  cpu: readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ').slice(11, 13).reduce((sum, ticks) => sum + Number(ticks) * TICK_US, 0),
+  kib: Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]),
+});
+
+const frame = (text) => Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), Buffer.from(text)]);
+
+/** A client in the channel that counts what comes. */
+async function client(port, extension) {
+  const socket = connect(port, '127.0.0.1').setNoDelay();
+  const state = { socket, bytes: 0 };
+  let head = '';
+  await new Promise((resolve, reject) => {
+    socket.on('error', reject).on('data', (bytes) => {
+      state.bytes += bytes.length;
+      if (head.includes('"pingInterval"')) return;
+      head += bytes.toString('latin1');
+      if (head.includes('"pingInterval"')) resolve();
+    });
+    socket.write(`GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n${extension}\r\n`);
+  });
+  if (/permessage-deflate/i.test(head) !== extension.length > 0) throw new Error('the extension is not as asked for');
+  socket.write(Buffer.concat([frame('40'), frame('42["subscribe",{"channel":"news"}]')]));
+  return state;
+}
+
+/** Rows of a table, as applications send them: text that repeats its keys. */
+function data(bytes) {
+  const rows = [];
+  for (let id = 0, length = 0; length < bytes; id++) {
+    const row = { id, name: `Customer ${(id * 7919) % 9973}`, status: id % 3 ? 'active' : 'paused', total: (id * 17.25) % 1000, at: 1_700_000_000 + id * 3571 };
+    rows.push(row);
+    length += JSON.stringify(row).length + 1;
+  }
+  return JSON.stringify(bytes > 100 ? rows : { id: 7, note: 'x'.repeat(60) });
+}
+
+async function measure(isDeflated, size, count, events) {
+  const [port, folder] = [await freePort(), mkdtempSync(path.join(tmpdir(), 'echo-deflate-'))];
+  const settings = { host: '127.0.0.1', port, clients: [{ appId: 'app', key: 'key' }], subscribers: { http: true, redis: false }, limits: { clientQueueBytes: '100MB' } };
+  writeFileSync(path.join(folder, 'laravel-echo-server.json'), JSON.stringify(settings));
+  const server = spawn(process.env.ECHO_BIN ?? path.join(ROOT, 'target/release/laravel-echo-server'), ['start', '--no-lock', '--dir', folder], { stdio: 'ignore' });
+  const api = (what, body) => fetch(`http://127.0.0.1:${port}${what}?auth_key=key`, body && { method: 'POST', body });
+  const clients = [];
+  try {
+    await until('the server', () => api('/').then((answer) => answer.ok, () => false));
+    const publish = async (text) => (await api('/apps/app/events', JSON.stringify({ name: 'sent', channel: 'news', data: text }))).text();
+    for (let n = 0; n < 20; n++) await publish(data(size));
+    const before = usage(server.pid);
+    const extension = isDeflated ? 'Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n' : '';
+    while (clients.length < count) clients.push(...(await Promise.all(Array.from({ length: CROWD }, () => client(port, extension)))));
+    await until('the channel', async () => (await (await api('/apps/app/channels/news')).json()).subscription_count === count);
+    await pause(1000);
+    const idle = usage(server.pid);
+    const start = clients.reduce((sum, { bytes }) => sum + bytes, 0);
+    const text = data(size);
+    for (let n = 0; n < events; n++) {
+      await publish(n % 2 ? text : text.replace('7', '8'));
+      await pause(PAUSE_MS);
+    }
+    const received = () => clients.reduce((sum, { bytes }) => sum + bytes, 0) - start;
+    let last;
+    await until('the last bytes', async () => {
+      [last] = [received(), await pause(500)];
+      return last === received();
+    });
+    return { kib: (idle.kib - before.kib) / count, cpu: (usage(server.pid).cpu - idle.cpu) / count / events, bytes: received() / count / events };
+  } finally {
+    for (const { socket } of clients) socket.destroy();
+    server.kill('SIGKILL');
+    await once(server, 'exit');
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+const [count, events] = [Number(process.argv[2] ?? 1000), Number(process.argv[3] ?? 60)];
+console.log('| event | | bytes per delivery | CPU µs per delivery | KiB per idle connection |\n|---|---|---|---|---|');
+for (const [title, size] of Object.entries(SIZES)) {
+  for (const isDeflated of [false, true]) {
+    const { kib, cpu, bytes } = await measure(isDeflated, size, count, events);
+    console.log(`| ${title} | ${isDeflated ? 'compressed' : 'as it is'} | ${bytes.toFixed(0)} | ${cpu.toFixed(1)} | ${kib.toFixed(1)} |`);
+  }
+}
