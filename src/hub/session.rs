@@ -58,8 +58,8 @@ struct Subscription {
     since: u64,
     /// Questions to the Laravel application without an answer yet.
     pending: u32,
-    /// What the subscription of a guarded channel rests on.
-    terms: Option<Terms>,
+    /// What the subscription of a guarded channel rests on. Boxed, so that public channels have no room for it.
+    terms: Option<Box<Terms>>,
     /// Cancels the questions of this subscription, once it is over.
     end: Option<DropGuard>,
     /// Cancels the watch over the end of the grant, once there is another grant or the subscription is over.
@@ -235,14 +235,14 @@ impl State {
         let terms = Terms { ticket, headers, user, by, member, ends };
         let watch = CancellationToken::new();
         let subscription = self.channels.get_mut(channel)?;
-        subscription.terms = Some(terms.clone());
+        subscription.terms = Some(Box::new(terms.clone()));
         subscription.watch = Some(watch.clone().drop_guard());
         Some((terms, watch))
     }
 
     /// What the subscription of a channel rests on, once the socket is in.
     pub(super) fn terms(&self, channel: &str) -> Option<Terms> {
-        self.channels.get(channel).filter(|subscription| subscription.is_joined)?.terms.clone()
+        self.channels.get(channel).filter(|subscription| subscription.is_joined)?.terms.as_deref().cloned()
     }
 
     /// The client was sent away.
@@ -361,7 +361,7 @@ impl State {
         let stay = |(channel, subscription): (&ChannelName, &Subscription)| Stay {
             channel: channel.clone(),
             since: subscription.since,
-            terms: subscription.terms.clone(),
+            terms: subscription.terms.as_deref().cloned(),
             interest: subscription.interest.clone(),
         };
         joined.map(stay).collect()
@@ -378,7 +378,7 @@ impl State {
             is_joined: true,
             since: stay.since,
             pending: 0,
-            terms,
+            terms: terms.map(Box::new),
             end: None,
             watch: None,
             interest: stay.interest.clone(),

@@ -110,16 +110,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
     }
 
     /// Serves the client to its end.
-    pub(crate) async fn run(mut self) {
-        let reason = match self.protocol.open() {
-            Ok(()) => {
-                let clock = tokio::time::sleep_until(self.protocol.due());
-                tokio::pin!(clock);
-                poll_fn(|cx| self.poll(clock.as_mut(), cx)).await
-            }
-            Err(reason) => reason,
-        };
-        self.protocol.ended(reason);
+    // An async function would have room for the connection twice: as it was given, and as it is used.
+    #[expect(clippy::manual_async_fn, reason = "every idle connection would pay for the copy")]
+    pub(crate) fn run(mut self) -> impl Future<Output = ()> {
+        async move {
+            let reason = match self.protocol.open() {
+                Ok(()) => {
+                    let clock = tokio::time::sleep_until(self.protocol.due());
+                    tokio::pin!(clock);
+                    poll_fn(|cx| self.poll(clock.as_mut(), cx)).await
+                }
+                Err(reason) => reason,
+            };
+            self.protocol.ended(reason);
+        }
     }
 
     /// Whether the server ends and this client has to hear it here.
