@@ -52,7 +52,7 @@ mod whisper;
 use hints::Hints;
 use nodes::Nodes;
 use observer::Observers;
-use presence::ChannelLocks;
+use presence::{ChannelLocks, Leaves};
 use rooms::{Room, Rooms};
 use session::Session;
 use subscribe::Grace;
@@ -98,6 +98,7 @@ pub struct Hub<S> {
     authorizer: Arc<dyn Authorizer>,
     store: Arc<dyn PresenceStore>,
     presence_locks: ChannelLocks,
+    leaves: Leaves,
     /// With other nodes: the way to them, and what is known from them. `None` for a single node.
     nodes: Option<Nodes>,
     /// What Redis is to be asked for; `None` when it is listened to by pattern, or not at all.
@@ -155,6 +156,7 @@ impl<S: Socket> Hub<S> {
             authorizer,
             store,
             presence_locks: ChannelLocks::default(),
+            leaves: Leaves::default(),
             nodes: bus.map(|bus| Nodes::new(bus, &config.presence)),
             interests: is_exact.then(|| InterestSet::new(heard)),
             tasks: TaskTracker::new(),

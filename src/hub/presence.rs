@@ -21,11 +21,14 @@ use crate::event::SocketId;
 use crate::metrics::Refusal;
 use crate::store::{Left, Member, MemberError, Members, StoreError};
 
+mod leaves;
 mod locks;
 mod maintenance;
 mod roster;
 mod sync;
 
+use leaves::FLAPS;
+pub(super) use leaves::{CALM, LARGE_CHANNEL, Leaves};
 pub(super) use locks::ChannelLocks;
 pub(super) use sync::SharedPresence;
 
@@ -43,6 +46,10 @@ impl<S: Socket> Hub<S> {
         member: Member,
     ) -> bool {
         let id = session.socket.id();
+        if self.leaves.count(channel, id) >= FLAPS {
+            // An unsubscribe meanwhile voids the ticket, and nobody is told anything.
+            self.closing.run_until_cancelled(tokio::time::sleep(CALM)).await;
+        }
         let _order = self.presence_locks.lock(channel).await;
         let is_wanted = session.state().is_current(channel, ticket);
         if !is_wanted {
@@ -134,11 +141,21 @@ impl<S: Socket> Hub<S> {
         self.fan_out(channel, &Push::new(Message::Joined { channel, member, socket }), except);
     }
 
-    /// The membership of a socket that has left ends after `grace`.
-    pub(super) fn leave_presence_after(self: &Arc<Self>, channel: ChannelName, id: SocketId, grace: Grace) {
+    /// The membership of a socket that has left ends after `grace`; `count` are left in the channel.
+    pub(super) fn leave_presence_after(self: &Arc<Self>, channel: ChannelName, id: SocketId, mut grace: Grace, count: usize) {
+        // Compat: the original tells all members of every leave and join at once, however often one comes and goes
+        // (`src/channels/presence-channel.ts`).
+        let is_calmed = count >= LARGE_CHANNEL;
+        if is_calmed {
+            grace.least = grace.least.max(CALM);
+            self.leaves.begin(&channel, id);
+        }
         let hub = Arc::clone(self);
         self.tasks.spawn(async move {
             hub.closing.run_until_cancelled(grace.over()).await;
+            if is_calmed && !hub.leaves.end(&channel, id) {
+                return;
+            }
             // Kept again: it came back and broke off again, and leaves after that.
             let is_kept = grace.kept.is_some() && !hub.closing.is_cancelled();
             if is_kept && hub.recovery.as_ref().is_some_and(|recovery| recovery.keeps(id)) {

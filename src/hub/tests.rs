@@ -11,6 +11,7 @@ use crate::event::SocketId;
 use crate::hub::{Allowance, Message, Push, PushError, Socket};
 use crate::store::Member;
 
+mod calm;
 mod delays;
 mod exact;
 mod fake_store;
