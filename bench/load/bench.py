@@ -45,6 +45,7 @@ class Ctx:
         self.dir = tempfile.mkdtemp(prefix="load-bench-")
         self.procs = []
         self.port, self.redis, self.auth = free_port(), free_port(), free_port()
+        self.host = "127.0.0.1"  # where ours listens
 
     def spawn(self, argv, cwd=None, env=None, name="server"):
         log = open(os.path.join(self.dir, name + ".log"), "wb")
@@ -130,7 +131,7 @@ def sockudo(c):
 
 def ours(c, more="", secret="", opts=("--proto", "sio4")):
     """laravel-echo-server in Rust, as released, on a config like les's; limits that no app meets are lifted."""
-    conf = f"""host = "127.0.0.1"
+    conf = f"""host = "{c.host}"
 port = {c.port}
 authHost = "http://127.0.0.1:{c.auth}"
 authEndpoint = "/broadcasting/auth"

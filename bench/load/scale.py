@@ -2,16 +2,20 @@
 """Many connections for a while: 10,000 on 1,000 channels for five minutes, with others coming and going.
 
     scale.py [--conns 10000] [--groups 1000] [--secs 300] [--rate 500] [--churn 100]
+    scale.py --conns 100000 --groups 10000
 
-One `load` keeps its connections and counts every message; a second one connects and leaves all the time, about --churn
-connections a second. Prints the server's memory every half minute, CPU, latency, and what was lost. Ends with 1 when
+One `load` for every 25,000 connections keeps them and counts every message, each with channels of its own and at an address
+of its own (127.0.0.1, 127.0.0.2, ...: an address has 28,000 ports); another one connects and leaves all the time, about
+--churn connections a second. Prints the server's memory every half minute, CPU, latency, and what was lost. Ends with 1 when
 anything was lost or out of order, or when memory at the end is more than a tenth above that after the first half minute.
 """
-import argparse, json, os, subprocess, sys, tempfile, time
+import argparse, json, os, resource, subprocess, sys, tempfile, time
 
 import bench
 
 SAMPLE = 30
+PER_LOAD = 25_000  # connections: the ports of an address
+SPARE_FILES = 900  # besides the connections
 
 
 def rss_mib(pid):
@@ -30,45 +34,66 @@ def main():
     for name, default in [("conns", 10_000), ("groups", 1_000), ("secs", 300), ("rate", 500), ("churn", 100)]:
         ap.add_argument(f"--{name}", type=int, default=default)
     a = ap.parse_args()
+    files = a.conns + SPARE_FILES
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < files:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+        except (OSError, ValueError):
+            sys.exit(f"{a.conns} connections take {files} open files; `ulimit -Hn` says {resource.getrlimit(resource.RLIMIT_NOFILE)[1]}")
     ctx = bench.Ctx()
+    ctx.host = "0.0.0.0"
+    loads = []
     try:
         redis_pid = ctx.start_redis()
         pid, _ = bench.ours(ctx)
         load = [os.path.join(bench.BIN, "load")]
-        server = ["--addr", f"127.0.0.1:{ctx.port}", "--pid", str(pid), "--redis", f"127.0.0.1:{ctx.redis}",
-                  "--redis-pid", str(redis_pid), "--proto", "sio4"]
-        out = tempfile.TemporaryFile("w+")
+
+        def server(address):
+            return ["--addr", f"127.0.0.{address}:{ctx.port}", "--pid", str(pid), "--redis", f"127.0.0.1:{ctx.redis}",
+                    "--redis-pid", str(redis_pid), "--proto", "sio4"]
+
         before = rss_mib(pid)
         print(f"before: {before:.1f} MiB", flush=True)
-        argv = load + ["groups", *server, "--conns", str(a.conns), "--groups", str(a.groups), "--rate", str(a.rate), "--secs", str(a.secs)]
-        main_load = subprocess.Popen(argv, stdout=out)
+        count = -(-a.conns // PER_LOAD)
+        conns, groups, rate = (str(-(-whole // count)) for whole in (a.conns, a.groups, a.rate))
+        outs = [tempfile.TemporaryFile("w+") for _ in range(count)]
+        for number, out in enumerate(outs):
+            argv = load + ["groups", *server(1 + number), "--conns", conns, "--groups", groups, "--rate", rate, "--secs", str(a.secs),
+                           "--channels", f"of-{number}"]
+            loads.append(subprocess.Popen(argv, stdout=out))
         begun, churned, samples, next_sample = time.time(), 0, [], time.time() + SAMPLE
         cpu = cpu_seconds(pid)
-        while main_load.poll() is None:
+        is_on = lambda: any(load.poll() is None for load in loads)
+        while is_on():
             turn = time.time()
             if a.churn:
-                run = subprocess.run(load + ["connect", *server, "--conns", str(a.churn)], capture_output=True, text=True)
+                run = subprocess.run(load + ["connect", *server(1 + count), "--conns", str(a.churn)], capture_output=True, text=True)
                 if run.returncode == 0:
                     churned += a.churn
                 else:
                     print("churn:", run.stderr.strip()[-200:], flush=True)
             time.sleep(max(0, turn + 1 - time.time()))
-            if time.time() >= next_sample and main_load.poll() is None:
+            if time.time() >= next_sample and is_on():
                 samples.append(rss_mib(pid))
                 print(f"after {time.time() - begun:.0f} s: {samples[-1]:.1f} MiB", flush=True)
                 next_sample += SAMPLE
         cpu = (cpu_seconds(pid) - cpu) / (time.time() - begun)
-        out.seek(0)
-        result = json.loads(out.read())
-        latency = result["latency_ms"]
-        print(f"{a.conns} connections on {a.groups} channels, {churned} more came and went; {result['deliveries_per_s']:.0f} deliveries/s, "
-              f"p50 {latency['p50']} ms, p99 {latency['p99']} ms, lost {result['lost']}, misordered {result['misordered']}, "
-              f"CPU {100 * cpu:.0f} % of a core")
+        results = []
+        for out in outs:
+            out.seek(0)
+            results.append(json.loads(out.read()))
+        deliveries, lost, misordered = (sum(result[key] for result in results) for key in ("deliveries_per_s", "lost", "misordered"))
+        p50, p99 = (max(result["latency_ms"][key] for result in results) for key in ("p50", "p99"))
+        print(f"{a.conns} connections on {a.groups} channels, {churned} more came and went; {deliveries:.0f} deliveries/s, "
+              f"p50 {p50} ms, p99 {p99} ms, lost {lost}, misordered {misordered}, CPU {100 * cpu:.0f} % of a core")
         time.sleep(3)
         print(f"after all have gone: {rss_mib(pid):.1f} MiB")
         is_flat = len(samples) < 2 or samples[-1] <= samples[0] * 1.1
-        sys.exit(0 if is_flat and not result["lost"] and not result["misordered"] else 1)
+        sys.exit(0 if is_flat and not lost and not misordered else 1)
     finally:
+        for load in loads:
+            load.kill()
+            load.wait()
         ctx.stop()
 
 

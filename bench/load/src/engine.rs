@@ -229,7 +229,7 @@ impl Engine {
         };
         let mut chans: Vec<Chan> = (0..a.groups)
             .map(|i| Chan {
-                name: format!("{prefix}load.{i}"),
+                name: format!("{prefix}{}.{i}", a.channels),
                 ..Chan::default()
             })
             .collect();
