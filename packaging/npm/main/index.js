@@ -9,10 +9,17 @@ const { binary, environment } = require('./bin/binary');
 
 const READY = 'Server ready!';
 
+/** Runs the server's binary. */
+function command(args, stdio) {
+  return spawn(binary(process.env), args, { stdio, env: environment(process.env), windowsHide: true });
+}
+
 class EchoServer {
   #child = null;
   #starting = null;
   #folder = null;
+  /** Arguments by which `start` and `stop` mean the same server. */
+  #place = [];
 
   /**
    * Starts a server with the options of laravel-echo-server.json. Settles when it is ready, or has failed.
@@ -33,11 +40,8 @@ class EchoServer {
       try {
         const config = path.join(this.#folder, 'laravel-echo-server.json');
         fs.writeFileSync(config, JSON.stringify(options), { mode: 0o600 });
-        child = spawn(binary(process.env), ['start', '--no-lock', '--config', config], {
-          stdio: ['ignore', 'pipe', 'pipe'],
-          env: environment(process.env),
-          windowsHide: true,
-        });
+        this.#place = ['--config', config, '--lockfile', path.join(this.#folder, 'server.lock')];
+        child = command(['start', ...this.#place], ['ignore', 'pipe', 'pipe']);
       } catch (error) {
         this.#forget();
         reject(error);
@@ -75,7 +79,8 @@ class EchoServer {
   }
 
   #forget() {
-    fs.rmSync(this.#folder, { recursive: true, force: true });
+    // Windows keeps a file for as long as a process has it open.
+    fs.rmSync(this.#folder, { recursive: true, force: true, maxRetries: 10 });
     this.#child = this.#starting = null;
   }
 
@@ -88,7 +93,12 @@ class EchoServer {
     if (!child) return Promise.resolve();
     return new Promise((resolve) => {
       child.once('close', () => resolve());
-      child.kill('SIGTERM');
+      // Not a signal: on Windows that would end it at once, without a word to its clients.
+      const asking = command(['stop', ...this.#place], 'ignore');
+      // One that has not got as far as its lock file has no clients yet.
+      const instead = () => child.kill('SIGTERM');
+      asking.once('error', instead);
+      asking.once('exit', (code) => code !== 0 && instead());
     });
   }
 }

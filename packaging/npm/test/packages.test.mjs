@@ -250,6 +250,9 @@ test('require: run() with the options of 1.6.3 settles when ready, and stop() wh
        await echo.stop();
        await echo.run(${JSON.stringify(options)});
        await echo.stop();
+       const early = echo.run(${JSON.stringify(options)}).then(() => 'ran', () => 'stopped');
+       await echo.stop();
+       await early;
        const failed = await echo.run({ port: 'no port' }).then(() => 'ran', (error) => error.message);
        console.log('RESULT ' + JSON.stringify({ first, failed }));
      })();`
@@ -258,6 +261,7 @@ test('require: run() with the options of 1.6.3 settles when ready, and stop() wh
   const { first, failed } = JSON.parse(output.split('RESULT ')[1].split('\n')[0]);
   assert.equal(first, true);
   assert.match(failed, /exit code 1[^]*port/);
+  assert.ok(output.split('stopping: removing presence members').length > 2, output);
 });
 
 test('the types take what 1.6.3 took', DEADLINE, () => {
