@@ -8,10 +8,11 @@ use std::io::{self, IsTerminal as _, Write};
 use std::time::SystemTime;
 
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::env;
@@ -24,7 +25,7 @@ pub(crate) mod throttle;
 pub enum TelemetryError {
     /// `RUST_LOG` or `log.level` is not a filter.
     #[error("the log filter `{0}` is not usable, expected a level or a filter such as `info,laravel_echo_server=debug`")]
-    Filter(String, #[source] tracing_subscriber::filter::ParseError),
+    Filter(String, #[source] ParseError),
     /// Somebody else did it before.
     #[error("logging is set up already")]
     Twice(#[source] tracing::subscriber::SetGlobalDefaultError),
@@ -36,16 +37,16 @@ pub enum TelemetryError {
 /// A filter that cannot be parsed, or a second call.
 pub fn init(config: &LogConfig, has_status_line: bool) -> Result<(), TelemetryError> {
     let filter = env::rust_log().unwrap_or_else(|| widen(&config.level));
-    let filter = EnvFilter::try_new(&filter).map_err(|error| TelemetryError::Filter(filter, error))?;
+    let filter: Targets = filter.parse().map_err(|error| TelemetryError::Filter(filter, error))?;
     let colours = io::stderr().is_terminal() && !env::no_color();
     let stderr = move || Stderr { clears_line: has_status_line };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(colours);
+    let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(stderr).with_ansi(colours);
     // A line that cannot be written would be told on stderr, too, with a macro that panics when it cannot: a full disk or
     // a log collector that went away would end whatever had something to say.
     let builder = builder.log_internal_errors(false);
     let set = match config.format {
-        LogFormat::Text => tracing::subscriber::set_global_default(builder.event_format(TextLine).finish()),
-        LogFormat::Json => tracing::subscriber::set_global_default(builder.json().flatten_event(true).with_timer(Millis).finish()),
+        LogFormat::Text => tracing::subscriber::set_global_default(builder.event_format(TextLine).finish().with(filter)),
+        LogFormat::Json => tracing::subscriber::set_global_default(builder.json().flatten_event(true).with_timer(Millis).finish().with(filter)),
     };
     set.map_err(TelemetryError::Twice)
 }

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use tracing_subscriber::filter::Targets;
+
 use super::value::Seconds;
 use super::{ApiClient, Config, Database, Protocol, RedisConfig};
 use crate::proxies::is_network;
@@ -116,7 +118,7 @@ impl Found {
         self.dashboard(config);
         let level = config.log.level.as_str();
         let is_word = !level.contains(['=', ',']);
-        if is_word && !LOG_LEVELS.contains(&level) || tracing_subscriber::EnvFilter::try_new(level).is_err() {
+        if is_word && !LOG_LEVELS.contains(&level) || level.parse::<Targets>().is_err() {
             self.refuse(
                 "log.level",
                 quoted(level),
