@@ -46,7 +46,9 @@ pub fn init(config: &LogConfig, has_status_line: bool) -> Result<(), TelemetryEr
     let builder = builder.log_internal_errors(false);
     let set = match config.format {
         LogFormat::Text => tracing::subscriber::set_global_default(builder.event_format(TextLine).finish().with(filter)),
-        LogFormat::Json => tracing::subscriber::set_global_default(builder.json().flatten_event(true).with_timer(Millis).finish().with(filter)),
+        LogFormat::Json => {
+            tracing::subscriber::set_global_default(builder.json().flatten_event(true).with_timer(Millis).finish().with(filter))
+        }
     };
     set.map_err(TelemetryError::Twice)
 }
