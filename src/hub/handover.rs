@@ -461,11 +461,13 @@ impl<S: Socket> Hub<S> {
         for socket in sockets {
             self.tell_position(socket, &mut 0);
         }
-        let change = |socket: &S| (socket.id(), self.session_change(socket.id(), recovery.window()).unwrap_or(SessionChange::Delete));
+        // One that is gone may be another node's by now, and what is there is that node's.
+        let is_put = |change: &SessionChange| matches!(change, SessionChange::Put(..));
+        let change = |socket: &S| Some((socket.id(), self.session_change(socket.id(), recovery.window()).filter(is_put)?));
         if handover.has_given_up.load(Ordering::Relaxed) {
             return;
         }
-        let changes: Vec<_> = sockets.iter().filter(|socket| socket.can_recover()).map(change).collect();
+        let changes: Vec<_> = sockets.iter().filter(|socket| socket.can_recover()).filter_map(change).collect();
         // First what became of those that are gone already.
         let writing = async {
             self.write_sessions(handover).await;
