@@ -587,8 +587,10 @@ async fn a_page_that_does_not_read_holds_nothing_up() {
     let stream = page.stream("").await;
     let mut ann = server.client_in("news").await;
     let data = "x".repeat(2000);
-    for n in 0..500 {
-        publish(&server, json!({ "channel": "news", "name": format!("sent-{n}"), "data": data })).await;
+    for part in 0..5 {
+        let event = |n: usize| json!({ "channel": "news", "name": format!("sent-{}", part * 100 + n), "data": data });
+        let body = Some(json!({ "batch": (0..100).map(event).collect::<Vec<_>>() }));
+        assert_eq!(request(&server, Method::POST, &format!("/apps/app/batch_events?auth_key={KEY}"), &[], body).await.status(), 200);
     }
     ann.event("sent-499").await;
     drop(stream);

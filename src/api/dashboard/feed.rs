@@ -436,7 +436,7 @@ mod tests {
 
     /// An event without a subscriber, whose texts are as large as a message may be.
     fn publish(feed: &Feed, second: u64) {
-        let text = "x".repeat(1 << 16);
+        let text = "x".repeat(1 << 12);
         let data = serde_json::value::to_raw_value(&text).unwrap();
         let event = Event { channel: &text, name: text.as_str().into(), data: &data, except: None, user: None };
         feed.observe_at(second, &Observation::Published { event: &event, source: Source::Redis, delivered: 0, has_left_out: false });
