@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 15] = [
     &["channel", "event", "files", "jws", "proxies", "signature"],
     &["config"],
-    &["metrics", "net", "telemetry"],
+    &["checks", "metrics", "net", "telemetry"],
     &["redis_client"],
     &["admission", "auth", "readiness", "store"],
     &["cluster"],
