@@ -26,6 +26,7 @@ pub mod auth;
 pub mod channel;
 pub mod checks;
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod demo;

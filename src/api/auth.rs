@@ -3,8 +3,6 @@
 //! Input: path, `Authorization` and query of a request, and the entries of `clients`. Output: [`App`], the proof that
 //! handlers ask for, or 403 and 429.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -16,6 +14,7 @@ use super::params::Params;
 use super::signature::{Signable, Signed, verify};
 use super::token::{TokenKey, TokenKeyError};
 use super::{Api, ApiError};
+use crate::clock::since_1970;
 use crate::config::ApiClient;
 use crate::config::value::Secret;
 use crate::metrics::Refusal;
@@ -83,7 +82,7 @@ impl Client {
         let names_app = given.bearer.is_none() && auth_key == Some(self.app_id.as_str());
         match &self.secret {
             Some(secret) if (has_key || names_app) && given.params.get("auth_signature").is_some() => {
-                let signed = verify(secret.expose(), given.request, seconds_since_1970());
+                let signed = verify(secret.expose(), given.request, since_1970().as_secs());
                 signed.map(Some).map_err(|error| ApiError::forbidden(error.to_string()))
             }
             _ if !has_key => Err(ApiError::unauthorized()),
@@ -168,8 +167,4 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(AUTHORIZATION).filter(|value| !value.is_empty())?;
     let text = value.to_str().unwrap_or_default();
     Some(text.strip_prefix("Bearer ").unwrap_or(text).to_owned())
-}
-
-fn seconds_since_1970() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::http::AuthClientError;
 use super::{AuthRequest, Authorizer, Denied, Grant, GrantedBy, Pass};
 use crate::channel::{ChannelKind, ChannelName, Pattern};
+use crate::clock::since_1970;
 use crate::config::{ChannelAuth, Config, JwtConfig};
 use crate::metrics::Metrics;
 use crate::metrics::auth::SavedBy;
@@ -295,7 +296,7 @@ fn id_text(id: &Value) -> Option<String> {
 /// When a token ends, on the clock that does not jump. `None` for one without `exp`, or with one out of reach.
 fn end(claims: &Claims, leeway: Duration) -> Option<Instant> {
     let expires = claims.get("exp")?.as_f64()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = since_1970();
     let left = Duration::try_from_secs_f64(expires).ok()?.saturating_sub(now);
     Instant::now().checked_add(left.checked_add(leeway)?)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::clock::milliseconds;
 use crate::event::SocketId;
 use crate::redis_client::{QueryError, ReconnectingClient};
 use crate::signature::hex;
@@ -112,8 +113,9 @@ impl RedisSessions {
     }
 }
 
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+/// The argument of `PX`, which has to be more than 0.
+fn px(time: Duration) -> u64 {
+    milliseconds(time).max(1)
 }
 
 #[async_trait]
@@ -134,7 +136,7 @@ impl SessionStore for RedisSessions {
             for (id, change) in batch {
                 match change {
                     SessionChange::Put(session, lasts) => {
-                        pipeline.cmd("SET").arg(self.session(*id)).arg(session).arg("PX").arg(milliseconds(*lasts)).ignore()
+                        pipeline.cmd("SET").arg(self.session(*id)).arg(session).arg("PX").arg(px(*lasts)).ignore()
                     }
                     SessionChange::Delete => pipeline.del(self.session(*id)).ignore(),
                 };
@@ -154,7 +156,7 @@ impl SessionStore for RedisSessions {
 
     async fn may_offer(&self, name: u64) -> Result<bool, SessionError> {
         let mut pipeline = redis::pipe();
-        pipeline.cmd("SET").arg(format!("{}past:{name}:offered", self.prefix)).arg(1).arg("NX").arg("PX").arg(milliseconds(OFFERED));
+        pipeline.cmd("SET").arg(format!("{}past:{name}:offered", self.prefix)).arg(1).arg("NX").arg("PX").arg(px(OFFERED));
         let (set,): (Option<String>,) = self.link.query(&pipeline).await?;
         Ok(set.is_some())
     }
@@ -163,7 +165,7 @@ impl SessionStore for RedisSessions {
         let key = format!("{}past:{name}", self.prefix);
         for batch in past.chunks(BATCH) {
             let mut pipeline = redis::pipe();
-            pipeline.rpush(&key, batch).ignore().cmd("PEXPIRE").arg(&key).arg(milliseconds(OFFERED)).ignore();
+            pipeline.rpush(&key, batch).ignore().cmd("PEXPIRE").arg(&key).arg(px(OFFERED)).ignore();
             self.link.query::<()>(&pipeline).await?;
         }
         Ok(())
@@ -178,7 +180,7 @@ impl SessionStore for RedisSessions {
 
     async fn ban(&self, name: String, lasts: Duration) -> Result<(), SessionError> {
         let mut pipeline = redis::pipe();
-        pipeline.cmd("SET").arg(self.removed(&name)).arg(1).arg("PX").arg(milliseconds(lasts)).ignore();
+        pipeline.cmd("SET").arg(self.removed(&name)).arg(1).arg("PX").arg(px(lasts)).ignore();
         Ok(self.link.query::<()>(&pipeline).await?)
     }
 

@@ -4,30 +4,28 @@
 //! and clients that come back from there. All nodes count the messages of Redis alike (see [`super::history`]), and each
 //! keeps all of them: so the offset of a client says what it missed wherever it was.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::history::History;
-use super::recovery::{Known, Recovery, Saved, Stay, fresh};
-use super::session::Terms;
+use super::recovery::{Known, Recovery, Saved, fresh};
 use super::{Hub, Socket};
-use crate::auth::GrantedBy;
-use crate::channel::ChannelName;
+use crate::clock::{milliseconds, since_1970};
 use crate::cluster::control::{Message, Question};
 use crate::cluster::sessions::{SessionChange, SessionKey, SessionStore};
 use crate::event::{CloseReason, SocketId};
 use crate::metrics::Recovered;
-use crate::store::Member;
+
+mod record;
+
+use record::{Record, ban};
 
 /// Between two batches: what a client subscribes to when it comes is one write.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -72,40 +70,6 @@ struct Table {
     began: Instant,
 }
 
-/// A session as it is kept for other nodes.
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    /// The place where it began, if other nodes know it.
-    since: Option<String>,
-    /// The offset that its client had before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    stale: Option<Box<str>>,
-    /// When not all places are known to other nodes: only a client that has everything up to here can go on there.
-    least: Option<String>,
-    stays: Vec<StayRecord>,
-}
-
-/// A channel that the session is in.
-#[derive(Debug, Serialize, Deserialize)]
-struct StayRecord {
-    channel: String,
-    /// The place where it came in, or a later one.
-    since: String,
-    /// What it rests on, in guarded channels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    terms: Option<TermsRecord>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct TermsRecord {
-    headers: Vec<(String, String)>,
-    user: Option<Arc<str>>,
-    by: GrantedBy,
-    member: Option<Box<RawValue>>,
-    /// When the grant ends, in milliseconds since 1970.
-    ends: Option<u64>,
-}
-
 /// A session that was found in the store, and is in nobody's hands now.
 pub struct Found {
     record: Record,
@@ -140,102 +104,6 @@ impl Handover {
     }
 }
 
-impl Record {
-    /// `None` while other nodes would not understand it.
-    fn new(history: &History, since: u64, stale: Option<Box<str>>, stays: &[Stay]) -> Option<Self> {
-        let mut least = None;
-        let mut place = |number| {
-            let (offset, is_exact) = history.shared_offset(number)?;
-            if !is_exact {
-                least = least.max(Some(number));
-            }
-            Some((offset.to_string(), is_exact))
-        };
-        let began = place(since)?;
-        let mut records = Vec::with_capacity(stays.len());
-        for stay in stays {
-            let terms = stay.terms.as_ref().map(TermsRecord::new);
-            records.push(StayRecord { channel: stay.channel.as_str().to_owned(), since: place(stay.since)?.0, terms });
-        }
-        let least = match least {
-            Some(number) => Some(history.shared_offset(number)?.0.to_string()),
-            None => None,
-        };
-        Some(Self { since: Some(began).filter(|(_, is_exact)| *is_exact).map(|(offset, _)| offset), stale, least, stays: records })
-    }
-
-    /// What the session is in here, and from which place on a client with this offset goes on. `None` when that is not known.
-    fn read(self, history: &History, offset: Option<&str>) -> Option<(u64, Vec<Stay>)> {
-        let since = match &self.since {
-            Some(since) => Some(history.since(since)?),
-            None => None,
-        };
-        let position = match offset {
-            // What only another node knows may be anywhere.
-            Some(offset) => history.position(offset)?.max(since.unwrap_or(0)),
-            None => since?,
-        };
-        if let Some(least) = &self.least
-            && position < history.since(least)?
-        {
-            return None;
-        }
-        let stay = |stay: StayRecord| {
-            let channel = ChannelName::from(stay.channel.as_str());
-            let terms = match stay.terms {
-                Some(terms) => Some(terms.read()?),
-                None => None,
-            };
-            Some(Stay { channel, since: history.since(&stay.since)?, terms, interest: None })
-        };
-        Some((position, self.stays.into_iter().map(stay).collect::<Option<_>>()?))
-    }
-
-    /// How far the node had heard that wrote it.
-    fn places(&self) -> impl Iterator<Item = &str> {
-        let stays = self.stays.iter().map(|stay| stay.since.as_str());
-        self.since.as_deref().into_iter().chain(self.least.as_deref()).chain(stays)
-    }
-
-    /// By what others may have taken it out of something.
-    fn names(&self) -> Vec<String> {
-        let guarded = || self.stays.iter().filter_map(|stay| Some((stay.channel.as_str(), stay.terms.as_ref()?)));
-        let users: BTreeSet<&str> = guarded().filter_map(|(_, terms)| terms.user.as_deref()).collect();
-        let channels = guarded().map(|(channel, _)| channel);
-        let of_channel = |channel| users.iter().map(move |&user| name(Some(user), Some(channel))).chain([name(None, Some(channel))]);
-        users.iter().map(|&user| name(Some(user), None)).chain(channels.flat_map(of_channel)).collect()
-    }
-}
-
-/// The name of a ban: for a user, for a channel, or for a user in a channel.
-fn name(user: Option<&str>, channel: Option<&str>) -> String {
-    serde_json::to_string(&(user, channel)).expect("texts serialize")
-}
-
-impl TermsRecord {
-    fn new(terms: &Terms) -> Self {
-        let member = terms.member.as_ref().map(|member| RawValue::from_string(member.json().to_owned()).expect("members are JSON"));
-        let ends = terms.ends.map(|ends| now() + milliseconds(ends.saturating_duration_since(Instant::now())));
-        Self { headers: terms.headers.to_vec(), user: terms.user.clone(), by: terms.by, member, ends }
-    }
-
-    fn read(self) -> Option<Terms> {
-        let member = self.member.map(|member| Member::parse(member.get())).transpose().ok()?;
-        let ends = self.ends.map(|ends| Instant::now() + Duration::from_millis(ends.saturating_sub(now())));
-        let headers = Arc::new(self.headers);
-        Some(Terms { ticket: Default::default(), headers, user: self.user, by: self.by, member, ends })
-    }
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Milliseconds since 1970.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, milliseconds)
-}
-
 impl<S: Socket> Hub<S> {
     /// The key that signs private ids, the same for all nodes, once it is known.
     pub fn session_key(&self) -> Option<&SessionKey> {
@@ -265,7 +133,7 @@ impl<S: Socket> Hub<S> {
         loop {
             let name = Some(recovery.history())
                 .filter(|history| !history.is_in_order())
-                .map(|history| history.next_name(now() << 16 | u64::from(rand::random::<u16>())));
+                .map(|history| history.next_name(milliseconds(since_1970()) << 16 | u64::from(rand::random::<u16>())));
             if let (Some(name), Some(nodes)) = (name, &self.nodes) {
                 nodes.bus.send_control(&Message::Order(name));
             }
@@ -492,7 +360,7 @@ impl<S: Socket> Hub<S> {
             let record: Record = serde_json::from_str(&json).ok()?;
             let places: Vec<_> = offset.into_iter().chain(record.places()).collect();
             self.has_heard(recovery, &places).await;
-            let is_banned = handover.store.is_banned(record.names()).await.unwrap_or(true);
+            let is_banned = handover.store.is_banned(record.bans()).await.unwrap_or(true);
             if is_banned {
                 self.tell_taken(id);
             }
@@ -569,9 +437,9 @@ impl<S: Socket> Hub<S> {
     pub(super) async fn ban(&self, question: &Question) {
         let Some(handover) = &self.handover else { return };
         let name = match question {
-            Question::Terminate(user) => name(Some(user), None),
-            Question::Unsubscribe(user, channel) => name(Some(user), Some(channel)),
-            Question::Recheck(channel) => name(None, Some(channel)),
+            Question::Terminate(user) => ban(Some(user), None),
+            Question::Unsubscribe(user, channel) => ban(Some(user), Some(channel)),
+            Question::Recheck(channel) => ban(None, Some(channel)),
             _ => return,
         };
         match tokio::time::timeout(HANDOVER_TIMEOUT, handover.store.ban(name, handover.lasts)).await {

@@ -2,10 +2,9 @@
 //!
 //! Input: what happened. Output: JSON such as `{"name":"member_added","channel":"presence-room","user_id":"1","time_ms":…,"seq":…}`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde::Serialize;
 
+use crate::clock::{milliseconds, since_1970};
 use crate::config::WebhookEvent;
 
 /// What happened, beside its name and its channel.
@@ -71,8 +70,7 @@ impl Happening {
 
 /// Milliseconds since 1970.
 pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    milliseconds(since_1970())
 }
 
 /// The body of a delivery.

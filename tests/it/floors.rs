@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors, lowest first. A new module gets its place here.
 const FLOORS: [&[&str]; 15] = [
-    &["channel", "event", "files", "jws", "proxies", "signature"],
+    &["channel", "clock", "event", "files", "jws", "proxies", "signature"],
     &["config"],
     &["checks", "metrics", "net", "telemetry"],
     &["redis_client"],

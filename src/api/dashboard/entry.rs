@@ -3,10 +3,10 @@
 //! Input: an [`Observation`]. Output: the same as JSON for the page, with copies of what it borrows.
 
 use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
+use crate::clock::{milliseconds, since_1970};
 use crate::event::SocketId;
 use crate::hub::Observation;
 use crate::metrics::Refusal;
@@ -199,16 +199,8 @@ fn hint_for(cause: Refusal) -> Option<String> {
 
 impl Entry {
     pub(super) fn new(n: u64, observation: &Observation<'_>) -> Self {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let (channel, socket, user) = about(observation);
-        let base = Self {
-            n,
-            at: u64::try_from(at).unwrap_or_default(),
-            channel: channel.map(cut),
-            socket,
-            user: user.map(cut),
-            ..Self::default()
-        };
+        let base = Self { n, at: milliseconds(since_1970()), channel: channel.map(cut), socket, user: user.map(cut), ..Self::default() };
         match *observation {
             Observation::Connected { .. } => Self { kind: "connected", ..base },
             Observation::Disconnected { reason, .. } => Self { kind: "disconnected", reason: Some(reason.as_str()), ..base },

@@ -3,7 +3,7 @@
 //! Input: the hub and its metrics. Output: [`Sample`]s. A second costs some fifty loads, whether anybody looks or not.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::api::status::memory_usage;
 use crate::client::Client;
+use crate::clock::since_1970;
 use crate::hub::Hub;
 use crate::metrics::Totals;
 
@@ -68,7 +69,7 @@ impl Figures {
         if inner.samples.len() >= KEPT {
             inner.samples.pop_front();
         }
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let at = since_1970().as_secs();
         inner.samples.push_back(Sample { at, values });
     }
 

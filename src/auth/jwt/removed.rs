@@ -3,12 +3,13 @@
 //! Input: removals by the HTTP API and by rechecks. Output: whether a token is one of before its holder's removal.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::auth::Pass;
+use crate::clock::since_1970;
 
 /// Removals that are remembered.
 const MAX_REMOVALS: usize = 10_000;
@@ -55,7 +56,7 @@ impl Removed {
             removals.retain(|_, (ends, _)| *ends > now);
         }
         if removals.len() < MAX_REMOVALS {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            let since = since_1970().as_secs_f64();
             removals.insert(key, (now + self.kept_for, since));
         }
     }

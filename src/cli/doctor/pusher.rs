@@ -3,9 +3,10 @@
 //! Input: the driver's connection and the settings. Output: findings; one of them is what the server at that address answers
 //! to a request that is signed as the driver signs.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use laravel_echo_server::auth;
+use laravel_echo_server::clock::since_1970;
 use laravel_echo_server::config::{ApiClient, Config};
 use laravel_echo_server::signature::sign;
 
@@ -101,7 +102,7 @@ fn address(config: &Config, driver: &Connection, report: &mut Report) {
 async fn ask(config: &Config, driver: &Connection, report: &mut Report) {
     let (Some([id, key, secret]), Some(host)) = (driver.application(), &driver.host) else { return };
     let Ok(client) = auth::http::client(config) else { return };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = since_1970().as_secs();
     let path = format!("/apps/{id}/channels");
     let query = format!("auth_key={key}&auth_timestamp={now}&auth_version=1.0");
     let signature = sign(secret.as_bytes(), format!("GET\n{path}\n{query}").as_bytes());

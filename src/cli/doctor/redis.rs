@@ -2,9 +2,10 @@
 //! carry the configured prefix. Sentinels and clusters have checks of their own before, which find the server for these.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use laravel_echo_server::clock::since_1970;
 use laravel_echo_server::config::{Config, Database, RedisConfig};
 use laravel_echo_server::redis_client::topology::without_passwords;
 use laravel_echo_server::redis_client::{self, Cause, Loss};
@@ -179,7 +180,7 @@ fn prefix(configured: &str, project: &Project, report: &mut Report) {
 }
 
 fn clock(theirs: u64, report: &mut Report) {
-    let ours = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let ours = since_1970().as_secs();
     let difference = ours.abs_diff(theirs);
     if difference > CLOCK {
         report.warning(
