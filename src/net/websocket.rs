@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{self, HeaderMap, HeaderValue};
+use axum::http::header::{self, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,6 +21,7 @@ mod outbox;
 mod reader;
 
 pub(crate) use connection::{Connection, Protocol};
+pub(crate) use extension::agree_to_deflate;
 pub(crate) use outbox::{End, Limits, Outbox, SendError};
 
 /// Time for a client to close the connection after it was told to go.
@@ -90,12 +91,6 @@ pub(crate) fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Handsha
     }
     let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key.as_bytes(), KEY_SUFFIX].concat());
     Ok(STANDARD.encode(hash).parse().expect("base64 can stand in a header"))
-}
-
-/// The answer to a client that offers compressed messages, where they are agreed on.
-#[must_use]
-pub(crate) fn agree_to_deflate(headers: &HeaderMap) -> Option<HeaderValue> {
-    extension::agree(headers)
 }
 
 /// The answer to a handshake. The first subprotocol that the client offers is taken, since some clients fail without one.

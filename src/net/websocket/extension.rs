@@ -15,9 +15,9 @@ const AGREED_WITH_WINDOW: &str = "permessage-deflate; server_no_context_takeover
 const WINDOW_BITS: &str = "15";
 
 /// The answer to the first offer of a client that can be taken. `None`: messages go as they are.
-pub(super) fn agree(headers: &HeaderMap) -> Option<HeaderValue> {
-    let mut values = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().filter_map(|value| value.to_str().ok()).peekable();
-    values.peek()?;
+#[must_use]
+pub(crate) fn agree_to_deflate(headers: &HeaderMap) -> Option<HeaderValue> {
+    let values = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().filter_map(|value| value.to_str().ok());
     let answer = values.flat_map(|value| value.split(',')).find_map(take)?;
     (!is_apple(headers)).then(|| HeaderValue::from_static(answer))
 }
@@ -59,7 +59,7 @@ mod tests {
             (header::SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_str(offer).unwrap()),
             (header::USER_AGENT, HeaderValue::from_static(agent)),
         ]);
-        agree(&headers).map(|answer| answer.to_str().unwrap().to_owned())
+        agree_to_deflate(&headers).map(|answer| answer.to_str().unwrap().to_owned())
     }
 
     #[test]
@@ -79,7 +79,7 @@ mod tests {
         ] {
             assert_eq!(agreed(offer, "Node"), answer.map(str::to_owned), "{offer}");
         }
-        assert_eq!(agree(&HeaderMap::new()), None);
+        assert_eq!(agree_to_deflate(&HeaderMap::new()), None);
     }
 
     #[test]
