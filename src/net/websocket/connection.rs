@@ -62,7 +62,7 @@ pub(crate) trait Protocol: Send {
     /// The client has sent something, if only a control frame.
     fn heard(&mut self, now: Instant);
 
-    /// A message was too large, and the connection ends.
+    /// A message was too large, or compressed ones say too much, and the connection ends.
     fn too_large(&mut self);
 
     /// When [`Self::beat`] has something to do.
@@ -138,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
 
     fn poll(&mut self, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<CloseReason> {
         if let Err(ending) = self.receive(cx) {
-            if ending == Ending::Broken(Violation::TooLarge) {
+            if matches!(ending, Ending::Broken(Violation::TooLarge | Violation::TooMuch)) {
                 self.protocol.too_large();
             }
             // An answer to CLOSE may wait, and goes out if it can.

@@ -34,7 +34,8 @@ fn take(offer: &str) -> Option<&'static str> {
             None => (part, None),
         };
         match (name, value) {
-            ("server_no_context_takeover" | "client_no_context_takeover", None) | ("client_max_window_bits", _) => {}
+            ("server_no_context_takeover" | "client_no_context_takeover" | "client_max_window_bits", None) => {}
+            ("client_max_window_bits", Some("8" | "9" | "10" | "11" | "12" | "13" | "14" | WINDOW_BITS)) => {}
             ("server_max_window_bits", Some(WINDOW_BITS)) => answer = AGREED_WITH_WINDOW,
             _ => return None,
         }
@@ -73,6 +74,7 @@ mod tests {
             ("x-other, permessage-deflate; server_max_window_bits=10, permessage-deflate", Some(AGREED)),
             ("permessage-deflate; server_max_window_bits=10", None),
             ("permessage-deflate; server_no_context_takeover=1", None),
+            ("permessage-deflate; client_max_window_bits=16", None),
             ("permessage-deflate; unknown", None),
             ("x-webkit-deflate-frame", None),
             ("", None),

@@ -3,6 +3,10 @@
 //! Input: bytes as they come. Output: whole messages, most of them where they lie. Between messages nothing is kept: a client
 //! that is silent costs no buffer.
 
+use std::num::NonZeroU32;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+
 use super::TEXT_OPCODE;
 use crate::net::deflate::{InflateError, inflate};
 
@@ -25,6 +29,10 @@ const MAX_CONTROL_BYTES: usize = 125;
 /// Room for so much is kept while the rest of a frame is waited for, whatever was there before.
 const KEPT_BYTES: usize = 1024;
 
+/// So many bytes a second may a client's messages say beyond what came on the wire. Of 1 KB 1 MB can be made, which costs what 1 MB
+/// costs; real clients compress text to a tenth at the best, and say little.
+const INFLATED_PER_SECOND: NonZeroU32 = NonZeroU32::new(1_000_000).expect("it is not zero");
+
 /// What a client says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Message<'a> {
@@ -43,6 +51,8 @@ pub(super) enum Violation {
     Protocol,
     NotUtf8,
     TooLarge,
+    /// Compressed messages say too much for what they are.
+    TooMuch,
 }
 
 impl Violation {
@@ -51,6 +61,7 @@ impl Violation {
             Self::Protocol => PROTOCOL_ERROR,
             Self::NotUtf8 => 1007,
             Self::TooLarge => 1009,
+            Self::TooMuch => 1008,
         }
     }
 }
@@ -73,6 +84,8 @@ pub(super) struct Reader {
     max_bytes: usize,
     /// Compressed messages are agreed on.
     inflates: bool,
+    /// How much more compressed messages may say; made with the first.
+    inflation: Option<Box<DefaultDirectRateLimiter>>,
     /// A frame that has not come to its end.
     rest: Vec<u8>,
     /// A message of several frames that has not come to its end.
@@ -123,7 +136,7 @@ impl Head {
 impl Reader {
     /// Takes messages of up to `max_bytes`; `inflates`: compressed ones, too.
     pub(super) const fn new(max_bytes: usize, inflates: bool) -> Self {
-        Self { max_bytes, inflates, rest: Vec::new(), partial: None }
+        Self { max_bytes, inflates, inflation: None, rest: Vec::new(), partial: None }
     }
 
     /// Takes what has come, and tells `each` of the messages that are whole.
@@ -215,7 +228,7 @@ impl Reader {
     }
 
     fn message<E: From<Violation>>(
-        &self,
+        &mut self,
         is_text: bool,
         is_deflated: bool,
         data: &[u8],
@@ -224,11 +237,24 @@ impl Reader {
         let inflated;
         let data = if is_deflated {
             inflated = inflate(data, self.max_bytes).map_err(Violation::from)?;
+            self.grow(inflated.len().saturating_sub(data.len()))?;
             &inflated
         } else {
             data
         };
         if is_text { each(Message::Text(std::str::from_utf8(data).map_err(|_| Violation::NotUtf8)?)) } else { each(Message::Binary(data)) }
+    }
+}
+
+impl Reader {
+    /// A compressed message says so much more than came.
+    fn grow(&mut self, bytes: usize) -> Result<(), Violation> {
+        let Some(bytes) = u32::try_from(bytes).ok().and_then(NonZeroU32::new) else { return Ok(()) };
+        let inflation = self.inflation.get_or_insert_with(|| {
+            let most = u32::try_from(self.max_bytes).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
+            Box::new(RateLimiter::direct(Quota::per_second(INFLATED_PER_SECOND).allow_burst(most.max(INFLATED_PER_SECOND))))
+        });
+        if matches!(inflation.check_n(bytes), Ok(Ok(()))) { Ok(()) } else { Err(Violation::TooMuch) }
     }
 }
 
@@ -321,6 +347,14 @@ mod tests {
 
     fn read(bytes: &[u8], inflates: bool) -> (Vec<String>, Result<(), Violation>) {
         heard(&mut Reader::new(1000, inflates), bytes, usize::MAX)
+    }
+
+    #[test]
+    fn a_bomb_may_come_once_and_not_without_end() {
+        let bomb = frame(0xc1, Deflated::of(&Bytes::from(vec![b'0'; 900_000])).message());
+        assert!(bomb.len() < 2000);
+        let (heard, result) = heard(&mut Reader::new(1_000_000, true), &bomb.repeat(10), usize::MAX);
+        assert_eq!((heard.len(), result), (1, Err(Violation::TooMuch)));
     }
 
     #[test]
