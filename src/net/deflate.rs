@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, Crc, Decompress, FlushCompress, FlushDecompress, Status};
@@ -28,11 +29,13 @@ const LAST_BLOCK: [u8; 2] = [3, 0];
 /// Behind the last block gzip has a checksum and a length.
 const GZIP_END_BYTES: usize = FLUSHED.len() + LAST_BLOCK.len() + 8;
 
-static LATELY: Mutex<Lately> = parking_lot::const_mutex(Lately { texts: VecDeque::new(), compress: None });
+static LATELY: Mutex<VecDeque<Lately>> = parking_lot::const_mutex(VecDeque::new());
 
-struct Lately {
-    texts: VecDeque<(Bytes, Deflated)>,
-    compress: Option<Compress>,
+/// A text, and what came of it, once somebody has compressed it.
+struct Lately(Bytes, Arc<OnceLock<Deflated>>);
+
+thread_local! {
+    static COMPRESS: RefCell<Compress> = RefCell::new(Compress::new(Compression::default(), false));
 }
 
 /// A text as it was compressed, in all forms.
@@ -44,16 +47,22 @@ impl Deflated {
     /// who want the same wait for the first.
     #[must_use]
     pub(crate) fn of(plain: &Bytes) -> Self {
-        let mut lately = LATELY.lock();
-        if let Some((_, deflated)) = lately.texts.iter().find(|(known, _)| known == plain) {
-            return deflated.clone();
-        }
-        let deflated = Self::new(lately.compress.get_or_insert_with(|| Compress::new(Compression::default(), false)), plain);
-        if lately.texts.len() == KEPT_TEXTS {
-            lately.texts.pop_front();
-        }
-        lately.texts.push_back((plain.clone(), deflated.clone()));
-        deflated
+        let deflated = {
+            let mut lately = LATELY.lock();
+            match lately.iter().find(|Lately(known, _)| known == plain) {
+                Some(Lately(_, deflated)) => Arc::clone(deflated),
+                None => {
+                    if lately.len() == KEPT_TEXTS {
+                        lately.pop_front();
+                    }
+                    let deflated = Arc::default();
+                    lately.push_back(Lately(plain.clone(), Arc::clone(&deflated)));
+                    deflated
+                }
+            }
+        };
+        // Without the lock: other texts are compressed meanwhile.
+        deflated.get_or_init(|| COMPRESS.with_borrow_mut(|compress| Self::new(compress, plain))).clone()
     }
 
     fn new(compress: &mut Compress, plain: &[u8]) -> Self {
