@@ -3,24 +3,28 @@
 //! Input: removals as they begin, and joins that were begun before them. Output: whether a join comes too late.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::channel::ChannelName;
 
 /// Removals that are remembered; a join that was begun before the oldest of them is refused.
-const MAX_KEPT: usize = 10_000;
+const MAX_KEPT: usize = 100_000;
 
 /// Removals of users.
 #[derive(Debug, Default)]
-pub(super) struct Removals(Mutex<Late>);
+pub(super) struct Removals {
+    hasher: RandomState,
+    late: Mutex<Late>,
+}
 
 #[derive(Debug, Default)]
 struct Late {
     /// All there have been.
     count: u64,
-    /// The newest of them: the user, and the channel if it was not all of them.
-    kept: VecDeque<(Box<str>, Option<ChannelName>)>,
+    /// The newest of them: hashes of the user, whose name may be of any length, and of the channel if it was not all of them.
+    kept: VecDeque<(u64, Option<u64>)>,
 }
 
 /// What a user was taken out of.
@@ -34,14 +38,15 @@ pub(super) enum Scope {
 
 impl Removals {
     fn late(&self) -> MutexGuard<'_, Late> {
-        self.0.lock()
+        self.late.lock()
     }
 
     /// A user is taken out of a channel, or of everything.
     pub(super) fn note(&self, user: &str, channel: Option<&ChannelName>) {
+        let removal = (self.hasher.hash_one(user), channel.map(|channel| self.hasher.hash_one(channel)));
         let mut late = self.late();
         late.count += 1;
-        late.kept.push_back((user.into(), channel.cloned()));
+        late.kept.push_back(removal);
         if late.kept.len() > MAX_KEPT {
             late.kept.pop_front();
         }
@@ -54,14 +59,15 @@ impl Removals {
 
     /// What the user was taken out of, so that a join of `channel` does not count any more that was begun at `count`.
     pub(super) fn since(&self, count: u64, user: &str, channel: &ChannelName) -> Option<Scope> {
+        let (user, channel) = (self.hasher.hash_one(user), self.hasher.hash_one(channel));
         let late = self.late();
         let newer = usize::try_from(late.count - count).unwrap_or(usize::MAX);
         let Some(known) = late.kept.len().checked_sub(newer) else { return Some(Scope::Channel) };
-        let of_user = late.kept.iter().skip(known).filter(|(removed, _)| **removed == *user);
+        let of_user = late.kept.iter().skip(known).filter(|(removed, _)| *removed == user);
         of_user
             .filter_map(|(_, from)| match from {
                 None => Some(Scope::All),
-                Some(from) => (from == channel).then_some(Scope::Channel),
+                Some(from) => (*from == channel).then_some(Scope::Channel),
             })
             .max_by_key(|scope| *scope == Scope::All)
     }
