@@ -35,6 +35,9 @@ pub(super) use sync::SharedPresence;
 /// What a client is told when a presence channel has as many members as it may have: a conflict with those who are there.
 const FULL: u16 = 409;
 
+/// What a client is told that comes into a large channel as somebody else, again and again.
+const TOO_OFTEN: u16 = 429;
+
 impl<S: Socket> Hub<S> {
     /// Puts a socket into a presence channel: the member list for it, and news of it for the others.
     /// Whether it is in afterwards.
@@ -60,8 +63,13 @@ impl<S: Socket> Hub<S> {
         }
         // Who goes away from now on and was in before leaves in a turn of its own, after this one.
         let was_in = session.is_in(channel.as_str());
+        if was_in && self.leaves.count(channel, id) >= FLAPS {
+            // It is somebody else each time.
+            self.turn_away(session, channel, ticket, TOO_OFTEN, Refusal::SubscribeRate);
+            return false;
+        }
         if !was_in && self.is_full_for(channel, &member).await {
-            self.turn_away(session, channel, ticket);
+            self.turn_away(session, channel, ticket, FULL, Refusal::Members);
             return false;
         }
         let joined = match self.store.join(channel, id, member.clone()).await {
@@ -78,8 +86,12 @@ impl<S: Socket> Hub<S> {
             if let Err(error) = self.store.leave(channel, id).await {
                 error!(%channel, %error, "could not remove a presence member");
             }
-            self.turn_away(session, channel, ticket);
+            self.turn_away(session, channel, ticket, FULL, Refusal::Members);
             return false;
+        }
+        if joined.replaced.is_some() && self.is_large(channel) {
+            // To the others one has left and one has come.
+            self.leave_presence_after(channel.clone(), id, Grace::default());
         }
         if let Some(nodes) = &self.nodes {
             return self.enter_among_nodes(nodes, session, channel, ticket, &joined, was_in).await;
@@ -121,11 +133,11 @@ impl<S: Socket> Hub<S> {
         most > 0 && users_of(members).len() > most
     }
 
-    fn turn_away(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket) {
+    fn turn_away(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, status: u16, cause: Refusal) {
         self.prune(channel);
         let is_wanted = session.state().refuse(channel, ticket);
         if is_wanted {
-            self.refuse(session, channel.as_str(), FULL, Refusal::Members);
+            self.refuse(session, channel.as_str(), status, cause);
         }
     }
 
@@ -141,11 +153,17 @@ impl<S: Socket> Hub<S> {
         self.fan_out(channel, &Push::new(Message::Joined { channel, member, socket }), except);
     }
 
-    /// The membership of a socket that has left ends after `grace`; `count` are left in the channel.
-    pub(super) fn leave_presence_after(self: &Arc<Self>, channel: ChannelName, id: SocketId, mut grace: Grace, count: usize) {
+    /// Whether each join and leave is told to many, here or on all nodes.
+    fn is_large(&self, channel: &ChannelName) -> bool {
+        let everywhere = self.nodes.as_ref().and_then(|nodes| nodes.presence.rosters.count(channel.as_str()));
+        everywhere.unwrap_or(0).max(self.rooms.count(channel.as_str())) >= LARGE_CHANNEL
+    }
+
+    /// The membership of a socket that has left ends after `grace`, unless it is back by then.
+    pub(super) fn leave_presence_after(self: &Arc<Self>, channel: ChannelName, id: SocketId, mut grace: Grace) {
         // Compat: the original tells all members of every leave and join at once, however often one comes and goes
         // (`src/channels/presence-channel.ts`).
-        let is_calmed = count >= LARGE_CHANNEL;
+        let is_calmed = self.is_large(&channel);
         if is_calmed {
             grace.least = grace.least.max(CALM);
             self.leaves.begin(&channel, id);

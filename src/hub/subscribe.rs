@@ -382,7 +382,7 @@ impl<S: Socket> Hub<S> {
             info!("{id} left channel: {channel} ({reason})");
         }
         if channel.kind() == ChannelKind::Presence {
-            self.leave_presence_after(channel.clone(), id, grace, count);
+            self.leave_presence_after(channel.clone(), id, grace);
         }
     }
 }

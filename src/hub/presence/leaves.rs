@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::channel::ChannelName;
 use crate::event::SocketId;
 
-/// A channel with so many sockets is large: each join and leave is told to all of them.
+/// A channel with so many sockets, or users on all nodes, is large: each join and leave is told to all of them.
 pub(in crate::hub) const LARGE_CHANNEL: usize = 100;
 
 /// A leave of a large channel is told so much later. Who is back by then has not been away.

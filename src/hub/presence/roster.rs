@@ -86,6 +86,13 @@ impl Rosters {
         }
     }
 
+    /// How many users are in the channel, as far as that is known here. `None` while the roster changes: somebody may be closed for
+    /// not taking the news of it, and be asked about here.
+    pub(super) fn count(&self, channel: &str) -> Option<usize> {
+        let roster = self.0.lock().get(channel).cloned()?;
+        roster.try_lock().map(|roster| roster.users.len().saturating_sub(roster.gone))
+    }
+
     /// Whether news of the channel are heard.
     pub(super) fn is_open(&self, channel: &ChannelName) -> bool {
         self.0.lock().contains_key(channel)

@@ -70,6 +70,19 @@ async fn who_comes_and_goes_without_end_costs_the_others_little() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_somebody_else_each_time_costs_the_others_little() {
+    let (hub, sockets) = room(LARGE_CHANNEL + 1).await;
+    for n in 0..600 {
+        join(&hub, &sockets[0], 1000 + n % 2).await;
+    }
+    pass(2 * CALM).await;
+    let [own, others] = heard(&sockets);
+    assert!(own.iter().any(|name| name == "subscription_error"), "{own:?}");
+    // It took three seconds; a pair for each of two in a second is the most.
+    assert!(others.len() <= 16, "{others:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_a_large_channel_a_leave_is_told_a_moment_later() {
     let (hub, sockets) = room(LARGE_CHANNEL + 1).await;
     hub.unsubscribe(sockets[0].id(), ROOM);
