@@ -1,16 +1,16 @@
-//! Engine.IO and Socket.IO: one session for every client, whatever carries it.
+//! Engine.IO and Socket.IO: one `Session` per client, over polling or a websocket.
 //!
-//! Input: HTTP requests under `socketio.path`, by way of the [`gate`]; [`crate::hub::Push`]es. Output: calls of the hub,
-//! in the order a client sent them; frames and payloads for clients.
+//! Input: HTTP requests under `socketio.path`, through the [`gate`]; [`crate::hub::Push`]es. Output: calls to the hub, in
+//! the order each client sent them; websocket frames and polling payloads for clients.
 //!
 //! ```text
-//!   GET, POST ─▶ gate ─┬─▶ polling ──┐            what waits for the client:
-//!                      ├─▶ upgrade ──┼─▶ Session ─▶ one Outbox, whatever carries it
+//!   GET, POST ─▶ gate ─┬─▶ polling ──┐            queued for the client:
+//!                      ├─▶ upgrade ──┼─▶ Session ─▶ one Outbox for either transport
 //!   websocket ─────────┴─▶ Carrier ──┘      └────▶ requests ─▶ Hub
 //! ```
 //!
-//! socketioxide's engine has its own queue for each client, serialises each event for each receiver, and ends a session
-//! whose upgrade does not finish, so its protocol crates are used and the engine is not.
+//! Only socketioxide's protocol crates are used: its engine keeps a separate queue per client, serialises every event once
+//! per receiver, and ends a session whose upgrade does not finish.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,11 +43,11 @@ use polling::Sessions;
 #[doc(hidden)]
 pub use requests::take;
 
-/// Serves Socket.IO clients; clones belong together.
+/// Serves Socket.IO clients. Clones share their state.
 #[derive(Clone)]
 pub struct SocketIo(Arc<Shared>);
 
-/// What all sessions have in common.
+/// State shared by all sessions.
 struct Shared {
     hub: Arc<Hub<Client>>,
     /// `socketio.pingInterval`.
@@ -56,20 +56,20 @@ struct Shared {
     ping_timeout: Duration,
     /// `socketio.maxHttpBufferSize`.
     max_message_bytes: u64,
-    /// Most packets in the answer to a poll.
+    /// Maximum number of packets in one poll response.
     max_poll_packets: usize,
     has_polling: bool,
     has_websocket: bool,
     parser: ParseConfig,
-    /// With `recovery.enabled`: by what clients come back.
+    /// Private ids with which clients resume sessions; `None` unless `recovery.enabled`.
     pids: Option<pid::Pids>,
-    /// Sessions that poll.
+    /// Sessions that use polling.
     sessions: Sessions,
     connections: Connections,
 }
 
 impl SocketIo {
-    /// Reads `socketio`, `recovery.enabled` and what [`Connections`] need.
+    /// Reads `socketio`, `recovery.enabled` and the settings of [`Connections`].
     #[must_use]
     pub fn new(config: &Config, hub: Arc<Hub<Client>>) -> Self {
         let options = &config.socketio;
@@ -94,7 +94,7 @@ impl SocketIo {
         }))
     }
 
-    /// Ends all connections that are left, and waits until they are gone.
+    /// Ends all remaining connections and waits until they are gone.
     pub async fn close(&self) {
         self.0.connections.closing.cancel();
         for session in self.0.sessions.drain() {

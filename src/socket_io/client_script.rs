@@ -1,7 +1,7 @@
-//! The browser's `socket.io.js`, which the original served from its own dependency.
+//! `socket.io.js` for browsers, which the original served from its own dependency.
 //!
-//! Input: files of the npm package `socket.io-client`: in `socketio.clientPath`, in the Laravel project's
-//! `node_modules`, or built in. Output: the answer to `<path>/socket.io.js` and the like.
+//! Input: files of the npm package `socket.io-client`, from `socketio.clientPath`, the Laravel project's
+//! `node_modules`, or compiled in. Output: responses to `<path>/socket.io.js` and its variants.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use axum::http::header::{self, HeaderMap};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse as _;
 
-/// Files that the original serves, and those that a page with a newer client asks for.
+/// Files that the original serves, and those that pages with a newer client request.
 const NAMES: [&str; 7] = [
     "socket.io.js",
     "socket.io.js.map",
@@ -31,8 +31,8 @@ pub(super) struct ClientScript {
 }
 
 impl ClientScript {
-    /// Looks in `configured` (`socketio.clientPath`), or else in the `node_modules` of the working directory and of
-    /// the folders above it, where a Laravel project has its packages.
+    /// Looks in `configured` (`socketio.clientPath`), or else in the `node_modules` of the working directory and of its
+    /// parent folders, where a Laravel project keeps its packages.
     #[must_use]
     pub(super) fn new(configured: Option<PathBuf>) -> Self {
         let folders = match configured {

@@ -1,6 +1,6 @@
-//! Answers to polls in gzip, as the original has them (`socketio.httpCompression`).
+//! Poll responses in gzip, as in the original (`socketio.httpCompression`).
 //!
-//! Input: an answer, and what the client accepts. Output: the answer, compressed when it is long enough.
+//! Input: a response, and the encodings the client accepts. Output: the response, compressed if it is long enough.
 
 use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::http::Response;
@@ -8,11 +8,11 @@ use axum::http::header::{self, HeaderMap, HeaderValue};
 
 use crate::net::deflate::{Deflated, MAX_BYTES};
 
-/// Answers shorter than this many bytes are left as they are.
+/// Responses shorter than this many bytes are not compressed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Threshold(pub(super) u64);
 
-/// Whether the client takes gzip; then from how many bytes on it is worth it.
+/// The threshold, if the client accepts gzip.
 pub(super) fn accepted(headers: &HeaderMap, threshold: Threshold) -> Option<Threshold> {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let mut encodings = values.flat_map(|value| value.split(','));
@@ -23,7 +23,7 @@ pub(super) fn accepted(headers: &HeaderMap, threshold: Threshold) -> Option<Thre
     encodings.any(is_gzip).then_some(threshold)
 }
 
-/// Compresses an answer that is long enough.
+/// Compresses a response that reaches the threshold and has at most [`MAX_BYTES`].
 pub(super) async fn compress(response: Response<Body>, threshold: Option<Threshold>) -> Response<Body> {
     let bytes = response.body().size_hint().lower();
     if bytes > MAX_BYTES as u64 || threshold.is_none_or(|Threshold(least)| bytes < least) {
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_asks_for_gzip_gets_it() {
+    fn only_clients_that_accept_gzip_get_it() {
         for (value, is_accepted) in [("gzip", true), ("deflate, GZIP;q=0.5", true), ("br", false), ("gzip;q=0", false), ("", false)] {
             let headers = [(header::ACCEPT_ENCODING, HeaderValue::from_static(value))].into_iter().collect();
             assert_eq!(accepted(&headers, Threshold(1)).is_some(), is_accepted, "{value}");

@@ -1,7 +1,7 @@
-//! What the hub tells clients, in Socket.IO's events.
+//! Encodes the hub's messages as Socket.IO events.
 //!
-//! Input: a [`Message`] of the hub. Output: the frame of a websocket that holds it; a poll's answer is cut from the same
-//! bytes.
+//! Input: a [`Message`] of the hub. Output: the websocket frame that holds it; poll responses reuse the text of the same
+//! frame.
 
 use std::collections::HashSet;
 use std::io::Write as _;
@@ -14,17 +14,17 @@ use crate::hub::{Message, Offset};
 use crate::net::websocket::text_frame;
 use crate::store::Member;
 
-/// The event that tells how far the events are: nobody listens to it, but socket.io-client notes the offset.
+/// The event that carries the current offset. No listener handles it, but socket.io-client stores the offset.
 const POSITION: &str = "echo:position";
 
-/// Room for quotes, brackets and the packet's type.
+/// Capacity for quotes, brackets and the packet type.
 const PUNCTUATION: usize = 24;
 
-/// Room for the longest offset, with what stands around it.
+/// Capacity for the longest offset with its quotes and comma.
 const OFFSET_BYTES: usize = 40;
 
-/// Writes a message as the packet of a Socket.IO event. `None`: there is no such event, as after a subscribe to a public
-/// or private channel, for which Echo waits for none.
+/// Encodes a message as a Socket.IO event packet. `None`: the protocol has no such event. After a subscribe to a public or
+/// private channel, for example, Echo expects no confirmation.
 #[must_use]
 pub fn encode(message: &Message<'_>, offset: Option<Offset>) -> Option<Bytes> {
     let frame = match *message {
@@ -58,7 +58,7 @@ pub fn encode(message: &Message<'_>, offset: Option<Offset>) -> Option<Bytes> {
     Some(frame)
 }
 
-/// `42["name","channel",data]`; in flat mode without a channel.
+/// `42["name","channel",data]`; in flat mode without the channel.
 fn event(name: &str, channel: Option<&str>, data_bytes: usize, data: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     let size = name.len() + channel.map_or(0, str::len) + data_bytes + PUNCTUATION;
     text_frame(size, |text| {
@@ -74,7 +74,7 @@ fn event(name: &str, channel: Option<&str>, data_bytes: usize, data: impl FnOnce
     })
 }
 
-/// The list of `presence:subscribed`: newest first, one entry a user, that of its newest socket.
+/// The list of `presence:subscribed`, newest first: one entry per user, from the user's newest socket.
 fn member_list(text: &mut Vec<u8>, members: &[(SocketId, Member)], shows_sockets: bool) {
     let mut seen = HashSet::with_capacity(members.len());
     let mut separator = "[";
@@ -88,7 +88,7 @@ fn member_list(text: &mut Vec<u8>, members: &[(SocketId, Member)], shows_sockets
     push(text, if members.is_empty() { "[]" } else { "]" });
 }
 
-/// A member as clients see it: `{"user_id":1,"user_info":{…}}`, with `socketId` when that is to be exposed.
+/// A member as clients see it: `{"user_id":1,"user_info":{…}}`, plus `socketId` if it is to be exposed.
 fn push_member(text: &mut Vec<u8>, member: &Member, socket: Option<SocketId>) {
     let mut json = String::new();
     member.push_json(&mut json, socket);
@@ -99,8 +99,8 @@ fn data_bytes(data: &RawValue, offset: Option<Offset>) -> usize {
     data.get().len() + offset.map_or(0, |_| OFFSET_BYTES)
 }
 
-/// The data; behind it the user of a stamped whisper, `null` where nobody knows it; and the offset behind all: a client takes
-/// the last argument, where it is text, for its position.
+/// Writes the data, then the user id of a stamped whisper (`null` if unknown), then the offset. The offset must come last:
+/// a client that can recover takes the last argument, if it is a string, as its offset.
 fn push_data(text: &mut Vec<u8>, data: &RawValue, stamp: Option<Option<&str>>, offset: Option<Offset>) {
     push(text, data.get());
     match stamp {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_stands_before_the_offset() {
+    fn a_stamp_comes_before_the_offset() {
         let whisper =
             |user| Message::Event { channel: "a", name: "client-a", data: RawValue::NULL, user, is_stamped: true, is_flat: false };
         assert_eq!(text(whisper(Some("7\""))).unwrap(), r#"42["client-a","a",null,"7\""]"#);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn members_come_and_go() {
+    fn members_join_and_leave() {
         let (socket, member) = member(1, r#"{"user_id":1}"#);
         let (channel, member) = ("presence-a", &member);
         let joined = text(Message::Joined { channel, member, socket: Some(socket) });

@@ -1,8 +1,8 @@
-//! The door for Socket.IO clients: origins and CORS, the browser's script, places, sessions, and what is wrong with a
-//! request.
+//! Entry point of Socket.IO clients: checks origins, handles CORS, serves the browser script, assigns connection slots and
+//! sessions, and rejects invalid requests.
 //!
-//! Input: every HTTP request. Output: answers to those under `socketio.path`, and websockets taken over; all other
-//! requests pass.
+//! Input: every HTTP request. Output: responses to those under `socketio.path`, and upgraded websockets; all other requests
+//! pass through.
 
 use std::sync::Arc;
 
@@ -29,10 +29,10 @@ use crate::net::websocket::{HandshakeError, accept_key};
 use crate::proxies::TrustedProxies;
 use crate::warn_throttled;
 
-/// Seconds after which a client that was turned away should try again.
+/// Seconds after which a client rejected for lack of a slot should retry.
 const RETRY_AFTER: &str = "5";
 
-/// What is wrong with a request, by the codes of Engine.IO.
+/// Request errors, with Engine.IO's codes.
 const UNKNOWN_TRANSPORT: Wrong = Wrong(0, "Transport unknown");
 const UNKNOWN_SESSION: Wrong = Wrong(1, "Session ID unknown");
 const BAD_METHOD: Wrong = Wrong(2, "Bad handshake method");
@@ -41,12 +41,12 @@ const FORBIDDEN: u8 = 4;
 
 struct Wrong(u8, &'static str);
 
-/// What the gate needs of the settings and of the other parts.
+/// The settings and components that the gate uses.
 #[derive(Clone)]
 pub struct Gate(Arc<Inner>);
 
 struct Inner {
-    /// Path of the endpoint, without a slash at the end.
+    /// Path of the endpoint, without a trailing slash.
     path: String,
     origins: Origins,
     cookie: Option<Cookie>,
@@ -78,13 +78,13 @@ impl Gate {
         }))
     }
 
-    /// The part of a path below the endpoint's, without its first slash; `None` for other paths.
+    /// The part of a path below the endpoint, without its leading slash; `None` for other paths.
     fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
         let rest = path.strip_prefix(&self.0.path)?;
         if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
     }
 
-    /// Whether requests for this path are answered here.
+    /// Whether the gate answers requests for this path.
     #[must_use]
     pub fn takes(&self, path: &str) -> bool {
         self.below(path).is_some()
@@ -94,10 +94,10 @@ impl Gate {
         self.0.socket_io.0.hub.turned_away(cause, headers);
     }
 
-    /// Answers a request that came over `connection`. It is given back when it is none of ours.
+    /// Answers a request that came over `connection`, or returns it if its path is not below the endpoint.
     ///
     /// # Errors
-    /// The request, for whoever answers other paths.
+    /// The request itself, for another handler.
     pub fn answer(&self, mut request: Request<Body>, connection: &ConnectionHandle) -> Result<Answer, Box<Request<Body>>> {
         let Some(below) = self.below(request.uri().path()) else {
             return Err(Box::new(request));
@@ -122,7 +122,7 @@ impl Gate {
         Ok(answer.map(move |response| allow_origin(response.headers_mut(), origin)))
     }
 
-    /// Begins a session or a websocket. A request of a session that polls is left, with the session.
+    /// Starts a session or a websocket. Returns the polling session if the request belongs to one.
     fn serve(&self, request: &mut Request<Body>, connection: &ConnectionHandle) -> Result<Answer, Arc<Polling>> {
         let query = Query::parse(request.uri());
         let shared = &self.0.socket_io.0;
@@ -184,14 +184,14 @@ impl Gate {
         Ok(Answer::Ready(answer))
     }
 
-    /// A request of a session that polls.
+    /// Answers a request of a polling session.
     fn poll(&self, polling: Arc<Polling>, request: Request<Body>) -> Answer {
         let gate = self.clone();
         let (parts, body) = request.into_parts();
         match parts.method {
             Method::GET => {
                 let encoding = gate.0.compression.and_then(|threshold| compression::accepted(&parts.headers, threshold));
-                // The head would keep the connection's read buffer while the poll waits.
+                // The request head would keep the connection's read buffer alive while the poll waits.
                 drop((parts, body));
                 Answer::Waits(Box::pin(async move {
                     let polled = Arc::clone(&polling).poll().await?;
@@ -212,7 +212,7 @@ impl Gate {
         }
     }
 
-    /// A place for a client, if there is one and its headers are not too large.
+    /// Reserves a slot for a client, unless the server is full or the request headers are too large.
     fn enter(&self, request: &Request<Body>, connection: &ConnectionHandle) -> Result<Slot, Box<Response<Body>>> {
         let headers = request.headers();
         let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
@@ -226,7 +226,7 @@ impl Gate {
         self.0.admission.enter(client).map_err(|full| Box::new(self.turn_away(full, headers)))
     }
 
-    /// Says why there is no place. The client tries again by itself.
+    /// Reports why there is no slot. Clients retry on their own.
     fn turn_away(&self, full: Full, headers: &HeaderMap) -> Response<Body> {
         self.refused(full.refusal(), headers);
         debug!(%full, "refused a client");
@@ -238,13 +238,13 @@ impl Gate {
         let headers = response.headers_mut();
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         if full == Full::Draining {
-            // A proxy that keeps connections open is to take them elsewhere.
+            // Makes a proxy with a keep-alive connection reconnect, to another node if there is one.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 
-    /// The cookie with the session's id, which load balancers stick to.
+    /// The cookie with the session id, which load balancers use for sticky sessions.
     fn cookie(&self, session: &Session) -> Option<HeaderValue> {
         HeaderValue::from_str(&self.0.cookie.as_ref()?.render(session.sid())).ok()
     }
@@ -280,7 +280,7 @@ fn preflight() -> Response<Body> {
     (StatusCode::OK, headers).into_response()
 }
 
-/// Reflects the origin with credentials, as socket.io 2 does: polling requests carry the session cookie.
+/// Reflects the origin and allows credentials, as socket.io 2 does: polling requests carry the session cookie.
 fn allow_origin(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     match origin {
         Some(origin) => {

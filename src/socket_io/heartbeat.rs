@@ -1,5 +1,5 @@
-//! [`Heartbeat`]: when to ask a client for a sign of life, and when to give it up. No clock of its own: time goes in,
-//! decisions come out.
+//! [`Heartbeat`]: when to ping a client, and when to give it up. It has no clock of its own: it gets the time and returns
+//! decisions.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::version::EngineVersion;
 
-/// The heartbeat of one client. With Engine.IO 3 the client asks and the server answers, with 4 it is the other way
+/// The heartbeat of one client. In Engine.IO 3 the client pings and the server answers; in Engine.IO 4 it is the other way
 /// round.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
@@ -18,26 +18,26 @@ pub(super) struct Heartbeat {
     is_asked: bool,
 }
 
-/// What is to be done now.
+/// What to do now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Beat {
     /// Nothing before [`Heartbeat::due`].
     Wait,
-    /// Ask for a sign of life.
+    /// Send a ping.
     Ask,
-    /// The client is gone.
+    /// The client timed out.
     Dead,
 }
 
 impl Heartbeat {
-    /// A client that has just connected.
+    /// Starts the heartbeat of a client that has just connected.
     pub(super) fn new(version: EngineVersion, interval: Duration, timeout: Duration, now: Instant) -> Self {
         let mut heartbeat = Self { version, interval, timeout, due: now, is_asked: true };
         heartbeat.heard(now);
         heartbeat
     }
 
-    /// The client has shown a sign of life.
+    /// The client has sent something.
     pub(super) fn heard(&mut self, now: Instant) {
         match self.version {
             EngineVersion::V3 => self.due = now + self.interval + self.timeout,
@@ -45,17 +45,17 @@ impl Heartbeat {
                 self.is_asked = false;
                 self.due = now + self.interval;
             }
-            // It will be asked all the same.
+            // Any other message does not postpone the next ping.
             EngineVersion::V4 => {}
         }
     }
 
-    /// Whether the server asks and the client answers.
+    /// Whether the server pings and the client answers.
     pub(super) const fn asks(&self) -> bool {
         matches!(self.version, EngineVersion::V4)
     }
 
-    /// The next time to look at it.
+    /// When to call [`Self::beat`] next.
     pub(super) const fn due(&self) -> Instant {
         self.due
     }
@@ -81,7 +81,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(60);
 
     #[test]
-    fn newer_clients_are_asked_and_have_to_answer() {
+    fn engine_io_4_clients_are_pinged_and_have_to_answer() {
         let start = Instant::now();
         let mut heartbeat = Heartbeat::new(EngineVersion::V4, INTERVAL, TIMEOUT, start);
         assert_eq!(heartbeat.beat(start + INTERVAL / 2), Beat::Wait);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn older_clients_have_to_ask() {
+    fn engine_io_3_clients_have_to_ping() {
         let start = Instant::now();
         let mut heartbeat = Heartbeat::new(EngineVersion::V3, INTERVAL, TIMEOUT, start);
         heartbeat.heard(start + INTERVAL);

@@ -1,7 +1,7 @@
-//! Packets in the bodies of polling requests and their answers.
+//! Packets in the bodies of polling requests and responses.
 //!
-//! Input: bodies of POST requests, and frames that wait for a client. Output: packets, and answers to polls. Engine.IO 4
-//! puts U+001E between packets; Engine.IO 3 puts their length before them, or, when some are binary, a head of bytes.
+//! Input: POST bodies, and frames queued for a client. Output: packets, and poll responses. Engine.IO 4 separates packets
+//! with U+001E; Engine.IO 3 puts a length before each packet, or a binary header if some packets are binary.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -18,32 +18,32 @@ use http_body::{Frame, SizeHint};
 use super::version::EngineVersion;
 use crate::net::websocket::text_of;
 
-/// Between packets of Engine.IO 4.
+/// Separates packets in Engine.IO 4.
 const SEPARATOR: char = '\u{1e}';
 
-/// Up to so many bytes an answer of several packets is copied into one piece; a larger one shares the bytes of its events.
+/// A multi-packet response up to this size is copied into one piece; a larger one shares the bytes of its events.
 const MAX_COPIED_BYTES: usize = 16 * 1024;
 
-/// Takes base64 with and without padding, as different clients write it.
+/// Accepts base64 with and without padding, because clients differ.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true),
 );
 
-/// A packet of Engine.IO as a client sent it.
+/// An Engine.IO packet as a client sent it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Packet<'a> {
-    /// As text, with its type before it.
+    /// Text, starting with the packet type.
     Text(&'a str),
-    /// A binary message, with nothing before it.
+    /// A binary message, without a type prefix.
     Binary(Bytes),
 }
 
-/// A body that is no payload.
+/// The body is not a valid payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// Takes a body apart. `is_binary` by its content type, which only Engine.IO 3 has.
+/// Splits a body into packets. `is_binary` comes from the content type; only Engine.IO 3 has binary bodies.
 pub(super) fn decode(version: EngineVersion, body: &[u8], is_binary: bool) -> Result<Vec<Packet<'_>>, Malformed> {
     match version {
         EngineVersion::V3 if is_binary => decode_bytes(body),
@@ -55,7 +55,7 @@ pub(super) fn decode(version: EngineVersion, body: &[u8], is_binary: bool) -> Re
     }
 }
 
-/// A packet in text: a binary message is written in base64, behind `b`, in Engine.IO 3 behind `b4`.
+/// Parses a text packet. A binary message is base64 after `b`, or after `b4` in Engine.IO 3.
 pub(super) fn text_packet(version: EngineVersion, packet: &str) -> Packet<'_> {
     let mark = match version {
         EngineVersion::V3 => "b4",
@@ -67,7 +67,7 @@ pub(super) fn text_packet(version: EngineVersion, packet: &str) -> Packet<'_> {
     }
 }
 
-/// Line breaks, the url-safe alphabet and missing padding are no reason to lose a client.
+/// Also accepts line breaks, the URL-safe alphabet and missing padding, so that a client is not lost over them.
 fn lenient_base64(text: &str) -> Option<Bytes> {
     let plain: Vec<u8> = text
         .bytes()
@@ -94,7 +94,7 @@ fn decode_lengths(mut body: &str) -> Result<Vec<Packet<'_>>, Malformed> {
     Ok(packets)
 }
 
-/// Where so many code units of UTF-16 end, in bytes.
+/// The byte offset at which `units` UTF-16 code units end; `None` if the text is shorter or a character is cut in two.
 fn utf16_boundary(text: &str, units: usize) -> Option<usize> {
     let (mut seen, mut at) = (0, 0);
     let mut chars = text.chars();
@@ -106,7 +106,7 @@ fn utf16_boundary(text: &str, units: usize) -> Option<usize> {
     (seen == units).then_some(at)
 }
 
-/// 0 for text or 1 for binary, the length in decimal digits as bytes 0 to 9, 255, the packet.
+/// Each packet: 0 for text or 1 for binary, the length as decimal digits in bytes 0 to 9, 255, the packet.
 fn decode_bytes(mut body: &[u8]) -> Result<Vec<Packet<'_>>, Malformed> {
     let mut packets = Vec::new();
     while let [kind @ 0..=1, rest @ ..] = body {
@@ -121,7 +121,7 @@ fn decode_bytes(mut body: &[u8]) -> Result<Vec<Packet<'_>>, Malformed> {
         let packet = length.and_then(|length| rest.get(..length)).ok_or(Malformed)?;
         packets.push(match (kind, packet) {
             (0, text) => text_packet(EngineVersion::V3, std::str::from_utf8(text).map_err(|_| Malformed)?),
-            // The packet's type is a byte.
+            // Here the packet type is a byte, not a digit.
             (_, [4, data @ ..]) => Packet::Binary(Bytes::copy_from_slice(data)),
             _ => return Err(Malformed),
         });
@@ -130,7 +130,7 @@ fn decode_bytes(mut body: &[u8]) -> Result<Vec<Packet<'_>>, Malformed> {
     if body.is_empty() { Ok(packets) } else { Err(Malformed) }
 }
 
-/// The answer to a poll: its pieces, and how long they are together.
+/// The response to a poll: its pieces and their total length.
 #[derive(Debug, Default)]
 pub(super) struct Payload {
     pieces: VecDeque<Bytes>,
@@ -138,7 +138,7 @@ pub(super) struct Payload {
 }
 
 impl Payload {
-    /// Packets in the frames of a websocket, as a body.
+    /// Encodes packets, given as websocket frames, as a response body.
     pub(super) fn encode(version: EngineVersion, frames: impl IntoIterator<Item = Bytes>) -> Self {
         let mut payload = Self::default();
         for frame in frames {
@@ -161,8 +161,8 @@ impl Payload {
         self.pieces.push_back(piece);
     }
 
-    /// Clients count differently: socket.io-client 2 in code units of UTF-16, 1 in bytes. In ASCII both are right, and in
-    /// JSON everything can be written in ASCII.
+    /// Clients count lengths differently: socket.io-client 2 in UTF-16 code units, 1 in bytes. In ASCII both counts agree, and
+    /// JSON can always be written in ASCII.
     fn push_with_length(&mut self, packet: Bytes) {
         let packet = if packet.is_ascii() { packet } else { Bytes::from(in_ascii(&packet)) };
         let units = if packet.is_ascii() { packet.len() } else { String::from_utf8_lossy(&packet).encode_utf16().count() };
@@ -178,18 +178,18 @@ impl Payload {
         }
     }
 
-    /// How many bytes it has.
+    /// Total length in bytes.
     pub(super) const fn len(&self) -> u64 {
         self.bytes
     }
 
-    /// All of it, where it is in one piece.
+    /// All of the payload, if it is one piece.
     #[cfg(test)]
     pub(super) fn whole(&self) -> Option<&Bytes> {
         self.pieces.front().filter(|_| self.pieces.len() == 1)
     }
 
-    /// The payload as a body.
+    /// Converts the payload into an HTTP body.
     pub(super) fn into_body(mut self) -> Body {
         if self.pieces.len() > 1 { Body::new(self) } else { self.pieces.pop_front().unwrap_or_default().into() }
     }
@@ -214,7 +214,7 @@ impl HttpBody for Payload {
     }
 }
 
-/// The JSON of an event in ASCII; other packets as they are.
+/// Escapes an event's JSON to ASCII; leaves other packets as they are.
 fn in_ascii(packet: &[u8]) -> Vec<u8> {
     let Some(text) = std::str::from_utf8(packet).ok().filter(|text| text.starts_with("42[")) else {
         return packet.to_vec();
@@ -253,10 +253,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_are_what_each_version_reads() {
+    async fn responses_follow_the_format_of_each_version() {
         assert_eq!(encoded(EngineVersion::V4, &["2", r#"42["é"]"#]).await, "2\u{1e}42[\"é\"]");
         assert_eq!(encoded(EngineVersion::V3, &["2", "40"]).await, "1:22:40");
-        // A length that all clients count alike.
+        // All clients compute this length alike.
         assert_eq!(encoded(EngineVersion::V3, &[r#"42["é😀"]"#]).await, r#"24:42["\u00e9\ud83d\ude00"]"#);
         assert_eq!(encoded(EngineVersion::V3, &["44/é,1"]).await, "6:44/é,1");
         let long = "x".repeat(MAX_COPIED_BYTES);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn binary_messages_come_in_many_spellings() {
+    fn all_variants_of_base64_are_decoded() {
         let data = Bytes::from_static(&[0xfb, 0xff, 0xfe, 1]);
         for base64 in ["+//+AQ==", "+//+AQ", "-__-AQ==", "-__-\nAQ=\r\n=", "+//+AR=="] {
             let v4 = format!("b{base64}");
@@ -288,7 +288,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(packets in prop::collection::vec("[0-6][a-z\"\\\\{}é😀]{0,8}", 1..5)) {
+        fn encoded_packets_decode_to_themselves(packets in prop::collection::vec("[0-6][a-z\"\\\\{}é😀]{0,8}", 1..5)) {
             let frames = packets.iter().map(|packet| frame(packet));
             let payload = Payload::encode(EngineVersion::V4, frames.clone());
             let body = payload.whole().unwrap().clone();
@@ -299,7 +299,7 @@ mod tests {
         }
 
         #[test]
-        fn no_body_is_too_odd(body in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn any_body_is_decoded_without_a_panic(body in prop::collection::vec(any::<u8>(), 0..60)) {
             for version in [EngineVersion::V3, EngineVersion::V4] {
                 let _ = decode(version, &body, true);
                 let _ = decode(version, &body, false);

@@ -1,7 +1,7 @@
-//! [`Pids`]: the private ids by which clients come back to their sessions.
+//! [`Pids`]: the private ids with which clients resume their sessions.
 //!
-//! Input: public socket ids. Output: `<socket id>.<128 bits>`, which nobody can make but this process, or the nodes that share
-//! a key, and the way back. They are never logged.
+//! Input: public socket ids. Output: `<socket id>.<128-bit proof>`, which only this process, or a node that shares its key,
+//! can make; and the socket id of a valid one. Private ids are never logged.
 
 use subtle::ConstantTimeEq as _;
 
@@ -9,10 +9,10 @@ use crate::cluster::sessions::SessionKey;
 use crate::event::SocketId;
 use crate::signature::sign;
 
-/// Letters of the proof: 128 bits.
+/// Hex digits of the proof: 128 bits.
 const PROOF: usize = 32;
 
-/// Makes and reads private ids.
+/// Creates and verifies private ids.
 pub(super) struct Pids {
     key: SessionKey,
 }
@@ -22,16 +22,16 @@ impl Pids {
         Self { key: rand::random() }
     }
 
-    /// By the key that nodes share, if there is one.
+    /// Creates the private id of `id`, with the key that nodes share if there is one.
     pub(super) fn write(&self, id: SocketId, shared: Option<&SessionKey>) -> String {
         format!("{id}.{}", proof(shared.unwrap_or(&self.key), id))
     }
 
-    /// The socket that a private id was made for.
+    /// Verifies a private id and returns its socket id.
     pub(super) fn read(&self, pid: &str, shared: Option<&SessionKey>) -> Option<SocketId> {
         let (id, proof) = pid.rsplit_once('.')?;
         let id = SocketId::parse(id)?;
-        // This process may have given it out before it knew the key.
+        // This process may have issued it before it knew the shared key.
         let mut keys = [shared, Some(&self.key)].into_iter().flatten();
         keys.any(|key| bool::from(self::proof(key, id).as_bytes().ct_eq(proof.as_bytes()))).then_some(id)
     }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_its_own_are_read() {
+    fn forged_private_ids_are_rejected() {
         let (pids, id) = (Pids::new(), SocketId::new(1, 2));
         let pid = pids.write(id, None);
         let shared = rand::random();

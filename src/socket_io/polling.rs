@@ -1,6 +1,6 @@
-//! Clients that poll: GET takes what waits for the client, POST brings what it says.
+//! Clients that poll: GET fetches queued messages, POST delivers the client's messages.
 //!
-//! Input: requests with the `sid` of a session. Output: their answers, and messages for the [`Session`].
+//! Input: requests with the `sid` of a session. Output: their responses, and messages for the [`Session`].
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -25,10 +25,10 @@ use crate::event::CloseReason;
 use crate::net::answer::Dropped;
 use crate::net::websocket::End;
 
-/// The packet that says nothing, as a frame.
+/// The NOOP packet, as a frame.
 const NOOP: Bytes = Bytes::from_static(b"\x81\x016");
 
-/// All sessions that poll, by the secret that their requests bring.
+/// All polling sessions, by the secret key that their requests carry.
 #[derive(Default)]
 pub(super) struct Sessions(Mutex<HashMap<SessionId, Arc<Polling>>>);
 
@@ -41,14 +41,14 @@ impl Sessions {
         self.all().get(&key).cloned()
     }
 
-    /// From now on requests of the session are those of an unknown one.
+    /// Removes a session; later requests with its key are answered like those of an unknown session.
     pub(super) fn remove(&self, key: SessionId) -> Option<Arc<Polling>> {
         let polling = self.all().remove(&key)?;
         polling.stop();
         Some(polling)
     }
 
-    /// Takes all out.
+    /// Removes and returns all sessions.
     pub(super) fn drain(&self) -> Vec<Session> {
         let all: Vec<_> = self.all().drain().map(|(_, polling)| polling).collect();
         all.into_iter()
@@ -63,28 +63,28 @@ impl Sessions {
 /// A session while it polls.
 pub(super) struct Polling {
     session: Session,
-    /// Its place, until a websocket has it.
+    /// The client's slot, until a websocket takes it over.
     slot: Mutex<Option<Slot>>,
-    /// A request waits for messages.
+    /// A GET is waiting for messages.
     is_polled: AtomicBool,
-    /// A request brings messages.
+    /// A POST is delivering messages.
     is_posted: AtomicBool,
     phase: Mutex<Phase>,
-    /// The task that looks after its heartbeat.
+    /// The task that runs the heartbeat.
     keeper: Mutex<Option<AbortHandle>>,
 }
 
-/// Whether polls still have something to take.
+/// Whether polls may still take frames.
 #[derive(Debug, Default)]
 struct Phase {
-    /// A websocket has the session, or the client has closed it: a poll is answered with nothing.
+    /// A websocket has taken over the session, or the client has closed it: a pending poll gets a NOOP.
     is_over: bool,
     is_probed: bool,
-    /// The poll that waits, or the next one, is to be answered at once, so that the client can change over.
+    /// The pending poll, or the next one, gets a NOOP at once, so that the client can upgrade.
     is_nudged: bool,
 }
 
-/// What a poll came to.
+/// The outcome of a poll.
 enum Polled {
     Frames(std::collections::VecDeque<Bytes>),
     Nothing,
@@ -92,7 +92,7 @@ enum Polled {
 }
 
 impl Polling {
-    /// A session that begins by polling, known from now on by its key; its first answer is OPEN.
+    /// Starts and registers a session that polls. Its first response is OPEN.
     pub(super) fn begin(session: Session, slot: Slot) -> Result<Response<Body>, CloseReason> {
         let shared = Arc::clone(session.shared());
         let polling = Arc::new(Self {
@@ -126,7 +126,7 @@ impl Polling {
         self.phase.lock()
     }
 
-    /// Looks after the heartbeat for as long as the session polls.
+    /// Runs the heartbeat for as long as the session polls.
     async fn keep(self: Arc<Self>) {
         let mut is_ending = false;
         loop {
@@ -149,7 +149,7 @@ impl Polling {
         }
     }
 
-    /// Its place is free, and nobody looks after it any more.
+    /// Frees the slot and stops the heartbeat task.
     fn stop(&self) {
         drop(self.slot.lock().take());
         if let Some(keeper) = self.keeper.lock().take() {
@@ -157,31 +157,31 @@ impl Polling {
         }
     }
 
-    /// The session has ended: a poll that waits ends with it.
+    /// Ends the session, and with it a pending poll.
     fn end(&self, reason: CloseReason) {
         drop(self.session.shared().sessions.remove(self.session.key()));
         self.session.ended(reason);
     }
 
-    /// A websocket is about to ask whether it may take over. Only one may.
+    /// Reserves the session for a websocket that wants to probe it. Fails if it is over or another websocket probes it.
     pub(super) fn begin_probe(&self) -> bool {
         let mut phase = self.phase();
         !phase.is_over && !std::mem::replace(&mut phase.is_probed, true)
     }
 
-    /// The websocket is gone; the session polls as before.
+    /// The probing websocket is gone; the session keeps polling.
     pub(super) fn end_probe(&self) {
         let mut phase = self.phase();
         (phase.is_probed, phase.is_nudged) = (false, false);
     }
 
-    /// Has a poll answered, so that the client can change over.
+    /// Makes a pending poll return a NOOP, so that the client can upgrade.
     pub(super) fn nudge(&self) {
         self.phase().is_nudged = true;
         self.session.outbox().wake();
     }
 
-    /// A websocket takes over, with the client's place. `None`: the session is over.
+    /// Hands the session and the client's slot to a websocket. `None`: the session is over.
     pub(super) fn change_over(&self) -> Option<Option<Slot>> {
         if std::mem::replace(&mut self.phase().is_over, true) {
             return None;
@@ -196,7 +196,7 @@ impl Polling {
     }
 
     fn poll_frames(&self, cx: &Context<'_>) -> Poll<Polled> {
-        // Under the lock, so that no poll takes frames after a websocket has begun to.
+        // Checked under the lock, so that no poll takes frames once a websocket has started to.
         let mut phase = self.phase();
         if phase.is_over {
             return Poll::Ready(Polled::Nothing);
@@ -209,7 +209,7 @@ impl Polling {
         }
     }
 
-    /// Answers a GET once something waits for the client. `None`: two polls at a time, and the session has ended.
+    /// Answers a GET once a frame is queued. `None`: the session has ended, for example because of two concurrent polls.
     pub(super) async fn poll(self: Arc<Self>) -> Result<Option<Payload>, Dropped> {
         if self.is_polled.swap(true, Ordering::AcqRel) {
             self.end(CloseReason::TransportError);
@@ -232,7 +232,7 @@ impl Polling {
         }
     }
 
-    /// The answer to a poll.
+    /// Builds the response to a poll.
     pub(super) fn answer(&self, payload: Payload) -> Response<Body> {
         let length = payload.len();
         let mut response = Response::new(payload.into_body());
@@ -242,7 +242,7 @@ impl Polling {
         response
     }
 
-    /// Takes what a POST brings. An error is the status of the answer.
+    /// Handles the body of a POST. The error is the status of the response.
     pub(super) async fn post(self: Arc<Self>, headers: &HeaderMap, body: Body) -> Result<(), StatusCode> {
         if self.is_posted.swap(true, Ordering::AcqRel) {
             self.end(CloseReason::TransportError);
@@ -260,7 +260,7 @@ impl Polling {
                 return Err(StatusCode::PAYLOAD_TOO_LARGE);
             }
             Err(error) => {
-                debug!(%error, "the body of a polling client did not arrive");
+                debug!(%error, "cannot read the body of a polling client");
                 self.end(CloseReason::TransportError);
                 return Err(StatusCode::BAD_REQUEST);
             }
@@ -275,7 +275,7 @@ impl Polling {
                 Err(StatusCode::BAD_REQUEST)
             }
             Err(reason) => {
-                // The client closed the session, and its poll is answered with nothing.
+                // The client closed the session; its pending poll gets a NOOP.
                 self.phase().is_over = true;
                 self.end(reason);
                 Ok(())
@@ -295,7 +295,7 @@ impl Polling {
     }
 }
 
-/// A poll that waits: a client that goes away meanwhile is gone.
+/// A pending poll. If the client drops it, the session ends.
 struct Waiting<'a>(&'a Polling);
 
 impl Drop for Waiting<'_> {
@@ -308,7 +308,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A request that brings messages.
+/// A POST in progress; clears the flag when dropped.
 struct Posting<'a>(&'a Polling);
 
 impl Drop for Posting<'_> {

@@ -1,6 +1,6 @@
-//! [`Query`]: what the query of a request says.
+//! [`Query`]: the query parameters of an Engine.IO request.
 //!
-//! Input: the URI. Output: session, transport and version; of a name that stands twice the first counts.
+//! Input: the URI. Output: session, transport and version. If a name occurs twice, the first value counts.
 
 use std::borrow::Cow;
 
@@ -9,31 +9,31 @@ use axum::http::Uri;
 use super::session::SessionId;
 use super::version::EngineVersion;
 
-/// How a request wants to carry packets.
+/// The transport that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transport {
-    /// GET and POST.
+    /// HTTP GET and POST.
     Polling,
     /// A websocket.
     WebSocket,
-    /// A name that is neither, or none.
+    /// Missing, or neither of them.
     Unknown,
 }
 
-/// What the query of a request says.
+/// The query parameters of a request.
 pub(super) struct Query {
-    /// There is a `sid`, whatever it is worth.
+    /// The request has a non-empty `sid`, valid or not.
     pub(super) has_session: bool,
-    /// The `sid`, where it can be one.
+    /// The `sid`, if it has the form of one.
     pub(super) session: Option<SessionId>,
     pub(super) transport: Transport,
     pub(super) version: EngineVersion,
-    /// The answer is to be a script (`j=0`), as browsers without CORS asked for.
+    /// The client expects JSONP (`j=0`), as browsers without CORS did.
     pub(super) is_jsonp: bool,
 }
 
 impl Query {
-    /// Compat: the original takes every `EIO` for 3, also none. Only 4 is another protocol.
+    /// Compat: like the original, treats any `EIO` other than 4, and a missing one, as version 3.
     pub(super) fn parse(uri: &Uri) -> Self {
         let query = uri.query().unwrap_or_default().as_bytes();
         let value = |name: &str| form_urlencoded::parse(query).find_map(|(key, value)| (key == name).then_some(value));
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_4_is_4_and_the_first_of_a_name_counts() {
+    fn any_version_but_4_is_3_and_the_first_value_of_a_name_counts() {
         let parse = |query: &str| Query::parse(&format!("/socket.io/?{query}").parse().unwrap());
         for (query, version) in [
             ("EIO=4", EngineVersion::V4),

@@ -1,6 +1,6 @@
-//! What Socket.IO clients send: `subscribe`, `unsubscribe` and `client event`.
+//! Events that Socket.IO clients send: `subscribe`, `unsubscribe` and `client event`.
 //!
-//! Input: Socket.IO events of a `Session`. Output: calls of the [`Hub`], in the order a client sent them.
+//! Input: Socket.IO events of a `Session`. Output: calls to the [`Hub`], in the order each client sent them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::event::SocketId;
 use crate::hub::{Hub, Right, Socket, Whisper};
 use crate::metrics::Refusal;
 
-/// Takes an event of a client; those that are not named here mean nothing. `packet` is its JSON: `["event", argument, …]`.
+/// Handles a client's event; other names are ignored. `packet` is the event's JSON: `["event", argument, …]`.
 pub fn take<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, event: &str, packet: &str) {
     let argument = || first_argument(packet);
     let done = match event {
@@ -25,7 +25,7 @@ pub fn take<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, event: &str, packet: &st
     };
     if done.is_none() {
         hub.metrics().refusal(Refusal::Malformed);
-        debug!(socket_id = %id, "ignored a message that makes no sense");
+        debug!(socket_id = %id, "ignored a malformed message");
     }
 }
 
@@ -35,7 +35,7 @@ fn first_argument(packet: &str) -> Option<&RawValue> {
     parts.get(1).copied()
 }
 
-/// `{"channel": "…", "auth": {"headers": {…}}}`; a wrong `auth` is no auth.
+/// `{"channel": "…", "auth": {"headers": {…}}}`; an invalid `auth` is treated as missing.
 #[derive(Deserialize)]
 struct SubscribeMessage<'a> {
     #[serde(borrow)]
@@ -53,7 +53,7 @@ fn subscribe<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, argument: &RawValue) ->
     Some(())
 }
 
-/// Headers of `{"headers": {"Authorization": "Bearer …"}}`: texts and numbers; anything else is left out.
+/// Headers of `{"headers": {"Authorization": "Bearer …"}}`. Values may be strings or numbers; others are skipped.
 fn auth_headers(auth: &RawValue) -> SubscribeHeaders {
     let Ok(serde_json::Value::Object(mut auth)) = serde_json::from_str(auth.get()) else {
         return Vec::new();
@@ -91,7 +91,7 @@ struct ClientEventMessage<'a> {
     data: Option<&'a RawValue>,
 }
 
-/// The event comes as an object, or as its JSON text from native clients (`src/channels/channel.ts:56`).
+/// The argument is an object or, from native clients, a string of its JSON (`src/channels/channel.ts:56`).
 fn client_event<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, argument: &RawValue) -> Option<()> {
     let inner: String;
     let mut json = argument.get();
@@ -101,7 +101,7 @@ fn client_event<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, argument: &RawValue)
     }
     let message: ClientEventMessage<'_> = serde_json::from_str(json).ok()?;
     let whisper = Whisper { channel: &message.channel, event: &message.event, data: message.data.unwrap_or(RawValue::NULL) };
-    // What breaks a rule is counted there; the original tells nobody.
+    // The hub counts refused whispers; like the original, the client gets no error.
     let _ = hub.whisper(id, whisper);
     Some(())
 }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_auth_is_no_auth() {
+    fn invalid_auth_is_treated_as_missing() {
         let headers = |json: &str| auth_headers(serde_json::from_str(json).unwrap());
         assert_eq!(
             headers(r#"{"headers":{"A":"x","B":5,"C":null,"D":{}}}"#),

@@ -1,6 +1,6 @@
-//! [`Session`]: one client, from its handshake to its end, whatever carries it.
+//! [`Session`]: one client, from its handshake to its end, over polling or a websocket.
 //!
-//! Input: messages of the client, and pushes of the hub. Output: calls of the hub, and frames in the client's outbox.
+//! Input: the client's messages, and pushes of the hub. Output: calls to the hub, and frames in the client's outbox.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -27,18 +27,18 @@ use crate::hub::{Return, Socket as _};
 use crate::metrics::Refusal;
 use crate::net::websocket::{End, FAREWELL, Outbox, text_frame};
 
-/// Time for a client of Engine.IO 4 to say CONNECT, as in socket.io.
+/// How long an Engine.IO 4 client may take to send CONNECT, as in socket.io.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// Time for a client that polls to come back after its handshake: a request that only opened a session is no client.
+/// How long a polling client may take to send its second request. Whoever only opens sessions must not hold slots for long.
 const FIRST_POLL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// socket.io-client-cpp 1.2 to 1.6 asks for Engine.IO 4 and speaks 3: it waits in silence for the `40` that comes unasked
-/// there. Its version 3 names the same library as user agent, and says CONNECT within this time.
+/// socket.io-client-cpp 1.2 to 1.6 requests Engine.IO 4 but speaks 3: it silently waits for the unsolicited `40` of version
+/// 3. Version 3 of that library has the same user agent, but sends CONNECT within this time.
 const SILENCE_OF_OLD_CPP: Duration = Duration::from_secs(3);
 const CPP_USER_AGENT: &[u8] = b"WebSocket++/";
 
-/// Packets of a client that wait while other nodes are asked, and bytes of them: clients say nothing before they are answered.
+/// Limits on packets held while other nodes are asked for the session. Clients send nothing before the answer to CONNECT.
 const MAX_HELD: usize = 16;
 const MAX_HELD_BYTES: usize = 128 * 1024;
 
@@ -49,20 +49,20 @@ const PING: Bytes = Bytes::from_static(b"\x81\x012");
 const PONG: Bytes = Bytes::from_static(b"\x81\x013");
 const CONNECTED: Bytes = Bytes::from_static(b"\x81\x0240");
 
-/// The secret that requests of a session that polls are known by. With Engine.IO 3, where clients know one id only, it is
-/// the public id, too.
+/// The secret key that identifies a session in polling requests. Engine.IO 3 clients know only one id, so there it is also
+/// the public id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct SessionId(u128);
 
 impl SessionId {
-    /// Reads the `sid` of a request.
+    /// Parses the `sid` of a request.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let hex = || (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok()).flatten();
         SocketId::parse(text).map(SocketId::number).or_else(hex).map(Self)
     }
 }
 
-/// One client; clones name the same.
+/// One client. Clones refer to the same client.
 #[derive(Clone)]
 pub(super) struct Session(Arc<Inner>);
 
@@ -74,33 +74,33 @@ struct Inner {
     shared: Arc<Shared>,
 }
 
-/// What depends on what the client says. Held while a message is taken, so that messages are taken one by one.
+/// State that depends on the client's messages. Locked while one is handled, so that they are handled one at a time.
 struct Inbound {
     state: State,
     heartbeat: Heartbeat,
-    /// When the client has to have said what is waited for, or to be gone.
+    /// When the client is disconnected unless it has sent what it still owes (CONNECT, or a second request).
     deadline: Option<Instant>,
-    /// A client that polls has sent nothing since its handshake.
+    /// A polling client has sent nothing since its handshake.
     is_fresh: bool,
-    /// When the client's silence tells its real version.
+    /// If the client has sent nothing by then, it is an old socket.io-client-cpp that speaks Engine.IO 3.
     silent_until: Option<Instant>,
-    /// A message whose binary parts have not all come yet.
+    /// A message whose binary attachments have not all arrived.
     partial: Option<Box<ParserState>>,
-    /// How far the events were when the client was told last.
+    /// The last position that the client was told.
     told: u64,
-    /// What came while other nodes are asked.
+    /// Packets received while other nodes are asked for the session.
     held: Vec<Packet>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The client has not said CONNECT yet.
+    /// The client has not sent CONNECT yet.
     New,
-    /// The client has said CONNECT, and other nodes are asked for its session.
+    /// The client has sent CONNECT, and other nodes are asked for its session.
     Waiting,
-    /// The hub knows the client.
+    /// The client is registered with the hub.
     Connected,
-    /// The client has said DISCONNECT, or was sent one.
+    /// The client has sent or received DISCONNECT.
     Left,
 }
 
@@ -117,18 +117,18 @@ struct Open<'a> {
     max_payload: Option<u64>,
 }
 
-/// What a client brings in CONNECT that comes back.
+/// The CONNECT payload of a client that wants to resume its session.
 #[derive(Deserialize)]
 struct ComesBack<'a> {
     #[serde(borrow)]
     pid: Cow<'a, str>,
-    /// Of the last event it received, if there was one.
+    /// Offset of the last event the client received, if any.
     #[serde(borrow, default)]
     offset: Option<Cow<'a, str>>,
 }
 
 impl Session {
-    /// A client that has just come.
+    /// Creates the session of a new client.
     pub(super) fn new(shared: Arc<Shared>, version: EngineVersion, origin: Origin) -> Self {
         let is_polling = origin.is_polling;
         let now = Instant::now();
@@ -187,7 +187,7 @@ impl Session {
         &self.0.shared
     }
 
-    /// The text of [`Self::key`].
+    /// The text form of [`Self::key`].
     pub(super) fn sid(&self) -> String {
         match self.0.version {
             EngineVersion::V3 => self.id().to_string(),
@@ -195,12 +195,12 @@ impl Session {
         }
     }
 
-    /// For a client that the hub does not know: cancelled at the end of the server.
+    /// Cancelled when the server stops, for a client that the hub does not know and so cannot end.
     pub(super) fn closing(&self) -> Option<CancellationToken> {
         (self.inbound().state != State::Connected).then(|| self.0.shared.connections.closing.clone())
     }
 
-    /// Sends OPEN. Clients of Engine.IO 3 are connected without asking for it.
+    /// Sends OPEN. Engine.IO 3 clients are connected at once, without a CONNECT of theirs.
     pub(super) fn open(&self) -> Result<(), CloseReason> {
         let shared = &self.0.shared;
         let upgrades: &[&str] = if self.0.client.is_polling() && shared.has_websocket { &["websocket"] } else { &[] };
@@ -222,7 +222,7 @@ impl Session {
         self.inbound().heartbeat.heard(now);
     }
 
-    /// A client that polls has come back after its handshake.
+    /// A polling client has sent its second request.
     pub(super) fn has_come_back(&self) {
         let mut inbound = self.inbound();
         if std::mem::take(&mut inbound.is_fresh) {
@@ -230,17 +230,17 @@ impl Session {
         }
     }
 
-    /// When [`Self::beat`] has something to do.
+    /// When to call [`Self::beat`] next.
     pub(super) fn due(&self) -> Instant {
         let inbound = self.inbound();
         [inbound.deadline, inbound.silent_until].into_iter().flatten().fold(inbound.heartbeat.due(), Instant::min)
     }
 
-    /// The time has come: asks for a sign of life, or gives the client up.
+    /// Pings the client or gives it up, whichever is due at `now`.
     pub(super) fn beat(&self, now: Instant) -> Result<(), CloseReason> {
         let mut inbound = self.inbound();
         if inbound.silent_until.take_if(|until| now >= *until).is_some() && inbound.state == State::New {
-            debug!(socket_id = %self.id(), "the client waits for a CONNECT of Engine.IO 3");
+            debug!(socket_id = %self.id(), "the client speaks Engine.IO 3 although it requested 4");
             inbound.heartbeat = Heartbeat::new(EngineVersion::V3, self.0.shared.ping_interval, self.0.shared.ping_timeout, now);
             self.send(CONNECTED)?;
             self.joins_hub(&mut inbound);
@@ -260,13 +260,13 @@ impl Session {
         }
     }
 
-    /// The client has sent more than `socketio.maxHttpBufferSize` at once.
+    /// The client has sent a message larger than `socketio.maxHttpBufferSize`.
     pub(super) fn too_large(&self) {
         self.0.shared.hub.metrics().refusal(Refusal::MessageSize);
-        debug!(socket_id = %self.id(), limit = self.0.shared.max_message_bytes, "refused too large a message");
+        debug!(socket_id = %self.id(), limit = self.0.shared.max_message_bytes, "refused a message that is too large");
     }
 
-    /// Takes a packet of Engine.IO. What makes no sense is ignored, as the original does.
+    /// Handles an Engine.IO packet. Invalid ones are ignored, as in the original.
     pub(super) fn text(&self, text: &str) -> Result<(), CloseReason> {
         if let payload::Packet::Binary(data) = text_packet(self.0.version, text) {
             return self.binary(data);
@@ -280,13 +280,13 @@ impl Session {
             [b'1', ..] => Err(CloseReason::TransportClose),
             [b'0' | b'2' | b'3' | b'5' | b'6', ..] => Ok(()),
             _ => {
-                self.makes_no_sense(&"unknown packet type");
+                self.malformed(&"unknown packet type");
                 Ok(())
             }
         }
     }
 
-    /// Takes a binary message of a websocket. Those of Engine.IO 3 begin with the packet's type.
+    /// Handles a binary websocket message. In Engine.IO 3 it begins with the packet type.
     pub(super) fn frame(&self, mut data: Bytes) -> Result<(), CloseReason> {
         if self.0.version == EngineVersion::V3 && !data.is_empty() {
             data.advance(1);
@@ -294,12 +294,12 @@ impl Session {
         self.binary(data)
     }
 
-    /// Takes a binary message.
+    /// Handles a binary message.
     pub(super) fn binary(&self, data: Bytes) -> Result<(), CloseReason> {
         self.message(|parser, state| CommonParser.decode_bin(&parser.parser, state, data))
     }
 
-    /// Runs the parser, and takes the packet if it is whole.
+    /// Runs the parser, and handles the packet once it is complete.
     fn message(&self, decode: impl FnOnce(&Shared, &ParserState) -> Result<Packet, ParseError>) -> Result<(), CloseReason> {
         let mut inbound = self.inbound();
         inbound.silent_until = None;
@@ -321,13 +321,13 @@ impl Session {
             }
             Err(error) => {
                 inbound.partial = None;
-                self.makes_no_sense(&error);
+                self.malformed(&error);
                 Ok(())
             }
         }
     }
 
-    fn makes_no_sense(&self, error: &dyn std::fmt::Display) {
+    fn malformed(&self, error: &dyn std::fmt::Display) {
         self.0.shared.hub.metrics().refusal(Refusal::Malformed);
         debug!(socket_id = %self.id(), %error, "ignored a message that is not a Socket.IO packet");
     }
@@ -336,7 +336,7 @@ impl Session {
         if *packet.ns != *NAMESPACE {
             return match packet.inner {
                 PacketData::Connect(_) => self.refuse_namespace(packet.ns),
-                // Nobody is in any other namespace.
+                // No client is in any other namespace.
                 _ => Ok(()),
             };
         }
@@ -351,7 +351,7 @@ impl Session {
         match packet.inner {
             PacketData::Connect(_) if inbound.state == State::Connected => Ok(()),
             PacketData::Connect(data) => self.connect(inbound, data.as_ref()),
-            // socket.io 2 ignores it, later ones end the connection.
+            // socket.io 2 ignores packets before CONNECT; later versions close the connection.
             _ if inbound.state != State::Connected => match self.0.version {
                 EngineVersion::V3 => Ok(()),
                 EngineVersion::V4 => Err(CloseReason::TransportClose),
@@ -366,17 +366,17 @@ impl Session {
                         let packet = value.as_str().map_or("", |text| text);
                         requests::take(&self.0.shared.hub, self.id(), event, packet);
                     }
-                    Err(error) => self.makes_no_sense(&error),
+                    Err(error) => self.malformed(&error),
                 }
                 Ok(())
             }
-            // Nothing here asks for an acknowledgement.
+            // The server never requests acknowledgements.
             PacketData::EventAck(..) | PacketData::BinaryAck(..) => Ok(()),
             PacketData::ConnectError(_) => Ok(()),
         }
     }
 
-    /// socket.io 2 says it as text, later ones in an object.
+    /// socket.io 2 sends the reason as a string, later versions as an object.
     fn refuse_namespace(&self, namespace: Str) -> Result<(), CloseReason> {
         const WHY: &str = "Invalid namespace";
         if self.0.version == EngineVersion::V3 {
@@ -388,7 +388,7 @@ impl Session {
         }
     }
 
-    /// The client is in. CONNECT comes before anything that the hub may send it.
+    /// Connects the client. CONNECT has to be sent before anything that the hub pushes.
     fn connect(&self, inbound: &mut Inbound, data: Option<&Value>) -> Result<(), CloseReason> {
         if self.0.version == EngineVersion::V3 {
             self.send(CONNECTED)?;
@@ -420,7 +420,7 @@ impl Session {
         self.starts_afresh(inbound, offset)
     }
 
-    /// `offset`: of an event that the client received before.
+    /// Starts a new session. `offset` is that of the last event the client received before, if any.
     fn starts_afresh(&self, inbound: &mut Inbound, offset: Option<&str>) -> Result<(), CloseReason> {
         let (id, shared) = (self.id(), &self.0.shared);
         let pid = shared.pids.as_ref().map(|pids| pids.write(id, shared.hub.session_key()));
@@ -430,15 +430,15 @@ impl Session {
         Ok(())
     }
 
-    /// The client is the one of this session from now on.
+    /// Resumes session `id` on this connection.
     fn goes_on(&self, id: SocketId, pid: &str) -> Client {
         self.0.client.take_id(id);
-        // What does not fit into an empty outbox is found by the next frame.
+        // An error here (the outbox cannot take the frame) shows up again with the next frame.
         let _ = self.say_connected(id, Some(pid));
         self.0.client.clone()
     }
 
-    /// Looks for the session at other nodes, and goes on with it, or starts afresh; then takes what came meanwhile.
+    /// Looks for the session on other nodes and resumes it or starts a new one; then handles the packets held meanwhile.
     async fn find(self, id: SocketId, pid: &str, offset: Option<&str>) {
         let hub = &self.0.shared.hub;
         let found = hub.find(id, offset).await;
@@ -465,7 +465,7 @@ impl Session {
         }
     }
 
-    /// `40{"sid":"…","pid":"…"}`; with the second one the client can come back.
+    /// `40{"sid":"…","pid":"…"}`; with the `pid` the client can resume the session.
     fn say_connected(&self, id: SocketId, pid: Option<&str>) -> Result<(), CloseReason> {
         match pid {
             Some(pid) => self.send_text(&format!(r#"40{{"sid":"{id}","pid":"{pid}"}}"#)),
@@ -478,10 +478,10 @@ impl Session {
         self.0.shared.hub.connect(self.0.client.clone());
     }
 
-    /// The hub knows the client.
+    /// Marks the client as registered with the hub.
     fn is_in(&self, inbound: &mut Inbound) {
         inbound.state = State::Connected;
-        // One of Engine.IO 3 that polls is connected before it has shown that it is a client.
+        // A polling Engine.IO 3 client is connected before its second request: it keeps its deadline until then.
         if !inbound.is_fresh {
             inbound.deadline = None;
         }
@@ -493,14 +493,14 @@ impl Session {
         }
     }
 
-    /// The client was told to go, and has a while to do so.
+    /// The client was told to disconnect, and has [`FAREWELL`] to do so.
     pub(super) fn flushed(&self, now: Instant) {
         let mut inbound = self.inbound();
         self.leave(&mut inbound, CloseReason::ServerLeft);
         inbound.deadline.get_or_insert(now + FAREWELL);
     }
 
-    /// The client is gone.
+    /// The connection is gone.
     pub(super) fn ended(&self, reason: CloseReason) {
         self.outbox().end(End::Now);
         self.leave(&mut self.inbound(), reason);
@@ -515,7 +515,7 @@ impl Session {
     }
 }
 
-/// What a packet that waits takes.
+/// Size of a held packet.
 fn bytes_of(packet: &Packet) -> usize {
     match &packet.inner {
         PacketData::Connect(Some(value))

@@ -1,4 +1,4 @@
-//! A client at one end of a pipe, the connection under test at the other; the clock stands still until all wait.
+//! A client at one end of a pipe, and the connection under test at the other, on paused time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,11 +26,11 @@ use crate::hub::Socket as _;
 use crate::metrics::{Metrics, Source};
 use crate::net::websocket::Connection;
 
-/// Lets everybody in.
-struct Everybody;
+/// Authorizes every subscribe.
+struct AllowAll;
 
 #[async_trait::async_trait]
-impl Authorizer for Everybody {
+impl Authorizer for AllowAll {
     async fn authorize(&self, _: AuthRequest<'_>) -> Result<Grant, Denied> {
         Ok(Grant::default())
     }
@@ -44,12 +44,12 @@ struct Peer {
 }
 
 impl Peer {
-    /// A client whose connection holds `buffer` bytes in each direction.
+    /// A client whose pipe holds `buffer` bytes in each direction.
     async fn with(protocol: EngineVersion, buffer: usize, change: impl FnOnce(&mut Config)) -> Self {
         Self::over(protocol, "a browser", buffer, change, |stream| stream).await
     }
 
-    /// As [`Self::with`], with something between the connection and its end of the pipe.
+    /// Like [`Self::with`], with a wrapper around the connection's end of the pipe.
     async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         protocol: EngineVersion,
         agent: &'static str,
@@ -61,7 +61,7 @@ impl Peer {
         config.recovery.enabled.0 = false;
         change(&mut config);
         let store = crate::store::open(&config).await.unwrap();
-        let hub = Hub::new(&config, Arc::new(Everybody), store, None, Arc::new(Metrics::new()));
+        let hub = Hub::new(&config, Arc::new(AllowAll), store, None, Arc::new(Metrics::new()));
         let websockets = SocketIo::new(&config, hub);
         let (ours, theirs) = tokio::io::duplex(buffer);
         let mut headers = HeaderMap::new();
@@ -79,7 +79,7 @@ impl Peer {
         Self::with(protocol, 64 * 1024, |_| {}).await
     }
 
-    /// A client of Engine.IO 4 that is connected.
+    /// A connected Engine.IO 4 client.
     async fn connected() -> Self {
         let mut peer = Self::new(EngineVersion::V4).await;
         peer.say("40").await;
@@ -127,7 +127,7 @@ impl Peer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn newer_clients_say_connect_and_get_events() {
+async fn engine_io_4_clients_send_connect_and_get_events() {
     let mut peer = Peer::new(EngineVersion::V4).await;
     let open: serde_json::Value = serde_json::from_str(&peer.hear().await[1..]).unwrap();
     assert_eq!((open["sid"].as_str(), open["upgrades"].as_array().map(Vec::len)), (Some(&*peer.socket.sid()), Some(0)));
@@ -136,7 +136,7 @@ async fn newer_clients_say_connect_and_get_events() {
     peer.say("40").await;
     assert_eq!(peer.hear().await, peer.connected_as());
     peer.say(r#"42["subscribe",{"channel":"news"}]"#).await;
-    // A second CONNECT changes nothing, and says by the silence after it that the subscribe is done.
+    // A second CONNECT changes nothing. The answer to `40/other,` shows that the subscribe before it was handled.
     peer.say("40").await;
     peer.say("40/other,").await;
     assert_eq!(peer.hear().await, r#"44/other,{"message":"Invalid namespace"}"#);
@@ -147,7 +147,7 @@ async fn newer_clients_say_connect_and_get_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn older_clients_are_connected_at_once_and_ask_for_signs_of_life() {
+async fn engine_io_3_clients_are_connected_at_once_and_send_the_pings() {
     let mut peer = Peer::new(EngineVersion::V3).await;
     assert!(peer.hear().await.starts_with("0{"));
     assert_eq!(peer.hear().await, "40");
@@ -157,12 +157,12 @@ async fn older_clients_are_connected_at_once_and_ask_for_signs_of_life() {
     peer.say("2").await;
     assert_eq!(peer.hear().await, "3");
     peer.end().await;
-    // pingInterval and pingTimeout after the last sign.
+    // pingInterval and pingTimeout after the last ping.
     assert_eq!(started.elapsed().as_secs(), 30 + 25 + 20);
 }
 
 #[tokio::test(start_paused = true)]
-async fn newer_clients_are_asked_for_signs_of_life() {
+async fn engine_io_4_clients_are_pinged() {
     let mut peer = Peer::connected().await;
     let started = Instant::now();
     assert_eq!(peer.hear().await, "2");
@@ -175,7 +175,7 @@ async fn newer_clients_are_asked_for_signs_of_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_never_says_connect_is_closed() {
+async fn a_client_that_never_sends_connect_is_closed() {
     let mut peer = Peer::new(EngineVersion::V4).await;
     let started = Instant::now();
     assert!(peer.hear().await.starts_with("0{"));
@@ -186,7 +186,7 @@ async fn a_client_that_never_says_connect_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_speaks_before_connect() {
+async fn a_message_before_connect_closes_the_connection() {
     let mut peer = Peer::new(EngineVersion::V4).await;
     assert!(peer.hear().await.starts_with("0{"));
     peer.say(r#"42["subscribe",{"channel":"news"}]"#).await;
@@ -194,7 +194,7 @@ async fn nobody_speaks_before_connect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_may_leave_and_come_back() {
+async fn a_client_may_disconnect_and_connect_again() {
     let mut peer = Peer::connected().await;
     peer.say("41").await;
     peer.say("40/other,").await;
@@ -206,7 +206,7 @@ async fn a_client_may_leave_and_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn binary_parts_are_waited_for() {
+async fn an_event_waits_for_its_binary_attachments() {
     let mut peer = Peer::connected().await;
     peer.say(r#"451-["subscribe",{"channel":"news","auth":{"_placeholder":true,"num":0}}]"#).await;
     peer.client.send(Message::binary(vec![1, 2, 3])).await.unwrap();
@@ -220,7 +220,7 @@ async fn binary_parts_are_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nonsense_is_ignored() {
+async fn malformed_packets_are_ignored() {
     let mut peer = Peer::connected().await;
     for nonsense in ["", "9", "4", "49", "42", "42{}", "42[]", "42[5]", "45-", "4é", "2probe", "5", "b4AAAA", "hello"] {
         peer.say(nonsense).await;
@@ -234,7 +234,7 @@ async fn nonsense_is_ignored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn limits_belong_to_the_connection() {
+async fn limits_are_per_connection_and_survive_a_second_connect() {
     let mut peer = Peer::with(EngineVersion::V4, 64 * 1024, |config| config.limits.subscribes_per_second = 1).await;
     peer.hear().await;
     let mut refused = 0;
@@ -253,7 +253,7 @@ async fn limits_belong_to_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn older_clients_hear_of_a_wrong_namespace_in_text() {
+async fn engine_io_3_clients_get_a_namespace_error_as_text() {
     let mut peer = Peer::new(EngineVersion::V3).await;
     peer.hear().await;
     peer.hear().await;
@@ -262,7 +262,7 @@ async fn older_clients_hear_of_a_wrong_namespace_in_text() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn old_cpp_clients_wait_in_silence_and_are_connected() {
+async fn old_cpp_clients_that_wait_in_silence_are_connected() {
     let mut peer = Peer::over(EngineVersion::V4, "WebSocket++/0.8.2", 4096, |_| {}, |stream| stream).await;
     peer.hear().await;
     let started = Instant::now();
@@ -278,12 +278,12 @@ async fn old_cpp_clients_wait_in_silence_and_are_connected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_ends_without_a_word_but_for_who_breaks_its_rules() {
+async fn only_a_protocol_violation_is_answered_with_a_close_frame() {
     let mut peer = Peer::connected().await;
     peer.socket.client().close();
-    assert!(peer.client.next().await.is_none_or(|message| message.is_err()), "clients that are to come back hear nothing");
+    assert!(peer.client.next().await.is_none_or(|message| message.is_err()), "no frame tells the client not to reconnect");
     let mut peer = Peer::connected().await;
-    // Masked with zeros, of an opcode that nobody knows.
+    // Masked with zeros, with an unknown opcode.
     peer.client.get_mut().write_all(&[0x83, 0x80, 0, 0, 0, 0]).await.unwrap();
     match peer.client.next().await.unwrap().unwrap() {
         Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), 1002),
@@ -292,7 +292,7 @@ async fn a_connection_ends_without_a_word_but_for_who_breaks_its_rules() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_larger_message_than_allowed_ends_the_connection() {
+async fn a_message_over_the_limit_ends_the_connection() {
     let mut peer = Peer::with(EngineVersion::V3, 4096, |config| config.socketio.max_http_buffer_size = ByteSize(100)).await;
     peer.hear().await;
     peer.hear().await;
@@ -303,7 +303,7 @@ async fn a_larger_message_than_allowed_ends_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_frames_arrive_whole_and_in_order_however_small_the_steps() {
+async fn many_frames_arrive_whole_and_in_order_through_a_tiny_buffer() {
     let mut peer = Peer::with(EngineVersion::V3, 7, |_| {}).await;
     let frames = 500;
     for n in 0..frames {
@@ -329,8 +329,8 @@ async fn many_frames_arrive_whole_and_in_order_however_small_the_steps() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_stream_keeps_is_asked_for() {
-    // As TLS does when the kernel takes no more.
+async fn a_buffering_stream_is_flushed() {
+    // TLS buffers like this when the kernel takes no more.
     let mut peer = Peer::over(EngineVersion::V3, "a browser", 7, |_| {}, BufStream::new).await;
     assert!(peer.hear().await.starts_with("0{"));
     assert_eq!(peer.hear().await, "40");
@@ -340,7 +340,7 @@ async fn what_the_stream_keeps_is_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_stuck_can_be_closed() {
+async fn a_blocked_connection_can_be_closed() {
     let peer = Peer::with(EngineVersion::V3, 16, |config| config.limits.client_queue = 10).await;
     let frame = || crate::net::websocket::text_frame(0, |frame| frame.resize(frame.len() + 100, b'x'));
     while peer.socket.outbox().send(frame()).is_ok() {
@@ -352,7 +352,7 @@ async fn a_connection_that_is_stuck_can_be_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_is_told_to_go_has_a_while_to_do_so() {
+async fn a_client_told_to_disconnect_has_ten_seconds() {
     let mut peer = Peer::connected().await;
     let started = Instant::now();
     peer.socket.client().terminate();
@@ -363,7 +363,7 @@ async fn a_client_that_is_told_to_go_has_a_while_to_do_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_server_closes_those_it_does_not_know_yet() {
+async fn shutdown_closes_clients_that_have_not_connected_yet() {
     let mut peer = Peer::new(EngineVersion::V4).await;
     assert!(peer.hear().await.starts_with("0{"));
     let websockets = peer.websockets.clone();
@@ -372,7 +372,7 @@ async fn the_end_of_the_server_closes_those_it_does_not_know_yet() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_server_closes_those_that_have_left() {
+async fn shutdown_closes_clients_that_have_disconnected() {
     let mut left = Peer::connected().await;
     left.say("41").await;
     left.say("40/other,").await;
@@ -386,5 +386,5 @@ async fn the_end_of_the_server_closes_those_that_have_left() {
         websockets.close().await;
         peer.end().await;
     }
-    assert_eq!(started.elapsed(), Duration::ZERO, "nobody is waited for");
+    assert_eq!(started.elapsed(), Duration::ZERO, "shutdown waits for no client");
 }

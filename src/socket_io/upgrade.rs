@@ -1,10 +1,10 @@
-//! Websockets under sessions: those that begin with one, and those that change to one while they poll.
+//! Websockets of Socket.IO clients: those that start a session, and those that take one over from polling.
 //!
-//! Input: what a client sends on its websocket. Output: messages for the [`Session`]; for a session that polls, the
-//! answer to its probe, NOOPs for polls that would keep the client from changing over, and the change itself.
+//! Input: the client's websocket messages. Output: messages for the [`Session`]; for a session that polls, the answer to
+//! the probe, NOOPs for polls that would delay the upgrade, and the upgrade itself.
 //!
-//! The probe runs beside polling, which goes on undisturbed: a proxy that lets the handshake through and swallows the
-//! frames costs the client nothing but the probe.
+//! Polling continues undisturbed during a probe. If a proxy passes the handshake but swallows the frames, the client loses
+//! only the probe.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,40 +19,40 @@ use crate::admission::Slot;
 use crate::event::CloseReason;
 use crate::net::websocket::{Limits, Outbox, Protocol};
 
-/// Time for a client to change over.
+/// How long a client may take to upgrade.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The client waits for its poll to be answered before it changes over, and may begin another one before it has seen the
-/// answer to its probe. After the first answer such polls are answered after these times.
+/// A client upgrades only after its pending poll was answered, and may start another poll before it has seen the probe's
+/// answer. After the first NOOP, further polls are therefore answered at these intervals.
 const FIRST_NUDGE: Duration = Duration::from_millis(100);
 const NEXT_NUDGES: Duration = Duration::from_millis(500);
 
-/// All that waits for a probe: its answer, and those to control frames.
+/// Everything queued for a probe: the probe's answer and the answers to control frames.
 const PROBE_OUTBOX: Limits = Limits { frames: 4, bytes: 1024 };
 
 const PROBE_ANSWER: Bytes = Bytes::from_static(b"\x81\x063probe");
 
-/// What a websocket carries.
+/// What runs on a websocket.
 pub(super) enum Carrier {
-    /// A client.
+    /// A connected client.
     Session {
-        /// The client.
+        /// Its session.
         session: Session,
-        /// Its place, kept as long as the connection lasts.
+        /// Its slot, held for as long as the connection lasts.
         _slot: Option<Slot>,
     },
-    /// A client that polls, and may change over.
+    /// The probe of a polling client that may upgrade.
     Probe(Box<Probe>),
 }
 
-/// A websocket beside a session that polls.
+/// A websocket that probes a polling session.
 pub(super) struct Probe {
     polling: Arc<Polling>,
     outbox: Outbox,
     deadline: Instant,
-    /// When a poll is to be answered next; `None` before the client has asked.
+    /// When to nudge the poll next; `None` before the client has sent its probe.
     nudge: Option<Instant>,
-    /// What the client is to know once it has changed over.
+    /// The compression threshold, to be applied after the upgrade.
     deflate_from: Option<u32>,
 }
 
@@ -61,7 +61,7 @@ impl Carrier {
         Self::Session { session, _slot: slot }
     }
 
-    /// `None` while another probe of the session is under way.
+    /// `None` if another probe of the session is in progress.
     pub(super) fn probe(polling: Arc<Polling>) -> Option<Self> {
         polling.begin_probe().then(|| {
             let (outbox, deadline) = (Outbox::new(PROBE_OUTBOX), Instant::now() + UPGRADE_TIMEOUT);
@@ -116,7 +116,7 @@ impl Protocol for Carrier {
     fn deflates(&mut self, least: u32) {
         match self {
             Self::Session { session, .. } => session.client().deflates(least),
-            // Polls take the same frames, and take them as they are.
+            // Polls share the outbox and need uncompressed frames.
             Self::Probe(probe) => probe.deflate_from = Some(least),
         }
     }

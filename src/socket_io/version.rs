@@ -1,4 +1,4 @@
-//! [`EngineVersion`]: which Engine.IO a client speaks.
+//! [`EngineVersion`]: the Engine.IO version that a client speaks.
 
 use bytes::Bytes;
 
@@ -6,20 +6,20 @@ use super::dialect;
 use crate::client::Speech;
 use crate::hub::{Dialect, Message, Offset};
 
-/// DISCONNECT of the default namespace: a client that gets it does not come back by itself.
+/// DISCONNECT of the default namespace: a client that receives it does not reconnect automatically.
 const DISCONNECT: Bytes = Bytes::from_static(b"\x81\x0241");
 
 /// The version of Engine.IO that a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum EngineVersion {
-    /// socket.io-client 1 and 2; also whoever names no version, as in the original.
+    /// socket.io-client 1 and 2; also clients that send no version, as in the original.
     V3,
     /// socket.io-client 3 and 4.
     V4,
 }
 
 impl EngineVersion {
-    /// The version as metrics show it.
+    /// The version as a metric label.
     #[must_use]
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -28,7 +28,7 @@ impl EngineVersion {
         }
     }
 
-    /// How what the hub says is written out.
+    /// How the hub's messages are encoded for this version.
     pub(super) fn speech(self, can_recover: bool) -> &'static dyn Speech {
         match self {
             Self::V3 => &Plain(Self::V3),
@@ -38,7 +38,7 @@ impl EngineVersion {
     }
 }
 
-/// Events as they are.
+/// Encodes events without offsets.
 struct Plain(EngineVersion);
 
 impl Speech for Plain {
@@ -59,7 +59,7 @@ impl Speech for Plain {
     }
 }
 
-/// Events with their offsets, for clients of Engine.IO 4.
+/// Encodes events with their offsets, for Engine.IO 4 clients.
 struct Recoverable;
 
 impl Speech for Recoverable {

@@ -1,4 +1,4 @@
-//! Clients that poll, and those that change over, against a gate in memory; the clock stands still until all wait.
+//! Clients that poll, and those that upgrade, against an in-memory gate, on paused time.
 
 use std::time::Duration;
 
@@ -26,10 +26,10 @@ use crate::socket_io::SocketIo;
 use crate::socket_io::gate::Gate;
 use crate::socket_io::upgrade::Carrier;
 
-struct Everybody;
+struct AllowAll;
 
 #[async_trait::async_trait]
-impl Authorizer for Everybody {
+impl Authorizer for AllowAll {
     async fn authorize(&self, _: AuthRequest<'_>) -> Result<Grant, Denied> {
         Ok(Grant::default())
     }
@@ -52,7 +52,7 @@ impl Client {
         config.recovery.enabled.0 = false;
         change(&mut config);
         let store = crate::store::open(&config).await.unwrap();
-        let hub = Hub::new(&config, Arc::new(Everybody), store, None, Arc::new(Metrics::new()));
+        let hub = Hub::new(&config, Arc::new(AllowAll), store, None, Arc::new(Metrics::new()));
         let socket_io = SocketIo::new(&config, Arc::clone(&hub));
         let gate = Gate::new(&config, socket_io.clone(), Admission::new(&config.limits), TrustedProxies::new(&[]));
         let mut client = Self { hub, socket_io, gate, version, sid: String::new() };
@@ -82,11 +82,11 @@ impl Client {
         match self.gate.answer(request, &connection) {
             Ok(Answer::Ready(response)) => Ok(response),
             Ok(Answer::Later(response) | Answer::Waits(response)) => response.await,
-            Err(_) => panic!("the path is the gate's"),
+            Err(_) => panic!("the gate handles this path"),
         }
     }
 
-    /// What waits; the status when it is an error, 0 when the connection ended.
+    /// The queued packets; or the status of an error, 0 if the connection was dropped.
     async fn poll(&self) -> Result<Vec<String>, u16> {
         let response = self.request(Method::GET, String::new()).await.map_err(|Dropped| 0_u16)?;
         let status = response.status();
@@ -98,7 +98,7 @@ impl Client {
         let packets = payload::decode(version, &body, false).unwrap();
         let text = |packet| match packet {
             Packet::Text(text) => text.to_owned(),
-            Packet::Binary(_) => panic!("nothing binary is sent"),
+            Packet::Binary(_) => panic!("the server sends no binary packets"),
         };
         Ok(packets.into_iter().map(text).collect())
     }
@@ -108,7 +108,7 @@ impl Client {
         self.request(Method::POST, body).await.map_or(StatusCode::IM_A_TEAPOT, |response| response.status())
     }
 
-    /// A websocket beside the session, as its handshake leaves it.
+    /// A websocket that probes the session, as it is after its handshake.
     async fn probe(&self) -> Option<(WebSocketStream<DuplexStream>, JoinHandle<()>)> {
         let polling = self.socket_io.0.sessions.get(crate::socket_io::session::SessionId::parse(&self.sid[5..])?)?;
         let carrier = Carrier::probe(polling)?;
@@ -154,7 +154,7 @@ async fn clients_of_both_versions_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_polls_at_a_time_end_the_session() {
+async fn two_concurrent_polls_end_the_session() {
     let client = Client::new(4).await;
     let (first, second) = tokio::join!(client.poll(), client.poll());
     assert_eq!((first, second), (Err(0), Err(400)));
@@ -162,7 +162,7 @@ async fn two_polls_at_a_time_end_the_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_goes_away_while_it_waits_is_gone() {
+async fn dropping_a_pending_poll_ends_the_session() {
     let client = Client::new(4).await;
     assert!(tokio::time::timeout(Duration::from_secs(1), client.poll()).await.is_err());
     assert_eq!(client.hub.connections(), 0);
@@ -170,7 +170,7 @@ async fn a_client_that_goes_away_while_it_waits_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_is_closed_loses_its_connection_without_a_word() {
+async fn closing_a_client_drops_its_poll_without_an_answer() {
     let client = Client::new(4).await;
     let closing = async {
         let mut sockets = Vec::new();
@@ -182,14 +182,14 @@ async fn a_client_that_is_closed_loses_its_connection_without_a_word() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_opens_a_session_and_nothing_else_leaves_its_place_soon() {
+async fn a_session_without_a_second_request_soon_frees_its_slot() {
     for version in [3, 4] {
         let config = |config: &mut Config| config.limits.connections = 1;
         let client = Client::with(version, config).await;
         client.post("1").await;
         let other = Client { sid: String::new(), ..client };
         other.poll().await.unwrap();
-        assert_eq!(other.poll().await, Err(503), "there is one place");
+        assert_eq!(other.poll().await, Err(503), "there is one slot");
         tokio::time::sleep(Duration::from_secs(16)).await;
         assert_eq!(other.hub.connections(), 0);
         other.poll().await.unwrap();
@@ -197,12 +197,12 @@ async fn who_opens_a_session_and_nothing_else_leaves_its_place_soon() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn heartbeats_go_by_polls() {
+async fn heartbeats_work_over_polling() {
     let client = Client::new(4).await;
     assert_eq!(client.poll().await.unwrap(), ["2"]);
     client.post("3").await;
     assert_eq!(client.poll().await.unwrap(), ["2"]);
-    assert_eq!(client.poll().await, Err(0), "no answer, no client");
+    assert_eq!(client.poll().await, Err(0), "a client that does not answer the ping is dropped");
     assert_eq!(client.hub.connections(), 0);
     let older = Client::new(3).await;
     let (polled, _) = tokio::join!(older.poll(), older.post("2"));
@@ -210,7 +210,7 @@ async fn heartbeats_go_by_polls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_large_a_body_is_refused_and_the_session_goes_on() {
+async fn a_body_that_is_too_large_is_refused_and_the_session_continues() {
     let client = Client::with(4, |config| config.socketio.max_http_buffer_size.0 = 100).await;
     assert_eq!(client.post(&"4".repeat(101)).await, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(client.post(r#"42["subscribe",{"channel":"news"}]"#).await, StatusCode::OK);
@@ -219,14 +219,14 @@ async fn too_large_a_body_is_refused_and_the_session_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_payload_that_nobody_can_read_ends_the_session() {
+async fn a_malformed_payload_ends_the_session() {
     let client = Client::new(3).await;
     assert_eq!(client.request(Method::POST, "5:42".to_owned()).await.unwrap().status(), StatusCode::BAD_REQUEST);
     assert_eq!(client.hub.connections(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_most_so_many_packets_leave_in_one_answer() {
+async fn a_poll_returns_at_most_max_poll_packets() {
     let client = Client::with(4, |config| config.socketio.max_poll_packets = 2).await;
     client.post(r#"42["subscribe",{"channel":"news"}]"#).await;
     for n in 1..=3 {
@@ -237,18 +237,18 @@ async fn at_most_so_many_packets_leave_in_one_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_websocket_takes_over_with_what_waits() {
+async fn a_websocket_takes_over_with_the_queued_packets() {
     for version in [3, 4] {
         let client = Client::new(version).await;
         client.post(r#"42["subscribe",{"channel":"news"}]"#).await;
         let (mut socket, connection) = client.probe().await.unwrap();
-        assert!(client.probe().await.is_none(), "one at a time");
+        assert!(client.probe().await.is_none(), "one probe at a time");
         let probing = async {
             socket.send(Message::text("2probe")).await.unwrap();
             assert_eq!(hear(&mut socket).await, "3probe");
         };
         let (polled, ()) = tokio::join!(client.poll(), probing);
-        assert_eq!(polled.unwrap(), ["6"], "so that the client can change over");
+        assert_eq!(polled.unwrap(), ["6"], "a NOOP lets the client upgrade");
         client.publish(1);
         client.publish(2);
         socket.send(Message::text("5")).await.unwrap();
@@ -265,7 +265,7 @@ async fn a_websocket_takes_over_with_what_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_leads_nowhere_changes_nothing() {
+async fn a_failed_probe_leaves_polling_undisturbed() {
     let client = Client::new(4).await;
     client.post(r#"42["subscribe",{"channel":"news"}]"#).await;
     for said in [&[][..], &["2probe"], &["hello"], &["5"], &["2probe", "2probe"]] {
@@ -277,7 +277,7 @@ async fn a_probe_that_leads_nowhere_changes_nothing() {
         let (mut polls, mut nothing) = (0, 0);
         while !connection.is_finished() {
             client.publish(polls);
-            // More than a client does that waits for events.
+            // Acts as a client that waits for events, and more often.
             let packets = client.poll().await.unwrap();
             nothing += usize::from(packets == ["6"]);
             polls += 1;
@@ -286,7 +286,7 @@ async fn a_probe_that_leads_nowhere_changes_nothing() {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        assert!(nothing <= 25, "{said:?}: {nothing} empty answers in {:?}", started.elapsed());
+        assert!(nothing <= 25, "{said:?}: {nothing} empty responses in {:?}", started.elapsed());
         assert!(started.elapsed() < Duration::from_secs(11), "{said:?}");
         client.publish(7);
         assert!(client.poll().await.unwrap().contains(&event(7)), "{said:?}");
@@ -294,7 +294,7 @@ async fn a_probe_that_leads_nowhere_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_under_way_at_the_change_is_taken() {
+async fn a_post_in_progress_during_the_upgrade_is_handled() {
     let client = Client::new(4).await;
     let (mut socket, _connection) = client.probe().await.unwrap();
     let (mut body_writer, body_reader) = tokio::io::duplex(100);
@@ -306,7 +306,7 @@ async fn a_message_under_way_at_the_change_is_taken() {
     });
     let request = Request::post(uri).body(Body::from_stream(stream)).unwrap();
     let Ok(Answer::Later(posting)) = client.gate.answer(request, &ConnectionHandle::new(([127, 0, 0, 1], 1).into())) else {
-        panic!("a body is waited for");
+        panic!("the gate waits for the body");
     };
     let posting = tokio::spawn(posting);
     body_writer.write_all(br#"42["subscribe","#).await.unwrap();
