@@ -1,9 +1,9 @@
-//! Several nodes on one Redis: what happens on one is PUBLISHed, and reaches all of them, this one too, by the way that
-//! Laravel's events take.
+//! Several nodes on one Redis: each node PUBLISHes its own events, and every node (the sender too) receives them through
+//! the same subscription as Laravel's broadcasts.
 //!
-//! Input: events of the HTTP API and whispers. Output: messages of Laravel's form on Laravel's channels, in the order
-//! they were given; while Redis is away they are given back, for the clients of this node. The presence store PUBLISHes
-//! its changes itself, together with each change.
+//! Input: events of the HTTP API and whispers. Output: messages in Laravel's format on Laravel's channels, in the order
+//! they were submitted. While Redis is unreachable they are handed back, to be delivered to this node's clients only. The
+//! presence store PUBLISHes its changes itself, in the script that makes each change.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,41 +25,40 @@ pub(crate) mod sessions;
 use control::{Answer, Asked, CONTROL_CHANNEL, Question};
 use sessions::{RedisSessions, SessionStore};
 
-/// Messages that wait for Redis; beyond, whispers are dropped and HTTP requests wait.
+/// Messages queued for Redis. When the queue is full, whispers are dropped and HTTP requests wait.
 const QUEUE: usize = 4096;
-/// Bytes of them.
+/// Payload bytes of the queued messages; the same applies when this is reached.
 const QUEUE_BYTES: u32 = 32 * 1024 * 1024;
-/// Messages of one round trip.
+/// Messages sent in one round trip.
 const BATCH: usize = 128;
 
-/// A connection that was not used for longer may be gone.
+/// A connection that was idle for longer than this is checked with a PING before use.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// PUBLISHes on the server that owns the channel's slot, so that a channel's messages keep their order.
+/// PUBLISHes on the cluster server that owns the channel's slot, so that a channel's messages keep their order.
 const PUBLISH_BY_SLOT: &str = "return redis.call('PUBLISH', ARGV[1], ARGV[2])";
 
-/// The way to the other nodes.
+/// Sends messages to the other nodes through Redis.
 pub struct Bus {
     link: ReconnectingClient,
     key_prefix: String,
     queue: mpsc::Sender<Message>,
-    /// Taken by [`Bus::run`].
+    /// Locked by [`Bus::run`] while it runs.
     waiting: Mutex<mpsc::Receiver<Message>>,
-    /// Bytes that the queue has room for.
+    /// Bytes that the queue still has room for.
     room: Arc<Semaphore>,
-    /// Tells this process from the other nodes.
+    /// Identifies this process among the nodes.
     node_id: u64,
     asked: Asked,
-    /// Where all nodes hear the same in one order, and so can go on with each other's sessions.
+    /// Set where all nodes receive the same messages in the same order, so that each can resume the others' sessions.
     sessions: Option<Arc<dyn SessionStore>>,
 }
 
 struct Message {
-    /// Where it goes, and what goes there.
     parts: Vec<Part>,
     content: Content,
     done: Option<oneshot::Sender<Result<Reach, BusError>>>,
-    /// What the message takes up of the queue, until it is done with.
+    /// The bytes that the message occupies in the queue, released when it has been handled.
     room: Option<OwnedSemaphorePermit>,
 }
 
@@ -68,18 +67,17 @@ struct Part {
     payload: String,
 }
 
-/// What is in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
     Event,
-    /// Something for the nodes themselves.
+    /// A message for the nodes themselves, never for clients.
     Control,
 }
 
-/// How far an event went.
+/// Which nodes an event was sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
-    /// To this node alone, since Redis is away.
+    /// To this node alone, because Redis is unreachable.
     Here,
     /// To all nodes.
     Everywhere,
@@ -90,14 +88,14 @@ impl Message {
         Self { parts, content, done: None, room: None }
     }
 
-    /// Tells whoever asked, who may have gone.
+    /// Sends the result to the caller, if there is one and it still waits.
     fn report(self, result: Result<Reach, BusError>) {
         if let Some(done) = self.done {
             let _ = done.send(result);
         }
     }
 
-    /// Its part of the queue's bytes; one that is larger than the queue takes all of it.
+    /// The bytes to reserve in the queue; a message larger than the whole queue reserves all of it.
     fn bytes(&self) -> u32 {
         let bytes = self.parts.iter().map(|part| part.payload.len()).sum::<usize>();
         u32::try_from(bytes).unwrap_or(u32::MAX).min(QUEUE_BYTES)
@@ -109,7 +107,7 @@ impl Message {
 #[error("the event could not be published to the nodes: {cause}")]
 pub struct BusError {
     cause: String,
-    /// How many of the events, from the first on, went out before.
+    /// How many of the events, counted from the first, were sent before the failure.
     pub(crate) sent: usize,
 }
 
@@ -119,7 +117,7 @@ impl From<String> for BusError {
     }
 }
 
-/// The form of Laravel's `RedisBroadcaster`.
+/// The message format of Laravel's `RedisBroadcaster`.
 #[derive(Serialize, Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
@@ -127,28 +125,28 @@ struct Envelope<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
     socket: Option<SocketId>,
-    /// Of a whisper in a presence channel.
+    /// The sender of a whisper in a presence channel.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     user_id: Option<Cow<'a, str>>,
-    /// Of an event that came by HTTP.
+    /// Whether the event was submitted through the HTTP API.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     http: bool,
 }
 
 impl Bus {
-    /// A bus that [`Bus::run`] has to move. `None` for a single node.
+    /// A bus, which sends nothing until [`Bus::run`] is polled. `None` when `cluster.enabled` is off.
     ///
     /// # Errors
-    /// [`RedisConfigError`] when the settings of Redis cannot be used.
+    /// [`RedisConfigError`] when the Redis settings are invalid.
     pub fn open(config: &Config) -> Result<Option<Self>, RedisConfigError> {
         if !config.cluster.enabled.0 {
             return Ok(None);
         }
         let redis = &config.database_config.redis;
-        // With a Redis Cluster each node hears another order, and with single channels only a part.
+        // With a Redis Cluster nodes receive messages in different orders; with single-channel subscriptions, only some of them.
         let is_one_order = redis.cluster.is_empty() && config.subscribers.redis_mode == RedisMode::Pattern;
         let sessions: Option<Arc<dyn SessionStore>> = if is_one_order && config.recovery.enabled.0 {
-            let link = ReconnectingClient::new(Redis::new(redis)?, "clients cannot come back to other nodes");
+            let link = ReconnectingClient::new(Redis::new(redis)?, "clients cannot resume their sessions on other nodes");
             Some(Arc::new(RedisSessions::new(link, &redis.key_prefix)))
         } else {
             None
@@ -166,23 +164,23 @@ impl Bus {
         }))
     }
 
-    /// Where sessions are kept for other nodes, if they can go on with them.
+    /// The store of sessions that other nodes can resume, where that is possible.
     #[must_use]
     pub fn sessions(&self) -> Option<Arc<dyn SessionStore>> {
         self.sessions.clone()
     }
 
-    /// The same with another place for sessions.
+    /// The same bus with another session store.
     #[cfg(test)]
     pub(crate) fn with_sessions(self, sessions: Arc<dyn SessionStore>) -> Self {
         Self { sessions: Some(sessions), ..self }
     }
 
-    /// PUBLISHes events that came by HTTP, once, or has them delivered here while Redis is away. Redis takes all of them or none; only a Redis
-    /// Cluster, where they belong to several servers, takes one after the other.
+    /// PUBLISHes events of the HTTP API at most once, or delivers them on this node while Redis is unreachable. Redis takes
+    /// all of them or none, except a Redis Cluster: there they belong to several servers and are sent one after the other.
     ///
     /// # Errors
-    /// [`BusError`] when Redis was lost meanwhile, or the server shuts down.
+    /// [`BusError`] when the connection to Redis broke while sending, or the server is shutting down.
     pub async fn publish(&self, events: &[Event<'_>]) -> Result<Reach, BusError> {
         let (done, answer) = oneshot::channel();
         let mut message = Message { done: Some(done), ..self.message(events, true) };
@@ -192,7 +190,7 @@ impl Bus {
         answer.await.map_err(|_| closed())?
     }
 
-    /// PUBLISHes an event if there is room for it; nobody is told what becomes of it then. Whether there was room.
+    /// Queues an event for PUBLISH if the queue has room, and returns whether it had. The outcome is not reported.
     pub fn try_publish(&self, event: &Event<'_>) -> bool {
         let has_room = self.try_send(self.message(std::slice::from_ref(event), false));
         if !has_room {
@@ -206,13 +204,13 @@ impl Bus {
         message.room.is_some() && self.queue.try_send(message).is_ok()
     }
 
-    /// The number that tells this process from the other nodes.
+    /// The number that identifies this process among the nodes.
     #[must_use]
     pub const fn node_id(&self) -> u64 {
         self.node_id
     }
 
-    /// Asks the other nodes, of which there are so many. Returns what came in time, and whether that is not all.
+    /// Asks the other nodes, of which there are `others`. Returns the answers that arrived in time, and whether some are missing.
     pub async fn ask(&self, question: Question, others: usize) -> (Vec<Answer>, bool) {
         let (mut asked, patience) = (self.asked.begin(), question.patience());
         self.send_control(&control::Message::Ask { from: self.node_id, id: asked.id, question });
@@ -229,7 +227,7 @@ impl Bus {
         (answers, is_late)
     }
 
-    /// PUBLISHes a message between nodes, if there is room for it.
+    /// Queues a control message for the other nodes if the queue has room.
     pub fn send_control(&self, message: &control::Message) {
         let payload = serde_json::to_string(message).expect("texts and numbers serialize");
         let part = Part { channel: format!("{}{CONTROL_CHANNEL}", self.key_prefix), payload };
@@ -238,7 +236,7 @@ impl Bus {
         }
     }
 
-    /// Another node has answered.
+    /// Hands an answer of another node to the question it belongs to.
     pub fn answered(&self, id: u64, answer: Answer) {
         self.asked.answered(id, answer);
     }
@@ -253,8 +251,8 @@ impl Bus {
         Message::new(events.iter().map(part).collect(), Content::Event)
     }
 
-    /// Moves messages until dropped. First it asks whether a connection that was idle is there still, since nobody would know what
-    /// became of a message that it was lost with. While Redis is away events go `here`, which is told whether each is a whisper.
+    /// Sends queued messages until dropped. A connection that was idle is checked with a PING first: if it broke under a message,
+    /// its fate would be unknown. While Redis is unreachable, events go to `here`, with whether each is a whisper.
     pub async fn run(&self, here: impl Fn(&Event<'_>, bool)) {
         let mut waiting = self.waiting.lock().await;
         let mut batch = Vec::with_capacity(BATCH);
@@ -263,7 +261,7 @@ impl Bus {
             if used.elapsed() > IDLE && !self.link.is_cluster() {
                 let mut ping = redis::pipe();
                 ping.cmd("PING").ignore();
-                // A loss is found again below, with a connection that takes nothing.
+                // The error can be ignored: a PING that fails drops the connection, and the query below makes a new one.
                 let _ = self.link.query::<()>(&ping).await;
             }
             used = Instant::now();
@@ -291,7 +289,7 @@ impl Bus {
         }
     }
 
-    /// One part at a time: a pipeline would have to stay on one server.
+    /// Sends one part at a time, because a pipeline must stay on one server of the cluster.
     async fn publish_by_slots(&self, message: &Message, here: &impl Fn(&Event<'_>, bool)) -> Result<Reach, BusError> {
         let mut reach = Reach::Everywhere;
         for (sent, part) in message.parts.iter().enumerate() {
@@ -309,14 +307,14 @@ impl Bus {
         Ok(reach)
     }
 
-    /// A key in the slot of the store's keys of the channel.
+    /// A key in the same slot as the channel's keys in the presence store.
     fn slot_of(&self, channel: &str) -> String {
         let name = channel.strip_prefix(&self.key_prefix).unwrap_or(channel);
         format!("{}laravel-echo:{{{name}}}:order", self.key_prefix)
     }
 
     async fn query(&self, pipeline: &Pipeline) -> Result<Reach, BusError> {
-        // Never tried again after a break: it may have been done, and nothing is to come twice.
+        // Never retried after the connection broke: Redis may have executed it, and no event may be delivered twice.
         match self.link.query::<redis::Value>(pipeline).await {
             Ok(_) => Ok(Reach::Everywhere),
             Err(QueryError::Away(_)) => Ok(Reach::Here),
@@ -331,7 +329,7 @@ impl Bus {
         let envelope: Envelope<'_> = serde_json::from_str(&part.payload).expect("it was written here");
         let Envelope { event, data, socket, user_id, .. } = envelope;
         let channel = part.channel.strip_prefix(&self.key_prefix).unwrap_or(&part.channel);
-        // Nobody waits for what becomes of a whisper.
+        // Only whispers have no caller that waits for the result.
         here(&Event { channel, name: event, data, except: socket, user: user_id }, message.done.is_none());
     }
 }
@@ -359,7 +357,7 @@ mod tests {
         let bus = bus();
         let large = tossed(&bus, 100_000);
         assert!((300..=335).contains(&large), "{large}");
-        // What is done with makes room.
+        // A message that has been taken from the queue makes room.
         bus.waiting.try_lock().unwrap().try_recv().unwrap();
         assert_eq!(tossed(&bus, 100_000), 1);
     }

@@ -1,6 +1,6 @@
 //! Questions to the other nodes over Redis, with a deadline.
 //!
-//! Input: a question of the HTTP API. Output: a [`Message`] for all nodes, and their answers as they come.
+//! Input: a question of the HTTP API. Output: a [`Message`] for all nodes, and their answers as they arrive.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 use crate::auth::Pass;
 use crate::event::SocketId;
 
-/// What a node knows by itself: far more than one that is well takes.
+/// Timeout for questions that a node answers from memory: far longer than a healthy node takes.
 const ANSWERED: Duration = Duration::from_secs(1);
-/// What a node has to ask the application about: as long as most callers wait for an answer.
+/// Timeout for questions that make a node ask the application: as long as most HTTP callers wait for a response.
 const RECHECKED: Duration = Duration::from_secs(30);
 
 /// What a node is asked.
@@ -41,7 +41,7 @@ pub enum Question {
 }
 
 impl Question {
-    /// Time for the answers of the other nodes.
+    /// How long to wait for the answers of the other nodes.
     #[must_use]
     pub const fn patience(&self) -> Duration {
         match self {
@@ -51,7 +51,7 @@ impl Question {
     }
 }
 
-/// What a node answers: counts by channel, or by what was counted; the only one under the empty name.
+/// Counts in an answer, by channel or by whatever was counted. A question for one number is answered under the empty name.
 pub(crate) type Counts = Vec<(String, usize)>;
 
 /// The last event of a cache channel.
@@ -68,16 +68,16 @@ pub struct KeptEvent {
 /// What a node answers to a question.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// What it counted.
+    /// The counts.
     pub counts: Counts,
-    /// To [`Question::Cached`].
+    /// The answer to [`Question::Cached`].
     pub event: Option<KeptEvent>,
 }
 
-/// What the dashboard of a node says to those of others, and what only they understand.
+/// A message between the dashboards of nodes, opaque to everything else.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DashboardNote {
-    /// The number of the process.
+    /// The [`node_id`](super::Bus::node_id) of the sender.
     pub from: u64,
     /// JSON.
     pub note: Box<RawValue>,
@@ -91,83 +91,83 @@ impl PartialEq for DashboardNote {
 
 impl Eq for DashboardNote {}
 
-/// What goes over [`CONTROL_CHANNEL`].
+/// A message on [`CONTROL_CHANNEL`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Message {
     /// To all nodes but `from`.
     Ask {
-        /// The number of the asking process.
+        /// The id of the asking node.
         from: u64,
-        /// The number of the question.
+        /// The id of the question.
         id: u64,
         /// The question.
         question: Question,
     },
-    /// To all nodes: the events after this one are counted from here, under this name.
+    /// To all nodes: a new epoch with this name starts here; count events from this message on.
     Order(u64),
-    /// To all nodes: what was heard before all took this name can be had.
+    /// To all nodes: the events from before the epoch with this name can be fetched from the session store.
     Past(u64),
-    /// To all nodes but `from`: it goes on with this session.
+    /// To all nodes but `from`: the client of this session has resumed it on `from`.
     Taken {
-        /// The number of the process.
+        /// The id of the sending node.
         from: u64,
         /// The session.
         id: SocketId,
     },
-    /// To all nodes but its own, or to one of them.
+    /// To the dashboards of all other nodes, or of one of them.
     Dashboard {
-        /// The number of that one.
+        /// The id of the receiving node; `None` for all.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<u64>,
-        /// What is said.
+        /// The message.
         note: DashboardNote,
     },
     /// To the node that asked.
     Answer {
-        /// The number of the question.
+        /// The id of the question.
         id: u64,
-        /// The answer.
+        /// The counts.
         counts: Counts,
-        /// To [`Question::Cached`].
+        /// The answer to [`Question::Cached`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         event: Option<KeptEvent>,
     },
-    /// To all nodes: a user has signed in, or the last connection of one is over.
+    /// To all nodes: a user has signed in, or a user's last connection has closed.
     User {
         /// The user.
         user: String,
-        /// Which of both.
+        /// Whether the user has signed in.
         is_online: bool,
     },
-    /// To all nodes: so many sockets are in a channel now, on all of them together.
+    /// To all nodes: the number of sockets in a channel, over all nodes.
     Count {
         /// The channel.
         channel: String,
         /// Its sockets.
         count: usize,
     },
-    /// To all nodes but `from`: somebody was taken out of a channel by the decision of one node.
+    /// To all nodes but `from`: one node has removed a user from a channel.
     Removed {
-        /// The number of the process that tells it.
+        /// The id of the sending node.
         from: u64,
         /// The user, where it is known.
         user: Option<String>,
-        /// What else it may come back by.
+        /// The token that would let the same client in again, if it has one.
         pass: Option<Pass>,
         /// The channel.
         channel: String,
     },
 }
 
-/// The channel of questions and answers, below the prefix. No client gets what comes from it.
+/// The Redis channel of control messages, after the key prefix. Nothing from it is delivered to clients.
 pub(crate) const CONTROL_CHANNEL: &str = "laravel-echo:nodes";
 
 /// Questions that wait for answers.
 #[derive(Debug, Default)]
 pub(super) struct Asked(Mutex<HashMap<u64, mpsc::UnboundedSender<Answer>>>);
 
-/// Answers to one question; nobody listens any more once it is dropped.
+/// Receives the answers to one question; those that arrive after it is dropped are ignored.
 pub(super) struct Answers<'a> {
     asked: &'a Asked,
     pub(super) id: u64,
@@ -186,7 +186,7 @@ impl Asked {
         Answers { asked: self, id, answers }
     }
 
-    /// An answer has come; those to nobody's question, or too late, are dropped.
+    /// Forwards an answer to its question. Answers to unknown questions, or that arrive too late, are dropped.
     pub(super) fn answered(&self, id: u64, answer: Answer) {
         if let Some(sender) = self.all().get(&id) {
             let _ = sender.send(answer);

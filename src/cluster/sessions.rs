@@ -1,7 +1,7 @@
-//! [`SessionStore`]: sessions of clients that may come back to another node, and what the nodes have to agree on for that.
+//! [`SessionStore`]: sessions of clients that may reconnect to another node, and the state that nodes share for that.
 //!
-//! Input: sessions as a node knows them, in batches. Output: each to the first who asks for it. In Redis a session is a
-//! key that ends by itself, so those of a node that was killed need no cleaning up.
+//! Input: sessions as their node sees them, in batches. Output: each session, to the first node that asks for it. In Redis
+//! a session is a key with an expiry, so the sessions of a killed node need no cleanup.
 
 use std::time::Duration;
 
@@ -12,25 +12,25 @@ use crate::event::SocketId;
 use crate::redis_client::{QueryError, ReconnectingClient};
 use crate::signature::hex;
 
-/// Commands of one round trip.
+/// Commands sent in one round trip.
 const BATCH: usize = 500;
 
-/// For how long it is offered what was heard.
+/// How long past events are offered to a node that has just started or reconnected to Redis.
 const OFFERED: Duration = Duration::from_secs(10);
 
 /// Bytes of the key that signs private ids.
 pub(crate) type SessionKey = [u8; 32];
 
-/// What became of a session.
+/// A change of a stored session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionChange {
-    /// It is this, for so long.
+    /// Store this session, to expire after this time.
     Put(String, Duration),
-    /// Nobody comes back to it.
+    /// Delete the session: no client can resume it any more.
     Delete,
 }
 
-/// The sessions cannot be reached.
+/// The session store cannot be reached.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SessionError(String);
@@ -41,52 +41,52 @@ impl From<QueryError> for SessionError {
     }
 }
 
-/// Where sessions are kept for all nodes.
+/// Stores sessions for all nodes.
 #[async_trait]
 pub trait SessionStore: Send + Sync + 'static {
-    /// The key that signs private ids: this one, unless the nodes have one already.
+    /// The key that signs private ids: `fresh`, unless the nodes share one already.
     ///
     /// # Errors
     /// [`SessionError`] when the store cannot be reached.
     async fn key(&self, fresh: SessionKey) -> Result<SessionKey, SessionError>;
 
-    /// Writes what became of sessions.
+    /// Writes changes of sessions.
     ///
     /// # Errors
-    /// [`SessionError`] when the store cannot be reached; some may be written.
+    /// [`SessionError`] when the store cannot be reached; some of the changes may have been written.
     async fn write(&self, changes: Vec<(SocketId, SessionChange)>) -> Result<(), SessionError>;
 
-    /// Takes a session out: of all who ask, one gets it.
+    /// Removes and returns a session. When several nodes ask for it, only one gets it.
     ///
     /// # Errors
     /// [`SessionError`] when the store cannot be reached.
     async fn take(&self, id: SocketId) -> Result<Option<String>, SessionError>;
 
-    /// Whether this node is the one to offer what was heard before all took a name: one of all who ask is.
+    /// Whether this node should offer the events from before the epoch `name`. Only one of the nodes that ask is told yes.
     ///
     /// # Errors
     /// [`SessionError`] when the store cannot be reached.
     async fn may_offer(&self, name: u64) -> Result<bool, SessionError>;
 
-    /// Offers what was heard before all took a name, in parts, for a while.
+    /// Offers the events from before the epoch `name`, in parts, for a limited time.
     ///
     /// # Errors
     /// [`SessionError`] when the store cannot be reached.
     async fn offer(&self, name: u64, past: Vec<Vec<u8>>) -> Result<(), SessionError>;
 
-    /// What is offered; nothing when nobody does.
+    /// The past events offered for the epoch `name`; empty when no node has offered any.
     ///
     /// # Errors
     /// [`SessionError`] when the store cannot be reached.
     async fn past(&self, name: u64) -> Result<Vec<Vec<u8>>, SessionError>;
 
-    /// For so long, sessions with one of these names are not to be gone on with: somebody was taken out of something.
+    /// Prevents sessions with this name from being resumed for `lasts`, because a user was removed.
     ///
     /// # Errors
     /// [`SessionError`] when the store cannot be reached.
     async fn ban(&self, name: String, lasts: Duration) -> Result<(), SessionError>;
 
-    /// Whether one of these names is banned.
+    /// Whether any of these names is banned.
     ///
     /// # Errors
     /// [`SessionError`] when the store cannot be reached.
@@ -113,7 +113,7 @@ impl RedisSessions {
     }
 }
 
-/// The argument of `PX`, which has to be more than 0.
+/// The argument of `PX`, which must be greater than 0.
 fn px(time: Duration) -> u64 {
     milliseconds(time).max(1)
 }
@@ -127,7 +127,7 @@ impl SessionStore for RedisSessions {
         let (text,): (String,) = self.link.query(&pipeline).await?;
         let bytes: Option<Vec<u8>> =
             (0..text.len()).step_by(2).map(|at| text.get(at..at + 2).and_then(|byte| u8::from_str_radix(byte, 16).ok())).collect();
-        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| SessionError(format!("`{name}` holds no key of 64 hexadecimal digits")))
+        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| SessionError(format!("`{name}` is not 64 hexadecimal digits")))
     }
 
     async fn write(&self, changes: Vec<(SocketId, SessionChange)>) -> Result<(), SessionError> {
@@ -147,7 +147,7 @@ impl SessionStore for RedisSessions {
     }
 
     async fn take(&self, id: SocketId) -> Result<Option<String>, SessionError> {
-        // As GETDEL, which needs Redis 6.2.
+        // GETDEL would do the same, but needs Redis 6.2.
         let mut pipeline = redis::pipe();
         pipeline.atomic().get(self.session(id)).del(self.session(id)).ignore();
         let (session,) = self.link.query(&pipeline).await?;
