@@ -1,7 +1,7 @@
 //! Where presence members are kept: the trait [`PresenceStore`], its values, and the choice of a backend.
 //!
-//! Input: joins and leaves from the hub, which serialises those of one channel. Output: who is here now. A backend
-//! owns atomicity: other nodes may join and leave the same channel at the same moment.
+//! Input: joins and leaves from the hub, which serialises those of one channel. Output: who is in the channel now. The backend
+//! is responsible for atomicity: other nodes may change the same channel at the same moment.
 
 use std::sync::Arc;
 
@@ -23,37 +23,37 @@ use redis::RedisStore;
 /// Members of a channel by socket, in the order of joining.
 pub type Members = Vec<(SocketId, Member)>;
 
-/// What a join came to.
+/// The result of a join.
 #[derive(Debug)]
 pub struct Joined {
     /// Whether this is the user's first socket in the channel.
     pub is_first: bool,
-    /// Another user whose last socket this was until now: somebody else has logged in on it.
+    /// Another user, whose last socket this was until now: a different user has logged in on the same socket.
     pub replaced: Option<Member>,
-    /// Everyone in the channel, the new one last.
+    /// Everyone in the channel, the new member last.
     pub members: Members,
-    /// The version of that list, where the store counts changes for other nodes; else 0, as when the store could not be
-    /// reached and the list is what this node knows.
+    /// The version of that list, if the store counts changes for other nodes. Otherwise 0; also 0 when the store could not
+    /// be reached, and the list has only the members that this node knows.
     pub version: u64,
-    /// Members that this node had put there are missing: the store has lost some, and the list may lack others, too.
+    /// Members that this node had written are missing: the store has lost data, and the list may lack other nodes' members too.
     pub has_lost: bool,
 }
 
-/// What a renewal came to.
+/// The result of a heartbeat.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {
     /// Channels to [`PresenceStore::reconcile`].
     pub unreconciled: Vec<ChannelName>,
-    /// The store has forgotten this node, and maybe others: lists may lack members until every node has settled.
+    /// The store has lost this node's lease, and maybe others': lists may lack members until every node has reconciled.
     pub has_lost: bool,
 }
 
-/// What a leave came to.
+/// The result of a leave.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Left {
-    /// The socket was no member.
+    /// The socket was not a member.
     NotThere,
-    /// The user is still here with another socket.
+    /// The user remains in the channel with another socket.
     Remains,
     /// That was the user's last socket.
     Gone(Member),
@@ -64,10 +64,10 @@ pub enum Left {
 #[error("presence store: {0}")]
 pub struct StoreError(#[from] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// The store of the settings cannot be opened.
+/// The configured store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Settings of Redis. A Redis that is down is no reason: it is looked for until it is there.
+    /// The Redis settings are invalid. An unreachable Redis is not an error: the store keeps trying to connect.
     #[error(transparent)]
     Redis(#[from] RedisConfigError),
 }
@@ -78,7 +78,7 @@ pub enum OpenError {
 /// [`OpenError`] when it cannot be opened.
 pub async fn open(config: &Config) -> Result<Arc<dyn PresenceStore>, OpenError> {
     Ok(match config.database {
-        // Compat: the original's SQLite table. A file that is emptied at the start is memory.
+        // Compat: the original empties its SQLite table at every start, so memory behaves the same.
         Database::Memory | Database::Sqlite => Arc::new(MemoryStore::default()),
         Database::Redis => Arc::new(RedisStore::new(config)?),
     })
@@ -87,19 +87,19 @@ pub async fn open(config: &Config) -> Result<Arc<dyn PresenceStore>, OpenError> 
 /// Keeps the members of presence channels.
 #[async_trait]
 pub trait PresenceStore: Send + Sync + 'static {
-    /// Adds a socket to a channel. A socket that is there already becomes the newest, with its new data.
+    /// Adds a socket to a channel. A socket that is already there becomes the newest, with its new data.
     ///
     /// # Errors
-    /// [`StoreError`] when the backend refuses. One that is away is answered for by what this node knows.
+    /// [`StoreError`] when the backend rejects the command. If it is unreachable, the result is based on this node's members.
     async fn join(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError>;
 
-    /// Takes a socket out of a channel.
+    /// Removes a socket from a channel.
     ///
     /// # Errors
     /// [`StoreError`] when the backend cannot be reached.
     async fn leave(&self, channel: &ChannelName, socket: SocketId) -> Result<Left, StoreError>;
 
-    /// As [`Self::leave`], but the socket may be another node's by now, and stays then.
+    /// As [`Self::leave`], unless another node has taken the socket over; then it stays.
     ///
     /// # Errors
     /// [`StoreError`] when the backend cannot be reached.
@@ -130,13 +130,13 @@ pub trait PresenceStore: Send + Sync + 'static {
         Ok((0, self.members(channel).await?))
     }
 
-    /// Waits until the store wants [`Self::heartbeat`] to be called. For ever when it lasts by itself.
+    /// Waits until the store needs a [`Self::heartbeat`]. Never resolves for stores that need none.
     async fn next_maintenance(&self) {
         std::future::pending().await
     }
 
-    /// Tells the backend that this node lives. The channels it returns are to be settled one after the other or at
-    /// once, each while no join or leave of it is under way on this node.
+    /// Renews this node's lease in the backend. The returned channels must be reconciled, sequentially or concurrently,
+    /// each while no join or leave of that channel is in progress on this node.
     ///
     /// # Errors
     /// [`StoreError`] when the backend cannot be reached.
@@ -144,8 +144,8 @@ pub trait PresenceStore: Send + Sync + 'static {
         Ok(Heartbeat::default())
     }
 
-    /// Puts a channel right: what this node holds is there, what it could not take out is taken out now, and so are
-    /// the members of nodes that died. Returns the users who are gone by that.
+    /// Repairs a channel: writes this node's members again, and removes those whose removal failed before and those of
+    /// dead nodes. Returns the users who have left the channel by that.
     ///
     /// # Errors
     /// [`StoreError`] when the backend cannot be reached.
@@ -153,7 +153,7 @@ pub trait PresenceStore: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// How many other nodes there are, those that died and are not settled yet included.
+    /// The number of other nodes, including dead ones whose members have not been removed yet.
     ///
     /// # Errors
     /// [`StoreError`] when the backend cannot be reached.
@@ -161,6 +161,6 @@ pub trait PresenceStore: Send + Sync + 'static {
         Ok(0)
     }
 
-    /// Ends this node's part; all its sockets have left before.
+    /// Releases this node's state; all its sockets must have left before.
     async fn close(&self) {}
 }

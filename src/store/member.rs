@@ -1,6 +1,6 @@
 //! [`Member`]: a user in a presence channel, as the Laravel application described it.
 //!
-//! Input: the `channel_data` of a callback, or what a store kept of it. Output: the same JSON, and the user's id.
+//! Input: the `channel_data` of a callback, or a store's copy of it. Output: the same JSON, and the user's id.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -23,18 +23,18 @@ struct MemberData {
 /// What is wrong with the `channel_data` of a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MemberError {
-    /// There is none.
+    /// It is missing.
     #[error("the answer has no channel_data")]
     Missing,
-    /// It is no JSON object, nor the text of one.
+    /// It is neither a JSON object nor a string that contains one.
     #[error("channel_data is not an object")]
     NotAnObject,
-    /// It has no `user_id`, or one that is neither text nor a number.
+    /// It has no `user_id`, or one that is not a string, number or boolean.
     #[error("channel_data has no user_id")]
     NoUserId,
 }
 
-/// The keys of a member that the server looks at.
+/// The keys of a member that the server reads.
 #[derive(Deserialize)]
 struct MemberKeys<'a> {
     #[serde(borrow)]
@@ -43,23 +43,23 @@ struct MemberKeys<'a> {
     user_info: Option<&'a RawValue>,
 }
 
-/// Tells a `null` that is there from a key that is not.
+/// Distinguishes a key that is `null` from one that is missing.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// `user_id` and `user_info` of a member, as they came.
+/// `user_id` and `user_info` of a member, as the application sent them.
 #[derive(Debug, Clone, Copy)]
 pub struct MemberView<'a> {
-    /// The id, text or number.
+    /// The id: a string, number or boolean.
     pub user_id: &'a RawValue,
-    /// What the application tells about the user; absent when it told nothing.
+    /// What the application says about the user; absent when it said nothing.
     pub user_info: Option<&'a RawValue>,
 }
 
 impl Member {
-    /// Reads `channel_data`: an object such as `{"user_id":1,"user_info":{"name":"Ann"}}`, or its JSON as text, as
-    /// Laravel's Pusher broadcaster answers. Further keys are kept.
+    /// Parses `channel_data`: an object such as `{"user_id":1,"user_info":{"name":"Ann"}}`, or a string that contains its
+    /// JSON, as sent by Laravel's Pusher broadcaster. Other keys are kept.
     ///
     /// # Errors
     /// [`MemberError::NotAnObject`], [`MemberError::NoUserId`].
@@ -81,24 +81,24 @@ impl Member {
         Ok(Self(Arc::new(MemberData { user: user.into(), json: json.into() })))
     }
 
-    /// The text of the user's id: two members with the same text are the same user, `1` and `"1"` alike.
+    /// The user's id as text. Members with the same text are the same user: `1` and `"1"` are equal.
     #[must_use]
     pub fn user(&self) -> &str {
         &self.0.user
     }
 
-    /// The member as JSON, byte for byte as it came.
+    /// The member as JSON, byte for byte as received.
     #[must_use]
     pub fn json(&self) -> &str {
         &self.0.json
     }
 
-    /// Appends the member's JSON to `json`, with a `socketId` as the last key when there is one to show.
+    /// Appends the member's JSON to `json`, with a `socketId` as its last key if `socket` is given.
     pub fn push_json(&self, json: &mut String, socket: Option<SocketId>) {
         let Some(socket) = socket else {
             return json.push_str(self.json());
         };
-        // A member has at least its user_id, so a comma is right.
+        // The object is never empty (it has a user_id), so the comma is valid.
         let object = self.json().trim_end().strip_suffix('}').expect("a member is an object");
         let _ = write!(json, "{object},\"socketId\":\"{socket}\"}}");
     }

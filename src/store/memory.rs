@@ -1,4 +1,4 @@
-//! Members in this process: the default, for a single node. They are gone when it ends, as are its clients.
+//! Presence members in this process: the default, for a single node. They are lost when it ends, as are its connections.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::{Joined, Left, Member, Members, PresenceStore, StoreError};
 use crate::channel::ChannelName;
 use crate::event::SocketId;
 
-/// Members in this process.
+/// Keeps members in this process.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStore(Mutex<HashMap<ChannelName, Channel>>);
 
@@ -18,7 +18,7 @@ pub(crate) struct MemoryStore(Mutex<HashMap<ChannelName, Channel>>);
 struct Channel {
     /// In the order of joining.
     members: IndexMap<SocketId, Member>,
-    /// How many sockets each user has here.
+    /// How many sockets each user has in the channel.
     sockets: HashMap<Box<str>, usize>,
 }
 
@@ -50,7 +50,7 @@ impl PresenceStore for MemoryStore {
     async fn join(&self, name: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError> {
         let mut channels = self.channels();
         let channel = channels.entry(name.clone()).or_default();
-        // A refresh under the same user is no first join, so look before the old entry goes.
+        // A socket that joins again for the same user is not a first join, so check before the old entry is removed.
         let is_first = !channel.sockets.contains_key(member.user());
         let replaced = match channel.remove(socket) {
             Some((old, 0)) if old.user() != member.user() => Some(old),

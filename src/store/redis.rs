@@ -1,10 +1,10 @@
-//! Members in Redis: shared by all nodes that use it, and outliving none of them.
+//! Presence members in Redis, shared by all nodes. No member outlives its node.
 //!
-//! Input: joins and leaves of this node's sockets, each of them one script and so atomic. Output: everyone in a channel,
-//! whatever node they are connected to. Members live under the lease of their node: see `lease`. What Redis loses is
-//! put back from what this node holds, what could not be taken out is taken out later: see `local_members`. Needs Redis 5.
+//! Input: joins and leaves of this node's sockets; each is one script, and so atomic. Output: everyone in a channel,
+//! whichever node they are connected to. Members belong to the lease of their node: see `lease`. What Redis loses is
+//! written again from this node's copy, and removals that failed are retried: see `local_members`. Needs Redis 5.
 //!
-//! No script walks over the members of a channel; a join asks for the list in the same round trip.
+//! No script iterates over the members of a channel; a join requests the list in the same round trip.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,37 +33,37 @@ use local_members::LocalMembers;
 use mirror::Mirror;
 use scripts::{Condition, Keys, Listing};
 
-/// How long a join waits for Redis. After it, or when Redis is known to be away, this node answers by what it knows, and puts
-/// the member into Redis when that is back.
+/// How long a join waits for Redis. After this, or when Redis is known to be unreachable, the join is answered from this node's
+/// own members, and the member is written once Redis is back.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time for the last words to Redis.
+/// How long shutdown waits for pending removals to be written and the lease to be released.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Members in Redis.
+/// Keeps members in Redis.
 pub(crate) struct RedisStore {
     client: Arc<ReconnectingClient>,
     keys: Keys,
     lease: Lease,
     local: LocalMembers,
     mirror: Mirror,
-    /// Channels with members of nodes that died.
+    /// Channels that may have members of dead nodes, with the ids of those nodes.
     orphans: Mutex<HashMap<ChannelName, Vec<String>>>,
-    /// What all members were last known to be written over.
+    /// The connection and node id as of the last heartbeat.
     trusted: Mutex<WriteEpoch>,
-    /// Told when members turn out to be missing.
+    /// Notified when Redis turns out to lack members of this node.
     lost: Notify,
 }
 
-/// Members are sure as long as neither of these changes.
+/// Written members count as stored as long as neither of these changes.
 #[derive(Debug, PartialEq, Eq)]
 struct WriteEpoch {
-    /// The connection.
+    /// The generation of the connection.
     generation: u64,
     /// The id of this node.
     node: Arc<str>,
 }
 
-/// Undoes a join of which nobody hears the end.
+/// Undoes a join whose future is dropped, or that fails, before its result is known.
 struct Undo<'a> {
     local: &'a LocalMembers,
     channel: &'a ChannelName,
@@ -81,15 +81,15 @@ impl Drop for Undo<'_> {
 }
 
 impl RedisStore {
-    /// A store that connects when it is first asked.
+    /// A store that connects on first use.
     ///
     /// # Errors
-    /// [`RedisConfigError`] when the settings cannot be used.
+    /// [`RedisConfigError`] when the Redis settings are invalid.
     pub(crate) fn new(config: &Config) -> Result<Self, RedisConfigError> {
         let database = &config.database_config;
         let client = Arc::new(ReconnectingClient::new(
             Redis::new(&database.redis)?,
-            "presence members of other nodes are not heard of, and this node's are kept here,",
+            "presence lists show only this node's members, which are not shared",
         ));
         let keys = Keys::new(&database.redis.key_prefix, config.cluster.enabled.0);
         let lease = Lease::new(&config.presence);
@@ -105,7 +105,7 @@ impl RedisStore {
         })
     }
 
-    /// With a new lease nothing that was written under the old one counts.
+    /// With a new lease, everything that was written under the old one must be written again.
     fn note(&self, renewal: Renewal) {
         if renewal == Renewal::New {
             debug!(node = &*self.lease.node(), "a new lease");
@@ -113,14 +113,14 @@ impl RedisStore {
         }
     }
 
-    /// Redis does not know of members that were written: it was emptied, and everything is to be put back at once.
+    /// Redis has lost members that were written (it was flushed, for example): write everything again at once.
     fn note_loss(&self) {
         self.local.invalidate();
         self.lost.notify_one();
     }
 
     async fn end(&self, channel: &ChannelName, socket: SocketId, condition: Condition<'_>) -> Result<Left, StoreError> {
-        // First, so that it is made up for whatever comes between.
+        // First, so that the removal is retried later if this call fails or is dropped.
         let before = self.local.mark_removed(channel, socket);
         let left = self.take_out(channel, socket, before.as_ref(), condition).await?;
         self.local.confirm_removed(channel, socket);

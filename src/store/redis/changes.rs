@@ -1,6 +1,6 @@
-//! What the store does to Redis: members in and out, one by one or many at once.
+//! Writes of the store: adding and removing members, one by one or in batches.
 //!
-//! Input: members of this node, and nodes that died. Output: the answers of the scripts, understood.
+//! Input: members of this node, and ids of dead nodes. Output: the parsed replies of the scripts.
 
 use std::sync::Arc;
 
@@ -15,17 +15,17 @@ use crate::event::SocketId;
 use crate::redis_client::QueryError;
 use crate::store::{Left, Member, StoreError};
 
-/// Tries to write under a lease that lasts.
+/// How many leases in a row may expire while a channel is indexed before the write fails.
 const LEASES: usize = 3;
 
-/// Commands of one round trip when many members are put right.
+/// Commands sent in one round trip when many members are repaired.
 const BATCH: usize = 200;
 
 type JoinAnswer = ((bool, u64, String), Listing);
 type LeaveAnswer = (u8, String);
 
 impl RedisStore {
-    /// A member was to be taken out that Redis has lost: nobody but this node can say then whether the user is gone.
+    /// Corrects a leave whose member Redis has lost: only this node can tell then whether the user has left.
     pub(super) fn make_up(&self, channel: &ChannelName, left: Left, before: Option<Member>) -> Left {
         match (left, before) {
             (Left::NotThere, Some(member)) if self.local.has_user(channel, member.user()) => Left::Remains,
@@ -34,8 +34,8 @@ impl RedisStore {
         }
     }
 
-    /// Before the first member of a channel is written: whoever takes this node's members out must find them. Returns
-    /// the id to write them under.
+    /// Indexes the channel before its first member is written, so that other nodes find this node's members if it dies.
+    /// Returns the node id to write them under.
     async fn index(&self, channel: &ChannelName) -> Result<Arc<str>, QueryError> {
         self.note(self.lease.ensure(&self.client, &self.keys).await?);
         for _ in 0..LEASES {
@@ -48,7 +48,7 @@ impl RedisStore {
             let (lives,): (bool,) = self.client.query(&pipeline).await?;
             if lives {
                 self.local.indexed(channel, &node);
-                // A new id from here on makes all members doubtful, those that are being written included.
+                // From here on a new id marks all members as unconfirmed, including those that are being written.
                 if self.lease.node() == node {
                     return Ok(node);
                 }
@@ -92,7 +92,7 @@ impl RedisStore {
         left(answer, before)
     }
 
-    /// Writes members that Redis may have lost. Those that are there keep their place. Returns the id they are under.
+    /// Writes members that Redis may have lost. Those still there keep their place. Returns the node id they are stored under.
     pub(super) async fn assert(&self, channel: &ChannelName, members: &[(SocketId, Member)]) -> Result<Arc<str>, StoreError> {
         let node = self.index(channel).await?;
         for batch in members.chunks(BATCH) {
@@ -105,7 +105,7 @@ impl RedisStore {
         Ok(node)
     }
 
-    /// Takes sockets out, each if its condition holds. Returns what each came to.
+    /// Removes sockets, each if its condition holds. Returns the result of each.
     pub(super) async fn take_all<'a>(
         &self,
         channel: &ChannelName,
@@ -126,12 +126,12 @@ impl RedisStore {
         Ok(all)
     }
 
-    /// Takes out the members of nodes that died; of all the survivors, one does for each member.
+    /// Removes the members of dead nodes. All surviving nodes try; the script lets only one succeed for each member.
     pub(super) async fn take_orphans(&self, channel: &ChannelName, nodes: &[String]) -> Result<Vec<Member>, StoreError> {
         let listing = self.listing(channel).await?;
         let orphans = scripts::of_nodes(&listing, nodes)?;
         if !orphans.is_empty() {
-            info!(%channel, sockets = orphans.len(), ?nodes, "removed the members of a node that is gone");
+            info!(%channel, sockets = orphans.len(), ?nodes, "removed the members of dead nodes");
         }
         let left = self.take_all(channel, orphans.into_iter().map(|(socket, entry)| (socket, Condition::Entry(entry)))).await?;
         for node in nodes {

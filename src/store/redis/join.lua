@@ -1,11 +1,11 @@
 -- Adds a socket. KEYS: sockets, users. ARGV: socket, user, node, member, mode, topic.
--- mode: `join` makes it the newest; `again` is a join whose first answer was lost; `assert` keeps its place.
--- Returns whether this is the user's first socket, the version, and the user that was here on it before.
+-- mode: `join` makes the socket the newest; `again` retries a join whose reply was lost; `assert` keeps the socket's place.
+-- Returns whether this is the user's first socket, the version, and the member whose last socket this was, if replaced.
 local sockets, users = KEYS[1], KEYS[2]
 local socket, user, node, member, mode, topic = unpack(ARGV)
 
 if redis.call('HEXISTS', sockets, 'version') == 0 then
-  -- Starting at the time, in microseconds, versions grow even when all was lost meanwhile.
+  -- Start at the current time in microseconds, so that versions keep growing even after Redis has lost its data.
   local now = redis.call('TIME')
   redis.call('HSET', sockets, 'version', now[1] .. string.format('%06d', now[2]))
 end

@@ -1,12 +1,12 @@
-//! The lease of this node: a key that Redis lets expire when the node does not renew it.
+//! The lease of this node: a key that expires in Redis unless the node renews it.
 //!
 //! Input: the store's connection. Output: the node's id, and the channels that nodes without a lease left behind.
 //!
-//! A node whose lease ran out takes a new id and puts its members back under that. An id is dead once and for ever,
-//! so whoever takes a dead node's members out cannot meet new ones under the same id.
+//! A node whose lease has expired takes a new id and writes its members again under it. A dead id is never used again,
+//! so a node that removes the members of a dead id cannot hit new ones.
 //!
-//! All ids are in one list. A Redis Cluster can lose that list and keep the leases: a node that misses itself in it puts
-//! back what it knows of it.
+//! All ids are in one set. A Redis Cluster can lose that set and keep the leases: a node that does not find itself in the
+//! set writes back all ids it knows.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,34 +19,34 @@ use super::scripts::Keys;
 use crate::config::PresenceConfig;
 use crate::redis_client::{QueryError, ReconnectingClient};
 
-/// Nodes that are asked after at a time.
+/// Nodes whose leases are checked concurrently.
 const AT_ONCE: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Lease {
-    /// How long the key lasts: shorter than the lease by the time that the others may take to see that it is gone.
+    /// The key's expiry: shorter than the configured lease by one interval, which other nodes may need to notice that it expired.
     duration: Duration,
     interval: Duration,
     state: RwLock<State>,
-    /// Two renewals at once would make two leases.
+    /// Serialises renewals, because two at once would create two leases.
     renewing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
 struct State {
     node: Arc<str>,
-    /// When it was renewed last; `None` before the first time.
+    /// When the lease was last renewed; `None` before the first time.
     renewed: Option<Instant>,
-    /// The list of nodes as it was last. This node is in it once it has begun.
+    /// The set of nodes as last read. It includes this node once its lease exists.
     known: BTreeSet<String>,
 }
 
-/// What a renewal came to.
+/// The result of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Renewal {
-    /// The lease had not run out.
+    /// The lease had not expired.
     Kept,
-    /// It is a new one, under a new id.
+    /// The lease had expired; there is a new one under a new id.
     New,
 }
 
@@ -57,29 +57,29 @@ impl Lease {
         Self { duration: config.lease.0 - interval, interval, state, renewing: tokio::sync::Mutex::default() }
     }
 
-    /// The id that members are written under now.
+    /// The id that members are currently written under.
     pub(super) fn node(&self) -> Arc<str> {
         Arc::clone(&self.state.read().node)
     }
 
-    /// Between two renewals; two have failed when it runs out.
+    /// The time between two renewals; the lease expires after two have failed.
     pub(super) const fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// Whether it may have run out without this node's knowing, as after a long stop of the process.
+    /// Whether the lease may have expired unnoticed, for example while the process was suspended.
     fn is_doubtful(&self) -> bool {
         let renewed = self.state.read().renewed;
         renewed.is_none_or(|renewed| renewed.elapsed() >= self.duration)
     }
 
-    /// Renews it if it may have run out.
+    /// Renews the lease if it may have expired.
     pub(super) async fn ensure(&self, client: &ReconnectingClient, keys: &Keys) -> Result<Renewal, QueryError> {
         if !self.is_doubtful() {
             return Ok(Renewal::Kept);
         }
         let _turn = self.renewing.lock().await;
-        // Whoever had the turn before may have done it.
+        // Another task may have renewed it while this one waited.
         if self.is_doubtful() { self.renew_in_turn(client, keys).await } else { Ok(Renewal::Kept) }
     }
 
@@ -88,7 +88,7 @@ impl Lease {
         self.renew_in_turn(client, keys).await
     }
 
-    /// Takes a new id if this one, which is known to be dead, is this node's still.
+    /// Takes a new id if `dead`, whose lease has expired, is still this node's id.
     pub(super) async fn replace(&self, dead: &Arc<str>, client: &ReconnectingClient, keys: &Keys) -> Result<Renewal, QueryError> {
         let _turn = self.renewing.lock().await;
         if self.node() == *dead { self.renew_in_turn(client, keys).await } else { Ok(Renewal::Kept) }
@@ -109,7 +109,7 @@ impl Lease {
         let mut begin = redis::pipe();
         begin.cmd("SET").arg(keys.lease(&node)).arg(std::process::id()).arg("PX").arg(duration);
         client.query::<()>(&begin).await?;
-        // With all it knows: what stands under the id before is to be found also when the list was lost.
+        // Add all known ids: if the set was lost, the members under this node's previous id must still be found.
         let mut known = self.known();
         known.insert(node.as_ref().to_owned());
         enter(&known, client, keys).await?;
@@ -121,7 +121,7 @@ impl Lease {
         self.state.read().known.clone()
     }
 
-    /// All other nodes, put back where they were lost. Some may be dead, and some may just be late to renew their lease.
+    /// All other nodes; restores the set if Redis lost it. Some may be dead, and some merely late to renew their lease.
     pub(super) async fn others(&self, client: &ReconnectingClient, keys: &Keys) -> Result<BTreeSet<String>, QueryError> {
         let mut ask = redis::pipe();
         ask.cmd("SMEMBERS").arg(keys.nodes());
@@ -133,7 +133,7 @@ impl Lease {
             enter(&nodes, client, keys).await?;
         }
         let mut state = self.state.write();
-        // Not if there is a new id meanwhile, which this list lacks.
+        // Not if this node has taken a new id in the meantime, which this list lacks.
         if state.node == this {
             state.known.clone_from(&nodes);
         }
@@ -141,14 +141,14 @@ impl Lease {
         Ok(nodes)
     }
 
-    /// Nodes whose lease ran out, each with the channels it may have members in.
+    /// Nodes whose lease has expired, each with the channels it may have members in.
     pub(super) async fn dead(&self, client: &ReconnectingClient, keys: &Keys) -> Result<Vec<(String, Vec<String>)>, QueryError> {
         let others = stream::iter(self.others(client, keys).await?);
         let looks = others.map(|node| left_behind(node, client, keys)).buffer_unordered(AT_ONCE);
         looks.try_filter_map(async |dead| Ok(dead)).try_collect().await
     }
 
-    /// Gives the lease up.
+    /// Releases the lease.
     pub(super) async fn end(&self, client: &ReconnectingClient, keys: &Keys) -> Result<(), QueryError> {
         let node = self.node();
         let mut end = redis::pipe();
@@ -160,7 +160,7 @@ impl Lease {
     }
 }
 
-/// A node whose lease ran out, with the channels it may have members in. One that has none is forgotten.
+/// The node with the channels it may have members in, if its lease has expired. A dead node without channels is forgotten.
 async fn left_behind(node: String, client: &ReconnectingClient, keys: &Keys) -> Result<Option<(String, Vec<String>)>, QueryError> {
     let mut ask = redis::pipe();
     ask.cmd("EXISTS").arg(keys.lease(&node));
@@ -180,7 +180,7 @@ async fn left_behind(node: String, client: &ReconnectingClient, keys: &Keys) -> 
     Ok(Some((node, channels)))
 }
 
-/// Puts nodes into the list of all.
+/// Adds nodes to the set of all nodes.
 async fn enter(nodes: &BTreeSet<String>, client: &ReconnectingClient, keys: &Keys) -> Result<(), QueryError> {
     let mut enter = redis::pipe();
     enter.cmd("SADD").arg(keys.nodes()).arg(nodes);

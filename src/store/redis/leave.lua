@@ -1,8 +1,8 @@
--- Takes a socket out. KEYS: sockets, users. ARGV: socket, expected, user, topic, node.
--- expected: when not empty, the entry must still be this one. user: when not empty, this is a leave whose first
--- answer was lost; a socket that is not there counts as taken out of that user just now.
--- node: when not empty, the entry must be this node's; one of another node stays.
--- Returns 0 (was not there), 1 (the user is still here) or 2 (the user is gone), and the member.
+-- Removes a socket. KEYS: sockets, users. ARGV: socket, expected, user, topic, node.
+-- expected: when not empty, remove only this exact entry. user: when not empty, this retries a leave whose reply
+-- was lost; if neither the socket nor the user is there any more, the first attempt removed that user's last socket.
+-- node: when not empty, remove the entry only if it belongs to this node.
+-- Returns 0 (was not there), 1 (the user remains) or 2 (the user has left), and the member.
 local sockets, users = KEYS[1], KEYS[2]
 local socket, expected, user, topic, node = unpack(ARGV)
 

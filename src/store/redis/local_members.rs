@@ -1,6 +1,6 @@
-//! What this node has, or should have, in Redis: enough to put everything back when Redis has lost it.
+//! What this node has, or should have, in Redis: enough to write everything again when Redis has lost it.
 //!
-//! Input: joins and leaves as they are tried and as they end. Output: which channels are not as they should be.
+//! Input: joins and leaves as they start and end. Output: the channels that have to be repaired in Redis.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,27 +16,26 @@ use crate::store::{Member, Members};
 #[derive(Debug, Default)]
 pub(super) struct LocalMembers(Mutex<HashMap<ChannelName, LocalChannel>>);
 
-/// One channel.
 #[derive(Debug, Default)]
 struct LocalChannel {
     /// In the order of joining.
     members: IndexMap<SocketId, Member>,
-    /// Joins that were begun and have not ended.
+    /// Joins in progress.
     joins: usize,
-    /// Sockets that are to be taken out, and were not yet for all that is known; with the member, where Redis had it.
+    /// Sockets that must be removed from Redis and whose removal is not confirmed, each with its member if Redis had it.
     owed: HashMap<SocketId, Option<Member>>,
     /// Redis may have lost some of the members.
     is_doubtful: bool,
-    /// The id of this node under which the channel is in an index.
+    /// The id of this node whose index contains the channel.
     index: Option<Arc<str>>,
 }
 
-/// What is to be done about a channel.
+/// What has to be repaired in a channel.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
-    /// To be asserted, in the order of joining.
+    /// Members to write again, in the order of joining.
     pub(super) members: Vec<(SocketId, Member)>,
-    /// To be taken out.
+    /// Sockets to remove.
     pub(super) owed: Vec<(SocketId, Option<Member>)>,
 }
 
@@ -54,7 +53,7 @@ impl LocalMembers {
         self.channels().entry(channel.clone()).or_default().index = Some(Arc::clone(node));
     }
 
-    /// The socket is to be in the channel; ends with [`Self::wrote`] or [`Self::undo`]. Returns the member it was before.
+    /// Starts a join; ends with [`Self::wrote`], [`Self::keep_here`] or [`Self::undo`]. Returns the socket's previous member.
     pub(super) fn hold(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Option<Member> {
         let mut channels = self.channels();
         let local = channels.entry(channel.clone()).or_default();
@@ -65,7 +64,7 @@ impl LocalMembers {
         before
     }
 
-    /// The join came to nothing, or nobody knows what it came to: all is to be as `before`.
+    /// The join failed, or its result is unknown: restores `before`.
     pub(super) fn undo(&self, channel: &ChannelName, socket: SocketId, before: Option<Member>) {
         let mut channels = self.channels();
         let local = channels.entry(channel.clone()).or_default();
@@ -82,20 +81,20 @@ impl LocalMembers {
         }
     }
 
-    /// The join is not written, but the socket is in the channel all the same: it is written when Redis is back. Returns who
-    /// this node has there, in the order of joining.
+    /// The join could not be written, but the socket counts as joined and is written once Redis is back. Returns this node's
+    /// members of the channel, in the order of joining.
     pub(super) fn keep_here(&self, channel: &ChannelName, socket: SocketId, member: &Member) -> Members {
         let mut channels = self.channels();
         let local = channels.entry(channel.clone()).or_default();
         local.joins -= 1;
         local.is_doubtful = true;
-        // Another join of it may have been undone meanwhile.
+        // Another join of the same socket may have been undone in the meantime.
         local.members.entry(socket).or_insert_with(|| member.clone());
         local.owed.remove(&socket);
         local.members.iter().map(|(&socket, member)| (socket, member.clone())).collect()
     }
 
-    /// The socket is to be out of the channel. Returns the member it was.
+    /// Starts a removal: the socket must be removed from Redis. Returns its member.
     pub(super) fn mark_removed(&self, channel: &ChannelName, socket: SocketId) -> Option<Member> {
         let mut channels = self.channels();
         let local = channels.entry(channel.clone()).or_default();
@@ -107,8 +106,8 @@ impl LocalMembers {
         member
     }
 
-    /// The join is written, and this is the list after it. Whether the list lacks a member that was written before; not
-    /// known while others join.
+    /// The join was written, and `listing` is the channel after it. Returns whether it lacks a member of this node; always
+    /// false while other joins are in progress, because theirs may not be written yet.
     pub(super) fn wrote(&self, channel: &ChannelName, listing: &Listing) -> bool {
         let mut channels = self.channels();
         let Some(local) = channels.get_mut(channel) else { return false };
@@ -120,7 +119,7 @@ impl LocalMembers {
         listing.iter().filter(|(field, _)| is_held(field)).count() < local.members.len()
     }
 
-    /// Whether a socket of the user is in the channel, or was not taken out yet.
+    /// Whether a socket of the user is in the channel, or waits for its removal.
     pub(super) fn has_user(&self, channel: &ChannelName, user: &str) -> bool {
         self.channels().get(channel).is_some_and(|local| {
             let mut members = local.members.values().chain(local.owed.values().flatten());
@@ -128,14 +127,14 @@ impl LocalMembers {
         })
     }
 
-    /// The socket was taken out.
+    /// The socket was removed from Redis.
     pub(super) fn confirm_removed(&self, channel: &ChannelName, socket: SocketId) {
         if let Some(local) = self.channels().get_mut(channel) {
             local.owed.remove(&socket);
         }
     }
 
-    /// The connection or the lease was lost: nothing is sure, the index neither.
+    /// The connection or the lease was lost: no member and no index entry counts as written any more.
     pub(super) fn invalidate(&self) {
         for local in self.channels().values_mut() {
             local.is_doubtful = true;
@@ -143,7 +142,7 @@ impl LocalMembers {
         }
     }
 
-    /// Channels that are not as they should be, and those nobody is in any more.
+    /// Channels that have to be repaired, and empty ones that can be forgotten.
     pub(super) fn unreconciled(&self) -> Vec<ChannelName> {
         let channels = self.channels();
         let unsettled = channels.iter().filter(|(_, local)| local.is_doubtful || !local.owed.is_empty() || local.members.is_empty());
@@ -160,7 +159,7 @@ impl LocalMembers {
         }
     }
 
-    /// All members were asserted under this id of the node. That counts unless there was doubt again meanwhile.
+    /// All members were written again under this node id. Has no effect if they were invalidated again in the meantime.
     pub(super) fn reconciled(&self, channel: &ChannelName, node: &Arc<str>) {
         if let Some(local) = self.channels().get_mut(channel)
             && local.index.as_ref() == Some(node)
@@ -169,7 +168,7 @@ impl LocalMembers {
         }
     }
 
-    /// Forgets the channel when nothing of it is left. Whether it is forgotten.
+    /// Forgets the channel if it is empty, and returns whether it was.
     pub(super) fn forget(&self, channel: &ChannelName) -> bool {
         let mut channels = self.channels();
         let is_empty = channels.get(channel).is_some_and(|local| local.members.is_empty() && local.owed.is_empty() && local.joins == 0);

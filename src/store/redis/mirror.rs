@@ -1,10 +1,10 @@
-//! What other programs read of the members: the original's `<prefix><channel>:members`, and `publishPresence`.
+//! Copies of the member lists for other programs: the original's key `<prefix><channel>:members`, and `publishPresence`.
 //!
 //! Input: channels that have changed. Output: a JSON list of the members, each with its `socketId`, in the order of
-//! joining, `[]` when nobody is there, as the original wrote it (`src/channels/presence-channel.ts:100`).
+//! joining; `[]` for an empty channel, as the original wrote it (`src/channels/presence-channel.ts:100`).
 //!
-//! The key is written at once when a channel changes for the first time in a while, and then once a second at most.
-//! Messages follow every change; changes that come while a message is on its way are told of by one more.
+//! The key is written at once at the first change, and then at most once a second. A message is published for every
+//! change; changes that happen while a message is being sent share the next one.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -24,7 +24,7 @@ use crate::config::DatabaseConfig;
 use crate::redis_client::ReconnectingClient;
 use crate::store::StoreError;
 
-/// Between two writes of a key.
+/// Minimum time between two writes of a key.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The original's channel for messages, which has no prefix.
@@ -36,7 +36,7 @@ pub(super) struct Mirror {
     closing: CancellationToken,
 }
 
-/// Where members are written to.
+/// How members are copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
     Key,
@@ -47,7 +47,7 @@ struct Writer {
     target: Target,
     client: Arc<ReconnectingClient>,
     keys: Keys,
-    /// Channels that are being written, and whether they have changed since.
+    /// Channels with a running task, and whether they have changed since it last read them.
     busy: Mutex<HashMap<ChannelName, bool>>,
 }
 
@@ -87,7 +87,7 @@ impl Mirror {
         }
     }
 
-    /// Writes what is not written yet.
+    /// Writes pending changes and waits for them.
     pub(super) async fn close(&self) {
         self.closing.cancel();
         self.tasks.close();
@@ -103,11 +103,11 @@ impl Writer {
     async fn run(&self, channel: &ChannelName, closing: &CancellationToken) {
         loop {
             match self.write(channel).await {
-                // Another node has changed the channel, and may have written before this one did.
+                // The channel changed during the write. If another node has written it meanwhile, this write replaced newer data.
                 Ok(false) => drop(self.busy().insert(channel.clone(), true)),
                 Ok(true) => {}
-                // Who can read it then? The next change writes it, and so does the settling after an outage.
-                Err(error) => debug!(%channel, %error, target = ?self.target, "the members could not be mirrored"),
+                // If Redis is unreachable, no one can read the copy either. The next change or the repair after the outage writes it.
+                Err(error) => debug!(%channel, %error, target = ?self.target, "could not mirror the members"),
             }
             if self.target == Target::Key {
                 closing.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
@@ -121,7 +121,7 @@ impl Writer {
         }
     }
 
-    /// Whether what was written is still true.
+    /// Returns whether the written list is still current.
     async fn write(&self, channel: &ChannelName) -> Result<bool, StoreError> {
         let listing = self.list(channel).await?;
         let list = json_list(&listing)?;
@@ -130,7 +130,7 @@ impl Writer {
             Target::Key => {
                 pipeline.cmd("SET").arg(self.keys.mirror(channel)).arg(list.get());
                 self.client.query::<()>(&pipeline).await?;
-                // Two questions, since the keys may live on different nodes of a Redis Cluster.
+                // Two queries, because the keys may live on different servers of a Redis Cluster.
                 let mut pipeline = redis::pipe();
                 self.keys.version(&mut pipeline, channel);
                 let (version,): (Option<u64>,) = self.client.query(&pipeline).await?;

@@ -1,4 +1,4 @@
-//! What is written to and read from Redis: key names, the scripts that change a channel or an index, and entries.
+//! The data model in Redis: key names, the scripts that change a channel or an index, and the format of entries.
 //!
 //! A channel is two hashes with one hash tag: `sockets` maps a socket to its entry, `users` maps a user to the count
 //! of its sockets. An entry is `<place> <node> <length> <user><member JSON>`; places are versions of the channel,
@@ -15,14 +15,14 @@ const JOIN: &str = include_str!("join.lua");
 const LEAVE: &str = include_str!("leave.lua");
 const INDEX: &str = include_str!("index.lua");
 
-/// The field of `sockets` that is no socket.
+/// The field of `sockets` that holds the version instead of a socket.
 const VERSION: &str = "version";
 
-/// Names of keys, all under the configured prefix.
+/// Key names, all under the configured prefix.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     prefix: String,
-    /// Whether changes are PUBLISHed to the channel, for the other nodes.
+    /// Whether changes are PUBLISHed to the channel for other nodes.
     publishes: bool,
 }
 
@@ -49,7 +49,7 @@ impl Keys {
         format!("{}laravel-echo:nodes", self.prefix)
     }
 
-    /// There as long as the node lives.
+    /// The key that exists as long as the node is alive.
     pub(super) fn lease(&self, node: &str) -> String {
         format!("{}laravel-echo:node:{{{node}}}:lease", self.prefix)
     }
@@ -59,23 +59,23 @@ impl Keys {
         format!("{}laravel-echo:node:{{{node}}}:channels", self.prefix)
     }
 
-    /// Appends the addition of a channel to a node's index; the answer is whether the node's lease lasts, and so whether
-    /// it is added.
+    /// Appends the command that adds a channel to a node's index. Its reply is whether the channel was added, which is
+    /// the case if the node's lease exists.
     pub(super) fn add_to_index(&self, pipeline: &mut Pipeline, node: &str, channel: &ChannelName) {
         pipeline.cmd("EVAL").arg(INDEX).arg(2).arg(self.lease(node)).arg(self.index(node)).arg(channel.as_str());
     }
 
-    /// Appends the question for everyone in a channel; the answer is for [`members`].
+    /// Appends the query for everyone in a channel; its reply is parsed by [`members`].
     pub(super) fn list(&self, pipeline: &mut Pipeline, channel: &ChannelName) {
         pipeline.cmd("HGETALL").arg(self.channel(channel, "sockets"));
     }
 
-    /// Appends the question for how many sockets each of these users has in a channel; nothing for none.
+    /// Appends the query for the number of sockets of each of these users in a channel; nil for users without any.
     pub(super) fn users(&self, pipeline: &mut Pipeline, channel: &ChannelName, users: &[&str]) {
         pipeline.cmd("HMGET").arg(self.channel(channel, "users")).arg(users);
     }
 
-    /// Appends the question for a channel's version; there is none when it is empty.
+    /// Appends the query for a channel's version; nil when the channel is empty.
     pub(super) fn version(&self, pipeline: &mut Pipeline, channel: &ChannelName) {
         pipeline.cmd("HGET").arg(self.channel(channel, "sockets")).arg(VERSION);
     }
@@ -99,13 +99,13 @@ impl Keys {
         pipeline.arg(socket.to_string()).arg(expected).arg(user).arg(self.topic(channel)).arg(node);
     }
 
-    // By source each time: an answer of NOSCRIPT amid a pipeline would leave half of it done.
+    // EVAL instead of EVALSHA: a NOSCRIPT error in the middle of a pipeline would leave it half executed.
     fn script(&self, pipeline: &mut Pipeline, source: &str, channel: &ChannelName) {
         pipeline.cmd("EVAL").arg(source).arg(2).arg(self.channel(channel, "sockets")).arg(self.channel(channel, "users"));
     }
 }
 
-/// A socket that is to be in a channel.
+/// The arguments of the join script.
 pub(super) struct Join<'a> {
     pub(super) channel: &'a ChannelName,
     pub(super) socket: SocketId,
@@ -119,9 +119,9 @@ pub(super) struct Join<'a> {
 pub(super) enum Mode {
     /// It subscribed.
     Join,
-    /// It subscribed, and what came of it was not heard.
+    /// It subscribed, but the reply to the first attempt was lost.
     Again,
-    /// It is here, and Redis may have forgotten.
+    /// It is in the channel already, and Redis may have lost it.
     Assert,
 }
 
@@ -135,23 +135,23 @@ impl Mode {
     }
 }
 
-/// When a socket is taken out.
+/// The condition for removing a socket.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Condition<'a> {
-    /// In any case.
+    /// Remove it unconditionally.
     None,
-    /// If its entry is this one still.
+    /// Remove it if its entry is still this one.
     Entry(&'a str),
-    /// In any case, and what came of the first try was not heard.
+    /// Remove it unconditionally; the reply to the first attempt was lost.
     LostAnswer(&'a Member),
-    /// If it is this node's still.
+    /// Remove it if it still belongs to this node.
     Node(&'a str),
 }
 
-/// Fields and values of a channel's `sockets`.
+/// Fields and values of a channel's `sockets` hash.
 pub(super) type Listing = Vec<(String, String)>;
 
-/// One socket's entry, taken apart.
+/// A parsed entry of one socket.
 #[derive(Debug, PartialEq, Eq)]
 struct Entry<'a> {
     place: u64,
@@ -168,7 +168,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Entries of sockets. What is none of ours, such as one of another version or of another program, is passed over.
+/// Entries of sockets. Foreign entries, such as those of another version or program, are skipped with a warning.
 fn entries(listing: &Listing) -> impl Iterator<Item = (SocketId, Entry<'_>, &str)> {
     listing.iter().filter(|(field, _)| field != VERSION).filter_map(|(field, text)| {
         let entry = SocketId::parse(field).zip(Entry::parse(text));
@@ -194,7 +194,7 @@ pub(super) fn members(listing: &Listing) -> Result<Members, StoreError> {
     Ok(found.into_iter().map(|(_, socket, member)| (socket, member)).collect())
 }
 
-/// Sockets of these nodes, with their entries as they stand.
+/// Sockets of these nodes, with their raw entries.
 pub(super) fn of_nodes<'a>(listing: &'a Listing, nodes: &[String]) -> Result<Vec<(SocketId, &'a str)>, StoreError> {
     let mut found = Vec::new();
     for (socket, entry, text) in entries(listing) {
