@@ -4,11 +4,11 @@
 //!
 //! ```text
 //!   Hub ─▶ jwt: a signed token that lists channels decides alone
-//!            └─▶ shield: one question for equal subscribes, a cap and a queue per host, a breaker
+//!            └─▶ shield: one callback for equal subscribes; a limit, a queue and a circuit breaker per host
 //!                  └─▶ http: asks the Laravel application
 //! ```
 //!
-//! [`host`], [`headers`] and [`answer`] are the pure decisions of a callback.
+//! [`host`], [`headers`] and [`answer`] hold the pure decisions of a callback.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(crate) mod shield;
 /// Headers a client sends with one subscribe (Echo's `auth.headers`), as text.
 pub type SubscribeHeaders = Vec<(String, String)>;
 
-/// What headers of a subscribe take up: names and values.
+/// The size in bytes of a subscribe's headers: names and values.
 #[must_use]
 pub fn bytes_of(headers: &[(String, String)]) -> usize {
     headers.iter().map(|(name, value)| name.len() + value.len()).sum()
@@ -51,12 +51,12 @@ pub struct AuthRequest<'a> {
     pub headers: &'a [(String, String)],
     /// Headers of the handshake request.
     pub handshake: &'a ::http::HeaderMap,
-    /// Address at the other end of the connection: the client, or a proxy before it.
+    /// Address at the other end of the connection: the client, or a proxy in front of the server.
     pub peer: Option<IpAddr>,
-    /// Who decides, where a rule of the channel says so; else tokens where they are set up, or the application.
+    /// Who decides, if a channel rule says so; otherwise a token if tokens are configured and one is sent, or the application.
     pub by: Option<ChannelAuth>,
-    /// The socket is in the channel already, and the question is whether it may stay: no earlier answer and no token
-    /// counts, the application decides anew.
+    /// The socket is already in the channel, and the application is asked again whether it may stay: no cached answer and
+    /// no token counts.
     pub is_again: bool,
 }
 
@@ -65,29 +65,29 @@ pub struct AuthRequest<'a> {
 pub struct Grant {
     /// `channel_data` of the answer, which describes a presence member.
     pub channel_data: Option<Arc<RawValue>>,
-    /// When the grant ends, if it does.
+    /// When the grant expires; `None` for never.
     pub ends: Option<Instant>,
-    /// The user's id, where the grant tells it outside of `channel_data`.
+    /// The user's id, if the grant has it outside of `channel_data`.
     pub user: Option<Arc<str>>,
-    /// Who gave it.
+    /// Who gave the grant.
     pub by: GrantedBy,
 }
 
-/// Who has granted a channel.
+/// Who granted a channel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GrantedBy {
-    /// The application, when it was asked.
+    /// The application, by its answer to the callback.
     #[default]
     Application,
     /// A token that lists the channel.
     Token,
-    /// The application, by a signature that the client brought.
+    /// The application, by a signature that the client sent.
     Signature,
 }
 
 impl GrantedBy {
-    /// In a word, for people.
+    /// The name for logs and the dashboard.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -98,43 +98,43 @@ impl GrantedBy {
     }
 }
 
-/// Stands for what a client brings that grants channels by itself; the original cannot be had from it.
+/// A digest of a token that grants channels by itself. The token cannot be recovered from it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pass(pub String);
 
 /// The socket may not join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
-    /// What the client is told: the callback's HTTP status, 0 when it could not be sent or was not answered, 503 when
-    /// it was not sent to spare the application.
+    /// The status for the client: the callback's HTTP status; 0 when it could not be sent or got no response; 503 when
+    /// it was not sent, to protect the application from overload.
     pub status: u16,
-    /// What the log says about it, for whoever watches.
+    /// What the log says about it, for the dashboard.
     pub reason: Option<Arc<Reason>>,
 }
 
-/// Why somebody may not join, for people.
+/// Why a subscribe was refused, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
-    /// What was answered, or went wrong, in a line.
+    /// What the application answered, or what went wrong, in one line.
     pub answer: String,
-    /// What it usually means, and what to do about it.
+    /// What it usually means, and how to fix it.
     pub hint: &'static str,
 }
 
 impl Denied {
-    /// A refusal with this status, and no more to say.
+    /// A refusal with this status and no reason.
     #[must_use]
     pub const fn new(status: u16) -> Self {
         Self { status, reason: None }
     }
 
-    /// The same refusal, with what the log says about it.
+    /// The same refusal with a reason.
     #[must_use]
     pub fn because(self, answer: impl Into<String>, hint: &'static str) -> Self {
         Self { reason: Some(Arc::new(Reason { answer: answer.into(), hint })), ..self }
     }
 
-    /// Whether somebody decided so: the application is there, and its answer was no.
+    /// Whether this is a decision of the application, as opposed to a failure (5xx), its rate limit (429) or no response.
     #[must_use]
     pub const fn is_decision(&self) -> bool {
         matches!(self.status, 100..=428 | 430..=499)
@@ -144,29 +144,28 @@ impl Denied {
 /// Decides who may join a guarded channel.
 #[async_trait]
 pub trait Authorizer: Send + Sync + 'static {
-    /// Decides about one subscribe. Failures are logged where they happen. Dropping the future takes the question
-    /// back.
+    /// Decides about one subscribe. Failures are logged where they happen. Dropping the future cancels the request.
     ///
     /// # Errors
     /// [`Denied`] with the status for the client.
     async fn authorize(&self, request: AuthRequest<'_>) -> Result<Grant, Denied>;
 
-    /// Somebody was taken out of a channel, or of all of them: what was granted before counts no more.
+    /// A user was removed from a channel, or from all of them: earlier grants no longer count.
     fn removed(&self, _user: Option<&str>, _channel: Option<&ChannelName>) {}
 
-    /// What in the headers of a subscribe grants channels by itself, as a digest that other nodes may be told.
+    /// A digest of the token in a subscribe's headers that grants channels by itself; it may be sent to other nodes.
     fn pass(&self, _headers: &[(String, String)]) -> Option<Pass> {
         None
     }
 
-    /// The holder of a pass was taken out of a channel: the pass does not let it in again.
+    /// The holder of a token was removed from a channel: that token does not grant the channel again.
     fn void(&self, _pass: &Pass, _channel: &ChannelName) {}
 }
 
-/// Settings under `auth` that cannot be used.
+/// Invalid settings under `auth`.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// The client for callbacks.
+    /// The HTTP client for callbacks.
     #[error(transparent)]
     Client(#[from] http::AuthClientError),
     /// `auth.jwt`.
@@ -174,10 +173,10 @@ pub enum AuthError {
     Jwt(#[from] jwt::JwtError),
 }
 
-/// The authorizer of the settings, which believes `proxies` about addresses.
+/// The configured authorizer. It trusts the address headers of `proxies`.
 ///
 /// # Errors
-/// [`AuthError`] for a certificate or key that cannot be used.
+/// [`AuthError`] for an invalid certificate or key.
 pub fn open(config: &Config, proxies: &TrustedProxies, metrics: &Arc<Metrics>) -> Result<Arc<dyn Authorizer>, AuthError> {
     let application = http::HttpApplication::new(config, proxies, Arc::clone(metrics))?;
     let shield = shield::Shield::new(&config.auth, application, Arc::clone(metrics));

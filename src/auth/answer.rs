@@ -1,4 +1,4 @@
-//! What the answer of a callback means: grant, refusal, and a hint for the log. Pure.
+//! Interprets the application's response to a callback: grant or refusal, and a hint for the log. Pure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,36 +9,36 @@ use tokio::time::Instant;
 
 use super::{Denied, Grant};
 
-/// Status of an answer with 200 that plainly says no, or is a page and no answer.
+/// The status for a 200 response whose body refuses, or is a web page.
 const REFUSED_BY_BODY: u16 = 403;
 
-/// Statuses that Laravel answers when it does not know who asks.
+/// The statuses that Laravel sends when the user is not logged in.
 const NOT_LOGGED_IN: [u16; 2] = [401, 403];
 
-/// The answer of a callback.
+/// The application's response to a callback.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Answer<'a> {
-    /// The status of HTTP.
+    /// The HTTP status.
     pub status: u16,
     /// Its `Content-Type`.
     pub content_type: Option<&'a str>,
-    /// Its `Content-Encoding`; none was asked for.
+    /// Its `Content-Encoding`; the callback requested none.
     pub content_encoding: Option<&'a str>,
     /// Its body.
     pub body: &'a str,
-    /// The body is longer than anyone reads, or is not UTF-8 text: `body` is not what the application said.
+    /// The body exceeds the size limit or is not UTF-8, so `body` is not what the application sent.
     pub is_unreadable: bool,
 }
 
 impl Answer<'_> {
-    /// What the answer, which came just now, says. `expires_in` in its JSON tells for how many seconds it holds.
+    /// Decides by the response, which has just been received. `expires_in` in its JSON limits the grant to that many seconds.
     ///
-    /// Compat: the original takes any 200 as a grant (`src/channels/private-channel.ts:95-113`), and lets anyone in whom a
-    /// stock Laravel answers OPTIONS. Here an empty body refuses, one in an encoding that nobody asked for, JSON `false`
-    /// and `null`, and an HTML page: it is a login form, shown because nobody is logged in.
+    /// Compat: the original takes any 200 as a grant (`src/channels/private-channel.ts:95-113`), even the empty one with which
+    /// a stock Laravel answers OPTIONS. Here these bodies refuse: an empty one, one in an encoding that was not requested,
+    /// JSON `false` and `null`, and an HTML page, which is usually the login form.
     ///
     /// # Errors
-    /// [`Denied`] with the status of the answer, or 403 when the body says no.
+    /// [`Denied`] with the status of the response, or 403 when a 200 has a body that refuses.
     pub fn judge(self) -> Result<Grant, Denied> {
         self.judge_at(Instant::now())
     }
@@ -56,7 +56,7 @@ impl Answer<'_> {
             channel_data: Option<Box<RawValue>>,
             expires_in: Option<serde_json::Value>,
         }
-        // Only an object tells more than yes.
+        // Only a JSON object can carry more than a yes.
         let object = body.starts_with('{').then(|| serde_json::from_str::<Object>(body));
         let Some(Ok(object)) = object else {
             return Ok(Grant::default());
@@ -72,12 +72,12 @@ impl Answer<'_> {
         self.content_encoding.is_some_and(|encoding| !encoding.trim().is_empty() && !encoding.trim().eq_ignore_ascii_case("identity"))
     }
 
-    /// UTF-16 passes for UTF-8 with null characters between the letters.
+    /// UTF-16 text is often valid UTF-8 with null characters between the letters.
     fn is_garbled(self) -> bool {
         self.is_unreadable || self.body.contains('\0')
     }
 
-    /// The body without the byte order mark that a PHP file saved with one sends first.
+    /// The body without surrounding whitespace and byte order marks; PHP sends the mark that its source file begins with.
     fn text(&self) -> &str {
         self.body.trim_matches(|letter: char| letter.is_whitespace() || letter == '\u{feff}')
     }
@@ -88,7 +88,7 @@ impl Answer<'_> {
         is_typed && !is_json(body) || body.starts_with('<')
     }
 
-    /// What the body says, in a line that fits a log: the `message` of JSON, the title of a page, or the first line.
+    /// A summary of the body for a log line: the `message` of JSON, the title of a page, or the first line.
     #[must_use]
     pub fn summary(self) -> String {
         let body = self.body.trim_start();
@@ -111,30 +111,30 @@ impl Answer<'_> {
         shortened(&message().or_else(title).unwrap_or_else(line))
     }
 
-    /// What the answer usually means, and what to do about it. `has_credentials`: the callback carried a cookie or a token.
+    /// What a refusal usually means, and how to fix it. `has_credentials`: the callback carried a cookie or a token.
     #[must_use]
     pub fn hint(self, has_credentials: bool) -> &'static str {
         match self.status {
             200 if self.is_encoded() => {
-                "its body is in an encoding that nobody asked for: let the proxy before the application heed Accept-Encoding"
+                "its body is encoded although the request asked for identity: make the proxy in front of it respect Accept-Encoding"
             }
             200 if self.is_garbled() => {
-                "its body cannot be read: it is not UTF-8 text, or longer than 16 MB; a route of your own has to return true"
+                "its body cannot be read: it is not UTF-8 text, or longer than 16 MB; a custom route must return true"
             }
             200 if self.text().is_empty() => {
-                "it answered 200 with nothing, which grants nothing: a route of your own has to return true; with BROADCAST_CONNECTION (or BROADCAST_DRIVER) log or null Laravel answers so, too: set redis, or the driver that you use"
+                "it answered 200 with an empty body, which grants nothing: a custom route must return true; Laravel answers like this with BROADCAST_CONNECTION (or BROADCAST_DRIVER) log or null: set redis, or the driver that you use"
             }
-            200 => "it answered 200, but with a page or with false: is the user logged in, and is this the broadcasting route?",
+            200 => "it answered 200, but with a web page, false or null: is the user logged in, and is this the broadcasting route?",
             301 | 302 | 303 | 307 | 308 => {
                 "it redirects (login page, or http to https): use the final address in authHost; log in, or send an Accept: application/json header"
             }
             status if NOT_LOGGED_IN.contains(&status) && !has_credentials => {
-                "no cookie and no token came with this client: with socket.io-client 3 and 4 set withCredentials: true (or transports: ['websocket']) in Echo's options, or send a Bearer token in auth.headers"
+                "this client sent no cookie and no token: with socket.io-client 3 and 4 set withCredentials: true (or transports: ['websocket']) in Echo's options, or send a Bearer token in auth.headers"
             }
             401 => {
                 "not logged in: is the cookie of this site still valid? For Sanctum, Laravel has to know the page too: auth.forward = [\"Origin\"] (or \"Referer\")"
             }
-            403 => "routes/channels.php says no to this user, or the session cookie is of another user or site",
+            403 => "routes/channels.php refuses this user, or the session cookie belongs to another user or site",
             404 => {
                 "no such route: check authEndpoint and authHost, and that Broadcast::routes() is called (since Laravel 11, `php artisan install:broadcasting` sees to it; set BROADCAST_CONNECTION=redis again afterwards)"
             }
@@ -143,15 +143,15 @@ impl Answer<'_> {
                 "CSRF token missing or old: send X-CSRF-TOKEN (Sanctum: X-XSRF-TOKEN, with auth.forward = [\"Origin\"]) in auth.headers, or exclude the route from CSRF verification"
             }
             429 => "Laravel's rate limit: raise it for the broadcasting route",
-            503 => "the application is in maintenance mode (`php artisan up` ends it), or the proxy before it cannot reach it",
+            503 => "the application is in maintenance mode (`php artisan up` ends it), or the proxy in front of it cannot reach it",
             500..=599 => "the application failed: see storage/logs/laravel.log",
             _ => "only 200 grants a subscription",
         }
     }
 }
 
-/// The end of a grant by its `expires_in`: seconds, as a number or its text. `None` when it is over already;
-/// `Some(None)` when there is none, or one too far away to matter.
+/// When a grant ends by its `expires_in`: seconds, as a number or a string. `None` when it has expired already;
+/// `Some(None)` when it has no end, or one too far away to represent.
 fn end(expires_in: &serde_json::Value, now: Instant) -> Option<Option<Instant>> {
     let seconds = match expires_in {
         serde_json::Value::Number(number) => number.as_f64(),
@@ -165,12 +165,12 @@ fn end(expires_in: &serde_json::Value, now: Instant) -> Option<Option<Instant>> 
     }
 }
 
-/// PHP sends `text/html` unless told otherwise, so a plain script that echoes `true` or JSON is believed.
+/// Whether the body is JSON. PHP sends `text/html` by default, so JSON from a plain script is accepted despite that type.
 fn is_json(body: &str) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(body).is_ok()
 }
 
-/// Cut to a length that fits a log line.
+/// Truncates to a length that fits a log line.
 fn shortened(line: &str) -> String {
     const MAX_CHARS: usize = 200;
     line.chars().take(MAX_CHARS).collect()

@@ -1,4 +1,4 @@
-//! Which headers a callback carries. Pure: what the client sent goes in, what the application gets comes out.
+//! Which headers a callback carries. Pure: input is what the client sent, output is what the application gets.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -6,8 +6,8 @@ use super::AuthRequest;
 use crate::config::Config;
 use crate::proxies::TrustedProxies;
 
-/// Names that a client may not set: they belong to the connection or the body, change what the request is, or would let
-/// the client pose as a proxy, and so as another address, host or scheme.
+/// Names that a client may not set: they belong to the connection or the body, change the meaning of the request, or would
+/// let the client pose as a proxy and so fake its address, host or scheme.
 const DROPPED: [&str; 19] = [
     "accept-encoding",
     "connection",
@@ -31,23 +31,23 @@ const DROPPED: [&str; 19] = [
 ];
 const DROPPED_PREFIXES: [&str; 9] =
     ["cf-", "content-", "if-", "proxy-", "remote-", "x-forwarded", "x-http-method", "x-original-", "x-remote-"];
-/// Proxies and CDNs pass the client's address on under names such as `True-Client-IP` and `X-Azure-ClientIP`.
+/// Proxies and CDNs forward the client's address under names such as `True-Client-IP` and `X-Azure-ClientIP`.
 const DROPPED_SUFFIXES: [&str; 4] = ["-ip", "-ipv6", "-clientip", "-socketip"];
 
-/// Names among those that belong to the connection or the body, which `auth.forward` cannot pass on either.
+/// Names that `auth.forward` cannot forward either, because they belong to the connection or the body.
 const OF_THE_CONNECTION: [&str; 7] = ["connection", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 
-/// `auth.forward` and `auth.headers.allow`, and whose word about addresses is believed.
+/// `auth.forward` and `auth.headers.allow`, and the proxies whose address headers are trusted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Forward {
     names: Vec<HeaderName>,
-    /// The only headers that clients may add, if there is such a list.
+    /// The only headers that clients may add, if `auth.headers.allow` is set.
     allowed: Option<Vec<HeaderName>>,
     proxies: TrustedProxies,
 }
 
 impl Forward {
-    /// Reads `auth.forward` and `auth.headers`; `proxies` are believed.
+    /// Reads `auth.forward` and `auth.headers`.
     #[must_use]
     pub(crate) fn new(config: &Config, proxies: TrustedProxies) -> Self {
         let is_ours = |name: &HeaderName| {
@@ -64,8 +64,8 @@ impl Forward {
         !is_dropped(name) && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(name))
     }
 
-    /// What the application gets under `name`. Addresses come from the connection; what the request itself says of
-    /// addresses, host and scheme counts only when a trusted proxy has sent it.
+    /// The value that the application gets for `name`. Addresses come from the connection; the request's own headers about
+    /// addresses, host and scheme count only when a trusted proxy has sent them.
     fn value(&self, name: &HeaderName, request: AuthRequest<'_>) -> Option<HeaderValue> {
         let given = request.handshake;
         let is_trusted = request.peer.is_some_and(|peer| self.proxies.contains(peer));
@@ -79,7 +79,7 @@ impl Forward {
             }
             "x-real-ip" => self.proxies.client(request.peer?, given).to_string().parse().ok(),
             "forwarded" => joined(given, name, ", ").filter(|_| is_trusted),
-            // The last line is the proxy's own.
+            // The last line is the one that the proxy added.
             other if other.starts_with("x-forwarded-") => given.get_all(name).iter().next_back().filter(|_| is_trusted).cloned(),
             "cookie" => joined(given, name, "; "),
             _ => given.get(name).cloned(),
@@ -87,7 +87,7 @@ impl Forward {
     }
 }
 
-/// All lines of a header as one: some proxies add a line of their own to a list, or send each cookie in a line.
+/// All lines of a header joined into one: some proxies append to a list by adding a line, or send each cookie in its own line.
 fn joined(headers: &HeaderMap, name: &HeaderName, separator: &str) -> Option<HeaderValue> {
     let mut lines = headers.get_all(name).iter();
     let first = lines.next()?;
@@ -99,8 +99,8 @@ fn joined(headers: &HeaderMap, name: &HeaderName, separator: &str) -> Option<Hea
     HeaderValue::from_bytes(&lines.join(separator.as_bytes())).ok()
 }
 
-/// Whether a client may not set this header. PHP reads `X_Real_IP` as `X-Real-IP`, so names with anything but letters,
-/// digits and hyphens are none that a client needs.
+/// Whether a client may not set this header. PHP treats `X_Real_IP` as `X-Real-IP`, so any name with characters other than
+/// letters, digits and hyphens is dropped.
 fn is_dropped(name: &HeaderName) -> bool {
     let name = name.as_str();
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -113,11 +113,11 @@ fn is_dropped(name: &HeaderName) -> bool {
 /// Headers of the callback to the Laravel application: those of the subscribe, the handshake's cookie unless the
 /// subscribe has one, those of the handshake that `auth.forward` names, and `X-Requested-With`.
 ///
-/// The body is asked for as it is (`Accept-Encoding: identity`), or an answer of `false` might hide in gzip.
+/// It asks for an uncompressed body (`Accept-Encoding: identity`); otherwise an answer of `false` could hide in gzip.
 ///
 /// Compat: the original lets the client set any header (`src/channels/private-channel.ts:26,123`), so that it could
-/// choose the virtual host and its own address, and with `X-HTTP-Method-Override: OPTIONS` make a stock Laravel answer
-/// 200 with nothing for any channel.
+/// choose the virtual host and fake its address, and with `X-HTTP-Method-Override: OPTIONS` make a stock Laravel answer
+/// 200 with an empty body for any channel.
 #[must_use]
 pub(crate) fn callback_headers(request: AuthRequest<'_>, forward: &Forward) -> HeaderMap {
     let mut headers = HeaderMap::new();

@@ -1,4 +1,4 @@
-//! Which `authHost` is asked when there are several: chosen by the page that the client came from. Pure.
+//! Which `authHost` is asked when there are several: chosen by the page that the client is on. Pure.
 
 use std::borrow::Cow;
 
@@ -15,15 +15,15 @@ struct Entry {
     scheme: Option<String>,
     /// Host and port as written; a wildcard starts with a dot.
     authority: String,
-    /// The host of it.
+    /// The host part of `authority`.
     host: String,
-    /// The port of it, if there is one.
+    /// The port in `authority`, if there is one.
     port: Option<u16>,
-    /// A path that comes before `authEndpoint`.
+    /// A path to put before `authEndpoint`.
     path: String,
-    /// The entry as an address; a wildcard alone is none.
+    /// The entry as a base URL; `None` for a wildcard.
     base: Option<String>,
-    /// What `Authorization` says for the user and password before its host.
+    /// The `Authorization` header for the user and password in the entry.
     credentials: Option<HeaderValue>,
 }
 
@@ -33,16 +33,16 @@ pub struct AuthHosts {
     entries: Vec<Entry>,
 }
 
-/// The page a client came from, by its `Referer` or `Origin`.
+/// The page that a client is on, from its `Referer` or `Origin`.
 struct Page {
     scheme: String,
     host: String,
-    /// Host and port, which is left out where it is the scheme's.
+    /// Host and port; the port is omitted if it is the scheme's default.
     authority: String,
     port: u16,
 }
 
-/// The port of a URL that names none.
+/// The port of a URL without a port.
 const fn default_port(is_https: bool) -> u16 {
     if is_https { 443 } else { 80 }
 }
@@ -54,14 +54,14 @@ impl AuthHosts {
         Self { entries: entries.iter().map(|text| Entry::parse(text)).collect() }
     }
 
-    /// The base URL to ask, such as `http://localhost`; `None` when every entry is a wildcard that does not fit.
+    /// The base URL to ask, such as `http://localhost`; `None` when every entry is a wildcard that does not match.
     ///
-    /// Compat: the original takes the *last* entry when none fits, and lets the client choose scheme, port and part
-    /// of the name of a wildcard (`src/channels/private-channel.ts:45-80`).
+    /// Compat: the original takes the *last* entry when none matches, and lets the client choose the scheme, the port and
+    /// part of the host name for a wildcard (`src/channels/private-channel.ts:45-80`).
     #[must_use]
     pub fn choose(&self, handshake: &HeaderMap) -> Option<Cow<'_, str>> {
         if let [Entry { scheme: Some(_), base: Some(base), .. }] = &*self.entries {
-            // No page changes anything.
+            // With one complete URL there is nothing to choose.
             return Some(base.into());
         }
         let page = [header::REFERER, header::ORIGIN].iter().find_map(|name| Page::parse(handshake.get(name)?.to_str().ok()?));
@@ -69,7 +69,7 @@ impl AuthHosts {
         fitting.map(Cow::Owned).or_else(|| self.bases().next().map(Cow::Borrowed))
     }
 
-    /// What `Authorization` says to a base URL, unless the client says something itself.
+    /// The `Authorization` header for a base URL, for callbacks whose client sends none.
     #[must_use]
     pub fn credentials(&self, base: &str) -> Option<&HeaderValue> {
         let (_, address) = base.split_once("://")?;
@@ -77,13 +77,13 @@ impl AuthHosts {
         self.entries.iter().filter(is_it).find_map(|entry| entry.credentials.as_ref())
     }
 
-    /// The base URLs of all entries that are no wildcards.
+    /// The base URLs of all entries that are not wildcards.
     pub fn bases(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().filter_map(|entry| entry.base.as_deref())
     }
 }
 
-/// Basic authorization for `user:password` as it stands in a URL.
+/// Basic authorization for the percent-encoded `user:password` of a URL.
 fn basic(user: &str) -> Option<HeaderValue> {
     let (name, password) = user.split_once(':').unwrap_or((user, ""));
     let plain = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
@@ -119,17 +119,17 @@ impl Entry {
         self.authority.starts_with('.')
     }
 
-    /// The address to ask for a page, when this entry is for it.
+    /// The base URL to ask for a page, if this entry matches it.
     fn fit(&self, page: &Page) -> Option<String> {
         if self.scheme.as_ref().is_some_and(|scheme| *scheme != page.scheme) {
             return None;
         }
-        // Scheme and port come from the entry, so that no page can send cookies to a port of its choice.
+        // The port must be the entry's, so that no page can have its cookies sent to a port of its choice.
         let scheme = &page.scheme;
         if page.port != self.port.unwrap_or_else(|| default_port(scheme == "https")) {
             return None;
         }
-        // The dot makes it a boundary between labels; the name without a label before it has an entry of its own.
+        // The leading dot makes this a match at a label boundary. `example.com` itself does not match and needs its own entry.
         let (fits, authority) = match self.is_wildcard() {
             true => (page.host.ends_with(&self.host), &page.authority),
             false => (page.host == self.host, &self.authority),
@@ -143,7 +143,7 @@ impl Page {
         let uri: Uri = url.parse().ok()?;
         let authority = uri.authority()?;
         let scheme = uri.scheme_str()?;
-        // User info in a Referer is no part of the host.
+        // `host()` excludes user info, so `https://a.test@evil.test` is `evil.test`.
         let host = authority.host().to_ascii_lowercase();
         let default_port = default_port(scheme == "https");
         let port = authority.port_u16().unwrap_or(default_port);

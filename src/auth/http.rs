@@ -1,7 +1,7 @@
-//! [`HttpApplication`]: asks the Laravel application with the request of the original.
+//! [`HttpApplication`]: asks the Laravel application, with the same request as the original.
 //!
 //! Input: [`AuthRequest`]s, and [`Call`]s when the shield lets them through. Output: `POST <authHost><authEndpoint>`
-//! with `channel_name=…`, and the verdict on its answer.
+//! with `channel_name=…`, and the verdict on its response.
 
 use std::error::Error as _;
 use std::fmt::Write as _;
@@ -24,20 +24,20 @@ use crate::net::tls::refused_certificate;
 use crate::proxies::TrustedProxies;
 use crate::warn_throttled;
 
-/// What a form value keeps unescaped; the set of the original's `request` library (RFC 3986).
+/// Characters escaped in a form value: the same as in the original's `request` library (RFC 3986).
 const FORM: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Headers of a callback beside those of the call: of its body, and what the client adds, which are Accept, Host and
-/// Content-Length.
+/// Headers of a callback in addition to those of the call: Content-Type, and what the HTTP client adds (Accept, Host,
+/// Content-Length).
 const MORE_HEADERS: usize = 4;
 
-/// More than any answer holds; what comes after is not read.
+/// Size limit of a response body, far above any real one. The rest is not read, and the body does not grant.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
-/// The client for callbacks could not be made.
+/// The HTTP client for callbacks could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthClientError {
-    /// `auth.tls.ca` cannot be used.
+    /// `auth.tls.ca` is not a readable certificate.
     #[error("auth.tls.ca: `{path}` is not a readable PEM certificate")]
     Ca {
         /// The configured path.
@@ -46,7 +46,7 @@ pub enum AuthClientError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The client itself.
+    /// The HTTP client itself.
     #[error("could not set up the client for authHost")]
     Client(#[from] reqwest::Error),
 }
@@ -55,7 +55,7 @@ pub enum AuthClientError {
 pub struct HttpApplication {
     client: reqwest::Client,
     hosts: AuthHosts,
-    /// The entries of `hosts` that are no wildcards.
+    /// The entries of `hosts` that are not wildcards.
     targets: Vec<Arc<Target>>,
     endpoint: String,
     forward: Forward,
@@ -65,7 +65,7 @@ pub struct HttpApplication {
 }
 
 impl HttpApplication {
-    /// Makes the pooled client.
+    /// Creates the pooled client.
     ///
     /// # Errors
     /// [`AuthClientError`] when the certificate authority cannot be read or TLS cannot be set up.
@@ -108,7 +108,7 @@ impl HttpApplication {
         Ok(request)
     }
 
-    /// Sends the callback and reads its answer.
+    /// Sends the callback and reads the response.
     async fn send(&self, call: &Call) -> Result<Received, Failure> {
         let sent = match self.request(call) {
             Ok(request) => self.client.execute(request).await,
@@ -132,7 +132,7 @@ impl HttpApplication {
     }
 }
 
-/// The client for callbacks: follows no redirect, and trusts what `auth.tls` says.
+/// The client for callbacks: it follows no redirects and verifies certificates as `auth.tls` says.
 ///
 /// # Errors
 /// [`AuthClientError`] when the certificate authority cannot be read or TLS cannot be set up.
@@ -145,11 +145,11 @@ pub fn client(config: &Config) -> Result<reqwest::Client, AuthClientError> {
     Ok(builder.build()?)
 }
 
-/// A client that trusts the system's certificates and `auth.tls.ca`; `is_plain` when it will speak no TLS.
+/// A client that trusts the system's certificates and `auth.tls.ca`; `is_plain` if it will only make `http://` requests.
 pub(crate) fn client_builder(config: &Config, is_plain: bool) -> Result<reqwest::ClientBuilder, AuthClientError> {
     let builder = reqwest::Client::builder();
     let Some(path) = &config.auth.tls.ca else {
-        // Without this a machine with no certificates at all (a small container) could not even start.
+        // Without this the server could not start on a machine without any certificates, such as a minimal container.
         return Ok(if is_plain { builder.tls_certs_only([]) } else { builder });
     };
     let unreadable = |source: Box<dyn std::error::Error + Send + Sync>| AuthClientError::Ca { path: path.display().to_string(), source };
@@ -170,7 +170,7 @@ fn form(call: &Call) -> String {
     form
 }
 
-/// What went wrong, down to the last cause: reqwest's own message stops at "error sending request".
+/// The error with all its causes: reqwest's own message stops at "error sending request".
 pub(crate) fn causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -195,7 +195,7 @@ fn failure_hint(error: &reqwest::Error, causes: &str) -> &'static str {
     }
 }
 
-/// An answer as it came.
+/// A response as received.
 struct Received {
     status: u16,
     content_type: Option<String>,
@@ -216,15 +216,15 @@ impl Received {
     }
 }
 
-/// A callback that came to nothing.
+/// A callback without a complete response.
 struct Failure {
     error: reqwest::Error,
-    /// The connection failed before any of the answer was there.
+    /// The connection failed before any part of a response was received.
     is_unanswered: bool,
 }
 
-/// Whether a request failed on its connection with nothing of an answer: it was refused, or a connection kept open
-/// turned out to be closed. A timeout is none of it: the application has the question.
+/// Whether the connection failed before any part of a response: it was refused, or a kept-alive connection turned out to
+/// be closed. Timeouts do not count, because the application may be handling the request.
 fn is_unanswered(error: &reqwest::Error) -> bool {
     if error.is_timeout() || error.is_builder() {
         return false;
@@ -251,9 +251,9 @@ impl Application for HttpApplication {
         };
         let Some(target) = self.target(&host) else {
             let endpoint = &self.endpoint;
-            warn_throttled!(class = 0, key = channel.as_str(), %channel, %host, endpoint, "authHost for the page of this client makes no URL with authEndpoint");
+            warn_throttled!(class = 0, key = channel.as_str(), %channel, %host, endpoint, "authHost for the page of this client and authEndpoint do not make a valid URL");
             self.metrics.callback(Callback::Unreachable);
-            return Err(Denied::new(0).because("authHost and authEndpoint make no URL", "check authHost and authEndpoint"));
+            return Err(Denied::new(0).because("authHost and authEndpoint do not make a valid URL", "check authHost and authEndpoint"));
         };
         let socket = self.sends_socket_id.then_some(request.socket);
         Ok(Call { socket, ..Call::new(target, channel.clone(), callback_headers(request, &self.forward)) })
@@ -298,7 +298,7 @@ impl Application for HttpApplication {
     }
 }
 
-/// Counts a callback as under way, also when it is given up.
+/// Counts a callback as in flight until it is dropped, so that cancelled ones are counted correctly.
 struct InFlight<'a>(&'a Metrics);
 
 impl<'a> InFlight<'a> {

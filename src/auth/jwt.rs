@@ -1,7 +1,7 @@
 //! [`JwtAuthorizer`]: signed tokens that list channels grant them without asking the application.
 //!
 //! Input: the Bearer token in a subscribe's `Authorization` header. Output: a grant or refusal by its claims; every
-//! subscribe without such a token goes to the authorizer behind.
+//! subscribe without such a token goes to the next authorizer.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,11 +34,11 @@ use jwks::KeyError;
 use keys::Keys;
 use removed::Removed;
 
-/// Settings under `auth.jwt` that cannot be used.
+/// Invalid settings under `auth.jwt`.
 #[derive(Debug, thiserror::Error)]
 pub enum JwtError {
     /// `auth.jwt.algorithm`.
-    #[error("auth.jwt.algorithm: `{0}` is not known")]
+    #[error("auth.jwt.algorithm: `{0}` is not supported")]
     Algorithm(String),
     /// `auth.jwt.publicKey`.
     #[error("auth.jwt.publicKey: `{path}` is not a PEM public key for {algorithm:?}")]
@@ -70,7 +70,7 @@ pub enum JwtError {
     Client(#[from] AuthClientError),
 }
 
-/// Grants channels by tokens; asks the authorizer behind where there is none.
+/// Grants channels by tokens; subscribes without one go to the next authorizer.
 pub(crate) struct JwtAuthorizer<A> {
     next: A,
     keys: Keys,
@@ -81,12 +81,12 @@ pub(crate) struct JwtAuthorizer<A> {
     metrics: Arc<Metrics>,
 }
 
-/// Seconds of difference between clocks beyond which nothing is a clock any more.
+/// Upper bound of `auth.jwt.leeway`: a clock that is off by more than a year is no use anyway.
 const MAX_LEEWAY_SECONDS: u64 = 365 * 24 * 3600;
 
 type Claims = Map<String, Value>;
 
-/// Why a token is not believed.
+/// Why a token is rejected.
 #[derive(Debug, thiserror::Error)]
 enum TokenError {
     #[error("{0}")]
@@ -104,7 +104,7 @@ enum TokenError {
 }
 
 impl TokenError {
-    /// 401: get a new token. 403: no token of this kind helps. 503: nobody can tell now.
+    /// 401: the client needs a new token. 403: a new token of the same kind would not help. 503: there are no keys to verify it yet.
     fn status(&self) -> u16 {
         match self {
             Self::Invalid(error) if *error.kind() == ErrorKind::ExpiredSignature => 401,
@@ -113,34 +113,34 @@ impl TokenError {
         }
     }
 
-    /// What to do about it, where the error does not say it all.
+    /// How to fix it, where the error alone does not say so.
     fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Invalid(error) => match error.kind() {
                 ErrorKind::InvalidSignature => {
-                    Some("signed with another key: auth.jwt.secret, publicKey or jwks has to be that of who issues tokens")
+                    Some("signed with another key: auth.jwt.secret, publicKey or jwks has to be the token issuer's")
                 }
                 ErrorKind::InvalidAlgorithm => Some("`alg` in the token's header has to be auth.jwt.algorithm"),
                 ErrorKind::ExpiredSignature => Some("the page has to fetch a new token; where clocks differ, raise auth.jwt.leeway"),
-                ErrorKind::ImmatureSignature => Some("its `nbf` is still to come: where clocks differ, raise auth.jwt.leeway"),
+                ErrorKind::ImmatureSignature => Some("its `nbf` is in the future: where clocks differ, raise auth.jwt.leeway"),
                 ErrorKind::InvalidIssuer => Some("its `iss` has to be auth.jwt.issuer"),
-                ErrorKind::InvalidAudience => Some("its `aud` has to hold auth.jwt.audience"),
+                ErrorKind::InvalidAudience => Some("its `aud` has to contain auth.jwt.audience"),
                 _ => None,
             },
-            Self::NotListed(_) => Some("the application issues a token with that name in it, or with a `*` pattern that fits"),
+            Self::NotListed(_) => Some("the application has to issue a token with that channel in it, or with a `*` pattern that matches"),
             Self::Key(_) | Self::Critical | Self::Removed | Self::NoSubject => None,
         }
     }
 }
 
-/// What a client is told that brings no token where only tokens count.
+/// The status for a subscribe without a token to a channel that only tokens can grant.
 const NO_TOKEN: u16 = 401;
 
 impl<A: Authorizer> JwtAuthorizer<A> {
-    /// Stands before `next`, with the keys of `auth.jwt` and the algorithm named there.
+    /// Wraps `next`, with the keys of `auth.jwt` and the given algorithm.
     ///
     /// # Errors
-    /// [`JwtError`] when a key cannot be used.
+    /// [`JwtError`] for an invalid algorithm or key.
     pub(crate) fn new(config: &Config, algorithm: &str, next: A, metrics: Arc<Metrics>) -> Result<Self, JwtError> {
         let jwt = &config.auth.jwt;
         let algorithm: Algorithm = algorithm.parse().map_err(|_| JwtError::Algorithm(algorithm.to_owned()))?;
@@ -155,7 +155,7 @@ impl<A: Authorizer> JwtAuthorizer<A> {
         })
     }
 
-    /// The Bearer token, if it lists channels. Others are for the application.
+    /// The Bearer token, if it lists channels. Other Bearer tokens are for the application.
     fn token<'a>(&self, headers: &'a [(String, String)]) -> Option<&'a str> {
         bearer(headers).filter(|token| {
             let claims = dangerous::insecure_decode_claims::<Claims>(token);
@@ -203,7 +203,7 @@ fn validation(jwt: &JwtConfig, algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
     validation.leeway = jwt.leeway.0.as_secs().min(MAX_LEEWAY_SECONDS);
     validation.validate_nbf = true;
-    // What is set is required; what is not set is not looked at. A token without an end is the application's choice.
+    // `iss` and `aud` are required if configured, and ignored otherwise. `exp` is optional: that is the application's choice.
     validation.required_spec_claims.clear();
     if let Some(issuer) = &jwt.issuer {
         validation.set_issuer(&[issuer]);
@@ -227,7 +227,7 @@ impl<A: Authorizer> Authorizer for JwtAuthorizer<A> {
                 Some(token) => token,
                 None => {
                     let (channel, hint) =
-                        (request.channel, "its rule says `auth = \"jwt\"`: put a token into auth.headers.Authorization of Echo");
+                        (request.channel, "its rule says `auth = \"jwt\"`: set auth.headers.Authorization in Echo's options to a token");
                     warn_throttled!(class = 0, key = channel.as_str(), %channel, hint, "Client can not be authenticated without a token: {NO_TOKEN}");
                     return Err(Denied::new(NO_TOKEN).because("no token was sent".to_owned(), hint));
                 }
@@ -242,7 +242,7 @@ impl<A: Authorizer> Authorizer for JwtAuthorizer<A> {
             let status = error.status();
             let (channel, hint) = (request.channel, error.hint());
             warn_throttled!(class = status, key = channel.as_str(), %channel, %error, hint, "Client can not be authenticated by its token: {status}");
-            Denied::new(status).because(format!("its token does not let it in: {error}"), hint.unwrap_or_default())
+            Denied::new(status).because(format!("its token was rejected: {error}"), hint.unwrap_or_default())
         })
     }
 
@@ -262,7 +262,7 @@ impl<A: Authorizer> Authorizer for JwtAuthorizer<A> {
     }
 }
 
-/// Stands for a token, by what is signed of it: some algorithms have many signatures for the same.
+/// The digest of a token without its signature: in some algorithms the same content has many valid signatures.
 fn pass_of(token: &str) -> Pass {
     let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
     Pass(URL_SAFE_NO_PAD.encode(Sha256::digest(signed.as_bytes())))
@@ -275,7 +275,7 @@ fn bearer(headers: &[(String, String)]) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Whether a claim, one name or a list of them (`*` for any text), covers a channel.
+/// Whether a claim (a name or a list of names, with `*` for any text) covers a channel.
 fn lists(claim: Option<&Value>, channel: &ChannelName) -> bool {
     let covers = |value: &Value| value.as_str().is_some_and(|text| Pattern::new(text).matches(channel.as_str()));
     match claim {
@@ -293,7 +293,7 @@ fn id_text(id: &Value) -> Option<String> {
     }
 }
 
-/// When a token ends, on the clock that does not jump. `None` for one without `exp`, or with one out of reach.
+/// When a token expires, on the monotonic clock. `None` without `exp`, or if it is too far away to represent.
 fn end(claims: &Claims, leeway: Duration) -> Option<Instant> {
     let expires = claims.get("exp")?.as_f64()?;
     let now = since_1970();

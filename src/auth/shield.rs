@@ -1,12 +1,12 @@
-//! [`Shield`]: keeps a crowd of clients from running the application over.
+//! [`Shield`]: keeps a crowd of clients from overloading the application.
 //!
-//! Input: [`AuthRequest`]s from the hub. Output: calls of an [`Application`], at most `auth.maxConcurrent` at once and
-//! host. The rest waits and takes turns by socket, for `auth.queueTimeout` at the most. Equal questions are asked once,
-//! in the turn of the first. While an application does not answer, one question at a time, of the server's own, finds out
-//! whether it is back, and all others wait.
+//! Input: [`AuthRequest`]s from the hub. Output: calls of an [`Application`], at most `auth.maxConcurrent` per host at a
+//! time. Other calls queue for at most `auth.queueTimeout`, and sockets take turns. Equal calls share one request, in the
+//! turn of the first. While an application does not respond, the server sends one probe at a time to find out whether it is
+//! back, and all calls wait.
 //!
-//! A question belongs to those who wait for its answer: when the last of them is gone, it leaves the queue, and its
-//! request is given up.
+//! A call lives as long as a subscribe waits for its answer: when the last of them is cancelled, the call leaves the queue
+//! or its request is aborted.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -40,14 +40,14 @@ use cache::Cache;
 use host_limiter::{Busy, HostLimiter};
 use wait_budget::WaitBudget;
 
-/// Hosts that are remembered; beyond, those with nothing under way are forgotten. Wildcards of `authHost` let pages
-/// choose names.
+/// Maximum number of hosts with a limiter; beyond it, limiters without calls are dropped. It is bounded because wildcards
+/// in `authHost` let pages choose host names.
 const MAX_HOSTS: usize = 1000;
 
-/// A channel that no application has.
+/// The channel that probes ask for; no application has it.
 const PROBE_CHANNEL: &str = "private-laravel-echo-server-probe";
 
-/// What clients are told when a question was not asked, or not in time.
+/// The answer for clients whose call was rejected or timed out in the queue.
 const BUSY: Denied = Denied::new(503);
 
 /// Where a callback goes.
@@ -60,7 +60,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// `endpoint` on `host`; `None` when they make no URL.
+    /// `endpoint` on `host`; `None` if that is not a valid URL.
     #[must_use]
     pub(crate) fn new(host: &str, endpoint: &str) -> Option<Self> {
         let url = format!("{host}{endpoint}").parse().ok()?;
@@ -71,20 +71,20 @@ impl Target {
 /// A callback, ready to be sent. Equal calls get equal answers.
 #[derive(PartialEq, Eq)]
 pub(crate) struct Call {
-    /// Whom to ask.
+    /// Where to send it.
     pub target: Arc<Target>,
     /// The channel.
     pub channel: ChannelName,
-    /// The socket's id, where the application is told it.
+    /// The socket's id, if `auth.sendSocketId` applies.
     pub socket: Option<SocketId>,
     /// All headers but those of the body, sorted by name.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The server asks for itself, whether anybody is there: a refusal is as good as a grant.
+    /// Whether this is a probe, for which a refusal is as good as a grant.
     pub is_probe: bool,
 }
 
 impl Call {
-    /// A call of `target` about `channel`.
+    /// A call to `target` about `channel`.
     #[must_use]
     pub(crate) fn new(target: Arc<Target>, channel: ChannelName, headers: HeaderMap) -> Self {
         let mut headers: Vec<_> = headers.into_iter().filter_map(|(name, value)| Some((name?, value))).collect();
@@ -93,8 +93,8 @@ impl Call {
     }
 }
 
-/// As derived, but in few and large pieces: that is what costs. Each with its length: clients choose names and values, and
-/// shall not find calls that differ and are alike in all that is hashed.
+/// Hashes the same fields as a derived implementation, but in few large writes, which is faster. Each is preceded by its
+/// length, because clients choose names and values and must not be able to construct different calls with equal hash input.
 impl Hash for Call {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let mut piece = |bytes: &[u8]| {
@@ -111,26 +111,26 @@ impl Hash for Call {
     }
 }
 
-/// What came of a callback.
+/// The result of a callback.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
-    /// The application says yes.
+    /// The application granted the channel.
     Granted(Grant),
-    /// The application says no, or fails.
+    /// The application refused, or failed with an error status.
     Refused(Denied),
-    /// There was no answer.
+    /// There was no response.
     Unanswered {
-        /// The connection failed before any of the answer came: asking once more does no harm.
+        /// The connection failed before any part of a response was received, so a retry does no harm.
         may_retry: bool,
         /// What went wrong.
         cause: String,
-        /// What to do about it.
+        /// How to fix it.
         hint: &'static str,
     },
 }
 
 impl Reply {
-    /// Whether the application is not there: no answer, or a proxy (or maintenance mode) that says so.
+    /// Whether the application is unavailable: no response, or a 502 to 504 from a proxy or maintenance mode.
     fn is_outage(&self) -> bool {
         match self {
             Self::Granted(_) => false,
@@ -140,13 +140,13 @@ impl Reply {
     }
 }
 
-/// Whom the shield stands before.
+/// The application that the shield protects.
 #[async_trait]
 pub(crate) trait Application: Send + Sync + 'static {
-    /// Makes the call for a request, without sending it.
+    /// Builds the call for a request without sending it.
     ///
     /// # Errors
-    /// [`Denied`] when there is nobody to ask.
+    /// [`Denied`] when no `authHost` applies.
     fn prepare(&self, request: AuthRequest<'_>) -> Result<Call, Denied>;
 
     /// Sends a call.
@@ -156,7 +156,7 @@ pub(crate) trait Application: Send + Sync + 'static {
 type Answer = Result<Grant, Denied>;
 type SingleFlight = Shared<BoxFuture<'static, Answer>>;
 
-/// An [`Authorizer`] that asks an [`Application`] with care.
+/// An [`Authorizer`] that limits its calls of an [`Application`].
 pub(crate) struct Shield<A>(Arc<Inner<A>>);
 
 struct Inner<A> {
@@ -164,7 +164,7 @@ struct Inner<A> {
     max_concurrent: usize,
     queue_timeout: Duration,
     limiters: Mutex<HashMap<String, Arc<HostLimiter>>>,
-    /// Questions without an answer yet, each with a number of its own.
+    /// Calls without an answer yet, each with a unique number.
     open: Mutex<Open>,
     budget: WaitBudget,
     cache: Option<Cache>,
@@ -182,7 +182,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<A: Application> Shield<A> {
-    /// Stands before `application`.
+    /// Wraps `application`.
     #[must_use]
     pub(crate) fn new(config: &AuthConfig, application: A, metrics: Arc<Metrics>) -> Self {
         Self(Arc::new(Inner {
@@ -197,7 +197,7 @@ impl<A: Application> Shield<A> {
         }))
     }
 
-    /// The question that is under way for an equal call, or a new one.
+    /// The shared future of an equal call in progress, or of this one.
     fn share(&self, call: Arc<Call>, asker: SocketId) -> SingleFlight {
         let inner = &self.0;
         let mut open = lock(&inner.open);
@@ -222,13 +222,13 @@ impl<A: Application> Shield<A> {
 impl<A: Application> Authorizer for Shield<A> {
     async fn authorize(&self, request: AuthRequest<'_>) -> Answer {
         if request.by == Some(ChannelAuth::Jwt) {
-            // Tokens came with a reload, and their keys take a restart.
+            // A reload added a rule with `auth = "jwt"`, but keys are only read at start.
             let (channel, hint) = (request.channel, "restart the server: `auth.jwt` was not set when it started");
-            warn_throttled!(class = 0, key = channel.as_str(), %channel, hint, "a channel that tokens alone open has nobody to verify them");
+            warn_throttled!(class = 0, key = channel.as_str(), %channel, hint, "subscribe refused: only tokens can grant this channel, and there is no key to verify them");
             return Err(BUSY);
         }
         let call = Arc::new(self.0.application.prepare(request)?);
-        // Earlier questions may have been answered before whatever is the reason to ask again.
+        // A recheck needs a fresh answer: cached and shared ones may predate the reason for it.
         let cache = self.0.cache.as_ref().filter(|_| !request.is_again);
         if let Some(answer) = cache.and_then(|cache| cache.get(&call)) {
             self.0.metrics.auth.saved(SavedBy::Cache);
@@ -250,7 +250,7 @@ impl<A: Application> Authorizer for Shield<A> {
     }
 }
 
-/// Keeps a question findable until it is answered or given up.
+/// Keeps a call in [`Open`] until it is answered or cancelled.
 struct OpenEntry<A> {
     inner: Arc<Inner<A>>,
     call: Arc<Call>,
@@ -260,7 +260,7 @@ struct OpenEntry<A> {
 impl<A> Drop for OpenEntry<A> {
     fn drop(&mut self) {
         let mut open = lock(&self.inner.open);
-        // A question given up may have been followed by an equal one already.
+        // If this call was cancelled, an equal one with another number may have replaced it already.
         if let Entry::Occupied(entry) = open.questions.entry(Arc::clone(&self.call))
             && entry.get().0 == self.number
         {
@@ -283,7 +283,7 @@ impl<A: Application> Inner<A> {
         limiter
     }
 
-    /// Waits for a turn, asks, and asks once more where that is harmless.
+    /// Waits for a turn, sends the call, and retries once where that is harmless.
     async fn ask(&self, call: &Arc<Call>, asker: SocketId) -> Answer {
         let limiter = self.limiter(&call.target.host);
         let deadline = Instant::now() + self.queue_timeout;
@@ -329,19 +329,19 @@ impl<A: Application> Inner<A> {
         self.metrics.auth.busy(busy);
         let (channel, host) = (&call.channel, &call.target.host);
         let slow =
-            "the application is slower than its users come; raise auth.maxConcurrent if it can do more at once, or auth.queueTimeout";
+            "the application is too slow for this rate of subscribes; raise auth.maxConcurrent if it can handle more, or auth.queueTimeout";
         let (kind, what, hint) = match busy {
-            Busy::QueueFull => (0, "too many wait for the application already", None),
+            Busy::QueueFull => (0, "too many subscribes are waiting for the application", None),
             Busy::QueueTimeout => (1, "its turn did not come within auth.queueTimeout", Some(slow)),
-            Busy::Outage => (2, "the application did not come back within auth.queueTimeout", None),
+            Busy::Outage => (2, "the application did not recover within auth.queueTimeout", None),
         };
         warn_throttled!(class = kind, key = channel.as_str(), %channel, host, hint, "subscribe refused: {what}");
         BUSY.because(what, hint.unwrap_or_default())
     }
 }
 
-/// A question of the server's own, with nothing in it that a client has chosen: any answer shows that the application is
-/// there.
+/// A probe call, without anything that a client has chosen: any response other than an outage shows that the application is
+/// back.
 fn probe(target: &Arc<Target>) -> Call {
     let headers = [("x-requested-with", "XMLHttpRequest"), ("accept-encoding", "identity")];
     let headers = headers.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));

@@ -1,7 +1,7 @@
-//! [`Jwks`]: a set of public keys in a file or behind a URL, which its issuer rotates.
+//! [`Jwks`]: a set of public keys in a file or at a URL, which its issuer rotates.
 //!
-//! Input: `auth.jwt.jwks`. Output: keys by `kid`. An unknown `kid` makes it look again, though not at every token; a
-//! source that is away leaves the keys that are known.
+//! Input: `auth.jwt.jwks`. Output: keys by `kid`. An unknown `kid` reloads the set, at most once every few seconds. If the
+//! source cannot be read, the known keys stay in use.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,18 +20,18 @@ use crate::auth::http::{AuthClientError, client_builder};
 use crate::config::Config;
 use crate::jws;
 
-/// Known keys are looked at again after this time, so that withdrawn ones go.
+/// The set is reloaded after this time, so that withdrawn keys are dropped.
 const REFRESH: Duration = Duration::from_mins(10);
-/// Time between two looks: tokens with made-up `kid`s must not turn into requests.
+/// Minimum time between two loads: tokens with made-up `kid`s must not turn into requests.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Time for one look.
+/// Timeout of one HTTP load.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// More than any set has.
+/// Size limit of a set, far above any real one.
 const MAX_BYTES: usize = 1024 * 1024;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// There is no key for a token.
+/// Why there is no key for a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum KeyError {
     #[error("auth.jwt.jwks has no key for it")]
@@ -45,7 +45,7 @@ pub(super) struct Jwks {
     source: Source,
     algorithm: Algorithm,
     keys: RwLock<Known>,
-    /// When the source was last looked at; held meanwhile.
+    /// When the source was last loaded; locked during a load.
     looked: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -57,12 +57,12 @@ enum Source {
 #[derive(Default)]
 struct Known {
     keys: HashMap<Option<String>, Arc<DecodingKey>>,
-    /// `None` until the source was read once.
+    /// When the keys were read; `None` until the first successful load.
     read: Option<Instant>,
 }
 
 impl Jwks {
-    /// Reads a file at once; a URL when the first token comes.
+    /// Reads a file at once, a URL when the first token arrives.
     pub(super) fn new(place: &str, algorithm: Algorithm, config: &Config) -> Result<Arc<Self>, JwtError> {
         let is_url = place.starts_with("http://") || place.starts_with("https://");
         let source = if is_url {
@@ -80,14 +80,14 @@ impl Jwks {
         Ok(Arc::new(Self { source, algorithm, keys: RwLock::new(known), looked: Arc::default() }))
     }
 
-    /// The key named `kid`; for a token that names none, the only key there is.
+    /// The key named `kid`; for a token without one, the set's only key.
     pub(super) async fn find(self: &Arc<Self>, kid: Option<&str>) -> Result<Arc<DecodingKey>, KeyError> {
         let known = self.known(kid);
         let is_fresh = self.read().is_some_and(|read| read.elapsed() < REFRESH);
         match known {
             Some(key) if is_fresh => Ok(key),
             Some(key) => {
-                // Nobody waits for this; whoever comes meanwhile finds the lock taken.
+                // Reload in the background. If the lock is taken, a load is already in progress.
                 if let Ok(looked) = Arc::clone(&self.looked).try_lock_owned() {
                     let set = Arc::clone(self);
                     tokio::spawn(async move { set.look(looked).await });
@@ -119,7 +119,7 @@ impl Jwks {
         }
     }
 
-    /// Reads the source, unless that was tried a moment ago.
+    /// Loads the source, unless the last attempt was less than [`PAUSE`] ago.
     async fn look(&self, mut looked: tokio::sync::OwnedMutexGuard<Option<Instant>>) {
         if looked.is_some_and(|at| at.elapsed() < PAUSE) {
             return;
@@ -153,7 +153,7 @@ impl Jwks {
     }
 }
 
-/// The keys of a set that are of the right family; keys of other kinds may stand beside them.
+/// The keys of a set that belong to the algorithm's family; others are ignored.
 fn parse(json: &[u8], family: AlgorithmFamily) -> Result<HashMap<Option<String>, Arc<DecodingKey>>, Failure> {
     let set: JwkSet = serde_json::from_slice(json)?;
     let usable = set.keys.iter().filter_map(|jwk| {
@@ -162,14 +162,14 @@ fn parse(json: &[u8], family: AlgorithmFamily) -> Result<HashMap<Option<String>,
     });
     let keys: HashMap<_, _> = usable.collect();
     if keys.is_empty() {
-        return Err("it has no key of that kind".into());
+        return Err("it has no key for auth.jwt.algorithm".into());
     }
     Ok(keys)
 }
 
 #[cfg(test)]
 impl Jwks {
-    /// As if the source had not been looked at for long.
+    /// Allows the next load at once, as if [`PAUSE`] had passed.
     pub(super) async fn forget_last_look(&self) {
         *self.looked.lock().await = None;
     }

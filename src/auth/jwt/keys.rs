@@ -1,4 +1,4 @@
-//! [`Keys`]: which key verifies a token?
+//! [`Keys`]: chooses the key that verifies a token.
 //!
 //! Input: `auth.jwt`, and the `kid` of a token. Output: the key, from the settings or from a JWKS.
 
@@ -12,9 +12,9 @@ use super::jwks::{Jwks, KeyError};
 use crate::config::Config;
 use crate::jws;
 
-/// The keys of the settings.
+/// The configured keys.
 pub(super) enum Keys {
-    /// `secret` or `publicKey`: for every token, whatever its `kid`.
+    /// `secret` or `publicKey`: used for every token, whatever its `kid`.
     One(Arc<DecodingKey>),
     /// `jwks`.
     Set(Arc<Jwks>),

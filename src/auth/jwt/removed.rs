@@ -1,6 +1,6 @@
-//! [`Removed`]: who was taken out of a channel, and holds a token that would let them back in at once.
+//! [`Removed`]: remembers users who were removed from a channel, whose tokens would let them back in at once.
 //!
-//! Input: removals by the HTTP API and by rechecks. Output: whether a token is one of before its holder's removal.
+//! Input: removals by the HTTP API and by rechecks. Output: whether a token was issued before its holder's removal.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,26 +11,26 @@ use tokio::time::Instant;
 use crate::auth::Pass;
 use crate::clock::since_1970;
 
-/// Removals that are remembered.
+/// Maximum number of remembered removals. Beyond it, new ones are not recorded until old ones expire.
 const MAX_REMOVALS: usize = 10_000;
 
-/// Whose tokens do not count.
+/// Which tokens a removal affects.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum Holder {
-    /// All of this user's that were issued before.
+    /// All tokens of this user that were issued before the removal.
     User(Box<str>),
-    /// This one, which may name no user.
+    /// The token with this digest, which may have no user in it.
     Token(Box<str>),
 }
 
-/// A holder, and the channel; `None`: all channels.
+/// A holder and a channel; `None` for all channels.
 type Key = (Holder, Option<Box<str>>);
 
-/// Holders of tokens who were taken out of a channel.
+/// Holders of tokens who were removed from a channel.
 #[derive(Debug)]
 pub(super) struct Removed {
     kept_for: Duration,
-    /// When it is forgotten, and when it happened, in seconds since 1970.
+    /// When each removal is forgotten, and when it happened, in seconds since 1970.
     removals: Mutex<HashMap<Key, (Instant, f64)>>,
 }
 
@@ -39,12 +39,12 @@ impl Removed {
         Self { kept_for, removals: Mutex::default() }
     }
 
-    /// A user was taken out.
+    /// A user was removed from `channel`, or from all channels.
     pub(super) fn note(&self, user: &str, channel: Option<&str>) {
         self.insert((Holder::User(user.into()), channel.map(Into::into)));
     }
 
-    /// Whoever holds this token was taken out.
+    /// The holder of this token was removed.
     pub(super) fn note_token(&self, token: &Pass, channel: &str) {
         self.insert((Holder::Token(token.0.as_str().into()), Some(channel.into())));
     }
@@ -61,8 +61,8 @@ impl Removed {
         }
     }
 
-    /// Whether the user was removed, and the token is not known to be of a later time; or whether the holder of this very
-    /// token was. `token` is asked for only where something is remembered.
+    /// Whether the user was removed and the token is not known to have been issued later, or the holder of this very token
+    /// was removed. `token` is computed only if any removals are remembered.
     pub(super) fn covers(&self, user: Option<&str>, token: impl FnOnce() -> Pass, channel: &str, issued: Option<f64>) -> bool {
         let removals = self.removals.lock();
         if removals.is_empty() {

@@ -1,4 +1,4 @@
-//! Tokens of all algorithms, good and bad, and sets of keys that change.
+//! Valid and invalid tokens of all algorithms, and key sets that rotate.
 
 use axum::Router;
 use axum::extract::State;
@@ -14,7 +14,7 @@ use crate::event::SocketId;
 const SECRET: &str = "a secret that is long enough for everybody";
 const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/jwt");
 
-/// What the callback says: the test can tell that it was asked.
+/// The next authorizer, which answers with a status that shows it was asked.
 struct Callback;
 
 #[async_trait]
@@ -27,7 +27,7 @@ impl Authorizer for Callback {
 const ASKED: u16 = 299;
 
 fn authorizer(change: impl FnOnce(&mut JwtConfig)) -> JwtAuthorizer<Callback> {
-    // Clients that fetch a JWKS need one; the server sets it as it starts.
+    // HTTP clients need a crypto provider; the server installs it at start.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut config = Config::default();
     config.auth.jwt.algorithm = Some("HS256".to_owned());
@@ -218,7 +218,7 @@ fn key_set(kids: &[(&str, Algorithm)]) -> String {
     json!({ "keys": keys.collect::<Vec<_>>() }).to_string()
 }
 
-/// A server with a JWKS that can be exchanged; its URL and how often it was asked.
+/// Starts a server whose JWKS can be replaced, and which counts its requests. Returns its URL.
 async fn issuer(set: Arc<Mutex<(String, usize)>>) -> String {
     let answer = async |State(set): State<Arc<Mutex<(String, usize)>>>| {
         let mut set = set.lock();
@@ -245,7 +245,7 @@ async fn a_set_of_keys_is_fetched_once_and_again_when_it_rotates() {
         assert_eq!(status(&authorizer, "private-a", &token(kid)).await, 200, "{kid:?}");
     }
     assert_eq!(set.lock().1, 1);
-    // Made-up names make no requests of their own.
+    // Made-up key ids cause no further requests.
     for kid in ["two", "three", "other"] {
         assert_eq!(status(&authorizer, "private-a", &token(Some(kid))).await, 403, "{kid}");
     }

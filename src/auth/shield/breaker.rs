@@ -1,7 +1,7 @@
-//! [`Breaker`]: notices that a host is away, and that it is back.
+//! [`Breaker`]: a circuit breaker that notices when a host becomes unavailable, and when it recovers.
 //!
-//! Input: how questions ended. Output: turns. While it is open, one turn at a time is for a probe, a question of the
-//! server's own, at once and then after waits that grow with each one that fails; all others wait for what becomes of it.
+//! Input: the results of calls. Output: turns. While it is open, it hands out one probe turn at a time, the first at once
+//! and later ones with exponential backoff; all other calls wait for the result.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Failures in a row after which a host counts as away: fewer could be chance.
+/// Consecutive failures after which the breaker opens: fewer could be chance.
 const FAILURES: u32 = 10;
-/// Wait before the first probe; doubled after each one that fails.
+/// Backoff after the first probe that fails; doubled after each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// The longest wait: an application that comes back is noticed within seconds.
+/// Maximum backoff, so that a recovered application is noticed within seconds.
 const MAX_BACKOFF: Duration = Duration::from_secs(4);
 
-/// Whether questions may be asked.
+/// Decides whether calls may be sent.
 #[derive(Debug)]
 pub(super) struct Breaker {
     state: Mutex<State>,
@@ -25,18 +25,18 @@ pub(super) struct Breaker {
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// The host answers; so many failures since it last did.
+    /// The host responds; `failures` counts consecutive failures.
     Closed { failures: u32 },
-    /// The host is away, or seems to be until the first probe.
+    /// The host is unavailable; until a probe has failed (`is_sure`) it only seems so.
     Open { wait: Duration, probe_at: Instant, is_probing: bool, is_sure: bool },
 }
 
-/// Leave to ask one question.
+/// Permission to send one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Like any other.
+    /// An ordinary call.
     Normal,
-    /// The one that finds out whether the host is back.
+    /// The probe that finds out whether the host is back.
     Probe,
 }
 
@@ -63,17 +63,17 @@ impl Breaker {
         matches!(*self.state(), State::Open { .. })
     }
 
-    /// Whether the host is known to be away.
+    /// Whether a probe has confirmed the outage, and so it was logged.
     pub(super) fn is_announced(&self) -> bool {
         matches!(*self.state(), State::Open { is_sure: true, .. })
     }
 
-    /// Waits until a question may be asked.
+    /// Waits until a call may be sent.
     pub(super) async fn turn(&self) -> Turn {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Before the look at the state, so that no change after it is missed.
+            // Registered before the state is read, so that no change after it is missed.
             changed.as_mut().enable();
             match self.try_turn(Instant::now()) {
                 Ok(turn) => return turn,
@@ -88,7 +88,7 @@ impl Breaker {
         }
     }
 
-    /// A turn, or the time to look again; `None` while a probe is under way.
+    /// A turn, or the time to try again; `None` while a probe is in progress.
     fn try_turn(&self, now: Instant) -> Result<Turn, Option<Instant>> {
         match &mut *self.state() {
             State::Closed { .. } => Ok(Turn::Normal),
@@ -101,7 +101,7 @@ impl Breaker {
         }
     }
 
-    /// A question has ended. An answer to any question shows that the host is there.
+    /// Reports the result of a call. A response to any call shows that the host is available.
     pub(super) fn report(&self, turn: Turn, is_outage: bool) -> Change {
         self.report_at(turn, is_outage, Instant::now())
     }
@@ -113,7 +113,7 @@ impl Breaker {
             (State::Open { is_sure, .. }, false, _) => (State::Closed { failures: 0 }, if is_sure { Change::Closed } else { Change::None }),
             (State::Closed { failures }, true, _) if failures + 1 < FAILURES => (State::Closed { failures: failures + 1 }, Change::None),
             (State::Closed { .. }, true, _) => {
-                // What failed may have been one client's own doing: a question of ours finds out.
+                // A client's own requests may have caused the failures; the server's probe finds out.
                 (State::Open { wait: FIRST_WAIT / 2, probe_at: now, is_probing: false, is_sure: false }, Change::None)
             }
             (State::Open { wait, is_sure, .. }, true, Turn::Probe) => {
@@ -129,7 +129,7 @@ impl Breaker {
         change
     }
 
-    /// A question was taken back before its end: another one may probe.
+    /// A call was cancelled before its result was known. If it was the probe, another call may probe.
     pub(super) fn give_up(&self, turn: Turn) {
         if let (Turn::Probe, State::Open { is_probing, .. }) = (turn, &mut *self.state()) {
             *is_probing = false;

@@ -1,7 +1,7 @@
-//! [`Cache`]: answers that are given again for `auth.cacheTtl`.
+//! [`Cache`]: keeps answers for `auth.cacheTtl`.
 //!
-//! Input: calls with their answers. Output: the same answers for equal calls. What the application said without
-//! deciding (5xx, 429) is not kept.
+//! Input: calls with their answers. Output: the same answers for equal calls. Answers that are not decisions of the
+//! application (5xx, 429) are not cached.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use tokio::time::Instant;
 use super::{Answer, Call, lock};
 use crate::channel::ChannelName;
 
-/// Answers that are kept; a call with its cookies has some kilobytes.
+/// Maximum number of cached answers; each keeps its call, which has some kilobytes with cookies.
 const MAX_ANSWERS: usize = 10_000;
-/// Calls with more bytes in their headers are not kept: few users have such, and many of them would fill the memory.
+/// Calls with more header bytes than this are not cached: they are rare, and many of them would take up too much memory.
 const LARGEST_CALL: usize = 8 * 1024;
 
-/// Answers by call, each with its end.
+/// Answers by call, each with its expiry.
 pub(super) struct Cache {
     ttl: Duration,
     answers: Mutex<HashMap<Arc<Call>, (Instant, Answer)>>,
-    /// Counts what was forgotten: a question of before is not to bring it back.
+    /// Counts calls of [`Self::forget`], so that a call sent before one cannot put its answer back.
     generation: AtomicU64,
 }
 
@@ -41,7 +41,7 @@ impl Cache {
         answers.get(call).filter(|(end, _)| *end > now).map(|(_, answer)| answer.clone())
     }
 
-    /// What to give to [`Self::put`] for a question that is asked now.
+    /// The generation to pass to [`Self::put`] for a call that is sent now.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)
     }
@@ -53,7 +53,7 @@ impl Cache {
         self.put_at(call, answer, Instant::now());
     }
 
-    /// Forgets the answers about a channel, or all.
+    /// Removes the answers about a channel, or all of them.
     pub(super) fn forget(&self, channel: Option<&ChannelName>) {
         self.generation.fetch_add(1, Ordering::SeqCst);
         lock(&self.answers).retain(|call, _| channel.is_some_and(|channel| call.channel != *channel));

@@ -1,9 +1,9 @@
-//! [`FairSemaphore`]: so many at once; the others wait and take turns by asker.
+//! [`FairSemaphore`]: limits the calls in flight; waiting sockets take turns.
 //!
-//! Input: sockets that want a turn. Output: a [`Permit`] each. Every round lets one question of every waiting socket
-//! through, so that a socket with a thousand questions holds up itself and nobody else. Sockets and not addresses take
-//! turns: behind a proxy that is not in `trustProxies`, and in an office, many users share an address. How many sockets
-//! an address may have is for `limits.connectionsPerIp` to say.
+//! Input: sockets with a call to send. Output: a [`Permit`] each. Every round admits one call of each waiting socket, so
+//! that a socket with a thousand calls delays only itself. Turns go by socket rather than by address, because many users
+//! share one address in an office, or behind a proxy that is not in `trustProxies`. The number of sockets per address is
+//! limited by `limits.connectionsPerIp`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,31 +14,31 @@ use tokio::sync::oneshot;
 use super::lock;
 use crate::event::SocketId;
 
-/// A socket may have this part of the permits, and one at the least.
+/// A socket may hold at most one in `SHARE` of the permits, but always at least one.
 const SHARE: usize = 8;
 
-/// So many at once.
+/// A semaphore with a queue that is fair between sockets.
 #[derive(Debug)]
 pub(super) struct FairSemaphore(Mutex<Line>);
 
 #[derive(Debug)]
 struct Line {
-    /// Permits that nobody has; none while somebody waits who may have one.
+    /// Free permits; 0 while a socket that may take one is waiting.
     free: usize,
-    /// Most permits of one socket: one whose questions hang holds up itself.
+    /// Maximum permits per socket, so that a socket whose calls hang delays only itself.
     most: usize,
-    /// Permits of each socket that has some.
+    /// Permits held by each socket that has any.
     held: HashMap<SocketId, usize>,
-    /// Those who wait, in the order in which they are let through.
+    /// Waiting calls, in the order in which they are admitted.
     waiting: BTreeMap<Place, (SocketId, oneshot::Sender<Permit>)>,
-    /// What each socket that waits has in the line.
+    /// The waiting calls of each socket that has any.
     askers: HashMap<SocketId, Asker>,
-    /// The round that is being let through.
+    /// The round that is being admitted.
     round: u64,
     next_number: u64,
 }
 
-/// Rounds come one after the other; within a round it goes by arrival.
+/// A place in the queue: ordered by round, and by arrival within a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     round: u64,
@@ -48,7 +48,7 @@ struct Place {
 #[derive(Debug, Clone, Copy)]
 struct Asker {
     waiting: usize,
-    /// The round of its last question.
+    /// The round of its last waiting call.
     last_round: u64,
 }
 
@@ -60,7 +60,7 @@ impl FairSemaphore {
         Arc::new(Self(Mutex::new(line)))
     }
 
-    /// Waits for a turn. Dropping the future leaves the line.
+    /// Waits for a permit. Dropping the future leaves the queue.
     pub(super) async fn take(self: &Arc<Self>, asker: SocketId) -> Permit {
         let mut waiter = {
             let mut line = lock(&self.0);
@@ -72,7 +72,7 @@ impl FairSemaphore {
             let (sender, turn) = oneshot::channel();
             Waiter { semaphore: self, place: line.add(asker, sender), turn }
         };
-        (&mut waiter.turn).await.expect("who takes a waiter out of the line gives it a permit")
+        (&mut waiter.turn).await.expect("a waiter taken from the queue always gets a permit")
     }
 
     fn release(self: &Arc<Self>, asker: SocketId) {
@@ -84,7 +84,7 @@ impl FairSemaphore {
             next
         };
         if let Some((asker, next)) = next {
-            // A waiter that has just gone drops the permit, and the next one gets it.
+            // If the waiter has just been dropped, the permit is dropped here and goes to the next one.
             drop(next.send(Permit { semaphore: Arc::clone(self), asker }));
         }
     }
@@ -102,7 +102,7 @@ impl Line {
         place
     }
 
-    /// The next who may have a permit, and has it from now on.
+    /// Removes the next waiter that may have a permit, and counts the permit as its own.
     fn pop(&mut self) -> Option<(SocketId, oneshot::Sender<Permit>)> {
         let place = *self.waiting.iter().find(|(_, (socket, _))| self.may_have(*socket))?.0;
         let (socket, sender) = self.waiting.remove(&place)?;
@@ -129,7 +129,7 @@ impl Line {
         }
     }
 
-    /// One question of a socket waits no more.
+    /// One call of a socket has left the queue.
     fn forget(&mut self, socket: SocketId) {
         if let Some(asker) = self.askers.get_mut(&socket) {
             asker.waiting -= 1;
@@ -140,7 +140,7 @@ impl Line {
     }
 }
 
-/// Somebody in the line.
+/// A waiting call.
 struct Waiter<'a> {
     semaphore: &'a FairSemaphore,
     place: Place,
@@ -156,7 +156,7 @@ impl Drop for Waiter<'_> {
     }
 }
 
-/// One of the turns; given back when dropped.
+/// Permission to send one call; released when dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     semaphore: Arc<FairSemaphore>,
@@ -180,7 +180,7 @@ mod tests {
         SocketId::new(1, name.into())
     }
 
-    /// Those who wait, with their names, in the order of their coming.
+    /// Waiting calls with their names, in the order of arrival.
     struct Queue(Vec<(char, BoxFuture<'static, Permit>)>);
 
     impl Queue {
@@ -199,14 +199,14 @@ mod tests {
             self.0.push((name, waiting));
         }
 
-        /// Whose turn it is.
+        /// The name of the call that is admitted next.
         fn next(&mut self) -> Option<(char, Permit)> {
             let found = self.0.iter_mut().enumerate().find_map(|(at, (_, waiting))| Some((at, waiting.now_or_never()?)));
             let (at, permit) = found?;
             Some((self.0.remove(at).0, permit))
         }
 
-        /// The order in which all get their turns, one at a time.
+        /// The order in which all are admitted, one at a time.
         fn order(&mut self) -> String {
             let mut order = String::new();
             while let Some((name, _permit)) = self.next() {
@@ -224,7 +224,7 @@ mod tests {
         drop(held);
         let (first, permit) = queue.next().unwrap();
         assert_eq!(first, 'a');
-        // A round has begun: who comes now, and who was served in it, is in the next one.
+        // A round has begun: new arrivals, and sockets already served in it, are in the next one.
         queue.add(&semaphore, 'd');
         drop(permit);
         assert_eq!(queue.order(), "bcabdaa");
@@ -257,7 +257,7 @@ mod tests {
         let mut queue = Queue::of(&semaphore, "aaab");
         queue.0.drain(..2);
         drop(held);
-        // One that has been given a permit and did not look at it.
+        // A waiter that was given a permit but never polled to receive it.
         drop(queue.0.remove(0));
         assert_eq!(queue.order(), "b");
         let line = lock(&semaphore.0);

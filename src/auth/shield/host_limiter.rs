@@ -1,6 +1,6 @@
-//! [`HostLimiter`]: the way to one host, with its cap, its queue and its breaker.
+//! [`HostLimiter`]: the concurrency limit, the queue and the circuit breaker of one host.
 //!
-//! Input: questions that want to be asked. Output: a [`Pass`] each, in turns by socket, or the reason why not.
+//! Input: calls to send. Output: a [`Pass`] for each, with sockets taking turns, or the reason for refusing it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::event::SocketId;
 use crate::metrics::Metrics;
 pub(super) use crate::metrics::auth::Busy;
 
-/// The way to one host.
+/// Limits the calls to one host.
 pub(super) struct HostLimiter {
     host: String,
     semaphore: Arc<FairSemaphore>,
@@ -26,7 +26,7 @@ impl HostLimiter {
         Arc::new(Self { host: host.to_owned(), semaphore: FairSemaphore::new(max_concurrent), breaker: Breaker::default(), metrics })
     }
 
-    /// Waits for a turn: to ask, or to find out whether the host is there. Nobody holds a permit while the host is away.
+    /// Waits for a turn to send a call or a probe. No call holds a permit while it waits for the host to recover.
     pub(super) async fn enter(self: &Arc<Self>, asker: SocketId, deadline: Instant) -> Result<Pass, Busy> {
         let started = Instant::now();
         let queued = Queued::new(&self.metrics);
@@ -38,7 +38,7 @@ impl HostLimiter {
                     return pass;
                 }
                 pass.permit = Some(self.semaphore.take(asker).await);
-                // It may have gone away meanwhile.
+                // The breaker may have opened while this call waited for its permit.
                 if !self.breaker.is_open() {
                     return pass;
                 }
@@ -63,19 +63,19 @@ impl HostLimiter {
                 self.metrics.auth.breakers_open.inc();
                 warn!(
                     host,
-                    "the application does not answer: subscribes wait until it is back, at most auth.queueTimeout; while any of them waits, the \
-                     server asks again after 0.25 to 4 seconds"
+                    "the application does not respond: subscribes wait until it is back, at most auth.queueTimeout; while any of them \
+                     waits, the server retries after 0.25 to 4 seconds"
                 );
             }
             Change::Closed => {
                 self.metrics.auth.breakers_open.dec();
-                info!(host, "the application answers again");
+                info!(host, "the application responds again");
             }
         }
     }
 }
 
-/// Counts a question as waiting, until it is asked or given up.
+/// Counts a call as queued until it is sent or cancelled.
 struct Queued<'a>(&'a Metrics);
 
 impl<'a> Queued<'a> {
@@ -91,21 +91,21 @@ impl Drop for Queued<'_> {
     }
 }
 
-/// Leave to ask once.
+/// Permission to send one call or probe.
 pub(super) struct Pass {
     limiter: Arc<HostLimiter>,
-    /// `None` once it is reported.
+    /// `None` once the result is reported.
     turn: Option<Turn>,
     permit: Option<Permit>,
 }
 
 impl Pass {
-    /// Whether it is leave to find out whether the host is there, and not to ask.
+    /// Whether it is for a probe instead of a call.
     pub(super) const fn is_probe(&self) -> bool {
         self.permit.is_none()
     }
 
-    /// The question is answered, or failed.
+    /// Reports the result of the call.
     pub(super) fn report(mut self, is_outage: bool) {
         if let Some(turn) = self.turn.take() {
             self.limiter.note(self.limiter.breaker.report(turn, is_outage));
@@ -115,7 +115,7 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        // Given up before there was an answer.
+        // Cancelled before the result was known.
         if let Some(turn) = self.turn.take() {
             self.limiter.breaker.give_up(turn);
         }

@@ -1,4 +1,4 @@
-//! The shield before an application that answers as told.
+//! The shield in front of an application with scripted answers.
 
 use std::hash::DefaultHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 
-/// Answers when a permit is there; counts what goes on.
+/// Counters and scripted replies of the application.
 #[derive(Default)]
 struct Told {
     asked: AtomicUsize,
@@ -69,7 +69,7 @@ fn unanswered(may_retry: bool) -> Reply {
     Reply::Unanswered { may_retry, cause: "refused".to_owned(), hint: "" }
 }
 
-/// `answers` of them at once; later ones with `add_permits`.
+/// `answers`: how many calls are answered at once; `add_permits` allows more.
 fn setup(answers: usize, delay: Duration, change: impl FnOnce(&mut AuthConfig)) -> Setup {
     let mut config = AuthConfig::default();
     change(&mut config);

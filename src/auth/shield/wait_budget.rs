@@ -1,7 +1,7 @@
-//! [`WaitBudget`]: all subscribes that wait for the application, and the memory they take up.
+//! [`WaitBudget`]: bounds the subscribes that wait for the application, and their memory.
 //!
-//! Input: subscribes that want to wait. Output: leave to do so, or not. A socket may take up as much as is still free
-//! for all: a single one gets half at the most, and however many take what they can, there is room for one more.
+//! Input: subscribes that want to wait. Output: whether they may. A socket may take up at most as much as is then still
+//! free: a single socket gets at most half, and however many sockets take all they can, there is room for one more.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,25 +11,25 @@ use parking_lot::Mutex;
 use super::lock;
 use crate::event::SocketId;
 
-/// Subscribes that may wait: more than any application gets through in `auth.queueTimeout`, few enough to fit in memory.
+/// Maximum of waiting subscribes: more than any application handles in `auth.queueTimeout`, few enough to fit in memory.
 const MAX_WAITING: Load = Load { subscribes: 100_000, bytes: 100_000_000 };
 
-/// All who wait.
+/// The waiting subscribes of all sockets.
 #[derive(Debug, Default)]
 pub(super) struct WaitBudget(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     all: Load,
-    /// By socket, those with something.
+    /// The share of each socket that has any.
     sockets: HashMap<SocketId, Load>,
 }
 
-/// What waits.
+/// Waiting subscribes and their size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Load {
     subscribes: usize,
-    /// Of their headers.
+    /// Bytes of their headers.
     bytes: usize,
 }
 
@@ -44,7 +44,7 @@ impl Load {
 }
 
 impl WaitBudget {
-    /// Lets a subscribe with headers of so many bytes wait; `None` when its socket, or all together, have too much.
+    /// Adds a subscribe with `bytes` of headers; `None` when its socket, or all sockets together, exceed the budget.
     pub(super) fn join(&self, socket: SocketId, bytes: usize) -> Option<Waiting<'_>> {
         let mut state = lock(&self.0);
         let own = state.sockets.get(&socket).copied().unwrap_or_default().plus(bytes);
@@ -58,7 +58,7 @@ impl WaitBudget {
     }
 }
 
-/// One who waits.
+/// A waiting subscribe; leaves the budget when dropped.
 #[derive(Debug)]
 pub(super) struct Waiting<'a> {
     budget: &'a WaitBudget,
@@ -87,7 +87,7 @@ mod tests {
         SocketId::parse(&format!("1.{number}")).unwrap()
     }
 
-    /// How many subscribes of a socket get in.
+    /// Adds subscribes of a socket until one is refused. Returns how many were accepted.
     fn fill<'a>(budget: &'a WaitBudget, number: usize, bytes: usize, waiting: &mut Vec<Waiting<'a>>) -> usize {
         let before = waiting.len();
         waiting.extend(std::iter::from_fn(|| budget.join(socket(number), bytes)));
