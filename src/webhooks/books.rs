@@ -139,12 +139,12 @@ impl Books {
         Ok(answer)
     }
 
-    /// This node has nothing to say any more.
-    pub(super) async fn leave(&self) -> Result<(), QueryError> {
+    /// Removes what is known of a node.
+    pub(super) async fn forget(&self, node: &str) -> Result<(), QueryError> {
         let mut pipeline = redis::pipe();
-        pipeline.cmd("ZREM").arg(self.key("nodes")).arg(&self.node);
-        pipeline.cmd("DEL").arg(self.node_key(&self.node));
-        pipeline.cmd("HDEL").arg(self.key("batches")).arg(&self.node);
+        pipeline.cmd("ZREM").arg(self.key("nodes")).arg(node);
+        pipeline.cmd("DEL").arg(self.node_key(node));
+        pipeline.cmd("HDEL").arg(self.key("batches")).arg(node);
         self.client.query::<redis::Value>(&pipeline).await.map(drop)
     }
 
@@ -174,19 +174,11 @@ impl Books {
         self.client.query::<redis::Value>(&pipeline).await.map(drop)
     }
 
-    /// Buries nodes that died. Returns the channels they had.
-    pub(super) async fn bury(&self, dead: &[String]) -> Result<Vec<ChannelName>, QueryError> {
-        let mut channels = Vec::new();
+    /// Forgets nodes that died. Returns the channels they had.
+    pub(super) async fn forget_dead(&self, dead: &[String]) -> Result<HashSet<ChannelName>, QueryError> {
+        let channels = self.channels(dead).await?;
         for node in dead {
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("HKEYS").arg(self.node_key(node));
-            let (theirs,): (Vec<String>,) = self.client.query(&pipeline).await?;
-            channels.extend(theirs.into_iter().map(ChannelName::from));
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("DEL").arg(self.node_key(node));
-            pipeline.cmd("ZREM").arg(self.key("nodes")).arg(node);
-            pipeline.cmd("HDEL").arg(self.key("batches")).arg(node);
-            self.client.query::<redis::Value>(&pipeline).await?;
+            self.forget(node).await?;
         }
         Ok(channels)
     }

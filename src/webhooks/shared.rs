@@ -141,7 +141,7 @@ async fn report<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, repor
             }
         }
     }
-    if let Ok(Err(error)) = tokio::time::timeout(GOODBYE, common.books.leave()).await {
+    if let Ok(Err(error)) = tokio::time::timeout(GOODBYE, common.books.forget(&common.books.node)).await {
         debug!(error = error.full_text(), "webhooks could not remove this node from Redis; its lease expires by itself");
     }
     reported.cancel();
@@ -251,7 +251,7 @@ impl<'a, T: Truth> Leader<'a, T> {
             };
             let (mark_count, event_count) = (marks.len(), events.len());
             let mut marks = books::read(&marks);
-            for channel in self.common.books.bury(&dead).await? {
+            for channel in self.common.books.forget_dead(&dead).await? {
                 marks.channel(channel.as_str());
             }
             let now = Instant::now();
