@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::books::{self, Books, Dropped, Pulled, Report};
-use super::feed::Feed;
+use super::feed::{Feed, Marks};
 use super::look::{gather, look};
 use super::outbox::{Outbox, Waiting, batch};
 use super::sender::{Sender, dead_letter};
@@ -35,8 +35,8 @@ use crate::store::StoreError;
 const SWEEP: Duration = Duration::from_secs(600);
 /// Between two tries while Redis is away.
 const RETRY: Duration = Duration::from_millis(500);
-/// Time for the last words.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// How long the end waits for Redis, to say that this node is gone.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Counts of one report.
 const COUNTS: usize = 5_000;
 
@@ -78,22 +78,7 @@ async fn report<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, repor
     let pace = common.books.lease / 3;
     loop {
         let is_last = last.is_cancelled();
-        let mut reports = Vec::new();
-        if is_anew && !is_last {
-            let counts: Vec<_> = common.truth.counts().into_iter().filter(|(channel, _)| common.feed.follows(channel.as_str())).collect();
-            // What was said before may have been of channels that are empty now.
-            reports.push(Report { is_anew: true, marks: vec![books::EVERYTHING.to_owned()], ..Report::default() });
-            for some in counts.chunks(COUNTS) {
-                let mut marks = super::feed::Marks::default();
-                for (channel, _) in some {
-                    marks.channel(channel.as_str());
-                    if channel.kind() == ChannelKind::Presence {
-                        marks.whole.insert(channel.clone());
-                    }
-                }
-                reports.push(Report { counts: some.to_vec(), marks: books::written(&marks), ..Report::default() });
-            }
-        }
+        let mut reports = if is_anew && !is_last { everything(&common) } else { Vec::new() };
         let mut marks = common.feed.take();
         let events = std::mem::take(&mut marks.events);
         let counts = marks.channels.iter().map(|channel| (channel.clone(), common.truth.count(channel.as_str()))).collect();
@@ -102,31 +87,7 @@ async fn report<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, repor
         for mut report in reports {
             number += 1;
             report.number = number;
-            loop {
-                match common.books.report(&report).await {
-                    Ok((known, dropped)) => {
-                        was_known &= known || report.is_anew;
-                        if dropped > 0 {
-                            common.metrics.webhooks.dropped.inc_by(dropped);
-                            warn!(events = dropped, "webhook events dropped: too many wait for the leading node");
-                        }
-                        break;
-                    }
-                    // Said again as it is: it counts once. What happens meanwhile is marked, and bounded.
-                    Err(error) if !last.is_cancelled() => {
-                        debug!(error = error.full_text(), "webhooks could not write changes to Redis; retrying");
-                        sleep(RETRY).await;
-                    }
-                    Err(error) => {
-                        warn!(
-                            error = error.full_text(),
-                            events = report.events.len(),
-                            "webhooks could not write the last changes to Redis"
-                        );
-                        break;
-                    }
-                }
-            }
+            was_known &= send(&common, &report, &last).await;
         }
         if is_last {
             break;
@@ -141,10 +102,52 @@ async fn report<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, repor
             }
         }
     }
-    if let Ok(Err(error)) = tokio::time::timeout(GOODBYE, common.books.forget(&common.books.node)).await {
+    if let Ok(Err(error)) = tokio::time::timeout(LEAVE_TIMEOUT, common.books.forget(&common.books.node)).await {
         debug!(error = error.full_text(), "webhooks could not remove this node from Redis; its lease expires by itself");
     }
     reported.cancel();
+}
+
+/// All counts of this node, in place of what it said before.
+fn everything<T: Truth>(common: &Common<T>) -> Vec<Report> {
+    let counts: Vec<_> = common.truth.counts().into_iter().filter(|(channel, _)| common.feed.follows(channel.as_str())).collect();
+    // What was said before may have been of channels that are empty now.
+    let mut reports = vec![Report { is_anew: true, marks: vec![books::EVERYTHING.to_owned()], ..Report::default() }];
+    reports.extend(counts.chunks(COUNTS).map(|some| {
+        let mut marks = Marks::default();
+        for (channel, _) in some {
+            marks.channel(channel.as_str());
+            if channel.kind() == ChannelKind::Presence {
+                marks.whole.insert(channel.clone());
+            }
+        }
+        Report { counts: some.to_vec(), marks: books::written(&marks), ..Report::default() }
+    }));
+    reports
+}
+
+/// Sends a report until Redis has it, or until the end. `false`: Redis did not know this node.
+async fn send<T: Truth>(common: &Common<T>, report: &Report, last: &CancellationToken) -> bool {
+    loop {
+        match common.books.report(report).await {
+            Ok((was_known, dropped)) => {
+                if dropped > 0 {
+                    common.metrics.webhooks.dropped.inc_by(dropped);
+                    warn!(events = dropped, "webhook events dropped: too many wait for the leading node");
+                }
+                return was_known || report.is_anew;
+            }
+            // Sent again as it is: it counts once. What happens meanwhile is marked, and bounded.
+            Err(error) if !last.is_cancelled() => {
+                debug!(error = error.full_text(), "webhooks could not write changes to Redis; retrying");
+                sleep(RETRY).await;
+            }
+            Err(error) => {
+                warn!(error = error.full_text(), events = report.events.len(), "webhooks could not write the last changes to Redis");
+                return true;
+            }
+        }
+    }
 }
 
 /// Why a node leads no more.
@@ -168,7 +171,7 @@ async fn lead<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, reporte
                 let outcome = Box::pin(Leader::new(&common, &token).run(pulled, &reported)).await;
                 match outcome {
                     Ok(()) => {
-                        if let Ok(Err(error)) = tokio::time::timeout(GOODBYE, common.books.release(&token)).await {
+                        if let Ok(Err(error)) = tokio::time::timeout(LEAVE_TIMEOUT, common.books.release(&token)).await {
                             debug!(error = error.full_text(), "could not release the lease of webhooks; it expires by itself");
                         }
                         return;
