@@ -106,7 +106,12 @@ impl Target {
 
     /// Whether it is told who is in a channel, or that anybody is.
     pub(super) fn follows(&self, channel: &str) -> bool {
-        ABOUT_PRESENCE.into_iter().any(|event| self.wants(event, channel))
+        let mut asked = ABOUT_PRESENCE.into_iter().filter(|event| self.events.has(*event)).peekable();
+        asked.peek().is_some() && self.fits(channel) && {
+            let rules = self.rules.load();
+            let rule = rules.of(channel);
+            asked.any(|event| rule.tells(event))
+        }
     }
 
     fn fits(&self, channel: &str) -> bool {
