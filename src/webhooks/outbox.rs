@@ -65,6 +65,34 @@ pub(super) struct MemoryOutbox {
 struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
+    /// No event before this place is of clients, so that a full queue is not searched anew for each event that comes.
+    searched: usize,
+}
+
+impl Queue {
+    /// Takes out the oldest event of clients, or else the oldest of all.
+    fn make_room(&mut self) -> Option<Waiting> {
+        let is_of_clients = |place: &usize| self.waiting[*place].is_of_clients;
+        match (self.searched..self.waiting.len()).find(is_of_clients) {
+            Some(place) => {
+                self.searched = place;
+                let oldest = self.waiting.remove(place)?;
+                self.bytes -= oldest.json.len();
+                Some(oldest)
+            }
+            None => {
+                self.searched = self.waiting.len();
+                self.pop_front_if(|_| true)
+            }
+        }
+    }
+
+    fn pop_front_if(&mut self, is_it: impl FnOnce(&Waiting) -> bool) -> Option<Waiting> {
+        let first = self.waiting.pop_front_if(|first| is_it(first))?;
+        self.searched = self.searched.saturating_sub(1);
+        self.bytes -= first.json.len();
+        Some(first)
+    }
 }
 
 impl MemoryOutbox {
@@ -86,10 +114,7 @@ impl MemoryOutbox {
             queue.bytes += event.json.len();
             queue.waiting.push_back(event);
             while queue.waiting.len() > 1 && (queue.waiting.len() > self.max_events || queue.bytes > self.max_bytes) {
-                let place = queue.waiting.iter().position(|event| event.is_of_clients).unwrap_or(0);
-                let Some(oldest) = queue.waiting.remove(place) else { break };
-                queue.bytes -= oldest.json.len();
-                dropped.push(oldest);
+                dropped.extend(queue.make_room());
             }
         }
         self.metrics.webhooks.waiting.inc();
@@ -110,9 +135,9 @@ impl MemoryOutbox {
     /// Everything that still waits.
     pub(super) fn drain(&self) -> Vec<Waiting> {
         let mut queue = self.queue();
-        queue.bytes = 0;
-        self.metrics.webhooks.waiting.dec_by(i64::try_from(queue.waiting.len()).unwrap_or(i64::MAX));
-        queue.waiting.drain(..).collect()
+        let Queue { waiting, .. } = std::mem::take(&mut *queue);
+        self.metrics.webhooks.waiting.dec_by(i64::try_from(waiting.len()).unwrap_or(i64::MAX));
+        waiting.into()
     }
 }
 
@@ -150,9 +175,7 @@ impl Outbox for MemoryOutbox {
         let mut queue = self.queue();
         // Some may have had to go meanwhile.
         let before = queue.waiting.len();
-        while let Some(first) = queue.waiting.pop_front_if(|first| events.iter().any(|event| event.id == first.id)) {
-            queue.bytes -= first.json.len();
-        }
+        while queue.pop_front_if(|first| events.iter().any(|event| event.id == first.id)).is_some() {}
         let removed = before - queue.waiting.len();
         self.metrics.webhooks.waiting.dec_by(i64::try_from(removed).unwrap_or(i64::MAX));
     }
@@ -175,6 +198,23 @@ mod tests {
         (5..8).for_each(|id| drop(outbox.push(event(id, 10))));
         let left: Vec<String> = outbox.drain().into_iter().map(|event| event.id).collect();
         assert_eq!(left, ["0", "1", "2", "3", "4", "198", "199", "5", "6", "7"]);
+    }
+
+    #[tokio::test]
+    async fn what_clients_send_goes_first_also_after_a_delivery() {
+        let outbox = MemoryOutbox::new(4, 1_000_000, Arc::default());
+        let whisper = |id| Waiting { is_of_clients: true, ..event(id, 10) };
+        for id in 0..5 {
+            outbox.push(event(id, 10));
+        }
+        outbox.done(&[event(1, 10), event(2, 10)]).await;
+        for id in 10..12 {
+            outbox.push(whisper(id));
+        }
+        assert_eq!(outbox.push(event(5, 10)), [whisper(10)]);
+        assert_eq!(outbox.push(event(6, 10)), [whisper(11)]);
+        assert_eq!(outbox.push(event(7, 10)), [event(3, 10)]);
+        assert_eq!(outbox.drain(), [event(4, 10), event(5, 10), event(6, 10), event(7, 10)]);
     }
 
     #[tokio::test]
