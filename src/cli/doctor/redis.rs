@@ -134,20 +134,18 @@ async fn open(settings: &RedisConfig) -> Result<Open, Fault> {
     let address = redis_client::address(&client);
     match tokio::time::timeout(CONNECT, client.get_multiplexed_async_connection()).await {
         Ok(Ok(connection)) => Ok(Open { client, connection, address, needs_no_password: false }),
-        Ok(Err(error)) if error.kind() == ErrorKind::AuthenticationFailed && !without_passwords(settings).is_empty() => {
-            for settings in without_passwords(settings) {
+        Ok(Err(error)) if error.is_connection_refusal() => {
+            Err(Fault { message: format!("cannot connect to Redis at {address}: {error}"), mend: mend_of(&error) })
+        }
+        Ok(Err(error)) => {
+            let others = if error.kind() == ErrorKind::AuthenticationFailed { without_passwords(settings) } else { Vec::new() };
+            for settings in others {
                 let Ok(mut open) = Box::pin(open(&settings)).await else { continue };
                 // One that needs another password accepts the connection, and answers nothing.
                 if redis::cmd("PING").exec_async(&mut open.connection).await.is_ok() {
                     return Ok(Open { needs_no_password: true, ..open });
                 }
             }
-            Err(Fault { message: format!("{address} refuses the connection: {}", Loss::from(&error).reason), mend: mend_of(&error) })
-        }
-        Ok(Err(error)) if error.is_connection_refusal() => {
-            Err(Fault { message: format!("cannot connect to Redis at {address}: {error}"), mend: mend_of(&error) })
-        }
-        Ok(Err(error)) => {
             Err(Fault { message: format!("{address} refuses the connection: {}", Loss::from(&error).reason), mend: mend_of(&error) })
         }
         Err(_) => Err(Fault {
