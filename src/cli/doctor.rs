@@ -30,6 +30,9 @@ use report::Report;
 /// How long events are listened for beside a running server.
 const LISTEN_BESIDE: Duration = Duration::from_secs(3);
 
+/// What to do where the checks fail beside a running server.
+const RUN_DOCTOR: &str = "run `laravel-echo-server doctor` on this machine";
+
 /// Flags of `doctor`.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
@@ -105,14 +108,14 @@ pub(super) fn beside_the_server(dir: PathBuf) -> Checks {
                     set_up(&config, &project, &dir, &mut report).await;
                     redis::examine(&config, &project, LISTEN_BESIDE, &mut report).await;
                 }),
-                Err(error) => report.problem("doctor", error, "look with `laravel-echo-server doctor`"),
+                Err(error) => report.problem("doctor", error, RUN_DOCTOR),
             }
             report.into_findings()
         });
         async {
             looking.await.unwrap_or_else(|_| {
                 let mut report = Report::new(true);
-                report.problem("doctor", "the checks have ended early", "look with `laravel-echo-server doctor`");
+                report.problem("doctor", "the checks ended early; the log says why", RUN_DOCTOR);
                 report.into_findings()
             })
         }
