@@ -154,8 +154,7 @@ async fn long_events_leave_compressed_for_those_who_take_it() {
     publish(&server, &rows()).await;
     let (first, bytes, text) = packed.with("Customer 199").await;
     assert_eq!((first, bytes < text.len() / 5), (DEFLATED_TEXT, true), "{bytes} of {}", text.len());
-    let offset = text.len() - text.trim_end_matches(']').len();
-    assert!(offset > 0 && text.starts_with(r#"42["sent","news",[{"id":0"#), "{text}");
+    assert!(text.starts_with(r#"42["sent","news",[{"id":0"#), "{text}");
     for other in [&mut plain, &mut apple] {
         let (first, bytes, same) = other.with("Customer 199").await;
         assert_eq!((first, bytes, &same), (TEXT, text.len(), &text));
