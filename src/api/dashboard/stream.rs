@@ -1,7 +1,8 @@
 //! `GET /dashboard/stream`: server-sent events for one open page.
 //!
 //! Input: the feed and the figures. Output: `hello` once, `figures` each second, `trace` four times a second when there is
-//! something, and with other nodes `node` with theirs. The next message is made when the page has taken the one before, so that a slow page skips.
+//! something, and `node` with what other nodes sent. The next message is made when the page has taken the one before, so that a
+//! slow page skips.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
