@@ -5,78 +5,33 @@
  * Input: the server's binary, ECHO_BIN. Each test has a server of its own on a free port.
  */
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { request as httpRequest } from 'node:http';
-import { request as httpsRequest } from 'node:https';
-import { connect, createServer } from 'node:net';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import WebSocket from 'ws';
+import { request } from './lib/http.mjs';
+import { CLIENTS, DEADLINE_MS, KEY, startServer, until } from './lib/standing.mjs';
+import { makeCertificate } from './lib/tools.mjs';
 
-const DEADLINE_MS = 30_000;
 const TEST = { timeout: 2 * DEADLINE_MS };
-const KEY = 'test-key';
-const BIN = process.env.ECHO_BIN ?? new URL('../../target/debug/laravel-echo-server', import.meta.url).pathname;
-const CLIENTS = { 'socket.io-client 2.5': 'sio-2', 'socket.io-client 4.8': 'sio-4' };
 const ROWS = Array.from({ length: 120 }, (_, id) => ({ id, name: `Customer ${id}`, email: `customer${id}@example.com`, note: 'wörld ✓' }));
 
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function until(what, probe) {
-  const end = Date.now() + DEADLINE_MS;
-  for (;;) {
-    const found = await probe();
-    if (found) return found;
-    assert.ok(Date.now() < end, `timed out: ${what}`);
-    await pause(10);
-  }
-}
-
-async function freePort() {
-  const listener = createServer().listen(0, '127.0.0.1');
-  await once(listener, 'listening');
-  const { port } = listener.address();
-  listener.close();
-  return port;
-}
-
-const listens = (port) =>
-  new Promise((resolve) => {
-    const socket = connect(port, '127.0.0.1', () => resolve(true) || socket.destroy());
-    socket.on('error', () => resolve(false));
-  });
-
-async function startServer(t, scheme) {
-  const [port, folder] = [await freePort(), mkdtempSync(path.join(tmpdir(), 'echo-deflate-'))];
-  const settings = { host: '127.0.0.1', port, clients: [{ appId: 'app', key: KEY, secret: 's' }], subscribers: { http: true, redis: false } };
+async function start(t, scheme) {
+  const settings = {};
   if (scheme === 'https') {
-    execFileSync('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=localhost', '-keyout', 'key', '-out', 'crt'], { cwd: folder, stdio: 'ignore' });
-    Object.assign(settings, { protocol: 'https', sslCertPath: path.join(folder, 'crt'), sslKeyPath: path.join(folder, 'key') });
+    const folder = mkdtempSync(path.join(tmpdir(), 'echo-deflate-'));
+    t.after(() => rmSync(folder, { recursive: true, force: true }));
+    const { cert, key } = await makeCertificate(folder, 'localhost');
+    Object.assign(settings, { protocol: 'https', sslCertPath: cert, sslKeyPath: key });
   }
-  writeFileSync(path.join(folder, 'laravel-echo-server.json'), JSON.stringify(settings));
-  const child = spawn(BIN, ['start', '--no-lock', '--dir', folder], { stdio: 'ignore' });
-  const ended = once(child, 'exit');
-  t.after(async () => {
-    child.kill('SIGTERM');
-    await ended;
-    rmSync(folder, { recursive: true, force: true });
-  });
-  await until('the server to listen', () => {
-    assert.equal(child.exitCode, null, 'the server has ended');
-    return listens(port);
-  });
-  const api = (what, body) =>
-    new Promise((resolve, reject) => {
-      const request = scheme === 'https' ? httpsRequest : httpRequest;
-      const options = { method: body ? 'POST' : 'GET', rejectUnauthorized: false };
-      request(`${scheme}://127.0.0.1:${port}/apps/app/${what}?auth_key=${KEY}`, options, (answer) => {
-        let text = '';
-        answer.on('data', (part) => (text += part)).on('end', () => (answer.statusCode === 200 ? resolve(JSON.parse(text)) : reject(new Error(text))));
-      }).on('error', reject).end(body && JSON.stringify(body));
-    });
+  const port = await startServer(t, settings);
+  const api = async (what, body) => {
+    const url = `${scheme}://127.0.0.1:${port}/apps/app/${what}?auth_key=${KEY}`;
+    const { status, text } = await request(url, body && { method: 'POST', body: JSON.stringify(body) });
+    assert.equal(status, 200, text);
+    return JSON.parse(text);
+  };
   return { port, api, publish: (name, data) => api('events', { name, channel: 'news', data: JSON.stringify(data) }) };
 }
 
@@ -91,7 +46,7 @@ async function bytesRead(websocket, during) {
 for (const scheme of ['http', 'https']) {
   for (const [title, name] of Object.entries(CLIENTS)) {
     test(`${title} over ${scheme} gets a long event compressed, and a short one as it is`, TEST, async (t) => {
-      const server = await startServer(t, scheme);
+      const server = await start(t, scheme);
       const { default: io } = await import(name);
       const socket = io(`${scheme}://127.0.0.1:${server.port}`, { forceNew: true, rejectUnauthorized: false });
       t.after(() => socket.close());
@@ -122,7 +77,7 @@ for (const scheme of ['http', 'https']) {
   }
 
   test(`ws over ${scheme} speaks Pusher's protocol in compressed messages`, TEST, async (t) => {
-    const server = await startServer(t, scheme);
+    const server = await start(t, scheme);
     const url = `${scheme === 'https' ? 'wss' : 'ws'}://127.0.0.1:${server.port}/app/${KEY}?protocol=7`;
     const client = new WebSocket(url, { perMessageDeflate: { threshold: 0 }, rejectUnauthorized: false });
     t.after(() => client.terminate());

@@ -5,69 +5,13 @@
  * Input: the server's binary, ECHO_BIN. Each test has a server and a proxy of its own on free ports.
  */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { test } from 'node:test';
+import { CLIENTS, DEADLINE_MS, KEY, run, startServer, until } from './lib/standing.mjs';
+import { freePort } from './lib/util.mjs';
 
-const DEADLINE_MS = 30_000;
-const KEY = 'test-key';
 const EVENTS = 20;
-const BIN = process.env.ECHO_BIN ?? new URL('../../target/debug/laravel-echo-server', import.meta.url).pathname;
-const CLIENTS = { 'socket.io-client 2.5': 'sio-2', 'socket.io-client 4.8': 'sio-4' };
-
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function until(what, probe) {
-  const end = Date.now() + DEADLINE_MS;
-  for (;;) {
-    const found = await probe();
-    if (found) return found;
-    assert.ok(Date.now() < end, `timed out: ${what}`);
-    await pause(10);
-  }
-}
-
-async function freePort() {
-  const listener = createServer().listen(0, '127.0.0.1');
-  await once(listener, 'listening');
-  const { port } = listener.address();
-  listener.close();
-  return port;
-}
-
-const listens = (port) =>
-  new Promise((resolve) => {
-    const socket = connect(port, '127.0.0.1', () => resolve(true) || socket.destroy());
-    socket.on('error', () => resolve(false));
-  });
-
-/** Starts a program in a folder of its own, with the files it needs, until the test ends. */
-async function run(t, port, program, args, files) {
-  const folder = mkdtempSync(path.join(tmpdir(), 'echo-upgrade-'));
-  for (const [name, text] of Object.entries(files(folder))) writeFileSync(path.join(folder, name), text);
-  const child = spawn(program, args(folder), { cwd: folder, stdio: 'ignore' });
-  const ended = once(child, 'exit');
-  t.after(async () => {
-    child.kill('SIGTERM');
-    await ended;
-    rmSync(folder, { recursive: true, force: true });
-  });
-  await until(`${program} to listen`, () => {
-    assert.equal(child.exitCode, null, `${program} has ended`);
-    return listens(port);
-  });
-}
-
-async function startServer(t) {
-  const port = await freePort();
-  const settings = `host = "127.0.0.1"\nport = ${port}\nclients = [{ appId = "app", key = "${KEY}" }]\nsubscribers = { http = true, redis = false }\n`;
-  await run(t, port, BIN, (folder) => ['start', '--no-lock', '--dir', folder], () => ({ 'laravel-echo-server.toml': settings }));
-  return port;
-}
 
 async function api(port, what, body) {
   const answer = await fetch(`http://127.0.0.1:${port}/apps/app/${what}?auth_key=${KEY}`, body && { method: 'POST', body: JSON.stringify(body) });
