@@ -9,8 +9,8 @@
 // as they are by themselves.
 
 import { fileURLToPath } from 'node:url';
-import { freePort } from '../tests/pusher/lib.mjs';
-import { isOpen, run, Site, twoNodes, until } from '../tests/pusher/nodes.mjs';
+import { freePort, listens } from '../tests/pusher/lib.mjs';
+import { run, Site, twoNodes, until } from '../tests/pusher/nodes.mjs';
 
 const clients = Number(process.argv[2] ?? 120);
 if (!(clients > 0)) throw new Error('usage: recovery.mjs [clients]');
@@ -23,7 +23,7 @@ async function oneSocketIo(folder, redisPort) {
     port,
     async start() {
       node.process = run(process.execPath, [SCRIPT, String(port), String(redisPort)]);
-      await until('socket.io', () => isOpen(port));
+      await until('socket.io', () => listens(port));
     },
   };
   return [node];

@@ -3,11 +3,10 @@ import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { after, before, describe, test } from 'node:test';
 import { JSDOM } from 'jsdom';
-import { application, KEY, SECRET, startServer, until } from './lib.mjs';
+import { KEY, startAll, until } from './lib.mjs';
 
 const require = createRequire(import.meta.url);
 const io = require('socket.io-client');
-const Publisher = require('pusher');
 const TEST = { timeout: 60_000 };
 
 // The libraries look for a page when they are loaded.
@@ -57,18 +56,11 @@ const PAGES = {
 const HOOKS = { react: forReact, vue: forVue };
 
 describe("Laravel's hooks", () => {
-  let app;
   let server;
   let publisher;
-  before(async () => {
-    app = await application();
-    server = await startServer({ authHost: app.url });
-    publisher = new Publisher({ appId: 'app', key: KEY, secret: SECRET, host: '127.0.0.1', port: server.port, useTLS: false });
-  }, TEST);
-  after(async () => {
-    await server?.stop();
-    app?.stop();
-  }, TEST);
+  let stop;
+  before(async () => ({ server, publisher, stop } = await startAll()), TEST);
+  after(() => stop?.(), TEST);
 
   const auth = { headers: { Authorization: 'Bearer user=1' } };
   const OPTIONS = {

@@ -2,10 +2,12 @@
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer as createHttp } from 'node:http';
+import { createRequire } from 'node:module';
 import { createServer, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
+const Publisher = createRequire(import.meta.url)('pusher');
 export const KEY = 'app-key';
 export const SECRET = 'app-secret';
 const BIN = process.env.ECHO_BIN ?? (() => { throw new Error('set ECHO_BIN to the server binary'); })();
@@ -18,14 +20,14 @@ export const freePort = () => new Promise((resolve) => {
   });
 });
 
-const listens = (port) => new Promise((resolve) => {
+export const listens = (port) => new Promise((resolve) => {
   const socket = connect(port, '127.0.0.1', () => { socket.destroy(); resolve(true); });
   socket.on('error', () => resolve(false));
 });
 
 /** Waits for a condition, with a deadline. */
-export async function until(what, probe) {
-  const end = Date.now() + DEADLINE;
+export async function until(what, probe, time = DEADLINE) {
+  const end = Date.now() + time;
   while (!(await probe())) {
     if (Date.now() > end) throw new Error(`no ${what} in time`);
     await new Promise((resolve) => setTimeout(resolve, 10));
@@ -89,4 +91,21 @@ export async function startServer(settings = {}) {
     rmSync(folder, { recursive: true, force: true });
   };
   return { port, child, stop };
+}
+
+/** What publishes to the server at this port, as Laravel's `pusher` driver does. */
+export const publisherTo = (port, options) => new Publisher({ appId: 'app', key: KEY, secret: SECRET, host: '127.0.0.1', port, useTLS: false, ...options });
+
+/** An application, a server that asks it, and what publishes to it. */
+export async function startAll() {
+  const app = await application();
+  const server = await startServer({ authHost: app.url }).catch((error) => {
+    app.stop();
+    throw error;
+  });
+  const stop = async () => {
+    await server.stop();
+    app.stop();
+  };
+  return { app, server, publisher: publisherTo(server.port), stop };
 }

@@ -3,10 +3,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
-import { KEY, SECRET, startServer, until } from './lib.mjs';
+import { publisherTo, startServer, until } from './lib.mjs';
 
 const require = createRequire(import.meta.url);
-const Publisher = require('pusher');
 const io = require('socket.io-client');
 const CLIENTS = 40;
 const MIB = 1024 * 1024;
@@ -15,7 +14,7 @@ const MIB = 1024 * 1024;
 async function growth(transports) {
   const server = await startServer({ authHost: 'http://127.0.0.1:1', recovery: { enabled: false } });
   const peak = () => Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${server.child.pid}/status`, 'utf8'))[1]) * 1024;
-  const publisher = new Publisher({ appId: 'app', key: KEY, secret: SECRET, host: '127.0.0.1', port: server.port, useTLS: false });
+  const publisher = publisherTo(server.port);
   const sockets = Array.from({ length: CLIENTS }, () => io(`http://127.0.0.1:${server.port}`, { transports, forceNew: true }));
   let heard = 0;
   try {

@@ -5,7 +5,7 @@ import { createRequire } from 'node:module';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { application, freePort, KEY, SECRET } from './lib.mjs';
+import { application, freePort, KEY, listens, SECRET, until as wait } from './lib.mjs';
 
 const require = createRequire(import.meta.url);
 const versions = { 4.6: require('socket.io-client-4-6'), 4.7: require('socket.io-client-4-7'), 4.8: require('socket.io-client') };
@@ -17,13 +17,7 @@ const DEFAULT = undefined;
 const TRANSPORTS = [['websocket'], DEFAULT, ['polling'], DEFAULT];
 
 /** Waits for a condition. On a busy machine clients take their time to come back. */
-export async function until(what, probe, time = 60_000) {
-  const end = Date.now() + time;
-  while (!(await probe())) {
-    if (Date.now() > end) throw new Error(`no ${what} in time`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
+export const until = (what, probe) => wait(what, probe, 60_000);
 
 /** A process, and how to end it. */
 export function run(program, args, options = {}) {
@@ -33,11 +27,6 @@ export function run(program, args, options = {}) {
   const ended = new Promise((resolve) => child.once('exit', resolve));
   return { end: async (signal = 'SIGKILL') => { child.kill(signal); await ended; }, log: () => log };
 }
-
-export const isOpen = (port) => new Promise((resolve) => {
-  const socket = connect(port, '127.0.0.1', () => { socket.destroy(); resolve(true); });
-  socket.on('error', () => resolve(false));
-});
 
 const isReady = async (port) => (await fetch(`http://127.0.0.1:${port}/ready`).catch(() => ({ status: 0 }))).status === 200;
 const command = (words) => `*${words.length}\r\n${words.map((word) => `$${Buffer.byteLength(word)}\r\n${word}\r\n`).join('')}`;
@@ -86,7 +75,7 @@ backend nodes
 ${nodes.map((to, n) => `    server n${n} 127.0.0.1:${to} check`).join('\n')}
 `);
   const proxy = run('haproxy', ['-db', '-f', file]);
-  await until('HAProxy', () => isOpen(port));
+  await until('HAProxy', () => listens(port));
   await until('a node behind it', () => isReady(port));
   return proxy;
 }
@@ -153,7 +142,7 @@ export class Site {
     site.app = await application();
     site.redisPort = await freePort();
     site.redis = run('redis-server', ['--port', String(site.redisPort), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', site.folder]);
-    await until('Redis', () => isOpen(site.redisPort));
+    await until('Redis', () => listens(site.redisPort));
     site.nodes = await nodes(site.folder, site.redisPort, site.app.url);
     for (const node of site.nodes) await node.start();
     site.port = await freePort();

@@ -2,10 +2,9 @@
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { after, before, describe, test } from 'node:test';
-import { application, KEY, record, SECRET, startServer, until } from './lib.mjs';
+import { application, KEY, publisherTo, record, startAll, startServer, until } from './lib.mjs';
 
 const require = createRequire(import.meta.url);
-const Publisher = require('pusher');
 const io = require('socket.io-client');
 const PUSHERS = Object.fromEntries(['4', '7', '8'].map((version) => [version, require(`pusher-js-${version}`)]));
 const [{ default: Echo2 }, { default: Echo1 }] = await Promise.all([import('echo'), import('echo-1')]);
@@ -16,16 +15,12 @@ describe('Pusher clients beside Socket.IO', () => {
   let app;
   let server;
   let publisher;
+  let stop;
   const open = [];
-  before(async () => {
-    app = await application();
-    server = await startServer({ authHost: app.url });
-    publisher = new Publisher({ appId: 'app', key: KEY, secret: SECRET, host: '127.0.0.1', port: server.port, useTLS: false });
-  }, TEST);
+  before(async () => ({ app, server, publisher, stop } = await startAll()), TEST);
   after(async () => {
     for (const close of open) close();
-    await server?.stop();
-    app?.stop();
+    await stop?.();
   }, TEST);
 
   /** Signs as Laravel's `pusher` and `reverb` drivers do. */
@@ -158,7 +153,7 @@ describe('Pusher clients beside Socket.IO', () => {
 
   test('encrypted channels pass through untouched', TEST, async () => {
     const master = Buffer.alloc(32, 7).toString('base64');
-    const secret = new Publisher({ appId: 'app', key: KEY, secret: SECRET, host: '127.0.0.1', port: server.port, useTLS: false, encryptionMasterKeyBase64: master });
+    const secret = publisherTo(server.port, { encryptionMasterKeyBase64: master });
     const plain = io(`http://127.0.0.1:${server.port}`, { transports: ['websocket'], extraHeaders: { Cookie: 'user=1' } });
     open.push(() => plain.close());
     const heard = record('encrypted event');

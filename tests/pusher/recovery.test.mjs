@@ -3,10 +3,9 @@ import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { connect, createServer } from 'node:net';
 import { after, before, describe, test } from 'node:test';
-import { application, freePort, KEY, record, SECRET, startServer, until } from './lib.mjs';
+import { freePort, record, startAll, until } from './lib.mjs';
 
 const require = createRequire(import.meta.url);
-const Publisher = require('pusher');
 const io = require('socket.io-client');
 const { default: Echo } = await import('echo');
 const TEST = { timeout: 60_000 };
@@ -32,18 +31,11 @@ async function network(target) {
 }
 
 describe('recovery', () => {
-  let app;
   let server;
   let publisher;
-  before(async () => {
-    app = await application();
-    server = await startServer({ authHost: app.url });
-    publisher = new Publisher({ appId: 'app', key: KEY, secret: SECRET, host: '127.0.0.1', port: server.port, useTLS: false });
-  }, TEST);
-  after(async () => {
-    await server?.stop();
-    app?.stop();
-  }, TEST);
+  let stop;
+  before(async () => ({ server, publisher, stop } = await startAll()), TEST);
+  after(() => stop?.(), TEST);
 
   for (const transports of [['websocket'], ['polling'], ['polling', 'websocket']]) {
     test(`by ${transports}`, TEST, async (t) => {

@@ -3,14 +3,13 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
-import { application, freePort, KEY, SECRET, startServer, until } from './lib.mjs';
+import { application, freePort, KEY, publisherTo, startServer, until } from './lib.mjs';
 
 const require = createRequire(import.meta.url);
-const Publisher = require('pusher');
 const Client = require('pusher-js-8');
 
 test('npm’s pusher takes deliveries for valid, and reads their events', { timeout: 60_000 }, async (t) => {
-  const publisher = new Publisher({ appId: 'app', key: KEY, secret: SECRET, host: '127.0.0.1', port: await freePort(), useTLS: false });
+  const publisher = publisherTo(await freePort());
   const webhooks = [];
   const receiver = createServer((request, response) => {
     let rawBody = '';
