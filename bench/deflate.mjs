@@ -7,17 +7,10 @@
  * Input: ECHO_BIN or target/release/laravel-echo-server. The clients count bytes and inflate nothing. Output: a table in
  * Markdown. CPU is that of the server's process, memory what it grew by until all clients were in the channel.
  */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { connect, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { connect } from 'node:net';
+import { cpu, freePort, memory, startServer } from './lib/server.mjs';
 
-const ROOT = path.join(path.dirname(fileURLToPath(import.meta.url)), '..');
 const SIZES = { '100 bytes': 100, '1 KB': 1_100, '10 KB': 10_000, '100 KB': 100_000 };
-const TICK_US = 10_000;
 const CROWD = 50;
 const PAUSE_MS = 50;
 const DEADLINE_MS = 60_000;
@@ -29,19 +22,6 @@ async function until(what, probe) {
     if (Date.now() > end) throw new Error(`timed out: ${what}`);
   }
 }
-
-async function freePort() {
-  const listener = createServer().listen(0, '127.0.0.1');
-  await once(listener, 'listening');
-  const { port } = listener.address();
-  listener.close();
-  return port;
-}
-
-const usage = (pid) => ({
-  cpu: readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ').slice(11, 13).reduce((sum, ticks) => sum + Number(ticks) * TICK_US, 0),
-  kib: Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]),
-});
 
 const frame = (text) => Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), Buffer.from(text)]);
 
@@ -76,22 +56,21 @@ function data(bytes) {
 }
 
 async function measure(isDeflated, size, count, events) {
-  const [port, folder] = [await freePort(), mkdtempSync(path.join(tmpdir(), 'echo-deflate-'))];
-  const settings = { host: '127.0.0.1', port, clients: [{ appId: 'app', key: 'key' }], subscribers: { http: true, redis: false }, limits: { clientQueueBytes: '100MB' } };
-  writeFileSync(path.join(folder, 'laravel-echo-server.json'), JSON.stringify(settings));
-  const server = spawn(process.env.ECHO_BIN ?? path.join(ROOT, 'target/release/laravel-echo-server'), ['start', '--no-lock', '--dir', folder], { stdio: 'ignore' });
+  const port = await freePort();
+  const server = await startServer(
+    `host = "127.0.0.1"\nport = ${port}\nclients = [{ appId = "app", key = "key" }]\n[subscribers]\nredis = false\n[limits]\nclientQueueBytes = "100MB"\n`,
+  );
   const api = (what, body) => fetch(`http://127.0.0.1:${port}${what}?auth_key=key`, body && { method: 'POST', body });
   const clients = [];
   try {
-    await until('the server', () => api('/').then((answer) => answer.ok, () => false));
     const publish = async (text) => (await api('/apps/app/events', JSON.stringify({ name: 'sent', channel: 'news', data: text }))).text();
     for (let n = 0; n < 20; n++) await publish(data(size));
-    const before = usage(server.pid);
+    const before = memory(server.pid);
     const extension = isDeflated ? 'Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n' : '';
     while (clients.length < count) clients.push(...(await Promise.all(Array.from({ length: CROWD }, () => client(port, extension)))));
     await until('the channel', async () => (await (await api('/apps/app/channels/news')).json()).subscription_count === count);
     await pause(1000);
-    const idle = usage(server.pid);
+    const [idle, used] = [memory(server.pid), cpu(server.pid)];
     const start = clients.reduce((sum, { bytes }) => sum + bytes, 0);
     const text = data(size);
     for (let n = 0; n < events; n++) {
@@ -104,12 +83,11 @@ async function measure(isDeflated, size, count, events) {
       [last] = [received(), await pause(500)];
       return last === received();
     });
-    return { kib: (idle.kib - before.kib) / count, cpu: (usage(server.pid).cpu - idle.cpu) / count / events, bytes: received() / count / events };
+    const deliveries = count * events;
+    return { kib: (idle - before) / 1024 / count, micros: ((cpu(server.pid) - used) * 1e6) / deliveries, bytes: received() / deliveries };
   } finally {
     for (const { socket } of clients) socket.destroy();
     server.kill('SIGKILL');
-    await once(server, 'exit');
-    rmSync(folder, { recursive: true, force: true });
   }
 }
 
@@ -117,7 +95,7 @@ const [count, events] = [Number(process.argv[2] ?? 1000), Number(process.argv[3]
 console.log('| event | | bytes per delivery | CPU µs per delivery | KiB per idle connection |\n|---|---|---|---|---|');
 for (const [title, size] of Object.entries(SIZES)) {
   for (const isDeflated of [false, true]) {
-    const { kib, cpu, bytes } = await measure(isDeflated, size, count, events);
-    console.log(`| ${title} | ${isDeflated ? 'compressed' : 'as it is'} | ${bytes.toFixed(0)} | ${cpu.toFixed(1)} | ${kib.toFixed(1)} |`);
+    const { kib, micros, bytes } = await measure(isDeflated, size, count, events);
+    console.log(`| ${title} | ${isDeflated ? 'compressed' : 'as it is'} | ${bytes.toFixed(0)} | ${micros.toFixed(1)} | ${kib.toFixed(1)} |`);
   }
 }

@@ -10,13 +10,14 @@
  */
 import { fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { BIN, cpu, freePort } from './lib/server.mjs';
 
 const SELF = fileURLToPath(import.meta.url);
 const ROOT = path.join(path.dirname(SELF), '..');
@@ -69,15 +70,6 @@ function start(argv, options) {
   return child;
 }
 
-async function freePort() {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  await once(server, 'close');
-  return port;
-}
-
 async function listens(port) {
   for (;;) {
     const socket = connect(port, '127.0.0.1');
@@ -86,12 +78,6 @@ async function listens(port) {
     if (is) return;
     await pause(20);
   }
-}
-
-/** Seconds of CPU, by user and kernel. */
-function cpu(pid) {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
 async function measure(store, kind, rate, seconds) {
@@ -114,8 +100,7 @@ async function measure(store, kind, rate, seconds) {
     webhooks: store ? [{ url: `http://127.0.0.1:${receiver.address().port}/`, key: 'echo', secret: 'secret' }] : [],
     webhooksDelivery: { grace: 0, store: store ?? 'memory', queue: 1_000_000 },
   }));
-  const binary = process.env.ECHO_BIN ?? path.join(ROOT, 'target/release/laravel-echo-server');
-  const server = start([binary, 'start', '--dir', folder], { cwd: folder });
+  const server = start([BIN, 'start', '--dir', folder], { cwd: folder });
   await listens(port);
   const load = fork(SELF, ['clients', String(port), String(rate), kind]);
   running.push(load);
