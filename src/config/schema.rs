@@ -128,9 +128,14 @@ pub fn paths() -> Vec<String> {
     paths
 }
 
-/// The value at a dotted path.
+/// The way to a key such as `clients[0].key` in JSON.
+pub(crate) fn pointer(path: &str) -> String {
+    format!("/{}", path.replace(['.', '['], "/").replace(']', ""))
+}
+
+/// The value of a key such as `clients[0].key`.
 pub(crate) fn at<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(tree, |value, key| value.get(key))
+    tree.pointer(&pointer(path))
 }
 
 /// Whether what stands at `path` must not be shown.

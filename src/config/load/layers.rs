@@ -76,7 +76,7 @@ impl Layers {
         let (mut tree, shape) = (self.tree.clone(), schema::shape());
         let mut found: Vec<Problem> = Vec::new();
         for (key, expected) in schema::misplaced(&tree) {
-            let value = if at(&tree, &key).is_some_and(Value::is_array) { "a list" } else { "a single table" };
+            let value = if schema::at(&tree, &key).is_some_and(Value::is_array) { "a list" } else { "a single table" };
             found.push(self.problem(&key, value.to_owned(), expected));
             replace(&mut tree, &shape, &key);
         }
@@ -109,7 +109,7 @@ impl Layers {
         if let Some(expected) = unknown_key(key, message) {
             return self.problem(key, "unknown".to_owned(), expected);
         }
-        let value = match at(&self.tree, key) {
+        let value = match schema::at(&self.tree, key) {
             Some(_) if schema::is_secret(key) => "of the wrong kind".to_owned(),
             Some(Value::Object(_)) if message.starts_with("missing") => "incomplete".to_owned(),
             // Secrets may be in it.
@@ -194,18 +194,9 @@ fn plain(key: &str) -> &str {
     key.split('[').next().unwrap_or(key)
 }
 
-/// The way to a key such as `clients[0].key` in JSON.
-fn pointer(key: &str) -> String {
-    format!("/{}", key.replace(['.', '['], "/").replace(']', ""))
-}
-
-fn at<'a>(tree: &'a Value, key: &str) -> Option<&'a Value> {
-    tree.pointer(&pointer(key))
-}
-
 /// Puts a value of the right kind where a wrong one stands, or in place of what that is in; `false` if there is none.
 fn replace(tree: &mut Value, shape: &Value, key: &str) -> bool {
-    let mut path = pointer(key);
+    let mut path = schema::pointer(key);
     while let Some((parent, last)) = path.rsplit_once('/') {
         // All entries of a list have the shape of its first.
         let of_shape: Vec<_> = path.split('/').map(|step| if step.parse::<usize>().is_ok() { "0" } else { step }).collect();
@@ -228,7 +219,7 @@ fn replace(tree: &mut Value, shape: &Value, key: &str) -> bool {
 /// Takes out a key that must not be there.
 fn remove(tree: &mut Value, key: &str) -> bool {
     let Some((parent, last)) = key.rsplit_once('.') else { return false };
-    tree.pointer_mut(&pointer(parent)).and_then(Value::as_object_mut).is_some_and(|table| table.remove(last).is_some())
+    tree.pointer_mut(&schema::pointer(parent)).and_then(Value::as_object_mut).is_some_and(|table| table.remove(last).is_some())
 }
 
 /// The key that was most likely meant by one that must not be there.
