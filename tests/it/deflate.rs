@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::{DEADLINE, TestServer};
+use crate::support::{DEADLINE, TestServer, metrics};
 
 const TEXT: u8 = 0x81;
 const DEFLATED_TEXT: u8 = 0xc1;
@@ -242,8 +242,7 @@ async fn a_compressed_message_is_bounded_by_what_it_says() {
         };
         assert_eq!(close, 1009_u16.to_be_bytes());
         assert_eq!(client.try_frame().await, None);
-        let metrics =
-            reqwest::Client::new().get(server.url("/metrics")).bearer_auth("test-key").send().await.unwrap().text().await.unwrap();
+        let metrics = metrics(server.address).await;
         assert!(metrics.contains("laravel_echo_refusals_total{cause=\"message_size\"} 1\n"), "{metrics}");
     }
 }

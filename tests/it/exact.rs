@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Laravel, Redis, TestServer, merge, until};
+use crate::support::{Client, Laravel, Redis, TestServer, merge, metrics, until};
 
 async fn node(redis: &Redis, laravel: &Laravel, settings: Value) -> TestServer {
     let mut all = json!({
@@ -114,8 +114,7 @@ async fn after_a_loss_everything_is_subscribed_to_again() {
 }
 
 async fn redis_subscriptions(server: &TestServer) -> usize {
-    let request = reqwest::Client::new().get(server.url("/metrics")).bearer_auth(crate::support::server::KEY);
-    let text = request.send().await.expect("the API answers").text().await.expect("the API answers");
+    let text = metrics(server.address).await;
     let line = text.lines().find_map(|line| line.strip_prefix("laravel_echo_redis_subscriptions "));
     line.expect("the gauge").parse().expect("a number")
 }

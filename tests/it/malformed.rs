@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Laravel, TestServer, until};
+use crate::support::{Laravel, TestServer, metrics, until};
 
 const PACKETS: &[&str] = &[
     "42",
@@ -81,7 +81,7 @@ async fn what_is_too_large_costs_the_connection() {
     let http = reqwest::Client::new();
     let session = polling_session(&server, &http).await;
     assert_eq!(http.post(session).body("4".repeat(11_000)).send().await.unwrap().status(), 413);
-    let metrics = http.get(server.url("/metrics")).bearer_auth("test-key").send().await.unwrap().text().await.unwrap();
+    let metrics = metrics(server.address).await;
     assert!(metrics.contains("laravel_echo_refusals_total{cause=\"message_size\"} 2\n"), "{metrics}");
 }
 

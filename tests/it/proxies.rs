@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::support::polling::Polling;
 use crate::support::server::KEY;
-use crate::support::{Client, Laravel, Node, Redis, free_port, until};
+use crate::support::{Client, Laravel, Node, Redis, free_port, metrics, until};
 
 mod rolling;
 
@@ -214,8 +214,7 @@ async fn haproxy_as_in_the_documentation() {
 
 /// Sockets of a node.
 async fn connections(node: &Node) -> usize {
-    let request = reqwest::Client::new().get(format!("http://{}/metrics", node.address)).bearer_auth(KEY);
-    let text = request.send().await.expect("the node answers").text().await.expect("the node answers");
+    let text = metrics(node.address).await;
     let samples = text.lines().filter(|line| line.starts_with("laravel_echo_connections{"));
     samples.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<usize>().ok()).expect("a count")).sum()
 }

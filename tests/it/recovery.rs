@@ -5,7 +5,7 @@ mod elsewhere;
 use serde_json::{Value, json};
 
 use crate::support::server::KEY;
-use crate::support::{Client, Laravel, Redis, SlowApp, TestServer, until};
+use crate::support::{Client, Laravel, Redis, SlowApp, TestServer, metrics, until};
 
 async fn publish(server: &TestServer, channel: &str, n: u64, socket: Option<&str>) {
     let body = json!({ "channel": channel, "name": "sent", "data": n + 1, "socket_id": socket }).to_string();
@@ -162,7 +162,7 @@ async fn words_that_nobody_gave_out_are_a_fresh_session() {
     // Never a part: of three events the first is not kept any more.
     let fresh = Client::come_back(server.address, &pid, Some(&format!("{epoch}-1"))).await;
     assert_ne!(fresh.id, id);
-    let metrics = reqwest::Client::new().get(server.url("/metrics")).bearer_auth(KEY).send().await.unwrap().text().await.unwrap();
+    let metrics = metrics(server.address).await;
     assert!(metrics.contains("laravel_echo_recoveries_total{outcome=\"gap\"} 1\n"), "{metrics}");
 }
 
@@ -177,11 +177,6 @@ async fn a_thousand_at_once_with_the_same_words_are_one_session() {
     assert!(clients.iter().any(|client| client.id == id));
     drop(clients);
     until("everybody to be gone", async || server.subscription_count("news").await == 0).await;
-}
-
-async fn metrics(server: &TestServer) -> String {
-    let answer = reqwest::Client::new().get(server.url("/metrics")).bearer_auth(KEY).send().await;
-    answer.expect("an answer").text().await.expect("a text")
 }
 
 /// A server that listens to Redis.
@@ -201,7 +196,7 @@ async fn while_redis_is_away_what_this_node_sends_arrives_and_is_kept() {
     before.subscribe("private-orders").await;
     server.subscribed("private-orders", 2).await;
     redis.down();
-    until("the loss", async || metrics(&server).await.contains("laravel_echo_redis_up 0\n")).await;
+    until("the loss", async || metrics(server.address).await.contains("laravel_echo_redis_up 0\n")).await;
     publish(&server, "news", 0, None).await;
     assert_eq!(numbers(&mut before, 1).await, [1]);
     let (id, pid, offset) = (before.id.clone(), before.pid.clone(), before.offset.clone());
@@ -225,13 +220,13 @@ async fn nobody_comes_back_over_a_time_without_redis() {
     let (id, pid, offset) = (before.id.clone(), before.pid.clone(), before.offset.clone());
     lose(&server, before).await;
     redis.down();
-    until("the loss", async || metrics(&server).await.contains("laravel_echo_redis_up 0\n")).await;
+    until("the loss", async || metrics(server.address).await.contains("laravel_echo_redis_up 0\n")).await;
     redis.up().await;
     redis.heard("x").await;
-    until("Redis to be back", async || metrics(&server).await.contains("laravel_echo_redis_up 1\n")).await;
+    until("Redis to be back", async || metrics(server.address).await.contains("laravel_echo_redis_up 1\n")).await;
     let mut after = Client::come_back(server.address, &pid, offset.as_deref()).await;
     assert_ne!(after.id, id);
-    assert!(metrics(&server).await.contains("laravel_echo_recoveries_total{outcome=\"gap\"} 1\n"));
+    assert!(metrics(server.address).await.contains("laravel_echo_recoveries_total{outcome=\"gap\"} 1\n"));
     // From here on it goes on as before.
     after.subscribe("news").await;
     server.subscribed("news", 1).await;
@@ -265,7 +260,7 @@ async fn a_quiet_channel_among_busy_ones_is_no_gap() {
     let (id, pid, offset) = (before.id.clone(), before.pid.clone(), before.offset.clone());
     lose(&server, before).await;
     publish(&server, "news", 30, None).await;
-    let metrics = metrics(&server).await;
+    let metrics = metrics(server.address).await;
     for line in ["events 10\n", "bytes ", "age_seconds "] {
         assert!(metrics.contains(&format!("laravel_echo_recovery_log_{line}")), "{metrics}");
     }

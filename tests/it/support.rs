@@ -1,5 +1,6 @@
 //! What the tests are written with: a server, a Redis, a Laravel application that answers at will, an Echo client.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 pub(crate) mod client;
@@ -19,6 +20,12 @@ pub(crate) use slow_app::SlowApp;
 
 /// How long to wait for what must happen. Generous: the machine may be busy.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The metrics of a server.
+pub(crate) async fn metrics(address: SocketAddr) -> String {
+    let request = reqwest::Client::new().get(format!("http://{address}/metrics")).bearer_auth(server::KEY);
+    request.send().await.expect("the server answers").text().await.expect("the server answers")
+}
 
 /// Waits until `probe` is true.
 pub(crate) async fn until(what: &str, mut probe: impl AsyncFnMut() -> bool) {

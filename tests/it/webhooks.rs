@@ -1,10 +1,11 @@
 //! What the application is told of channels, by deliveries it can verify.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::support::{Laravel, TestServer, until};
+use crate::support::{Laravel, TestServer, metrics, until};
 
 mod faults;
 mod queue;
@@ -37,12 +38,11 @@ async fn told(receiver: &Receiver, count: usize) -> Vec<Value> {
 }
 
 async fn metric(server: &TestServer, name: &str) -> u64 {
-    metric_at(&server.url("/metrics"), name).await
+    metric_at(server.address, name).await
 }
 
-async fn metric_at(url: &str, name: &str) -> u64 {
-    let request = reqwest::Client::new().get(url).bearer_auth(crate::support::server::KEY);
-    let text = request.send().await.expect("metrics").text().await.expect("metrics");
+async fn metric_at(address: SocketAddr, name: &str) -> u64 {
+    let text = metrics(address).await;
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("laravel_echo_webhook_{name} ")));
     line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::support::{TestServer, until};
+use crate::support::{TestServer, metrics, until};
 
 /// An application that closes connections with large headers, never answers for some channels, and grants the rest.
 async fn application() -> String {
@@ -64,14 +64,10 @@ async fn a_socket_whose_callbacks_hang_keeps_nobody_else_waiting() {
     for n in 0..200 {
         attacker.subscribe(&format!("private-hangs.{n}")).await;
     }
-    let metric = async || {
-        let url = server.url("/metrics");
-        let client = reqwest::Client::new().get(url).bearer_auth(crate::support::server::KEY);
-        client.send().await.expect("an answer").text().await.expect("text")
-    };
-    until("all turns that a socket may have", async || metric().await.contains("laravel_echo_auth_callbacks_in_flight 8\n")).await;
+    until("all turns that a socket may have", async || metrics(server.address).await.contains("laravel_echo_auth_callbacks_in_flight 8\n"))
+        .await;
     let mut victim = server.client().await;
     victim.subscribe("private-victim").await;
     server.subscribed("private-victim", 1).await;
-    assert!(metric().await.contains("laravel_echo_auth_callbacks_in_flight 8\n"), "they hang still");
+    assert!(metrics(server.address).await.contains("laravel_echo_auth_callbacks_in_flight 8\n"), "they hang still");
 }

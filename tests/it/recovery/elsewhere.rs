@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{client, numbers, post};
 use crate::support::server::KEY;
-use crate::support::{Client, Laravel, Node, Redis, TestServer, merge, until};
+use crate::support::{Client, Laravel, Node, Redis, TestServer, merge, metrics, until};
 
 fn settings(redis: &Redis, laravel: &Laravel) -> Value {
     json!({
@@ -325,7 +325,7 @@ async fn with_single_channels_a_client_starts_afresh_elsewhere() {
     merge(&mut all, json!({ "subscribers": { "redis": true, "redisMode": "exact" } }));
     let [one, other] = [TestServer::start(all.clone()).await, TestServer::start(all).await];
     for node in [&one, &other] {
-        let up = async || super::metrics(node).await.contains("laravel_echo_redis_up 1\n");
+        let up = async || metrics(node.address).await.contains("laravel_echo_redis_up 1\n");
         until("Redis", up).await;
     }
     let before = client(&one).await;

@@ -30,7 +30,7 @@ fn cluster() -> Value {
 }
 
 async fn metric(node: &Node, name: &str) -> u64 {
-    metric_at(&format!("http://{}/metrics", node.address), name).await
+    metric_at(node.address, name).await
 }
 
 async fn join(node: &Node, user: u32, channel: &str) -> Client {
