@@ -7,16 +7,16 @@
 //! |---|---|
 //! | `leader` | the token of the node that tells; it expires |
 //! | `nodes`, `node:<id>` | nodes by the time at which they are dead; their channels with counts of sockets |
-//! | `marks`, `events` | channels and users to look at; what clients caused, to be told as it happened |
+//! | `marks`, `events`, `events:bytes` | channels and users to look at; what clients caused, to be told as it happened; its length |
 //! | `told`, `users:<channel>` | channels told to be occupied with the count that was told; their members |
 //! | `seq`, `batches` | the last number; the last batch of each node |
-//! | `out:<target>`, `out:<target>:clients` | what waits for a target: a stream; those of it that clients caused |
+//! | `out:<target>`, `out:<target>:clients`, `out:<target>:bytes` | what waits for a target: a stream; those of it that clients caused; the length of its JSON |
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::feed::Marks;
+use super::feed::{MAX_EVENT_BYTES, MAX_EVENTS, Marks};
 use super::happening::Happening;
 use super::outbox::Waiting;
 use super::target::Target;
@@ -26,14 +26,13 @@ use crate::redis_client::{QueryError, ReconnectingClient, Redis, RedisConfigErro
 
 const REPORT: &str = include_str!("report.lua");
 const COMMIT: &str = include_str!("commit.lua");
+const DONE: &str = include_str!("done.lua");
 const PULL: &str = include_str!("pull.lua");
 const RENEW: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) else return 0 end";
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end";
 
 /// Most marks that wait for the leader. Beyond, it looks at everything.
 const MAX_MARKS: usize = 100_000;
-/// Most events that wait for the leader. Who is told is bounded by the settings.
-const MAX_EVENTS: usize = 10_000;
 /// Most marks that are looked at together.
 const MARKS: usize = 5_000;
 /// The mark for everything.
@@ -50,6 +49,7 @@ pub(super) struct Books {
     pub(super) lease: Duration,
     targets: Arc<[Target]>,
     max_events: u64,
+    max_bytes: u64,
 }
 
 /// Something that had to go for what is newer: the place of its target, and its JSON.
@@ -94,6 +94,7 @@ impl Books {
             lease: config.presence.lease.0.min(LEASE),
             targets,
             max_events: config.webhooks_delivery.queue,
+            max_bytes: config.webhooks_delivery.queue_bytes.0,
         })
     }
 
@@ -125,7 +126,7 @@ impl Books {
         let mut pipeline = redis::pipe();
         let keys = [self.key("nodes"), self.node_key(&self.node), self.key("marks"), self.key("batches"), self.key("events")];
         pipeline.cmd("EVAL").arg(REPORT).arg(keys.len()).arg(&keys).arg(&self.node).arg(self.millis()).arg(report.number);
-        pipeline.arg(u8::from(report.is_anew)).arg(MAX_MARKS).arg(MAX_EVENTS);
+        pipeline.arg(u8::from(report.is_anew)).arg(MAX_MARKS).arg(MAX_EVENTS).arg(MAX_EVENT_BYTES);
         pipeline.arg(report.counts.len()).arg(report.marks.len());
         for (channel, count) in &report.counts {
             pipeline.arg(channel.as_str()).arg(*count);
@@ -259,7 +260,7 @@ impl Books {
             let (marks, events) = if place + 1 == parts.len() { (marks, events_done) } else { (0, 0) };
             let mut pipeline = redis::pipe();
             pipeline.cmd("EVAL").arg(COMMIT).arg(keys.len() + outboxes.len()).arg(&keys).arg(&outboxes);
-            pipeline.arg(token).arg(self.key("users:")).arg(self.max_events).arg(marks).arg(events);
+            pipeline.arg(token).arg(self.key("users:")).arg(self.max_events).arg(self.max_bytes).arg(marks).arg(events);
             for happening in *some {
                 let change = match happening.event {
                     WebhookEvent::ChannelOccupied => "occupied",
@@ -270,7 +271,7 @@ impl Books {
                     _ => "",
                 };
                 pipeline.arg(change).arg(&*happening.channel).arg(&*happening.what).arg(happening.time_ms);
-                pipeline.arg(&happening.json).arg(self.places(happening));
+                pipeline.arg(&happening.json).arg(self.places(happening)).arg(u8::from(happening.event.is_of_clients()));
             }
             let (dropped,): (Option<Vec<(usize, String)>>,) = self.client.query(&pipeline).await?;
             let Some(dropped) = dropped else { return Ok(None) };
@@ -299,12 +300,9 @@ impl Books {
     /// These wait no more.
     pub(super) async fn done(&self, index: usize, events: &[Waiting]) -> Result<(), QueryError> {
         let mut pipeline = redis::pipe();
-        pipeline.cmd("XDEL").arg(self.outbox(index));
+        pipeline.cmd("EVAL").arg(DONE).arg(1).arg(self.outbox(index));
         for event in events {
             pipeline.arg(&event.id);
-        }
-        for event in events.iter().filter(|event| event.is_of_clients) {
-            pipeline.cmd("LREM").arg(format!("{}:clients", self.outbox(index))).arg(1).arg(&event.id);
         }
         self.client.query::<redis::Value>(&pipeline).await.map(drop)
     }

@@ -23,9 +23,9 @@ use crate::warn_throttled;
 const MAX_USERS: usize = 50_000;
 /// Channels that are marked singly; beyond, everything is.
 const MAX_CHANNELS: usize = 200_000;
-/// Events that wait to be taken, and bytes of them.
-const MAX_EVENTS: usize = 10_000;
-const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
+/// Events that wait to be taken, and bytes of them: on one node, and for the leader.
+pub(super) const MAX_EVENTS: usize = 10_000;
+pub(super) const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// What has changed.
 #[derive(Debug, Default, PartialEq, Eq)]

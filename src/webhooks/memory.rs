@@ -15,7 +15,7 @@ use super::feed::{Feed, Marks};
 use super::happening::Happening;
 use super::look::{gather, look};
 use super::outbox::{MemoryOutbox, Numbers, Outbox, Waiting};
-use super::sender::{Sender, dead_letter};
+use super::sender::{NO_ROOM, Sender, dead_letter};
 use super::target::Target;
 use super::tracker::Tracker;
 use super::truth::Truth;
@@ -128,7 +128,7 @@ impl<T: Truth> Local<T> {
                     Waiting { id: seq.to_string(), time_ms: happening.time_ms, is_of_clients, json: happening.numbered(seq).into() }
                 });
                 let dropped = outbox.push(waiting.clone());
-                dead_letter(&self.metrics, &target.label, &dropped, "more events wait than webhooksDelivery.queue, or queueBytes, allows");
+                dead_letter(&self.metrics, &target.label, &dropped, NO_ROOM);
             }
         }
     }

@@ -28,6 +28,9 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Of events that are given up, so many bytes are logged in one line.
 const MAX_LOGGED: usize = 16 * 1024;
 
+/// Why events are dropped from a full outbox.
+pub(super) const NO_ROOM: &str = "more events wait than webhooksDelivery.queue, or queueBytes, allows";
+
 /// Brings what waits for one target to it.
 pub(super) struct Sender {
     pub(super) targets: Arc<[Target]>,

@@ -21,7 +21,7 @@ use super::books::{self, Books, Dropped, Pulled, Report};
 use super::feed::{Feed, Marks};
 use super::look::{gather, look};
 use super::outbox::{Outbox, Waiting, batch};
-use super::sender::{Sender, dead_letter};
+use super::sender::{NO_ROOM, Sender, dead_letter};
 use super::target::Target;
 use super::tracker::Tracker;
 use super::truth::Truth;
@@ -58,7 +58,7 @@ impl<T> Common<T> {
             by_target.entry(index).or_default().push(Waiting { id: String::new(), time_ms: 0, is_of_clients: false, json: json.into() });
         }
         for (index, events) in by_target {
-            dead_letter(&self.metrics, &self.targets[index].label, &events, "more events wait than webhooksDelivery.queue allows");
+            dead_letter(&self.metrics, &self.targets[index].label, &events, NO_ROOM);
         }
     }
 }

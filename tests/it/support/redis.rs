@@ -93,6 +93,14 @@ impl Redis {
         self.signal(rustix::process::Signal::STOP);
     }
 
+    /// What a script answers.
+    pub(crate) async fn eval<T: redis::FromRedisValue>(&self, script: &str, keys: &[&str], arguments: &[&str]) -> T {
+        let mut connection = self.connect().await.expect("redis-server runs");
+        let mut eval = redis::cmd("EVAL");
+        eval.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+        eval.query_async(&mut connection).await.expect("EVAL succeeds")
+    }
+
     /// Lets it go on.
     pub(crate) fn resume(&self) {
         self.signal(rustix::process::Signal::CONT);

@@ -178,6 +178,77 @@ async fn a_full_stream_drops_whispers_first() {
     until("the empty list of whispers to be gone", async || redis.keys("app_laravel-echo:*out:*:clients").await.is_empty()).await;
 }
 
+/// The bytes that wait for a target.
+const BYTES: &str = "local n = 0 for _, one in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do n = n + #one[2][4] end return n";
+
+#[tokio::test]
+async fn a_stream_is_bounded_in_bytes() {
+    let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
+    receiver.answer(Answer::Status(500));
+    let events = json!(["channel_occupied", "member_added", "client_event"]);
+    let entry = json!({ "url": receiver.url, "key": "echo", "secret": SECRET, "events": events });
+    let node = node(&redis, &laravel, &receiver, json!({ "webhooks": [entry], "webhooksDelivery": { "queueBytes": "20KB" } })).await;
+    let mut ann = join(&node, 1, "presence-room").await;
+    for _ in 0..30 {
+        ann.whisper("presence-room", "client-a", json!("x".repeat(4_000))).await;
+    }
+    let all = async || metric(&node, "events_dropped_total").await + metric(&node, "events_waiting").await;
+    until("every event to wait or to be dropped", async || metric(&node, "events_dropped_total").await > 20 && all().await == 32).await;
+    let counter = redis.keys("app_laravel-echo:*out:*:bytes").await.pop().expect("bytes are counted");
+    let bytes: i64 = redis.eval(BYTES, &[counter.trim_end_matches(":bytes")], &[]).await;
+    assert_eq!(redis.get(&counter).await, Some(bytes.to_string()));
+    assert!((15_000..=20_000).contains(&bytes), "{bytes} bytes wait");
+    receiver.answer(Answer::Status(200));
+    let left = usize::try_from(metric(&node, "events_waiting").await).expect("a small number");
+    let events = told(&receiver, left).await;
+    assert_eq!(short(&events)[..2], ["channel_occupied presence-room", "member_added presence-room 1"]);
+    until("nothing to be counted", async || redis.keys("app_laravel-echo:*out:*:bytes").await.is_empty()).await;
+}
+
+#[tokio::test]
+async fn bytes_of_a_delivery_that_is_recorded_twice_count_once() {
+    const DONE: &str = include_str!("../../../src/webhooks/done.lua");
+    let redis = Redis::start().await;
+    let add = async |json: &str, of_clients: &str| {
+        let script = "redis.call('INCRBY', KEYS[1] .. ':bytes', #ARGV[1])
+            local id = redis.call('XADD', KEYS[1], '*', 't', 1, 'j', ARGV[1], 'c', ARGV[2])
+            if ARGV[2] == '1' then redis.call('RPUSH', KEYS[1] .. ':clients', id) end
+            return id";
+        redis.eval::<String>(script, &["out"], &[json, of_clients]).await
+    };
+    let (first, second) = (add("{\"a\":1", "1").await, add("{\"name\":1", "0").await);
+    for _ in 0..2 {
+        redis.eval::<()>(DONE, &["out"], &[&first]).await;
+        assert_eq!(redis.get("out:bytes").await.as_deref(), Some("9"));
+        assert_eq!(redis.eval::<i64>(BYTES, &["out"], &[]).await, 9);
+    }
+    redis.eval::<()>(DONE, &["out"], &[&first, &second]).await;
+    // The stream stays, so that no id comes again.
+    assert_eq!(redis.keys("*").await, ["out"]);
+}
+
+#[tokio::test]
+async fn what_waits_for_the_leader_is_bounded_in_bytes() {
+    const MOST: i64 = 16 * 1024 * 1024;
+    let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
+    // Another node leads, and does nothing.
+    redis.eval::<()>("redis.call('SET', KEYS[1], 'another')", &["app_laravel-echo:{webhooks}:leader"], &[]).await;
+    let entry = json!({ "url": receiver.url, "key": "echo", "secret": SECRET, "events": ["client_event"] });
+    let node = node(&redis, &laravel, &receiver, json!({ "webhooks": [entry] })).await;
+    let mut ann = join(&node, 1, "presence-room").await;
+    for _ in 0..190 {
+        ann.whisper("presence-room", "client-a", json!("x".repeat(99_000))).await;
+    }
+    until("some to be dropped", async || metric(&node, "events_dropped_total").await > 10).await;
+    let sum = "local n = 0 for _, one in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do n = n + #one end return n";
+    let bytes: i64 = redis.eval(sum, &["app_laravel-echo:{webhooks}:events"], &[]).await;
+    assert!((MOST - 100_000..=MOST).contains(&bytes), "{bytes} bytes wait");
+    let counted = redis.get("app_laravel-echo:{webhooks}:events:bytes").await.expect("bytes are counted");
+    assert_eq!(counted, bytes.to_string());
+    redis.delete("app_laravel-echo:{webhooks}:leader").await;
+    until("all to be told", async || redis.keys("app_laravel-echo:*events*").await.is_empty()).await;
+}
+
 #[tokio::test]
 async fn a_restart_and_a_redis_that_is_away_are_not_told() {
     let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
