@@ -271,7 +271,7 @@ impl Books {
                     _ => "",
                 };
                 pipeline.arg(change).arg(&*happening.channel).arg(&*happening.what).arg(happening.time_ms);
-                pipeline.arg(&happening.json).arg(self.places(happening)).arg(u8::from(happening.event.is_of_clients()));
+                pipeline.arg(&happening.json).arg(self.places(happening)).arg(u8::from(happening.is_of_clients()));
             }
             let (dropped,): (Option<Vec<(usize, String)>>,) = self.client.query(&pipeline).await?;
             let Some(dropped) = dropped else { return Ok(None) };

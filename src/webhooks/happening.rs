@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use crate::channel::{ChannelKind, kind_of};
 use crate::clock::{milliseconds, since_1970};
 use crate::config::WebhookEvent;
 
@@ -60,6 +61,14 @@ impl Happening {
         let count = detail.subscription_count.map(|count| count.to_string());
         let what = count.as_deref().or(detail.user_id).unwrap_or_default().into();
         Self { event, channel: channel.into(), what, time_ms, json }
+    }
+
+    /// Whether clients can cause as many as they like: such an event is dropped before one that says who is there. Anybody can go
+    /// into public channels, and make up their names.
+    pub(super) fn is_of_clients(&self) -> bool {
+        use WebhookEvent::{ChannelOccupied, ChannelVacated, SubscriptionCount};
+        let is_of_channel = matches!(self.event, ChannelOccupied | ChannelVacated | SubscriptionCount);
+        self.event.is_of_clients() || is_of_channel && kind_of(&self.channel) == ChannelKind::Public
     }
 
     /// The whole JSON. `seq` grows with every event.

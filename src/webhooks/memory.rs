@@ -124,7 +124,7 @@ impl<T: Truth> Local<T> {
             if target.wants(happening.event, &happening.channel) {
                 let waiting: &Waiting = waiting.get_or_insert_with(|| {
                     let seq = self.numbers.next();
-                    let is_of_clients = happening.event.is_of_clients();
+                    let is_of_clients = happening.is_of_clients();
                     Waiting { id: seq.to_string(), time_ms: happening.time_ms, is_of_clients, json: happening.numbered(seq).into() }
                 });
                 let dropped = outbox.push(waiting.clone());

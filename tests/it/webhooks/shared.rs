@@ -250,6 +250,27 @@ async fn what_waits_for_the_leader_is_bounded_in_bytes() {
 }
 
 #[tokio::test]
+async fn who_subscribes_to_public_channels_pushes_out_no_member() {
+    for store in ["memory", "redis"] {
+        let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
+        receiver.answer(Answer::Status(500));
+        let events = json!(["channel_occupied", "member_added", "subscription_count"]);
+        let entry = json!({ "url": receiver.url, "key": "echo", "secret": SECRET, "events": events });
+        let delivery = json!({ "queue": 10, "store": store });
+        let node = node(&redis, &laravel, &receiver, json!({ "webhooks": [entry], "webhooksDelivery": delivery })).await;
+        let mut ann = join(&node, 1, "presence-room").await;
+        until("2 events to wait", async || metric(&node, "events_waiting").await == 2).await;
+        for n in 0..30 {
+            ann.subscribe(&format!("public-{n}")).await;
+        }
+        until("52 events to be dropped", async || metric(&node, "events_dropped_total").await == 52).await;
+        receiver.answer(Answer::Status(200));
+        let events = told(&receiver, 10).await;
+        assert_eq!(short(&events)[..2], ["channel_occupied presence-room", "member_added presence-room 1"], "{store}");
+    }
+}
+
+#[tokio::test]
 async fn a_restart_and_a_redis_that_is_away_are_not_told() {
     let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
     let mut node = node(&redis, &laravel, &receiver, json!({ "webhooksDelivery": { "grace": "15s" } })).await;
