@@ -487,7 +487,26 @@ async fn a_page_sees_what_happens_on_another_node() {
     let page = Page::sign_in(&there, PASSWORD).await.expect("it opens");
     assert_eq!(page.get("/dashboard/api/why?channel=a").await["watching"], true);
     drop(stream);
-    until("the other node to look no more", async || page.get("/dashboard/api/why?channel=a").await["watching"] == false).await;
+    let ended = until("the other node to look no more", async || page.get("/dashboard/api/why?channel=a").await["watching"] == false);
+    // It is told, and need not wait until nobody asks any more.
+    tokio::time::timeout(Duration::from_secs(4), ended).await.expect("it looks no more at once");
+}
+
+#[tokio::test]
+async fn pages_that_are_opened_and_closed_lock_nobody_out_elsewhere() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let mut settings = acting();
+    merge(&mut settings, json!({ "database": "redis", "cluster": { "enabled": true } }));
+    let here = TestServer::with(&redis, &laravel, settings.clone()).await;
+    let there = TestServer::with(&redis, &laravel, settings).await;
+    until("both nodes to listen", async || redis.publish_text("laravel-echo:nodes", "{}").await == 2).await;
+    let (here, there) = (Page::sign_in(&here, PASSWORD).await.expect("it opens"), Page::sign_in(&there, PASSWORD).await.expect("it opens"));
+    for n in 0..25 {
+        here.stream(&format!("who={n}")).await.message("figures").await;
+    }
+    there.stream("").await.message("figures").await;
+    let long = here.send(Method::GET, &format!("/dashboard/stream?channel={}", "x".repeat(3000)), None).await;
+    assert_eq!(long.status(), 400);
 }
 
 #[tokio::test]

@@ -29,8 +29,9 @@ const MAX_BYTES: usize = 2 * 1024 * 1024;
 /// For how long entries are kept without a page: one that changes its filter, or is loaded again, is away for a moment.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// Pages at once.
+/// Pages of this node, and of other nodes, at once. The others cannot take the places of those here.
 const MAX_WATCHERS: usize = 20;
+const MAX_REMOTE_WATCHERS: usize = 40;
 
 /// Events without a subscriber that are read in a second, on top of those that a page looks for by the channel's whole name.
 const UNHEARD_RATE: u64 = 200;
@@ -170,9 +171,26 @@ struct Waiting {
     missed: u64,
 }
 
+/// Where a page is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Here,
+    AnotherNode,
+}
+
+impl Place {
+    const fn most(self) -> usize {
+        match self {
+            Self::Here => MAX_WATCHERS,
+            Self::AnotherNode => MAX_REMOTE_WATCHERS,
+        }
+    }
+}
+
 /// An open page.
 #[derive(Debug)]
 struct Watcher {
+    place: Place,
     filter: Filter,
     waiting: Mutex<Waiting>,
 }
@@ -270,12 +288,13 @@ impl Feed {
         self.started.elapsed().as_secs()
     }
 
-    /// Opens a page, which first gets what was kept; `None` when there are too many.
-    pub(super) fn watch(self: &Arc<Self>, filter: Filter) -> Option<Watch> {
+    /// Opens a page, which first gets what was kept; `None` when there are too many at that
+    /// place.
+    pub(super) fn watch(self: &Arc<Self>, filter: Filter, place: Place) -> Option<Watch> {
         filter.refresh(&self.hub);
         let mut attached = self.attached();
         let mut watchers = Vec::clone(&self.watchers.load());
-        if watchers.len() >= MAX_WATCHERS {
+        if watchers.iter().filter(|watcher| watcher.place == place).count() >= place.most() {
             return None;
         }
         let mut waiting = Waiting::default();
@@ -283,7 +302,7 @@ impl Feed {
             waiting.entries.push(*group, Arc::clone(entry));
         }
         let waiting = Mutex::new(waiting);
-        let watcher = Arc::new(Watcher { filter, waiting });
+        let watcher = Arc::new(Watcher { place, filter, waiting });
         watchers.push(Arc::clone(&watcher));
         self.watchers.store(Arc::new(watchers));
         if !matches!(*attached, Attached::Yes(_)) {
@@ -445,7 +464,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_kept_and_what_waits_is_bounded_in_bytes() {
         let feed = feed();
-        let watch = feed.watch(Filter::default()).unwrap();
+        let watch = feed.watch(Filter::default(), Place::Here).unwrap();
         for second in 0..40 {
             (0..RATE).for_each(|_| publish(&feed, second));
         }
@@ -462,11 +481,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn pages_of_other_nodes_take_no_place_of_those_here() {
+        let feed = feed();
+        let all: Vec<_> = std::iter::from_fn(|| feed.watch(Filter::default(), Place::AnotherNode)).collect();
+        assert_eq!(all.len(), MAX_REMOTE_WATCHERS);
+        let here: Vec<_> = std::iter::from_fn(|| feed.watch(Filter::default(), Place::Here)).collect();
+        assert_eq!(here.len(), MAX_WATCHERS);
+    }
+
+    #[tokio::test]
     async fn nothing_is_kept_once_the_last_page_is_gone_for_good() {
         let feed = feed();
-        let watch = feed.watch(Filter::default()).unwrap();
+        let watch = feed.watch(Filter::default(), Place::Here).unwrap();
         publish(&feed, 0);
-        let other = feed.watch(Filter::default()).unwrap();
+        let other = feed.watch(Filter::default(), Place::Here).unwrap();
         assert_eq!(other.take().entries.len(), 1, "who comes later gets what was kept");
         drop(watch);
         feed.forget(Instant::now() + LINGER);
@@ -474,7 +502,7 @@ mod tests {
         drop(other);
         feed.forget(Instant::now());
         assert_eq!(feed.recent(None).len(), 1, "the page may only be loaded again");
-        assert_eq!(feed.watch(Filter::default()).unwrap().take().entries.len(), 1);
+        assert_eq!(feed.watch(Filter::default(), Place::Here).unwrap().take().entries.len(), 1);
         feed.forget(Instant::now() + LINGER);
         assert_eq!(feed.recent(None).len(), 0);
         let kept = feed.kept();

@@ -1,7 +1,7 @@
 //! Pages that show all nodes: the dashboards of a cluster tell each other what happens, while a page is open.
 //!
 //! Input: pages of this node, and notes of other dashboards over the nodes' bus. Output: to the others, every few seconds, that
-//! a page is open and what it chose; to a page of another node, what happens here, sampled as for a page of this one. Without
+//! a page is open and what it chose, and that it is closed; to a page of another node, what happens here, sampled as for a page of this one. Without
 //! a page not one note is sent.
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Dashboard;
-use super::feed::{Filter, Watch};
+use super::feed::{Filter, Place, Watch};
 use super::figures::Sample;
 use super::stream::PACE;
 use crate::cluster::control::DashboardNote;
@@ -30,6 +30,9 @@ const MAX_WAITING: usize = 64;
 /// Bytes of the trace in one note: every node gets it, and most have no use for it.
 const MAX_NOTE_BYTES: usize = 64 * 1024;
 
+/// Bytes of what a page may choose: every node keeps it.
+const MAX_CHOSEN_BYTES: usize = 2048;
+
 /// What a page chose, see [`Filter::new`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Chosen {
@@ -39,6 +42,11 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
+    /// Whether it is short enough to be told to every node.
+    pub(super) const fn fits(&self) -> bool {
+        self.groups.len() + self.channel.len() + self.who.len() <= MAX_CHOSEN_BYTES
+    }
+
     pub(super) fn filter(&self) -> Filter {
         Filter::new(&self.groups, &self.channel, &self.who)
     }
@@ -50,6 +58,8 @@ impl Chosen {
 enum Note {
     /// A page is open.
     Open { page: u64, chosen: Chosen },
+    /// It is not any more.
+    Close { page: u64 },
     /// What happened on a node, for a page.
     Told { page: u64, news: Box<RawValue> },
 }
@@ -119,6 +129,9 @@ impl Others {
 impl Drop for Others {
     fn drop(&mut self) {
         self.dashboard.pages.all().remove(&self.page);
+        if self.asked.is_some() {
+            tell(&self.dashboard, None, &Note::Close { page: self.page });
+        }
     }
 }
 
@@ -151,12 +164,17 @@ impl Dashboard {
                     let _ = sender.try_send(news);
                 }
             }
+            Ok(Note::Close { page }) => drop(remotes.remove(&(from, page))),
+            Ok(Note::Open { chosen, .. }) if !chosen.fits() => {
+                tracing::debug!("skipped a page of another dashboard: it looks for too much")
+            }
             Ok(Note::Open { page, chosen }) => {
                 let until = Instant::now() + LASTS;
                 match remotes.get_mut(&(from, page)).filter(|remote| remote.chosen == chosen) {
                     Some(remote) => remote.until = until,
                     None => {
-                        if let Some(watch) = self.feed.watch(chosen.filter()) {
+                        remotes.remove(&(from, page));
+                        if let Some(watch) = self.feed.watch(chosen.filter(), Place::AnotherNode) {
                             remotes.insert((from, page), Remote { chosen, watch, until, sent: 0 });
                         }
                     }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::Dashboard;
 use super::access::Session;
-use super::feed::{RATE, Watch};
+use super::feed::{Place, RATE, Watch};
 use super::figures::COLUMNS;
 use super::nodes::{Chosen, Others};
 use crate::api::ApiError;
@@ -46,7 +46,11 @@ struct Page {
 pub(super) async fn stream(session: Session, State(dashboard): State<Dashboard>, params: Params) -> Result<Response, ApiError> {
     let text = |name| params.get(name).unwrap_or_default().to_owned();
     let chosen = Chosen { groups: text("groups"), channel: text("channel"), who: text("who") };
-    let watch = dashboard.feed.watch(chosen.filter()).ok_or_else(|| ApiError::slow_down("too many pages of the dashboard are open"))?;
+    if !chosen.fits() {
+        return Err(ApiError::bad_request("groups, channel and who are too long"));
+    }
+    let watch = dashboard.feed.watch(chosen.filter(), Place::Here);
+    let watch = watch.ok_or_else(|| ApiError::slow_down("too many pages of the dashboard are open"))?;
     let draining = dashboard.settings.load().api.readiness.draining.clone();
     let others = Others::open(&dashboard, chosen);
     let page = Page { dashboard, session, watch, others, sent: 0, everywhere: None, is_new: true };
