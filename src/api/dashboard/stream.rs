@@ -67,7 +67,11 @@ pub(super) async fn stream(session: Session, State(dashboard): State<Dashboard>,
 }
 
 fn message(into: &mut String, event: &str, data: &impl Serialize) {
-    let data = serde_json::to_string(data).expect("texts and numbers serialize");
+    let mut data = serde_json::to_string(data).expect("texts and numbers serialize");
+    // Another node's JSON is passed on as it came. The end of a line, which in JSON is but space between values, would end `data:`.
+    if data.contains(['\n', '\r']) {
+        data = data.replace(['\n', '\r'], " ");
+    }
     into.extend(["event: ", event, "\ndata: ", &data, "\n\n"]);
 }
 
@@ -155,4 +159,21 @@ fn totals(totals: &crate::metrics::Totals) -> Value {
         "recovered": totals.recovered,
         "gaps": totals.gaps,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_however_another_node_wrote_it() {
+        let news = RawValue::from_string("{\n\"name\":\r\n\"a\\nb\"\n\n}".to_owned()).unwrap();
+        let mut text = String::new();
+        message(&mut text, "node", &news);
+        let data = text.strip_prefix("event: node\ndata: ").unwrap().strip_suffix("\n\n").unwrap();
+        assert!(!data.contains(['\n', '\r']), "{data:?}");
+        assert_eq!(serde_json::from_str::<Value>(data).unwrap(), json!({ "name": "a\nb" }));
+    }
 }
