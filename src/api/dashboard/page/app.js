@@ -300,7 +300,7 @@ function takeFigures({ samples: fresh, by, everywhere, redis, redisServer, total
   };
   const kinds = by.map(({ engine, transport, count }) => `${compact.format(count)} ${clientName(engine)}${transport === 'polling' ? ' polling' : ''}`);
   const all = everywhere ? `${number.format(everywhere.connections)} on all nodes${everywhere.partial ? ' that answered' : ''}, here: ` : '';
-  show('connections', number.format(last('connections')), all + kinds.join(', '));
+  show('connections', number.format(last('connections')), all + (kinds.join(', ') || (all && 'none')));
   show('events', number.format(last('delivered') + last('unheard')), last('unheard') ? `${number.format(last('unheard'))} found nobody` : '');
   show('deliveries', number.format(last('deliveries')), last('whispers') ? plural(last('whispers'), 'whisper') : '');
   const troubles = [totals.slow && `${plural(totals.slow, 'slow client')} closed`, totals.gaps && `${plural(totals.gaps, 'client')} met a gap`].filter(Boolean);
