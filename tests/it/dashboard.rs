@@ -330,6 +330,9 @@ async fn a_refused_subscribe_is_told_with_its_reason_and_no_credentials() {
     assert_eq!((&channel["here"], &channel["sockets"][0]["id"]), (&json!(1), &json!(ann.id)));
     let why = page.get("/dashboard/api/why?channel=private-forbidden").await;
     assert!(why.to_string().contains("routes/channels.php"), "{why}");
+    let texts: Vec<_> = why["findings"].as_array().expect("a list").iter().map(|found| found["text"].as_str().expect("a text")).collect();
+    let place = |part: &str| texts.iter().position(|text| text.contains(part)).unwrap_or_else(|| panic!("no {part} in {texts:?}"));
+    assert!(place("was refused") < place("nobody is subscribed"), "{texts:?}");
     for text in [stream.all.clone(), socket.to_string(), channel.to_string(), why.to_string()] {
         assert!(!text.contains("TOP-SECRET"), "{text}");
     }
@@ -413,7 +416,8 @@ async fn why_an_event_did_not_arrive() {
     let page = Page::sign_in(&server, PASSWORD).await.expect("it opens");
     let mut stream = page.stream("").await;
     let why = async |channel: &str, event: &str| page.get(&format!("/dashboard/api/why?channel={channel}&event={event}")).await.to_string();
-    assert!(why("news", "").await.contains("nobody is subscribed"));
+    let text = why("news", "").await;
+    assert!(text.contains("nobody is subscribed") && text.contains("known only since a page of the dashboard is open"), "{text}");
     let ann = server.client_in("private").await;
     let _bob = server.client_in("orders").await;
     let text = why("Orders", "").await;
@@ -449,6 +453,11 @@ async fn why_tells_of_events_outside_of_the_prefix() {
         text.contains("laravel_database_news") && text.contains("outside of databaseConfig.redis.keyPrefix")
     })
     .await;
+    // The channel that is asked for is the one of the event: then the prefix is known, and nothing else is to be looked at before.
+    let text = page.get("/dashboard/api/why?channel=news").await;
+    let first = text["findings"][0]["hint"].as_str().expect("a hint");
+    assert_eq!(first, "set databaseConfig.redis.keyPrefix = \"laravel_database_\" and restart");
+    assert!(!text.to_string().contains("queue worker"), "{text}");
 }
 
 #[tokio::test]

@@ -66,33 +66,62 @@ pub(super) async fn why(_: Session, State(dashboard): State<Dashboard>, params: 
     let event = params.get("event").unwrap_or_default().trim();
     let settings = dashboard.settings.load_full();
     let mut findings = Findings::default();
-    sources(&settings, &mut findings);
+    let is_prefix_wrong = prefix(&settings, channel, &mut findings);
+    sources(&settings, is_prefix_wrong, &mut findings);
     if !channel.is_empty() {
         name(&settings, channel, &mut findings);
-        let has_subscribers = subscribers(&settings, channel, &mut findings).await;
+        let count = settings.api.hub.subscription_count_everywhere(&ChannelName::from(channel)).await.value;
         let kept = dashboard.feed.recent(None);
-        refusals(&kept, channel, if has_subscribers { Weight::Doubt } else { Weight::Wrong }, &mut findings);
-        events(&kept, channel, event, &mut findings);
+        let has_refusals = refusals(&kept, channel, if count > 0 { Weight::Doubt } else { Weight::Wrong }, &mut findings);
+        subscribers(&settings, channel, count, has_refusals, &mut findings);
+        events(&kept, channel, event, is_prefix_wrong, &mut findings);
     }
     findings.0.sort_by_key(|finding| finding.weight as u8);
     Json(Answer { findings: findings.0, watching: dashboard.feed.is_watching() })
 }
 
-/// Whether events can come in at all.
-fn sources(settings: &Settings, findings: &mut Findings) {
-    let readiness = &settings.api.readiness;
-    let totals = settings.api.hub.metrics().totals();
-    if let Some(channel) = settings.api.hub.seen_outside_prefix() {
-        findings.add(
-            if totals.redis_events == 0 { Weight::Wrong } else { Weight::Note },
-            format!(
-                "an event was published to {channel:?}, outside of databaseConfig.redis.keyPrefix = {:?}, and reaches no client",
-                settings.config.database_config.redis.key_prefix
-            ),
+/// Laravel's prefix, by an event outside of the configured one whose channel ends with this name.
+fn other_prefix<'a>(seen: &'a str, channel: &str) -> Option<&'a str> {
+    const GUARDS: [&str; 3] = ["private-encrypted-", "private-", "presence-"];
+    let prefix = seen.strip_suffix(channel).filter(|_| !channel.is_empty())?;
+    let prefix = GUARDS.iter().find_map(|guard| prefix.strip_suffix(guard)).unwrap_or(prefix);
+    // It ends where a word ends, and before the channel begins.
+    let is_one = prefix.is_empty() || prefix.ends_with(|end: char| !end.is_alphanumeric());
+    (is_one && !GUARDS.iter().any(|guard| prefix.contains(guard))).then_some(prefix)
+}
+
+/// What was seen outside of the prefix. Whether that is surely why this channel gets nothing, so that other leads are wrong.
+fn prefix(settings: &Settings, channel: &str, findings: &mut Findings) -> bool {
+    let Some(seen) = settings.api.hub.seen_outside_prefix() else { return false };
+    let has_events = settings.api.hub.metrics().totals().redis_events > 0;
+    let text = format!(
+        "an event was published to {seen:?}, outside of databaseConfig.redis.keyPrefix = {:?}, and reaches no client",
+        settings.config.database_config.redis.key_prefix
+    );
+    match other_prefix(seen, channel) {
+        Some(prefix) if has_events => findings.add(
+            Weight::Doubt,
+            text,
+            format!("if it is this application's, set databaseConfig.redis.keyPrefix = {prefix:?} and restart"),
+        ),
+        Some(prefix) => {
+            findings.add(Weight::Wrong, text, format!("set databaseConfig.redis.keyPrefix = {prefix:?} and restart"));
+            return true;
+        }
+        None => findings.add(
+            if has_events { Weight::Note } else { Weight::Wrong },
+            text,
             "if it is this application's, keyPrefix is not Laravel's prefix: \"Check the set-up\" below, or `laravel-echo-server doctor \
              --listen 30`, names the right one",
-        );
+        ),
     }
+    false
+}
+
+/// Whether events can come in at all.
+fn sources(settings: &Settings, is_prefix_wrong: bool, findings: &mut Findings) {
+    let readiness = &settings.api.readiness;
+    let totals = settings.api.hub.metrics().totals();
     match &*readiness.redis.borrow() {
         RedisState::Lost(loss) => findings.add(
             Weight::Wrong,
@@ -104,6 +133,7 @@ fn sources(settings: &Settings, findings: &mut Findings) {
             "Redis has not been reached yet, so nothing comes from there",
             "check databaseConfig.redis and that Redis runs",
         ),
+        RedisState::Up if is_prefix_wrong => {}
         RedisState::Up if totals.redis_events == 0 => findings.add(
             Weight::Doubt,
             "no event has come from Redis since the server started",
@@ -149,26 +179,24 @@ fn name(settings: &Settings, channel: &str, findings: &mut Findings) {
 }
 
 /// Whether there are any.
-async fn subscribers(settings: &Settings, channel: &str, findings: &mut Findings) -> bool {
-    let hub = &settings.api.hub;
-    let found = hub.subscription_count_everywhere(&ChannelName::from(channel)).await;
-    if found.value > 0 {
-        let sockets = if found.value == 1 { "1 socket is".to_owned() } else { format!("{} sockets are", found.value) };
-        findings.add(Weight::Fine, format!("{sockets} subscribed to {channel:?}"), "");
-        return true;
+fn subscribers(settings: &Settings, channel: &str, count: usize, has_refusals: bool, findings: &mut Findings) {
+    if count > 0 {
+        let sockets = if count == 1 { "1 socket is".to_owned() } else { format!("{count} sockets are") };
+        return findings.add(Weight::Fine, format!("{sockets} subscribed to {channel:?}"), "");
     }
-    match hub.nearest(channel) {
+    match settings.api.hub.nearest(channel) {
         Some((joined, hint)) => {
             findings.add(Weight::Wrong, format!("nobody is subscribed to {channel:?}, but clients are in {joined:?}"), hint);
         }
+        // The refusal says why.
+        None if has_refusals => findings.add(Weight::Wrong, format!("nobody is subscribed to {channel:?}"), ""),
         None => findings.add(
             Weight::Wrong,
             format!("nobody is subscribed to {channel:?}"),
             "is the page open, connected, and does it call Echo.channel(), Echo.private() or Echo.join() with this name? Echo adds \
-             private- and presence- itself",
+             private- and presence- itself. Refusals are known only since a page of the dashboard is open: load the page of the client again",
         ),
     }
-    false
 }
 
 /// Whether two names are the same channel, but for what goes wrong with names.
@@ -176,7 +204,8 @@ fn is_about(known: &str, channel: &str) -> bool {
     known == channel || near_miss(channel, known).is_some() || near_miss(known, channel).is_some()
 }
 
-fn refusals(kept: &[Arc<Entry>], channel: &str, weight: Weight, findings: &mut Findings) {
+/// Whether there are any.
+fn refusals(kept: &[Arc<Entry>], channel: &str, weight: Weight, findings: &mut Findings) -> bool {
     let of_channel = kept.iter().rev().filter(|entry| entry.kind() == "refused");
     let of_channel = of_channel.filter(|entry| entry.channel.as_deref().is_some_and(|known| is_about(known, channel)));
     let mut told = Vec::new();
@@ -196,6 +225,7 @@ fn refusals(kept: &[Arc<Entry>], channel: &str, weight: Weight, findings: &mut F
             break;
         }
     }
+    !told.is_empty()
 }
 
 /// How Echo's `listen()` is called for an event of this name.
@@ -212,7 +242,7 @@ fn last_part(name: &str) -> &str {
     name.rsplit(['\\', '.']).next().unwrap_or(name)
 }
 
-fn events(kept: &[Arc<Entry>], channel: &str, event: &str, findings: &mut Findings) {
+fn events(kept: &[Arc<Entry>], channel: &str, event: &str, is_prefix_wrong: bool, findings: &mut Findings) {
     let is_event = |entry: &&Arc<Entry>| matches!(entry.kind(), "event" | "whisper");
     let of_channel: Vec<_> = kept.iter().rev().filter(is_event).filter(|entry| entry.channel.as_deref() == Some(channel)).collect();
     if of_channel.is_empty() {
@@ -222,6 +252,7 @@ fn events(kept: &[Arc<Entry>], channel: &str, event: &str, findings: &mut Findin
         });
         match elsewhere {
             Some((known, hint)) => findings.add(Weight::Wrong, format!("events go to {known:?}, and not to {channel:?}"), hint),
+            None if is_prefix_wrong => {}
             None => findings.add(
                 Weight::Doubt,
                 format!("no event has come to {channel:?} while the dashboard was open"),
@@ -279,6 +310,17 @@ mod tests {
         assert_eq!(listen_call("App\\Events\\Orders\\Shipped"), ".listen('Orders.Shipped', …)");
         assert_eq!(listen_call("order.shipped"), ".listen('.order.shipped', …), with the dot");
         assert_eq!(listen_call("Domain\\Shipped"), ".listen('.Domain\\\\Shipped', …)");
+    }
+
+    #[test]
+    fn the_prefix_of_an_event_is_what_stands_before_the_channel() {
+        assert_eq!(other_prefix("shop_database_news", "news"), Some("shop_database_"));
+        assert_eq!(other_prefix("shop_private-orders.1", "private-orders.1"), Some("shop_"));
+        assert_eq!(other_prefix("shop_private-orders.1", "orders.1"), Some("shop_"));
+        assert_eq!(other_prefix("news", "news"), Some(""));
+        assert_eq!(other_prefix("shop_private-orders.1", "1"), None);
+        assert_eq!(other_prefix("sportsnews", "news"), None);
+        assert_eq!(other_prefix("shop_news", ""), None);
     }
 
     #[test]
