@@ -1,7 +1,7 @@
-//! How many clients there may be at once: `limits.connections` and `limits.connectionsPerIp`.
+//! Which clients may connect: `allowedOrigins`, `limits.connections` and `limits.connectionsPerIp`.
 //!
-//! Input: the address of each client that begins a session. Output: a [`Slot`], which the session keeps as long as it
-//! lives, or what to answer instead.
+//! Input: the origin and address of each client that begins a session. Output: a [`Slot`], which the session holds as long as
+//! it lives, or the reason why it is refused.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -20,13 +20,13 @@ use crate::warn_throttled;
 pub(crate) struct Origins(Vec<Pattern>);
 
 impl Origins {
-    /// Browsers write scheme and host in lower case.
+    /// Browsers send scheme and host in lower case.
     #[must_use]
     pub(crate) fn new(allowed: &[String]) -> Self {
         Self(allowed.iter().map(|text| Pattern::new(&text.trim_end_matches('/').to_ascii_lowercase())).collect())
     }
 
-    /// Whether pages of this origin may connect. The log says which one may not.
+    /// Whether pages of this origin may connect. A refused origin is logged.
     #[must_use]
     pub(crate) fn allow(&self, origin: &HeaderValue) -> bool {
         let text = origin.to_str().unwrap_or_default();
@@ -39,10 +39,10 @@ impl Origins {
     }
 }
 
-/// Why a client does not get in.
+/// Why a client is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// The server is about to end.
+    /// The server is stopping.
     Draining,
     /// `limits.connections`, with its value.
     Connections(u64),
@@ -51,7 +51,7 @@ pub enum Full {
 }
 
 impl Full {
-    /// What it is counted as.
+    /// The kind of refusal that metrics count it as.
     #[must_use]
     pub const fn refusal(self) -> Refusal {
         match self {
@@ -72,7 +72,7 @@ impl std::fmt::Display for Full {
     }
 }
 
-/// Counts the clients that are in.
+/// Counts the connected clients.
 #[derive(Debug)]
 pub struct Admission(Mutex<Counts>);
 
@@ -88,7 +88,7 @@ struct Counts {
 }
 
 impl Admission {
-    /// Nobody is in yet.
+    /// No client is connected yet.
     #[must_use]
     pub fn new(limits: &Limits) -> Arc<Self> {
         let admission = Self(Mutex::default());
@@ -100,21 +100,21 @@ impl Admission {
         self.0.lock()
     }
 
-    /// Takes other limits; who is in stays in.
+    /// Applies new limits; clients that are connected stay.
     pub fn set_limits(&self, limits: &Limits) {
         let mut counts = self.counts();
         (counts.most, counts.most_per_address) = (limits.connections, limits.connections_per_ip);
     }
 
-    /// From now on nobody gets in.
+    /// Refuses every client from now on.
     pub fn drain(&self) {
         self.counts().is_draining = true;
     }
 
-    /// Lets a client in.
+    /// Admits a client.
     ///
     /// # Errors
-    /// [`Full`] when there are too many.
+    /// [`Full`] when a limit is reached or the server is stopping.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Slot, Full> {
         let address = client_network(address);
         let mut counts = self.counts();
@@ -134,7 +134,7 @@ impl Admission {
     }
 }
 
-/// Who is behind an address: whoever has one of IPv6 has the other 2^64 of its network, too.
+/// The network that counts as one client: with one IPv6 address a client usually has the other 2^64 of its /64 network too.
 pub(crate) fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
@@ -142,7 +142,7 @@ pub(crate) fn client_network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The place of one session; it is free again when this goes.
+/// The place of one session, which is free again when this is dropped.
 #[derive(Debug)]
 pub struct Slot {
     admission: Arc<Admission>,

@@ -1,4 +1,4 @@
-//! Channel names and what kind of channel they name: the only place that knows the prefixes.
+//! Channel names and the kind of channel each one names: the only place that knows the prefixes.
 //!
 //! Input: names from clients, Redis and HTTP. Output: [`ChannelName`], used as the key of everything about a channel.
 
@@ -9,18 +9,18 @@ use serde::{Serialize, Serializer};
 
 /// Name of a channel as Laravel and Echo use it, such as `news`, `private-orders.1` or `presence-room`.
 ///
-/// Names are a namespace of their own: one that equals a socket's id is a channel like any other.
+/// Channels have a namespace of their own: one that is named like a socket's id is an ordinary channel.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);
 
-/// Who may join a channel and what it keeps.
+/// Who may join a channel, and whether it keeps members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ChannelKind {
-    /// Anybody may join.
+    /// Anyone may join.
     Public,
-    /// The Laravel application is asked first.
+    /// The Laravel application decides who may join.
     Private,
-    /// As private, and everyone sees who else is here.
+    /// As private, and subscribers see who else is in the channel.
     Presence,
 }
 
@@ -33,10 +33,10 @@ impl ChannelName {
 
     /// The kind of channel.
     ///
-    /// Compat: a name that *contains* `private-` or `presence-` anywhere needs authorisation
-    /// (`src/channels/channel.ts:153`, unanchored). With a Redis prefix that is not configured, Laravel's private
-    /// events arrive as `laravel_database_private-x`, which anybody could join otherwise. It keeps members only when
-    /// it *starts* with `presence-` (`src/channels/channel.ts:146`).
+    /// Compat: a name that *contains* `private-` or `presence-` anywhere needs authorisation (`src/channels/channel.ts:153`,
+    /// unanchored). With a Redis prefix that is not configured, Laravel's private events arrive as
+    /// `laravel_database_private-x`, which anyone could join otherwise. A channel keeps members only when its name *starts*
+    /// with `presence-` (`src/channels/channel.ts:146`).
     #[must_use]
     pub fn kind(&self) -> ChannelKind {
         kind_of(&self.0)
@@ -55,19 +55,19 @@ pub fn kind_of(name: &str) -> ChannelKind {
     }
 }
 
-/// Channels of single users (Pusher's `sendToUser`): only who is signed in as the user gets in, whatever Laravel says.
+/// Prefix of a single user's channel (Pusher's `sendToUser`): only sockets signed in as that user may join, whatever Laravel says.
 const USER_PREFIX: &str = "#server-to-user-";
 
-/// The user whose own channel this is.
+/// The user whose own channel this is, if it is such a channel.
 #[must_use]
 pub fn user_of(name: &str) -> Option<&str> {
     name.strip_prefix(USER_PREFIX)
 }
 
-/// How the names of channels begin whose last event is kept for who subscribes.
+/// Prefixes of cache channels, whose last event is kept for new subscribers.
 pub const CACHED_PREFIXES: [&str; 4] = ["cache-", "private-cache-", "presence-cache-", "private-encrypted-cache-"];
 
-/// Whether the last event of the channel is kept for who subscribes.
+/// Whether this is a cache channel, whose last event is kept for new subscribers.
 #[must_use]
 pub fn is_cached(name: &str) -> bool {
     CACHED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -80,7 +80,7 @@ impl ChannelKind {
         !matches!(self, Self::Public)
     }
 
-    /// `public`, `private` or `presence`: the label of metrics.
+    /// `public`, `private` or `presence`, as in the labels of metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -103,7 +103,7 @@ impl From<String> for ChannelName {
     }
 }
 
-/// Maps keyed by channel can be looked up by text.
+/// Lets maps keyed by channel be looked up by text.
 impl std::borrow::Borrow<str> for ChannelName {
     fn borrow(&self) -> &str {
         &self.0
@@ -128,12 +128,12 @@ impl Serialize for ChannelName {
     }
 }
 
-/// A text with wildcards: `*` stands for any run of characters, `{name}` for one segment, a run of at least one without a
-/// dot, as in Laravel's routes/channels.php. The one form of `flatChannels`, `allowedOrigins`, `channels` and tokens.
+/// A pattern with wildcards: `*` matches any run of characters, `{name}` matches one segment: one or more characters without a
+/// dot, as in Laravel's routes/channels.php. `flatChannels`, `allowedOrigins`, `channels` and tokens all use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     text: String,
-    /// Whether it has segments.
+    /// Whether the pattern contains a segment, `{name}`.
     has_segments: bool,
 }
 
@@ -158,7 +158,7 @@ impl Pattern {
         &self.text
     }
 
-    /// The text with `*` in place of each segment, which fits everything that the pattern does, and more.
+    /// The pattern with `*` in place of each segment: it matches everything that this one does, and more.
     #[must_use]
     pub fn widened(&self) -> String {
         if !self.has_segments {
@@ -171,7 +171,7 @@ impl Pattern {
         pieces(&self.text).map(text).collect()
     }
 
-    /// What stands before the first wildcard.
+    /// The literal text before the first wildcard.
     #[must_use]
     pub fn head(&self) -> &str {
         match pieces(&self.text).next() {
@@ -180,8 +180,8 @@ impl Pattern {
         }
     }
 
-    /// Whether everything that fits `other` fits this one, too; may miss that, and never claims it wrongly for names without
-    /// control characters.
+    /// Whether every text that matches `other` matches this pattern too. It may say `false` where `true` is right; for names
+    /// without control characters it never says `true` wrongly.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         let sample = |run: &str| -> String {
@@ -195,7 +195,7 @@ impl Pattern {
         ["", "\u{1}", "\u{1}.\u{2}"].iter().all(|run| self.matches(&sample(run)))
     }
 
-    /// Whether the whole of `text` fits.
+    /// Whether the pattern matches the whole of `text`.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         if self.has_segments {
@@ -212,7 +212,7 @@ impl Pattern {
             if parts.peek().is_none() {
                 return text.ends_with(part);
             }
-            // The leftmost place is as good as any: what follows may start anywhere behind it.
+            // The leftmost match is as good as any other: the rest may start anywhere after it.
             match text.find(part) {
                 Some(at) => text = &text[at + part.len()..],
                 None => return false,
@@ -221,7 +221,7 @@ impl Pattern {
         true
     }
 
-    /// Notes for each piece where it may end, so that a hostile name costs no more than its length times the pieces.
+    /// Tracks every offset where each piece may end instead of backtracking: a hostile name costs its length squared per piece at most.
     fn matches_segments(&self, text: &str) -> bool {
         let bytes = text.as_bytes();
         let mut ends = vec![false; bytes.len() + 1];
@@ -251,7 +251,7 @@ impl Pattern {
     }
 }
 
-/// The pieces of a pattern. Braces with anything but letters, digits and `_` between them stand for themselves.
+/// Splits a pattern into pieces. Braces around anything but letters, digits and `_` are literal text.
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -274,7 +274,7 @@ fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     })
 }
 
-/// The length of `{name}` at the beginning of a text.
+/// The length of the `{name}` that a text starts with, if it does.
 fn segment(text: &str) -> Option<usize> {
     let (name, _) = text.strip_prefix('{')?.split_once('}')?;
     let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');

@@ -1,7 +1,7 @@
-//! What can be found out about the set-up around the server: Laravel's configuration, Redis, the application.
+//! Checks of the environment around the server: Laravel's configuration, Redis, the application.
 //!
-//! Input: the settings. Output: [`Finding`]s. The looking itself is `doctor`'s; it gives the running server the part that can
-//! be looked at meanwhile, and the dashboard shows it.
+//! Input: the settings. Output: [`Finding`]s. The checks themselves belong to `doctor`, which hands the running server those
+//! that can be made while it runs; the dashboard shows their findings.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use serde::Serialize;
 
 use crate::config::Config;
 
-/// How well it is.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// As it should be.
     Ok,
-    /// It could not be found out.
+    /// The check could not be completed.
     Unknown,
     /// May be wrong, or a risk.
     Warning,
@@ -24,19 +24,19 @@ pub enum Status {
     Problem,
 }
 
-/// One thing that was looked at, as in `{"check":"redis","status":"ok","message":"127.0.0.1:6379 answers"}`.
+/// One finding, such as `{"check":"redis","status":"ok","message":"127.0.0.1:6379 answers"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at, in a word.
+    /// What was checked, in a word.
     pub check: &'static str,
-    /// How well it is.
+    /// The result.
     pub status: Status,
     /// What was found.
     pub message: String,
-    /// What to type or write.
+    /// How to fix it: what to type or write. Empty when there is nothing to fix.
     #[serde(rename = "fix", skip_serializing_if = "String::is_empty")]
     pub mend: String,
 }
 
-/// Looks at the set-up by these settings, which takes seconds.
+/// Runs the checks against these settings, which takes seconds.
 pub type Checks = Arc<dyn Fn(Config) -> BoxFuture<'static, Vec<Finding>> + Send + Sync>;

@@ -1,7 +1,7 @@
 //! [`Client`]: one connected client as the hub sees it, whatever protocol it speaks.
 //!
-//! Input: pushes of the hub. Output: frames in the client's outbox, in the client's [`Dialect`]. What the client says is
-//! for its session in [`crate::socket_io`] or [`crate::pusher`], which made it.
+//! Input: pushes from the hub. Output: frames in the client's outbox, in the client's [`Dialect`]. Messages from the client go
+//! to its session in [`crate::socket_io`] or [`crate::pusher`], which created it.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,22 +19,22 @@ mod connections;
 
 pub(crate) use connections::Connections;
 
-/// A protocol, as far as the hub's pushes need it.
+/// A protocol, as far as pushes from the hub need it.
 pub trait Speech: Sync {
-    /// The slot of its encodings.
+    /// The dialect of its encodings.
     fn dialect(&self) -> Dialect;
 
-    /// Writes a message out as the frame of a websocket. `None`: the protocol does not tell it.
+    /// Encodes a message as the frame of a websocket. `None`: the protocol does not send this message.
     fn encode(&self, message: &Message<'_>, offset: Option<Offset>) -> Option<Bytes>;
 
-    /// What tells a client to go and not to come back by itself, as frames.
+    /// The frames that tell a client to disconnect and not to reconnect by itself.
     fn goodbye(&self) -> Bytes;
 
     /// The protocol's version, for metrics.
     fn version(&self) -> &'static str;
 }
 
-/// One connected client; clones name the same.
+/// One connected client; clones are handles on the same client.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
@@ -44,24 +44,24 @@ struct Inner {
     peer: IpAddr,
     handshake: HeaderMap,
     is_polling: AtomicBool,
-    /// Events of so many bytes and more are compressed.
+    /// Events of at least this many bytes are compressed.
     deflate_from: AtomicU32,
     allowance: Allowance,
     outbox: Outbox,
 }
 
-/// Where a client comes from.
+/// Where a client connects from.
 pub struct Origin {
-    /// Address at the other end of the connection: the client, or a proxy before it.
+    /// Address at the other end of the connection: the client, or a proxy in front of it.
     pub peer: IpAddr,
-    /// Headers of the handshake request, as far as callbacks can need them.
+    /// Those headers of the handshake request that callbacks can need.
     pub handshake: HeaderMap,
-    /// Whether it polls.
+    /// Whether it connects by polling.
     pub is_polling: bool,
 }
 
 impl Client {
-    /// A client that has just come; at most `limits` wait for it.
+    /// A client that has just connected; `limits` bounds how much may wait in its outbox.
     #[must_use]
     pub fn new(speech: &'static dyn Speech, origin: Origin, allowance: Allowance, limits: Limits) -> Self {
         let Origin { peer, handshake, is_polling } = origin;
@@ -78,40 +78,40 @@ impl Client {
         }))
     }
 
-    /// Whether it has an id, and can be no other client any more.
+    /// Whether it has an id. From then on it cannot become the client of another session.
     #[must_use]
     pub fn has_id(&self) -> bool {
         self.0.id.get().is_some()
     }
 
-    /// It is the client of this id, which has come back; for one that has no id yet.
+    /// Gives the client the id of the session that it resumes. Does nothing once the client has an id.
     pub fn take_id(&self, id: SocketId) {
         let _ = self.0.id.set(id);
     }
 
-    /// What waits for it.
+    /// The frames that wait to be sent to the client.
     #[must_use]
     pub fn outbox(&self) -> &Outbox {
         &self.0.outbox
     }
 
-    /// Whether polls carry it.
+    /// Whether the client is connected by polling.
     #[must_use]
     pub fn is_polling(&self) -> bool {
         self.0.is_polling.load(Ordering::Relaxed)
     }
 
-    /// From now on a websocket carries it.
+    /// The client has moved from polling to a websocket.
     pub fn is_upgraded(&self) {
         self.0.is_polling.store(false, Ordering::Relaxed);
     }
 
-    /// A websocket carries it that takes compressed messages; events of `least` bytes and more are worth it.
+    /// The client's websocket accepts compressed messages; events of `least` bytes and more are worth compressing.
     pub fn deflates(&self, least: u32) {
         self.0.deflate_from.store(least, Ordering::Relaxed);
     }
 
-    /// Version of the protocol and transport, for metrics.
+    /// Version of the protocol, and transport, for metrics.
     #[must_use]
     pub fn labels(&self) -> ConnectionLabels {
         let transport = if self.is_polling() { "polling" } else { "websocket" };
@@ -172,7 +172,7 @@ impl Socket for Client {
     }
 
     fn terminate(&self) {
-        // A client that does not keep up loses its connection without the word.
+        // A client whose queue is full is disconnected without the goodbye.
         let end = if self.outbox().send(self.0.speech.goodbye()).is_ok() { End::Flushed } else { End::Now };
         self.outbox().end(end);
     }

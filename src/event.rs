@@ -1,7 +1,7 @@
-//! What travels through the server: an [`Event`] for a channel, the [`SocketId`] it may leave out, and the
-//! [`CloseReason`] of a client that is gone.
+//! The values that travel through the server: an [`Event`] for a channel, the [`SocketId`] that it may leave out, and the
+//! [`CloseReason`] of a client that has disconnected.
 //!
-//! Every ingress makes these; only [`crate::hub::Hub::publish`] takes them.
+//! Every ingress creates events and hands them to [`crate::hub::Hub::publish`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,10 +9,10 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Names that client libraries keep for themselves: an emitter that gets one from outside misbehaves or throws.
+/// Event names that client libraries reserve: an emitter that receives one of them from outside misbehaves or throws.
 const RESERVED: [&str; 6] = ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
-/// Whether Socket.IO clients keep this event name for themselves.
+/// Whether Socket.IO clients reserve this event name.
 #[must_use]
 pub fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name)
@@ -21,53 +21,53 @@ pub fn is_reserved(name: &str) -> bool {
 /// An event for the subscribers of one channel.
 #[derive(Debug, Clone)]
 pub struct Event<'a> {
-    /// The channel, without Redis prefix.
+    /// The channel's name, without the Redis prefix.
     pub channel: &'a str,
     /// The event's name, such as `App\Events\OrderShipped`.
     pub name: Cow<'a, str>,
-    /// The event's data as it came: any JSON, not a byte of it touched.
+    /// The event's data, byte for byte as it arrived: any JSON.
     pub data: &'a RawValue,
-    /// The socket that is left out (Laravel's `toOthers()`).
+    /// The socket that does not receive the event (Laravel's `toOthers()`).
     pub except: Option<SocketId>,
-    /// Of a whisper in a presence channel, the id of the user who sent it.
+    /// The id of the user who sent it: for whispers in presence channels, and for stamped whispers.
     pub user: Option<Cow<'a, str>>,
 }
 
-/// Who wrote a message that came through Redis.
+/// Who sent a message that arrived through Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// The application, or a client that whispers.
     Application,
-    /// A node that took it from the application by HTTP.
+    /// A node that received it from the application over HTTP.
     Http,
-    /// The presence store of a node: a change of a channel, which has this version by it.
+    /// The presence store of a node: the message is a change of a channel's members, which brought the channel to this version.
     Presence(u64),
 }
 
-/// Id of a connected socket: two random numbers, as `4253708921.880171`.
+/// Id of a connected socket: two random numbers, such as `4253708921.880171`.
 ///
-/// All of Laravel's drivers take this form for `X-Socket-ID`; `pusher` and `reverb` throw for any other. It is long enough
-/// to be the secret of an Engine.IO 3 session, whose id it is, too.
+/// All of Laravel's drivers accept this form as `X-Socket-ID`; `pusher` and `reverb` throw for any other. The id is also the
+/// session id of an Engine.IO 3 session, so it is long enough to be a secret.
 ///
-/// Compat: the original has 20 letters, which Laravel's `pusher` driver refuses.
+/// Compat: the original's ids are 20 letters, which Laravel's `pusher` driver rejects.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(u64, u64);
 
 impl SocketId {
-    /// A new id; nobody can guess it.
+    /// A new id that cannot be guessed.
     #[must_use]
     pub fn random() -> Self {
         Self(rand::random(), rand::random())
     }
 
-    /// An id made of these numbers.
+    /// An id from its two numbers.
     #[must_use]
     pub const fn new(first: u64, second: u64) -> Self {
         Self(first, second)
     }
 
-    /// Reads an id. Text that cannot be the id of any socket, such as one of an older server, is `None`, and so leaves
-    /// nobody out.
+    /// Parses an id. `None` for text that cannot be the id of any socket, such as an id of an older server; an event with such
+    /// an id is sent to every subscriber.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let number = |digits: &str| {
@@ -78,7 +78,7 @@ impl SocketId {
         Some(Self(number(first)?, number(second)?))
     }
 
-    /// Both numbers as one.
+    /// Both numbers combined into one.
     #[must_use]
     pub const fn number(self) -> u128 {
         (self.0 as u128) << 64 | self.1 as u128
@@ -110,31 +110,31 @@ impl<'de> Deserialize<'de> for SocketId {
     }
 }
 
-/// Why a client is gone, or has left.
+/// Why a client disconnected, or left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The client closed the connection, or never said what it should have.
+    /// The client closed the connection, or failed to send what the protocol requires.
     TransportClose,
-    /// The page of the client was closed or left; it takes its session with it.
+    /// The client's page was closed or left. Its members leave their presence channels at once.
     PageLeft,
     /// The connection broke.
     TransportError,
-    /// The client broke the rules of the protocol.
+    /// The client violated the protocol.
     ParseError,
-    /// The client showed no sign of life.
+    /// The client was silent for too long.
     PingTimeout,
-    /// The client was told to go.
+    /// The server told the client to disconnect.
     ServerLeft,
-    /// The client left by itself and may stay connected.
+    /// The client left on its own and may stay connected.
     ClientLeft,
-    /// The client does not keep up with what it is sent.
+    /// The client does not read what it is sent fast enough.
     TooSlow,
     /// The server is stopping.
     ServerShutdown,
 }
 
 impl CloseReason {
-    /// Whether the client may come back to its session.
+    /// Whether the client may resume its session.
     #[must_use]
     pub const fn is_recoverable(self) -> bool {
         matches!(
@@ -143,7 +143,7 @@ impl CloseReason {
         )
     }
 
-    /// The reason in the words of socket.io 2, as the original logs them.
+    /// The reason as socket.io 2 words it, which is what the original logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -7,18 +7,18 @@
 //!   Echo, Pusher clients ── socket_io, pusher ─────┘    │
 //!                                                       ├── auth: may this socket join? (asks the Laravel application)
 //!                                                       ├── store: who is in a presence channel?
-//!                                                       ├── cluster: what other nodes have to know, through Redis
-//!                                                       └── webhooks: what the application is told of channels
+//!                                                       ├── cluster: messages to and from other nodes, through Redis
+//!                                                       └── webhooks: tells the application about channels and members
 //! ```
 //!
-//! There is one path for every event, whatever it comes from, so every rule stands once: in the [`hub`].
+//! Every event takes the same path, whatever its source, so each rule lives in one place: the [`hub`].
 //!
-//! Words: an *ingress* turns outside input into calls of the hub and holds no rules. To *publish* is to give an
-//! event to the hub, to *push* is to put what the hub says into a client's outbox. A *channel* is public, private or presence
-//! by its name; the last two are *guarded*. A *member* is a user in a presence channel, with one or more sockets.
-//! A *whisper* is a client event. The *callback* is the HTTP request that asks the application.
+//! Words: an *ingress* turns outside input into calls to the hub and holds no rules. To *publish* is to hand an event to the
+//! hub; to *push* is to put a message of the hub into a client's outbox. A *channel* is public, private or presence, depending
+//! on its name; the last two are *guarded*. A *member* is a user in a presence channel, with one or more sockets. A *whisper*
+//! is a client event. The *callback* is the HTTP request that asks the application whether a socket may join.
 //!
-//! Where the behaviour of laravel-echo-server 1.6.3 is left on purpose, a comment starts with `Compat:`.
+//! Where the server deliberately differs from laravel-echo-server 1.6.3, a comment starts with `Compat:`.
 
 mod admission;
 mod api;

@@ -1,6 +1,6 @@
-//! [`Connections`]: what the websockets of one protocol have in common, from the request that begins one to the end.
+//! [`Connections`]: what the websockets of one protocol share, from the upgrade request to the end.
 //!
-//! Input: upgrade requests that a gate has let in. Output: their answers, and a task for each websocket.
+//! Input: upgrade requests that a gate has admitted. Output: their responses, and a task for each websocket.
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -21,15 +21,15 @@ use crate::net::websocket::{self, Connection, Limits, Protocol};
 const KEPT_HEADERS: [HeaderName; 5] = [header::COOKIE, header::AUTHORIZATION, header::ORIGIN, header::REFERER, header::USER_AGENT];
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// What the websockets of one protocol have in common.
+/// What the websockets of one protocol share.
 pub(crate) struct Connections {
-    /// How much may wait for a client.
+    /// How much may wait in a client's outbox.
     pub outbox: Limits,
-    /// Most bytes of a message.
+    /// Maximum size of a client's message, in bytes.
     pub max_message_bytes: usize,
-    /// From how many bytes on texts are compressed for clients that take it; `None`: never.
+    /// Minimum size of texts that are compressed for clients that accept it, in bytes; `None`: never.
     deflate_from: Option<u32>,
-    /// Cancelled at the end, for clients that the hub does not know.
+    /// Cancelled at shutdown, for clients that the hub does not know.
     pub closing: CancellationToken,
     kept_headers: Vec<HeaderName>,
     tasks: TaskTracker,
@@ -54,19 +54,19 @@ impl Connections {
         }
     }
 
-    /// A copy of the headers that are of use later.
+    /// Copies the headers that are needed later.
     #[must_use]
     pub(crate) fn kept(&self, headers: &HeaderMap) -> HeaderMap {
         copied(headers, &self.kept_headers)
     }
 
-    /// Where the client of a request comes from.
+    /// Where the client that sent a request connects from.
     #[must_use]
     pub(crate) fn origin(&self, request: &Request<Body>, connection: &ConnectionHandle, is_polling: bool) -> Origin {
         Origin { peer: connection.peer().ip(), handshake: self.kept(request.headers()), is_polling }
     }
 
-    /// Takes over the connection of a request for what is spoken on it, and answers its handshake with `key`.
+    /// Takes over the connection of a request to run `protocol` on it, and answers the handshake with `key`.
     pub(crate) fn carry(
         &self,
         request: &mut Request<Body>,
@@ -85,7 +85,7 @@ impl Connections {
             match upgrade.await {
                 Ok(stream) => Connection::new(TokioIo::new(stream), protocol, max_message_bytes, inflates).run().await,
                 Err(error) => {
-                    debug!(%error, "a websocket was given up during its handshake");
+                    debug!(%error, "a websocket handshake failed");
                     protocol.ended(CloseReason::TransportError);
                 }
             }
@@ -93,13 +93,13 @@ impl Connections {
         websocket::switching_protocols(request, key, agreed.map(|(_, extension)| extension))
     }
 
-    /// Waits until all websockets are gone; [`Self::closing`] is for the caller to cancel before.
+    /// Waits until all websockets are closed; the caller cancels [`Self::closing`] first.
     pub(crate) async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Runs a connection, or a part of one, as one of these.
+    /// Runs a connection, or a part of one, as a task that [`Self::ended`] waits for.
     pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
         self.tasks.spawn(connection)
     }
