@@ -1,11 +1,11 @@
-//! Members of presence channels: joins, leaves, and what clients are told of them, alone and among other nodes.
+//! Members of presence channels: joins, leaves, and the messages about them, on a single node and among nodes.
 //!
-//! Input: sockets with a grant, and those that leave; changes and lists of other nodes ([`sync`]). Output: members in the
-//! [`PresenceStore`](crate::store::PresenceStore), lists for those who join, and news for the others.
+//! Input: sockets with a grant, and sockets that leave; changes and lists from other nodes ([`sync`]). Output: members in the
+//! [`PresenceStore`](crate::store::PresenceStore), member lists for sockets that join, and joins and leaves for the others.
 //!
-//! Alone, what the store answers is told as it comes: the lock of the channel keeps it in order. Among nodes the same change comes
-//! back from Redis to every node, in any order with the lists, so what clients know is kept as a [`Roster`](roster::Roster), and
-//! changes of it are told. A roster would do for one node, too, at the price of a second list of members in memory.
+//! On a single node the store's answers are announced as they arrive: the lock of the channel keeps them in order. Among nodes the
+//! same change returns from Redis to every node, in any order relative to the lists. So what clients have been told is kept as a
+//! [`Roster`](roster::Roster), and its changes are announced. On a single node that would cost a second member list in memory.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -32,15 +32,15 @@ pub(super) use leaves::{CALM, LARGE_CHANNEL, Leaves};
 pub(super) use locks::ChannelLocks;
 pub(super) use sync::SharedPresence;
 
-/// What a client is told when a presence channel has as many members as it may have: a conflict with those who are there.
+/// Status for a client that wants to join a full presence channel: it conflicts with the members who are there.
 const FULL: u16 = 409;
 
-/// What a client is told that comes into a large channel as somebody else, again and again.
+/// Status for a client that keeps joining a large channel as a different user.
 const TOO_OFTEN: u16 = 429;
 
 impl<S: Socket> Hub<S> {
-    /// Puts a socket into a presence channel: the member list for it, and news of it for the others.
-    /// Whether it is in afterwards.
+    /// Adds a socket to a presence channel: sends it the member list, and announces it to the others. Returns whether it is in
+    /// afterwards.
     pub(super) async fn enter_presence(
         self: &Arc<Self>,
         session: &Session<S>,
@@ -50,7 +50,7 @@ impl<S: Socket> Hub<S> {
     ) -> bool {
         let id = session.socket.id();
         if self.leaves.count(channel, id) >= FLAPS {
-            // An unsubscribe meanwhile voids the ticket, and nobody is told anything.
+            // An unsubscribe during this wait voids the ticket, and nothing is announced.
             self.closing.run_until_cancelled(tokio::time::sleep(CALM)).await;
         }
         let _order = self.presence_locks.lock(channel).await;
@@ -61,10 +61,10 @@ impl<S: Socket> Hub<S> {
         if let Some(nodes) = &self.nodes {
             nodes.presence.rosters.open(channel);
         }
-        // Who goes away from now on and was in before leaves in a turn of its own, after this one.
+        // If the socket was in before and disconnects from here on, its leave gets the lock after this join.
         let was_in = session.is_in(channel.as_str());
         if was_in && self.leaves.count(channel, id) >= FLAPS {
-            // It is somebody else each time.
+            // It joins as a different user each time.
             self.turn_away(session, channel, ticket, TOO_OFTEN, Refusal::SubscribeRate);
             return false;
         }
@@ -82,7 +82,7 @@ impl<S: Socket> Hub<S> {
             }
         };
         if !was_in && joined.is_first && self.is_overfull(channel, &joined.members) {
-            // On another node somebody came at the same moment.
+            // A user joined on another node at the same moment.
             if let Err(error) = self.store.leave(channel, id).await {
                 error!(%channel, %error, "could not remove a presence member");
             }
@@ -90,7 +90,7 @@ impl<S: Socket> Hub<S> {
             return false;
         }
         if joined.replaced.is_some() && self.is_large(channel) {
-            // To the others one has left and one has come.
+            // For the others, one user has left and another one has joined.
             self.leave_presence_after(channel.clone(), id, Grace::default());
         }
         if let Some(nodes) = &self.nodes {
@@ -105,7 +105,7 @@ impl<S: Socket> Hub<S> {
                 self.tell_joining(channel, id, &member, Some(id));
             }
         } else {
-            // It went away meanwhile. The others know of the user only if it was here before.
+            // It left meanwhile. The others know of the user only if it was here before.
             match self.store.leave(channel, id).await {
                 Ok(Left::Gone(member)) if !joined.is_first => self.announce_leaving(channel, &member, None),
                 Ok(_) => {}
@@ -115,13 +115,13 @@ impl<S: Socket> Hub<S> {
         has_entered
     }
 
-    /// Whether a presence channel has as many users as it may have, and this is none of them.
+    /// Whether a presence channel has as many users as it may have, and this user is not one of them.
     async fn is_full_for(&self, channel: &ChannelName, member: &Member) -> bool {
         let most = self.rules.load().of(channel.as_str()).behaviour.max_members;
         if most == 0 {
             return false;
         }
-        // A store that cannot be reached says so when the socket joins.
+        // If the store is unreachable, the join that follows reports it.
         let Ok(members) = self.store.members(channel).await else { return false };
         let users = users_of(&members);
         users.len() >= most && !users.contains(member.user())
@@ -153,15 +153,15 @@ impl<S: Socket> Hub<S> {
         self.fan_out(channel, &Push::new(Message::Joined { channel, member, socket }), except);
     }
 
-    /// Whether each join and leave is told to many, here or on all nodes.
+    /// Whether each join and leave is sent to many sockets, here or on all nodes.
     fn is_large(&self, channel: &ChannelName) -> bool {
         let everywhere = self.nodes.as_ref().and_then(|nodes| nodes.presence.rosters.count(channel.as_str()));
         everywhere.unwrap_or(0).max(self.rooms.count(channel.as_str())) >= LARGE_CHANNEL
     }
 
-    /// The membership of a socket that has left ends after `grace`, unless it is back by then.
+    /// Ends the membership of a socket that has left after `grace`, unless it is back by then.
     pub(super) fn leave_presence_after(self: &Arc<Self>, channel: ChannelName, id: SocketId, mut grace: Grace) {
-        // Compat: the original tells all members of every leave and join at once, however often one comes and goes
+        // Compat: the original tells all members of every leave and join at once, however often a user comes and goes
         // (`src/channels/presence-channel.ts`).
         let is_calmed = self.is_large(&channel);
         if is_calmed {
@@ -174,7 +174,7 @@ impl<S: Socket> Hub<S> {
             if is_calmed && !hub.leaves.end(&channel, id) {
                 return;
             }
-            // Kept again: it came back and broke off again, and leaves after that.
+            // Saved again: the client resumed its session and disconnected again, and the later disconnect ends the membership.
             let is_kept = grace.kept.is_some() && !hub.closing.is_cancelled();
             if is_kept && hub.recovery.as_ref().is_some_and(|recovery| recovery.keeps(id)) {
                 return;
@@ -185,12 +185,12 @@ impl<S: Socket> Hub<S> {
         });
     }
 
-    /// Takes a socket out of the members, and tells the others when that was the user's last one.
+    /// Removes a socket from the members, and tells the others if it was the user's last one.
     async fn leave_presence(self: &Arc<Self>, channel: &ChannelName, id: SocketId) -> Result<(), StoreError> {
         let _order = self.presence_locks.lock(channel).await;
         self.prune(channel);
         if self.session(id).is_some_and(|session| session.is_in(channel.as_str())) {
-            // It came back before this turn: its new membership is not to be taken away.
+            // It came back before this leave got the lock: its new membership must stay.
             return Ok(());
         }
         let left = if self.shares_sessions() { self.store.release(channel, id).await? } else { self.store.leave(channel, id).await? };
@@ -200,8 +200,8 @@ impl<S: Socket> Hub<S> {
         Ok(())
     }
 
-    /// Tells clients that a user is gone by what this node did to the store. With other nodes, the store has PUBLISHed
-    /// it, and it comes back from there, unless nobody is in the channel here any more: then only the observers are told.
+    /// Tells clients that this node's change to the store made a user leave. Among nodes the store has PUBLISHed the change, which
+    /// announces it when it arrives, unless this node has no client in the channel any more: then only the observers are told.
     pub(super) fn announce_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
         match &self.nodes {
             None => self.tell_leaving(channel, member, except),

@@ -1,7 +1,7 @@
-//! What one member of a large channel can cause: leaves that are told a moment later, unless the member is back.
+//! Limits what one member can cause in a large channel: leaves are announced with a delay, unless the member is back by then.
 //!
-//! Input: leaves of channels with [`LARGE_CHANNEL`] sockets and more. Output: which of them is to be told, and who comes and
-//! goes without end.
+//! Input: leaves from channels with at least [`LARGE_CHANNEL`] sockets. Output: which of them to announce, and which sockets
+//! keep joining and leaving.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use parking_lot::Mutex;
 use crate::channel::ChannelName;
 use crate::event::SocketId;
 
-/// A channel with so many sockets, or users on all nodes, is large: each join and leave is told to all of them.
+/// A channel with this many sockets, or users on all nodes, is large: each join and leave is sent to all of them.
 pub(in crate::hub) const LARGE_CHANNEL: usize = 100;
 
-/// A leave of a large channel is told so much later. Who is back by then has not been away.
+/// Delay before a leave from a large channel is announced. A socket that is back by then has not been away.
 pub(in crate::hub) const CALM: Duration = Duration::from_secs(1);
 
-/// A socket that has left a large channel so many times of late is let in when that is over.
+/// With this many pending leaves from a large channel, a socket waits for [`CALM`] before it may join again.
 pub(super) const FLAPS: u32 = 2;
 
-/// Leaves of large channels that are not told yet.
+/// Leaves from large channels that are not announced yet.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct Leaves(Mutex<HashMap<(ChannelName, SocketId), u32>>);
 
@@ -29,7 +29,7 @@ impl Leaves {
         *self.0.lock().entry((channel.clone(), id)).or_default() += 1;
     }
 
-    /// Its time has come. Whether the socket has not left again since, which is then for the later one to tell.
+    /// The delay of a leave is over. Returns whether to announce it: if the socket has left again since, the later leave will.
     pub(super) fn end(&self, channel: &ChannelName, id: SocketId) -> bool {
         let mut leaves = self.0.lock();
         let key = (channel.clone(), id);
@@ -42,7 +42,7 @@ impl Leaves {
         false
     }
 
-    /// How many of a socket's are not told yet.
+    /// How many leaves of a socket are not announced yet.
     pub(super) fn count(&self, channel: &ChannelName, id: SocketId) -> u32 {
         self.0.lock().get(&(channel.clone(), id)).copied().unwrap_or_default()
     }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::channel::ChannelName;
 
-/// One lock a channel. What a store answers and what clients are told must come in the same order.
+/// One lock per channel. A store's answers and what clients are told must have the same order.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct ChannelLocks(Mutex<HashMap<ChannelName, Arc<tokio::sync::Mutex<()>>>>);
 
@@ -15,7 +15,7 @@ pub(in crate::hub) struct ChannelLocks(Mutex<HashMap<ChannelName, Arc<tokio::syn
 pub(in crate::hub) struct ChannelLock<'a> {
     locks: &'a ChannelLocks,
     channel: &'a ChannelName,
-    /// `None` only while dropping.
+    /// `None` only during the drop.
     held: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
@@ -33,7 +33,7 @@ impl Drop for ChannelLock<'_> {
     fn drop(&mut self) {
         let mut locks = self.locks.0.lock();
         self.held = None;
-        // Whoever waits holds the lock's `Arc` too.
+        // A task that waits holds the lock's `Arc` too.
         if locks.get(self.channel).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             locks.remove(self.channel);
         }

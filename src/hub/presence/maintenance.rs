@@ -1,7 +1,7 @@
-//! Keeps the presence store right over time: the node's lease, members that Redis lost, members of nodes that died.
+//! Keeps the presence store correct over time: this node's lease, members that Redis lost, members of nodes that died.
 //!
-//! Input: the store says when it is due, and which channels it wants to settle. Output: `presence:leaving` for users
-//! who turn out to be gone.
+//! Input: the store says when maintenance is due, and which channels to reconcile. Output: `presence:leaving` for users who
+//! turn out to be gone.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use tracing::{debug, error};
 use super::super::{Hub, Socket};
 use crate::channel::ChannelName;
 
-/// Channels that are settled at a time: enough to fill a connection, few enough to leave room for joins.
+/// Channels that are reconciled at once: enough to fill a connection, few enough to leave room for joins.
 const AT_ONCE: usize = 16;
 
 impl<S: Socket> Hub<S> {
-    /// Begins to keep the store and what waits for those who come back; ends when the hub closes.
+    /// Starts the maintenance of the store and the expiry of saved sessions; both end when the hub closes.
     pub fn keep_store(self: &Arc<Self>) {
         self.forget_in_time();
         let hub = Arc::clone(self);
@@ -39,8 +39,8 @@ impl<S: Socket> Hub<S> {
                 let reconciling = futures_util::stream::iter(beat.unreconciled).map(|channel| self.reconcile(channel));
                 reconciling.buffer_unordered(AT_ONCE).for_each(std::future::ready).await;
             }
-            // The store has said why; it asks again when it is due.
-            Err(error) => debug!(%error, "the presence store did not take the heartbeat"),
+            // The store has logged the cause, and decides when to retry.
+            Err(error) => debug!(%error, "the presence store's heartbeat failed"),
         }
     }
 

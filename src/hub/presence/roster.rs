@@ -1,8 +1,8 @@
-//! What the clients of this node believe about who is in a presence channel, when other nodes change it too.
+//! What this node's clients have been told about the members of a presence channel that other nodes change too.
 //!
-//! Input: news of single members from the other nodes, and lists from the store, each with the version of the channel
-//! it belongs to, in any order. Output: what is new to the clients. They are told of every change of the entry and of
-//! nothing else, and whoever joins gets the entry; so all of them know the same, and none hears anything twice.
+//! Input: changes of single members from the other nodes, and lists from the store, each with the channel's version, in any
+//! order. Output: what is new to the clients. They are told of every change of the roster and of nothing else, and a socket
+//! that joins gets the roster; so all of them know the same, and none is told anything twice.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,49 +13,49 @@ use crate::channel::ChannelName;
 use crate::event::SocketId;
 use crate::store::{Member, Members};
 
-/// Users known to be gone that are kept: more than leave while a list is on its way.
+/// Users known to be gone that are remembered: more than leave while a list is on its way.
 const MAX_GONE: usize = 1024;
 
 /// Rosters of all channels that clients of this node are in.
 #[derive(Debug, Default)]
 pub(super) struct Rosters(Mutex<HashMap<ChannelName, Arc<Mutex<Roster>>>>);
 
-/// The entry about one channel.
+/// The roster of one channel.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    /// The version of the newest list that was taken up. MemberChange up to it are in the list.
+    /// The version of the newest list that was applied, which includes all changes up to it.
     version: u64,
     users: HashMap<Box<str>, RosterEntry>,
-    /// How many of them may be entries that the user is gone.
+    /// At most this many of them are entries of users who are gone.
     gone: usize,
-    /// Nobody looks at this roster any more.
+    /// Removed from [`Rosters`]: no client here uses it any more.
     is_gone: bool,
 }
 
-/// A user, with the version of the last change. Who has left since the last list is kept, so that an older list does
-/// not bring them back.
+/// A user, with the version of the last change. A user who has left since the last list is remembered, so that an older list
+/// does not bring them back.
 #[derive(Debug)]
 struct RosterEntry {
     version: u64,
     here: Option<(SocketId, Member)>,
 }
 
-/// A change that clients are to be told.
+/// A change to announce to clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum MemberChange {
-    /// The user is here now, with this socket.
+    /// The user is in the channel now, with this socket.
     Joining(SocketId, Member),
     /// The user is gone.
     Leaving(Member),
 }
 
 impl Rosters {
-    /// Begins to keep the channel's news. To be called before the list is asked for: news that overtake it count.
+    /// Starts the channel's roster. Call this before requesting the list: changes that overtake the list must be applied.
     pub(super) fn open(&self, channel: &ChannelName) {
         self.enter(channel, |_| {});
     }
 
-    /// Runs `change` on the channel's roster, which is made if there is none.
+    /// Runs `change` on the channel's roster, which is created if there is none.
     pub(super) fn enter<T>(&self, channel: &ChannelName, change: impl FnOnce(&mut Roster) -> T) -> T {
         loop {
             let roster = Arc::clone(self.0.lock().entry(channel.clone()).or_default());
@@ -66,7 +66,7 @@ impl Rosters {
         }
     }
 
-    /// Runs `change` on the channel's roster, if somebody looks at it.
+    /// Runs `change` on the channel's roster, if there is one.
     pub(super) fn visit(&self, channel: &str, change: impl FnOnce(&mut Roster)) {
         let roster = self.0.lock().get(channel).cloned();
         if let Some(roster) = roster {
@@ -74,11 +74,11 @@ impl Rosters {
         }
     }
 
-    /// Forgets the channel's roster when nobody looks at it.
+    /// Drops the channel's roster when no client here uses it.
     pub(super) fn prune(&self, channel: &ChannelName, is_empty: impl FnOnce() -> bool) {
         let mut rosters = self.0.lock();
         let Some(roster) = rosters.get(channel).cloned() else { return };
-        // Whoever enters holds the roster until its socket is in the room.
+        // A join holds the roster until its socket is in the room.
         let mut roster = roster.lock();
         if is_empty() {
             roster.is_gone = true;
@@ -86,14 +86,14 @@ impl Rosters {
         }
     }
 
-    /// How many users are in the channel, as far as that is known here. `None` while the roster changes: somebody may be closed for
-    /// not taking the news of it, and be asked about here.
+    /// How many users are in the channel, as far as this node knows. `None` while the roster is being changed: announcing the
+    /// change may close a slow client, whose leave asks for this count.
     pub(super) fn count(&self, channel: &str) -> Option<usize> {
         let roster = self.0.lock().get(channel).cloned()?;
         roster.try_lock().map(|roster| roster.users.len().saturating_sub(roster.gone))
     }
 
-    /// Whether news of the channel are heard.
+    /// Whether changes of the channel are applied.
     pub(super) fn is_open(&self, channel: &ChannelName) -> bool {
         self.0.lock().contains_key(channel)
     }
@@ -104,7 +104,7 @@ impl Rosters {
 }
 
 impl Roster {
-    /// Takes up one change. What is returned is to be told.
+    /// Applies one change. Returns it if it is to be announced.
     pub(super) fn apply(&mut self, version: u64, news: MemberChange) -> Option<MemberChange> {
         let user = match &news {
             MemberChange::Joining(_, member) | MemberChange::Leaving(member) => member.user(),
@@ -127,7 +127,7 @@ impl Roster {
         is_new.then_some(news)
     }
 
-    /// MemberChange come in order, so what is believed is complete up to the newest: older lists have nothing to add.
+    /// Changes arrive in order, so the roster is complete up to the newest one: older lists have nothing to add.
     fn forget_gone(&mut self) {
         let newest = self.users.values().map(|entry| entry.version).max();
         self.version = newest.map_or(self.version, |newest| newest.max(self.version));
@@ -135,7 +135,7 @@ impl Roster {
         self.gone = 0;
     }
 
-    /// Takes up a list. What is returned is to be told.
+    /// Applies a list. Returns the changes to announce.
     pub(super) fn apply_snapshot(&mut self, version: u64, members: &Members) -> Vec<MemberChange> {
         if version < self.version || version == 0 {
             return Vec::new();
@@ -153,8 +153,8 @@ impl Roster {
         news
     }
 
-    /// Takes up who joined here while the store is away: they are here until newer news say otherwise. What is returned is to be
-    /// told.
+    /// Adds members who joined here while the store is unreachable: they count as present until newer changes say otherwise.
+    /// Returns the changes to announce.
     pub(super) fn add_here(&mut self, members: &Members) -> Vec<MemberChange> {
         let mut news = Vec::new();
         for (socket, member) in members {
@@ -168,7 +168,7 @@ impl Roster {
         news
     }
 
-    /// Takes up a list that may lack somebody: nobody is gone by it. What is returned is to be told.
+    /// Applies a list that may be incomplete: it makes no user leave. Returns the changes to announce.
     pub(super) fn apply_partial(&mut self, version: u64, members: &Members) -> Vec<MemberChange> {
         if version < self.version || version == 0 {
             return Vec::new();
@@ -176,11 +176,11 @@ impl Roster {
         self.take_in(version, members).0
     }
 
-    /// Those in a list are here, unless newer news say otherwise. Returns what is new, and the users in the list.
+    /// Users in a list are present, unless newer changes say otherwise. Returns what is new, and the users in the list.
     fn take_in<'a>(&mut self, version: u64, members: &'a Members) -> (Vec<MemberChange>, HashSet<&'a str>) {
         let mut news = Vec::new();
         let mut listed = HashSet::with_capacity(members.len());
-        // The newest socket of a user speaks for it.
+        // The newest socket of a user represents it.
         for (socket, member) in members.iter().rev() {
             if !listed.insert(member.user()) {
                 continue;
@@ -198,7 +198,7 @@ impl Roster {
         (news, listed)
     }
 
-    /// The entry as a list: in the order of `members`, and who is not in there after them.
+    /// The roster as a list: in the order of `members`, followed by users who are not in there.
     pub(super) fn list(&self, members: &Members) -> Members {
         let is_here = |user: &str| self.users.get(user).is_some_and(|entry| entry.here.is_some());
         let mut list: Members = members.iter().filter(|(_, member)| is_here(member.user())).cloned().collect();
@@ -252,7 +252,7 @@ mod tests {
         roster.apply_snapshot(10, &list(&[1, 2]));
         roster.apply(13, MemberChange::Leaving(member(1)));
         roster.apply(12, joining(3));
-        // Taken before both.
+        // Taken before both changes.
         let taken = list(&[1, 2, 4]);
         assert_eq!(roster.apply_snapshot(11, &taken), [joining(4)]);
         assert_eq!(roster.list(&taken), list(&[2, 4, 3]));
@@ -293,17 +293,17 @@ mod tests {
     /// What happens to one node's roster of a channel.
     #[derive(Debug, Clone, Copy)]
     enum Step {
-        /// The user comes if it is not here, else it goes.
+        /// The user joins if absent, and leaves otherwise.
         Change(u32),
-        /// So many of the news that wait arrive.
+        /// This many of the pending changes arrive.
         Hear(usize),
-        /// A list is taken from the store.
+        /// The store is asked for a list.
         Take,
-        /// The list that was taken longest ago arrives.
+        /// The oldest list that is on its way arrives.
         Merge,
-        /// A list arrives that lacks all but so many members.
+        /// A list arrives that lacks all but this many members.
         Torn(usize),
-        /// All news that wait are lost, and the list that is taken then arrives before anything else.
+        /// All pending changes are lost, and then a new list arrives before anything else.
         Outage,
     }
 
@@ -394,7 +394,7 @@ mod tests {
     proptest! {
         #[test]
         fn in_the_end_everyone_believes_the_truth(steps in steps()) {
-            // Somebody is in the channel from the beginning, as the client itself would be.
+            // One user is in the channel from the beginning, as the client itself would be.
             let mut world = World { version: 1, here: vec![0], ..World::default() };
             world.run(Step::Take);
             world.run(Step::Merge);
@@ -402,7 +402,7 @@ mod tests {
             while !world.wire.is_empty() {
                 world.apply();
             }
-            // As once everything is settled.
+            // The last list, taken when everything has settled.
             world.run(Step::Take);
             while !world.taken.is_empty() {
                 world.apply_snapshot();

@@ -1,7 +1,7 @@
-//! Presence channels among nodes: what other nodes change, and what may have been missed of it.
+//! Presence channels among nodes: applies what other nodes change, and catches up on what may have been missed.
 //!
-//! Input: changes that the store PUBLISHes and every node hears, and lists from the store. Output: what is new of them, for the
-//! clients of this node, each once.
+//! Input: changes that the store PUBLISHes and every node receives, and lists from the store. Output: what is new in them, for
+//! this node's clients, each change once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,18 +19,18 @@ use crate::config::PresenceConfig;
 use crate::event::{Event, SocketId};
 use crate::store::{Joined, Member, Members};
 
-/// What the clients of this node know of members on all nodes.
+/// What this node's clients have been told about members on all nodes.
 pub(in crate::hub) struct SharedPresence {
     pub(super) rosters: Rosters,
-    /// Time for every node to put back what Redis may have lost: what is put back is not to look like news.
+    /// How long every node may take to put back members that Redis lost: their return must not look like news.
     settling: Duration,
-    /// Until then a list may lack somebody who is here.
+    /// Until then a list may lack members who are present.
     settled: Mutex<Instant>,
 }
 
 impl SharedPresence {
     pub(in crate::hub) fn new(config: &PresenceConfig) -> Self {
-        // A heartbeat until the last node has noticed, and half of one for its work.
+        // One heartbeat until the last node has noticed, and half of one for its work.
         let settling = config.heartbeat() * 3 / 2;
         Self { rosters: Rosters::default(), settling, settled: Mutex::new(Instant::now()) }
     }
@@ -39,14 +39,14 @@ impl SharedPresence {
         *self.settled.lock()
     }
 
-    /// From now on lists may lack somebody. Returns until when.
+    /// From now on lists may be incomplete. Returns until when.
     fn unsettle(&self) -> Instant {
         let until = Instant::now() + self.settling;
         *self.settled.lock() = until;
         until
     }
 
-    /// Takes up a list. What is returned is to be told.
+    /// Applies a list. Returns the changes to announce.
     fn take_up(&self, roster: &mut Roster, version: u64, members: &Members) -> Vec<MemberChange> {
         if version == 0 {
             roster.add_here(members)
@@ -59,13 +59,13 @@ impl SharedPresence {
 }
 
 impl<S: Socket> Hub<S> {
-    /// Whether other nodes' changes of a channel are to be heard, even with nobody in it: somebody may be on the way in.
+    /// Whether other nodes' changes of a channel are applied, even without sockets in it: one may be about to join.
     pub(in crate::hub) fn follows(&self, channel: &str) -> bool {
         self.nodes.is_some() && kind_of(channel) == ChannelKind::Presence
     }
 
-    /// Takes up a change that a node made to a presence channel; `version` is the channel's by that change. `false`:
-    /// this is no such change, or a single node, which makes its changes known itself.
+    /// Applies a change that a node made to a presence channel; `version` is the channel's version with that change. `false`:
+    /// this is no such change, or this is a single node, which announces its changes itself.
     pub(in crate::hub) fn apply_change(self: &Arc<Self>, event: &Event<'_>, version: u64) -> bool {
         let Some(nodes) = &self.nodes else { return false };
         let news = |member| match (&*event.name, event.except) {
@@ -82,7 +82,7 @@ impl<S: Socket> Hub<S> {
         true
     }
 
-    /// Tells everyone in the room but `except`. A socket may hear of itself: it was thought gone, and is back.
+    /// Tells all sockets in the room but `except`. A socket may be told of itself: it was thought gone, and is back.
     fn tell(self: &Arc<Self>, channel: &ChannelName, news: &MemberChange, except: Option<SocketId>) {
         match news {
             MemberChange::Joining(socket, member) => self.tell_joining(channel, *socket, member, except),
@@ -90,9 +90,9 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// The end of a join. What others are told, what the new one is told and that it is in the room happen as one
-    /// step, as far as news from other nodes are concerned. `was_in`: it was in before, and has a leave to come if it went
-    /// away meanwhile.
+    /// The end of a join. Telling the others, sending the list to the new socket and adding it to the room are one step with
+    /// respect to changes from other nodes. `was_in`: the socket was in before, so that if it has gone meanwhile, its leave
+    /// follows.
     pub(super) async fn enter_among_nodes(
         self: &Arc<Self>,
         nodes: &Nodes,
@@ -114,7 +114,7 @@ impl<S: Socket> Hub<S> {
             self.enter_and_show(session, channel, ticket, || self.show_members(session, channel, &roster.list(&joined.members)))
         });
         if !has_entered {
-            // It went away meanwhile; the store tells everyone.
+            // It left meanwhile; the store tells all nodes.
             if !was_in && let Err(error) = self.store.leave(channel, session.socket.id()).await {
                 error!(%channel, %error, "could not remove a presence member");
             }
@@ -123,7 +123,7 @@ impl<S: Socket> Hub<S> {
         has_entered
     }
 
-    /// Whoever left a moment ago, unheard here, and is back is no news to clients, but to observers: others may have seen the user gone.
+    /// A user who left and returned before this node saw the leave is news only to observers: other nodes may have seen the leave.
     fn observe_unnoticed(&self, channel: &ChannelName, id: SocketId, joined: &Joined, news: &[MemberChange]) {
         let is_told = news.iter().any(|news| matches!(news, MemberChange::Joining(socket, _) if *socket == id));
         let member = joined.members.iter().find(|(socket, _)| *socket == id);
@@ -132,17 +132,17 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Forgets what is known of a channel from other nodes when nobody is in it here. To be called in the channel's turn:
-    /// whoever is on its way in has opened the roster already.
+    /// Drops the channel's roster when no client of this node is in the channel. Call this while holding the channel's lock: a
+    /// socket that is about to join has opened the roster already.
     pub(in crate::hub) fn prune(&self, channel: &ChannelName) {
         if let Some(nodes) = &self.nodes {
             nodes.presence.rosters.prune(channel, || self.rooms.count(channel.as_str()) == 0);
         }
     }
 
-    /// MemberChange may have been missed, or the store has lost members: looks up who is in every channel that clients here are
-    /// in, once every node has put its own back. Until then nobody is thought gone for not being in a list. A single
-    /// node misses nothing.
+    /// Changes may have been missed, or the store has lost members: fetches the member lists of all channels that clients here
+    /// are in, once every node has put its own members back. Until then a user who is missing from a list does not count as
+    /// gone. A single node misses nothing.
     pub fn catch_up(self: &Arc<Self>) {
         let Some(until) = self.nodes.as_ref().map(|nodes| nodes.presence.unsettle()) else { return };
         let hub = Arc::clone(self);
@@ -151,10 +151,10 @@ impl<S: Socket> Hub<S> {
                 let Some(nodes) = &hub.nodes else { return };
                 sleep_until(until).await;
                 if nodes.presence.settled() > until {
-                    // Something else was lost meanwhile, and somebody else looks later.
+                    // Something else was lost meanwhile, and a later call catches up on both.
                     return;
                 }
-                // First what is here, or its own members would be missing in the lists.
+                // This node's members first, or the lists would lack them.
                 hub.maintain().await;
                 for channel in nodes.presence.rosters.channels() {
                     hub.look_up(nodes, &channel).await;
@@ -166,7 +166,7 @@ impl<S: Socket> Hub<S> {
     }
 
     async fn look_up(self: &Arc<Self>, nodes: &Nodes, channel: &ChannelName) {
-        /// Between two tries while the store is away.
+        /// Delay between two attempts while the store is unreachable.
         const RETRY: Duration = Duration::from_secs(1);
         loop {
             match self.store.versioned(channel).await {
