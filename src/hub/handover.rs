@@ -1,8 +1,8 @@
-//! Sessions that other nodes can go on with: when this one stops or dies, or a client comes back to another one.
+//! Lets other nodes resume the sessions of this one: when it stops or dies, or when a client reconnects to another node.
 //!
-//! Input: what happens to sessions here, and clients of other nodes. Output: sessions in the [`SessionStore`], in batches,
-//! and clients that come back from there. All nodes count the messages of Redis alike (see [`super::history`]), and each
-//! keeps all of them: so the offset of a client says what it missed wherever it was.
+//! Input: changes of the sessions here, and clients of other nodes. Output: sessions in the [`SessionStore`], in batches, and
+//! sessions that are resumed from there. All nodes count the messages of Redis alike (see [`super::history`]), and each keeps
+//! all of them: so the offset of a client says what it missed, whichever node it was on.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,50 +27,50 @@ mod record;
 
 use record::{Record, ban};
 
-/// Between two batches: what a client subscribes to when it comes is one write.
+/// Delay between two batches, so that all channels that a client subscribes to when it connects become one write.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Between two tries while the store is away, and two looks whether all nodes count alike.
+/// Delay between two attempts while the store is unreachable, and between two checks whether all nodes count alike.
 const RETRY: Duration = Duration::from_secs(1);
-/// Between two looks whether another node gave what it heard.
+/// Polling interval while waiting for another node's past events, or for this node to catch up.
 const LOOK: Duration = Duration::from_millis(20);
-/// Bytes of what a node gives to one that has just come.
+/// Maximum bytes of past events that a node gives to one that has just started.
 const MAX_PAST_BYTES: usize = 16_000_000;
-/// How long a client waits for a node that has not heard yet what the client has: Redis does not give everything to all at once.
+/// How long a client waits for a node that is behind its offset: Redis does not deliver to all nodes at the same moment.
 const BEHIND: Duration = Duration::from_millis(500);
-/// Time for the last words to the store, and for a client that waits to be told who it is.
+/// Limit for the last writes to the store, and for the wait of a client while this node fetches past events.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time for looking for a session, beside that.
+/// Limit for finding a session, which includes that wait.
 const SEARCH: Duration = Duration::from_secs(4);
 
-/// Sessions of this node as other nodes may go on with them.
+/// The sessions of this node, as other nodes may resume them.
 pub(super) struct Handover {
     store: Arc<dyn SessionStore>,
-    /// How long a session stays in the store that nobody writes again.
+    /// How long a session stays in the store unless it is written again.
     lasts: Duration,
     key: OnceLock<SessionKey>,
     /// Cancelled once the key is known.
     has_key: CancellationToken,
     table: Mutex<Table>,
     changed: Notify,
-    /// The store has no time for sessions of a node that stops.
+    /// The store failed or was too slow for the sessions of this node as it stops; it is not tried again.
     has_given_up: AtomicBool,
-    /// Told when this node does not count as the others do.
+    /// Notified when this node no longer counts like the others.
     pub(super) out_of_order: Notify,
 }
 
 #[derive(Debug)]
 struct Table {
-    /// Sessions that are to be written.
+    /// Sessions to write.
     dirty: HashSet<SocketId>,
-    /// Sessions that are in the store, and when they were written.
+    /// Sessions that are in the store, and when they were last written.
     written: HashMap<SocketId, Instant>,
-    /// Sessions that other nodes went on with while the last batch was written.
+    /// Sessions that other nodes resumed while the last batch was written.
     taken: HashSet<SocketId>,
-    /// When Redis was heard again.
+    /// When this node last connected to Redis.
     began: Instant,
 }
 
-/// A session that was found in the store, and is in nobody's hands now.
+/// A session that was taken from the store, and belongs to no node now.
 pub struct Found {
     record: Record,
     json: String,
@@ -95,7 +95,7 @@ impl Handover {
         self.table.lock()
     }
 
-    /// The session of another node now.
+    /// Forgets a session that belongs to another node now.
     fn forget(&self, id: SocketId) {
         let mut table = self.table();
         table.dirty.remove(&id);
@@ -110,12 +110,12 @@ impl<S: Socket> Hub<S> {
         self.handover.as_ref()?.key.get()
     }
 
-    /// Cancelled once that key is known; `None` when there is none.
+    /// Cancelled once that key is known; `None` when other nodes cannot resume sessions.
     pub fn has_session_key(&self) -> Option<CancellationToken> {
         Some(self.handover.as_ref()?.has_key.clone())
     }
 
-    /// Keeps what other nodes need to know; ends when the hub closes.
+    /// Starts to write what other nodes need to know; ends when the hub closes.
     pub(super) fn run_handover(self: &Arc<Self>) {
         if self.handover.is_none() {
             return;
@@ -128,7 +128,7 @@ impl<S: Socket> Hub<S> {
         });
     }
 
-    /// Whenever this node does not count as the others do, all of them begin anew at one message.
+    /// Whenever this node does not count like the others, makes all of them begin a new epoch at the same message.
     async fn keep_order(&self, handover: &Handover, recovery: &Recovery) {
         loop {
             let name = Some(recovery.history())
@@ -141,7 +141,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// All nodes that hear this begin to count here. One of those that did before gives the others what it has heard.
+    /// All nodes that receive this begin a new epoch here. One of those that counted alike before gives the others its past events.
     pub(super) fn enter_order(self: &Arc<Self>, name: u64) {
         let (Some(_), Some(recovery)) = (&self.handover, &self.recovery) else { return };
         let mut history = recovery.history();
@@ -162,11 +162,11 @@ impl<S: Socket> Hub<S> {
         let Some(past) = recovery.history().past(name, MAX_PAST_BYTES) else { return };
         match handover.store.offer(name, past).await {
             Ok(()) => nodes.bus.send_control(&Message::Past(name)),
-            Err(error) => debug!(%error, "what was heard cannot be given to a node that has come"),
+            Err(error) => debug!(%error, "could not give past events to a node that has started"),
         }
     }
 
-    /// Another node offers what it heard before all took this name.
+    /// Another node offers what it received before all adopted this name.
     pub(super) fn apply_past(self: &Arc<Self>, name: u64) {
         let is_wanted = self.recovery.as_ref().is_some_and(|recovery| recovery.history().wants_past(name));
         if self.handover.is_some() && is_wanted {
@@ -180,13 +180,13 @@ impl<S: Socket> Hub<S> {
         match handover.store.past(name).await {
             Ok(past) => {
                 let is_taken = recovery.history().take_up(name, &past);
-                debug!(events = past.len().saturating_sub(1), is_taken, "another node gave what this one did not hear");
+                debug!(events = past.len().saturating_sub(1), is_taken, "received past events from another node");
             }
-            Err(error) => debug!(%error, "what another node heard cannot be read"),
+            Err(error) => debug!(%error, "could not read the past events of another node"),
         }
     }
 
-    /// A node that has just begun to hear is given what it did not hear, if somebody did. Waits for it, but not long.
+    /// A node that has just started is given the past events, if another node has them. Waits for that, but not long.
     async fn has_past(&self, handover: &Handover, recovery: &Recovery) {
         let began = handover.table().began;
         while began.elapsed() < HANDOVER_TIMEOUT && recovery.history().lacks_past() {
@@ -194,7 +194,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// A client or its session is ahead of this node: waits until this has heard as much, but not long.
+    /// A client or its session is ahead of this node: waits until this node has caught up, but not long.
     async fn has_heard(&self, recovery: &Recovery, places: &[&str]) {
         let end = Instant::now() + BEHIND;
         let is_behind = || {
@@ -210,12 +210,12 @@ impl<S: Socket> Hub<S> {
         while handover.key.get().is_none() {
             match handover.store.key(rand::random()).await {
                 Ok(key) => {
-                    // Nobody else sets it.
+                    // Only this task sets it.
                     let _ = handover.key.set(key);
                     handover.has_key.cancel();
                 }
                 Err(error) => {
-                    debug!(%error, "the key of private ids cannot be read; trying again");
+                    debug!(%error, "could not read the key of private ids; retrying");
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -230,7 +230,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// A session, or what becomes of it, has changed.
+    /// Marks a session as changed, so that it is written or deleted.
     pub(super) fn touch(&self, id: SocketId) {
         if let Some(handover) = &self.handover {
             handover.table().dirty.insert(id);
@@ -238,7 +238,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// What is in the store longest is to be written again before it ends.
+    /// Marks the sessions that were written long ago, so that they are written again before they expire.
     fn touch_old(&self, handover: &Handover) {
         let mut table = handover.table();
         let Table { dirty, written, .. } = &mut *table;
@@ -246,7 +246,7 @@ impl<S: Socket> Hub<S> {
         dirty.extend(written.iter().filter(|(_, at)| now - **at > handover.lasts / 3).map(|(id, _)| *id));
     }
 
-    /// All of them, for a Redis that may have lost what it held.
+    /// Marks all of them, for a Redis that may have lost its data.
     pub(super) fn touch_all(&self) {
         if let Some(handover) = &self.handover {
             let ids = self.ids();
@@ -258,7 +258,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Writes what has changed. `false`: the rest is to be tried again later.
+    /// Writes the marked sessions. `false`: some of them have to be retried later.
     pub(super) async fn write_sessions(&self, handover: &Handover) -> bool {
         let ids = {
             let mut table = handover.table();
@@ -272,7 +272,7 @@ impl<S: Socket> Hub<S> {
                 Some(SessionChange::Delete) if !handover.table().written.contains_key(&id) => {}
                 Some(change) => changes.push((id, change)),
                 None => {
-                    // What is in the store is not so any more.
+                    // What is in the store is outdated.
                     changes.extend(handover.table().written.contains_key(&id).then_some((id, SessionChange::Delete)));
                     later.push(id);
                 }
@@ -296,14 +296,14 @@ impl<S: Socket> Hub<S> {
                 }
             }
             Err(error) => {
-                debug!(%error, "sessions cannot be written for other nodes; trying again");
+                debug!(%error, "could not write sessions for other nodes; retrying");
                 table.dirty.extend(changes.into_iter().map(|(id, _)| id));
             }
         }
         is_all
     }
 
-    /// What became of a session; `None` while other nodes would not understand it.
+    /// What to write about a session; `None` while other nodes would not understand it.
     fn session_change(&self, id: SocketId, lasts: Duration) -> Option<SessionChange> {
         let Some(recovery) = &self.recovery else { return Some(SessionChange::Delete) };
         let live = self.session(id).filter(|session| session.socket.can_recover());
@@ -323,34 +323,34 @@ impl<S: Socket> Hub<S> {
         Some(SessionChange::Put(serde_json::to_string(&record).expect("records serialize"), lasts))
     }
 
-    /// The connections of these sockets are about to end in order: other nodes can go on with their sessions.
+    /// The connections of these sockets are about to be closed by this server: lets other nodes resume their sessions.
     pub async fn hand_over(self: &Arc<Self>, sockets: &[S]) {
         let (Some(handover), Some(recovery)) = (&self.handover, &self.recovery) else { return };
         for socket in sockets {
             self.tell_position(socket, &mut 0);
         }
-        // One that is gone may be another node's by now, and what is there is that node's.
+        // A session that has ended here may be another node's by now, and so is its entry in the store.
         let is_put = |change: &SessionChange| matches!(change, SessionChange::Put(..));
         let change = |socket: &S| Some((socket.id(), self.session_change(socket.id(), recovery.window()).filter(is_put)?));
         if handover.has_given_up.load(Ordering::Relaxed) {
             return;
         }
         let changes: Vec<_> = sockets.iter().filter(|socket| socket.can_recover()).filter_map(change).collect();
-        // First what became of those that are gone already.
+        // First the sessions that have ended already.
         let writing = async {
             self.write_sessions(handover).await;
             handover.store.write(changes).await
         };
         match tokio::time::timeout(HANDOVER_TIMEOUT, writing).await {
             Ok(Ok(())) => return,
-            Ok(Err(error)) => warn!(%error, "sessions cannot be handed over; clients start afresh elsewhere"),
-            Err(_) => warn!("Redis did not take the sessions in time; clients start afresh elsewhere"),
+            Ok(Err(error)) => warn!(%error, "could not hand over sessions to other nodes; their clients start afresh"),
+            Err(_) => warn!("could not hand over sessions to other nodes: Redis timed out; their clients start afresh"),
         }
         handover.has_given_up.store(true, Ordering::Relaxed);
     }
 
-    /// Looks for a session of another node, for a client with this offset. It is in nobody's hands then: [`Self::adopt`] or
-    /// [`Self::put_back`] it.
+    /// Takes a session of another node from the store, for a client with this offset. It belongs to no node then:
+    /// [`Self::adopt`] or [`Self::put_back`] it.
     pub async fn find(&self, id: SocketId, offset: Option<&str>) -> Option<Found> {
         let found = async {
             let (handover, recovery) = (self.handover.as_ref()?, self.recovery.as_ref()?);
@@ -373,16 +373,16 @@ impl<S: Socket> Hub<S> {
         found
     }
 
-    /// The client that a session was found for is gone again, and may come back once more.
+    /// The client that a session was found for has disconnected, and may reconnect.
     pub async fn put_back(&self, id: SocketId, found: Found) {
         if let Some(handover) = &self.handover {
             let change = SessionChange::Put(found.json, handover.lasts / 3);
-            // Who cannot be put back starts afresh.
+            // If it cannot be put back, the client starts a new session.
             let _ = handover.store.write(vec![(id, change)]).await;
         }
     }
 
-    /// As [`Self::recover`], with a session of another node.
+    /// Like [`Self::recover`], with a session of another node.
     pub fn adopt(self: &Arc<Self>, id: SocketId, found: Found, offset: Option<&str>, connect: impl FnOnce() -> S) -> bool {
         let Some(recovery) = &self.recovery else { return false };
         let last = self.last();
@@ -404,7 +404,7 @@ impl<S: Socket> Hub<S> {
         };
         let hub = Arc::clone(self);
         self.tasks.spawn(async move {
-            // First it is a member here, so that nobody sees it leave there.
+            // It becomes a member here first, so that no one sees it leave there.
             for task in entering {
                 let _ = task.await;
             }
@@ -413,17 +413,17 @@ impl<S: Socket> Hub<S> {
         true
     }
 
-    /// Nobody else is to go on with a session.
+    /// Tells all nodes that no other node may resume this session.
     fn tell_taken(&self, id: SocketId) {
         if let Some(nodes) = &self.nodes {
             nodes.bus.send_control(&Message::Taken { from: nodes.bus.node_id(), id });
         }
     }
 
-    /// Another node goes on with a session.
+    /// Another node has resumed a session.
     pub(super) fn let_go(self: &Arc<Self>, id: SocketId) {
         let (Some(handover), Some(recovery)) = (&self.handover, &self.recovery) else { return };
-        // First, too: what is in the store is the other node's by now, and not to be deleted when the session ends here.
+        // Before ending it, too: the entry in the store is the other node's by now, and must not be deleted when the session ends here.
         handover.forget(id);
         if let Some(live) = self.session(id) {
             self.end(&live.socket, CloseReason::ServerLeft);
@@ -433,7 +433,7 @@ impl<S: Socket> Hub<S> {
         handover.forget(id);
     }
 
-    /// Before all nodes are told to take somebody out: sessions that are in nobody's hands are not to be gone on with.
+    /// Before all nodes remove a user or recheck a channel: bans affected sessions that belong to no node from being resumed.
     pub(super) async fn ban(&self, question: &Question) {
         let Some(handover) = &self.handover else { return };
         let name = match question {
@@ -444,12 +444,12 @@ impl<S: Socket> Hub<S> {
         };
         match tokio::time::timeout(HANDOVER_TIMEOUT, handover.store.ban(name, handover.lasts)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "sessions of nodes that are gone cannot be ended"),
-            Err(_) => warn!("Redis did not answer in time; sessions of nodes that are gone are not ended"),
+            Ok(Err(error)) => warn!(%error, "could not end the sessions of nodes that are gone"),
+            Err(_) => warn!("could not end the sessions of nodes that are gone: Redis timed out"),
         }
     }
 
-    /// Whether a member may be another node's by now.
+    /// Whether a member may belong to another node by now.
     pub(super) const fn shares_sessions(&self) -> bool {
         self.handover.is_some()
     }

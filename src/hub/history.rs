@@ -1,11 +1,11 @@
-//! What was sent lately, for those who come back: events in the order of their delivery, in the bytes that went out.
+//! The events that were sent recently, for clients that resume: in the order of their delivery, as the bytes that went out.
 //!
 //! Small frames are copied next to each other: thousands of single allocations that are freed in the order of their age cost
-//! more than the copy. Large ones are shared with the queues they are in.
+//! more than the copy. Large frames are shared with the queues that hold them.
 //!
-//! Input: events as they are sent. Output: those that a client missed, all or none. An offset is `<epoch>-<number>`: a
-//! random name, and how far this process has counted since it took that name. With several nodes, which hear one Redis in
-//! one order, all take the same name at the same message, and so count alike: the offset of one is understood by the others.
+//! Input: events as they are sent. Output: those that a client missed, all or none. An offset is `<epoch>-<number>`: a random name,
+//! and how far this process has counted since it adopted that name. Several nodes receive the same messages from Redis in the same
+//! order, adopt the same name at the same message, and so count alike: each node understands the offsets of the others.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,27 +17,27 @@ use tokio::time::Instant;
 use crate::config::RecoveryConfig;
 use crate::event::SocketId;
 
-/// What each message counts: one that goes to a channel and, in flat mode, to everyone as well has two offsets.
+/// What each message adds to the count: one that goes to a channel and, in flat mode, to all sockets needs two offsets.
 const STEP: u64 = 2;
 
-/// Names of epochs of this process alone are not larger; the others are times.
+/// The largest name of an epoch that only this process knows; the names of shared epochs are times, which are larger.
 const LARGEST_ALONE: u64 = u32::MAX as u64;
 
-/// Epochs that are remembered: one begins whenever a node comes or finds Redis again.
+/// Epochs that are remembered: a new one begins whenever a node starts or reconnects to Redis.
 const MAX_EPOCHS: usize = 256;
 
 /// Bytes that are allocated at once for small frames. A client that does not read what it missed may keep a block for each frame.
 const BLOCK: usize = 8 * 1024;
 
-/// Larger frames are not copied.
+/// Larger frames, in bytes, are shared instead of copied.
 const LARGEST_COPIED: usize = 1024;
 
-/// A place in the order of events.
+/// A position in the order of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offset {
-    /// The name of the epoch.
+    /// The epoch's name.
     pub epoch: u64,
-    /// How far it was counted since the epoch began.
+    /// The count since the epoch began.
     pub number: u64,
 }
 
@@ -54,22 +54,22 @@ impl std::fmt::Display for Offset {
     }
 }
 
-/// Where processes begin to count: before that is room for what others heard earlier.
+/// The number at which a process starts to count: the numbers below are for events that other nodes received earlier.
 const FIRST: u64 = 1 << 40;
 
-/// For how long a name is used.
+/// The time in which one name is used.
 #[derive(Debug)]
 struct Epoch {
     name: u64,
-    /// The number of this process when it began.
+    /// This process's number when the epoch began.
     begin: u64,
-    /// The number when it ended.
+    /// This process's number when the epoch ended.
     end: Option<u64>,
-    /// Other nodes know it, too.
+    /// Other nodes know this epoch too.
     is_shared: bool,
-    /// Something was sent in it that other nodes did not hear.
+    /// Something was sent in it that other nodes did not receive.
     is_alone: bool,
-    /// What other nodes heard before is known by now.
+    /// The events that other nodes received before it are known by now.
     is_filled: bool,
 }
 
@@ -78,8 +78,8 @@ impl Epoch {
         Self { name, begin, end: None, is_shared, is_alone: false, is_filled: false }
     }
 
-    /// Whether what was heard before can be had from another node. Only before this process has heard anything: what it has
-    /// counted later would have other numbers.
+    /// Whether the events before it can be fetched from another node. Only for the epoch that this process started with: what
+    /// it has counted later would have other numbers on the other node.
     fn lacks_past(&self) -> bool {
         !self.is_shared && !self.is_alone && !self.is_filled && self.begin == FIRST && !self.is_empty()
     }
@@ -89,12 +89,12 @@ impl Epoch {
     }
 }
 
-/// What one node heard before all began to count anew, for one that did not hear it. Numbers are counted back from there.
+/// The events that a node received before all nodes took a new name, for a node that did not. Numbers are counted back from there.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Past {
-    /// Up to here something is missing.
+    /// Events up to here are missing.
     lost: u64,
-    /// Names, and where they begin and end.
+    /// The epochs' names, and where each begins and ends.
     epochs: Vec<(u64, u64, u64)>,
 }
 
@@ -109,19 +109,19 @@ struct PastEvent {
     age: u64,
 }
 
-/// An event that was sent.
+/// A sent event.
 #[derive(Debug)]
 struct Sent {
     number: u64,
     at: Instant,
     channel: Bytes,
-    /// It went to everyone, whatever the channels.
+    /// It went to all sockets, whatever their channels.
     is_flat: bool,
     except: Option<SocketId>,
     frame: Bytes,
 }
 
-/// Where small texts are copied to. A block is freed with the last of them.
+/// The memory that small frames are copied to. A block is freed with the last frame in it.
 #[derive(Debug, Default)]
 struct Blocks(BytesMut);
 
@@ -139,14 +139,14 @@ impl Blocks {
     }
 }
 
-/// What was sent lately.
+/// The events that were sent recently.
 #[derive(Debug)]
 pub(super) struct History {
-    /// In the order of time; the last one is used now.
+    /// In the order of time; the last one is the current one.
     epochs: VecDeque<Epoch>,
-    /// Of the newest event, counted since this process began.
+    /// The number of the newest event, counted since this process began.
     number: u64,
-    /// Up to this number something is not kept any more, or was never heard.
+    /// Some events up to this number were dropped, or were never received.
     lost: u64,
     sent: VecDeque<Sent>,
     blocks: Blocks,
@@ -180,24 +180,24 @@ impl History {
         self.epochs.back().expect("there is an epoch from the start")
     }
 
-    /// The place of the newest event.
+    /// The offset of the newest event.
     pub(super) fn newest(&self) -> Offset {
         let Epoch { name, begin, .. } = self.epoch();
         Offset { epoch: *name, number: self.number - begin }
     }
 
-    /// The place of the next event, in its channel, or where it goes to everyone.
+    /// The offset of the message that was counted last, as sent to its channel or to all sockets.
     pub(super) fn place(&self, is_flat: bool) -> Offset {
         let newest = self.newest();
         Offset { number: if is_flat { newest.number } else { newest.number - 1 }, ..newest }
     }
 
-    /// Counts a message; what is sent of it has the places of [`Self::place`].
+    /// Counts a message; [`Self::place`] then returns its offsets.
     pub(super) const fn count(&mut self) {
         self.number += STEP;
     }
 
-    /// Keeps an event that was counted last. Those of which only the newest counts are not kept here.
+    /// Keeps the event that was counted last. Not for channels whose `deliver` is other than `all`.
     pub(super) fn keep(&mut self, channel: &str, is_flat: bool, except: Option<SocketId>, frame: &Bytes) {
         let (number, at) = (if is_flat { self.number } else { self.number - 1 }, Instant::now());
         let (channel, frame) = (self.blocks.copy(channel.as_bytes()), self.blocks.keep(frame));
@@ -206,15 +206,15 @@ impl History {
         self.forget(at);
     }
 
-    /// Some messages may not have been heard: nobody gets over this place.
+    /// Messages may have been missed: no client resumes from before this position.
     pub(super) fn gap(&mut self) {
-        // First: the others may have counted what was not heard here.
+        // A new epoch first: the other nodes may have counted messages that were missed here.
         self.begin_epoch(u64::from(rand::random::<u32>()), false);
         self.count();
         self.lost = self.number;
     }
 
-    /// Something is sent that other nodes do not hear.
+    /// An event is sent that other nodes do not receive.
     pub(super) fn go_alone(&mut self) {
         if self.epoch().is_shared {
             self.begin_epoch(u64::from(rand::random::<u32>()), false);
@@ -224,31 +224,31 @@ impl History {
         }
     }
 
-    /// Whether other nodes count alike.
+    /// Whether this node counts like the others.
     pub(super) fn is_in_order(&self) -> bool {
         self.epoch().is_shared
     }
 
-    /// All nodes take this name now.
+    /// All nodes adopt this name now.
     pub(super) fn enter_order(&mut self, name: u64) {
         self.begin_epoch(name, true);
     }
 
-    /// Whether another node may know what was sent before this one heard anything.
+    /// Whether another node may have events that were sent before this one received anything.
     pub(super) fn lacks_past(&self) -> bool {
         let last = self.epoch();
         if last.is_shared { self.wants_past(last.name) } else { last.lacks_past() }
     }
 
-    /// Whether what was heard before all took this name is missing here, and only that.
+    /// Whether the events from before all nodes adopted this name are missing here, and only those.
     pub(super) fn wants_past(&self, name: u64) -> bool {
         let at = self.epochs.iter().rposition(|epoch| epoch.name == name);
         let before = at.and_then(|at| self.epochs.get(at.checked_sub(1)?));
         before.is_some_and(|before| before.lacks_past() && before.end.is_some_and(|end| self.lost <= end))
     }
 
-    /// What was heard before all nodes took this name, in parts: a [`Past`], and events, each in a line of JSON and then its
-    /// bytes. `None` when this node was not in order then.
+    /// What this node received before all nodes adopted this name, in parts: a [`Past`], and events, each as a line of JSON
+    /// followed by its bytes. `None` when this node did not count like the others then.
     pub(super) fn past(&self, name: u64, max_bytes: usize) -> Option<Vec<Vec<u8>>> {
         let at = self.epochs.iter().rposition(|epoch| epoch.name == name)?;
         let end = self.epochs[at].begin;
@@ -288,12 +288,12 @@ impl History {
         Some(events)
     }
 
-    /// Takes up what another node heard before all took this name. `false`: it does not fit what was heard here.
+    /// Adds what another node received before all adopted this name. `false`: it does not fit what was received here.
     pub(super) fn take_up(&mut self, name: u64, parts: &[Vec<u8>]) -> bool {
         let Some(at) = self.epochs.iter().rposition(|epoch| epoch.name == name) else { return false };
         let end = self.epochs[at].begin;
         let past = parts.split_first().and_then(|(past, events)| Some((serde_json::from_slice::<Past>(past).ok()?, events)));
-        // Nothing was missed since, and what came between its first message and the name is counted back as by the other.
+        // Nothing was missed since, so both nodes count back alike what came between this one's first message and the name.
         let Some((past, events)) = past.filter(|_| self.wants_past(name)) else { return false };
         self.epochs[at - 1].is_filled = true;
         while let Some(own) = self.sent.pop_front_if(|own| own.number <= end) {
@@ -318,7 +318,7 @@ impl History {
         true
     }
 
-    /// A name that comes after those that all nodes took before; `now` grows with the time, and is larger than 32 bits.
+    /// A name that follows those that all nodes adopted before; `now` grows with the time, and is larger than 32 bits.
     pub(super) fn next_name(&self, now: u64) -> u64 {
         self.shared().map(|epoch| epoch.name + 1).fold(now, u64::max)
     }
@@ -355,31 +355,31 @@ impl History {
         (self.sent.len(), self.bytes, self.sent.front().map_or(Duration::ZERO, |oldest| oldest.at.elapsed()))
     }
 
-    /// The number of an offset that a client brings; `None` when it is another process's, or none.
+    /// The number of an offset that a client sends; `None` when it is invalid or of another process.
     pub(super) fn position(&self, offset: &str) -> Option<u64> {
         let offset = Offset::parse(offset)?;
         let epoch = self.epochs.iter().rfind(|epoch| epoch.name == offset.epoch)?;
         epoch.begin.checked_add(offset.number).filter(|number| *number <= epoch.end.unwrap_or(self.number))
     }
 
-    /// The number from which on somebody was in a channel, by an offset of any node: 0 when that was before all that is known
-    /// here. `None` when it may be anywhere.
+    /// The number from which a socket was in a channel, given an offset of any node: 0 when that was before all that is known
+    /// here. `None` when it cannot be placed.
     pub(super) fn since(&self, offset: &str) -> Option<u64> {
         self.position(offset).or_else(|| Offset::parse(offset).filter(|offset| self.is_older(offset.epoch)).map(|_| 0))
     }
 
-    /// Whether nothing that was sent after this number had this offset. All nodes count alike, so a client that came from a node
-    /// which was ahead hears again what it has heard, at the same place.
+    /// Whether no event that was sent after this number had this offset. All nodes count alike, so a client that comes from a
+    /// node which was ahead receives again what it has received, at the same offset.
     pub(super) fn is_before(&self, offset: &str, number: u64) -> bool {
         match (self.position(offset), Offset::parse(offset)) {
             (Some(position), _) => position <= number,
-            // Of another process alone, or of nobody.
+            // Not an offset. The next arm is for offsets of epochs that are unknown here.
             (None, None) => true,
             (None, Some(Offset { epoch, .. })) => epoch <= LARGEST_ALONE || self.is_older(epoch),
         }
     }
 
-    /// Whether other nodes may have counted up to there, and this one not yet.
+    /// Whether other nodes may have counted up to this offset when this node has not yet.
     pub(super) fn is_ahead(&self, offset: &str) -> bool {
         let is_later = |Offset { epoch, number }: Offset| match self.epochs.iter().rfind(|known| known.name == epoch) {
             Some(known) => known.is_shared && known.end.is_none() && number > self.number - known.begin,
@@ -388,18 +388,18 @@ impl History {
         Offset::parse(offset).is_some_and(is_later)
     }
 
-    /// Whether an epoch of all nodes was over before all those that are known here.
+    /// Whether a shared epoch ended before all those that are known here.
     fn is_older(&self, name: u64) -> bool {
         name > LARGEST_ALONE && self.shared().next().is_some_and(|oldest| name < oldest.name)
     }
 
-    /// Whether all offsets since this number are known.
+    /// Whether all epochs since this number are known.
     pub(super) fn knows_since(&self, number: u64) -> bool {
         self.epochs.front().is_some_and(|oldest| oldest.begin <= number)
     }
 
-    /// The offset of a number as other nodes understand it, or of the first place after it that they do; and whether it is the
-    /// same place.
+    /// The offset of a number as other nodes understand it, or of the first position after it that they do; and whether it is
+    /// the same position.
     pub(super) fn shared_offset(&self, number: u64) -> Option<(Offset, bool)> {
         self.epochs.iter().find_map(|epoch| {
             let is_it = epoch.is_shared && number < epoch.end.unwrap_or(u64::MAX);
@@ -407,8 +407,8 @@ impl History {
         })
     }
 
-    /// What came after `position`, for a socket that is in these channels: each with the number from which on. `None`: some
-    /// of it is not kept any more.
+    /// The frames that were sent after `position`, for a socket that is in the channels for which `since` returns a number: the
+    /// one from which on. `None`: some of them are no longer kept.
     pub(super) fn missed(&mut self, position: u64, socket: SocketId, since: impl Fn(&[u8]) -> Option<u64>) -> Option<Vec<Bytes>> {
         self.forget(Instant::now());
         if position < self.lost {
@@ -437,7 +437,7 @@ mod tests {
         })
     }
 
-    /// Sends the next event; its frame is which one it is.
+    /// Sends the next event; its frame is its ordinal number.
     fn send(history: &mut History, channel: &str, except: Option<SocketId>) -> Offset {
         history.count();
         let nth = ((history.number() - FIRST) / STEP).to_string();
@@ -510,7 +510,7 @@ mod tests {
             history.enter_order(7);
         }
         let early = send(&mut one, "a", None);
-        // One that is no event, or that nobody waits for.
+        // A message that is not an event, or that no client needs.
         other.count();
         let late = send(&mut one, "a", None);
         assert_eq!(send(&mut other, "a", None), late);
@@ -518,7 +518,7 @@ mod tests {
         let [early, late] = [early, late].map(|offset| other.position(&offset.to_string()).unwrap());
         assert_eq!(late - early, STEP);
         assert_eq!(one.shared_offset(0), Some((Offset { epoch: 7, number: 0 }, false)), "the first place that both know");
-        // What only one of them knows is no place for the other, until both begin anew.
+        // An offset that only one node knows means nothing to the other, until both begin a new epoch.
         one.go_alone();
         let own = send(&mut one, "a", None);
         assert!(!one.is_in_order() && one.position(&own.to_string()).is_some());
@@ -529,7 +529,7 @@ mod tests {
         }
         assert_eq!(one.newest(), other.newest());
         assert_eq!(one.shared_offset(one.number()), Some((one.newest(), true)));
-        // One that has not heard the newest yet, nor the newest name.
+        // One that has received neither the newest event nor the newest name yet.
         let newest = send(&mut one, "a", None).to_string();
         assert!(other.is_ahead(&newest) && !one.is_ahead(&newest) && !other.is_ahead("7-1"));
         one.enter_order(1 << 40);
@@ -544,7 +544,7 @@ mod tests {
         let early = send(&mut one, "a", None);
         send(&mut one, "b", Some(SOCKET));
         other.gap();
-        // Both hear this, but the other does not know yet where it is.
+        // Both receive this, but the other does not know its position yet.
         let own = [&mut one, &mut other].map(|history| send(history, "a", None))[1];
         for history in [&mut one, &mut other] {
             history.enter_order(8);
@@ -559,11 +559,11 @@ mod tests {
         assert_eq!(other.missed(own, SOCKET, |_| Some(0)).unwrap(), [""; 0]);
         assert_eq!(own - early, 2 * STEP);
         assert_eq!(other.missed(early - 2, SOCKET, |_| Some(0)), None, "the first one began there");
-        // It gives on what it was given; as little as is asked for.
+        // It passes on what it was given, and no more than is asked for.
         other.enter_order(9);
         assert_eq!(other.past(9, 10_000).unwrap().len(), 4);
         assert_eq!(other.past(9, 100).unwrap().len(), 2);
-        // One that has sent something alone counts otherwise.
+        // A node that has sent something alone counts differently.
         let mut alone = history(100, 1000);
         alone.gap();
         alone.go_alone();

@@ -1,7 +1,7 @@
-//! [`Record`]: a session as it stands in Redis, for the node that goes on with it.
+//! [`Record`]: a session as it is stored in Redis, for the node that resumes it.
 //!
-//! Input: a session of this node with places in its history, or JSON of another node. Output: the JSON, or the session with places
-//! in the history here.
+//! Input: a session of this node with numbers of its history, or JSON of another node. Output: the JSON, or the session with
+//! numbers of the history here.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ use crate::channel::ChannelName;
 use crate::clock::{milliseconds, since_1970};
 use crate::store::Member;
 
-/// A session as it is kept for other nodes.
+/// A session as it is stored for other nodes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// The place where it began, if other nodes know it.
+    /// The offset at which it began, if other nodes understand it.
     pub(super) since: Option<String>,
-    /// The offset that its client had before.
+    /// The offset that its client had before this session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stale: Option<Box<str>>,
-    /// When not all places are known to other nodes: only a client that has everything up to here can go on there.
+    /// When other nodes do not understand all offsets: only a client that has received everything up to here can resume there.
     least: Option<String>,
     stays: Vec<StayRecord>,
 }
@@ -36,9 +36,9 @@ pub(super) struct Record {
 #[derive(Debug, Serialize, Deserialize)]
 struct StayRecord {
     channel: String,
-    /// The place where it came in, or a later one.
+    /// The offset at which the socket joined, or a later one.
     since: String,
-    /// What it rests on, in guarded channels.
+    /// What the subscription is based on, in guarded channels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     terms: Option<TermsRecord>,
 }
@@ -49,7 +49,7 @@ struct TermsRecord {
     user: Option<Arc<str>>,
     by: GrantedBy,
     member: Option<Box<RawValue>>,
-    /// When the grant ends, in milliseconds since 1970.
+    /// When the grant expires, in milliseconds since 1970.
     ends: Option<u64>,
 }
 
@@ -77,14 +77,14 @@ impl Record {
         Some(Self { since: Some(began).filter(|(_, is_exact)| *is_exact).map(|(offset, _)| offset), stale, least, stays: records })
     }
 
-    /// What the session is in here, and from which place on a client with this offset goes on. `None` when that is not known.
+    /// The session's channels, and the position from which a client with this offset resumes. `None` when that is unknown.
     pub(super) fn read(self, history: &History, offset: Option<&str>) -> Option<(u64, Vec<Stay>)> {
         let since = match &self.since {
             Some(since) => Some(history.since(since)?),
             None => None,
         };
         let position = match offset {
-            // What only another node knows may be anywhere.
+            // An offset that only another node knows cannot be placed.
             Some(offset) => history.position(offset)?.max(since.unwrap_or(0)),
             None => since?,
         };
@@ -104,13 +104,13 @@ impl Record {
         Some((position, self.stays.into_iter().map(stay).collect::<Option<_>>()?))
     }
 
-    /// How far the node had heard that wrote it.
+    /// The offsets in it, which show how far the node that wrote it had counted.
     pub(super) fn places(&self) -> impl Iterator<Item = &str> {
         let stays = self.stays.iter().map(|stay| stay.since.as_str());
         self.since.as_deref().into_iter().chain(self.least.as_deref()).chain(stays)
     }
 
-    /// By what others may have taken it out of something.
+    /// The names of bans that would exclude it: removals of its users, or from its channels.
     pub(super) fn bans(&self) -> Vec<String> {
         let guarded = || self.stays.iter().filter_map(|stay| Some((stay.channel.as_str(), stay.terms.as_ref()?)));
         let users: BTreeSet<&str> = guarded().filter_map(|(_, terms)| terms.user.as_deref()).collect();
