@@ -1,8 +1,8 @@
-//! The last events of channels whose rule says `last`, for whoever subscribes; and of those with `deliver = "latest"`, for
-//! those who come back.
+//! The last events of channels whose rule says `last`, for new subscribers; and of those with `deliver = "latest"`, for clients
+//! that resume.
 //!
-//! Input: events as they are sent. Output: the same, oldest first. Whispers are not given to who subscribes: what a client
-//! says is for those who are there. With several nodes each keeps what it hears.
+//! Input: events as they are sent. Output: the same, oldest first. Whispers are not kept: what a client says is for those who
+//! are there. With several nodes each keeps what it receives.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,24 +22,24 @@ use crate::channel::ChannelName;
 use crate::config::Deliver;
 use crate::event::{Event, SocketId};
 
-/// Bytes of all events that are kept; beyond, the oldest are forgotten.
+/// Maximum bytes of all events that are kept; beyond, the oldest are dropped.
 const MAX_BYTES: usize = 64_000_000;
 
-/// What an event costs beside its name and data, and its share of its channel.
+/// Estimated bytes of an event beside its name and data, with its share of its channel.
 const EVENT_BYTES: usize = 256;
 
-/// Names whose newest event is kept, of a channel with `deliver = "latest"`.
+/// Maximum number of names whose newest event is kept, per channel with `deliver = "latest"`.
 const MAX_NAMES: usize = 100;
 
-/// Channels that nothing comes for any more are looked through this often.
+/// How often expired events are searched in all channels: a channel that receives nothing any more would keep them.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// An event that is kept.
 #[derive(Debug, Clone)]
 struct Kept {
-    /// Its place among all that are kept.
+    /// Its position among all that are kept.
     serial: u64,
-    /// Its place in the order of events.
+    /// Its number in the history.
     number: u64,
     name: Arc<str>,
     data: Arc<RawValue>,
@@ -59,8 +59,8 @@ impl Kept {
     }
 }
 
-/// The last events of all channels. Held while one is sent and while somebody enters, so that nobody misses one between what
-/// is kept and what is sent.
+/// The last events of all channels. Locked while one is sent and while a socket enters, so that no socket misses an event
+/// between those that are kept and those that are sent.
 #[derive(Debug)]
 pub(super) struct LastEvents {
     channels: HashMap<ChannelName, VecDeque<Kept>>,
@@ -86,7 +86,7 @@ impl Default for LastEvents {
 }
 
 impl LastEvents {
-    /// Keeps an event, as far as the rule says so; `number` is its place in the order of events.
+    /// Keeps an event, as its rule says; `number` is its number in the history.
     pub(super) fn put(&mut self, event: &Event<'_>, rule: &Rule<'_>, number: u64) {
         let now = Instant::now();
         let is_latest = rule.behaviour.deliver == Deliver::Latest;
@@ -128,7 +128,7 @@ impl LastEvents {
         }
     }
 
-    /// Forgets the first event of a channel that `is_it` takes.
+    /// Drops the first event of a channel for which `is_it` is true.
     fn take_out(&mut self, channel: &str, is_it: impl FnMut(&Kept) -> bool) {
         let Some(events) = self.channels.get_mut(channel) else { return };
         if let Some(kept) = events.iter().position(is_it).and_then(|at| events.remove(at)) {
@@ -140,7 +140,7 @@ impl LastEvents {
         }
     }
 
-    /// Forgets channels that `is_kept` does not take.
+    /// Drops channels for which `is_kept` is false.
     pub(super) fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
         let gone: Vec<_> = self.channels.keys().filter(|channel| !is_kept(channel.as_str())).cloned().collect();
         for channel in gone {
@@ -161,15 +161,15 @@ impl<S: Socket> Hub<S> {
         self.last.lock()
     }
 
-    /// Held while an event of the channel is sent, where it is kept for whoever subscribes or comes back.
+    /// Locked while an event of the channel is sent, if it is kept for new subscribers or for clients that resume.
     pub(super) fn last_for(&self, rule: &Rule<'_>, event: &str) -> Option<MutexGuard<'_, LastEvents>> {
-        // Clients could push out with whispers what the application has said.
+        // Not whispers: with them, clients could push out the application's events.
         let is_kept = rule.has_last() || self.recovery.is_some() && rule.behaviour.deliver == Deliver::Latest;
         (is_kept && !is_whisper(event)).then(|| self.last())
     }
 
-    /// Sends the last events of a channel to who has just entered it: as many of the newest as the rule says, and as take a
-    /// quarter of the client's queue at the most. Whether there was one.
+    /// Sends the last events of a channel to a socket that has just joined: as many of the newest as the rule says, and as fit
+    /// in a quarter of the client's queue. Returns whether there was one.
     pub(super) fn show_last(self: &Arc<Self>, session: &Session<S>, rule: &Rule<'_>, channel: &str, last: &LastEvents) -> bool {
         let limits = self.limits.load();
         let most = rule.behaviour.last.min(usize::try_from(limits.client_queue / 4).unwrap_or(usize::MAX));
@@ -186,15 +186,15 @@ impl<S: Socket> Hub<S> {
         let history = self.recovery.as_ref().map(super::recovery::Recovery::history);
         for kept in events.iter().rev() {
             let mut push = Push::new(kept.message(channel, false));
-            // With a place, as all events have: that of the newest, since what is older than the subscribe is no loss.
+            // With an offset, as all events have: that of the newest event, since events from before the subscribe do not count as missed.
             push.offset = history.as_ref().map(|history| history.newest());
             self.emit(&session.socket, &push);
         }
         !events.is_empty()
     }
 
-    /// What a client that comes back has to get of a channel with `deliver = "latest"`: the newest event of each name, if it
-    /// is newer than `position`.
+    /// What a client that resumes gets of a channel with `deliver = "latest"`: the newest event of each name, if it is newer
+    /// than `position`.
     pub(super) fn latest_since(&self, last: &LastEvents, history: &History, channel: &str, position: u64, socket: SocketId) -> Vec<Bytes> {
         let rules = self.rules.load();
         let rule = rules.of(channel);

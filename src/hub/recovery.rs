@@ -1,7 +1,7 @@
-//! Clients that come back: the same socket id, the same channels, and everything they missed, before anything new.
+//! Clients that resume their session: the same socket id, the same channels, and everything they missed, before anything new.
 //!
-//! Input: connections that broke, and clients that prove whose session was theirs. Output: sessions as they were, or
-//! none: never a part.
+//! Input: connections that broke, and clients that prove which session was theirs. Output: sessions restored completely, or not
+//! at all.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -24,27 +24,27 @@ use crate::event::{CloseReason, SocketId};
 use crate::metrics::Recovered;
 use crate::warn_throttled;
 
-/// What a session costs beside the names, members and headers in it.
+/// Estimated bytes of a session, without the names, members and headers in it.
 const SESSION_BYTES: u64 = 256;
-/// What a channel of a session costs beside its name and member.
+/// Estimated bytes of a channel of a session, without its name and member.
 const STAY_BYTES: u64 = 256;
 
-/// Sessions that may be in the order of their ends though they are not kept any more: a client may come back a thousand times a
-/// second.
+/// Sessions that are gone which the order of expiry may still hold before it is cleaned up: one client may reconnect
+/// a thousand times a second.
 const MAX_GONE: usize = 1024;
 
-/// How often sessions are looked through whose time is over.
+/// How often expired sessions are dropped.
 const FORGET_EVERY: Duration = Duration::from_secs(1);
 
 /// A channel that a session was in.
 #[derive(Debug, Clone)]
 pub(super) struct Stay {
     pub(super) channel: ChannelName,
-    /// The newest event when it came in.
+    /// The number of the newest event when the socket joined.
     pub(super) since: u64,
-    /// What it rests on, in guarded channels.
+    /// What the subscription is based on, in guarded channels.
     pub(super) terms: Option<Terms>,
-    /// Keeps the channel heard meanwhile, where Redis is asked for single channels.
+    /// Keeps this node subscribed to the channel in Redis meanwhile, where it subscribes to single channels.
     pub(super) interest: Option<Arc<Interest>>,
 }
 
@@ -52,51 +52,51 @@ pub(super) struct Stay {
 #[derive(Debug)]
 pub(super) struct Saved {
     until: Instant,
-    /// The newest event when it began.
+    /// The number of the newest event when the session began.
     since: u64,
     /// As in [`Session`].
     stale: Option<Box<str>>,
     stays: Vec<Stay>,
     bytes: u64,
-    /// Tells when the session is not kept any more: until then it is still a member of its presence channels.
+    /// Cancels a token when the session is dropped: until then the socket is still a member of its presence channels.
     _kept: Option<DropGuard>,
 }
 
 impl Saved {
-    /// One of another node.
+    /// A session of another node.
     pub(super) fn adopted(since: u64, stale: Option<Box<str>>, stays: Vec<Stay>) -> Self {
         Self { until: Instant::now(), since, stale, stays, bytes: 0, _kept: None }
     }
 }
 
-/// What is known of a session, connected or not.
+/// What is known about a session, connected or not.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// The newest event when it began.
+    /// The number of the newest event when the session began.
     pub(super) since: u64,
     /// As in [`Session`].
     pub(super) stale: Option<Box<str>>,
     pub(super) stays: Vec<Stay>,
-    /// For how long that is good for other nodes.
+    /// How long other nodes may rely on this.
     pub(super) lasts: Duration,
 }
 
-/// What becomes of a client that comes back.
+/// The outcome of a client's attempt to resume a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Return {
-    /// It goes on with its session.
+    /// It resumes its session.
     Back,
-    /// It has to start afresh.
+    /// It has to start a new session.
     Afresh,
-    /// Its session may be another node's: see [`Hub::find`].
+    /// Its session may be on another node: see [`Hub::find`].
     Elsewhere,
 }
 
-/// What is kept for those who come back.
+/// What is kept for clients that may resume their session.
 #[derive(Debug)]
 pub(super) struct Recovery {
     window: Duration,
-    /// Every event is kept, for clients of other nodes.
+    /// Keep every event, for clients of other nodes.
     keeps_all: bool,
     history: Mutex<History>,
     saved: Mutex<Sessions>,
@@ -105,13 +105,13 @@ pub(super) struct Recovery {
 #[derive(Debug)]
 struct Sessions {
     by_id: HashMap<SocketId, Saved>,
-    /// In the order of their end; some are gone already.
+    /// In the order of expiry; some are gone already.
     order: VecDeque<(Instant, SocketId)>,
     bytes: u64,
     max_bytes: u64,
-    /// Removals so far.
+    /// Number of removals so far.
     removals: u64,
-    /// Removals under way.
+    /// Number of removals in progress.
     removing: usize,
 }
 
@@ -145,7 +145,7 @@ impl Sessions {
         }
     }
 
-    /// Nobody of this user, or of this channel, comes back.
+    /// Drops the sessions of this user, or in this channel, so that no client resumes them.
     fn forget_removed(&mut self, user: Option<&str>, channel: Option<&ChannelName>) {
         let is_user = |stay: &Stay| user.is_some_and(|user| stay.terms.as_ref().is_some_and(|terms| terms.user.as_deref() == Some(user)));
         let is_meant = |saved: &Saved| match channel {
@@ -159,8 +159,8 @@ impl Sessions {
     }
 }
 
-/// Somebody is being taken out of channels. While this lives nobody comes back, and at its end nobody is kept who was
-/// meant: a session is found among those that are connected or among those that are kept, but moves between the two.
+/// A removal from channels in progress. While it lives no session is resumed, and when it is dropped it drops the saved sessions
+/// that it concerns: a removal finds a session that is connected or saved, but could miss one that moves between the two.
 pub(super) struct Removal<'a> {
     recovery: Option<&'a Recovery>,
     user: Option<&'a str>,
@@ -168,7 +168,7 @@ pub(super) struct Removal<'a> {
 }
 
 impl<'a> Removal<'a> {
-    /// Of this user, or of everybody in this channel.
+    /// Of this user, or of every socket in this channel.
     pub(super) fn begin(recovery: Option<&'a Recovery>, user: Option<&'a str>, channel: Option<&'a ChannelName>) -> Self {
         if let Some(recovery) = recovery {
             let mut saved = recovery.saved();
@@ -190,14 +190,14 @@ impl Drop for Removal<'_> {
 }
 
 impl Recovery {
-    /// `keeps_all`: events are kept also when nobody of this node may want them.
+    /// `keeps_all`: events are kept even when no client of this node may need them.
     pub(super) fn new(config: &RecoveryConfig, keeps_all: bool) -> Self {
         let sessions =
             Sessions { by_id: HashMap::new(), order: VecDeque::new(), bytes: 0, max_bytes: config.bytes.0, removals: 0, removing: 0 };
         Self { window: config.window.0, keeps_all, history: Mutex::new(History::new(config)), saved: Mutex::new(sessions) }
     }
 
-    /// Held while an event is sent, so that the order of events is that of their numbers for everybody.
+    /// Held while an event is sent, so that all clients receive events in the order of their numbers.
     pub(super) fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock()
     }
@@ -206,7 +206,7 @@ impl Recovery {
         self.saved.lock()
     }
 
-    /// Whether somebody may come back who wants events of a channel that nobody is in now.
+    /// Whether any session is saved, whose client may need events of a channel that no socket is in now.
     pub(super) fn is_waited_for(&self) -> bool {
         if self.keeps_all {
             return true;
@@ -216,7 +216,7 @@ impl Recovery {
         !saved.by_id.is_empty()
     }
 
-    /// Returns what is cancelled when the session is not kept any more.
+    /// Returns a token that is cancelled when the session is no longer kept.
     fn save(&self, id: SocketId, since: u64, stale: Option<Box<str>>, stays: Vec<Stay>, header_bytes: usize) -> CancellationToken {
         let now = Instant::now();
         let bytes = SESSION_BYTES + header_bytes as u64 + stays.iter().map(Stay::bytes).sum::<u64>();
@@ -232,7 +232,7 @@ impl Recovery {
         self.saved().by_id.contains_key(&id)
     }
 
-    /// The session, and how many removals there have been; `None` while there is one, too.
+    /// Takes the session, and returns the number of removals so far; `None` also while a removal is in progress.
     fn take(&self, id: SocketId) -> Option<(Saved, u64)> {
         let mut sessions = self.saved();
         if sessions.removing > 0 {
@@ -242,7 +242,7 @@ impl Recovery {
         Some((saved, sessions.removals))
     }
 
-    /// How many removals there have been; `None` while there is one.
+    /// The number of removals so far; `None` while one is in progress.
     pub(super) fn removals(&self) -> Option<u64> {
         let sessions = self.saved();
         (sessions.removing == 0).then_some(sessions.removals)
@@ -252,7 +252,7 @@ impl Recovery {
         self.window
     }
 
-    /// A session that is kept.
+    /// A saved session.
     pub(super) fn kept(&self, id: SocketId) -> Option<Known> {
         let sessions = self.saved();
         let saved = sessions.by_id.get(&id)?;
@@ -260,14 +260,14 @@ impl Recovery {
         Some(Known { since: saved.since, stale: saved.stale.clone(), stays: saved.stays.clone(), lasts })
     }
 
-    /// Another node goes on with the session.
+    /// Another node has resumed the session.
     pub(super) fn let_go(&self, id: SocketId) {
         drop(self.saved().remove(id));
     }
 }
 
-/// The offset of a client that has received something in its session, which had the `stale` one before: it names that no more.
-/// `None`: it is the stale one, and something of this session may have had it, too, so that nobody knows what was received.
+/// The offset to resume from: `Some(None)` for a client that has received nothing since the `stale` offset, which it had before
+/// its session. `None`: an event of the session may have had the stale offset too, so it is unknown what the client received.
 pub(super) fn fresh<'a>(
     stale: &mut Option<Box<str>>,
     offset: Option<&'a str>,
@@ -290,7 +290,7 @@ impl Stay {
 }
 
 impl<S: Socket> Hub<S> {
-    /// Lets go of sessions when their time is over, also while nothing happens: they keep channels heard.
+    /// Drops sessions when they expire, even when nothing happens: they keep this node subscribed to their channels.
     pub(super) fn forget_in_time(self: &Arc<Self>) {
         let hub = Arc::clone(self);
         self.tasks.spawn(async move {
@@ -305,8 +305,8 @@ impl<S: Socket> Hub<S> {
         });
     }
 
-    /// Keeps a session whose connection broke, if its client can come back. Returns what is cancelled when it is not kept any
-    /// more.
+    /// Saves a session whose connection broke, if its client can resume it. Returns a token that is cancelled when the session
+    /// is no longer kept.
     pub(super) fn save(&self, session: &Session<S>, reason: CloseReason) -> Option<CancellationToken> {
         let recovery = self.recovery.as_ref().filter(|_| reason.is_recoverable() && session.socket.can_recover())?;
         let state = session.state();
@@ -314,13 +314,13 @@ impl<S: Socket> Hub<S> {
             .then(|| recovery.save(session.socket.id(), session.since, session.stale.clone(), state.stays(), state.header_bytes()))
     }
 
-    /// How many events are kept for clients that come back, their bytes, and the age of the oldest; `None` when none are.
+    /// How many events are kept for clients that resume, their bytes, and the age of the oldest; `None` without recovery.
     #[must_use]
     pub fn recovery_log(&self) -> Option<(usize, u64, Duration)> {
         self.recovery.as_ref().map(|recovery| recovery.history().size())
     }
 
-    /// Sets the gauges of what is kept.
+    /// Updates the gauges of what is kept.
     pub fn measure_recovery(&self) {
         let (Some(recovery), Some((events, bytes, age))) = (&self.recovery, self.recovery_log()) else { return };
         let log = &self.metrics.recovery_log;
@@ -330,7 +330,7 @@ impl<S: Socket> Hub<S> {
         log.sessions.set(i64::try_from(recovery.saved().by_id.len()).unwrap_or(i64::MAX));
     }
 
-    /// What Redis sends is heard from now on, and some of what it sent before may not have been.
+    /// Messages from Redis arrive from now on, and earlier ones may have been missed.
     pub fn listens_again(self: &Arc<Self>) {
         if let Some(recovery) = &self.recovery {
             recovery.history().gap();
@@ -340,11 +340,11 @@ impl<S: Socket> Hub<S> {
         self.catch_up();
     }
 
-    /// Tells a client that can come back how far the events are, for one that has received none for long: what it would
-    /// name otherwise may not be known any more. `told` is the number it was told last, and becomes the one it is told now.
+    /// Tells a client that can resume the newest offset, for one that has received no event for long: the last offset that it knows
+    /// may be forgotten by the time it reconnects. `told` is the number it was told last, and becomes the one it is told now.
     pub fn tell_position(self: &Arc<Self>, socket: &S, told: &mut u64) {
         let Some(recovery) = self.recovery.as_ref().filter(|_| socket.can_recover()) else { return };
-        // Under the lock: all events up to there are in its queue already.
+        // Under the lock: all events up to this number are in its queue already.
         let history = recovery.history();
         if std::mem::replace(told, history.number()) == history.number() {
             return;
@@ -358,11 +358,11 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// A client comes back to the session of `id`, with the offset of the last event it received. `connect` makes it known
-    /// to the client, before anything is sent; its socket has the id from then on.
+    /// A client resumes the session of `id`, with the offset of the last event it received. `connect` confirms the connection
+    /// to the client before anything is sent, and returns its socket, which has the id from then on.
     pub fn recover(self: &Arc<Self>, id: SocketId, offset: Option<&str>, connect: impl FnOnce() -> S) -> Return {
         let Some(recovery) = &self.recovery else { return Return::Afresh };
-        // The old connection may be broken, and not be known to be.
+        // The old connection may be broken without this server having noticed.
         if let Some(live) = self.session(id) {
             self.end(&live.socket, CloseReason::TransportClose);
             live.socket.close();
@@ -382,7 +382,7 @@ impl<S: Socket> Hub<S> {
             self.tell_gap(id);
             return Return::Afresh;
         };
-        // An offset from before this session, or of another server, is that of a client that has received nothing since.
+        // A client whose offset is from before this session, or from another server, has received nothing since.
         let position = match fresh.and_then(|offset| history.position(offset)) {
             Some(position) => position.max(saved.since),
             None if history.knows_since(saved.since) => saved.since,
@@ -395,16 +395,16 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// What a client missed cannot be had.
+    /// Events that a client missed are no longer available.
     pub(super) fn tell_gap(&self, id: SocketId) {
         self.metrics.recovered(Recovered::Gap);
         self.observers.tell(|| Observation::Afresh { socket: id });
-        let hint = "see recovery.window, recovery.events and recovery.bytes; a Redis that was away leaves a gap, too";
-        warn_throttled!(class = 0, key = "", socket_id = %id, hint, "a client starts afresh: what it missed is not kept any more, or is more than limits.clientQueue");
+        let hint = "see recovery.window, recovery.events and recovery.bytes; an outage of Redis leaves a gap, too";
+        warn_throttled!(class = 0, key = "", socket_id = %id, hint, "a client starts afresh: the events it missed are no longer kept, or exceed limits.clientQueue");
     }
 
-    /// Goes on with a session, from `position` on. Returns what makes the client a member again; `None`: it has to start
-    /// afresh.
+    /// Restores a session, and sends the events after `position`. Returns the tasks that make the client a member again;
+    /// `None`: it has to start a new session.
     pub(super) fn restore(
         self: &Arc<Self>,
         recovery: &Recovery,
@@ -417,7 +417,7 @@ impl<S: Socket> Hub<S> {
         let now = Instant::now();
         let is_allowed = |stay: &Stay| match &stay.terms {
             Some(terms) => terms.holds(now),
-            // By its rule it is open, and may not be any more.
+            // A rule opened the channel, and rules may have changed.
             None => !self.is_guarded(stay.channel.as_str()),
         };
         if !saved.stays.iter().all(is_allowed) {
@@ -436,10 +436,10 @@ impl<S: Socket> Hub<S> {
             self.tell_gap(id);
             return None;
         };
-        // Whole before it is known: who takes a user out of a channel finds what it rests on.
+        // Complete before it is registered: a removal has to find what each subscription is based on.
         let session = Session::new(connect(), saved.since, saved.stale.clone());
         let joined: Vec<_> = saved.stays.iter().map(|stay| session.state().restore(stay)).collect();
-        // Under the lock of the history: what is sent from now on comes after what was missed.
+        // Under the lock of the history: what is sent from now on follows what was missed.
         let session = self.register(session);
         for stay in &saved.stays {
             let count = self.rooms.join(&stay.channel, session.socket.clone());
@@ -447,7 +447,7 @@ impl<S: Socket> Hub<S> {
         }
         self.touch(id);
         if recovery.removals() != Some(removals) {
-            // Somebody was taken out of something meanwhile, and might not have been found.
+            // A user was removed from something meanwhile, and the removal may not have found this session.
             drop((history, last));
             self.metrics.recovered(Recovered::Unknown);
             self.end(&session.socket, CloseReason::ServerLeft);
@@ -481,11 +481,11 @@ impl<S: Socket> Hub<S> {
         Some(entering)
     }
 
-    /// Whether so many frames may wait for a client: it would be closed for them each time it comes back.
+    /// Whether these frames fit in a client's queue; if not, the client would be closed each time it resumes.
     fn fits_a_queue(&self, frames: &[Bytes]) -> bool {
         let limits = self.limits.load();
         let bytes: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
-        // One for what tells the client that it is connected.
+        // One place for the message that tells the client that it is connected.
         (frames.len() as u64) < limits.client_queue && bytes < limits.client_queue_bytes.0
     }
 }

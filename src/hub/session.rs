@@ -1,4 +1,4 @@
-//! One connected socket: which channels it is in or on its way into.
+//! One connected socket: the channels that it is in or about to join.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use crate::auth::{GrantedBy, SubscribeHeaders, bytes_of};
 use crate::channel::ChannelName;
 use crate::store::Member;
 
-/// Bytes of distinct headers that the subscriptions of one socket may rest on: they are kept as long as those last.
+/// Maximum bytes of distinct headers that one socket's subscriptions may be based on: they are kept as long as those last.
 const MAX_KEPT_HEADER_BYTES: usize = 128 * 1024;
 
 /// A connected socket as the hub keeps it.
 pub(super) struct Session<S> {
     pub(super) socket: S,
-    /// When it began.
+    /// When the session began.
     pub(super) began: Instant,
-    /// The newest event when it began.
+    /// The number of the newest event when the session began.
     pub(super) since: u64,
-    /// The offset that the client had before: when it comes back with the same, it has received nothing since.
+    /// The offset that the client had before this session: if it sends the same one again, it has received nothing since.
     pub(super) stale: Option<Box<str>>,
     state: Mutex<State>,
 }
@@ -34,57 +34,57 @@ pub(super) struct Session<S> {
 #[derive(Debug, Default)]
 pub(super) struct State {
     is_closed: bool,
-    /// The client was sent away, and does not come back to this session.
+    /// The client was disconnected for good, and cannot resume this session.
     is_over: bool,
-    /// Channels that it was taken out of: a grant that the application signed before counts no more.
+    /// Channels that the server removed it from: a grant that the application signed before is no longer valid.
     taken_out: HashSet<ChannelName>,
-    /// What the application said of channels for which it was asked ahead of the subscribe.
+    /// The application's answers for channels that it was asked about before the subscribe.
     promised: HashMap<ChannelName, Promise>,
     channels: HashMap<ChannelName, Subscription>,
     next_generation: u64,
-    /// Who is signed in, whatever the channels.
+    /// The user who is signed in, independent of channels.
     signed_in: Option<SignedIn>,
-    /// Headers that subscriptions rest on, each distinct set once: a client sends the same with every subscribe.
+    /// Headers that subscriptions are based on, each distinct set once: a client sends the same ones with every subscribe.
     headers: Vec<Arc<SubscribeHeaders>>,
 }
 
-/// A channel that the socket is in, or asks to be let into.
+/// A channel that the socket is in, or has asked to join.
 #[derive(Debug)]
 struct Subscription {
-    /// Tells this stay from an earlier one that an unsubscribe ended.
+    /// Distinguishes this subscription from an earlier one that an unsubscribe ended.
     generation: u64,
     is_joined: bool,
-    /// The newest event when the socket came in.
+    /// The number of the newest event when the socket joined.
     since: u64,
-    /// Questions to the Laravel application without an answer yet.
+    /// Requests to the Laravel application that are not answered yet.
     pending: u32,
-    /// What the subscription of a guarded channel rests on. Boxed, so that public channels have no room for it.
+    /// What the subscription of a guarded channel is based on. Boxed, so that public channels reserve no space for it.
     terms: Option<Box<Terms>>,
-    /// Cancels the questions of this subscription, once it is over.
+    /// Cancels this subscription's requests to the application when it ends.
     end: Option<DropGuard>,
-    /// Cancels the watch over the end of the grant, once there is another grant or the subscription is over.
+    /// Cancels the watch over the grant's expiry when there is another grant or the subscription ends.
     watch: Option<DropGuard>,
-    /// Keeps the channel heard, where Redis is asked for single channels.
+    /// Keeps this node subscribed to the channel in Redis, where it subscribes to single channels.
     interest: Option<Arc<Interest>>,
 }
 
-/// What a subscription rests on, and what it takes to ask for it again.
+/// What a subscription is based on, and what it takes to ask for it again.
 #[derive(Debug, Clone)]
 pub(super) struct Terms {
     pub(super) ticket: Ticket,
     /// Headers of the last subscribe that was granted.
     pub(super) headers: Arc<SubscribeHeaders>,
-    /// The user's id, where it is known.
+    /// The user's id, if it is known.
     pub(super) user: Option<Arc<str>>,
     /// Who gave the grant.
     pub(super) by: GrantedBy,
-    /// In a presence channel, who it is.
+    /// The member, in a presence channel.
     pub(super) member: Option<Member>,
-    /// When the grant ends, if it does.
+    /// When the grant expires, if it does.
     pub(super) ends: Option<Instant>,
 }
 
-/// What the application said of a channel that it signed for.
+/// The application's answer for a channel for which it gave the client a signature.
 #[derive(Debug, Clone)]
 pub(super) struct Promise {
     pub(super) user: Option<Arc<str>>,
@@ -92,18 +92,18 @@ pub(super) struct Promise {
 }
 
 impl Terms {
-    /// The client brought the grant itself, and nobody can be asked for it again.
+    /// The client brought the grant itself, so no one can be asked to renew it.
     pub(super) fn is_brought(&self) -> bool {
         self.by == GrantedBy::Signature
     }
 
-    /// Whether the grant has not ended.
+    /// Whether the grant has not expired.
     pub(super) fn holds(&self, now: Instant) -> bool {
         self.ends.is_none_or(|ends| ends > now)
     }
 }
 
-/// What a new grant says of the subscription.
+/// What a new grant says about the subscription.
 #[derive(Debug)]
 pub(super) struct Basis<'a> {
     pub(super) headers: &'a Arc<SubscribeHeaders>,
@@ -113,17 +113,17 @@ pub(super) struct Basis<'a> {
 }
 
 impl<'a> Basis<'a> {
-    /// As before.
+    /// The same as before.
     pub(super) fn of(terms: &'a Terms) -> Self {
         Self { headers: &terms.headers, user: terms.user.clone(), by: terms.by, member: terms.member.clone() }
     }
 }
 
-/// Proof that a subscribe was begun; void once the socket unsubscribes or closes.
+/// Proof that a subscribe was started; void once the socket unsubscribes or closes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Ticket(u64);
 
-/// The socket is in, or on its way into, as many channels as it may be.
+/// The socket is in, or about to join, as many channels as it may.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooMany;
 
@@ -132,7 +132,7 @@ impl<S> Session<S> {
         Self { socket, began: Instant::now(), since, stale, state: Mutex::default() }
     }
 
-    /// Never held across an await. Taken before the locks of rooms, never after.
+    /// Never held across an await. Locked before the locks of rooms, never after.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
@@ -143,7 +143,7 @@ impl<S> Session<S> {
 }
 
 impl State {
-    /// Begins a subscribe; `limit` counts channels.
+    /// Starts a subscribe; `limit` is the maximum number of channels.
     pub(super) fn begin(&mut self, channel: &ChannelName, limit: u64) -> Result<Ticket, TooMany> {
         if !self.channels.contains_key(channel) && self.channels.len() as u64 >= limit {
             return Err(TooMany);
@@ -157,7 +157,7 @@ impl State {
         Ok(Ticket(subscription.generation))
     }
 
-    /// Wants the channel for as long as the subscription lasts.
+    /// Keeps the interest in the channel for as long as the subscription lasts.
     pub(super) fn keep(&mut self, channel: &ChannelName, ticket: Ticket, interest: Arc<Interest>) {
         if self.is_current(channel, ticket)
             && let Some(subscription) = self.channels.get_mut(channel)
@@ -166,13 +166,13 @@ impl State {
         }
     }
 
-    /// Whether nobody unsubscribed or left since `ticket` was given.
+    /// Whether the socket has neither unsubscribed nor disconnected since `ticket` was issued.
     pub(super) fn is_current(&self, channel: &ChannelName, ticket: Ticket) -> bool {
         !self.is_closed && self.channels.get(channel).is_some_and(|subscription| subscription.generation == ticket.0)
     }
 
-    /// The question is answered with yes. `None`: the ticket is void. `Some(true)`: the socket was not in before.
-    /// `since` is the newest event.
+    /// The request was granted. `None`: the ticket is void. `Some(true)`: the socket was not in before. `since` is the number
+    /// of the newest event.
     pub(super) fn finish(&mut self, channel: &ChannelName, ticket: Ticket, since: u64) -> Option<bool> {
         if !self.is_current(channel, ticket) {
             return None;
@@ -185,7 +185,7 @@ impl State {
         Some(!std::mem::replace(&mut subscription.is_joined, true))
     }
 
-    /// The question is answered with no. `false`: the ticket is void. A socket that was in before stays in.
+    /// The request was refused. `false`: the ticket is void. A socket that was in before stays in.
     pub(super) fn refuse(&mut self, channel: &ChannelName, ticket: Ticket) -> bool {
         if !self.is_current(channel, ticket) {
             return false;
@@ -199,7 +199,7 @@ impl State {
         true
     }
 
-    /// A token that is cancelled when the subscription is over; cancelled already if it is.
+    /// A token that is cancelled when the subscription ends, and already cancelled if it has ended.
     pub(super) fn end_of(&mut self, channel: &ChannelName, ticket: Ticket) -> CancellationToken {
         let token = CancellationToken::new();
         if !self.is_current(channel, ticket) {
@@ -218,8 +218,8 @@ impl State {
         }
     }
 
-    /// Notes what a subscription rests on from now on. The token is cancelled when that changes again, or the
-    /// subscription is over; `None` when it is already.
+    /// Stores what a subscription is based on from now on. The token is cancelled when that changes again or the subscription
+    /// ends; `None` if it has ended.
     pub(super) fn accept(
         &mut self,
         channel: &ChannelName,
@@ -240,12 +240,12 @@ impl State {
         Some((terms, watch))
     }
 
-    /// What the subscription of a channel rests on, once the socket is in.
+    /// What the subscription of a channel is based on, once the socket is in.
     pub(super) fn terms(&self, channel: &str) -> Option<Terms> {
         self.channels.get(channel).filter(|subscription| subscription.is_joined)?.terms.as_deref().cloned()
     }
 
-    /// The client was sent away.
+    /// The client is disconnected for good.
     pub(super) fn end_for_good(&mut self) {
         self.is_over = true;
     }
@@ -254,19 +254,19 @@ impl State {
         self.is_over
     }
 
-    /// Leaves a channel from this side: see [`Self::may_bring`].
+    /// Removes the socket from a channel on behalf of the server: see [`Self::may_bring`].
     pub(super) fn take_out(&mut self, channel: &ChannelName) -> bool {
         self.taken_out.insert(channel.clone());
         self.leave(channel.as_str())
     }
 
     /// Whether a grant that the application has signed lets the socket in. The signature is the same each time it is made, so
-    /// that of who was taken out does not count until the application is asked again, on this connection or on another.
+    /// after a removal it is not valid until the application is asked again, on this connection or on another one.
     pub(super) fn may_bring(&self, channel: &ChannelName) -> bool {
         !self.taken_out.contains(channel)
     }
 
-    /// The application has granted a channel for which the client is given a signature.
+    /// The application has granted a channel and given the client a signature for it.
     pub(super) fn promise(&mut self, channel: &ChannelName, promise: Promise, limit: u64) {
         self.taken_out.remove(channel);
         if self.promised.len() as u64 >= limit {
@@ -279,12 +279,12 @@ impl State {
         self.promised.get(channel).cloned()
     }
 
-    /// Bytes of the headers that subscriptions rest on.
+    /// Total bytes of the headers that subscriptions are based on.
     pub(super) fn header_bytes(&self) -> usize {
         self.headers.iter().map(|known| bytes_of(known)).sum()
     }
 
-    /// Somebody has signed in, which `add` notes. Its answer, unless the connection is over, or it is not the first time.
+    /// Signs a user in, which `add` records. Returns its answer, or `None` if the connection has ended or a user is signed in already.
     pub(super) fn sign_in(&mut self, signed_in: SignedIn, add: impl FnOnce(&SignedIn) -> bool) -> Option<bool> {
         if self.is_closed || self.signed_in.is_some() {
             return None;
@@ -294,18 +294,18 @@ impl State {
         Some(is_first)
     }
 
-    /// Who was signed in, once the connection is over.
+    /// Removes and returns the signed-in user, once the connection has ended.
     pub(super) fn sign_out(&mut self) -> Option<SignedIn> {
         self.signed_in.take()
     }
 
-    /// The user in a channel, as its grant tells, or else who is signed in, if anyone. `None`: there is no grant yet.
+    /// The user in a channel: the one that its grant names, or else the signed-in one, if any. `None`: there is no grant yet.
     pub(super) fn user_in(&self, channel: &str) -> Option<Option<Arc<str>>> {
         let terms = self.channels.get(channel)?.terms.as_ref()?;
         Some(terms.user.clone().or_else(|| self.signed_in.as_ref().map(|signed_in| Arc::clone(&signed_in.user))))
     }
 
-    /// Whether the socket is signed in as this user, or any of its channels is known to be that of the user.
+    /// Whether the socket is signed in as this user, or is in a channel whose grant names the user.
     pub(super) fn is_user(&self, user: &str) -> bool {
         if self.signed_in.as_ref().is_some_and(|signed_in| &*signed_in.user == user) {
             return true;
@@ -316,13 +316,13 @@ impl State {
         })
     }
 
-    /// Who is signed in, or whom the grant of a channel names.
+    /// The user who is signed in, or whom the grant of a channel names.
     pub(super) fn known_user(&self) -> Option<Arc<str>> {
         let granted = || self.channels.values().find_map(|subscription| subscription.terms.as_ref()?.user.clone());
         self.signed_in.as_ref().map(|signed_in| Arc::clone(&signed_in.user)).or_else(granted)
     }
 
-    /// The channels that the socket is in or asks for, for people.
+    /// The channels that the socket is in or has asked to join, for display.
     pub(super) fn views(&self) -> Vec<StayView> {
         let now = Instant::now();
         let view = |(channel, subscription): (&ChannelName, &Subscription)| {
@@ -340,13 +340,13 @@ impl State {
         views
     }
 
-    /// Whether headers fit beside those that the socket's subscriptions rest on.
+    /// Whether these headers fit beside those that the socket's subscriptions are based on.
     pub(super) fn has_room_for(&mut self, headers: &SubscribeHeaders) -> bool {
         self.headers.retain(|known| Arc::strong_count(known) > 1);
         self.headers.iter().any(|known| **known == *headers) || self.header_bytes() + bytes_of(headers) <= MAX_KEPT_HEADER_BYTES
     }
 
-    /// The set that equals these headers, which is kept once.
+    /// The stored set that equals these headers; each set is stored once.
     fn share(&mut self, headers: &Arc<SubscribeHeaders>) -> Arc<SubscribeHeaders> {
         if let Some(known) = self.headers.iter().find(|known| ***known == **headers) {
             return Arc::clone(known);
@@ -355,7 +355,7 @@ impl State {
         Arc::clone(headers)
     }
 
-    /// The channels that the socket is in, for when it comes back.
+    /// The channels that the socket is in, to restore them when its session is resumed.
     pub(super) fn stays(&self) -> Vec<Stay> {
         let joined = self.channels.iter().filter(|(_, subscription)| subscription.is_joined);
         let stay = |(channel, subscription): (&ChannelName, &Subscription)| Stay {
@@ -367,7 +367,7 @@ impl State {
         joined.map(stay).collect()
     }
 
-    /// The socket is in the channel as it was before its connection broke.
+    /// Restores the subscription of a channel as it was before the connection broke.
     pub(super) fn restore(&mut self, stay: &Stay) -> Ticket {
         let generation = self.next_generation;
         self.next_generation += 1;
@@ -387,19 +387,19 @@ impl State {
         ticket
     }
 
-    /// Begins a subscribe of a channel that the socket is in; `None` when it has left.
+    /// Starts another subscribe of a channel that the socket is in; `None` when it has left.
     pub(super) fn begin_again(&mut self, channel: &ChannelName) -> Option<Ticket> {
         let subscription = self.channels.get_mut(channel).filter(|_| !self.is_closed)?;
         subscription.pending += 1;
         Some(Ticket(subscription.generation))
     }
 
-    /// Ends the subscription, also one under way. Whether the socket was in.
+    /// Ends the subscription, also one that is in progress. Returns whether the socket was in.
     pub(super) fn leave(&mut self, channel: &str) -> bool {
         self.channels.remove(channel).is_some_and(|subscription| subscription.is_joined)
     }
 
-    /// Ends all subscriptions for good. Returns the channels the socket was in.
+    /// Ends all subscriptions for good. Returns the channels that the socket was in.
     pub(super) fn close(&mut self) -> Vec<ChannelName> {
         self.is_closed = true;
         let joined = self.channels.drain().filter(|(_, subscription)| subscription.is_joined);
