@@ -1,4 +1,4 @@
-//! Grants after the moment they are given: those that end, those that are asked for again, those that are taken back.
+//! Grants after they have been given: their expiry, renewal and revocation.
 //!
 //! Input: grants of the authorizer, and the HTTP API ([`crate::api::moderation`]). Output: sockets stay, or leave with
 //! `subscription_error(channel, status)`.
@@ -23,32 +23,32 @@ use crate::event::SocketId;
 use crate::metrics::Refusal;
 use crate::metrics::auth::Renewal;
 
-/// What a client is told when its grant has ended.
+/// Status for a client whose grant has expired.
 const ENDED: u16 = 401;
-/// The end came before an answer.
+/// No answer came before the expiry.
 const NO_ANSWER: Denied = Denied::new(0);
-/// What a client is told when it was taken out of a channel.
+/// Status for a client that was removed from a channel.
 const TAKEN_OUT: u16 = 403;
 
-/// The application is asked again a tenth of a grant's time before its end, this long before at the most.
+/// The application is asked again a tenth of a grant's time before its expiry, at most this long before.
 const MAX_LEAD: Duration = Duration::from_secs(30);
-/// This long before at the least, or half of the time: the answer has to be there before the end.
+/// At least this long before, or half of the time if that is less: the answer has to arrive before the expiry.
 const SHORTEST_LEAD: Duration = Duration::from_secs(5);
-/// The time between two questions about one grant, as long as nobody answers.
+/// Delay between two requests about one grant while the application does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The least time between an answer and the next question, for grants that end at once.
+/// Minimum time between an answer and the next request, for grants that expire at once.
 const MIN_RENEW_INTERVAL: Duration = Duration::from_millis(250);
-/// Questions of one recheck at once; the shield lets fewer through.
+/// Concurrent requests of one recheck; the shield lets fewer through.
 const RECHECKS: usize = 1000;
 
-/// What a recheck came to.
+/// The result of a recheck.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recheck {
-    /// Sockets whose right was asked for again.
+    /// Sockets that the application was asked about again.
     pub checked: usize,
     /// Those of them that had to leave.
     pub removed: usize,
-    /// Those of them that stay because nobody answered.
+    /// Those of them that stay because the application did not answer.
     pub undecided: usize,
 }
 
@@ -59,7 +59,7 @@ enum Verdict {
 }
 
 impl<S: Socket> Hub<S> {
-    /// Notes what a subscription rests on, and watches over its end.
+    /// Stores what a subscription is based on, and watches over the expiry of its grant.
     pub(super) fn accept(
         self: &Arc<Self>,
         session: &Arc<Session<S>>,
@@ -79,8 +79,8 @@ impl<S: Socket> Hub<S> {
         self.tasks.spawn(async move { watch.run_until_cancelled(hub.watch(&session, &channel, &terms, ends)).await });
     }
 
-    /// Asks again shortly before a grant ends, for as long as it is granted again. A refusal ends it at once; an
-    /// application that does not answer is asked again until the end, and no answer is waited for any longer.
+    /// Asks again shortly before a grant expires, for as long as it is granted again. A refusal ends it at once; an application
+    /// that does not answer is asked again until the expiry, and no answer is awaited any longer.
     async fn watch(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, terms: &Terms, mut ends: Instant) {
         let mut ask_at = ends - lead(ends);
         loop {
@@ -110,9 +110,9 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Asks the application about every socket in a guarded channel, and takes out those it refuses now.
+    /// Asks the application about every socket in a guarded channel, and removes those that it refuses now.
     pub async fn recheck(self: &Arc<Self>, channel: &ChannelName) -> Recheck {
-        // Who is away starts afresh, and is asked for then.
+        // Clients that are away have to start a new session, and are authorised then.
         let removal = Removal::begin(self.recovery.as_ref(), None, Some(channel));
         let ids = self.sockets_in(channel.as_str(), usize::MAX);
         drop(removal);
@@ -128,7 +128,7 @@ impl<S: Socket> Hub<S> {
         sum
     }
 
-    /// `None` for a socket that rests on no grant of the application, or has left meanwhile.
+    /// `None` for a socket without a grant of the application, and for one that has left meanwhile.
     async fn recheck_one(self: &Arc<Self>, id: SocketId, channel: &ChannelName) -> Option<Verdict> {
         let session = self.session(id)?;
         let terms = session.state().terms(channel.as_str()).filter(|terms| !terms.is_brought())?;
@@ -150,10 +150,10 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Takes a user's sockets out of a channel. A user is known by a presence channel the socket is in, or by the `sub`
-    /// of its token. Returns how many sockets that were.
+    /// Removes a user's sockets from a channel. A user is known by a presence channel the socket is in, or by the `sub` of its
+    /// token. Returns how many sockets that were.
     pub fn unsubscribe_user(self: &Arc<Self>, user: &str, channel: &ChannelName) -> usize {
-        // Before it leaves, or it might be back by an earlier answer.
+        // Before the sockets leave, or an earlier answer might let them back in.
         let _removal = self.begin_removal(Some(user), Some(channel));
         let Some(room) = self.rooms.snapshot(channel.as_str()) else {
             return 0;
@@ -165,7 +165,7 @@ impl<S: Socket> Hub<S> {
             };
             let terms = session.state().terms(channel.as_str());
             if let Some(terms) = terms {
-                // Of the user, every node is told.
+                // Without the user: every node is told to remove that one anyway.
                 self.void(&terms, channel, None);
             }
             let was_in = session.state().take_out(channel);
@@ -178,7 +178,7 @@ impl<S: Socket> Hub<S> {
         removed
     }
 
-    /// What was granted before counts no more, and nobody comes back to it.
+    /// Invalidates what was granted before, and keeps clients from resuming their sessions meanwhile.
     pub(super) fn begin_removal<'a>(&'a self, user: Option<&'a str>, channel: Option<&'a ChannelName>) -> Removal<'a> {
         self.authorizer.removed(user, channel);
         if let Some(user) = user {
@@ -187,8 +187,8 @@ impl<S: Socket> Hub<S> {
         Removal::begin(self.recovery.as_ref(), user, channel)
     }
 
-    /// What a subscription rested on lets nobody into the channel again, here or on another node. `user` is one that the
-    /// other nodes do not know to be taken out.
+    /// Makes what a subscription was based on invalid for the channel, here and on other nodes. `user`: one whose removal the
+    /// other nodes do not know of.
     pub(super) fn void(&self, terms: &Terms, channel: &ChannelName, user: Option<&str>) {
         let pass = self.authorizer.pass(&terms.headers);
         if let Some(pass) = &pass {
@@ -202,7 +202,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// The application has granted a channel to a socket that subscribes with a signature for it later.
+    /// The application has granted a channel to a socket, which will subscribe with a signature for it.
     pub fn promise(&self, socket: SocketId, channel: &ChannelName, grant: &Grant) {
         if let Some(session) = self.session(socket) {
             let promise = Promise { user: grant.user.clone(), ends: grant.ends };
@@ -210,7 +210,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Takes a socket out of a channel that it is in without a grant.
+    /// Removes a socket from a channel that it is in without a grant.
     pub(super) fn turn_out(self: &Arc<Self>, id: SocketId, channel: &ChannelName) {
         let Some(session) = self.session(id) else { return };
         let was_in = {
@@ -223,7 +223,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Keeps out, or takes out, whom a removal meant that came after its subscribe. Whether there was one.
+    /// Keeps out, or removes, a user who was removed after the subscribe. Returns whether that was so.
     pub(super) fn is_removed(
         self: &Arc<Self>,
         session: &Session<S>,
@@ -245,7 +245,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Ends a subscription from this side, also one that is asked about still. Whether it was that of `ticket`.
+    /// Ends a subscription on behalf of the server, also one in progress. Returns whether it was that of `ticket`.
     fn revoke(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, status: u16) -> bool {
         let was_in = {
             let mut state = session.state();
@@ -262,13 +262,13 @@ impl<S: Socket> Hub<S> {
     }
 }
 
-/// How long before its end a grant is asked for again.
+/// How long before its expiry a grant is asked for again.
 fn lead(ends: Instant) -> Duration {
     let left = ends.saturating_duration_since(Instant::now());
     (left / 10).clamp(SHORTEST_LEAD.min(left / 2), MAX_LEAD)
 }
 
-/// Whether a new grant is for the same user as before; somebody else may have logged in with the same cookie.
+/// Whether a new grant is for the same user as before; another user may have logged in with the same cookie.
 fn still_fits(channel: &ChannelName, terms: &Terms, grant: &Grant) -> bool {
     channel.kind() != ChannelKind::Presence || member_of(grant).is_ok_and(|member| Some(member.user()) == terms.user.as_deref())
 }

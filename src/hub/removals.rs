@@ -1,6 +1,6 @@
-//! [`Removals`]: who was taken out of late, so that no answer from before lets them in afterwards.
+//! [`Removals`]: users who were removed recently, so that no earlier answer of the application lets them in afterwards.
 //!
-//! Input: removals as they begin, and joins that were begun before them. Output: whether a join comes too late.
+//! Input: removals as they begin, and joins that were started before them. Output: whether a join is outdated.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::channel::ChannelName;
 
-/// Removals that are remembered; a join that was begun before the oldest of them is refused.
+/// Removals that are remembered; a join that was started before the oldest of them is refused.
 const MAX_KEPT: usize = 100_000;
 
 /// Removals of users.
@@ -21,18 +21,18 @@ pub(super) struct Removals {
 
 #[derive(Debug, Default)]
 struct Late {
-    /// All there have been.
+    /// How many there have been in total.
     count: u64,
-    /// The newest of them: hashes of the user, whose name may be of any length, and of the channel if it was not all of them.
+    /// The newest of them: hashes of the user, whose id may have any length, and of the channel, unless it was all of them.
     kept: VecDeque<(u64, Option<u64>)>,
 }
 
-/// What a user was taken out of.
+/// What a user was removed from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// The channel.
+    /// One channel.
     Channel,
-    /// Everything: its connections are closed.
+    /// Everything: the user's connections are closed.
     All,
 }
 
@@ -41,7 +41,7 @@ impl Removals {
         self.late.lock()
     }
 
-    /// A user is taken out of a channel, or of everything.
+    /// Records that a user is removed from a channel, or from everything.
     pub(super) fn note(&self, user: &str, channel: Option<&ChannelName>) {
         let removal = (self.hasher.hash_one(user), channel.map(|channel| self.hasher.hash_one(channel)));
         let mut late = self.late();
@@ -52,12 +52,12 @@ impl Removals {
         }
     }
 
-    /// How many there have been: what a join notes as it begins.
+    /// How many there have been; a join notes this when it starts.
     pub(super) fn count(&self) -> u64 {
         self.late().count
     }
 
-    /// What the user was taken out of, so that a join of `channel` does not count any more that was begun at `count`.
+    /// What the user was removed from since `count`, as far as that makes a join of `channel` that was started then outdated.
     pub(super) fn since(&self, count: u64, user: &str, channel: &ChannelName) -> Option<Scope> {
         let (user, channel) = (self.hasher.hash_one(user), self.hasher.hash_one(channel));
         let late = self.late();

@@ -1,4 +1,4 @@
-//! Joining and leaving channels, and the questions to the application. What becomes of members is in
+//! Joining and leaving channels, and the requests to the application about it. Members are handled in
 //! [`presence`](super::presence).
 
 use std::sync::Arc;
@@ -18,22 +18,22 @@ use crate::event::SocketId;
 use crate::metrics::Refusal;
 use crate::warn_throttled;
 
-/// A name too long is cut to this many bytes in the error that says so.
+/// Errors and the log show this many bytes of a channel name that is too long.
 const SHOWN_OF_A_LONG_NAME: usize = 200;
 
-/// Bytes that names and values of one subscribe's headers may have: what nginx takes of a whole request, so that hardly
-/// an application would take more. They are kept while the application is asked.
+/// Maximum bytes of the names and values of one subscribe's headers: nginx accepts as much for a whole request, so hardly any
+/// application accepts more. They are kept while the application is asked.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
 
-/// As much of a name as errors and the log show.
+/// The part of a name that errors and the log show.
 pub(super) fn shown(name: &str) -> &str {
     &name[..name.floor_char_boundary(SHOWN_OF_A_LONG_NAME)]
 }
 
-/// By what right a socket may join a guarded channel.
+/// What entitles a socket to join a guarded channel.
 #[derive(Debug)]
 pub enum Right {
-    /// The application is asked, with the headers of this subscribe (Echo's `auth.headers`).
+    /// Ask the application, with the headers of this subscribe (Echo's `auth.headers`).
     Ask(SubscribeHeaders),
     /// The client brought a grant that the application has signed.
     Brought(Grant),
@@ -48,9 +48,9 @@ impl From<SubscribeHeaders> for Right {
 /// How long members stay after their connection has ended.
 #[derive(Debug, Default)]
 pub(super) struct Grace {
-    /// So long in any case: who comes back with another socket until then has not been away.
+    /// At least this long: a user who is back by then with another socket has not been away.
     pub(super) least: Duration,
-    /// Until this is cancelled: the client may come back to its session.
+    /// Until this is cancelled: the client may resume its session.
     pub(super) kept: Option<CancellationToken>,
 }
 
@@ -71,11 +71,11 @@ impl Grace {
 }
 
 impl<S: Socket> Hub<S> {
-    /// A socket wants to join a channel, by this right.
+    /// A socket asks to join a channel, which `right` entitles it to.
     ///
-    /// A public channel is joined before this returns, unless Redis has to be asked for it first; for others the
-    /// application is asked meanwhile. The client hears of a refusal as `subscription_error(channel, status)`; success
-    /// is announced in presence channels alone.
+    /// A public channel is joined before this returns, unless this node must subscribe to it in Redis first; for other channels the
+    /// application is asked in the background. A refusal is sent to the client as `subscription_error(channel, status)`;
+    /// Socket.IO clients are told of success in presence channels only.
     pub fn subscribe(self: &Arc<Self>, id: SocketId, channel: &str, right: impl Into<Right>) {
         let Some(session) = self.session(id) else {
             return;
@@ -98,7 +98,7 @@ impl<S: Socket> Hub<S> {
         if brought.is_some() && !session.state().may_bring(&channel) {
             return self.refuse(&session, channel.as_str(), 403, Refusal::Unauthorized);
         }
-        // A signature does not tell when the right ends.
+        // A signature does not say when the grant expires.
         let promised = brought.is_some().then(|| session.state().promised(&channel)).flatten();
         if promised.as_ref().and_then(|promise| promise.ends).is_some_and(|ends| ends <= Instant::now()) {
             return self.refuse(&session, channel.as_str(), 401, Refusal::Unauthorized);
@@ -128,7 +128,7 @@ impl<S: Socket> Hub<S> {
         let Ok(ticket) = begun else {
             return self.refuse(&session, channel.as_str(), 429, Refusal::Subscriptions);
         };
-        // Before the application is asked, so that both answers come at the same time.
+        // Before the application is asked, so that Redis and the application are waited for at the same time.
         if let Some(interest) = self.interests.as_ref().and_then(|interests| interests.declare(&channel)) {
             session.state().keep(&channel, ticket, interest);
         }
@@ -147,7 +147,7 @@ impl<S: Socket> Hub<S> {
             None => self.let_in(&session, &channel, ticket),
             Some(heard) => {
                 self.tasks.spawn(async move {
-                    // An error means that Redis was lost; what is missed then is missed by everyone.
+                    // An error means that Redis was lost; every subscriber misses what is sent until it is back.
                     let _ = heard.await;
                     hub.let_in(&session, &channel, ticket);
                 });
@@ -155,22 +155,22 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Puts a socket into a channel that anyone may join.
+    /// Adds a socket to a channel that anyone may join.
     fn let_in(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket) {
         let is_in = self.enter_and_tell(session, channel, ticket);
         if is_in && self.is_guarded(channel.as_str()) {
-            // Other rules came meanwhile.
+            // The rules have changed meanwhile: the channel is guarded now.
             self.turn_out(session.socket.id(), channel);
         }
     }
 
-    /// What to wait for before a socket enters a channel: then no event from Redis is missed by who is in, and no member
-    /// who comes on another node while the list of members is on its way.
+    /// Resolves once this node is subscribed to the channel in Redis. A socket that enters only then misses no event, and no
+    /// member who joins on another node while the member list is on its way.
     fn pending(&self, channel: &ChannelName) -> Option<oneshot::Receiver<()>> {
         self.interests.as_ref()?.pending(channel.as_str())
     }
 
-    /// A socket leaves a channel, or gives up waiting for it.
+    /// A socket leaves a channel, or cancels its subscribe.
     pub fn unsubscribe(self: &Arc<Self>, id: SocketId, channel: &str) {
         let Some(session) = self.session(id) else {
             return;
@@ -181,8 +181,8 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Asks the application and acts on its answer. At `end` the socket is gone, or does not want in any more, and
-    /// takes its question back.
+    /// Asks the application and acts on its answer. `end` is cancelled when the socket disconnects or unsubscribes, which
+    /// cancels the request.
     async fn authorize(
         self: &Arc<Self>,
         session: &Arc<Session<S>>,
@@ -209,7 +209,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Asks the application; `is_again` about a socket that is in the channel already.
+    /// Asks the application; `is_again`: the socket is in the channel already.
     pub(super) async fn ask(
         &self,
         session: &Session<S>,
@@ -224,8 +224,8 @@ impl<S: Socket> Hub<S> {
         self.authorizer.authorize(request).await
     }
 
-    /// Lets a socket in that has a grant. `removals` is how many there had been when it subscribed, `took` how long the answer
-    /// took, of one that was not brought.
+    /// Lets a socket with a grant in. `removals` is how many removals there had been when it subscribed; `took` is how long the
+    /// application took to answer, or `None` for a grant that the client brought.
     async fn admit(
         self: &Arc<Self>,
         session: &Arc<Session<S>>,
@@ -253,7 +253,7 @@ impl<S: Socket> Hub<S> {
                 }
             },
         };
-        // Whoever was taken out since it subscribed has an answer of before.
+        // The user may have been removed since the subscribe, in which case the answer is outdated.
         if self.is_removed(session, channel, ticket, (removals, user.as_deref())) {
             return;
         }
@@ -266,12 +266,12 @@ impl<S: Socket> Hub<S> {
             self.observers.tell(|| Observation::Granted { channel: channel.as_str(), socket, by, user: user.as_deref(), took });
             let basis = Basis { headers, user: user.clone(), by, member };
             self.accept(session, channel, ticket, basis, grant.ends);
-            // From here on a removal finds it; one that came while it went in did not.
+            // From here on a removal finds the subscription; one that came while the socket was joining did not.
             self.is_removed(session, channel, ticket, (removals, user.as_deref()));
         }
     }
 
-    /// The subscribe failed: tells the client, unless it does not want to know any more.
+    /// The subscribe failed: tells the client, unless it has unsubscribed.
     pub(super) fn fail(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, denied: &Denied) {
         let is_wanted = session.state().refuse(channel, ticket);
         if is_wanted {
@@ -289,12 +289,12 @@ impl<S: Socket> Hub<S> {
         self.observers.tell(|| Observation::Refused { channel, socket, cause, status: Some(status), reason });
         debug!(socket_id = %socket, channel, status, ?cause, "subscribe refused");
         if let Some(key) = cause.limit() {
-            self.tell_of_limit(socket, channel, cause, &format!("a subscribe is over `{key}`: raise it if the page is not at fault"));
+            self.tell_of_limit(socket, channel, cause, &format!("a subscribe exceeds `{key}`: raise it if the page is not at fault"));
         }
         self.emit(&session.socket, &Push::new(Message::Refused { channel, status }));
     }
 
-    /// Says that a rule kept a client's wish back: each time in devMode, else seldom.
+    /// Logs that a rule refused a client's request: each time in devMode, otherwise throttled.
     pub(super) fn tell_of_limit(&self, id: SocketId, channel: &str, cause: Refusal, hint: &str) {
         if self.options.dev_mode {
             info!(socket_id = %id, channel, ?cause, hint, "refused");
@@ -303,7 +303,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Puts a socket into a public or private channel, and tells it so.
+    /// Adds a socket to a public or private channel, and tells it so.
     fn enter_and_tell(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket) -> bool {
         let is_in = self.enter_and_show(session, channel, ticket, || {
             let subscribed = Message::Subscribed { channel: channel.as_str(), members: None, shows_sockets: false };
@@ -315,8 +315,8 @@ impl<S: Socket> Hub<S> {
         is_in
     }
 
-    /// Puts a socket into a channel's room, says so by `tell`, and sends what it is to get from before; nothing newer comes
-    /// before that. Whether it is in afterwards.
+    /// Adds a socket to a channel's room, announces that with `tell`, and sends the earlier events that the socket is to get;
+    /// nothing newer is sent before those. Returns whether it is in afterwards.
     pub(super) fn enter_and_show(
         self: &Arc<Self>,
         session: &Session<S>,
@@ -339,8 +339,8 @@ impl<S: Socket> Hub<S> {
         true
     }
 
-    /// Puts a socket into a channel's room, if it still wants in. Both happen under the session's lock, so that a
-    /// disconnect either comes first and voids the ticket, or comes later and finds the room.
+    /// Adds a socket to a channel's room, if it still wants to join. Both happen under the session's lock, so that a disconnect
+    /// either comes first and voids the ticket, or comes later and finds the socket in the room.
     pub(super) fn enter(&self, session: &Session<S>, channel: &ChannelName, ticket: Ticket) -> bool {
         let id = session.socket.id();
         let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().number());
@@ -360,18 +360,18 @@ impl<S: Socket> Hub<S> {
         true
     }
 
-    /// A socket is in a channel's room from now on, as one of `count`.
+    /// A socket has entered a channel's room, which has `count` sockets now.
     pub(super) fn came_in(&self, channel: &ChannelName, id: SocketId, count: usize) {
         self.metrics.subscribed(channel.kind());
         self.observers.tell(|| Observation::Subscribed { channel: channel.as_str(), socket: id, count });
     }
 
-    /// A socket has left a channel by its session's account; the room and the members follow.
+    /// A socket's session has left a channel: removes the socket from the room, and its member.
     pub(super) fn left(self: &Arc<Self>, channel: &ChannelName, id: SocketId, reason: &'static str) {
         self.left_after(channel, id, reason, Grace::default());
     }
 
-    /// As [`Self::left`], but the members follow after `grace`.
+    /// Like [`Self::left`], but the member is removed after `grace`.
     pub(super) fn left_after(self: &Arc<Self>, channel: &ChannelName, id: SocketId, reason: &'static str, grace: Grace) {
         let count = self.rooms.leave(channel, id);
         self.touch(id);

@@ -1,12 +1,12 @@
-//! What the hub does with users as a whole.
+//! What the hub does with all sockets of a user.
 //!
-//! Input: a user's id, as presence channels and tokens tell it. Output: calls of that user's sockets.
+//! Input: a user's id, as presence channels and tokens name it. Output: calls to that user's sockets.
 
 use super::{Hub, Socket};
 
 impl<S: Socket> Hub<S> {
-    /// Closes the sockets of this node that are known to be the user's, for good: their clients do not come back by
-    /// themselves. Returns how many there were.
+    /// Closes this node's sockets that are known to be the user's, for good: their clients do not reconnect by themselves.
+    /// Returns how many there were.
     pub fn terminate_user(&self, user: &str) -> usize {
         let _removal = self.begin_removal(Some(user), None);
         let mut sockets = Vec::new();
@@ -20,7 +20,7 @@ impl<S: Socket> Hub<S> {
                 }
             }
         }
-        // Out of the locks: a socket that closes is taken out of its shard.
+        // Without the locks: closing a socket removes it from its shard.
         for (socket, stays) in &sockets {
             for stay in stays {
                 if let Some(terms) = &stay.terms {
