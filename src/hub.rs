@@ -1,8 +1,8 @@
 //! [`Hub`]: who is in which channel, and every rule about it.
 //!
-//! Input: clients' requests from [`crate::socket_io`], events from [`crate::ingress`], all through the methods here.
-//! Output: [`Push`]es to [`Socket`]s, in no protocol's words. The hub asks an
-//! [`Authorizer`] before anyone joins a guarded channel and keeps members in a [`PresenceStore`].
+//! Input: clients' requests from [`crate::socket_io`] and [`crate::pusher`], events from [`crate::ingress`], all through the
+//! methods here. Output: [`Push`]es to [`Socket`]s, independent of the protocol. The hub asks an [`Authorizer`] before a socket
+//! joins a guarded channel, and keeps members in a [`PresenceStore`].
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -72,15 +72,15 @@ pub use rules::{Behaviour, Rule};
 pub use subscribe::Right;
 pub use whisper::Whisper;
 
-/// Bytes of an offset's text.
+/// Maximum bytes of an offset's text: 16 hexadecimal digits, a dash and 20 digits fit.
 const MAX_OFFSET_BYTES: usize = 40;
 
-/// Locks over all sessions.
+/// Number of locks that the sessions are spread over.
 const SHARDS: usize = 64;
 
 type Shard<S> = RwLock<HashMap<SocketId, Arc<Session<S>>>>;
 
-/// Settings of the hub, resolved.
+/// The hub's settings, resolved.
 #[derive(Debug)]
 struct Options {
     expose_socket_id: bool,
@@ -93,36 +93,36 @@ pub struct Hub<S> {
     sessions: Vec<Shard<S>>,
     hasher: RandomState,
     rooms: Rooms<S>,
-    /// Everyone connected, for flat mode; empty when that is off.
+    /// All connected sockets, for flat mode; empty when that is off.
     everyone: RwLock<Room<S>>,
     authorizer: Arc<dyn Authorizer>,
     store: Arc<dyn PresenceStore>,
     presence_locks: ChannelLocks,
     leaves: Leaves,
-    /// With other nodes: the way to them, and what is known from them. `None` for a single node.
+    /// With other nodes: the bus to them, and what is known about them. `None` for a single node.
     nodes: Option<Nodes>,
-    /// What Redis is to be asked for; `None` when it is listened to by pattern, or not at all.
+    /// The channels that this node subscribes to in Redis; `None` if it subscribes by pattern, or not at all.
     interests: Option<Arc<InterestSet>>,
-    /// Questions to the application and leaves under way.
+    /// Requests to the application, leaves and upkeep in progress.
     tasks: TaskTracker,
-    /// Cancelled when the server is about to end: nobody joins any more, no answer is waited for.
+    /// Cancelled at shutdown: no socket joins any more, and no answer is awaited.
     closing: CancellationToken,
     hints: Hints,
     observers: Observers,
     removals: removals::Removals,
-    /// With `recovery.enabled`.
+    /// Set by `recovery.enabled`.
     recovery: Option<recovery::Recovery>,
-    /// With other nodes that can go on with the sessions of this one.
+    /// Set when other nodes can resume the sessions of this one.
     handover: Option<handover::Handover>,
     cache: cache::EventCache,
-    /// Of a single node: with others, all events come over Redis.
+    /// Detects events that arrive over both Redis and HTTP.
     twice: twice::Twice,
     watchlists: watchlist::Watchlists,
-    /// How channels behave.
+    /// How channels behave, by their names.
     rules: Arc<ArcSwap<Rules>>,
-    /// Locked before `recovery`, where both are.
+    /// Locked before `recovery` where both are locked.
     last: Mutex<last::LastEvents>,
-    /// With `pusher.subscriptionCount`.
+    /// Set by `pusher.subscriptionCount`.
     counts: Option<counts::Counts>,
     options: Options,
     limits: ArcSwap<Limits>,
@@ -142,9 +142,9 @@ impl<S: Socket> Hub<S> {
         let rules = Rules::new(config);
         let subscribers = &config.subscribers;
         let sessions = bus.as_ref().and_then(Bus::sessions);
-        // Compat: without Pusher's clients a channel of such a name is one like any other.
+        // Compat: unless Pusher's clients are served, a channel with such a name is an ordinary channel.
         let cache = cache::EventCache::new(if config.serves_pusher() { config.pusher.cache_ttl.0 } else { Duration::ZERO });
-        // The events of cache channels are kept with nobody in them.
+        // The events of cache channels are kept even without subscribers.
         let cached = CACHED_PREFIXES.iter().filter(|prefix| cache.keeps(prefix)).map(|prefix| Pattern::new(&format!("{prefix}*")));
         let heard = rules.heard_always().into_iter().chain(cached).collect();
         let is_exact = subscribers.redis.0 && subscribers.redis_mode == RedisMode::Exact;
@@ -182,7 +182,7 @@ impl<S: Socket> Hub<S> {
         })
     }
 
-    /// Takes other limits. Those on what a socket may do in a second hold for sockets that connect from now on.
+    /// Applies new limits. Limits on what a socket may do per second apply to sockets that connect from now on.
     pub fn set_limits(&self, limits: &Limits) {
         self.limits.store(Arc::new(limits.clone()));
     }
@@ -195,7 +195,7 @@ impl<S: Socket> Hub<S> {
         self.shard(id).read().get(&id).cloned()
     }
 
-    /// How fast a client may ask for things that connects now.
+    /// The rate limits of a client that connects now.
     #[must_use]
     pub fn allowance(&self) -> Allowance {
         Allowance::new(&self.limits.load())
@@ -206,15 +206,15 @@ impl<S: Socket> Hub<S> {
         self.connect_afresh(socket, None);
     }
 
-    /// As [`Self::connect`], for a client that starts afresh and knows the offset of an event from before.
+    /// Like [`Self::connect`], for a client that starts a new session and knows the offset of an event from an earlier one.
     pub fn connect_afresh(&self, socket: S, offset: Option<&str>) {
         let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().number());
-        // What is longer is no offset, and none that it would bring again.
+        // Longer text cannot be an offset, so the client would not send it to resume either.
         let stale = offset.filter(|offset| offset.len() <= MAX_OFFSET_BYTES).map(Into::into);
         self.register(Session::new(socket, since, stale));
     }
 
-    /// Notes a session.
+    /// Registers a session.
     fn register(&self, session: Session<S>) -> Arc<Session<S>> {
         self.metrics.connects.inc();
         if self.rules.load().has_flat() {
@@ -227,20 +227,20 @@ impl<S: Socket> Hub<S> {
         session
     }
 
-    /// The connection of a socket is over. One whose session has gone on, on another connection, ends nothing.
+    /// The connection of a socket has ended. Does nothing if the session has been resumed on another connection.
     pub fn end(self: &Arc<Self>, socket: &S, reason: CloseReason) {
         if self.session(socket.id()).is_some_and(|session| session.socket.is_same(socket)) {
             self.disconnect(socket.id(), reason);
         }
     }
 
-    /// A socket is gone: it leaves all its channels. `reason` is what the log shows.
+    /// A socket has disconnected: it leaves all its channels. `reason` appears in the log.
     pub fn disconnect(self: &Arc<Self>, id: SocketId, reason: CloseReason) {
         let (session, kept) = {
             let mut shard = self.shard(id).write();
             let Some(session) = shard.get(&id).cloned() else { return };
-            // Under the lock, and first of all: a session is among those that are connected, or among those that are kept, and no
-            // event comes between that neither reaches the client nor is kept for it.
+            // First, and under the lock: a session is always either connected or saved, so every event either reaches the
+            // client or is kept for it.
             let kept = self.save(&session, reason);
             shard.remove(&id);
             (session, kept)
@@ -249,8 +249,8 @@ impl<S: Socket> Hub<S> {
         if self.rules.load().has_flat() {
             self.everyone.write().remove(id);
         }
-        // Compat: in the original a member leaves when its connection breaks. Who may come back is still there for the others,
-        // unless its page is known to be gone.
+        // Compat: in the original a member leaves when its connection breaks. Here a client that may resume its session stays a
+        // member, unless its page is known to be gone.
         let kept = kept.filter(|_| reason != CloseReason::PageLeft);
         let (channels, signed_in) = {
             let mut state = session.state();
@@ -265,13 +265,13 @@ impl<S: Socket> Hub<S> {
         self.observers.tell(|| Observation::Disconnected { socket: id, reason });
     }
 
-    /// Lets every socket leave its channels, so that stores and other nodes know. Nobody joins any more.
+    /// Makes every socket leave its channels, so that stores and other nodes learn of it. No socket joins any more.
     pub async fn close(self: &Arc<Self>) {
         self.closing.cancel();
         let ids: Vec<SocketId> = self.ids();
         let sockets: Vec<S> = ids.iter().filter_map(|id| self.socket(*id)).collect();
         self.hand_over(&sockets).await;
-        // Out of the rooms first: those who go at the same moment need not hear of each other.
+        // Empty the rooms first: sockets that leave at the same time need not be told of each other.
         let sessions: Vec<_> = ids.into_iter().filter_map(|id| Some((id, self.session(id)?))).collect();
         let mut left = Vec::new();
         for (id, session) in sessions {
@@ -320,7 +320,7 @@ impl<S: Socket> Hub<S> {
         self.rooms.count(channel)
     }
 
-    /// Channels whose name starts with `prefix`, with their counts of sockets, sorted by name.
+    /// Channels whose name starts with `prefix`, with their socket counts, sorted by name.
     #[must_use]
     pub fn channels(&self, prefix: &str) -> Vec<(ChannelName, usize)> {
         let mut channels = self.rooms.channels(|name| name.as_str().starts_with(prefix));
@@ -328,7 +328,7 @@ impl<S: Socket> Hub<S> {
         channels
     }
 
-    /// Who is in a presence channel: one entry a socket, in the order of joining.
+    /// The members of a presence channel: one entry per socket, in the order of joining.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be reached.
@@ -344,13 +344,13 @@ impl<S: Socket> Hub<S> {
         self.store.have_joined(channel, users).await
     }
 
-    /// The channels that Redis is to be asked for, when it is asked for single ones.
+    /// The channels to subscribe to in Redis; `None` if this node does not subscribe to single channels.
     #[must_use]
     pub fn interests(&self) -> Option<&Arc<InterestSet>> {
         self.interests.as_ref()
     }
 
-    /// The metrics this hub counts in.
+    /// The metrics that this hub updates.
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics

@@ -1,7 +1,6 @@
-//! [`Allowance`]: how fast one connection may ask for things.
+//! [`Allowance`]: the rate limits of one connection.
 //!
-//! Input: `limits.subscribesPerSecond` and `limits.whispersPerSecond`, as they stand when the client connects. Output: yes
-//! or no.
+//! Input: `limits.subscribesPerSecond` and `limits.whispersPerSecond`, as they are when the client connects. Output: yes or no.
 
 use std::num::NonZeroU32;
 use std::sync::OnceLock;
@@ -10,7 +9,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::config::Limits;
 
-/// How fast one connection may ask for things.
+/// The rate limits of one connection.
 #[derive(Debug)]
 pub struct Allowance {
     subscribes: Rate,
@@ -24,20 +23,20 @@ impl Allowance {
         Self { subscribes: Rate::new(limits.subscribes_per_second), whispers: Rate::new(limits.whispers_per_second) }
     }
 
-    /// Takes one subscribe; `false` when it is too soon.
+    /// Counts one subscribe; `false` when it exceeds the limit.
     #[must_use]
     pub fn may_subscribe(&self) -> bool {
         self.subscribes.take()
     }
 
-    /// Takes one whisper; `false` when it is too soon.
+    /// Counts one whisper; `false` when it exceeds the limit.
     #[must_use]
     pub fn may_whisper(&self) -> bool {
         self.whispers.take()
     }
 }
 
-/// A limit per second with a burst of twice as many; made when first used, most sockets never whisper.
+/// A limit per second with a burst of twice as many; created when first used, since most sockets never whisper.
 #[derive(Debug)]
 struct Rate {
     per_second: u32,
@@ -49,7 +48,7 @@ impl Rate {
         Self { per_second, limiter: OnceLock::new() }
     }
 
-    /// Takes one; `false` when it is too soon. A limit of 0 is none.
+    /// Counts one request; `false` when it exceeds the limit. A limit of 0 means no limit.
     fn take(&self) -> bool {
         let Some(per_second) = NonZeroU32::new(self.per_second) else {
             return true;

@@ -1,8 +1,7 @@
 //! The last event of each cache channel (`cache-…`, `private-cache-…`, `presence-cache-…`, `private-encrypted-cache-…`).
 //!
-//! Input: events of the application; whispers are not kept. Output: the event for who subscribes, for
-//! `pusher.cacheTtl`. With several nodes each keeps what it hears, and asks the others for what it has not heard: it may
-//! have started later.
+//! Input: events of the application; whispers are not kept. Output: the event for new subscribers, for `pusher.cacheTtl`. With
+//! several nodes each keeps what it receives, and asks the others for what it has not received: it may have started later.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,19 +16,19 @@ use super::{Hub, Message, Observation, Push, Socket};
 use crate::channel::{ChannelName, is_cached};
 use crate::cluster::control::{KeptEvent, Question};
 
-/// Channels that are remembered; beyond, those that are over are forgotten, and new ones not kept.
+/// Channels that are remembered; beyond, expired ones are dropped, and new ones are not kept.
 const MAX_CHANNELS: usize = 10_000;
 
-/// An event that is given to who subscribes.
+/// An event that new subscribers receive.
 #[derive(Debug, Clone)]
 pub(super) struct Cached {
     /// The event's name.
     pub(super) name: Arc<str>,
     /// The event's data.
     pub(super) data: Arc<RawValue>,
-    /// When it is forgotten.
+    /// When it expires.
     pub(super) ends: Instant,
-    /// When this node heard it; `None`: another one did.
+    /// When this node received it; `None` if another node did.
     heard: Option<Instant>,
 }
 
@@ -45,7 +44,7 @@ impl EventCache {
         Self { ttl, events: Mutex::default() }
     }
 
-    /// Whether events of the channel are kept, also with nobody in it.
+    /// Whether events of the channel are kept, even without subscribers.
     pub(super) fn keeps(&self, channel: &str) -> bool {
         is_cached(channel) && !self.ttl.is_zero()
     }
@@ -56,7 +55,7 @@ impl EventCache {
         self.insert(channel, event, now);
     }
 
-    /// Takes what another node has kept, unless there is something of our own, which is newer.
+    /// Stores what another node has kept, unless this node has kept an event itself, which is newer.
     fn take_up(&self, channel: &str, event: &KeptEvent) {
         let Ok(data) = RawValue::from_string(event.data.clone()) else { return };
         let now = Instant::now();
@@ -66,7 +65,7 @@ impl EventCache {
         }
     }
 
-    /// The event as other nodes are told.
+    /// The event as it is sent to other nodes.
     pub(super) fn kept(&self, channel: &str) -> Option<KeptEvent> {
         let event = self.get(channel)?;
         let left = event.ends.saturating_duration_since(Instant::now());
@@ -111,7 +110,7 @@ impl<S: Socket> Hub<S> {
         self.cache.kept(name)
     }
 
-    /// Sends the last event of a cache channel to who has subscribed, or that there is none.
+    /// Sends a new subscriber the last event of a cache channel, or that there is none.
     pub(super) fn show_cached(self: &Arc<Self>, socket: &S, channel: &ChannelName) {
         if !self.cache.keeps(channel.as_str()) {
             return;
@@ -124,7 +123,7 @@ impl<S: Socket> Hub<S> {
         self.tasks.spawn(async move {
             hub.closing.run_until_cancelled(hub.cached_everywhere(&channel)).await;
             let cached = hub.cache.get(channel.as_str());
-            // What came meanwhile, it has got already.
+            // An event that arrived meanwhile has been sent to it already.
             let is_new = cached.as_ref().is_none_or(|event| event.heard.is_none_or(|heard| heard < since));
             if is_new && hub.session(socket.id()).is_some_and(|session| session.is_in(channel.as_str())) {
                 hub.emit_cached(&socket, channel.as_str(), cached.as_ref());
@@ -142,8 +141,8 @@ impl<S: Socket> Hub<S> {
         };
         let mut push = Push::new(message);
         let history = self.recovery.as_ref().map(Recovery::history);
-        // With a place, as all events have: a client takes text at the end of one for its position. Under the lock, so that
-        // nothing newer comes before it.
+        // With an offset, as all events have: a client takes a text at the end of an event for its offset. Under the lock, so
+        // that nothing newer is sent before it.
         push.offset = history.as_ref().map(|history| history.newest());
         self.emit(socket, &push);
     }

@@ -1,7 +1,7 @@
-//! `pusher.subscriptionCount`: tells a channel how many are subscribed.
+//! `pusher.subscriptionCount`: tells a channel's subscribers how many they are.
 //!
-//! Input: sockets that come and go. Output: a push to the channel: at each change, in channels of more than 100 every five
-//! seconds. With several nodes whoever sees a change counts on all of them a second later, and tells all.
+//! Input: sockets that join and leave. Output: a push to the channel: after each change, or every five seconds in channels with more
+//! than 100 subscribers. With several nodes, the node that sees a change sums over all nodes a second later, and tells all nodes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use super::{Hub, Message, Push, Socket};
 use crate::channel::{ChannelKind, ChannelName};
 use crate::cluster::control;
 
-/// Channels with more subscribers hear of changes at this pace.
+/// Channels with more subscribers are told of changes at this interval.
 const MANY: usize = 100;
 const PACE: Duration = Duration::from_secs(5);
-/// Pace among nodes, which have to be asked.
+/// Delay with several nodes, which have to be asked.
 const PACE_AMONG_NODES: Duration = Duration::from_secs(1);
 
-/// Channels that are to hear of their count soon.
+/// Channels whose count will be sent soon.
 #[derive(Debug, Default)]
 pub(super) struct Counts(Mutex<HashSet<ChannelName>>);
 
 impl<S: Socket> Hub<S> {
-    /// Somebody came or went. Presence channels have their members.
+    /// A socket joined or left. Presence channels have their members instead.
     pub(super) fn count_changed(self: &Arc<Self>, channel: &ChannelName) {
         let Some(counts) = self.counts.as_ref().filter(|_| channel.kind() != ChannelKind::Presence) else { return };
         let count = self.rooms.count(channel.as_str());

@@ -1,7 +1,7 @@
-//! Says why an event arrives nowhere: nobody is in its channel, but somebody is in one of nearly the same name.
+//! Says why an event reaches no client: its channel has no subscribers, but one with nearly the same name has some.
 //!
-//! Input: channels of events without a subscriber, and the names of channels that have some. Output: a warning with what
-//! to mend about the two names that are nearest to each other; about the next two after the next event.
+//! Input: channels of events without a subscriber, and the names of channels with subscribers. Output: a warning that says how
+//! to fix the two names that are nearest to each other; the next two names are reported after the next event.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -13,26 +13,26 @@ use parking_lot::Mutex;
 
 use crate::warn_throttled;
 
-/// A channel without subscribers is looked at once in so many seconds: an app may have many, and all are well.
+/// Seconds between two checks of a channel without subscribers: an app may have many of them with nothing being wrong.
 const LOOK_AGAIN: u32 = 10;
 
-/// So many channels are told apart, by their hash. Of those that share a place one is looked at in the time: events
-/// without a subscriber may come by the million, so this takes no lock and no memory. A look passes all channels that
-/// clients are in, which may be 100,000, so there are six in a second at the most; a wrong prefix shows in any of them.
+/// Number of slots that channels are hashed to. Of the channels that share a slot, one is checked per interval: events without
+/// a subscriber may come by the million, so this takes no lock and no memory. A check reads the names of all channels with
+/// subscribers, which may be 100,000, so there are six per second at most; a wrong prefix shows in any of them.
 const PLACES: usize = 64;
 
-/// Pairs of names that are remembered as said. Beyond, all are forgotten: clients may make up any number of names.
+/// Pairs of names that are remembered as reported. Beyond, all are forgotten: clients may make up any number of names.
 const MAX_SAID: usize = 1000;
 
-/// What was looked at, and what was said.
+/// What was checked, and what was reported.
 #[derive(Debug)]
 pub(super) struct Hints {
     started: Instant,
     hasher: RandomState,
-    /// When to look again, in seconds since the start.
+    /// When each slot is checked again, in seconds since the start.
     looks: Vec<AtomicU32>,
     said: Mutex<HashSet<(Box<str>, Box<str>)>>,
-    /// The channel of an event that was seen outside of the prefix.
+    /// The channel of an event that was published without the prefix.
     outside: OnceLock<String>,
 }
 
@@ -43,42 +43,42 @@ impl Default for Hints {
     }
 }
 
-/// How the channel of an event misses the one that clients are in.
+/// How the channel of an event differs from the one that clients are in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Miss<'a> {
     /// The event's channel still has Redis's prefix.
     PrefixNotCut(&'a str),
-    /// Clients joined `private-x` or `presence-x`, the event went to `x`.
+    /// Clients joined `private-x` or `presence-x`, but the event went to `x`.
     EventNotGuarded(&'a str),
-    /// `private-` or `presence-` stands twice in the name that clients use.
+    /// The name that clients use contains `private-` or `presence-` twice.
     DoubledByClients,
-    /// It stands twice in the event's channel.
+    /// The event's channel contains it twice.
     DoubledByEvent,
-    /// Clients' names start with something that the event's does not.
+    /// The name that clients use has a prefix that the event's has not.
     PrefixOnClients(&'a str),
-    /// Upper and lower case.
+    /// The names differ in upper and lower case.
     Case,
 }
 
-/// Prefixes that Echo and Laravel put before names themselves.
+/// Prefixes that Echo and Laravel add to names themselves.
 const KINDS: [&str; 2] = ["private-", "presence-"];
 
 impl Hints {
-    /// Whether it is time to look at a channel that an event found empty.
+    /// Whether it is time to check a channel in which an event found no subscriber.
     pub(super) fn is_due(&self, channel: &str) -> bool {
         let look = &self.looks[self.hasher.hash_one(channel) as usize % PLACES];
         let now = u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX);
         let due = look.load(Ordering::Relaxed);
-        // Of several at once one looks.
+        // Of several threads at once, only one checks.
         now >= due && look.compare_exchange(due, now.saturating_add(LOOK_AGAIN), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Remembers the channel of an event outside of the prefix; the first one counts.
+    /// Remembers the channel of an event that was published without the prefix; only the first one is kept.
     pub(super) fn saw_outside(&self, channel: &str) {
         let _ = self.outside.set(channel.to_owned());
     }
 
-    /// The channel of an event outside of the prefix, if one was seen.
+    /// The channel of an event that was published without the prefix, if one was seen.
     pub(super) fn outside(&self) -> Option<&str> {
         self.outside.get().map(String::as_str)
     }
@@ -88,14 +88,14 @@ impl Hints {
         miss(event, joined).is_some()
     }
 
-    /// The nearest of the channels that have subscribers, and what to do about it, whatever was said before.
+    /// The nearest of the channels with subscribers, and how to fix the difference, whatever was reported before.
     pub(super) fn nearest<'a>(event: &'a str, joined: impl Iterator<Item = &'a str>) -> Option<(&'a str, String)> {
         let near = joined.filter_map(|joined| Some((joined, miss(event, joined)?)));
         let (joined, miss) = near.min_by_key(|(joined, miss)| nearness(event, joined, miss))?;
         Some((joined, miss.hint(event, joined)))
     }
 
-    /// Warns about the nearest of the channels that have subscribers, of those that were not warned about before.
+    /// Warns about the nearest of the channels with subscribers, among those that were not reported before.
     pub(super) fn say<'a>(&self, event: &'a str, joined: impl Iterator<Item = &'a str>) {
         let Some((joined, miss, others)) = self.pick(event, joined) else {
             return;
@@ -112,7 +112,7 @@ impl Hints {
         );
     }
 
-    /// The nearest channel that nothing was said about, how it misses, and how many others there are.
+    /// The nearest channel that was not reported, how it differs, and how many others are near.
     fn pick<'a>(&self, event: &'a str, joined: impl Iterator<Item = &'a str>) -> Option<(&'a str, Miss<'a>, usize)> {
         let mut said = self.said.lock();
         let is_new = |joined: &&str| !said.contains(&(event.into(), (*joined).into()));
@@ -127,7 +127,7 @@ impl Hints {
     }
 }
 
-/// Less is nearer.
+/// Smaller is nearer.
 fn nearness(event: &str, joined: &str, miss: &Miss<'_>) -> (bool, usize) {
     (miss.is_made_by_clients(), joined.len().abs_diff(event.len()))
 }
@@ -154,7 +154,7 @@ fn miss<'a>(event: &'a str, joined: &'a str) -> Option<Miss<'a>> {
 }
 
 impl Miss<'_> {
-    /// Whether any client can make up any number of such names.
+    /// Whether clients can make up any number of such names.
     const fn is_made_by_clients(&self) -> bool {
         matches!(self, Self::PrefixOnClients(_))
     }
@@ -211,7 +211,7 @@ mod tests {
         let hints = Hints::default();
         assert!(hints.is_due("news"));
         assert!(!hints.is_due("news"));
-        // However many there are, the work is bounded.
+        // However many channels there are, the work is bounded.
         let looks = (0..10 * PLACES).filter(|n| hints.is_due(&n.to_string())).count();
         assert!((PLACES / 2..PLACES).contains(&looks), "{looks}");
     }

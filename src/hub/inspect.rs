@@ -1,7 +1,6 @@
-//! What people are shown of the hub, one channel or socket at a time, and what they may do about one socket.
+//! What operators see of the hub, one channel or socket at a time, and what they may do to one socket.
 //!
-//! Input: names and ids that somebody typed or clicked. Output: copies, made for them alone; nothing of headers, cookies or
-//! tokens.
+//! Input: names and ids that an operator typed or clicked. Output: copies made for display, without headers, cookies or tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,39 +12,39 @@ use crate::channel::ChannelName;
 use crate::event::SocketId;
 use crate::metrics::Refusal;
 
-/// What a client is told that is taken out of a channel.
+/// Status for a client that is removed from a channel.
 const TAKEN_OUT: u16 = 403;
 
-/// A socket, for people.
+/// A socket, for display.
 #[derive(Debug, Clone)]
 pub struct SocketView<S> {
     /// Its handle.
     pub socket: S,
     /// How long it has been connected.
     pub age: Duration,
-    /// Who it is, where that is known.
+    /// Its user, if known.
     pub user: Option<Arc<str>>,
     /// Its channels, by name.
     pub channels: Vec<StayView>,
 }
 
-/// A channel that a socket is in or asks for, for people.
+/// A channel that a socket is in or has asked to join, for display.
 #[derive(Debug, Clone)]
 pub struct StayView {
     /// The channel.
     pub channel: ChannelName,
     /// `false` while the application has not answered.
     pub is_joined: bool,
-    /// Whom the grant names.
+    /// The user that the grant names.
     pub user: Option<Arc<str>>,
-    /// Who gave the grant, where it takes one.
+    /// Who gave the grant, if the channel needs one.
     pub by: Option<GrantedBy>,
-    /// When the grant ends, if it does.
+    /// When the grant expires, if it does.
     pub ends_in: Option<Duration>,
 }
 
-/// What is wrong when an event goes to `event` and clients are in `joined`: nothing for the same name, and for names that
-/// have nothing to do with each other.
+/// What is wrong when an event goes to `event` and clients are in `joined`. `None` for the same name, and for names that are
+/// unrelated.
 #[must_use]
 pub fn near_miss(event: &str, joined: &str) -> Option<String> {
     Hints::nearest(event, std::iter::once(joined)).map(|(_, hint)| hint)
@@ -60,14 +59,14 @@ impl<S: Socket> Hub<S> {
         Some(SocketView { socket: session.socket.clone(), age: session.began.elapsed(), user: state.known_user(), channels: state.views() })
     }
 
-    /// Sockets of this node in a channel, `most` at the most.
+    /// At most `most` sockets of this node in a channel.
     #[must_use]
     pub fn sockets_in(&self, channel: &str, most: usize) -> Vec<SocketId> {
         let room = self.rooms.snapshot(channel);
         room.map_or_else(Vec::new, |room| room.iter().map(|(id, _)| id).take(most).collect())
     }
 
-    /// Sockets of this node that are known to be the user's, `most` at the most.
+    /// At most `most` sockets of this node that are known to be the user's.
     #[must_use]
     pub fn sockets_of(&self, user: &str, most: usize) -> Vec<SocketId> {
         let mut ids = Vec::new();
@@ -82,40 +81,40 @@ impl<S: Socket> Hub<S> {
         ids
     }
 
-    /// Of the channels with subscribers here, the one that an event to `channel` was most likely meant for, and what is wrong.
+    /// The channel with subscribers here that an event to `channel` was most likely meant for, and what is wrong.
     #[must_use]
     pub fn nearest(&self, channel: &str) -> Option<(String, String)> {
         let near = self.near(channel);
         Hints::nearest(channel, near.iter().map(ChannelName::as_str)).map(|(joined, hint)| (joined.to_owned(), hint))
     }
 
-    /// An event was published outside of `databaseConfig.redis.keyPrefix`, and reaches nobody.
+    /// An event was published without the prefix `databaseConfig.redis.keyPrefix`, and reaches no client.
     pub fn saw_outside_prefix(&self, channel: &str) {
         self.hints.saw_outside(channel);
     }
 
-    /// The Redis channel of an event that was published outside of the prefix, if one was seen.
+    /// The Redis channel of an event that was published without the prefix, if one was seen.
     #[must_use]
     pub fn seen_outside_prefix(&self) -> Option<&str> {
         self.hints.outside()
     }
 
-    /// Whether other nodes may have clients, too.
+    /// Whether other nodes may have clients too.
     #[must_use]
     pub fn is_clustered(&self) -> bool {
         self.nodes.is_some()
     }
 
-    /// Closes a socket of this node for good, as [`Hub::terminate_user`] does all of a user. Whether it was there.
+    /// Closes a socket of this node for good, as [`Hub::terminate_user`] does for a user. Returns whether it was connected.
     pub fn terminate_socket(&self, id: SocketId) -> bool {
         let Some(session) = self.session(id) else { return false };
         session.state().end_for_good();
-        // Out of the lock: a socket that closes leaves its channels.
+        // Without the lock: closing a socket makes it leave its channels.
         session.socket.terminate();
         true
     }
 
-    /// Takes a socket of this node out of a channel. Whether it was in.
+    /// Removes a socket of this node from a channel. Returns whether it was in.
     pub fn unsubscribe_socket(self: &Arc<Self>, id: SocketId, channel: &ChannelName) -> bool {
         let Some(session) = self.session(id) else { return false };
         let user = session.state().user_in(channel.as_str()).flatten();

@@ -1,9 +1,9 @@
-//! Which channels somebody here wants to hear of, for `subscribers.redisMode = "exact"`, where Redis is asked for single
-//! channels.
+//! The channels that sockets of this node want, for `subscribers.redisMode = "exact"`, where this node subscribes to single
+//! channels in Redis.
 //!
-//! Input: a socket wants a channel from its subscribe on until it leaves. Output: [`Change`]s for the Redis ingress, in
-//! batches. Whoever joins can wait until Redis has confirmed the channel. One that nobody wants any more is kept for a
-//! while, so that a page change costs nothing.
+//! Input: a socket wants a channel from its subscribe until it leaves. Output: [`Change`]s for the Redis ingress, in batches. A
+//! socket that joins can wait until Redis has confirmed the subscription. A channel that no socket wants any more is kept for a
+//! while, so that loading the next page costs nothing.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
@@ -17,13 +17,13 @@ use tokio::time::{Instant, sleep_until};
 use crate::channel::{ChannelName, Pattern};
 use crate::cluster::control::CONTROL_CHANNEL;
 
-/// Channels of one command: enough that round trips do not count, few enough that Redis serves others in between.
+/// Channels per command: enough that round trips do not matter, few enough that Redis serves others in between.
 const BATCH: usize = 1000;
 
-/// How long a channel is kept that nobody wants: a page with all its scripts loads faster.
+/// How long a channel that no socket wants is kept: a page with all its scripts loads faster.
 const KEEP: Duration = Duration::from_secs(10);
 
-/// The channels that are wanted, and what Redis knows of that.
+/// The channels that are wanted, and their state in Redis.
 #[derive(Debug)]
 pub struct InterestSet {
     flat: Vec<Pattern>,
@@ -33,11 +33,11 @@ pub struct InterestSet {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// While not, nobody waits, nothing is asked and nothing is kept.
+    /// While disconnected, no socket waits, nothing is requested and no idle channel is kept.
     is_connected: bool,
     channels: HashMap<ChannelName, Topic>,
     queue: VecDeque<ChannelName>,
-    /// Channels that nobody wants, and when they are given up; in the order of time.
+    /// Channels that no socket wants, and when they are given up; in the order of time.
     idle: VecDeque<(Instant, ChannelName)>,
 }
 
@@ -45,39 +45,39 @@ struct Table {
 struct Topic {
     interest: Weak<Interest>,
     state: TopicState,
-    /// Told when the channel is heard.
+    /// Told when the subscription is confirmed.
     waiting: Vec<oneshot::Sender<()>>,
     idle_until: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TopicState {
-    /// To be asked for.
+    /// To be subscribed to.
     Queued,
-    /// Redis is asked.
+    /// Requested from Redis.
     Asked,
-    /// Redis has confirmed.
+    /// Confirmed by Redis.
     Heard,
 }
 
-/// Somebody wants a channel for as long as this lives; shared by all who do.
+/// Keeps a channel wanted for as long as it lives; shared by all sockets that want the channel.
 #[derive(Debug)]
 pub(super) struct Interest {
     channel: ChannelName,
     interests: Arc<InterestSet>,
 }
 
-/// What Redis is to be asked next; first what is given up, then what is wanted.
+/// What to request from Redis next: first what is given up, then what is wanted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// To be unsubscribed from.
     pub given_up: Vec<ChannelName>,
-    /// To be subscribed to. [`InterestSet::heard`] is owed when Redis has confirmed it.
+    /// To be subscribed to. Call [`InterestSet::heard`] when Redis has confirmed it.
     pub wanted: Vec<ChannelName>,
 }
 
 impl Change {
-    /// Whether there is nothing to ask.
+    /// Whether there is nothing to request.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.given_up.is_empty() && self.wanted.is_empty()
@@ -85,7 +85,7 @@ impl Change {
 }
 
 impl InterestSet {
-    /// Nothing wanted yet. Channels that fit `flat` are heard in any case, and so is the [`CONTROL_CHANNEL`] of the nodes.
+    /// No channel is wanted yet. Channels that match `flat` are always subscribed to, and so is the [`CONTROL_CHANNEL`] of the nodes.
     #[must_use]
     pub fn new(flat: Vec<Pattern>) -> Arc<Self> {
         Arc::new(Self { flat, table: Mutex::default(), changed: Notify::new() })
@@ -95,19 +95,19 @@ impl InterestSet {
         self.table.lock()
     }
 
-    /// Patterns of channels that are heard in any case: their events go to everyone, or are kept.
+    /// Patterns of channels that are always subscribed to: their events go to all sockets, or are kept.
     #[must_use]
     pub fn flat(&self) -> &[Pattern] {
         &self.flat
     }
 
-    /// The first of [`Self::flat`] that the channel fits.
+    /// The index of the first pattern in [`Self::flat`] that the channel matches.
     #[must_use]
     pub fn flat_of(&self, channel: &str) -> Option<usize> {
         self.flat.iter().position(|pattern| pattern.matches(channel))
     }
 
-    /// Somebody wants the channel; `None` when it is heard in any case.
+    /// A socket wants the channel; `None` when it is always subscribed to.
     pub(super) fn declare(self: &Arc<Self>, channel: &ChannelName) -> Option<Arc<Interest>> {
         if channel.as_str() == CONTROL_CHANNEL || self.flat_of(channel.as_str()).is_some() {
             return None;
@@ -137,7 +137,7 @@ impl InterestSet {
         }
     }
 
-    /// Ends when the channel is heard, or Redis is lost. `None`: there is nothing to wait for.
+    /// Resolves when the subscription is confirmed, or Redis is lost. `None`: there is nothing to wait for.
     pub(super) fn pending(&self, channel: &str) -> Option<oneshot::Receiver<()>> {
         let mut table = self.table();
         if !table.is_connected {
@@ -149,12 +149,12 @@ impl InterestSet {
         Some(waiting)
     }
 
-    /// The last one who wanted the channel is gone.
+    /// The last socket that wanted the channel is gone.
     fn give_up(&self, channel: &ChannelName) {
         let mut table = self.table();
         let Table { is_connected, channels, idle, .. } = &mut *table;
         let Some(topic) = channels.get_mut(channel).filter(|topic| topic.interest.strong_count() == 0) else {
-            // Somebody wants it again, or everything was forgotten.
+            // A socket wants it again, or the table was reset.
             return;
         };
         if !*is_connected {
@@ -169,7 +169,7 @@ impl InterestSet {
         idle.push_back((until, channel.clone()));
     }
 
-    /// There is a new connection to Redis, which knows of nothing.
+    /// There is a new connection to Redis, which has no subscriptions.
     pub fn connected(&self) {
         let mut table = self.table();
         table.forget();
@@ -177,20 +177,20 @@ impl InterestSet {
         table.queue = table.channels.keys().cloned().collect();
     }
 
-    /// The connection is lost. Nobody waits any more: who joins meanwhile hears when Redis is back.
+    /// The connection is lost. No socket waits any more: one that joins meanwhile receives events when Redis is back.
     pub fn lost(&self) {
         let mut table = self.table();
         table.forget();
         table.is_connected = false;
     }
 
-    /// What is to be asked now.
+    /// What to request from Redis now.
     #[must_use]
     pub fn take(&self) -> Change {
         self.table().take()
     }
 
-    /// Waits until something is to be asked.
+    /// Waits until there is something to request.
     pub async fn next(&self) -> Change {
         loop {
             let next_idle = {
@@ -208,14 +208,14 @@ impl InterestSet {
         }
     }
 
-    /// Redis has confirmed these.
+    /// Redis has confirmed the subscriptions to these channels.
     pub fn heard(&self, channels: &[ChannelName]) {
         let mut table = self.table();
         for channel in channels {
             if let Some(topic) = table.channels.get_mut(channel) {
                 topic.state = TopicState::Heard;
                 for waiting in std::mem::take(&mut topic.waiting) {
-                    // Whoever waited may have gone.
+                    // The socket that waited may be gone.
                     let _ = waiting.send(());
                 }
             }
@@ -224,7 +224,7 @@ impl InterestSet {
 }
 
 impl Table {
-    /// Back to what is wanted, of which Redis knows nothing.
+    /// Resets to the channels that are wanted, none of which Redis knows.
     fn forget(&mut self) {
         self.channels.retain(|_, topic| topic.interest.strong_count() > 0);
         for topic in self.channels.values_mut() {
@@ -241,7 +241,7 @@ impl Table {
         let now = Instant::now();
         while change.given_up.len() < BATCH {
             let Some((until, channel)) = self.idle.pop_front_if(|(until, _)| *until <= now) else { break };
-            // One that was wanted again meanwhile has another time, or none.
+            // A channel that was wanted again meanwhile has another time, or none.
             if self.channels.get(&channel).is_some_and(|topic| topic.idle_until == Some(until)) {
                 self.channels.remove(&channel);
                 change.given_up.push(channel);
@@ -340,7 +340,7 @@ mod tests {
         interests.lost();
         assert!(waiting.await.is_err());
         assert!(interests.pending("news").is_none());
-        // What is dropped meanwhile is not remembered.
+        // A channel that is no longer wanted meanwhile is not remembered.
         drop(interests.declare(&"short".into()));
         interests.connected();
         assert_eq!(interests.take(), change(&[], &["news"]));

@@ -1,6 +1,6 @@
-//! [`Observer`]: who hears what happens in the hub, for the dashboard and for webhooks.
+//! [`Observer`]: receives what happens in the hub, for the dashboard and for webhooks.
 //!
-//! Input: what the hub does. Output: [`Observation`]s to whoever watches; with nobody watching not one is made.
+//! Input: what the hub does. Output: [`Observation`]s to the attached observers; without any, none is created.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +15,8 @@ use crate::event::{CloseReason, Event, SocketId};
 use crate::metrics::{Refusal, Source};
 use crate::store::Member;
 
-/// What has happened. Things that happen at the same moment to one channel may be told in another order than they came
-/// in: who needs the truth about a channel asks the hub for it then.
+/// What has happened. Things that happen to one channel at the same moment may be reported in another order: an observer that
+/// needs a channel's current state has to ask the hub for it.
 #[derive(Debug, Clone, Copy)]
 pub enum Observation<'a> {
     /// A client has connected.
@@ -24,20 +24,20 @@ pub enum Observation<'a> {
         /// Its socket.
         socket: SocketId,
     },
-    /// A client is gone; it has left its channels, each with an observation of its own.
+    /// A client has disconnected; it has left its channels, each with an observation of its own.
     Disconnected {
         /// Its socket.
         socket: SocketId,
         /// Why.
         reason: CloseReason,
     },
-    /// A socket came into a channel.
+    /// A socket joined a channel.
     Subscribed {
         /// The channel.
         channel: &'a str,
         /// The socket.
         socket: SocketId,
-        /// Sockets of this node in the channel afterwards; 1: the channel was empty here.
+        /// Sockets of this node in the channel afterwards; 1: the channel was empty here before.
         count: usize,
     },
     /// A socket left a channel.
@@ -51,14 +51,14 @@ pub enum Observation<'a> {
         /// Sockets of this node in the channel afterwards; 0: the channel is empty here.
         count: usize,
     },
-    /// A client did not get in.
+    /// A client was not admitted.
     TurnedAway {
         /// The rule.
         cause: Refusal,
-        /// The origin of its page, where the browser names one.
+        /// The origin of its page, if the browser sent it.
         origin: Option<&'a str>,
     },
-    /// Something that a client asked for was not done.
+    /// A request of a client was refused.
     Refused {
         /// The channel.
         channel: &'a str,
@@ -66,9 +66,9 @@ pub enum Observation<'a> {
         socket: SocketId,
         /// The rule.
         cause: Refusal,
-        /// Of a subscribe, the status that the client is told.
+        /// For a subscribe, the status that the client is told.
         status: Option<u16>,
-        /// What the application answered, or why it could not be asked, where that is the cause.
+        /// What the application answered, or why it could not be reached, where that is the cause.
         reason: Option<&'a Reason>,
     },
     /// A socket was granted a guarded channel, and is in it.
@@ -79,20 +79,20 @@ pub enum Observation<'a> {
         socket: SocketId,
         /// Who gave the grant.
         by: GrantedBy,
-        /// The user's id, where it is known.
+        /// The user's id, if it is known.
         user: Option<&'a str>,
-        /// From the question to the answer, where there was one.
+        /// The time from the request to the answer; `None` for a grant that the client brought.
         took: Option<Duration>,
     },
-    /// A user came into a presence channel, as clients of this node are told; in a cluster every node with clients there hears
-    /// of it.
+    /// A user joined a presence channel, as clients of this node are told; in a cluster every node with clients in the channel
+    /// observes it.
     Joined {
         /// The channel.
         channel: &'a str,
         /// The user.
         member: &'a Member,
     },
-    /// The last socket of a user left a presence channel, as clients of this node are told, or by this node with no client left there.
+    /// A user's last socket left a presence channel: as clients of this node are told, or by this node with no client in the channel here.
     Left {
         /// The channel.
         channel: &'a str,
@@ -105,9 +105,9 @@ pub enum Observation<'a> {
         event: &'a Event<'a>,
         /// Where it came from.
         source: Source,
-        /// How many sockets took it.
+        /// How many sockets it was queued for.
         delivered: usize,
-        /// Whether the socket to leave out was in the channel.
+        /// Whether the socket that does not receive it was in the channel.
         has_left_out: bool,
     },
     /// A client of this node whispered.
@@ -123,49 +123,49 @@ pub enum Observation<'a> {
         /// In a presence channel, the user.
         user: Option<&'a str>,
     },
-    /// A client came back to its session, and was sent what it had missed.
+    /// A client resumed its session, and was sent what it had missed.
     Returned {
         /// Its socket, the same as before.
         socket: SocketId,
         /// Events that it had missed.
         replayed: usize,
     },
-    /// A client came back, and starts afresh: not all that it missed is kept.
+    /// A client could not resume its session and starts a new one: not all that it missed is kept.
     Afresh {
         /// The socket that it had.
         socket: SocketId,
     },
-    /// What was sent until now may lack something: clients that were away start afresh.
+    /// Earlier events may have been missed: clients that were away start a new session.
     Gap,
-    /// Somebody subscribed to a cache channel that has no event.
+    /// A socket subscribed to a cache channel that has no event.
     CacheMiss {
         /// The channel.
         channel: &'a str,
     },
 }
 
-/// Who hears what happens. Called in the middle of the hub's work: it must not wait, nor call the hub back.
+/// Receives what happens. Called in the middle of the hub's work: it must neither block nor call the hub.
 pub trait Observer: Send + Sync {
     /// Something has happened.
     fn observe(&self, observation: &Observation<'_>);
 
-    /// Whether it may ever want to hear of events that nobody here is subscribed to. Asked when it is attached.
+    /// Whether it may ever want events that no socket here is subscribed to. Asked when it is attached.
     fn wants_unheard(&self) -> bool {
         false
     }
 
-    /// Whether it wants to hear of this one, to a channel that nobody here is subscribed to; most of them are meant for other
-    /// nodes, and are not read otherwise.
+    /// Whether it wants this event, to a channel that no socket here is subscribed to; most of these are meant for other nodes,
+    /// and are not parsed otherwise.
     fn wants_unheard_in(&self, _channel: &str) -> bool {
         self.wants_unheard()
     }
 }
 
-/// All who watch a hub.
+/// All observers of a hub.
 pub(super) struct Observers {
-    /// Whether there is any; read at each event, so that nobody costs nothing.
+    /// Whether there is any; read at each event, so that having none costs nothing.
     any: AtomicBool,
-    /// Whether any wants events that nobody is subscribed to.
+    /// Whether any wants events that no socket is subscribed to.
     wants_unheard: AtomicBool,
     list: ArcSwap<Vec<Arc<dyn Observer>>>,
 }
@@ -190,7 +190,7 @@ impl Observers {
         self.wants_unheard.load(Ordering::Relaxed) && self.list.load().iter().any(|observer| observer.wants_unheard_in(channel))
     }
 
-    /// Tells everyone who watches what has happened.
+    /// Tells all observers what has happened.
     pub(super) fn tell<'a>(&self, observation: impl FnOnce() -> Observation<'a>) {
         if self.any.load(Ordering::Relaxed) {
             let observation = observation();
@@ -202,7 +202,7 @@ impl Observers {
 }
 
 impl<S: Socket> Hub<S> {
-    /// Counts a client that does not get in, and tells whoever watches.
+    /// Counts a client that is not admitted, and tells the observers.
     pub fn turned_away(&self, cause: Refusal, headers: &http::HeaderMap) {
         self.metrics.refusal(cause);
         self.observers.tell(|| {
@@ -211,12 +211,12 @@ impl<S: Socket> Hub<S> {
         });
     }
 
-    /// From now on `observer` hears what happens.
+    /// From now on `observer` is told what happens.
     pub fn attach(&self, observer: &Arc<dyn Observer>) {
         self.observers.change(|list| list.push(Arc::clone(observer)));
     }
 
-    /// From now on `observer` hears nothing any more.
+    /// From now on `observer` is told nothing.
     pub fn detach(&self, observer: &Arc<dyn Observer>) {
         self.observers.change(|list| list.retain(|known| !Arc::ptr_eq(known, observer)));
     }

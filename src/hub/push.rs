@@ -1,7 +1,7 @@
-//! [`Push`]: what the hub tells sockets, in no protocol's words.
+//! [`Push`]: a message from the hub to sockets, independent of the protocol.
 //!
-//! Input: what happens in the hub. Output: values for [`Socket`]s, which write them out in their dialect: once for each
-//! dialect, however many receive it.
+//! Input: what happens in the hub. Output: values for [`Socket`]s, which encode them in their dialect: once per dialect,
+//! however many sockets receive them.
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use super::history::Offset;
 use crate::event::SocketId;
 use crate::store::Member;
 
-/// What the hub tells a socket.
+/// A message from the hub to a socket.
 #[derive(Debug, Clone, Copy)]
 pub enum Message<'a> {
     /// An event of the application, or a whisper of another client.
@@ -23,34 +23,34 @@ pub enum Message<'a> {
         channel: &'a str,
         /// Its name, such as `App\Events\OrderShipped` or `client-typing`.
         name: &'a str,
-        /// Its data: any JSON, not a byte of it touched.
+        /// Its data, byte for byte as it arrived: any JSON.
         data: &'a RawValue,
-        /// Of a whisper, the id of the user who sent it, where that is told.
+        /// For a whisper, the id of the user who sent it, if receivers are told.
         user: Option<&'a str>,
-        /// A whisper whose receivers are told the user, or that nobody knows it.
+        /// A whisper whose receivers are told the user, or that the user is unknown.
         is_stamped: bool,
-        /// In flat mode the receiver need not be in the channel, and knows the event by channel and name together.
+        /// In flat mode the receiver need not be in the channel, and identifies the event by channel and name together.
         is_flat: bool,
     },
     /// The socket is in the channel from now on, or was already.
     Subscribed {
         /// The channel.
         channel: &'a str,
-        /// In a presence channel, who is in it: one entry a socket, in the order of joining.
+        /// In a presence channel, its members: one entry per socket, in the order of joining.
         members: Option<&'a [(SocketId, Member)]>,
         /// Whether members are shown with their socket ids.
         shows_sockets: bool,
     },
-    /// A user came into a presence channel.
+    /// A user joined a presence channel.
     Joined {
         /// The channel.
         channel: &'a str,
         /// The user.
         member: &'a Member,
-        /// The socket it came with, where that is to be shown.
+        /// The socket that it joined with, if clients are told.
         socket: Option<SocketId>,
     },
-    /// The last socket of a user left a presence channel.
+    /// A user's last socket left a presence channel.
     Left {
         /// The channel.
         channel: &'a str,
@@ -64,35 +64,35 @@ pub enum Message<'a> {
         /// Its sockets.
         count: usize,
     },
-    /// A cache channel has no event for who has just subscribed.
+    /// A cache channel has no event for the socket that has just subscribed.
     CacheMiss {
         /// The channel.
         channel: &'a str,
     },
-    /// How far the events are, by the push's offset: for clients that can come back.
+    /// The newest offset, in the push's `offset`: for clients that can resume.
     Position,
-    /// Of the users that the socket's user watches, these have come, and those are gone.
+    /// Of the users that the socket's user watches, these have come online or gone offline.
     Watched {
         /// Users with a connection that is signed in.
         online: &'a [&'a str],
         /// Users without one.
         offline: &'a [&'a str],
     },
-    /// The socket is not let into the channel, or was taken out of it.
+    /// The socket may not join the channel, or was removed from it.
     Refused {
         /// The channel.
         channel: &'a str,
-        /// Why, as a status of HTTP; 0 when the application could not be asked.
+        /// Why, as an HTTP status; 0 when the application could not be reached.
         status: u16,
     },
 }
 
-/// What messages are written out in.
+/// The encodings of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// Socket.IO's events.
     SocketIo,
-    /// Socket.IO's events, each with its offset as the last argument, for clients that can come back.
+    /// Socket.IO's events, each with its offset as the last argument, for clients that can resume.
     Recoverable,
     /// Pusher's events.
     Pusher,
@@ -102,23 +102,23 @@ impl Dialect {
     const COUNT: usize = 3;
 }
 
-/// How a push waits for a client that does not keep up. The number stands for events of one name in one channel.
+/// How a push waits for a slow client. The number identifies events of one name in one channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// Until it is written, whatever comes behind it.
+    /// Until it is written, whatever follows.
     All,
-    /// Until it is written, or a newer one of its kind takes its place.
+    /// Until it is written, or replaced by a newer one of the same number.
     Latest(u64),
-    /// Not at all while one of its kind waits, nor when the queue is full.
+    /// It is dropped while one of the same number waits, and when the queue is full.
     Volatile(u64),
 }
 
 /// A [`Message`] on its way to any number of sockets.
 #[derive(Debug)]
 pub struct Push<'a> {
-    /// What is told.
+    /// The message.
     pub message: Message<'a>,
-    /// Its place in the order of events, where that is told to clients.
+    /// Its offset, if clients are told.
     pub offset: Option<Offset>,
     /// How it waits.
     pub keep: Keep,
@@ -129,7 +129,7 @@ pub struct Push<'a> {
 type Encodings = [OnceCell<Option<Bytes>>; Dialect::COUNT];
 
 impl<'a> Push<'a> {
-    /// A message that is not written out yet.
+    /// A message that is not encoded yet.
     #[must_use]
     pub const fn new(message: Message<'a>) -> Self {
         let encodings = [const { OnceCell::new() }; Dialect::COUNT];
@@ -137,14 +137,13 @@ impl<'a> Push<'a> {
         Self { message, offset: None, keep: Keep::All, encodings, deflated }
     }
 
-    /// The message in a dialect: what `encode` made of it when it was first asked for. `None` for a message that the
-    /// dialect does not tell.
+    /// The message in a dialect, as `encode` encoded it on the first call. `None` for a message that the dialect does not send.
     pub fn encoded(&self, dialect: Dialect, encode: impl FnOnce(&Message<'a>, Option<Offset>) -> Option<Bytes>) -> Option<&Bytes> {
         self.encodings[dialect as usize].get_or_init(|| encode(&self.message, self.offset)).as_ref()
     }
 
-    /// As [`Self::encoded`] gave it, compressed: what `deflate` made of it when it was first asked for, or `encoded` itself.
-    /// So is all that is not for many: a list of members would be compressed for one.
+    /// The compressed form of `encoded`, as `deflate` made it on the first call, or `encoded` itself. Only events are
+    /// compressed: a list of members would be compressed for a single socket.
     pub fn deflated<'b>(&'b self, dialect: Dialect, encoded: &'b Bytes, deflate: impl FnOnce(&Bytes) -> Option<Bytes>) -> &'b Bytes {
         if !matches!(self.message, Message::Event { .. }) {
             return encoded;
@@ -153,41 +152,41 @@ impl<'a> Push<'a> {
     }
 }
 
-/// Why a push did not get into a client's queue.
+/// Why a push was not added to a client's queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushError {
-    /// The client does not keep up: its queue is full, and it has now missed something.
+    /// The client is too slow: its queue is full, and it has now missed something.
     Full,
-    /// The client is gone.
+    /// The client is disconnected.
     Closed,
 }
 
-/// A handle on one connected client; clones name the same client.
+/// A handle on one connected client; clones are handles on the same client.
 pub trait Socket: Clone + Send + Sync + 'static {
     /// The client's id.
     fn id(&self) -> SocketId;
 
-    /// Headers of the handshake request, as far as callbacks can need them.
+    /// Those headers of the handshake request that callbacks can need.
     fn handshake(&self) -> &http::HeaderMap;
 
-    /// Address at the other end of the connection: the client, or a proxy before it.
+    /// Address at the other end of the connection: the client, or a proxy in front of it.
     fn peer(&self) -> Option<IpAddr>;
 
-    /// How much the client may ask for. It is the connection's, whatever the client does on it.
+    /// How much the client may ask for. It belongs to the connection, whatever the client does on it.
     fn allowance(&self) -> &Allowance;
 
-    /// Puts a push into the client's queue, without waiting.
+    /// Adds a push to the client's queue, without waiting.
     ///
     /// # Errors
     /// [`PushError::Full`] when the queue is full, [`PushError::Closed`] when the client is gone.
     fn push(&self, push: &Push<'_>) -> Result<(), PushError>;
 
-    /// Whether both handles are of one connection; those of two have different ids but for a client that came back.
+    /// Whether both handles are of one connection. Different connections have different ids, unless a client resumed its session.
     fn is_same(&self, other: &Self) -> bool {
         self.id() == other.id()
     }
 
-    /// Puts what was written out before into the client's queue, in its own dialect.
+    /// Adds a frame that was encoded before to the client's queue, in the client's own dialect.
     ///
     /// # Errors
     /// As [`Self::push`].
@@ -195,19 +194,19 @@ pub trait Socket: Clone + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Writes a message out for clients that can come back, as [`Self::push_frame`] takes it.
+    /// Encodes a message for clients that can resume, as [`Self::push_frame`] takes it.
     fn recoverable(_message: &Message<'_>, _offset: Option<Offset>) -> Option<Bytes> {
         None
     }
 
-    /// Whether the client can come back to its session, and its events carry offsets.
+    /// Whether the client can resume its session, and its events carry offsets.
     fn can_recover(&self) -> bool {
         false
     }
 
-    /// Ends the connection under the client, which then reconnects by itself.
+    /// Closes the connection; the client then reconnects by itself.
     fn close(&self);
 
-    /// Tells the client to go away and not to come back by itself.
+    /// Tells the client to disconnect and not to reconnect by itself.
     fn terminate(&self);
 }

@@ -1,7 +1,7 @@
-//! Which sockets are in which channel, made for fan-out.
+//! Which sockets are in which channel, organised for fan-out.
 //!
-//! A fan-out works on a snapshot: it holds no lock that a join or leave needs. Members are kept in chunks behind
-//! `Arc`s, so that a snapshot costs one count per chunk, and a change during a fan-out copies one chunk at the most.
+//! A fan-out works on a snapshot: it holds no lock that a join or leave needs. Sockets are kept in chunks behind `Arc`s, so
+//! that a snapshot costs one reference count per chunk, and a change during a fan-out copies at most two chunks.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -13,29 +13,29 @@ use super::Socket;
 use crate::channel::ChannelName;
 use crate::event::SocketId;
 
-/// Members of a chunk: few enough to copy in microseconds, many enough that a snapshot of 10,000 is short.
+/// Sockets per chunk: few enough to copy in microseconds, many enough that a snapshot of 10,000 sockets is short.
 const CHUNK: usize = 128;
 
-/// Locks over all channels; more than the cores of any machine this runs on.
+/// Number of locks that the channels are spread over; more than the cores of any machine this runs on.
 const SHARDS: usize = 64;
 
-/// Members of one channel, in no particular order.
+/// The sockets in one channel, in no particular order.
 #[derive(Debug)]
 pub(super) struct Room<S> {
-    /// All full but the last.
+    /// All of them are full, except the last one.
     chunks: Vec<Arc<Vec<Entry<S>>>>,
-    /// Place of each member, counted over all chunks.
+    /// The index of each socket, counted over all chunks.
     places: HashMap<SocketId, usize>,
 }
 
-/// The id stands beside the handle, so that leaving somebody out needs no look behind the handle.
+/// The id is stored beside the handle, so that a fan-out can skip a socket without following the handle.
 #[derive(Debug, Clone)]
 struct Entry<S> {
     id: SocketId,
     socket: S,
 }
 
-/// The members of a channel at one moment.
+/// The sockets in a channel at one moment.
 #[derive(Debug)]
 pub(super) struct Snapshot<S>(Vec<Arc<Vec<Entry<S>>>>);
 
@@ -74,7 +74,7 @@ impl<S: Socket> Room<S> {
         let Some(place) = self.places.remove(&id) else {
             return;
         };
-        // The last member fills the gap.
+        // The last socket fills the gap.
         let last_chunk = self.chunks.last_mut().expect("a member has a chunk");
         let last = Arc::make_mut(last_chunk).pop().expect("no chunk is empty");
         if last_chunk.is_empty() {
@@ -93,7 +93,7 @@ type Shard<S> = RwLock<HashMap<ChannelName, Mutex<Room<S>>>>;
 #[derive(Debug)]
 pub(super) struct Rooms<S> {
     shards: Vec<Shard<S>>,
-    /// Held while an event is sent to a channel of the shard.
+    /// Locked while an event is sent to a channel of the shard.
     orders: Vec<Mutex<()>>,
     hasher: RandomState,
 }
@@ -112,7 +112,7 @@ impl<S: Socket> Rooms<S> {
         &self.shards[self.place(channel)]
     }
 
-    /// Held while an event is sent, so that everyone in the channel sees events in one order, whatever their sources.
+    /// Locked while an event is sent, so that all sockets in the channel receive events in the same order, whatever their sources.
     pub(super) fn order(&self, channel: &str) -> MutexGuard<'_, ()> {
         self.orders[self.place(channel)].lock()
     }
@@ -154,7 +154,7 @@ impl<S: Socket> Rooms<S> {
         shard.get(channel).map_or(0, |room| room.lock().len())
     }
 
-    /// Every channel that `wanted` takes, with its count of sockets.
+    /// Every channel for which `wanted` is true, with its socket count.
     pub(super) fn channels(&self, mut wanted: impl FnMut(&ChannelName) -> bool) -> Vec<(ChannelName, usize)> {
         let mut channels = Vec::new();
         for shard in &self.shards {

@@ -1,7 +1,7 @@
-//! [`Rules`]: how channels behave. The one place where a name becomes a behaviour.
+//! [`Rules`]: how channels behave. The one place where a channel's name decides its behaviour.
 //!
-//! Input: `flatChannels` and `[[channels]]`. Output: the [`Rule`] of a channel, looked up once for an event or a
-//! whisper, and at each step of a subscribe, since rules may change meanwhile. Without rules that is no more than a look at two empty lists.
+//! Input: `flatChannels` and `[[channels]]`. Output: the [`Rule`] of a channel, looked up once per event or whisper, and at
+//! each step of a subscribe, since rules may change meanwhile. Without rules, a lookup only checks two empty lists.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::{Hub, Keep, Socket};
 use crate::channel::{ChannelKind, ChannelName, Pattern, kind_of};
 use crate::config::{ChannelAuth, ChannelRule, Config, Deliver, WebhookEvent, Whispers};
 
-/// How long events for whoever subscribes are kept, unless the rule says otherwise.
+/// How long events for new subscribers are kept, unless the rule says otherwise.
 const LAST_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// All rules.
@@ -28,17 +28,17 @@ pub(crate) struct Rules {
 pub struct Behaviour {
     /// Who may whisper.
     pub whispers: Whispers,
-    /// What becomes of events for clients that do not keep up.
+    /// How events wait for slow clients.
     pub deliver: Deliver,
-    /// How many of the last events whoever subscribes gets.
+    /// How many of the last events a new subscriber receives.
     pub last: usize,
-    /// How old these may be.
+    /// The maximum age of these events.
     pub last_for: Duration,
-    /// Most users in a presence channel; 0: any number.
+    /// Maximum number of users in a presence channel; 0: any number.
     pub max_members: usize,
-    /// Who decides who may join; `None`: tokens where they are set up, else the application.
+    /// Who decides who may join; `None`: tokens if they are configured, else the application.
     pub auth: Option<ChannelAuth>,
-    /// What webhooks tell of; `None`: what is told of channels without a rule.
+    /// Which webhook events are sent; `None`: those that are sent for channels without a rule.
     pub webhooks: Option<Vec<WebhookEvent>>,
 }
 
@@ -46,9 +46,9 @@ pub struct Behaviour {
 #[derive(Debug, Clone, Copy)]
 pub struct Rule<'a> {
     name: &'a str,
-    /// Whether its events also go to everyone.
+    /// Whether its events also go to all sockets.
     pub is_flat: bool,
-    /// What the rule says that fits first.
+    /// The behaviour of the first rule that matches.
     pub behaviour: &'a Behaviour,
 }
 
@@ -84,12 +84,12 @@ impl Rules {
         Rule { name: channel, is_flat, behaviour }
     }
 
-    /// Whether there are events for everyone.
+    /// Whether any channel's events go to all sockets.
     pub(super) const fn has_flat(&self) -> bool {
         !self.flat.is_empty()
     }
 
-    /// Channels whose events are of use here with nobody in them.
+    /// Patterns of channels whose events are needed here even without subscribers.
     pub(super) fn heard_always(&self) -> Vec<Pattern> {
         let last = self.by_pattern.iter().filter(|(_, behaviour)| behaviour.last > 0).map(|(pattern, _)| pattern);
         self.flat.iter().chain(last).cloned().collect()
@@ -103,28 +103,28 @@ impl Rule<'_> {
         kind_of(self.name)
     }
 
-    /// Whether somebody decides who may join.
+    /// Whether joining the channel needs a grant.
     #[must_use]
     pub fn is_guarded(&self) -> bool {
         self.behaviour.auth != Some(ChannelAuth::None) && self.kind().is_guarded()
     }
 
-    /// Whether webhooks that are sent `event` are of channels like this one.
+    /// Whether webhooks that are sent `event` are sent it for this channel.
     pub(crate) fn tells(&self, event: WebhookEvent) -> bool {
         self.behaviour.webhooks.as_ref().is_none_or(|events| events.contains(&event))
     }
 
-    /// Whether the others are told who whispers.
+    /// Whether the receivers of a whisper are told who sent it.
     pub(super) fn stamps(&self) -> bool {
         self.behaviour.whispers == Whispers::Stamped && self.is_guarded()
     }
 
-    /// Whether events are kept for whoever subscribes.
+    /// Whether events are kept for new subscribers.
     pub(super) const fn has_last(&self) -> bool {
         self.behaviour.last > 0
     }
 
-    /// How an event waits for a client; `key` tells events of one name apart from others.
+    /// How an event waits for a slow client; `key` identifies events of one name.
     pub(super) fn keep(&self, key: impl FnOnce() -> u64) -> Keep {
         match self.behaviour.deliver {
             Deliver::All => Keep::All,
@@ -135,24 +135,24 @@ impl Rule<'_> {
 }
 
 impl<S: Socket> Hub<S> {
-    /// The rules as they are at any time.
+    /// The current rules, which follow later changes.
     pub(crate) fn rules(&self) -> Arc<ArcSwap<Rules>> {
         Arc::clone(&self.rules)
     }
 
-    /// Whether somebody decides who may join a channel.
+    /// Whether joining a channel needs a grant.
     #[must_use]
     pub fn is_guarded(&self, channel: &str) -> bool {
         self.rules.load().of(channel).is_guarded()
     }
 
-    /// Who decides who may join a channel, where a rule says so.
+    /// Who decides who may join a channel, if a rule says so.
     #[must_use]
     pub fn auth_of(&self, channel: &str) -> Option<ChannelAuth> {
         self.rules.load().of(channel).behaviour.auth
     }
 
-    /// Takes other rules. Whoever is in a channel stays, but where nobody had to be asked and somebody has to be now.
+    /// Applies new rules. Sockets stay in their channels, except where a channel was open and needs a grant now.
     pub fn set_rules(self: &Arc<Self>, config: &Config) {
         let new = Arc::new(Rules::new(config));
         let old = self.rules.swap(Arc::clone(&new));

@@ -1,7 +1,7 @@
-//! One event over two of Laravel's broadcast connections (`broadcastVia(['redis', 'pusher'])`): clients get it twice. That
-//! cannot be mended here, as nobody knows whether it was meant, but it can be said.
+//! Detects an event that arrives over two of Laravel's broadcast connections (`broadcastVia(['redis', 'pusher'])`): clients
+//! receive it twice. Nothing shows whether that is intended, so it is reported and sent.
 //!
-//! Input: events of all ingresses, and in a cluster those that other nodes took by HTTP. Output: a warning.
+//! Input: events of all ingresses, and in a cluster those that other nodes received over HTTP. Output: a warning.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,17 +14,17 @@ use tokio::time::Instant;
 use crate::event::Event;
 use crate::warn_throttled;
 
-/// Laravel publishes to one connection after the other.
+/// Maximum time between the two: Laravel publishes to one connection after the other.
 const WINDOW: Duration = Duration::from_secs(2);
-/// Events that are compared.
+/// Number of recent events that are compared.
 const KEPT: usize = 32;
-/// Larger data is not compared.
+/// Larger data, in bytes, is not compared.
 const MAX_BYTES: usize = 16 * 1024;
 
-/// What came lately, once events come in both ways.
+/// Recent events, once events arrive over both Redis and HTTP.
 #[derive(Debug, Default)]
 pub(super) struct Twice {
-    /// The ways that events have come: [`BY_REDIS`] and [`BY_HTTP`].
+    /// The ways in which events have arrived: [`BY_REDIS`] and [`BY_HTTP`].
     ways: AtomicU8,
     lately: Mutex<VecDeque<Seen>>,
 }
@@ -42,10 +42,10 @@ const BY_REDIS: u8 = 1;
 const BY_HTTP: u8 = 2;
 
 impl Twice {
-    /// Warns of an event that came in the other way a moment ago.
+    /// Warns of an event that also arrived the other way a moment ago.
     pub(super) fn see(&self, event: &Event<'_>, is_by_http: bool) {
         let way = if is_by_http { BY_HTTP } else { BY_REDIS };
-        // Most servers have one way in, and pay nothing.
+        // Most servers receive events in one way only, and pay nothing.
         if self.ways.load(Ordering::Relaxed) & way == 0 {
             self.ways.fetch_or(way, Ordering::Relaxed);
         }
@@ -60,7 +60,7 @@ impl Twice {
         };
         if let Some(at) = lately.iter().position(is_it) {
             lately.remove(at);
-            let hint = "does the event name two connections in broadcastVia()? Clients of both protocols get what comes by one of them";
+            let hint = "does broadcastVia() of the event name two connections? One is enough for the clients of both protocols";
             warn_throttled!(
                 class = 0,
                 key = &event.name,
@@ -79,7 +79,7 @@ impl Twice {
     }
 }
 
-/// Whether two events say the same. Over Redis, Laravel leaves the socket in the data.
+/// Whether two events have the same data. Over Redis, Laravel adds the socket to it.
 fn is_same(one: &str, other: &str) -> bool {
     let plain = |json: &str| {
         serde_json::from_str(json).map(|mut data: Map<String, Value>| {

@@ -1,8 +1,8 @@
-//! Watchlists of Pusher's protocol: who has signed in hears which of the users on a list of its own are signed in, too.
+//! Watchlists of Pusher's protocol: a user who has signed in is told which of the users on its list are signed in too.
 //!
-//! Input: sign-ins and the ends of connections, here and, by way of the nodes, elsewhere. Output: [`Message::Watched`] to
-//! those who watch. With several nodes each compares what it knows with the others now and then, so that a node that died
-//! leaves nobody signed in.
+//! Input: sign-ins and the ends of connections, here and, through the other nodes, elsewhere. Output: [`Message::Watched`] to
+//! those who watch. With several nodes each regularly compares what it knows with the others, so that the users of a node that
+//! died do not stay signed in.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::{Hub, Message, Push, Socket};
 use crate::cluster::control::{self, Question};
 use crate::event::SocketId;
 
-/// How often the nodes are asked about the users that are watched here.
+/// How often the other nodes are asked about the users that are watched here.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(30);
-/// Users of one question.
+/// Users per request.
 const BATCH: usize = 500;
 
 /// Who is signed in on this node, and who watches whom.
@@ -25,12 +25,12 @@ pub(super) struct Watchlists(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
-    /// Connections of each user who is signed in here.
+    /// The number of connections of each user who is signed in here.
     signed_in: HashMap<Arc<str>, usize>,
     watched: HashMap<Arc<str>, Watched>,
 }
 
-/// A user who is watched from here.
+/// A user who is watched by sockets of this node.
 #[derive(Debug, Default)]
 struct Watched {
     by: HashSet<SocketId>,
@@ -38,7 +38,7 @@ struct Watched {
     is_online: Option<bool>,
 }
 
-/// What a connection has to give back when it ends.
+/// What a connection has to undo when it ends.
 #[derive(Debug)]
 pub(super) struct SignedIn {
     pub(super) user: Arc<str>,
@@ -50,7 +50,7 @@ impl Watchlists {
         self.0.lock()
     }
 
-    /// Whether the user was not signed in here before.
+    /// Returns whether the user was not signed in here before.
     pub(super) fn add(&self, socket: SocketId, signed_in: &SignedIn) -> bool {
         let mut table = self.table();
         for user in &signed_in.watches {
@@ -61,7 +61,7 @@ impl Watchlists {
         *count == 1
     }
 
-    /// Whether the user is not signed in here any more.
+    /// Returns whether the user is no longer signed in here.
     fn remove(&self, socket: SocketId, signed_in: &SignedIn) -> bool {
         let mut table = self.table();
         for user in &signed_in.watches {
@@ -81,7 +81,7 @@ impl Watchlists {
         is_gone
     }
 
-    /// Notes whether a user is signed in; returns who has to hear of it.
+    /// Stores whether a user is signed in; returns the sockets to tell.
     fn set(&self, user: &str, is_online: bool) -> Vec<SocketId> {
         let mut table = self.table();
         let Some(watched) = table.watched.get_mut(user).filter(|watched| watched.is_online != Some(is_online)) else { return Vec::new() };
@@ -89,7 +89,7 @@ impl Watchlists {
         watched.by.iter().copied().collect()
     }
 
-    /// Notes what was found out about users; what has come meanwhile is newer. Returns who of them is signed in, and who is not.
+    /// Stores what the nodes answered about users, unless a newer change has arrived. Returns who of them is signed in, and who is not.
     fn learn<'a>(&self, users: &'a [Arc<str>], found: &HashSet<String>) -> (Vec<&'a str>, Vec<&'a str>) {
         let mut table = self.table();
         users.iter().map(|user| &**user).partition(|user| match table.watched.get_mut(*user) {
@@ -102,7 +102,7 @@ impl Watchlists {
         self.table().signed_in.contains_key(user)
     }
 
-    /// Those of the users who are signed in here, each with its connections.
+    /// Those of the users who are signed in here, each with the number of its connections.
     pub(super) fn counts(&self, users: &[String]) -> Vec<(String, usize)> {
         let table = self.table();
         users.iter().filter_map(|user| Some((user.clone(), *table.signed_in.get(user.as_str())?))).collect()
@@ -114,7 +114,7 @@ impl Watchlists {
 }
 
 impl<S: Socket> Hub<S> {
-    /// A socket has proven who its user is, whatever the channels, and wants to hear of these other users.
+    /// A socket has proven who its user is, independent of channels, and wants to watch these other users.
     pub fn sign_in(self: &Arc<Self>, id: SocketId, user: &str, watches: &[String]) {
         let Some(session) = self.session(id) else { return };
         let watches: Vec<Arc<str>> = watches.iter().map(|user| user.as_str().into()).collect();
@@ -129,7 +129,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// The connection of a user is over.
+    /// The connection of a user has ended.
     pub(super) fn signed_out(self: &Arc<Self>, id: SocketId, signed_in: &SignedIn) {
         if !self.watchlists.remove(id, signed_in) {
             return;
@@ -148,7 +148,7 @@ impl<S: Socket> Hub<S> {
         });
     }
 
-    /// Tells all nodes that a user has come, or is gone.
+    /// Tells all nodes that a user has come online or gone offline.
     fn changed(self: &Arc<Self>, user: &str, is_online: bool) {
         match &self.nodes {
             None => self.apply_user_state(user, is_online),
@@ -156,10 +156,10 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Tells those here who watch the user.
+    /// Tells this node's sockets that watch the user.
     pub(super) fn apply_user_state(self: &Arc<Self>, user: &str, is_online: bool) {
         if !is_online && self.watchlists.is_signed_in(user) {
-            // It came back while another node asked.
+            // The user came back while another node asked.
             return self.changed(user, true);
         }
         let watchers = self.watchlists.set(user, is_online);
@@ -171,7 +171,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Tells who has just signed in which of those that it watches are there.
+    /// Tells a socket that has just signed in which of the users that it watches are online.
     fn show_watched(self: &Arc<Self>, socket: S, watches: Vec<Arc<str>>) {
         let users: Vec<String> = watches.iter().map(|user| (**user).to_owned()).collect();
         if self.nodes.is_none() {
@@ -196,7 +196,7 @@ impl<S: Socket> Hub<S> {
         (!found.is_partial).then(|| found.value.into_keys().collect())
     }
 
-    /// Compares what is known of watched users with the other nodes; never returns.
+    /// Regularly compares what is known about watched users with the other nodes; never returns.
     pub(super) async fn keep_watch(self: &Arc<Self>) {
         loop {
             tokio::time::sleep(COMPARE_INTERVAL).await;
