@@ -1,7 +1,7 @@
-//! [`Server`]: the one place that wires the parts together.
+//! [`Server`]: wires all parts together.
 //!
-//! Input: a [`Config`]. Output: a bound listener, and everything that runs behind it until told to stop. Building,
-//! binding and running are separate steps, so that a wrong setting or a taken port is known before anything starts.
+//! Input: a [`Config`]. Output: a bound listener, and everything that runs behind it until shutdown. Binding and running
+//! are separate steps, so that an invalid setting or a port in use is reported before anything starts.
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -61,7 +61,7 @@ pub enum BindError {
     /// The address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// Settings of Redis.
+    /// Redis settings.
     #[error(transparent)]
     Redis(#[from] RedisConfigError),
     /// The built-in Redis endpoint.
@@ -76,7 +76,7 @@ pub enum BindError {
     /// Tokens of the HTTP API.
     #[error(transparent)]
     Token(#[from] TokenKeyError),
-    /// Where members are kept.
+    /// The presence store.
     #[error(transparent)]
     Store(#[from] OpenError),
     /// Webhooks.
@@ -93,17 +93,17 @@ pub struct Figures {
     pub events: u64,
 }
 
-/// A server that is bound and not running yet; connections wait in the kernel.
+/// A server that is bound but not running yet; connections wait in the kernel's backlog.
 pub struct Server {
     config: Config,
     listener: TcpListener,
-    /// Plain HTTP beside https (`httpPort`).
+    /// Plain HTTP in addition to https (`httpPort`).
     http: Option<TcpListener>,
     acceptor: Option<tls::Acceptor>,
     reload: Reload,
     redis: Option<RedisIngress<Client>>,
     redis_state: watch::Receiver<RedisState>,
-    /// The listener of `metrics.port`, with its routes.
+    /// The listener on `metrics.port` with its routes.
     metrics: Option<(TcpListener, Router)>,
     redis_server: Option<RedisServer<Client>>,
     webhooks: Option<Webhooks>,
@@ -113,18 +113,18 @@ impl Server {
     /// Builds all parts and binds the listener.
     ///
     /// # Errors
-    /// [`BindError`] for settings that cannot be used, and for an address that cannot be listened on.
+    /// [`BindError`] for invalid settings, and for an address that cannot be bound.
     pub async fn bind(config: Config) -> Result<Self, BindError> {
         Self::bind_to(config, Vec::new()).await
     }
 
-    /// As [`Self::bind`], with sockets that listen already: for `port`, then for `httpPort`. Those that are missing
-    /// are bound.
+    /// As [`Self::bind`], with sockets that are listening already, passed by systemd for example: the first for `port`, the
+    /// second for `httpPort`. Missing ones are bound.
     ///
     /// # Errors
     /// As [`Self::bind`].
     pub async fn bind_to(config: Config, sockets: Vec<std::net::TcpListener>) -> Result<Self, BindError> {
-        // One crypto provider for everything that speaks TLS. Whoever embeds the server may have chosen one before.
+        // One crypto provider for all TLS. An error only means that a program that embeds the server has installed one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let metrics = Arc::new(Metrics::new());
         let tls = Tls::new(&config)?;
@@ -178,14 +178,14 @@ impl Server {
         Ok(Self { listener, http, acceptor, reload, redis, redis_state, metrics, redis_server, webhooks, config })
     }
 
-    /// Answers these routes too. They come before the API and are asked for no key.
+    /// Adds routes. They take precedence over the API and require no key.
     #[must_use]
     pub fn with_routes(mut self, routes: Router) -> Self {
         self.reload = self.reload.with_routes(routes);
         self
     }
 
-    /// Has the dashboard, if there is one, show what these checks find.
+    /// Shows the results of these checks on the dashboard, if it is enabled.
     #[must_use]
     pub fn with_checks(self, checks: Checks) -> Self {
         if let Some(dashboard) = &self.reload.parts().dashboard {
@@ -194,7 +194,7 @@ impl Server {
         self
     }
 
-    /// The address that is listened on.
+    /// The address that the server listens on.
     ///
     /// # Panics
     /// Never: a bound listener has an address.
@@ -203,13 +203,13 @@ impl Server {
         self.listener.local_addr().expect("a bound listener has an address")
     }
 
-    /// The address of plain HTTP beside https, when `httpPort` asks for one.
+    /// The address for plain HTTP in addition to https, if `httpPort` is set.
     #[must_use]
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Follows whether events can arrive from Redis.
+    /// Watches whether events can arrive from Redis.
     #[must_use]
     pub fn redis_state(&self) -> watch::Receiver<RedisState> {
         self.redis_state.clone()
@@ -221,23 +221,23 @@ impl Server {
         move || Figures { connections: hub.connections(), events: hub.metrics().events_received() }
     }
 
-    /// Takes other settings while the server runs.
+    /// A handle that applies new settings while the server runs.
     #[must_use]
     pub fn reload(&self) -> Reload {
         self.reload.clone()
     }
 
-    /// Cancelled when the end has begun: load balancers had better go elsewhere.
+    /// Cancelled when shutdown begins, and load balancers should stop sending clients here.
     #[must_use]
     pub fn draining(&self) -> CancellationToken {
         self.reload.parts().draining.clone()
     }
 
-    /// Serves until `shutdown`, then ends in order within `shutdown.timeout`.
+    /// Serves until `shutdown` is cancelled, then shuts down in order within `shutdown.timeout`.
     ///
     /// # Panics
-    /// When a part without which nothing arrives has panicked: a server that is started anew is better than one that
-    /// only looks well. Clients are told to come back before.
+    /// If an ingress or a listener has panicked, after an orderly shutdown: a restarted server is better than one that runs
+    /// without receiving anything. Clients are closed in a way that makes them reconnect.
     pub async fn run(self, shutdown: CancellationToken) {
         let parts = self.reload.parts();
         let stop = listen::Stop { accepting: parts.draining.clone(), serving: CancellationToken::new() };
@@ -266,7 +266,7 @@ impl Server {
             }
         }
         if let Some((listener, router)) = self.metrics {
-            // Until the very end: probes and dashboards want to see it coming.
+            // Served until the very end, so that probes and dashboards can observe the shutdown.
             let settings = listen::Settings::new(&self.config, None, parts.proxies.clone());
             let stop = listen::Stop { accepting: stop.serving.clone(), serving: stop.serving.clone() };
             listening.spawn(listen::serve(listener, Arc::new(ArcSwap::from_pointee(Front { gates: None, router })), settings, stop));
@@ -285,12 +285,12 @@ impl Server {
         parts.draining.cancel();
         let ShutdownConfig { drain: time, timeout } = &self.config.shutdown;
         let ending = async {
-            // The end itself takes its time, too.
+            // Leaves at least half of the time for `end`.
             drain::drain(&parts.hub, time.0.min(timeout.0 / 2)).await;
             end(parts, ingresses, listening, self.webhooks, (timeout.0 / 3, &stop_redis, &stop.serving)).await;
         };
         if tokio::time::timeout(timeout.0, ending).await.is_err() {
-            warn!("shutdown.timeout has passed; dropping what still runs");
+            warn!("shutdown.timeout has passed; aborting the remaining tasks");
         }
         if let Some(fault) = fault {
             resume_unwind(fault);
@@ -298,7 +298,7 @@ impl Server {
     }
 }
 
-/// Waits for a panic in one of the tasks. That one ends by itself is well.
+/// Waits for a panic in one of the tasks. A task that returns normally is fine.
 async fn fault(tasks: &mut JoinSet<()>) -> Box<dyn Any + Send> {
     loop {
         match tasks.join_next().await {
@@ -312,7 +312,7 @@ async fn fault(tasks: &mut JoinSet<()>) -> Box<dyn Any + Send> {
     }
 }
 
-/// Takes a socket that listens already, or binds the address.
+/// Uses a socket that is listening already, or binds the address.
 async fn listen(address: Address, socket: Option<std::net::TcpListener>) -> Result<TcpListener, ListenError> {
     match socket {
         Some(socket) => address.take(socket),
@@ -320,7 +320,7 @@ async fn listen(address: Address, socket: Option<std::net::TcpListener>) -> Resu
     }
 }
 
-/// The listener of its own for `/metrics` and the dashboard, if there is to be one.
+/// The separate listener for `/metrics` and the dashboard, if `metrics.port` is set.
 async fn metrics_listener(
     config: &Config,
     hub: &Arc<Hub<Client>>,
@@ -333,8 +333,8 @@ async fn metrics_listener(
     Ok(Some((address.bind().await?, router)))
 }
 
-/// The order of the end: no more events; members leave; no more requests; clients are closed, without the
-/// Socket.IO disconnect that would keep them from coming back.
+/// Shuts down in this order: stop receiving events; remove presence members; stop serving requests; close clients, without
+/// the Socket.IO disconnect packet, after which they would not reconnect; send the remaining webhooks.
 async fn end(
     parts: &Parts,
     mut ingresses: JoinSet<()>,

@@ -1,5 +1,5 @@
-//! A limit for the time that a request's body takes to arrive. Input: bodies. Output: the same, or an error when the
-//! time is over: a client that sends a byte now and then keeps no handler waiting for ever.
+//! A time limit for request bodies. Input: bodies. Output: the same bodies, with an error when the time is over, so that a
+//! client that sends a byte now and then cannot keep a handler waiting forever.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,22 +10,22 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-/// Time for a whole body, from its first wait on.
+/// Time for a whole body to arrive, counted from the first wait for it.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The time is over.
+/// The body took longer than [`BODY_TIMEOUT`].
 #[derive(Debug, thiserror::Error)]
 #[error("the body did not arrive within {} seconds", BODY_TIMEOUT.as_secs())]
 pub(crate) struct TooSlow;
 
-/// A body that has to arrive in time.
+/// A body with a deadline.
 struct Timed<B> {
     body: B,
-    /// Set when the body is first waited for; most are there with the request's head.
+    /// Set on the first wait; most bodies arrive together with the request's head.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-/// Gives a request's body its time.
+/// Limits the time of a request's body.
 pub(crate) fn timed(body: Incoming) -> Body {
     if body.is_end_stream() { Body::empty() } else { Body::new(Timed { body, deadline: None }) }
 }

@@ -1,5 +1,5 @@
-//! Moving clients off before the end. Input: a hub that takes no more clients. Output: its clients, closed in small
-//! groups in a random order, so that neither the other nodes nor the Laravel application meet all of them at once.
+//! Closing clients gradually before shutdown. Input: a hub that accepts no more clients. Output: its clients, closed in small
+//! groups in random order, so that they do not all reconnect to the other nodes, and authorize with Laravel, at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use tracing::info;
 use crate::event::CloseReason;
 use crate::hub::{Hub, Socket};
 
-/// Fewer clients than this are no burden when they come all at once.
+/// Fewer clients than this may all reconnect at once.
 const FEW: usize = 100;
 
 /// Time between two groups.
 const STEP: Duration = Duration::from_millis(50);
 
-/// Closes all clients over `time`; returns at once when there are few.
+/// Closes all clients over a period of `time`; returns at once, without closing any, when there are few.
 pub(crate) async fn drain<S: Socket>(hub: &Arc<Hub<S>>, time: Duration) {
     let mut sockets = Vec::new();
     hub.each_socket(|socket| sockets.push(socket.clone()));
     if sockets.len() < FEW || time < STEP {
         return;
     }
-    info!(clients = sockets.len(), ?time, "moving clients off");
+    info!(clients = sockets.len(), ?time, "draining clients");
     sockets.shuffle(&mut rand::rng());
     let steps = usize::try_from(time.as_millis() / STEP.as_millis()).unwrap_or(usize::MAX);
     let mut clock = tokio::time::interval(STEP);

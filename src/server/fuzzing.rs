@@ -1,5 +1,5 @@
-//! What must hold for anything that clients and callers of the HTTP API send. Input: bytes. Output: a panic when it
-//! does not. The server is a whole one, reached in memory.
+//! Invariants for anything that clients and callers of the HTTP API send. Input: bytes. Output: a panic when one is
+//! violated. The target is a complete server, reached through in-memory streams.
 
 use std::cell::OnceCell;
 use std::sync::{Arc, OnceLock};
@@ -22,11 +22,11 @@ mod polling;
 pub use polling::polling_sessions;
 
 const SECRET: &str = "fuzzing";
-/// Stands in packets for a token that lets its owner into every channel.
+/// Placeholder in packets for a token that grants every channel.
 const TOKEN: &str = "%TOKEN%";
-/// Largest message of a client, low enough to be met by short inputs.
+/// Maximum message size of a client, low enough for short inputs to reach it.
 const LARGEST_MESSAGE: usize = 2_000;
-/// Time for the server to notice that clients are gone.
+/// Time for the server to notice that clients have disconnected.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 const HANDSHAKE: &[u8] = b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -39,12 +39,12 @@ thread_local! {
     static SERVER: OnceCell<Server> = const { OnceCell::new() };
 }
 
-/// The server of most targets; it is the same in all runs.
+/// Runs with the server of most targets, which is reused for all inputs.
 fn with_server<T>(run: impl FnOnce(&Server) -> T) -> T {
     SERVER.with(|server| run(server.get_or_init(|| start(50))))
 }
 
-/// A server for so many clients (0: no limit), with an application that is never there.
+/// A server for at most this many clients (0: no limit), whose application is unreachable.
 fn start(connections: u64) -> Server {
     let settings = json!({
         "host": "127.0.0.1",
@@ -60,8 +60,8 @@ fn start(connections: u64) -> Server {
     block_on(Server::bind(config)).expect("the server can be bound")
 }
 
-/// Packets of two clients that send the same: a line each, as text unless it begins with one of the bytes 1 (binary),
-/// 2 (as it is, not as a frame) and 3 (text in two frames). When both are gone, nothing of them is left.
+/// Two clients send the same packets, one per line: as a text frame, unless the line begins with one of the bytes 1 (binary
+/// frame), 2 (raw bytes without a frame) and 3 (text in two frames). After both have left, no state of them remains.
 pub fn client_packets(bytes: &[u8]) {
     let sent = [HANDSHAKE, &frames(bytes)].concat();
     with_server(|server| {
@@ -75,7 +75,7 @@ pub fn client_packets(bytes: &[u8]) {
     });
 }
 
-/// As [`client_packets`], in Pusher's protocol. Each answer is an event, with data as text, as native clients need it.
+/// As [`client_packets`], in Pusher's protocol. Each answer is an event whose data is a string, as native clients require.
 pub fn pusher_packets(bytes: &[u8]) {
     let sent = [PUSHER_HANDSHAKE, &frames(bytes)].concat();
     with_server(|server| {
@@ -97,7 +97,7 @@ pub fn pusher_packets(bytes: &[u8]) {
     });
 }
 
-/// The texts in frames of the server, each of which is whole.
+/// The payloads of the server's text frames.
 fn texts(mut frames: &[u8]) -> Vec<&str> {
     let mut texts = Vec::new();
     while let [opcode, short, rest @ ..] = frames {
@@ -106,7 +106,7 @@ fn texts(mut frames: &[u8]) -> Vec<&str> {
             (127, [_, _, _, _, a, b, c, d, rest @ ..]) => (u32::from_be_bytes([*a, *b, *c, *d]) as usize, rest),
             (length, rest) => (usize::from(*length), rest),
         };
-        // The connection may end in the middle of one.
+        // The connection may end in the middle of a frame.
         let Some((payload, rest)) = rest.split_at_checked(length) else { break };
         if *opcode == 0x81 {
             texts.push(std::str::from_utf8(payload).expect("texts are UTF-8"));
@@ -116,7 +116,7 @@ fn texts(mut frames: &[u8]) -> Vec<&str> {
     texts
 }
 
-/// Waits until nobody is there.
+/// Waits until the server has no connections and no channels.
 async fn emptied(server: &Server) {
     let hub = &server.reload.parts().hub;
     let leaving = async {
@@ -128,7 +128,7 @@ async fn emptied(server: &Server) {
     assert!(is_empty, "{} connections and {:?} are left", hub.connections(), hub.channels(""));
 }
 
-/// Sends bytes on a connection of its own; returns what came back.
+/// Sends bytes on a new connection and returns the response.
 async fn converse(server: &Server, sent: &[u8]) -> Vec<u8> {
     let (ours, theirs) = tokio::io::duplex(16 * 1024);
     let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
@@ -136,7 +136,7 @@ async fn converse(server: &Server, sent: &[u8]) -> Vec<u8> {
     let serving = tokio::spawn(http::http(stream, handle, server.reload.service(), CancellationToken::new()));
     let (mut reader, mut writer) = tokio::io::split(theirs);
     let writing = async {
-        // The server may have heard enough before the end.
+        // The server may close the connection before everything is written.
         let _ = writer.write_all(sent).await;
         let _ = writer.shutdown().await;
     };
@@ -147,7 +147,7 @@ async fn converse(server: &Server, sent: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// What [`TOKEN`] stands for.
+/// The token that replaces [`TOKEN`].
 fn token() -> &'static str {
     static TOKEN_TEXT: OnceLock<String> = OnceLock::new();
     TOKEN_TEXT.get_or_init(|| {
@@ -177,7 +177,7 @@ fn frames(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A frame of a client, masked with zeros.
+/// Appends a client frame, masked with zeros.
 fn frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     const MASKED: u8 = 0x80;
     out.push(opcode);
@@ -196,8 +196,8 @@ fn frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend(payload);
 }
 
-/// A request: `POST /apps/app/events?auth_key=key`, lines with headers, an empty line, the body. It is answered, errors
-/// of the API with JSON that says what is wrong, and nothing fails inside.
+/// A request: a line such as `POST /apps/app/events?auth_key=key`, header lines, an empty line, the body. It is answered
+/// without an internal error, and errors of the API are JSON with an `error`.
 pub fn http_request(bytes: &[u8]) {
     let Some(request) = request(bytes) else { return };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -215,7 +215,7 @@ pub fn http_request(bytes: &[u8]) {
     });
 }
 
-/// The answer to a request; `None` when the connection is to end without one.
+/// The response to a request; `None` when the server closes the connection without one.
 async fn answered(server: &Server, request: Request<Body>) -> Option<Response<Body>> {
     let connection = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
     let answer = server.reload.service().load().answer(request, &connection);

@@ -1,9 +1,9 @@
 //! HTTP on one connection, from its first request to its end.
 //!
-//! Input: an accepted stream. Output: requests for the [`listen::Front`](super::listen::Front), and their answers.
+//! Input: an accepted stream. Output: requests for the [`listen::Front`](super::listen::Front), and their responses.
 //!
-//! hyper keeps buffers of 16 KiB for a connection. A poll that waits does so without them: its connection is taken out of
-//! hyper, and given to a new one when the answer is there, with a request that stands for the poll.
+//! hyper keeps 16 KiB of buffers per connection. To save them for a pending long poll, its stream is taken out of hyper
+//! while it waits. When the response is ready, a new hyper connection gets the stream with a synthetic request before it.
 
 use std::future::{Future as _, poll_fn, ready};
 use std::pin::Pin;
@@ -31,40 +31,40 @@ use crate::net::connection::ConnectionHandle;
 use crate::net::replay::Replay;
 use crate::warn_throttled;
 
-/// Time for the head of a request, and between two requests of a connection. Longer than the usual keep-alive of
-/// proxies (60 s for nginx), so that they and not we close an idle connection.
+/// Time for the head of a request to arrive, and between two requests of a connection. Longer than the usual keep-alive
+/// timeout of proxies (60 s for nginx), so that the proxy closes an idle connection and not this server.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// Time for the first request of a connection to begin and its head to arrive. Browsers open connections in advance.
+/// Time for the head of a connection's first request to arrive. It is generous because browsers open connections in advance.
 pub(super) const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bytes of a request's head beyond which no more are read; twice as many are refused for sure, with 431.
+/// Buffer limit for a request's head. hyper answers 431 beyond it, at the latest at twice this size.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// What a TLS connection begins with.
+/// The first byte of a TLS connection.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// Bytes of a next request that are taken while a poll waits. They show that the client is still there.
+/// How many bytes of a following request are read while a poll waits. Reading is needed to notice a disconnect.
 const AHEAD_BYTES: usize = 256;
 
-/// What becomes of a connection after an answer.
+/// What happens to a connection after a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// It is kept for the next request.
+    /// It is kept alive for the next request.
     Kept,
-    /// It ends.
+    /// It is closed.
     Closed,
 }
 
 impl End {
-    /// Reads the head of a request. `None`: its body is still to come, or the rules of HTTP/1.0 are others.
+    /// Reads the head of a request. `None` if its body has not arrived, or it is not HTTP/1.1.
     pub(super) fn of(request: &Request<Body>) -> Option<Self> {
         let is_last = |value: &header::HeaderValue| value.to_str().is_ok_and(|value| value.eq_ignore_ascii_case("close"));
         (request.version() == Version::HTTP_11 && request.body().is_end_stream())
             .then(|| if request.headers().get_all(header::CONNECTION).iter().any(is_last) { Self::Closed } else { Self::Kept })
     }
 
-    /// The head of a request after whose answer the connection goes this way.
+    /// The head of a synthetic request that makes hyper treat the connection this way after the response.
     const fn head(self) -> &'static [u8] {
         match self {
             Self::Kept => b"GET / HTTP/1.1\r\n\r\n",
@@ -73,13 +73,13 @@ impl End {
     }
 }
 
-/// The answer to a poll of this connection, unless [`http()`] takes the poll away meanwhile.
+/// Registers a pending poll with its connection, from where [`http()`] can take it out of hyper.
 pub(super) fn wait(answer: Answering, end: End, connection: &Arc<ConnectionHandle>) -> Waits {
     connection.wait(Waiting::new(answer, end == End::Closed));
     Waits(Arc::clone(connection))
 }
 
-/// A poll that waits, as hyper sees it.
+/// The response future that hyper polls while a long poll is pending.
 pub(super) struct Waits(Arc<ConnectionHandle>);
 
 impl Future for Waits {
@@ -96,13 +96,13 @@ impl Drop for Waits {
     }
 }
 
-/// Speaks HTTP on a connection until its end.
+/// Serves HTTP on a connection until it ends.
 pub(super) async fn http<S>(stream: S, handle: Arc<ConnectionHandle>, service: Service, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut stream, mut answer) = (Replay::nothing(stream), None);
-    // Boxed, so that no poll that waits has room for it.
+    // Boxed, so that the future of a waiting poll does not reserve space for it.
     while let Some(parked) = Box::pin(serve(stream, answer.take(), &handle, &service, &stop)).await {
         match parked.answered(&stop).await {
             Some((next, response)) => (stream, answer) = (next, Some(response)),
@@ -111,7 +111,7 @@ where
     }
 }
 
-/// Serves requests, the first one with the answer that is there already, if one is. Returns early with a poll that waits.
+/// Serves requests; the first one gets `answer` if it is set. Returns early when a poll has to wait.
 async fn serve<S>(
     stream: Replay<S>,
     answer: Option<Response<Body>>,
@@ -146,7 +146,7 @@ where
     let outcome = loop {
         let turn = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
             Poll::Ready(result) => Poll::Ready(Err(result)),
-            // What hyper has not written yet would be lost.
+            // Taking the stream out of hyper now would lose what it has not written yet.
             Poll::Pending if handle.is_blocked() => Poll::Pending,
             Poll::Pending => handle.take_waiting().map_or(Poll::Pending, |waiting| Poll::Ready(Ok(waiting))),
         });
@@ -174,8 +174,8 @@ where
         Err(Ok(())) => None,
         Err(Err(error)) => {
             if error.is_parse() && handle.first_byte() == Some(TLS_HANDSHAKE) {
-                let hint = "pages on https ask for https here, too: set protocol = \"https\" with sslCertPath and sslKeyPath, or let a proxy speak TLS \
-                            and have Echo's `host` name the proxy";
+                let hint = "pages on https connect with https here, too: set protocol = \"https\" with sslCertPath and sslKeyPath, or \
+                            terminate TLS in a proxy and set Echo's `host` to it";
                 warn_throttled!(class = 0, key = &handle.peer().ip(), peer = %handle.peer(), hint, "a client speaks TLS to a port of plain HTTP");
             }
             debug!(%error, "connection ended");
@@ -184,16 +184,16 @@ where
     }
 }
 
-/// A connection whose poll waits for its answer.
+/// A connection, taken out of hyper, whose poll waits for its response.
 struct Parked<S> {
     stream: S,
-    /// What the client has sent after the poll.
+    /// Bytes that the client has sent after the poll.
     unread: Vec<u8>,
     waiting: Waiting,
 }
 
 impl<S: AsyncRead + Unpin> Parked<S> {
-    /// The answer, and the stream with a request in the poll's place. `None`: the connection is over.
+    /// The response, and the stream with a synthetic request in place of the poll. `None` if the connection has ended.
     async fn answered(mut self, stop: &CancellationToken) -> Option<(Replay<S>, Response<Body>)> {
         let response = watched(&mut self.stream, &mut self.unread, |cx| self.waiting.poll(cx)).await?;
         let end = if self.waiting.is_last || stop.is_cancelled() { End::Closed } else { End::Kept };
@@ -201,7 +201,7 @@ impl<S: AsyncRead + Unpin> Parked<S> {
     }
 }
 
-/// The answer that `poll` waits for. `None`: there is none, or the client is gone. What it sends meanwhile is `unread`.
+/// Waits for the response of `poll`; `None` if there is none or the client disconnects. Bytes sent meanwhile go to `unread`.
 pub(super) async fn watched<S: AsyncRead + Unpin>(
     stream: &mut S,
     unread: &mut Vec<u8>,
@@ -235,8 +235,8 @@ mod tests {
     use super::super::listen::Front;
     use super::*;
 
-    /// Sends `head` bit by bit, one byte every five seconds after the part that is sent at once; returns what came
-    /// back, and when the server had enough.
+    /// Sends `at_once`, then `head` repeatedly at one byte every five seconds. Returns the response, and the time until the
+    /// server closed the connection.
     async fn trickle(at_once: &str, head: &str) -> (String, Duration) {
         let (ours, theirs) = tokio::io::duplex(1024);
         let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());

@@ -1,7 +1,7 @@
-//! Accepting connections, and what answers requests on them.
+//! Accepts connections and dispatches their requests.
 //!
-//! Input: a bound listener. Output: connections; requests, for the [`Gate`] first, and for the router when
-//! they are not its own.
+//! Input: a bound listener. Output: connections, and requests: for the [`Gate`]s first, and for the router when no gate
+//! handles them.
 
 use std::future::ready;
 use std::io;
@@ -37,27 +37,27 @@ use crate::warn_throttled;
 
 pub use crate::net::listen::{Address, ListenError};
 
-/// Time for a TLS handshake.
+/// Timeout of a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Pause when no connection can be accepted (no file descriptors left).
+/// Pause after a failed accept, as when no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What answers requests.
+/// Answers requests.
 pub struct Front {
-    /// Answer clients, which come in crowds and have no use for a router: Socket.IO's, and Pusher's.
+    /// The gates of Socket.IO and Pusher, which answer clients without the cost of a router: many may connect at once.
     pub gates: Option<(Gate, pusher::gate::Gate)>,
-    /// Answers all the rest.
+    /// Answers all other requests.
     pub router: Router,
 }
 
 impl Front {
-    /// Whether a gate answers requests for this path.
+    /// Whether the Socket.IO gate answers requests for this path.
     pub(super) fn takes(&self, path: &str) -> bool {
         self.gates.as_ref().is_some_and(|(gate, _)| gate.takes(path))
     }
 
-    /// Offers a request to the gates. An error is the request, for the router.
+    /// Offers a request to the gates. An error returns the request, for the router.
     pub(super) fn offer(&self, request: Request<Body>, connection: &ConnectionHandle) -> Result<Answer, Box<Request<Body>>> {
         match &self.gates {
             Some((gate, pusher)) => gate.answer(request, connection).or_else(|request| pusher.answer(*request, connection)),
@@ -65,7 +65,7 @@ impl Front {
         }
     }
 
-    /// Answers a request that came over `connection`. An error ends the connection without an answer.
+    /// Answers a request of `connection`. An error closes the connection without a response.
     pub(super) fn answer(
         &self,
         request: Request<Body>,
@@ -90,37 +90,37 @@ impl Front {
     }
 }
 
-/// What answers requests; another front may take its place while the server runs.
+/// The current front; a reload replaces it while the server runs.
 pub type Service = Arc<ArcSwap<Front>>;
 
 /// How connections are treated.
 #[derive(Clone)]
 pub struct Settings {
     tls: Option<tls::Acceptor>,
-    /// Peers that may begin with a header of the PROXY protocol.
+    /// Peers that may send a PROXY protocol header.
     proxies: TrustedProxies,
-    /// A peer that takes no byte for so long is gone: it would have failed the heartbeat, too.
+    /// A peer that has not read a byte for this long counts as disconnected; it would have failed the heartbeat, too.
     stalled_after: Duration,
 }
 
 impl Settings {
-    /// Reads the times of `socketio`.
+    /// Reads the ping settings of `socketio`.
     #[must_use]
     pub fn new(config: &Config, tls: Option<tls::Acceptor>, proxies: TrustedProxies) -> Self {
         Self { tls, proxies, stalled_after: Duration::from_millis(config.socketio.ping_interval + config.socketio.ping_timeout) }
     }
 }
 
-/// When a listener comes to its end.
+/// Stops a listener in two steps.
 #[derive(Debug, Clone)]
 pub struct Stop {
-    /// No more connections.
+    /// Cancelled to stop accepting connections.
     pub accepting: CancellationToken,
-    /// No more requests on those that exist.
+    /// Cancelled to stop serving requests on existing connections.
     pub serving: CancellationToken,
 }
 
-/// Accepts and serves connections until told to stop, then waits for requests under way.
+/// Accepts and serves connections until told to stop, then waits for requests in progress.
 pub async fn serve(listener: TcpListener, service: Service, settings: Settings, stop: Stop) {
     set_options(&listener, settings.stalled_after);
     let connections = TaskTracker::new();
@@ -147,8 +147,8 @@ pub async fn serve(listener: TcpListener, service: Service, settings: Settings, 
     connections.wait().await;
 }
 
-/// Sets what every connection inherits from its listener, which saves two system calls for each. Frames are small and
-/// wait for nothing; neither option is worth losing a listener for.
+/// Sets options that every connection inherits from its listener, which saves two system calls per connection. Nagle's
+/// algorithm would delay small frames. Errors are ignored: the server works without either option.
 fn set_options(listener: &TcpListener, stalled_after: Duration) {
     let socket = SockRef::from(listener);
     let _ = socket.set_tcp_nodelay(true);
@@ -159,7 +159,7 @@ fn set_options(listener: &TcpListener, stalled_after: Duration) {
     let _ = stalled_after;
 }
 
-/// Whether what came is none of TLS's messages at all.
+/// Whether the peer sent something other than TLS.
 fn is_no_tls(error: &io::Error) -> bool {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
     matches!(cause, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
@@ -169,13 +169,13 @@ fn is_about_the_peer(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
 }
 
-/// One connection to its end; a websocket goes on in a task of its own after its upgrade.
+/// Serves one connection until it ends; after an upgrade, a websocket continues in its own task.
 async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, settings: Settings, stop: CancellationToken) {
     let patience = settings.stalled_after;
     let (peer, stream) = if settings.proxies.contains(peer.ip()) {
         match tokio::time::timeout(FIRST_REQUEST_TIMEOUT, proxy_protocol::accept(stream)).await {
             Ok(Ok((client, stream))) => (client.unwrap_or(peer), stream),
-            Ok(Err(error)) => return debug!(%peer, %error, "no client's address from a trusted proxy"),
+            Ok(Err(error)) => return debug!(%peer, %error, "invalid PROXY protocol header from a trusted proxy"),
             Err(_) => return debug!(%peer, "a trusted proxy sent nothing"),
         }
     } else {
@@ -195,13 +195,13 @@ async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, setti
                     Ok(Ok(stream)) => http(MonitoredStream::new(stream, Arc::clone(&handle), patience), handle, service, stop).await,
                     Ok(Err(error)) => {
                         if is_no_tls(&error) {
-                            let hint = "this port speaks https (protocol): use https:// and wss:// in the page's `host`, set httpPort for \
-                                        plain HTTP beside it, or protocol = \"http\" behind a proxy that speaks TLS";
-                            warn_throttled!(class = 1, key = &peer.ip(), %peer, hint, "a client speaks plain HTTP to a port of https");
+                            let hint = "this port serves https (protocol): use https:// or wss:// in the page's `host`, set httpPort for \
+                                        an additional plain HTTP port, or protocol = \"http\" behind a proxy that terminates TLS";
+                            warn_throttled!(class = 1, key = &peer.ip(), %peer, hint, "a client speaks plain HTTP to an https port");
                         }
                         debug!(%peer, %error, "TLS handshake failed");
                     }
-                    Err(_) => debug!(%peer, "TLS handshake took too long"),
+                    Err(_) => debug!(%peer, "TLS handshake timed out"),
                 }
             };
             Box::pin(secure).await;

@@ -1,10 +1,10 @@
-//! Connections for one request: clients in Node that poll, and proxies that keep no connections, open one for each.
+//! Connections with a single request: polling clients in Node, and proxies without keep-alive, open one for each.
 //!
-//! Input: accepted streams. Output: the answers of the gates to requests that are there at once, as a whole, and say
-//! `Connection: close`; all other streams, with what was read of them, for [`http`](super::http).
+//! Input: accepted streams. Output: the gates' responses to requests that arrive complete in the first read and say
+//! `Connection: close`; all other streams go to [`http`](super::http), together with the bytes already read.
 //!
-//! Such a request needs neither hyper's buffers of 16 KiB, which a crowd of new clients leaves as holes between what
-//! stays, nor a packet of its own for the end of the connection.
+//! This saves hyper's 16 KiB of buffers, which fragment the heap when a crowd of clients connects, and a separate packet
+//! for closing the connection.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -30,13 +30,13 @@ use crate::net::answer::Answer;
 use crate::net::connection::ConnectionHandle;
 use crate::net::replay::Replay;
 
-/// Longest request that is looked at.
+/// Maximum size of a request that is handled here.
 const MAX_REQUEST_BYTES: usize = 4 * 1024;
 
-/// Headers of such a request; browsers send some twenty.
+/// Maximum number of its headers; browsers send about twenty.
 const MAX_HEADERS: usize = 48;
 
-/// Answers the only request of a connection. Gives back what is none.
+/// Answers the only request of a connection. Returns the stream if its first bytes are not such a request.
 pub(super) async fn serve(
     mut stream: Replay<TcpStream>,
     handle: &Arc<ConnectionHandle>,
@@ -71,7 +71,7 @@ pub(super) async fn serve(
     None
 }
 
-/// Has the answer leave with the end of the connection, in one packet.
+/// Makes the kernel send the response and the close of the connection in one packet.
 fn cork(stream: &TcpStream) {
     #[cfg(target_os = "linux")]
     let _ = SockRef::from(stream).set_tcp_cork(true);
@@ -79,7 +79,7 @@ fn cork(stream: &TcpStream) {
     let _ = stream;
 }
 
-/// What comes first.
+/// Reads the first bytes.
 async fn read(stream: &mut Replay<TcpStream>) -> io::Result<Bytes> {
     poll_fn(|cx| {
         let mut space = [0; MAX_REQUEST_BYTES];
@@ -90,7 +90,7 @@ async fn read(stream: &mut Replay<TcpStream>) -> io::Result<Bytes> {
     .await
 }
 
-/// The request that `bytes` are, if they are one, it is the only one, and its path is taken.
+/// Parses `bytes` if they are exactly one complete request, it asks to close the connection, and a gate handles its path.
 fn parse(bytes: &Bytes, is_taken: impl FnOnce(&str) -> bool) -> Option<Request<Body>> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut headers);
@@ -130,7 +130,7 @@ fn parse(bytes: &Bytes, is_taken: impl FnOnce(&str) -> bool) -> Option<Request<B
     Some(request)
 }
 
-/// Writes the answer out.
+/// Writes the response.
 async fn write(stream: &mut Replay<TcpStream>, response: Response<Body>) -> io::Result<()> {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?;

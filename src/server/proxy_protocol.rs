@@ -1,7 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: a proxy that passes TCP on says before all else whom it speaks for.
+//! The PROXY protocol, versions 1 and 2: a TCP proxy sends the client's address in a header before the client's data.
 //!
-//! Input: the first bytes of a connection from a trusted proxy. Output: the client's address, and the bytes after.
-//! Neither HTTP nor TLS can begin as these headers do, so a trusted proxy may send one or not.
+//! Input: the first bytes of a connection from a trusted proxy. Output: the client's address, and the bytes after the header.
+//! Neither HTTP nor TLS can begin like these headers, so the header is optional for a trusted proxy.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,26 +13,26 @@ use crate::net::replay::Replay;
 /// First bytes of version 2.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Longest line of version 1, in bytes, with its end.
+/// Maximum length of a version 1 line in bytes, including the line end; defined by the protocol.
 const MAX_LINE_BYTES: usize = 107;
 
-/// Longest header of version 2 that is read; proxies add extensions behind the addresses.
+/// Maximum length of a version 2 header; proxies add extensions after the addresses.
 const MAX_HEADER_BYTES: usize = 4096;
 
 /// What the first bytes of a connection are.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// Something else; there is no header.
+    /// There is no header.
     Other,
-    /// More bytes are needed to tell.
+    /// More bytes are needed to decide.
     Incomplete,
-    /// A header of so many bytes, with the client's address unless the proxy speaks for itself.
+    /// A header of this many bytes, with the client's address unless the connection is the proxy's own.
     Header(usize, Option<SocketAddr>),
-    /// It begins as a header and is none.
+    /// It begins like a header but is not valid.
     Invalid,
 }
 
-/// Looks at the first bytes of a connection.
+/// Parses the first bytes of a connection.
 #[must_use]
 pub(crate) fn parse(bytes: &[u8]) -> Start {
     if bytes.starts_with(SIGNATURE) {
@@ -64,7 +64,7 @@ fn version_1(bytes: &[u8]) -> Start {
     Start::Header(end + 2, client)
 }
 
-/// Signature, command, family, length, and the addresses in binary.
+/// Signature, command, family, length, and binary addresses.
 fn version_2(bytes: &[u8]) -> Start {
     let rest = &bytes[SIGNATURE.len()..];
     let [command, family, high, low, body @ ..] = rest else { return Start::Incomplete };
@@ -93,14 +93,14 @@ fn version_2(bytes: &[u8]) -> Start {
     Start::Header(total, client)
 }
 
-/// Reads a header, if there is one. Returns the client's address, and the stream with all that comes after.
+/// Reads a header, if there is one. Returns the client's address, and the stream with everything after the header.
 ///
 /// # Errors
-/// When reading fails, or when what looked like a header is none.
+/// When reading fails, or the header is invalid.
 pub(crate) async fn accept<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Option<SocketAddr>, Replay<S>)> {
     let mut bytes = Vec::new();
     loop {
-        // The end of the stream leaves an incomplete header, which is then nothing we know.
+        // If the stream ends with an incomplete header, its bytes are passed on unchanged.
         let is_over = stream.read_buf(&mut bytes).await? == 0;
         match parse(&bytes) {
             Start::Incomplete if !is_over => {}

@@ -1,7 +1,7 @@
-//! [`Reload`]: other settings for a server that runs.
+//! [`Reload`]: applies new settings to a running server.
 //!
-//! Input: a validated [`Config`]. Output: certificates, origins, proxies, limits, rules of channels, the HTTP API with its clients and
-//! headers, all swapped at once or not at all; and the names of changed keys that take a restart.
+//! Input: a validated [`Config`]. Output: certificates, origins, proxies, limits, channel rules, the HTTP API with its clients and
+//! headers, all replaced together or not at all; and the names of changed keys that need a restart.
 
 use std::sync::Arc;
 
@@ -26,26 +26,26 @@ use crate::readiness::Readiness;
 use crate::socket_io::SocketIo;
 use crate::socket_io::gate::Gate;
 
-/// The parts of a server that stay when its settings change.
+/// The parts of a server that remain when its settings change.
 pub(super) struct Parts {
     pub(super) hub: Arc<Hub<Client>>,
     pub(super) socket_io: SocketIo,
     pub(super) pusher: Pusher,
     pub(super) admission: Arc<Admission>,
     pub(super) proxies: TrustedProxies,
-    /// The certificates of https and of the built-in Redis endpoint, where they are spoken.
+    /// The certificates of https and of the built-in Redis endpoint, where TLS is enabled.
     pub(super) tls: Vec<Arc<Tls>>,
-    /// Cancelled when the end begins.
+    /// Cancelled when shutdown begins.
     pub(super) draining: CancellationToken,
     pub(super) readiness: Readiness,
-    /// With `dashboard.enabled`.
+    /// Present with `dashboard.enabled`.
     pub(super) dashboard: Option<Dashboard>,
     /// Routes that do not come from the settings.
     pub(super) extra: Router,
 }
 
 impl Parts {
-    /// Everything that answers requests, by settings that are in force in the other parts, too.
+    /// Builds a front for settings that the other parts use as well.
     fn front(&self, config: &Config) -> Result<Front, BindError> {
         let gate = Gate::new(config, self.socket_io.clone(), Arc::clone(&self.admission), self.proxies.clone());
         let pusher = pusher::gate::Gate::new(config, self.pusher.clone(), Arc::clone(&self.admission), self.proxies.clone());
@@ -59,14 +59,14 @@ impl Parts {
     }
 }
 
-/// Gives a running server other settings; clones belong to the same server.
+/// Applies new settings to a running server; clones refer to the same server.
 #[derive(Clone)]
 pub struct Reload(Arc<Inner>);
 
 struct Inner {
     parts: Parts,
     service: listen::Service,
-    /// The settings in force, where those that take a restart are still the old ones.
+    /// The settings in force; keys that need a restart have their old values.
     config: Mutex<Config>,
 }
 
@@ -76,7 +76,7 @@ impl Reload {
         Ok(Self(Arc::new(Inner { parts, service, config: Mutex::new(config) })))
     }
 
-    /// Answers these routes, too.
+    /// Adds routes.
     pub(super) fn with_routes(self, routes: Router) -> Self {
         let Ok(mut inner) = Arc::try_unwrap(self.0).map_err(|_| ()) else {
             unreachable!("routes are added before anything runs");
@@ -95,11 +95,11 @@ impl Reload {
         Arc::clone(&self.0.service)
     }
 
-    /// Takes all that can change while the server runs: clients, limits, rules of channels, origins, proxies, certificates and headers.
-    /// Connections go on. Returns the changed keys that take a restart, which keep their old values.
+    /// Applies everything that can change at runtime: clients, limits, channel rules, origins, proxies, certificates and headers.
+    /// Connections stay open. Returns the changed keys that need a restart and keep their old values.
     ///
     /// # Errors
-    /// When something in `config` cannot be used; then everything stays as it was.
+    /// When something in `config` is invalid; then nothing changes.
     pub fn reload(&self, config: &Config) -> Result<Vec<String>, BindError> {
         let mut current = self.0.config.lock();
         let parts = &self.0.parts;
@@ -118,10 +118,10 @@ impl Reload {
     }
 }
 
-/// The settings of a server that runs with `old` and was given `new`: those that it can take are the new ones, all
-/// others stay.
+/// The settings in force after a server with `old` reloads `new`: the new values for keys that can change at runtime, the
+/// old ones for all others.
 fn effective(old: &Config, new: &Config) -> Config {
-    // Who gives TLS up names no more files, and needs the old ones until the restart.
+    // If TLS was removed from the config, the old certificate files stay in use until the restart.
     let ssl = if new.ssl_cert_path.is_empty() || new.ssl_key_path.is_empty() { old } else { new };
     let endpoint = if new.redis_server.tls.enabled { new } else { old };
     Config {
@@ -135,7 +135,7 @@ fn effective(old: &Config, new: &Config) -> Config {
         ssl_key_path: ssl.ssl_key_path.clone(),
         ssl_cert_chain_path: ssl.ssl_cert_chain_path.clone(),
         ssl_passphrase: ssl.ssl_passphrase.clone(),
-        // What it says is in `allowedOrigins`.
+        // `socketio.origins` was merged into `allowedOrigins`.
         socketio: SocketIoConfig { origins: new.socketio.origins.clone(), ..old.socketio.clone() },
         dashboard: DashboardConfig { enabled: old.dashboard.enabled, ..new.dashboard.clone() },
         subscribers: Subscribers { http: new.subscribers.http, ..old.subscribers.clone() },
@@ -144,7 +144,7 @@ fn effective(old: &Config, new: &Config) -> Config {
             ..old.redis_server.clone()
         },
         limits: Limits {
-            // The clients' queues have their size from the start.
+            // Client queues get their size at start.
             client_queue: old.limits.client_queue,
             client_queue_bytes: old.limits.client_queue_bytes,
             ..new.limits.clone()
@@ -153,7 +153,7 @@ fn effective(old: &Config, new: &Config) -> Config {
     }
 }
 
-/// Keys whose values differ.
+/// The keys whose values differ.
 fn differing(one: &Config, other: &Config) -> Vec<String> {
     let tree = |config: &Config| serde_json::to_value(config).unwrap_or(Value::Null);
     let (one, other) = (tree(one), tree(other));
@@ -166,7 +166,7 @@ mod tests {
     use crate::config::Protocol;
     use crate::config::value::{Port, Secret, Toggle};
 
-    /// What a server that runs with `old` makes of `new`: its settings, and the keys it names.
+    /// Reloads `new` over `old`: the settings in force, and the keys that need a restart.
     fn reloaded(old: &Config, new: &Config) -> (Config, Vec<String>) {
         let effective = effective(old, new);
         let mut named = differing(&effective, new);

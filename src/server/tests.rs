@@ -1,4 +1,4 @@
-//! Times of sessions under a whole server, on a clock that jumps to what comes next.
+//! Session timeouts in a complete server, with a paused clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::{Server, fault, http};
 use crate::config::Config;
 use crate::net::connection::{ConnectionHandle, MonitoredStream};
 
-/// What socket.io waits for CONNECT.
+/// How long socket.io waits for CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(45);
 
 async fn handshake(server: &Server) -> StatusCode {
@@ -28,7 +28,7 @@ async fn handshake(server: &Server) -> StatusCode {
 
 #[tokio::test(start_paused = true)]
 async fn who_answers_heartbeats_and_never_connects_is_closed_and_leaves_its_place() {
-    // Silence alone is no reason to end a session here.
+    // The ping timeout is long enough that only the missing CONNECT can end a session here.
     let settings = json!({ "host": "127.0.0.1", "limits": { "connections": 1 }, "socketio": { "pingTimeout": 1_000_000 } });
     let mut config: Config = serde_json::from_value(settings).unwrap();
     config.port.0 = 0;
@@ -49,7 +49,7 @@ async fn who_answers_heartbeats_and_never_connects_is_closed_and_leaves_its_plac
     }
     assert_eq!(started.elapsed().as_secs(), CONNECT_TIMEOUT.as_secs());
     assert!(heartbeats > 0);
-    // The same for a session that begins by polling.
+    // The same for a session that starts with polling.
     assert_eq!(handshake(&server).await, StatusCode::OK);
     assert_eq!(handshake(&server).await, StatusCode::SERVICE_UNAVAILABLE);
     tokio::time::sleep(CONNECT_TIMEOUT + Duration::from_secs(1)).await;

@@ -1,4 +1,4 @@
-//! What must hold for anything that clients send who poll. Input: bytes. Output: a panic when it does not.
+//! Invariants for anything that polling clients send. Input: bytes. Output: a panic when one is violated.
 
 use std::cell::OnceCell;
 
@@ -8,33 +8,33 @@ use serde_json::Value;
 
 use super::{Server, TOKEN, answered, block_on, emptied, start, token};
 
-/// Between packets of Engine.IO 4.
+/// The separator between packets in Engine.IO 4.
 const SEPARATOR: char = '\u{1e}';
 
 thread_local! {
     static SERVER: OnceCell<Server> = const { OnceCell::new() };
 }
 
-/// What a client does.
+/// One action of a client.
 enum Step {
-    /// Sends these packets, as its protocol writes them.
+    /// Sends these packets, encoded for its protocol version.
     Packets(String),
-    /// Sends this body as it is, as text or as binary.
+    /// Sends this body unchanged, with this content type.
     Body(Vec<u8>, &'static str),
-    /// Polls beside the poll that waits.
+    /// Sends another poll while one is pending.
     Poll,
 }
 
-/// A session: its protocol, 3 or 4, and its id.
+/// A session with its protocol version, 3 or 4, and its id.
 struct Session<'a> {
     server: &'a Server,
     version: u8,
     id: String,
 }
 
-/// The same session with Engine.IO 3 and with 4: a request a line, with packets as text unless it begins with one of the
-/// bytes 1 (a binary body as it is), 2 (a text body as it is) and 3 (one more poll). Answers are whole packets or
-/// errors; when both clients are gone, nothing of them is left.
+/// The same session with Engine.IO 3 and 4. Each line is a request with text packets, unless it begins with one of the
+/// bytes 1 (a raw binary body), 2 (a raw text body) and 3 (one more poll). Answers are complete packets or errors; after
+/// both clients have left, no state of them remains.
 pub fn polling_sessions(bytes: &[u8]) {
     let steps: Vec<Step> = bytes.split(|byte| *byte == b'\n').map(step).collect();
     SERVER.with(|server| {
@@ -58,7 +58,7 @@ fn step(line: &[u8]) -> Step {
     }
 }
 
-/// A session from its beginning to its end, which the client says in any case.
+/// Runs a session from start to end; the client always sends a close packet last.
 async fn converse(server: &Server, version: u8, steps: &[Step]) {
     let mut session = Session { server, version, id: String::new() };
     let open = session.poll().await.expect("the server takes clients");
@@ -102,7 +102,7 @@ impl Session<'_> {
         (status, text)
     }
 
-    /// Packets that wait for the client; `None` when the session has ended.
+    /// The packets queued for the client; `None` when the session has ended.
     async fn poll(&self) -> Option<Vec<String>> {
         let (status, text) = self.request(Method::GET, Vec::new(), "text/plain").await;
         if status == StatusCode::BAD_REQUEST || text.is_empty() {
@@ -134,7 +134,7 @@ impl Session<'_> {
     }
 }
 
-/// Packets of Engine.IO 3, each with its length in characters before it.
+/// Decodes packets of Engine.IO 3, each prefixed with its length in characters.
 fn packets(payload: &str) -> Vec<String> {
     let (mut packets, mut rest) = (Vec::new(), payload);
     while !rest.is_empty() {

@@ -91,7 +91,7 @@ fn process_1_drains_and_ends_at_once_at_a_second_signal() {
     let mut container = Container::start(&folder, "");
     let clients: Vec<_> = (0..100).map(|_| Socket::connect(port)).collect();
     container.signal(Signal::TERM);
-    container.running.wait_for("moving clients off");
+    container.running.wait_for("draining clients");
     // One that comes within half a second of the first is the same request.
     std::thread::sleep(std::time::Duration::from_millis(600));
     container.signal(Signal::TERM);
