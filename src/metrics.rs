@@ -1,7 +1,7 @@
 //! Every metric: name, labels and unit. All names start with `laravel_echo_`.
 //!
-//! Input: the parts that do the work count here, each in the place where the thing counted happens. Output:
-//! [`Metrics::render`], Prometheus text for `/metrics`. Labels are bounded sets: never a channel, user or socket id.
+//! Input: other modules count here, each at the place where the counted thing happens. Output: [`Metrics::render`],
+//! Prometheus text for `/metrics`. Labels are bounded sets: never a channel, user or socket id.
 
 use std::array::from_fn;
 use std::collections::HashMap;
@@ -34,31 +34,31 @@ pub enum Source {
     RedisServer,
 }
 
-/// What became of an event.
+/// The outcome of a received event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// It went to at least one socket.
+    /// It was sent to at least one socket.
     Delivered,
-    /// Nobody was subscribed.
+    /// No socket was subscribed to its channel.
     NoSubscribers,
-    /// It could not be read, or its name is reserved.
+    /// It could not be parsed, or its name is reserved.
     Malformed,
 }
 
-/// Why something a client asked for was not done.
+/// Why a request of a client or an application was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// A message that makes no sense.
+    /// A message that cannot be parsed or is not allowed at this point.
     Malformed,
     /// A channel name over `limits.channelName`.
     ChannelName,
     /// More channels than `limits.subscriptions`.
     Subscriptions,
-    /// Faster than `limits.subscribesPerSecond`.
+    /// More subscribes per second than `limits.subscribesPerSecond`.
     SubscribeRate,
     /// Headers of a subscribe (Echo's `auth.headers`) that are too large.
     Headers,
-    /// Laravel said no, or could not be asked.
+    /// Laravel refused, or could not be reached.
     Unauthorized,
     /// More users in a presence channel than `channels[].maxMembers`.
     Members,
@@ -66,7 +66,7 @@ pub enum Refusal {
     Whisper,
     /// A whisper over `limits.whisperBytes`.
     WhisperSize,
-    /// Faster than `limits.whispersPerSecond`.
+    /// More whispers per second than `limits.whispersPerSecond`.
     WhisperRate,
     /// A whisper for which the queue to the other nodes had no room.
     WhisperQueue,
@@ -84,19 +84,19 @@ pub enum Refusal {
     MessageSize,
 }
 
-/// What became of a client that came back to its session.
+/// The outcome of a client's attempt to resume its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Recovered {
-    /// It has what it missed.
+    /// It got all events that it missed.
     Recovered,
-    /// Its session is not known, or was ended on purpose.
+    /// Its session is unknown, or was ended on purpose.
     Unknown,
-    /// Some of what it missed is not kept any more.
+    /// Some of the events that it missed are no longer kept.
     Gap,
 }
 
 impl Refusal {
-    /// The setting to raise, for what keeps a client's wish back.
+    /// The setting to raise, if the cause is a limit on what clients do.
     #[must_use]
     pub const fn limit(self) -> Option<&'static str> {
         match self {
@@ -116,20 +116,20 @@ impl Refusal {
 pub enum Callback {
     /// The subscription was granted.
     Granted,
-    /// The application answered, and said no.
+    /// The application responded with a refusal or an error.
     Refused,
-    /// The application did not answer.
+    /// The application did not respond.
     Unreachable,
 }
 
-/// Gives an enum the label values of its variants.
+/// Defines the label values of an enum's variants.
 macro_rules! label_values {
     ($type:ident { $($variant:ident => $value:literal),+ $(,)? }) => {
         impl $type {
-            /// Every value, so that each can be seen from the start.
+            /// All values, so that each series exists from the start.
             const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The value of its label.
+            /// The label value.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $value),+ }
@@ -193,7 +193,7 @@ struct CallbackLabels {
     outcome: Callback,
 }
 
-/// What is kept for clients that come back.
+/// What is kept for clients that reconnect.
 #[derive(Debug, Default)]
 pub struct RecoveryLog {
     /// Events.
@@ -209,33 +209,33 @@ pub struct RecoveryLog {
 /// Counters at one moment, each since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Events that went to a socket.
+    /// Events that were sent to at least one socket.
     pub delivered_events: u64,
-    /// Events that found nobody.
+    /// Events without any subscriber.
     pub unheard_events: u64,
-    /// Messages that are no events.
+    /// Messages that are not valid events.
     pub malformed_events: u64,
-    /// Events of any outcome that came from Redis.
+    /// Events of any outcome received from Redis.
     pub redis_events: u64,
     /// Messages put into the queues of clients by events.
     pub deliveries: u64,
     /// Whispers relayed.
     pub whispers: u64,
-    /// Sockets connected so far.
+    /// Sockets that have connected.
     pub connects: u64,
-    /// Things not done, for whatever cause.
+    /// Refusals of any cause.
     pub refusals: u64,
     /// Callbacks that have ended.
     pub callbacks: u64,
-    /// What they took together, in microseconds.
+    /// Their total time in microseconds.
     pub callback_micros: u64,
     /// Clients closed because they did not keep up.
     pub slow_clients: u64,
-    /// Times Redis was lost.
+    /// Times the connection to Redis was lost.
     pub redis_losses: u64,
-    /// Clients that came back to their session.
+    /// Clients that resumed their session.
     pub recovered: u64,
-    /// Clients that came back, and for which not all that they missed was kept.
+    /// Clients that reconnected after some of the events they missed had been dropped.
     pub gaps: u64,
 }
 
@@ -245,16 +245,16 @@ pub struct Metrics {
     registry: Registry,
     connections: Family<ConnectionLabels, Gauge>,
     subscriptions: Family<KindLabels, Gauge>,
-    /// By source and outcome: looked up once, for they are counted often.
+    /// By source and outcome; looked up once, because they are incremented often.
     events: [[Counter; Outcome::ALL.len()]; Source::ALL.len()],
     refusals: Family<CauseLabels, Counter>,
     callbacks: Family<CallbackLabels, Counter>,
     recoveries: Family<RecoveredLabels, Counter>,
-    /// Events sent again to clients that came back.
+    /// Missed events sent to clients that resumed their session.
     pub replayed: Counter,
-    /// What is kept for clients that come back; set when it is read.
+    /// What is kept for clients that reconnect; updated before it is rendered.
     pub recovery_log: RecoveryLog,
-    /// Sockets connected so far.
+    /// Sockets that have connected.
     pub connects: Counter,
     /// Messages put into clients' queues by events.
     pub deliveries: Counter,
@@ -264,22 +264,22 @@ pub struct Metrics {
     pub slow_clients: Counter,
     /// Time of one callback.
     callback_seconds: Histogram,
-    /// Callbacks that have ended, and the microseconds that they took together.
+    /// Callbacks that have ended, and their total time in microseconds.
     callback_sum: [AtomicU64; 2],
-    /// Callbacks under way.
+    /// Callbacks in progress.
     pub callbacks_in_flight: Gauge,
     /// 1 while events can arrive from Redis.
     pub redis_up: Gauge,
     /// Channels and patterns that Redis has confirmed.
     pub redis_subscriptions: Gauge,
-    /// Times Redis was lost.
+    /// Times the connection to Redis was lost.
     pub redis_losses: Counter,
-    /// Times Redis was there again.
+    /// Times the connection to Redis was restored.
     pub redis_reconnects: Counter,
     presence_members: Gauge,
-    /// The way to the application.
+    /// Metrics of authorization.
     pub auth: AuthMetrics,
-    /// What the application is told.
+    /// Metrics of webhooks.
     pub webhooks: WebhookMetrics,
 }
 
@@ -293,17 +293,17 @@ impl Default for Metrics {
 const CALLBACK_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 impl Metrics {
-    /// A fresh set, all zero.
+    /// A new set of metrics, all zero.
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("laravel_echo");
-        // A gauge and no `info`, which older readers do not know.
+        // A gauge instead of `info`, which older parsers do not support.
         let build = Family::<BuildLabels, Gauge>::default();
         build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register("build_info", "Version of the server", build);
         let auth = AuthMetrics::new(&mut registry);
         let webhooks = WebhookMetrics::new(&mut registry);
-        // Label values that alerts are written on exist from the start, so that a rate can be taken of them.
+        // Create all label values at start, so that alerts can take a rate of series that were never incremented.
         let events = Family::<EventLabels, Counter>::default();
         let counter = |source, outcome| events.get_or_create(&EventLabels { source, outcome }).clone();
         let counters = from_fn(|source| from_fn(|outcome| counter(Source::ALL[source], Outcome::ALL[outcome])));
@@ -333,26 +333,26 @@ impl Metrics {
             registry: Registry::default(),
         };
         registry.register("connections", "Connected sockets by Engine.IO version and transport", metrics.connections.clone());
-        registry.register("connects", "Sockets connected so far", metrics.connects.clone());
+        registry.register("connects", "Sockets that have connected", metrics.connects.clone());
         registry.register("subscriptions", "Subscriptions of sockets to channels by kind of channel", metrics.subscriptions.clone());
         registry.register("events_received", "Events received by source and outcome", events);
         registry.register("deliveries", "Messages put into the queues of clients by events", metrics.deliveries.clone());
         registry.register("whispers", "Client events relayed", metrics.whispers.clone());
-        registry.register("refusals", "Requests of clients and applications that were not done, by cause", metrics.refusals.clone());
+        registry.register("refusals", "Refused requests of clients and applications, by cause", metrics.refusals.clone());
         registry.register("auth_callbacks", "Callbacks to the Laravel application by outcome", metrics.callbacks.clone());
         registry.register("auth_callback_seconds", "Time of a callback to the Laravel application", metrics.callback_seconds.clone());
-        registry.register("auth_callbacks_in_flight", "Callbacks under way", metrics.callbacks_in_flight.clone());
-        registry.register("recoveries", "Clients that came back to their session, by outcome", metrics.recoveries.clone());
-        registry.register("replayed", "Events sent to clients that came back, which they had missed", metrics.replayed.clone());
+        registry.register("auth_callbacks_in_flight", "Callbacks in progress", metrics.callbacks_in_flight.clone());
+        registry.register("recoveries", "Attempts of clients to resume their session, by outcome", metrics.recoveries.clone());
+        registry.register("replayed", "Missed events sent to clients that resumed their session", metrics.replayed.clone());
         let log = &metrics.recovery_log;
-        registry.register("recovery_log_events", "Events kept for clients that come back", log.events.clone());
-        registry.register("recovery_log_bytes", "Bytes of the events kept for clients that come back", log.bytes.clone());
-        registry.register("recovery_log_age_seconds", "Age of the oldest event kept for clients that come back", log.age.clone());
-        registry.register("recovery_sessions", "Sessions whose client may come back", log.sessions.clone());
+        registry.register("recovery_log_events", "Events kept for clients that reconnect", log.events.clone());
+        registry.register("recovery_log_bytes", "Bytes of the events kept for clients that reconnect", log.bytes.clone());
+        registry.register("recovery_log_age_seconds", "Age of the oldest event kept for clients that reconnect", log.age.clone());
+        registry.register("recovery_sessions", "Sessions that a disconnected client may resume", log.sessions.clone());
         registry.register("redis_up", "1 while events can arrive from Redis", metrics.redis_up.clone());
         registry.register("redis_subscriptions", "Channels and patterns subscribed to at Redis", metrics.redis_subscriptions.clone());
         registry.register("redis_losses", "Times the connection to Redis was lost", metrics.redis_losses.clone());
-        registry.register("redis_reconnects", "Times Redis was there again after it was lost", metrics.redis_reconnects.clone());
+        registry.register("redis_reconnects", "Times the connection to Redis was restored", metrics.redis_reconnects.clone());
         registry.register("slow_clients_closed", "Clients closed because they did not keep up", metrics.slow_clients.clone());
         registry.register("presence_members", "Presence memberships of this node's sockets", metrics.presence_members.clone());
         for &outcome in Recovered::ALL {
@@ -370,23 +370,23 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// Counts an event by where it came from and what became of it.
+    /// Counts an event by its source and outcome.
     pub fn event(&self, source: Source, outcome: Outcome) {
         self.events[source as usize][outcome as usize].inc();
     }
 
-    /// Events received so far, whatever became of them.
+    /// Events received so far, of any outcome.
     #[must_use]
     pub fn events_received(&self) -> u64 {
         self.events.iter().flatten().map(Counter::get).sum()
     }
 
-    /// Counts something that was not done for a client.
+    /// Counts a refusal.
     pub fn refusal(&self, cause: Refusal) {
         self.refusals.get_or_create(&CauseLabels { cause }).inc();
     }
 
-    /// Counts a client that came back.
+    /// Counts a client's attempt to resume its session.
     pub fn recovered(&self, outcome: Recovered) {
         self.recoveries.get_or_create(&RecoveredLabels { outcome }).inc();
     }
@@ -396,14 +396,14 @@ impl Metrics {
         self.callbacks.get_or_create(&CallbackLabels { outcome }).inc();
     }
 
-    /// A callback has ended.
+    /// Records the duration of a callback that has ended.
     pub fn callback_took(&self, time: Duration) {
         self.callback_seconds.observe(time.as_secs_f64());
         self.callback_sum[0].fetch_add(1, Ordering::Relaxed);
         self.callback_sum[1].fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// How far the counters are that the dashboard shows.
+    /// The current values of the counters that the dashboard shows.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let events = |outcome: Outcome| self.events.iter().map(|counters| counters[outcome as usize].get()).sum();
@@ -444,7 +444,7 @@ impl Metrics {
         self.subscriptions.get_or_create(&KindLabels { kind: kind.as_str() }).dec();
     }
 
-    /// Prometheus text (OpenMetrics 1.0). `connections` are counted now: a client's transport changes when it upgrades.
+    /// Prometheus text (OpenMetrics 1.0). `connections` are passed in instead of counted, as a client's transport can change.
     #[must_use]
     pub fn render(&self, connections: impl Iterator<Item = (ConnectionLabels, i64)>) -> String {
         let connections: HashMap<_, _> = connections.collect();

@@ -1,7 +1,7 @@
 //! Logging: one line per event on stderr. Input: `tracing` events and the `log` settings. Output: text or JSON lines.
 //!
-//! Text lines look as the original's: `[2026-01-31T12:00:00.000Z] - <message> field=value`; other levels than info
-//! carry their name behind the dash. On a terminal, [`StatusLine`] may stand below them.
+//! Text lines look like the original's: `[2026-01-31T12:00:00.000Z] - <message> field=value`; levels other than info
+//! have their name after the dash. On a terminal, a [`StatusLine`] may be shown below them.
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
@@ -24,14 +24,14 @@ pub(crate) mod throttle;
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// `RUST_LOG` or `log.level` is not a filter.
-    #[error("the log filter `{0}` is not usable, expected a level or a filter such as `info,laravel_echo_server=debug`")]
+    #[error("the log filter `{0}` is not valid, expected a level or a filter such as `info,laravel_echo_server=debug`")]
     Filter(String, #[source] ParseError),
-    /// Somebody else did it before.
+    /// Logging was set up before.
     #[error("logging is set up already")]
     Twice(#[source] tracing::subscriber::SetGlobalDefaultError),
 }
 
-/// Sends all events of the process to stderr from here on, over a [`StatusLine`] if there is to be one.
+/// Writes all events of the process to stderr from now on; with `has_status_line`, above a [`StatusLine`].
 ///
 /// # Errors
 /// A filter that cannot be parsed, or a second call.
@@ -41,8 +41,8 @@ pub fn init(config: &LogConfig, has_status_line: bool) -> Result<(), TelemetryEr
     let colours = io::stderr().is_terminal() && !env::no_color();
     let stderr = move || Stderr { clears_line: has_status_line };
     let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(stderr).with_ansi(colours);
-    // A line that cannot be written would be told on stderr, too, with a macro that panics when it cannot: a full disk or
-    // a log collector that went away would end whatever had something to say.
+    // Otherwise tracing reports a line that it cannot write with `eprintln!`, which panics when that fails as well: a full
+    // disk or a closed pipe would kill the task that logs.
     let builder = builder.log_internal_errors(false);
     let set = match config.format {
         LogFormat::Text => tracing::subscriber::set_global_default(builder.event_format(TextLine).finish().with(filter)),
@@ -56,7 +56,7 @@ pub fn init(config: &LogConfig, has_status_line: bool) -> Result<(), TelemetryEr
 /// Moves to the start of the terminal's line and erases it.
 const CLEAR_LINE: &[u8] = b"\r\x1b[2K";
 
-/// Writes one log line, in place of a status line that may stand there.
+/// Writes one log line, over the status line if there is one.
 struct Stderr {
     clears_line: bool,
 }
@@ -75,8 +75,8 @@ impl Write for Stderr {
     }
 }
 
-/// The last line of a terminal, which is redrawn in place. Log lines take its place until the next [`draw`](Self::draw); dropping it
-/// erases it.
+/// A line at the bottom of the terminal that is redrawn in place. Log lines overwrite it until the next [`draw`](Self::draw);
+/// dropping it erases it.
 #[derive(Debug, Default)]
 pub struct StatusLine(());
 
@@ -84,20 +84,19 @@ impl StatusLine {
     /// Shows `text`, which should be shorter than the terminal is wide.
     pub fn draw(&self, text: &str) {
         let (faint, plain) = if env::no_color() { ("", "") } else { ("\x1b[2m", "\x1b[0m") };
-        // The cursor goes back to the start, so that whatever is printed next overwrites the line. A terminal that went away
-        // is no reason to end.
+        // The cursor returns to the start, so that the next output overwrites the line. Errors are ignored: the terminal may
+        // have been closed.
         let _ = write!(io::stderr().lock(), "\r\x1b[2K{faint}{text}{plain}\r");
     }
 }
 
 impl Drop for StatusLine {
     fn drop(&mut self) {
-        // As above.
         let _ = io::stderr().lock().write_all(CLEAR_LINE);
     }
 }
 
-/// A plain level is meant for this server, not for the libraries below it: they only warn.
+/// A plain level applies to this server only; libraries log warnings and errors.
 fn widen(level: &str) -> String {
     match level {
         "info" | "debug" | "trace" => format!("warn,laravel_echo_server={level}"),
@@ -105,7 +104,7 @@ fn widen(level: &str) -> String {
     }
 }
 
-/// UTC with milliseconds, as JavaScript's `toISOString`.
+/// UTC with milliseconds, like JavaScript's `toISOString`.
 struct Millis;
 
 impl FormatTime for Millis {
@@ -149,7 +148,7 @@ const fn level_word(level: Level) -> Option<(u8, &'static str)> {
     }
 }
 
-/// Channel names and answers come from outside: a line break or an escape sequence in them must not forge a line.
+/// Escapes log text: channel names and responses come from outside, and line breaks or escape sequences could forge a line.
 struct OneLine<W>(W);
 
 impl<W: fmt::Write> fmt::Write for OneLine<W> {
@@ -165,8 +164,8 @@ impl<W: fmt::Write> fmt::Write for OneLine<W> {
     }
 }
 
-/// Whether a terminal or an editor may show a line as another one because of this character: controls, line and paragraph
-/// separators, and those that turn the direction of text.
+/// Whether this character can make a terminal or editor show a line differently from its content: control characters, line
+/// and paragraph separators, and characters that change the text direction.
 fn is_deceptive(char: char) -> bool {
     char.is_control()
         || matches!(char, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
@@ -200,7 +199,7 @@ mod tests {
         }
     }
 
-    /// The line without its time, which is checked here.
+    /// Checks the line's timestamp and returns the rest.
     fn line(colours: bool, log: impl FnOnce()) -> String {
         let captured = Captured::default();
         let subscriber = tracing_subscriber::fmt()

@@ -1,4 +1,4 @@
-//! Metrics of the way to the application: queue, breaker, shared answers, tokens and grants that end.
+//! Metrics of authorization: queue, circuit breaker, shared answers, tokens and grants with an expiry.
 //!
 //! Input: [`crate::auth`] and the hub count here. Output: a part of [`super::Metrics`].
 
@@ -13,34 +13,34 @@ use prometheus_client::registry::Registry;
 
 use super::label_values;
 
-/// Why a question was not asked.
+/// Why a callback was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Busy {
-    /// Too many wait already.
+    /// Too many are waiting already.
     QueueFull,
     /// Its turn did not come within `auth.queueTimeout`.
     QueueTimeout,
-    /// The application was away all that time.
+    /// The application was unavailable for all of `auth.queueTimeout`.
     Outage,
 }
 
-/// What made a callback needless.
+/// What made a callback unnecessary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SavedBy {
-    /// An equal one was under way.
+    /// An equal one was in progress.
     Sharing,
     /// An equal one was answered within `auth.cacheTtl`.
     Cache,
-    /// A token decided.
+    /// A token decided the subscribe.
     Token,
 }
 
-/// What became of a grant that ends.
+/// The outcome of a grant that expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Renewal {
     /// The application granted it again.
     Renewed,
-    /// It ended, and the socket left.
+    /// It expired, and the socket left the channel.
     Ended,
 }
 
@@ -66,21 +66,21 @@ struct RenewalLabels {
 /// Buckets of waiting times in seconds: from no wait to the default `auth.queueTimeout`.
 const QUEUE_BUCKETS: [f64; 9] = [0.001, 0.01, 0.05, 0.25, 1.0, 2.5, 5.0, 15.0, 30.0];
 
-/// Metrics of the way to the application.
+/// Metrics of authorization.
 #[derive(Debug)]
 pub struct AuthMetrics {
     busy: Family<BusyLabels, Counter>,
     saved: Family<SavedLabels, Counter>,
     renewals: Family<RenewalLabels, Counter>,
-    /// Questions that wait for their turn.
+    /// Callbacks that wait for their turn.
     pub queued: Gauge,
-    /// How long questions waited for their turn.
+    /// How long callbacks waited for their turn.
     pub queue_seconds: Histogram,
     /// Callbacks sent a second time.
     pub retries: Counter,
-    /// Hosts that do not answer now.
+    /// Hosts that currently do not respond.
     pub breakers_open: Gauge,
-    /// Times a host was found not to answer.
+    /// Times a host was found not to respond.
     pub breaker_opens: Counter,
 }
 
@@ -96,14 +96,14 @@ impl AuthMetrics {
             breakers_open: Gauge::default(),
             breaker_opens: Counter::default(),
         };
-        registry.register("auth_busy", "Subscribes refused with 503 to spare the application, by cause", metrics.busy.clone());
+        registry.register("auth_busy", "Subscribes refused with 503 to protect the application, by cause", metrics.busy.clone());
         registry.register("auth_callbacks_saved", "Subscribes decided without a callback of their own", metrics.saved.clone());
-        registry.register("auth_renewals", "Grants with an end, by what became of them", metrics.renewals.clone());
+        registry.register("auth_renewals", "Grants with an expiry, by outcome", metrics.renewals.clone());
         registry.register("auth_queued", "Callbacks that wait for their turn", metrics.queued.clone());
         registry.register("auth_queue_seconds", "Time callbacks waited for their turn", metrics.queue_seconds.clone());
         registry.register("auth_retries", "Callbacks sent again after a connection failed", metrics.retries.clone());
-        registry.register("auth_breakers_open", "Hosts of authHost that do not answer now", metrics.breakers_open.clone());
-        registry.register("auth_breaker_opens", "Times a host of authHost was found not to answer", metrics.breaker_opens.clone());
+        registry.register("auth_breakers_open", "Hosts of authHost that currently do not respond", metrics.breakers_open.clone());
+        registry.register("auth_breaker_opens", "Times a host of authHost was found not to respond", metrics.breaker_opens.clone());
         for &cause in Busy::ALL {
             let _ = metrics.busy.get_or_create(&BusyLabels { cause });
         }
@@ -116,7 +116,7 @@ impl AuthMetrics {
         metrics
     }
 
-    /// Counts a question that was not asked.
+    /// Counts a callback that was not sent.
     pub fn busy(&self, cause: Busy) {
         self.busy.get_or_create(&BusyLabels { cause }).inc();
     }
@@ -126,7 +126,7 @@ impl AuthMetrics {
         self.saved.get_or_create(&SavedLabels { by }).inc();
     }
 
-    /// Counts a grant that came to its end.
+    /// Counts a grant that was renewed or has expired.
     pub fn renewal(&self, outcome: Renewal) {
         self.renewals.get_or_create(&RenewalLabels { outcome }).inc();
     }

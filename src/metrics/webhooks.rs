@@ -4,30 +4,26 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// Metrics of what the application is told.
+/// Metrics of webhooks.
 #[derive(Debug, Default)]
 pub struct WebhookMetrics {
-    /// Events that a target has taken.
+    /// Events that a target has accepted.
     pub sent: Counter,
-    /// Events that were given up.
+    /// Events that were dropped.
     pub dropped: Counter,
-    /// Deliveries that failed; most are tried again.
+    /// Deliveries that failed; most are retried.
     pub failed: Counter,
-    /// Events that wait for their delivery.
+    /// Events waiting for delivery.
     pub waiting: Gauge,
 }
 
 impl WebhookMetrics {
     pub(super) fn new(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register("webhook_events_sent", "Events of webhooks that a target has taken", metrics.sent.clone());
-        registry.register("webhook_events_dropped", "Events of webhooks that were given up", metrics.dropped.clone());
-        registry.register("webhook_deliveries_failed", "Deliveries of webhooks that failed and may be tried again", metrics.failed.clone());
-        registry.register(
-            "webhook_events_waiting",
-            "Events of webhooks that wait on this node for their delivery",
-            metrics.waiting.clone(),
-        );
+        registry.register("webhook_events_sent", "Webhook events that a target has accepted", metrics.sent.clone());
+        registry.register("webhook_events_dropped", "Webhook events that were dropped", metrics.dropped.clone());
+        registry.register("webhook_deliveries_failed", "Webhook deliveries that failed and may be retried", metrics.failed.clone());
+        registry.register("webhook_events_waiting", "Webhook events waiting on this node for delivery", metrics.waiting.clone());
         metrics
     }
 }

@@ -1,8 +1,8 @@
-//! [`warn_throttled!`](crate::warn_throttled): warnings that anybody may cause, however often, and that shall not fill a disk.
+//! [`warn_throttled!`](crate::warn_throttled): rate-limited warnings, for causes that any client can trigger at any rate.
 //!
-//! Input: lines, with their class and what they are about. Output: the first ones of a class in full, then one a second,
-//! with the number of those that were left out. A line about something else than the lines of late comes before those
-//! that repeat them: a channel that is refused for the first time is seen while ten thousand clients are refused another.
+//! Input: lines with a class and a key. Output: the first lines of a class, then one per second with the number of
+//! suppressed lines. Part of the budget is reserved for keys that were not logged recently, so that the first refusal of
+//! one channel is logged even while ten thousand clients are refused another.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -10,26 +10,26 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Lines of a class that may be said at once.
+/// Lines of a class that may be logged in a burst.
 const BURST: u32 = 50;
-/// Of these, the ones that lines about something else are kept for.
+/// The part of the burst that is reserved for keys that were not logged recently.
 const KEPT: u32 = 25;
-/// Then there is one in this time.
+/// The budget grows by one line in this time.
 const PACE: Duration = Duration::from_secs(1);
-/// A line counts as a repetition for so long.
+/// A key counts as recent for this long after it was logged.
 const LATELY: Duration = Duration::from_secs(60);
-/// What lines are about is remembered in so many places, by hash; two that share one forget each other.
+/// Number of slots for recent keys, chosen by hash; a key replaces another one in the same slot.
 const PLACES: usize = 64;
 
-/// The lines of one place in the source.
+/// The state of one call site.
 #[derive(Debug)]
 pub(crate) struct Throttle(Mutex<BTreeMap<u16, Lines>>);
 
-/// Lines of one class.
+/// The budget of one class.
 #[derive(Debug)]
 struct Lines {
     left: u32,
-    /// Up to when `left` is right.
+    /// The time up to which `left` has been refilled.
     counted: Instant,
     lately: [Option<(u64, Instant)>; PLACES],
     left_out: u64,
@@ -42,14 +42,14 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// Nothing is said yet.
+    /// A throttle with its full budget.
     #[must_use]
     pub(crate) const fn new() -> Self {
         Self(Mutex::new(BTreeMap::new()))
     }
 
-    /// Calls `line`, with the number of lines of this class that were left out before it, if it is its turn. Classes are a
-    /// bounded set, such as statuses; `key` may be anything.
+    /// Calls `line` if the budget allows it, with the number of lines of this class that were suppressed before. Classes must
+    /// be a bounded set, such as statuses; `key` may be anything.
     pub(crate) fn say(&self, class: u16, key: &(impl Hash + ?Sized), line: impl FnOnce(Option<u64>)) {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
@@ -82,10 +82,10 @@ impl Lines {
     }
 }
 
-/// A [`tracing::warn!`] that anybody may cause: see [`throttle`](crate::telemetry::throttle).
+/// A rate-limited [`tracing::warn!`]: see [`throttle`](crate::telemetry::throttle).
 ///
-/// `class` is a number out of a few, such as a status: classes do not take each other's turns. `key` is what makes a line
-/// worth reading besides the others of its class, such as a channel.
+/// `class` is one of a few numbers, such as a status; each class has its own budget. `key` is what makes a line worth
+/// logging in addition to others of its class, such as a channel.
 #[macro_export]
 macro_rules! warn_throttled {
     (class = $class:expr, key = $key:expr, $($line:tt)+) => {{
@@ -98,7 +98,7 @@ macro_rules! warn_throttled {
 mod tests {
     use super::*;
 
-    /// How many of `count` lines about the same thing are said, and how many are said to be left out.
+    /// How many of `count` lines with the same key are logged, and how many they report as suppressed.
     fn said(lines: &Throttle, count: u64, now: Instant) -> (u32, u64) {
         let turns: Vec<u64> = (0..count).filter_map(|_| lines.turn(403, 7, now)).collect();
         (turns.len() as u32, turns.iter().sum())
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(said(&lines, 1000, start + PACE), (1, 1000 - u64::from(BURST - KEPT)));
         assert_eq!(said(&lines, 1000, start + PACE + PACE / 2), (0, 0));
         assert_eq!(said(&lines, 1, start + PACE * 2), (1, 1999));
-        // After a rest it is as at the beginning.
+        // After a pause the full budget is available again.
         assert_eq!(said(&lines, 1000, start + PACE * 1000), (BURST - KEPT, 0));
     }
 
@@ -123,7 +123,7 @@ mod tests {
         assert!(is_said(8, start), "another channel");
         assert!(!is_said(8, start));
         assert!(lines.turn(401, 7, start).is_some(), "another class");
-        // Whoever makes up new names uses up what is kept, and no more.
+        // Made-up keys can use up the reserved part, but no more.
         let made_up = (100..10_000).filter(|&about| is_said(about, start)).count();
         assert_eq!(made_up as u32, KEPT - 1);
         let late = start + PACE * BURST + LATELY;
