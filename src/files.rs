@@ -1,6 +1,6 @@
-//! Reading the files that settings name. Input: a path. Output: its bytes, or an error that says whose file it is where
-//! this process may not read it: the usual case of a key that belongs to root, or a config file in a container. Windows has
-//! neither owners by number nor modes; there errors stay as they are.
+//! Reads the files named in settings. Input: a path. Output: its bytes, or an error. "Permission denied" errors name the
+//! file's owner and mode, because a key of root, or a config file in a container, is the usual case. Windows has neither
+//! numeric owners nor modes; there errors are unchanged.
 
 use std::io;
 #[cfg(unix)]
@@ -13,13 +13,13 @@ use rustix::process::{getegid, geteuid};
 /// Reads a file.
 ///
 /// # Errors
-/// Those of the system; for a refusal, with owner, mode and a way out.
+/// I/O errors; "Permission denied" with the owner, the mode and the command to fix it.
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     let path = path.as_ref();
     std::fs::read(path).map_err(|error| explained(path, error))
 }
 
-/// Adds owner and mode to "Permission denied"; other errors stay as they are.
+/// Adds owner and mode to "Permission denied"; other errors are unchanged.
 #[cfg(unix)]
 #[must_use]
 pub fn explained(path: &Path, error: io::Error) -> io::Error {
@@ -27,13 +27,13 @@ pub fn explained(path: &Path, error: io::Error) -> io::Error {
         return error;
     }
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    // The file itself, or the folder that lets nobody look into it.
+    // The file itself, or the innermost folder whose metadata can be read.
     let Some((barrier, metadata)) = absolute.ancestors().find_map(|place| Some((place, place.metadata().ok()?))) else { return error };
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     let (mode, wanted) = (metadata.permissions().mode() & 0o7777, if metadata.is_dir() { "g+rx" } else { "g+r" });
     let text = format!(
         "Permission denied: `{shown}` belongs to user {} and group {} with mode {mode:04o}, and this process is user {user}, group {group}; \
-         `chgrp {group} {shown} && chmod {wanted} {shown}` lets it in",
+         `chgrp {group} {shown} && chmod {wanted} {shown}` gives it access",
         metadata.uid(),
         metadata.gid(),
         shown = barrier.display()
@@ -41,7 +41,7 @@ pub fn explained(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), text)
 }
 
-/// The error as it is.
+/// Returns the error unchanged.
 #[cfg(not(unix))]
 #[must_use]
 pub const fn explained(_path: &Path, error: io::Error) -> io::Error {

@@ -1,7 +1,7 @@
-//! [`TrustedProxies`]: who is the client behind proxies? Pure.
+//! [`TrustedProxies`]: finds the address of a client behind proxies. Pure.
 //!
-//! Input: `trustProxies`, the peer of a connection, and the `X-Forwarded-For` of its request. Output: addresses that
-//! nobody but a trusted proxy could have made up.
+//! Input: `trustProxies`, the peer of a connection, and the `X-Forwarded-For` of its request. Output: addresses that only
+//! a trusted proxy could have forged.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
-/// Addresses and networks of `trustProxies`. Clones share one list, so that all parts of a server trust the same.
+/// Addresses and networks of `trustProxies`. Clones share one list, so that a reload changes it for all parts of a server.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedProxies(Arc<ArcSwap<Vec<IpNet>>>);
 
-/// An address alone is a network of one.
+/// Parses a network; a single address is a network of one.
 fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
@@ -26,7 +26,7 @@ pub(crate) fn is_network(text: &str) -> bool {
 }
 
 impl TrustedProxies {
-    /// Reads `trustProxies`; the settings were checked before, so that nothing is left out here.
+    /// Reads `trustProxies`. Invalid entries would be skipped, but the settings have been validated.
     #[must_use]
     pub fn new(entries: &[String]) -> Self {
         let proxies = Self::default();
@@ -34,19 +34,19 @@ impl TrustedProxies {
         proxies
     }
 
-    /// Takes another `trustProxies`, for all clones.
+    /// Replaces the list for all clones.
     pub fn set(&self, entries: &[String]) {
         self.0.store(Arc::new(entries.iter().filter_map(|text| network(text)).collect()));
     }
 
-    /// Whether `address` belongs to a trusted proxy. An IPv4 address is the same in its IPv6 form.
+    /// Whether `address` belongs to a trusted proxy. IPv4-mapped IPv6 addresses count as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.load().iter().any(|network| network.contains(&address))
     }
 
-    /// The client's address: the peer, or the last address in `X-Forwarded-For` that is no trusted proxy's.
+    /// The client's address: the peer or, if it is a trusted proxy, the last address in `X-Forwarded-For` that is not.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
@@ -62,7 +62,7 @@ impl TrustedProxies {
     }
 }
 
-/// The address of a hop; some proxies write its port, too: `203.0.113.5`, `203.0.113.5:443`, `2001:db8::1`,
+/// The address of a hop; some proxies include the port: `203.0.113.5`, `203.0.113.5:443`, `2001:db8::1`,
 /// `[2001:db8::1]`, `[2001:db8::1]:443`.
 fn address(hop: &[u8]) -> Option<IpAddr> {
     let hop = std::str::from_utf8(hop).ok()?.trim();
@@ -94,7 +94,7 @@ mod tests {
             assert_eq!(proxies.contains(address.parse().unwrap()), is_trusted, "{address}");
         }
         assert!(trusted(&["0.0.0.0/0"]).contains([8, 8, 8, 8].into()));
-        // Bits behind the network's do not count.
+        // Bits after the prefix are ignored.
         assert!(trusted(&["10.1.2.3/8"]).contains([10, 9, 9, 9].into()));
         for wrong in ["10.0.0.0/33", "fd00::/129", "10.0.0.0/", "10.0.0/8", "/8", "10.0.0.0/a", ""] {
             assert!(!is_network(wrong), "{wrong}");
@@ -120,7 +120,7 @@ mod tests {
             ("2001:db8::1", "2001:db8::1"),
             ("[2001:db8::1]", "2001:db8::1"),
             ("[2001:db8::1]:443, [fd00::1]:80", "2001:db8::1"),
-            // What is no address ends the search, where it stands.
+            // An invalid address ends the search.
             ("203.0.113.5, unknown", "10.0.0.1"),
             ("203.0.113.5:port", "10.0.0.1"),
             ("[203.0.113.5]", "10.0.0.1"),

@@ -1,6 +1,6 @@
-//! [`Readiness`]: whether the server does its work.
+//! [`Readiness`]: whether the server is ready for clients.
 //!
-//! Input: the ingress from Redis reports its [`RedisState`], the server its end. Output: the answer of `/ready`.
+//! Input: the [`RedisState`] of the Redis ingress, and the server's shutdown. Output: the answer of `/ready`.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::redis_client::Loss;
 pub enum RedisState {
     /// `subscribers.redis` is false.
     Off,
-    /// Not there yet since the start.
+    /// Not connected yet since the start.
     Connecting,
     /// Subscribed.
     Up,
@@ -22,29 +22,29 @@ pub enum RedisState {
     Lost(Loss),
 }
 
-/// Whether the server does its work.
+/// Whether the server is ready for clients.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     /// Whether events can arrive from Redis.
     pub redis: watch::Receiver<RedisState>,
-    /// Cancelled once it is known by what clients can come back to other nodes, where they can.
+    /// Cancelled once the session key is known; `None` where clients cannot resume sessions on other nodes.
     pub has_session_key: Option<CancellationToken>,
-    /// Cancelled when the server begins to end.
+    /// Cancelled when shutdown begins.
     pub draining: CancellationToken,
-    /// When the server started; other settings change nothing about it.
+    /// When the server started; a reload does not change it.
     pub started: Instant,
 }
 
 impl Readiness {
-    /// A word and a sentence on why clients had better go elsewhere; nothing when all is well.
+    /// Why the server is not ready, as a code and a sentence; `None` when it is.
     pub(crate) fn obstacle(&self) -> Option<(&'static str, &'static str)> {
         if self.draining.is_cancelled() {
             return Some(("draining", "the server is shutting down"));
         }
-        // The full reason is in the log: whoever asks here need not learn host names.
+        // The full reason is in the log: callers of `/ready` need not learn host names.
         match &*self.redis.borrow() {
             RedisState::Off | RedisState::Up if self.has_session_key.as_ref().is_some_and(|known| !known.is_cancelled()) => {
-                Some(("redis", "the key of sessions was not read from Redis yet"))
+                Some(("redis", "the session key has not been read from Redis yet"))
             }
             RedisState::Off | RedisState::Up => None,
             RedisState::Connecting => Some(("redis", "Redis is not connected yet")),

@@ -1,7 +1,7 @@
-//! Connections to Redis as `databaseConfig.redis` describes them.
+//! Connections to Redis as configured in `databaseConfig.redis`.
 //!
-//! Input: [`RedisConfig`], with the names of ioredis. Output: a [`redis::Client`] for one server, or [`Redis`] for
-//! whatever stands behind the settings, and an address fit for logs.
+//! Input: [`RedisConfig`], with the option names of ioredis. Output: a [`redis::Client`] for one server, or [`Redis`] for
+//! a server, a Sentinel setup or a cluster, and an address without credentials for logs.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,17 +19,17 @@ pub use loss::{Cause, Loss};
 pub use reconnecting::{QueryError, ReconnectingClient};
 pub use topology::{Connection, Redis};
 
-/// A connection that answers no probe for about this long is taken for dead.
+/// A connection whose peer has not responded for about this long counts as dead.
 #[cfg(target_os = "linux")]
 const DEAD_AFTER: Duration = Duration::from_secs(20);
 const PROBE_AFTER: Duration = Duration::from_secs(10);
 const PROBE_EVERY: Duration = Duration::from_secs(3);
 
-/// The settings under `databaseConfig.redis` cannot be used.
+/// Invalid settings under `databaseConfig.redis`.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisConfigError {
-    /// The URL or the address.
-    #[error("databaseConfig.redis: cannot be used")]
+    /// The address, URL or certificate.
+    #[error("databaseConfig.redis: invalid address, URL or certificate")]
     Address(#[from] redis::RedisError),
     /// The certificate authority.
     #[error("databaseConfig.redis.tls.ca: cannot read `{path}`")]
@@ -42,10 +42,10 @@ pub enum RedisConfigError {
     },
 }
 
-/// A client for one Redis; it connects when asked to.
+/// A client for one Redis server; it does not connect yet.
 ///
 /// # Errors
-/// [`RedisConfigError`] when an address, URL or certificate cannot be used.
+/// [`RedisConfigError`] for an invalid address, URL or certificate.
 pub fn client(config: &RedisConfig) -> Result<redis::Client, RedisConfigError> {
     let info = connection_info(config)?.set_tcp_settings(tcp_settings());
     let is_tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
@@ -58,7 +58,7 @@ pub fn client(config: &RedisConfig) -> Result<redis::Client, RedisConfigError> {
 fn tcp_settings() -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
     let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-    // Other systems have only keepalive for a peer that stops answering.
+    // On other systems only keepalive detects a dead peer.
     #[cfg(target_os = "linux")]
     let settings = settings.set_user_timeout(DEAD_AFTER);
     settings
@@ -102,7 +102,7 @@ fn connection_info(config: &RedisConfig) -> Result<ConnectionInfo, redis::RedisE
     Ok(info.set_redis_settings(settings))
 }
 
-/// Where a client connects to, without credentials: `127.0.0.1:6379` or the path of a socket.
+/// The address of a client, without credentials: `127.0.0.1:6379` or the path of a Unix socket.
 #[must_use]
 pub fn address(client: &redis::Client) -> String {
     client.get_connection_info().addr().to_string()
