@@ -1,4 +1,4 @@
-//! What unit tests of the hub are written with, and its property tests.
+//! Helpers of the hub's unit tests, and its property tests.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ mod returns;
 mod simulation;
 mod walk;
 
-/// An authorizer where nobody asks for a guarded channel.
+/// An authorizer for tests without guarded channels.
 pub(crate) struct Nobody;
 
 #[async_trait::async_trait]
@@ -33,7 +33,7 @@ impl Authorizer for Nobody {
     }
 }
 
-/// A socket that keeps what it is sent.
+/// A socket that records what it is sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorder(Arc<Inner>);
 
@@ -45,7 +45,7 @@ struct Inner {
     frames: Mutex<Vec<(Instant, Heard)>>,
 }
 
-/// A frame that came.
+/// A frame that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Heard {
     pub(crate) name: String,
@@ -63,7 +63,7 @@ impl Recorder {
         }))
     }
 
-    /// What came since the last call, and when.
+    /// What was received since the last call, and when.
     fn take(&self) -> Vec<(Instant, Heard)> {
         std::mem::take(&mut *self.0.frames.lock())
     }

@@ -1,4 +1,4 @@
-//! What one member who comes and goes costs the others in a large channel.
+//! What one member who keeps joining and leaving costs the others in a large channel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ async fn join(hub: &Arc<Hub<Recorder>>, socket: &Recorder, user: u32) {
     pass(Duration::from_millis(5)).await;
 }
 
-/// A room of so many, each of whom has heard everything.
+/// A room with this many users, each of whom has received everything.
 async fn room(count: usize) -> (Arc<Hub<Recorder>>, Vec<Recorder>) {
     let hub = Hub::new(&Config::default(), Arc::new(Told), Arc::new(MemoryStore::default()), None, Arc::new(Metrics::new()));
     let sockets: Vec<_> = (0..count).map(|n| Recorder::new(&format!("1.{n}"))).collect();
@@ -35,7 +35,7 @@ async fn room(count: usize) -> (Arc<Hub<Recorder>>, Vec<Recorder>) {
     (hub, sockets)
 }
 
-/// Names of what the first and the second socket heard since.
+/// Names of what the first and the second socket received since the last call.
 fn heard(sockets: &[Recorder]) -> [Vec<String>; 2] {
     let names = |socket: &Recorder| socket.take().into_iter().map(|(_, heard)| heard.name).collect();
     let heard = [names(&sockets[0]), names(&sockets[1])];
@@ -53,11 +53,11 @@ async fn who_comes_and_goes_without_end_costs_the_others_little() {
     pass(2 * CALM).await;
     let [own, others] = heard(&sockets);
     assert!(own.iter().all(|name| name == "presence:subscribed") && own.len() < 10, "{own:?}");
-    // It took three seconds; a pair a second is the most.
+    // It took three seconds; one leave and one join per second is the maximum.
     assert!(others.len() <= 6, "{others:?}");
     assert_eq!(hub.subscription_count(ROOM), LARGE_CHANNEL + 1, "and is there");
 
-    // By reconnecting it costs nothing: another of its sockets is always there.
+    // Reconnecting costs the others nothing: another socket of the user is always there.
     for n in 0..600 {
         let again = Recorder::new(&format!("2.{n}"));
         hub.connect(again.clone());
@@ -78,7 +78,7 @@ async fn who_is_somebody_else_each_time_costs_the_others_little() {
     pass(2 * CALM).await;
     let [own, others] = heard(&sockets);
     assert!(own.iter().any(|name| name == "subscription_error"), "{own:?}");
-    // It took three seconds; a pair for each of two in a second is the most.
+    // It took three seconds; one leave and one join per second is the maximum for each of the two users.
     assert!(others.len() <= 16, "{others:?}");
 }
 

@@ -1,4 +1,4 @@
-//! Time that passes: an application and stores that take their time to answer, the same time whenever a test runs.
+//! An application and stores that take time to answer: the same time in every run of a test.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -15,11 +15,11 @@ use crate::event::SocketId;
 use crate::store::memory::MemoryStore;
 use crate::store::{Joined, Left, Member, Members, PresenceStore, StoreError};
 
-/// An application whose answer stands in the headers of the question.
+/// An application whose answer is in the headers of the request.
 pub(super) struct Told;
 
-/// Headers that make [`Told`] answer after `delay` that this is the user, or, without a user, 403. `number` goes into
-/// the `user_info`.
+/// Headers that make [`Told`] answer after `delay`: with this user, or with 403 if there is none. `number` goes into the
+/// `user_info`.
 pub(super) fn told(user: Option<u32>, number: u64, delay: Duration) -> SubscribeHeaders {
     let header = |name: &str, value: String| (name.to_owned(), value);
     let mut headers = vec![header("number", number.to_string()), header("delay", delay.as_millis().to_string())];
@@ -41,7 +41,7 @@ impl Authorizer for Told {
     }
 }
 
-/// How long a store takes: up to three seconds before and after what it does, by chance, but with the same seed the same.
+/// How long a store takes: up to three seconds before and after each operation, at random, but the same for the same seed.
 pub(super) struct Pace {
     seed: u64,
     counts: Mutex<HashMap<u64, u32>>,
@@ -56,14 +56,14 @@ impl Pace {
         let mut hasher = DefaultHasher::new();
         (self.seed, what).hash(&mut hasher);
         let key = hasher.finish();
-        // Counted for each on its own: what others do at the same moment changes nothing.
+        // Counted for each key on its own, so that other operations at the same moment change nothing.
         let count = *self.counts.lock().entry(key).and_modify(|count| *count += 1).or_default();
         count.hash(&mut hasher);
         tokio::time::sleep(Duration::from_secs(hasher.finish() % 4)).await;
     }
 }
 
-/// A store of one node that takes its time.
+/// A store of one node that takes time to answer.
 pub(super) struct Slow {
     store: MemoryStore,
     pace: Pace,

@@ -1,7 +1,7 @@
-//! One step after the other, on one node: what every page hears, to the frame.
+//! One step after the other, on one node: exactly which frames each page receives.
 //!
-//! A model says it beforehand: a list to who joins, one `joining` when a user's first socket comes, one `leaving` when the
-//! last is gone and its grace over, and nothing else.
+//! A model predicts them: a list for a page that joins, one `joining` when a user's first socket joins, one `leaving` when the
+//! last one is gone and its grace is over, and nothing else.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -58,7 +58,7 @@ struct Entry {
     user: u32,
     /// The number of its last subscribe, which is the user's data.
     number: u64,
-    /// When it leaves; its page is gone.
+    /// When it leaves; its page has disconnected.
     until: Option<Instant>,
 }
 
@@ -72,7 +72,7 @@ impl Entry {
 struct Model {
     /// In the order of joining.
     rooms: BTreeMap<&'static str, Vec<Entry>>,
-    /// What each page is to hear next.
+    /// What each page is to receive next.
     frames: BTreeMap<u64, Vec<Heard>>,
 }
 
@@ -131,7 +131,7 @@ impl Model {
         self.frames.remove(&page);
     }
 
-    /// Those leave whose grace is over.
+    /// Entries leave when their grace is over.
     fn pass(&mut self) {
         for room in ROOMS {
             let is_over = |entry: &&Entry| entry.until.is_some_and(|until| until <= Instant::now());
@@ -142,7 +142,7 @@ impl Model {
     }
 }
 
-/// Channels have an order of their own each, and none among them.
+/// Each channel has an order of its own; there is none between channels.
 fn by_room(mut frames: Vec<Heard>) -> Vec<Heard> {
     frames.sort_by(|one, other| one.channel.cmp(&other.channel));
     frames
@@ -180,7 +180,7 @@ async fn walk(steps: Vec<Step>, grace: Duration) {
                 model.disconnect(page, grace);
                 pages.remove(at);
             }
-            // One at a time, so that nobody's turn is passed over.
+            // One second at a time, so that no end of a grace is skipped.
             Step::Seconds(seconds) => {
                 for _ in 0..seconds {
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -188,7 +188,7 @@ async fn walk(steps: Vec<Step>, grace: Duration) {
                 }
             }
         }
-        // All that is to be done without waiting is done.
+        // Let everything run that needs no waiting.
         tokio::time::sleep(Duration::from_millis(1)).await;
         for (page, socket) in &pages {
             let heard: Vec<Heard> = socket.take().into_iter().map(|(_, heard)| heard).collect();

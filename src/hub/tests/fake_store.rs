@@ -1,6 +1,6 @@
-//! A store that several nodes share, as Redis is: with leases, with PUBLISHed changes, with a network that can be cut.
+//! A store that several nodes share, like Redis: with leases, with PUBLISHed changes, with a network that can be cut.
 //!
-//! It keeps the promises of [`crate::store::redis`] by simpler means, in one process and in the time of the test.
+//! It keeps the promises of [`crate::store::redis`] by simpler means, in one process and in the test's paused time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::channel::ChannelName;
 use crate::event::SocketId;
 use crate::store::{Heartbeat, Joined, Left, Member, Members, PresenceStore, StoreError};
 
-/// How long a node that is not heard of is thought to live.
+/// How long a node counts as alive after its last heartbeat.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
-/// Between two looks of a node that is cut off.
+/// Delay between two attempts of a node that is cut off.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A change of a channel, PUBLISHed to every node.
@@ -38,11 +38,11 @@ pub(super) struct Shared(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// In the order of joining.
+    /// Members in the order of joining.
     channels: BTreeMap<ChannelName, Vec<Entry>>,
-    /// When each ends.
+    /// When each lease ends.
     leases: BTreeMap<u64, Instant>,
-    /// The ways to the nodes that are not cut off.
+    /// The channels to the nodes that are not cut off.
     wires: BTreeMap<usize, mpsc::UnboundedSender<Change>>,
     /// Grows with every change and every lease.
     count: u64,
@@ -77,7 +77,7 @@ impl State {
 
     fn publish(&self, channel: &ChannelName, is_joining: bool, socket: SocketId, member: &Member) {
         let change = Change { channel: channel.clone(), is_joining, socket, member: member.clone(), version: self.count };
-        // A node that is gone hears nothing.
+        // A node that is gone receives nothing.
         self.wires.values().for_each(|wire| drop(wire.send(change.clone())));
     }
 
@@ -126,29 +126,29 @@ impl Shared {
         self.0.lock()
     }
 
-    /// The way by which a node hears of changes. A second one of the same node takes the place of the first.
+    /// The channel by which a node receives changes. A second one for the same node replaces the first.
     pub(super) fn wire(&self, node: usize) -> mpsc::UnboundedReceiver<Change> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.state().wires.insert(node, sender);
         receiver
     }
 
-    /// Takes a node's way to hear of changes.
+    /// Cuts a node's channel for changes.
     pub(super) fn unwire(&self, node: usize) {
         self.state().wires.remove(&node);
     }
 }
 
-/// One node's part of it.
+/// One node's view of the store.
 pub(super) struct NodeStore {
     shared: Arc<Shared>,
     pace: Pace,
     mine: Mutex<Mine>,
-    /// Told when members turn out to be missing.
+    /// Notified when members turn out to be missing.
     lost: Notify,
 }
 
-/// What the node knows by itself.
+/// What the node knows itself.
 #[derive(Default)]
 struct Mine {
     lease: u64,
@@ -162,10 +162,10 @@ struct Mine {
 enum Network {
     #[default]
     Up,
-    /// Up again, and nothing is sure.
+    /// Up again, but what the store holds is uncertain.
     Back,
     Cut,
-    /// The node has died; nobody hears the end of what it does.
+    /// The node has died; its operations never complete.
     Dead,
 }
 
@@ -206,7 +206,7 @@ impl NodeStore {
         }
     }
 
-    /// Keeps the lease, or begins another, under which all is to be written again.
+    /// Keeps the lease, or starts another one, under which everything must be written again.
     fn ensure_lease(&self, state: &mut State) -> u64 {
         let mut mine = self.mine();
         if !state.lives(mine.lease) {
@@ -276,7 +276,7 @@ impl PresenceStore for NodeStore {
         let answer = {
             let mut state = self.shared.state();
             let members = state.members(channel);
-            // Of a channel that nobody is in, Redis keeps nothing.
+            // Redis keeps nothing of a channel without members.
             (if members.is_empty() { 0 } else { state.count }, members)
         };
         self.reach("listed", channel, None).await?;
@@ -285,7 +285,7 @@ impl PresenceStore for NodeStore {
 
     async fn next_maintenance(&self) {
         let is_cut = self.mine().network == Network::Cut;
-        // What is lost is put back at once.
+        // What was lost is put back at once.
         let _ = tokio::time::timeout(if is_cut { RETRY } else { LEASE / 3 }, self.lost.notified()).await;
     }
 
@@ -327,17 +327,17 @@ impl PresenceStore for NodeStore {
         self.reach("take ghosts", channel, None).await?;
         let mut state = self.shared.state();
         for ghost in ghosts {
-            // It may have come back meanwhile.
+            // It may have returned meanwhile.
             if state.entries(channel).contains(&ghost) {
                 state.leave(channel, ghost.socket);
             }
         }
-        // Every node hears of them by its wire.
+        // Every node receives these changes by its channel.
         Ok(Vec::new())
     }
 
     async fn close(&self) {
-        // What could not be taken out is taken out by others, once the lease is no more.
+        // Members that could not be removed are removed by other nodes, once the lease has ended.
         let mut state = self.shared.state();
         let mine = self.mine();
         if mine.network != Network::Cut {

@@ -1,4 +1,4 @@
-//! What observers hear, and that nothing is made for nobody.
+//! What observers are told, and that nothing is created without observers.
 
 use std::sync::Arc;
 

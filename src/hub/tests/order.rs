@@ -1,4 +1,4 @@
-//! Events of one channel come in one order, whoever sends them.
+//! Events of one channel arrive in one order, whoever sends them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::store::memory::MemoryStore;
 
 const EVENTS: usize = 2_000;
 
-/// What each of 40 sockets hears while three threads publish at once.
+/// What each of 40 sockets receives while three threads publish at once.
 fn heard(has_recovery: bool) -> Vec<Vec<String>> {
     let mut config = Config::default();
     config.recovery.enabled.0 = has_recovery;

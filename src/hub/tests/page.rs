@@ -1,4 +1,4 @@
-//! A page in a browser: what it did, and who it believes is here, by nothing but the messages it was sent.
+//! A page in a browser: what it did, and who it believes is here, judging only by the messages it was sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,22 +18,22 @@ pub(super) struct Page {
     pub(super) stays: BTreeMap<&'static str, Stay>,
 }
 
-/// What a page has to do with a channel, from its first subscribe on until it unsubscribes.
+/// A page's relation to a channel, from its first subscribe until it unsubscribes.
 #[derive(Default)]
 pub(super) struct Stay {
-    /// Subscribes without a look at what came of them yet.
+    /// Subscribes whose outcome has not been checked yet.
     asked: Vec<Asked>,
     answers: Vec<Answer>,
-    /// Who it is here, as of the last look.
+    /// The member that it is here, as of the last check.
     pub(super) member: Option<u32>,
-    /// Who it believes is here; nobody has told it as long as it is not in.
+    /// The users that it believes are here; `None` while it is not in the channel.
     pub(super) here: Option<BTreeSet<u32>>,
 }
 
 struct Asked {
     at: Instant,
     number: u64,
-    /// Who the application says this is, unless it refuses.
+    /// The user that the application names, unless it refuses.
     user: Option<u32>,
 }
 
@@ -43,7 +43,7 @@ enum Answer {
     Error(u64),
 }
 
-/// A user is gone by what a page was told.
+/// A page was told that a user is gone.
 pub(super) struct Gone {
     pub(super) at: Instant,
     pub(super) room: &'static str,
@@ -59,13 +59,13 @@ impl Page {
         self.socket.id()
     }
 
-    /// It subscribes, and the application answers after `delay`.
+    /// The page subscribes, and the application answers after `delay`.
     pub(super) fn asks(&mut self, room: &'static str, user: Option<u32>, number: u64, delay: Duration) {
         let asked = Asked { at: Instant::now() + delay, number, user };
         self.stays.entry(room).or_default().asked.push(asked);
     }
 
-    /// Takes up what it was told. Nobody may come who is here, and nobody leave who is not.
+    /// Processes what it was told. No user may join who is here, and none may leave who is not.
     pub(super) fn read(&mut self) -> Vec<Gone> {
         let mut gone = Vec::new();
         for (at, Heard { name, channel, data }) in self.socket.take() {
@@ -98,7 +98,7 @@ impl Page {
         gone
     }
 
-    /// When everything has come to rest: each subscribe has its answer. `may_fail`: the store was not always there.
+    /// Once everything has come to rest, each subscribe has its answer. `may_fail`: the store was unreachable at times.
     pub(super) fn rest(&mut self, may_fail: bool) {
         for stay in self.stays.values_mut() {
             stay.rest(may_fail);
@@ -114,7 +114,7 @@ impl Stay {
         let (no, answers): (Vec<_>, Vec<_>) = std::mem::take(&mut self.answers).into_iter().partition(|a| *a == Answer::Error(403));
         assert_eq!(no.len(), refused.len(), "each refusal is told once");
         assert_eq!(answers.len(), granted.len(), "each grant is answered once");
-        // The hub takes those of one channel in turn, so their answers come in the order of the application's.
+        // The hub handles grants of one channel in turn, so its answers come in the order of the application's.
         for (asked, answer) in granted.into_iter().zip(answers) {
             match answer {
                 Answer::Subscribed => self.member = asked.user,
@@ -125,7 +125,7 @@ impl Stay {
         assert_eq!(self.member.is_some(), self.here.is_some(), "who is in has a list");
     }
 
-    /// Whether it is, and for all that is under way stays, this user.
+    /// Whether it is this user, and stays this user after everything in progress.
     pub(super) fn is_surely(&self, user: u32) -> bool {
         self.member == Some(user) && self.asked.iter().all(|asked| asked.user.is_none_or(|other| other == user))
     }

@@ -1,4 +1,4 @@
-//! Messages from Redis: which ones are read, and whom they reach.
+//! Messages from Redis: which of them are parsed, and which sockets they reach.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ fn hub(change: impl FnOnce(&mut Config)) -> Arc<Hub<Recorder>> {
     Hub::new(&config, Arc::new(Told), Arc::new(MemoryStore::default()), None, Arc::new(Metrics::new()))
 }
 
-/// Messages of one channel: how many sockets each reached, and how many were read.
+/// Receives messages of one channel: how many sockets each reached, and how many messages were parsed.
 fn receive(hub: &Arc<Hub<Recorder>>, channel: &str, messages: usize) -> (Vec<usize>, usize) {
     let read = Cell::new(0);
     let receive = |_| {
@@ -60,7 +60,7 @@ async fn in_flat_mode_everyone_waits_for_public_events() {
     assert_eq!(receive(&hub, "news", 2), (vec![0; 2], 1));
     hub.connect(Recorder::new("123.456"));
     assert_eq!(receive(&hub, "news", 2), (vec![1; 2], 2));
-    // Of two channels one may be the sample for both.
+    // Both channels may share one slot, and so one sample.
     let (reached, read) = receive(&hub, "private-news", 2);
     assert!(reached == [0, 0] && read <= 1, "{read}");
 }

@@ -1,8 +1,8 @@
-//! Random walks of clients that come back: what each received is what was published while it was in a channel, once and in
-//! order, or it was told that it starts afresh.
+//! Random walks of clients that reconnect: each has received what was published while it was in a channel, once and in order,
+//! or was told that it starts a new session.
 //!
-//! Input: steps of the walk. Output: a panic when a client misses something that it does not know of, gets it twice, out of
-//! order, or from before it was there. Nodes hear one stream of messages, each as far as it has come.
+//! Input: steps of the walk. Output: a panic when a client unknowingly misses an event, or receives one twice, out of order, or
+//! from before it joined. All nodes receive one stream of messages, each at its own pace.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -26,12 +26,12 @@ use crate::hub::{Allowance, Dialect, Hub, Message, Offset, Push, PushError, Retu
 use crate::metrics::{Metrics, Source};
 use crate::store::memory::MemoryStore;
 
-/// The last one is guarded.
+/// Only the last one is guarded.
 const CHANNELS: [&str; 3] = ["a", "b", "private-c"];
 const NODES: usize = 3;
 const CLIENTS: usize = 4;
 
-/// Grants all.
+/// Grants everything.
 struct Yes;
 
 #[async_trait]
@@ -41,7 +41,7 @@ impl Authorizer for Yes {
     }
 }
 
-/// What all nodes can reach.
+/// The store that all nodes share.
 #[derive(Default)]
 struct Sessions(Mutex<HashMap<SocketId, String>>, Mutex<BTreeMap<u64, Vec<Vec<u8>>>>);
 
@@ -155,38 +155,38 @@ impl Socket for Phone {
     fn terminate(&self) {}
 }
 
-/// What the stream of Redis brings.
+/// A message of the stream from Redis.
 enum Heard {
     Event {
         channel: &'static str,
         number: u64,
         except: Option<SocketId>,
     },
-    /// No event, which all nodes count.
+    /// A message that is not an event, which all nodes count.
     Noise,
     Order(u64),
 }
 
 struct Node {
     hub: Arc<Hub<Phone>>,
-    /// How far it has heard the stream; `None` while it is cut off.
+    /// How far it has received the stream; `None` while it is cut off.
     heard: Option<usize>,
 }
 
 #[derive(Default)]
 struct Client {
     node: usize,
-    /// Of its session; `None` before the first.
+    /// The id of its session; `None` before the first one.
     id: Option<SocketId>,
     phone: Option<Phone>,
     offset: Option<String>,
-    /// Events of its session.
+    /// Events of its current session.
     received: Vec<(String, u64)>,
-    /// Channels it is in, with how far its node had heard when it came in.
+    /// Channels that it is in, with how far its node had received the stream when it joined.
     stays: BTreeMap<&'static str, usize>,
-    /// Places in the stream that its node did not hear while it was connected: nobody can tell it.
+    /// Positions in the stream that its node missed while the client was connected: no one can tell the client.
     holes: HashSet<usize>,
-    /// Events of its sessions before.
+    /// Events of its earlier sessions.
     before: HashSet<u64>,
 }
 
@@ -197,7 +197,7 @@ struct World {
     nodes: Vec<Node>,
     clients: Vec<Client>,
     count: u64,
-    /// How often a client came back, and to another node.
+    /// How often a client resumed its session, and how often it did so on another node.
     back: usize,
     elsewhere: usize,
 }
@@ -209,12 +209,12 @@ enum Step {
         except: Option<usize>,
     },
     Noise,
-    /// A node hears so many messages more.
+    /// A node receives this many more messages.
     Hear {
         node: usize,
         count: usize,
     },
-    /// An event that a node alone hears.
+    /// An event that only one node receives.
     Local {
         node: usize,
         channel: usize,
@@ -230,7 +230,7 @@ enum Step {
     Beat {
         client: usize,
     },
-    /// The connection ends; so many frames at its end are lost. The node may not know.
+    /// The connection ends; this many frames at its end are lost. The node may not notice.
     Drop {
         client: usize,
         lost: usize,
@@ -252,11 +252,11 @@ enum Step {
     Mend {
         node: usize,
     },
-    /// A node is given what others heard before it came, if they have offered it.
+    /// A node is given past events of other nodes, if they have offered them.
     Fetch {
         node: usize,
     },
-    /// All nodes begin to count anew if one of them is out of order, and write what has changed.
+    /// All nodes begin a new epoch if one of them counts differently, and write what has changed.
     Tick,
     Seconds(u64),
 }
@@ -288,7 +288,7 @@ impl World {
         let mut config = Config::default();
         config.cluster.enabled.0 = true;
         config.limits.subscribes_per_second = 0;
-        // So few that some are forgotten.
+        // So few that some are dropped.
         config.recovery.events = 12;
         let mut world = Self {
             config,
@@ -304,7 +304,7 @@ impl World {
         world
     }
 
-    /// A node that begins to hear now.
+    /// A node that starts to receive the stream now.
     fn node(&self) -> Node {
         let bus = Bus::open(&self.config).unwrap().unwrap().with_sessions(Arc::clone(&self.sessions) as Arc<dyn SessionStore>);
         let hub = Hub::new(&self.config, Arc::new(Yes), Arc::new(MemoryStore::default()), Some(bus), Arc::new(Metrics::new()));
@@ -351,7 +351,7 @@ impl World {
         }
     }
 
-    /// Tasks have their turn.
+    /// Lets the tasks run.
     async fn settle() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -372,7 +372,7 @@ impl World {
         self.nodes[client.node].hub.unsubscribe(id, CHANNELS[channel]);
         self.check();
         let client = self.clients.iter_mut().find(|client| client.id == Some(id)).unwrap();
-        // What it had from there is checked; only what is to come counts from now on.
+        // What it received from the channel has been checked; only what follows counts from now on.
         client.stays.remove(CHANNELS[channel]);
         client.received.retain(|(name, _)| name != CHANNELS[channel]);
     }
@@ -386,7 +386,7 @@ impl World {
     }
 
     async fn come(&mut self, at: usize, to: usize) {
-        // A node writes what has changed a moment later.
+        // In time, a node writes what has changed.
         self.write().await;
         let Self { nodes, clients, .. } = self;
         let (node, client) = (&nodes[to], &mut clients[at]);
@@ -422,7 +422,7 @@ impl World {
             self.back += 1;
             client.phone = phone;
         } else {
-            // It knows: what it has from before counts no more. Its offset stays as it is.
+            // It knows that its session ended: what it received before no longer counts. Its offset stays as it is.
             self.count += 1;
             let id = SocketId::new(1, self.count);
             let phone = Phone::new(id);
@@ -434,7 +434,7 @@ impl World {
         Self::settle().await;
     }
 
-    /// All of the node's clients lose their connection.
+    /// All clients of the node lose their connection.
     fn leave_node(&mut self, node: usize) {
         let theirs: Vec<_> = (0..CLIENTS).filter(|&client| self.clients[client].node == node).collect();
         for client in theirs {
@@ -476,7 +476,7 @@ impl World {
                 self.leave_node(node);
             }
             Step::Kill { node } => {
-                // A node writes what has changed a moment later.
+                // In time, a node writes what has changed.
                 self.write().await;
                 self.leave_node(node);
             }
@@ -487,7 +487,7 @@ impl World {
                 if heard.is_none() {
                     *heard = Some(end);
                     hub.listens_again();
-                    // It does not know where it lost them; who is connected misses some, as without recovery.
+                    // It does not know where it missed them; its connected clients miss some, as without recovery.
                     for client in self.clients.iter_mut().filter(|client| client.node == node && client.phone.is_some()) {
                         client.holes.extend(0..end);
                     }
@@ -509,7 +509,7 @@ impl World {
         self.check();
     }
 
-    /// What connected clients have is what was published.
+    /// What connected clients have received is what was published.
     fn check(&mut self) {
         let Self { clients, nodes, stream, .. } = self;
         for client in clients.iter_mut().filter(|client| client.phone.is_some()) {
@@ -539,7 +539,7 @@ impl World {
 }
 
 impl Client {
-    /// Takes what came, but for so many frames at the end.
+    /// Reads the frames that have arrived, except this many at the end.
     fn read(&mut self, lost: usize) {
         let Some(phone) = &self.phone else { return };
         let mut frames = phone.0.frames.lock();
@@ -590,8 +590,8 @@ proptest! {
     }
 }
 
-/// A client is ahead of the node that it comes to, starts afresh there, and hears again what it has heard, at the same place:
-/// when it comes back with that offset, it may have received something of its new session, or nothing.
+/// A client is ahead of the node that it connects to, starts a new session there, and receives again what it had received, at
+/// the same offset: when it reconnects with that offset, it may have received something of its new session, or nothing.
 #[test]
 fn what_is_heard_again_after_a_fresh_start_comes_once() {
     let steps = [
@@ -606,13 +606,13 @@ fn what_is_heard_again_after_a_fresh_start_comes_once() {
     in_paused_time(async {
         walk(steps.to_vec()).await;
     });
-    // And on a third node, which has not heard it yet.
+    // And on a third node, which has not received it yet.
     in_paused_time(async {
         walk([steps.as_slice(), &[Step::Return { client: 1, node: 0 }, Step::Join { client: 1, channel: 1 }]].concat()).await;
     });
 }
 
-/// Redis gives an event to one node a moment before the other.
+/// Redis delivers an event to one node a moment before the other.
 #[test]
 fn a_client_that_is_ahead_of_the_node_waits_for_it() {
     in_paused_time(async {
@@ -624,7 +624,7 @@ fn a_client_that_is_ahead_of_the_node_waits_for_it() {
         world.come(1, 1).await;
         world.step(Step::Publish { channel: 0, except: None }).await;
         world.hear(1, usize::MAX);
-        // Its channel is ahead, too.
+        // Its subscription is ahead, too.
         world.join(1, 0).await;
         world.step(Step::Publish { channel: 0, except: None }).await;
         world.hear(1, usize::MAX);
@@ -642,7 +642,7 @@ fn a_client_that_is_ahead_of_the_node_waits_for_it() {
     });
 }
 
-/// That the walks come to what they are about.
+/// The walks reach the cases that they are for.
 #[test]
 fn walks_lead_back_and_elsewhere() {
     let mut runner = proptest::test_runner::TestRunner::new(walks());

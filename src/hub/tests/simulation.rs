@@ -1,7 +1,7 @@
-//! Hubs as nodes, pages on them, and the truth about who is where.
+//! Hubs as nodes, pages that connect to them, and the truth about who is in which channel.
 //!
-//! Input: the steps of [`super::walk`]. Output: a panic when a page was told something that is not so, or, once everything
-//! has come to rest, believes what is not so.
+//! Input: the steps of [`super::walk`]. Output: a panic when a page was told something wrong, or believes something wrong once
+//! everything has come to rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,21 +22,21 @@ use crate::hub::{Hub, Socket as _};
 use crate::metrics::Metrics;
 use crate::store::PresenceStore;
 
-/// Presence channels of the world.
+/// The presence channels of the world.
 pub(super) const ROOMS: [&str; 2] = ["presence-a", "presence-b"];
 
-/// Far longer than leases, graces and all that is under way take.
+/// Far longer than leases, graces and everything in progress take.
 const REST: Duration = Duration::from_secs(300);
 
-/// A node: its hub, and the way by which it hears of the others.
+/// A node: its hub, and how it receives the changes of the others.
 struct Node {
     hub: Arc<Hub<Recorder>>,
-    /// With other nodes.
+    /// With several nodes.
     store: Option<Arc<NodeStore>>,
     hearing: Option<JoinHandle<()>>,
 }
 
-/// Everything.
+/// The nodes, the pages, and what is between them.
 pub(super) struct World {
     config: Config,
     seed: u64,
@@ -44,17 +44,17 @@ pub(super) struct World {
     shared: Arc<Shared>,
     nodes: Vec<Node>,
     pages: Vec<Page>,
-    /// Sockets of pages that are gone.
+    /// Sockets of pages that have disconnected.
     gone: Vec<Recorder>,
-    /// Users of sockets that have ended and are still in their channel: node, channel, user, end.
+    /// Users whose sockets have disconnected and who are still in their channel: node, channel, user, end.
     lingering: Vec<(usize, &'static str, u32, Instant)>,
     /// Whether the network was cut since the last rest.
     was_cut: bool,
-    /// Counts pages and subscribes.
+    /// Numbers pages and subscribes.
     count: u64,
 }
 
-/// The settings of a hub that limits nothing.
+/// The settings of a hub without rate limits.
 pub(super) fn config(leave_grace: Duration) -> Config {
     let mut config = Config::default();
     config.limits.subscribes_per_second = 0;
@@ -64,7 +64,7 @@ pub(super) fn config(leave_grace: Duration) -> Config {
 }
 
 impl World {
-    /// So many nodes without anybody.
+    /// This many nodes without any pages.
     pub(super) fn new(nodes: usize, leave_grace: Duration, seed: u64) -> Self {
         let mut config = config(leave_grace);
         config.cluster.enabled.0 = nodes > 1;
@@ -97,7 +97,7 @@ impl World {
         node
     }
 
-    /// Begins to hear of the other nodes, as the ingress does when it has connected.
+    /// Starts to receive changes of the other nodes, as the ingress does when it has connected.
     fn listen(&self, number: usize, node: &mut Node) {
         if node.store.is_some() {
             let (hub, pace, mut wire) = (Arc::clone(&node.hub), Pace::new(self.seed), self.shared.wire(number));
@@ -127,11 +127,11 @@ impl World {
         self.pages.push(page);
     }
 
-    /// A page subscribes; the application says after `seconds` that this is the `user`, or the page's own, or refuses.
+    /// A page subscribes; after `seconds` the application answers that this is another user, or the page's own, or refuses.
     pub(super) fn subscribe(&mut self, page: usize, room: usize, answer: super::walk::Answer, seconds: u64) {
         let (room, number) = (ROOMS[room], self.number());
         let Some(page) = self.page(page) else { return };
-        // No two answers come at the same moment.
+        // No two answers arrive at the same moment.
         let delay = Duration::from_secs(seconds) + Duration::from_millis(number);
         let user = answer.user(page.user);
         page.asks(room, user, number, delay);
@@ -159,7 +159,7 @@ impl World {
         self.gone.push(page.socket);
     }
 
-    /// A node ends as it should, and another begins in its place.
+    /// A node stops as it should, and another one starts in its place.
     pub(super) async fn restart(&mut self, node: usize) {
         let node = node % self.nodes.len();
         self.lose(node);
@@ -168,7 +168,7 @@ impl World {
         self.begin(node);
     }
 
-    /// A node ends in the middle of what it does, and another begins in its place.
+    /// A node dies in the middle of what it does, and another one starts in its place.
     pub(super) fn crash(&mut self, node: usize) {
         let node = node % self.nodes.len();
         if let Some(store) = &self.nodes[node].store {
@@ -190,7 +190,7 @@ impl World {
         self.nodes[node] = self.node(node);
     }
 
-    /// The network between a node and the others is cut. What was on its way to the node is lost.
+    /// Cuts the network between a node and the others. What was on its way to the node is lost.
     pub(super) fn cut(&mut self, node: usize) {
         let number = node % self.nodes.len();
         let node = &mut self.nodes[number];
@@ -215,7 +215,7 @@ impl World {
         }
     }
 
-    /// What the pages were told meanwhile is to be so.
+    /// Checks what the pages were told since the last look.
     pub(super) fn look(&mut self) {
         let mut gone = Vec::new();
         for page in &mut self.pages {
@@ -226,7 +226,7 @@ impl World {
             let lingers = self.lingering.iter().any(|&(_, other, name, until)| (other, name) == (room, user) && at < until);
             assert!(self.was_cut || !(is_here || lingers), "{user} was said to leave {room}, and is there");
         }
-        // Pages of one node know the same.
+        // Pages of one node have been told the same.
         let mut known = BTreeMap::new();
         for page in &self.pages {
             for (&room, stay) in &page.stays {
@@ -238,7 +238,7 @@ impl World {
         }
     }
 
-    /// Everything comes to rest, and then every page knows the truth.
+    /// Lets everything come to rest; then every page must know the truth.
     pub(super) async fn rest(&mut self) {
         (0..self.nodes.len()).for_each(|node| self.mend(node));
         sleep(REST).await;

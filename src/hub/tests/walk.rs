@@ -1,6 +1,6 @@
-//! Random walks: pages come, go, reload, ask twice, log in as others, are refused; nodes end, die and are cut off.
+//! Random walks: pages connect, disconnect, reload, subscribe twice, log in as others, are refused; nodes stop, die and are cut off.
 //!
-//! Time is paused, so every walk takes the same course whenever it is run, and one that fails shrinks.
+//! Time is paused, so every walk takes the same course in every run, and one that fails can be shrunk.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use proptest::test_runner::RngSeed;
 
 use super::simulation::{ROOMS, World};
 
-/// Walks of each test: a few seconds in all.
+/// Walks per test: a few seconds in total.
 const CASES: u32 = 128;
 
-/// What the application says to a subscribe.
+/// What the application answers to a subscribe.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Answer {
     /// This is the page's user.
     Own,
-    /// Somebody else has logged in meanwhile.
+    /// Another user has logged in meanwhile.
     Other(u32),
     No,
 }
@@ -32,7 +32,7 @@ impl Answer {
     }
 }
 
-/// Pages and nodes are counted around, so that every number means one.
+/// Numbers of pages and nodes wrap around, so that each of them means one.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Connect { node: usize, user: u32 },
@@ -115,8 +115,8 @@ fn graces() -> impl Strategy<Value = Duration> {
     prop_oneof![Just(Duration::ZERO), Just(Duration::from_secs(5))]
 }
 
-/// Two of an application's answers come to one page while the store takes its time, and then the page goes: whoever the
-/// others were told of before is to be told gone.
+/// Two of an application's answers arrive for one page while the store is slow, and then the page disconnects: the others must be
+/// told of the leave of every user whose join they were told of.
 #[test]
 fn a_page_that_goes_while_somebody_else_logs_in_on_it() {
     let steps = [
@@ -135,13 +135,13 @@ fn a_page_that_goes_while_somebody_else_logs_in_on_it() {
         Step::Seconds(1),
         Step::Disconnect { page: 1 },
     ];
-    // Some seeds make the store quick, others slow.
+    // With some seeds the store is fast, with others it is slow.
     for (seed, grace) in (0..20).zip([0, 5].into_iter().cycle()) {
         in_paused_time(walk(1, Duration::from_secs(grace), seed, steps.to_vec()));
     }
 }
 
-/// The first of a node joins, and news of another node come sooner than the list.
+/// The first page of a node joins, and changes of another node arrive before the list.
 #[test]
 fn news_that_overtake_the_first_list() {
     let join = |page| Step::Subscribe { page, room: 0, answer: Answer::Own, seconds: 0 };
@@ -151,7 +151,7 @@ fn news_that_overtake_the_first_list() {
     }
 }
 
-/// A page is left while it asks again: the grace holds.
+/// A page disconnects while it subscribes again: the grace applies.
 #[test]
 fn a_reload_during_a_repeated_subscribe() {
     let join = |page| Step::Subscribe { page, room: 0, answer: Answer::Own, seconds: 0 };
