@@ -1,5 +1,5 @@
 //! `client:add` and `client:remove`: the applications that may use the HTTP API. Input: the config file as text.
-//! Output: the same file with one client more or less; comments, order and unknown keys stay as they are.
+//! Output: the same file with one client more or less; comments, order and unknown keys are preserved.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -75,7 +75,7 @@ impl Remove {
     }
 }
 
-/// As many random bytes in hexadecimal.
+/// `BYTES` random bytes in hexadecimal.
 pub(super) fn random_hex<const BYTES: usize>() -> String {
     hex(&rand::random::<[u8; BYTES]>())
 }
@@ -91,7 +91,7 @@ struct ConfigFile {
     format: Format,
 }
 
-/// A server that runs with this file has read it before.
+/// Says how to apply the change, if a server is running with this file.
 fn say_when(config: &Path) {
     if let Ok(Found::Held(holder)) = lock_file::look(&lock_file::beside(config)) {
         let hang_up = holder.process.map_or_else(|| "SIGHUP".to_owned(), |process| format!("`kill -HUP {process}`"));
@@ -103,7 +103,7 @@ fn say_when(config: &Path) {
 impl ConfigFile {
     fn read(place: &ConfigLocation) -> anyhow::Result<Self> {
         let path = load::find(&place.options())?.context("there is no config file")?;
-        // Refuses a broken file with the place of the mistake.
+        // Rejects an invalid file, naming the position of the error.
         let (_, format) = load::read(&path)?;
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading `{}`", path.display()))?;
         Ok(Self { path, text, format })
@@ -165,7 +165,7 @@ fn editing(path: &Path) -> String {
     format!("editing `{}`", path.display())
 }
 
-/// An id is text, or a number in old files.
+/// The id of a client; old files may have numbers.
 fn app_id(client: &Value) -> String {
     match client.get("appId") {
         Some(Value::String(id)) => id.clone(),
@@ -178,7 +178,7 @@ fn is(client: &Value, id: &str) -> bool {
     client.is_object() && app_id(client) == id
 }
 
-/// Compat: the original removed its last client in this case.
+/// Compat: the original removes its last client if the id is unknown.
 fn unknown(id: &str, known: &[String]) -> anyhow::Error {
     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
     anyhow::anyhow!("there is no client `{id}`, nothing was removed; the clients are: {known}")

@@ -20,7 +20,7 @@ impl Completions {
         clap_complete::generate(self.shell, command, "laravel-echo-server", &mut script);
         let mut script = String::from_utf8(script).context("reading the script")?;
         if self.shell == Shell::Bash {
-            // clap_complete names the commands of a program with a hyphen in two ways, which never meet (clap-rs/clap#6421).
+            // For a program name with a hyphen, clap_complete uses two different names for its commands (clap-rs/clap#6421).
             script = script.replace("laravel__subcmd__echo__subcmd__server", "laravel__echo__server");
         }
         std::io::stdout().write_all(script.as_bytes()).context("writing the script")?;

@@ -1,5 +1,5 @@
-//! `config check`: validates the settings and shows them. Input: file and environment, as `start` reads them.
-//! Output: every key with its value and source; secrets are hidden.
+//! `config check`: validates and shows the settings. Input: file and environment, as read by `start`. Output: every key
+//! with its value and source; secrets are masked.
 
 use std::process::ExitCode;
 
@@ -22,7 +22,7 @@ pub(super) struct Check {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Leave out what has its default
+    /// Omit keys that have their default value
     #[arg(long)]
     changed: bool,
 }
@@ -44,7 +44,7 @@ struct Row {
     path: String,
     value: Value,
     source: Option<Source>,
-    /// Whether it is another value than the default.
+    /// Whether the value differs from the default.
     is_changed: bool,
 }
 
@@ -59,7 +59,7 @@ fn rows(loaded: &Loaded) -> Vec<Row> {
     schema::paths().into_iter().map(row).collect()
 }
 
-/// The value with every secret in it hidden.
+/// The value with every secret in it masked.
 fn masked(path: &str, value: Value) -> Value {
     match value {
         Value::String(text) if !text.is_empty() && schema::is_secret(path) => HIDDEN.into(),

@@ -1,5 +1,5 @@
-//! Writes config files. Input: text, or values for keys. Output: the file, replaced in one step, or the commented
-//! TOML of the repository with those values filled in.
+//! Writes config files. Input: text, or values for keys. Output: the file, replaced atomically, or the commented TOML of
+//! the repository with those values filled in.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
@@ -11,18 +11,18 @@ use anyhow::Context as _;
 use laravel_echo_server::config::load::DEFAULTS;
 use serde_json::Value;
 
-/// Mode of a new file: it may hold passwords and keys, and the server may run as another user of its group.
+/// The mode of a new file: it may contain passwords and keys, and the server may run as another user in its group.
 #[cfg(unix)]
 const NEW_FILE_MODE: u32 = 0o640;
 
-/// Replaces the file at `path`, so that a reader sees the old text or the new one; mode and owner stay. On Windows a new file
-/// has the rights that its folder gives.
+/// Replaces the file at `path` atomically: a reader sees the old text or the new one. Mode and owner are kept. On Windows the
+/// new file inherits the permissions of its folder.
 ///
 /// # Errors
 /// When the folder cannot be written.
 pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let writing = || format!("writing `{}`", path.display());
-    // Through a link, so that the link stays one.
+    // Follow a symlink, so that it is not replaced by a file.
     let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let old = target.metadata().ok();
     let name = target.file_name().with_context(writing)?.to_string_lossy();
@@ -56,7 +56,7 @@ fn create(path: &Path) -> io::Result<File> {
 #[cfg(unix)]
 fn keep_rights(file: &File, old: &Metadata) -> io::Result<()> {
     let own = file.metadata()?;
-    // Only root can give files away; for others the mode is what counts.
+    // Only root can change the owner; for other users, keeping the mode has to be enough.
     if (old.uid(), old.gid()) != (own.uid(), own.gid()) {
         match std::os::unix::fs::fchown(file, Some(old.uid()), Some(old.gid())) {
             Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
@@ -71,7 +71,7 @@ const fn keep_rights(_file: &File, _old: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// Begins the paragraph of the shipped file that tells why it needs no Redis.
+/// The start of the paragraph in the shipped file that explains why it needs no Redis.
 const WITHOUT_REDIS: &str = "# Two keys differ from their defaults";
 
 /// The commented TOML with all defaults, to be filled in.
@@ -87,13 +87,13 @@ impl Template {
             lines.drain(start..=start + paragraph);
         }
         let mut template = Self { lines };
-        // The shipped file needs no Redis. A file that is made for a project says what the project has.
+        // The shipped file works without Redis. A file for a project starts with the original's defaults instead.
         template.set("subscribers.redis", &true.into());
         template.set("redisServer.enabled", &false.into());
         template
     }
 
-    /// Writes a value to its key, which is uncommented if need be; `false` if there is no such key.
+    /// Sets a key, uncommenting it if necessary; `false` if there is no such key.
     pub(super) fn set(&mut self, path: &str, value: &Value) -> bool {
         let (table, key) = path.rsplit_once('.').unwrap_or(("", path));
         let Some((start, end)) = self.table(table) else { return false };
@@ -112,7 +112,7 @@ impl Template {
         self.lines.insert(start + offset, format!("# {text}"));
     }
 
-    /// The lines of the table `name`: from behind its header to the next one.
+    /// The range of lines of the table `name`: after its header, up to the next header.
     fn table(&self, name: &str) -> Option<(usize, usize)> {
         let is_header = |line: &String| line.starts_with('[') || line.starts_with("#[");
         let start = if name.is_empty() { 0 } else { self.lines.iter().position(|line| *line == format!("[{name}]"))? + 1 };
@@ -120,7 +120,7 @@ impl Template {
         Some((start, start + len))
     }
 
-    /// Replaces the example at the end by the clients there are.
+    /// Replaces the example at the end of the file with these clients.
     pub(super) fn set_clients(&mut self, clients: &[Value]) {
         let Some(start) = self.lines.iter().position(|line| line == "#[[clients]]").filter(|_| !clients.is_empty()) else { return };
         self.lines.truncate(start);
@@ -134,7 +134,7 @@ impl Template {
         self.lines.pop();
     }
 
-    /// Replaces the example of a webhook by those there are.
+    /// Replaces the example of a webhook with these webhooks.
     pub(super) fn set_webhooks(&mut self, webhooks: &[Value]) {
         let Some(start) = self.lines.iter().position(|line| line == "#[[webhooks]]").filter(|_| !webhooks.is_empty()) else { return };
         let len = self.lines[start..].iter().position(String::is_empty).unwrap_or(self.lines.len() - start);
@@ -147,7 +147,7 @@ impl Template {
         self.lines.splice(start..start + len, lines);
     }
 
-    /// Puts the rules of channels before their examples.
+    /// Inserts channel rules before their examples.
     pub(super) fn set_channels(&mut self, rules: &[Value]) {
         let Some(start) = self.lines.iter().position(|line| line == "#[[channels]]").filter(|_| !rules.is_empty()) else { return };
         let mut lines = Vec::new();
@@ -159,14 +159,14 @@ impl Template {
         self.lines.splice(start..start, lines);
     }
 
-    /// Fills in the free table of header names.
+    /// Fills in the `headers` table, whose keys are header names.
     pub(super) fn set_headers<'a>(&mut self, headers: impl Iterator<Item = (&'a String, &'a Value)>) {
         let Some((start, _)) = self.table("headers") else { return };
         let lines = headers.map(|(name, value)| format!("{} = {}", toml_key(name), toml_value(value)));
         self.lines.splice(start..start, lines.collect::<Vec<_>>());
     }
 
-    /// A comment below the introduction.
+    /// Adds a comment below the introduction.
     pub(super) fn note(&mut self, text: &str) {
         let end = self.lines.iter().position(String::is_empty).unwrap_or(0);
         let lines = std::iter::once("#".to_owned()).chain(text.lines().map(|line| format!("# {line}")));
@@ -186,7 +186,7 @@ fn toml_key(key: &str) -> String {
 /// A JSON value as TOML on one line.
 pub(super) fn toml_value(value: &Value) -> String {
     match value {
-        // TOML has no null; empty text is what "not set" is written as.
+        // TOML has no null; an empty string stands for "not set".
         Value::Null => "\"\"".to_owned(),
         Value::Array(items) => format!("[{}]", items.iter().map(toml_value).collect::<Vec<_>>().join(", ")),
         Value::Object(table) if table.is_empty() => "{}".to_owned(),
@@ -199,7 +199,7 @@ pub(super) fn toml_value(value: &Value) -> String {
     }
 }
 
-/// JSON with the indentation that `like` has.
+/// JSON with the same indentation as `like`.
 pub(super) fn json_text(value: &Value, like: &str) -> String {
     let indent = like.lines().find_map(|line| {
         let rest = line.trim_start_matches([' ', '\t']);

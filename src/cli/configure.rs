@@ -1,5 +1,5 @@
-//! `init` (or `configure`): writes a config file. Input: flags, the Laravel project in the folder, and answers for what
-//! is left. Output: a commented TOML, or JSON under the original's keys.
+//! `init` (or `configure`): writes a config file. Input: flags, the Laravel project in the folder, and answers to the
+//! remaining questions. Output: a commented TOML file, or JSON with the original's keys.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,10 +26,10 @@ use answers::Answers;
 pub(super) struct Configure {
     #[command(flatten)]
     place: ConfigLocation,
-    /// Ask nothing: flags, what the project says, and defaults
+    /// Ask no questions: use flags, the Laravel project and defaults
     #[arg(long, short)]
     no_interaction: bool,
-    /// Write JSON under the keys of laravel-echo-server 1
+    /// Write JSON with the keys of laravel-echo-server 1
     #[arg(long)]
     json: bool,
     /// Overwrite an existing file without asking
@@ -62,7 +62,7 @@ pub(super) struct Configure {
     /// Private key (PEM) for https
     #[arg(long, value_name = "FILE")]
     ssl_key_path: Option<String>,
-    /// There is no Redis: take what Laravel publishes here (redisServer)
+    /// No Redis: receive Laravel's broadcasts directly (redisServer)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     without_redis: Option<bool>,
     /// Redis host
@@ -86,7 +86,7 @@ pub(super) struct Configure {
     /// Web origin that may open sockets; may be given several times
     #[arg(long, value_name = "ORIGIN")]
     allowed_origin: Vec<String>,
-    /// Make a client id and key for the HTTP API
+    /// Create a client id and key for the HTTP API
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     add_client: Option<bool>,
     /// Let web pages of other origins call the HTTP API
@@ -103,13 +103,13 @@ pub(super) struct Configure {
     cors_headers: Option<String>,
 }
 
-/// The address that is proposed where nothing names one.
+/// The suggested address if none is known.
 const UNKNOWN_HOST: &str = "http://localhost";
 
-/// Answers to where Laravel publishes.
+/// The answers to "Where does Laravel publish?".
 const REDIS: &str = "to an existing Redis";
 const HTTP: &str = "over HTTP, by its pusher or reverb driver";
-const HERE: &str = "straight to this server, there is no Redis";
+const HERE: &str = "straight to this server, without a Redis";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum DatabaseChoice {
@@ -164,15 +164,15 @@ impl Configure {
         if let Some(broadcaster) = project.broadcaster.as_ref().filter(is_told) {
             let (shown, mend) = (broadcaster.shown(), broadcaster.mend());
             let text = match broadcaster.way() {
-                Way::Undefined => format!("Laravel has no broadcast connection {shown}, every page of it fails. What to do:\n{mend}"),
-                _ => format!("Laravel broadcasts to {shown}, and not here. To change that:\n{mend}"),
+                Way::Undefined => format!("Laravel has no broadcast connection {shown}, so every page fails. To fix that:\n{mend}"),
+                _ => format!("Laravel broadcasts to {shown}, not to this server. To change that:\n{mend}"),
             };
             output::line(paint(CAUTION, text));
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    /// What nobody could be asked for, and no flag says.
+    /// Values of the project that could not be read, are given by no flag, and cannot be asked for.
     fn left<'a>(&self, prompt: &Prompt, project: &'a Project, answers: &Answers) -> anyhow::Result<Vec<&'a Unread>> {
         if prompt.is_answered() {
             return Ok(Vec::new());
@@ -189,8 +189,8 @@ impl Configure {
         };
         let left: Vec<_> = project.unread.iter().filter(is_left).collect();
         if let (true, Some(Unread { key, reason })) = (self.is_json(), left.first()) {
-            // JSON has no comments to leave a word in.
-            anyhow::bail!("`{key}` could not be read: {reason}; give it by its flag (`laravel-echo-server init --help`)");
+            // In TOML a comment would mark the key; JSON has no comments.
+            anyhow::bail!("`{key}` could not be read: {reason}; pass it as a flag (`laravel-echo-server init --help`)");
         }
         Ok(left)
     }
@@ -208,7 +208,7 @@ impl Configure {
         prompt.text("Name of the config file", usual, not_empty).map(PathBuf::from)
     }
 
-    /// Every question in the original's order, as far as neither a flag nor the project answers it.
+    /// Asks all questions that neither a flag nor the project answers, in the original's order.
     fn ask(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<Answers> {
         let mut answers = Answers::default();
         let any = |_: &str| Ok(());
@@ -260,7 +260,7 @@ impl Configure {
             Some([id, key, secret]) if self.add_client != Some(false) => {
                 answers.set("clients", json!({"appId": id, "key": key, "secret": secret}));
             }
-            _ if confirm(self.add_client, "Make an id and a key for the HTTP API?")? => answers.set("clients", client::random_client()),
+            _ if confirm(self.add_client, "Create an id and a key for the HTTP API?")? => answers.set("clients", client::random_client()),
             _ => {}
         }
         let cors = self.cors.or_else(|| self.cors_origin.is_some().then_some(true));
@@ -277,7 +277,7 @@ impl Configure {
         Ok(answers)
     }
 
-    /// Where events come from. Whoever names a Redis by a flag has one.
+    /// Where events come from. Any flag that describes a Redis means that there is one.
     fn source(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<&'static str> {
         let named = [&self.redis_host, &self.redis_port, &self.redis_username, &self.redis_password, &self.redis_db];
         let is_named = named.iter().any(|flag| flag.is_some()) || matches!(self.database, Some(DatabaseChoice::Redis));
@@ -287,7 +287,7 @@ impl Configure {
             Some(false) => Ok(REDIS),
             None if is_named => Ok(REDIS),
             None => {
-                // Not to be taken for a Redis: this server would listen to itself.
+                // If Laravel publishes to this server's own endpoint, that is no Redis: the server would subscribe to itself.
                 let is_here = project.publishes_to(&RedisServerConfig::default());
                 let is_http = project.pusher.as_ref().is_some_and(|pusher| pusher.application().is_some());
                 let options: &[_] = match (is_http, is_here) {
@@ -306,7 +306,7 @@ impl Configure {
             Some(DatabaseChoice::Redis) => "redis",
             Some(DatabaseChoice::Sqlite) => "sqlite",
             None => {
-                // Compat: the original's files say redis.
+                // Compat: the original's files have redis.
                 let options: &[_] = match (has_redis, self.is_json()) {
                     (true, true) => &["redis", "memory", "sqlite"],
                     (true, false) => &["memory", "redis", "sqlite"],
@@ -319,7 +319,7 @@ impl Configure {
 
     fn auth_hosts(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<Value> {
         Ok(match (self.auth_host.as_slice(), project.text("authHost")) {
-            // What Laravel says where nobody has set it; `artisan serve` has a port of its own.
+            // Laravel's default, which may never have been set; `artisan serve` uses another port.
             ([], Some(found)) if laravel::is_bare_localhost(found) => {
                 prompt.text("Address of the Laravel application (`php artisan serve`: http://127.0.0.1:8000)", found, is_url)?.into()
             }
@@ -359,7 +359,7 @@ impl Configure {
         if is_tls_unread && self.redis_host.is_none() && prompt.confirm("Does Redis speak TLS?", false)? {
             answers.set("databaseConfig.redis.tls.enabled", true);
         }
-        // What comes in place of host and port, or beside them.
+        // Keys that replace host and port, or complement them.
         if self.redis_host.is_none() {
             for key in ["path", "cluster", "sentinels", "name", "tls.enabled", "tls.ca", "tls.rejectUnauthorized"] {
                 let path = format!("databaseConfig.redis.{key}");
@@ -376,7 +376,7 @@ impl Configure {
         found.map_or_else(|| prompt.text("Prefix of Laravel's Redis channels (often laravel_database_)", "", |_| Ok(())), Ok)
     }
 
-    /// The application's own pages, where it is known which those are.
+    /// The origins of the application's own pages, if they are known.
     fn origins(&self, prompt: &Prompt, project: &Project, auth_hosts: &Value) -> anyhow::Result<Value> {
         if !self.allowed_origin.is_empty() {
             return Ok(json!(self.allowed_origin));
@@ -393,7 +393,7 @@ impl Configure {
     }
 }
 
-/// Lists what the project says, and what could not be read.
+/// Lists the values found in the project, and those that could not be read.
 pub(super) fn show(project: &Project) {
     for error in &project.errors {
         output::warning(error);
@@ -419,7 +419,7 @@ pub(super) fn show(project: &Project) {
     output::line("");
 }
 
-/// Refuses a file that `start` would refuse.
+/// Rejects answers that `start` would reject.
 fn check(answers: &Answers) -> anyhow::Result<()> {
     let config: Config =
         serde_path_to_error::deserialize(answers.tree()).map_err(|error| anyhow::anyhow!("`{}`: {}", error.path(), error.inner()))?;

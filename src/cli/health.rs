@@ -1,7 +1,7 @@
-//! `health`: asks the running server how it is, for containers that have no curl.
+//! `health`: checks the running server, for containers without curl.
 //!
-//! Input: the config file, for host, port and protocol; where there is none, the defaults and the environment, as of a
-//! server that was started without one. Output: the server's answer, and exit code 0 when all is well.
+//! Input: host, port and protocol from the config file or, if there is none, from the environment and the defaults, like a
+//! server started without one. Output: the server's response, and exit code 0 if it is healthy.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use laravel_echo_server::config::{Config, Protocol};
 
 use super::{ConfigLocation, output};
 
-/// Time for the answer.
+/// Timeout of the request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Flags of `health`.
@@ -22,10 +22,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) struct Health {
     #[command(flatten)]
     place: ConfigLocation,
-    /// Ask whether the server does all of its work, Redis included, and not just whether it lives
+    /// Check readiness, Redis included, instead of just liveness
     #[arg(long)]
     ready: bool,
-    /// Read no config file: the defaults, and what the environment says
+    /// Read no config file: use the defaults and the environment
     #[arg(long, conflicts_with = "config")]
     defaults: bool,
 }
@@ -40,7 +40,7 @@ impl Health {
         Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// One command has to do for every container of an image, with a file or with variables alone.
+    /// Falls back to the defaults: an image's health check must work with a config file and with variables alone.
     fn load(&self) -> Result<Loaded, LoadError> {
         let options = LoadOptions { defaults: self.defaults, ..self.place.options() };
         let is_named = options.config.is_some() || options.dir.is_some();
@@ -51,7 +51,7 @@ impl Health {
     }
 }
 
-/// Why there is no answer, down to the last cause: reqwest's own message stops at "error sending request".
+/// The error with all its causes: reqwest's own message stops at "error sending request".
 fn silent(url: &str, error: reqwest::Error) -> anyhow::Error {
     let causes = anyhow::Error::new(error.without_url());
     anyhow::anyhow!("no answer from {url}: {causes:#}\n  is the server running? `laravel-echo-server start` starts it")
@@ -59,13 +59,13 @@ fn silent(url: &str, error: reqwest::Error) -> anyhow::Error {
 
 async fn ask(url: &str) -> reqwest::Result<(bool, String)> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // The certificate is made for the clients' name of the server, not for its address here.
+    // The certificate is for the server's public name, not for the local address used here.
     let client = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).timeout(ANSWER_TIMEOUT).build()?;
     let answer = client.get(url).send().await?;
     Ok((answer.status().is_success(), answer.text().await?))
 }
 
-/// Where the server of these settings answers on this machine.
+/// The base URL of a server with these settings on this machine.
 fn base(config: &Config) -> String {
     let host = config.host.as_deref().filter(|host| !host.is_empty()).unwrap_or("127.0.0.1");
     let host = match host.parse() {

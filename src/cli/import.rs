@@ -1,5 +1,5 @@
-//! `import`: turns a `laravel-echo-server.json` into the commented TOML. Input: that file. Output: a TOML beside it
-//! that means the same, and a word on each setting that is unsafe or does nothing.
+//! `import`: turns a `laravel-echo-server.json` into the commented TOML. Input: that file. Output: an equivalent TOML file
+//! next to it, and warnings about settings that are unsafe or have no effect.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ pub(super) struct Import {
     /// The JSON file
     #[arg(default_value = JSON_FILE)]
     from: PathBuf,
-    /// The TOML file [default: laravel-echo-server.toml beside it]
+    /// The TOML file [default: laravel-echo-server.toml next to it]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Overwrite an existing TOML file
@@ -33,14 +33,14 @@ impl Import {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         if self.from.extension().is_some_and(|extension| extension == "js") {
             anyhow::bail!(
-                "`{}` is a program, and only settings can be read: put the object that it gives to `run({{…}})` into {JSON_FILE} as JSON, and \
-                 run `laravel-echo-server start` beside it in place of `node {}`",
+                "`{}` is a program, and only settings can be imported: save the object that it passes to `run({{…}})` as JSON in \
+                 {JSON_FILE}, and run `laravel-echo-server start` there instead of `node {}`",
                 self.from.display(),
                 self.from.display()
             );
         }
         let options = LoadOptions { config: Some(self.from.clone()), ..LoadOptions::default() };
-        // Without the environment: no secret of it may end up in the file.
+        // Without the environment, so that no secret from it ends up in the file.
         let loaded = load::load_with(&options, &Environment::default())?;
         let (tree, format) = load::read(&self.from)?;
         anyhow::ensure!(format == Format::Json, "`{}` is TOML already, expected a laravel-echo-server.json", self.from.display());
@@ -52,7 +52,7 @@ impl Import {
         );
 
         config_file::write(&to, &translate(&tree, &loaded))?;
-        // Whoever may read the old file, the server's user for one, may read the new one, and nobody else.
+        // The new file gets the permissions of the old one: the server's user can read it, and no one else.
         let permissions = self.from.metadata().with_context(|| format!("reading `{}`", self.from.display()))?.permissions();
         std::fs::set_permissions(&to, permissions).with_context(|| format!("writing `{}`", to.display()))?;
         for remark in loaded.warnings.iter().cloned().chain(lint(&loaded)) {
@@ -64,7 +64,7 @@ impl Import {
     }
 }
 
-/// The commented TOML with the values of `tree`, and with what the JSON means where it says nothing.
+/// The commented TOML with the values of `tree`, and with the JSON format's defaults for keys that are missing there.
 fn translate(tree: &Value, loaded: &Loaded) -> String {
     let mut template = Template::new();
     let resolved = serde_json::to_value(&loaded.config).expect("a Config serialises to JSON");
@@ -77,7 +77,7 @@ fn translate(tree: &Value, loaded: &Loaded) -> String {
             template.set(&path, &value);
         }
     }
-    // Compat: the original passes it to a Socket.IO that knows no such option; who wrote it meant these pages.
+    // Compat: the original passes this to a Socket.IO without such an option; these pages are what the user meant.
     let origins = tree.pointer("/socketio/cors/origin").filter(|_| !loaded.sources.contains_key("allowedOrigins"));
     if let Some(origins @ (Value::String(_) | Value::Array(_))) = origins {
         template.set("allowedOrigins", &origins.as_str().map_or_else(|| origins.clone(), |origin| serde_json::json!([origin])));
@@ -93,12 +93,12 @@ fn translate(tree: &Value, loaded: &Loaded) -> String {
     }
     let unknown = unknown_keys(tree);
     if !unknown.is_empty() {
-        template.note(&format!("Not taken over from laravel-echo-server.json, for they mean nothing here:\n{unknown}"));
+        template.note(&format!("Not imported from laravel-echo-server.json, because they have no effect here:\n{unknown}"));
     }
     template.text()
 }
 
-/// The top-level keys that are not ours, one a line.
+/// The unknown top-level keys, one per line.
 fn unknown_keys(tree: &Value) -> String {
     let known = schema::paths();
     let is_known = |key: &str| known.iter().any(|path| path.split('.').next() == Some(key));
@@ -106,7 +106,7 @@ fn unknown_keys(tree: &Value) -> String {
     unknown.map(|(key, value)| format!("  {key} = {}", config_file::toml_value(value))).collect::<Vec<_>>().join("\n")
 }
 
-/// Settings that work, and that someone who looks at the file again should think about.
+/// Warnings about settings that work but are worth reconsidering.
 fn lint(loaded: &Loaded) -> Vec<String> {
     let config = &loaded.config;
     let mut remarks = Vec::new();
@@ -118,7 +118,7 @@ fn lint(loaded: &Loaded) -> Vec<String> {
     let any = |list: &[String]| list.iter().any(|origin| origin == "*");
     remark(
         any(&config.allowed_origins.0),
-        "`allowedOrigins` is \"*\": any web page can open sockets in the name of your users; name your application's origins",
+        "`allowedOrigins` is \"*\": any web page can open sockets on behalf of your users; list your application's origins",
     );
     remark(
         config.api_origin_allow.allow_cors.0 && config.api_origin_allow.allow_origin == "*",
@@ -135,11 +135,11 @@ fn lint(loaded: &Loaded) -> Vec<String> {
     );
     remark(
         config.auth_host.0.iter().all(|host| host.contains("://.") || host.starts_with('.')),
-        "`authHost` has wildcards only: pages without a Referer or Origin have nobody to ask; put the main address first",
+        "`authHost` has wildcards only: subscribes without a Referer or Origin cannot be authorised; put the main address first",
     );
     remark(
         config.clients.iter().any(|client| client.key.expose().len() < 16),
-        "a key in `clients` is shorter than 16 characters; `laravel-echo-server client:add <appId>` makes a good one",
+        "a key in `clients` is shorter than 16 characters; `laravel-echo-server client:add <appId>` generates a good one",
     );
     remark(config.dev_mode.0, "`devMode` is on: every join and event is logged");
     remarks
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// The settings before and after, and the TOML.
+    /// Imports JSON: the settings before and after, and the TOML.
     fn imported(json: &Value) -> (Config, Config, String) {
         let dir = std::env::temp_dir().join(format!("echo-import-{:016x}", rand::random::<u64>()));
         std::fs::create_dir(&dir).unwrap();

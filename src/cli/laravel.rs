@@ -1,5 +1,5 @@
-//! The Laravel project around the config file. Input: its folder. Output: the settings that can be known from it, each with
-//! the place it was found at, those that cannot be known, and where it broadcasts to.
+//! The Laravel project around the config file. Input: its folder. Output: the settings that can be read from it, each with
+//! its source, those that cannot be read, and where the project broadcasts to.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub(super) struct Finding {
     pub(super) place: String,
 }
 
-/// A setting that the project has and that cannot be read.
+/// A setting of the project that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unread {
     /// Config key.
@@ -41,24 +41,24 @@ pub(super) struct Unread {
     pub(super) reason: String,
 }
 
-/// What the project says.
+/// The settings found in a project.
 #[derive(Debug, Default)]
 pub(super) struct Project {
     pub(super) findings: Vec<Finding>,
     pub(super) unread: Vec<Unread>,
-    /// Where events go, if that can be known.
+    /// Where events go, if that can be read.
     pub(super) broadcaster: Option<Broadcaster>,
-    /// Where the driver `pusher` or `reverb` publishes, if Laravel broadcasts by one of these.
+    /// Where the `pusher` or `reverb` driver publishes, if Laravel broadcasts with one of these.
     pub(super) pusher: Option<pusher::Connection>,
-    /// What keeps Laravel, or us, from reading it.
+    /// What prevents Laravel or this program from reading the project.
     pub(super) errors: Vec<String>,
 }
 
-/// The Redis connection that Laravel takes where none is named.
+/// The Redis connection that Laravel uses if none is named.
 const DEFAULT_CONNECTION: &str = "default";
 
 impl Project {
-    /// Reads the project in `dir`; nothing is found where there is none.
+    /// Reads the project in `dir`; empty if there is none.
     pub(super) fn read(dir: &Path) -> Self {
         let mut project = Self::default();
         let process = Environment::of_process();
@@ -96,8 +96,8 @@ impl Project {
         self.get(key).and_then(Json::as_str)
     }
 
-    /// Whether Laravel publishes to what is, or looks like, this server's own endpoint in place of a Redis: on a connection
-    /// for that alone, as cache and queue on the default one need a Redis.
+    /// Whether Laravel publishes to (what looks like) this server's own endpoint instead of a Redis. It must be a separate
+    /// connection, because cache and queue need a real Redis on the default one.
     pub(super) fn publishes_to(&self, endpoint: &RedisServerConfig) -> bool {
         let is_here = |host: &str| matches!(host, "localhost" | "::1" | "[::1]") || host.starts_with("127.") || host == endpoint.host;
         self.broadcaster.as_ref().and_then(Broadcaster::redis_connection).is_some_and(|name| name != DEFAULT_CONNECTION)
@@ -126,13 +126,13 @@ pub(super) fn origin_of(url: &str) -> Option<String> {
     Some(format!("{scheme}://{}", host.strip_suffix(default_port).unwrap_or(host)).to_lowercase())
 }
 
-/// Whether a URL is that of this machine without a port, which is what APP_URL says until somebody sets it.
+/// Whether a URL is this machine without a port, the value of APP_URL until it is set.
 pub(super) fn is_bare_localhost(url: &str) -> bool {
     matches!(url.trim_end_matches('/'), "http://localhost" | "http://127.0.0.1")
 }
 
-/// What `allowedOrigins` has to hold for the pages of an application at this URL. On the developer's own machine they
-/// are opened under more names and ports: `artisan serve` takes 8000, whatever APP_URL says.
+/// The `allowedOrigins` for the pages of an application at this URL. On a developer's machine, pages are opened under more
+/// names and ports: `artisan serve` uses port 8000, whatever APP_URL says.
 pub(super) fn origins_of(url: &str) -> Vec<String> {
     let Some(origin) = origin_of(url) else { return Vec::new() };
     let is_local = |host: &str| host == "localhost" || host.starts_with("127.") || host == "[::1]";

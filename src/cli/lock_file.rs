@@ -1,9 +1,9 @@
-//! The lock file beside the config: `{"process": <pid>}` for tools that read it, made safe by an OS lock on the file.
-//! Input: its path. Output: a guard that holds it, or the process that does. On Windows nobody else can read the file while the
-//! server runs, and so its number is not known.
+//! The lock file next to the config file: `{"process": <pid>}` for tools that read it, with an OS lock on the file.
+//! Input: its path. Output: a guard that holds the lock, or the process that does. On Windows no other process can read the
+//! file while the server runs, so the process id is unknown there.
 //!
-//! Compat: the original trusted the number in the file (`src/cli/cli.ts:317`, `:414`); here only a process that
-//! holds the OS lock counts, so a file left behind or a reused process id is harmless.
+//! Compat: the original trusts the number in the file (`src/cli/cli.ts:317`, `:414`); here only a process that holds the OS
+//! lock counts, so a stale file or a reused process id is harmless.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -26,32 +26,32 @@ pub(crate) use windows::stop_pipe;
 #[cfg(windows)]
 use windows::{is_at, tell_to_end};
 
-/// How often a lock that is being given up is looked at.
+/// Interval for checking whether a stopping server has released its lock.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Time a server that is told to end has beyond its own `shutdown.timeout`.
+/// Time that a stopping server gets in addition to its `shutdown.timeout`.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// A lock that this process holds; dropping it removes the file.
 #[derive(Debug)]
 pub(crate) struct LockFile {
     path: PathBuf,
-    // Held open for its lock; closed after the file is removed.
+    // Kept open for the lock; closed after the file is removed.
     file: File,
-    /// What stood in it before, until this process serves: a start that fails leaves it there.
+    /// The previous content until this process serves, to be restored if the start fails.
     before: Option<String>,
 }
 
-/// What stands at the path.
+/// What was found at the path.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// No file.
     Nothing,
-    /// A file that nobody holds.
+    /// A file that no process has locked.
     Stale,
-    /// The process in it runs, and holds no lock: the original, which knows none.
+    /// The file of the original server, which is running; it uses no OS lock.
     Original(Program),
-    /// A live process holds it.
+    /// A running process holds the lock.
     Held(Holder),
 }
 
@@ -69,21 +69,20 @@ pub(crate) fn beside(config: &Path) -> PathBuf {
     config.with_extension("lock")
 }
 
-/// How long the server of these settings may take to end.
+/// How long a server with these settings may take to stop.
 pub(crate) fn patience(config: &Config) -> Duration {
     config.shutdown.timeout.0 + MARGIN
 }
 
 impl LockFile {
-    /// Takes the lock and writes this process's id into it.
+    /// Takes the lock and writes this process's id into the file.
     ///
     /// # Errors
-    /// The outer one when the file cannot be made; the inner one is the process that holds the lock.
+    /// The outer error if the file cannot be created; the inner one is the process that holds the lock.
     pub(crate) fn take(path: &Path) -> anyhow::Result<Result<Self, Holder>> {
-        let making =
-            || format!("the lock file `{}` cannot be written; `--lockfile` puts it elsewhere, `--no-lock` does without", path.display());
+        let making = || format!("cannot write the lock file `{}`; `--lockfile` names another one, `--no-lock` uses none", path.display());
         loop {
-            // Not truncated: it may be somebody else's.
+            // Not truncated: it may belong to another process.
             let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).with_context(making)?;
             match file.try_lock() {
                 Ok(()) => {}
@@ -95,7 +94,7 @@ impl LockFile {
                 continue;
             }
             let mut before = String::new();
-            // What is no text is nobody's.
+            // Content that is not text belongs to no server and need not be restored.
             let before = file.read_to_string(&mut before).is_ok_and(|len| len > 0).then_some(before);
             overwrite(&mut file, &format!("{{\n\t\"process\": {}\n}}", std::process::id())).with_context(making)?;
             return Ok(Ok(Self { path: path.to_owned(), file, before }));
@@ -104,12 +103,12 @@ impl LockFile {
 }
 
 impl LockFile {
-    /// Where it is.
+    /// The path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// This process serves: the file is its own.
+    /// This process serves now: the file is its own, and the previous content is not restored.
     pub(crate) fn keep(&mut self) {
         self.before = None;
     }
@@ -129,17 +128,17 @@ impl Drop for LockFile {
         {
             return;
         }
-        // Before the lock goes, so that nobody can have taken the file in between.
+        // Before the lock is released, so that no other process can have taken the file in between.
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::debug!("the lock file `{}` is gone already: {error}", self.path.display());
         }
     }
 }
 
-/// Looks at a lock file without taking it.
+/// Examines a lock file without taking it.
 ///
 /// # Errors
-/// When it is there but cannot be opened.
+/// If it exists but cannot be opened.
 pub(crate) fn look(path: &Path) -> anyhow::Result<Found> {
     let file = match OpenOptions::new().read(true).open(path) {
         Ok(file) => file,
@@ -165,21 +164,21 @@ impl Holder {
         Self { path: path.to_owned(), file, process }
     }
 
-    /// Asks the process to end and waits until it has let go of the lock.
+    /// Asks the process to stop and waits until it has released the lock.
     ///
     /// # Errors
-    /// When it is not visible from here, may not be signalled, or is still there at the end of `patience`.
+    /// If it is not visible from here, may not be signalled, or still runs after `patience`.
     pub(crate) fn stop(self, patience: Duration) -> anyhow::Result<()> {
         tell_to_end(&self)?;
         let start = Instant::now();
         while let Err(TryLockError::WouldBlock) = self.file.try_lock() {
             if start.elapsed() > patience {
                 let process = self.process.map_or_else(|| "the server".to_owned(), |process| format!("process {process}"));
-                anyhow::bail!("{process} did not end within {} seconds", patience.as_secs());
+                anyhow::bail!("{process} did not stop within {} seconds", patience.as_secs());
             }
             std::thread::sleep(POLL);
         }
-        // Closing the file gives the lock up for the next owner.
+        // Closing the file releases the lock for the next owner.
         Ok(())
     }
 }

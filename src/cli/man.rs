@@ -1,4 +1,4 @@
-//! `man`: the manual page. Input: the commands and flags themselves. Output: the page on stdout, for `man -l -`.
+//! `man`: the manual page. Input: the definitions of commands and flags. Output: the page on stdout, for `man -l -`.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ impl ManPage {
     }
 }
 
-/// The page of the whole, then the flags of each command: one page to look things up in.
+/// The page of the program, then the flags of each command, so that everything is on one page.
 fn render(mut command: Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     command.build();
     let man = Man::new(command.clone()).section("1");
@@ -35,7 +35,7 @@ fn render(mut command: Command, page: &mut Vec<u8>) -> std::io::Result<()> {
         for part in [Man::render_description_section, Man::render_options_section] {
             let mut text = Vec::new();
             part(&man, &mut text)?;
-            // Parts of a command are no sections of their own.
+            // Parts of a command become subsections.
             page.extend_from_slice(String::from_utf8_lossy(&text).replace(".SH ", ".SS ").as_bytes());
         }
     }
@@ -43,7 +43,7 @@ fn render(mut command: Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     man.render_version_section(page)
 }
 
-/// What the commands do not say of themselves.
+/// Sections that cannot be generated from the commands.
 const FILES: &str = r#".SH FILES
 .TP
 laravel\-echo\-server.toml, laravel\-echo\-server.json
@@ -51,8 +51,8 @@ The settings, in the working directory unless \fB\-\-config\fR or \fB\-\-dir\fR 
 .SH SIGNALS
 .TP
 SIGTERM, SIGINT
-Clients are moved off, then the server ends; a second signal ends it at once.
+Clients are disconnected in small groups, then the server exits; a second signal makes it exit at once.
 .TP
 SIGHUP
-Clients, limits, origins, proxies, certificates and headers are read again.
+Clients, limits, origins, proxies, certificates and headers are reloaded.
 "#;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-/// State of a listening socket in `/proc/net/tcp`.
+/// The state of a listening socket in `/proc/net/tcp`.
 const LISTENS: &str = "0A";
 
 /// A running program.
@@ -16,7 +16,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// The program of a process that runs.
+    /// The program of a running process.
     pub(crate) fn find(process: i32) -> Option<Self> {
         let bytes = fs::read(format!("/proc/{process}/cmdline")).ok()?;
         let words: Vec<_> = bytes.split(|&byte| byte == 0).map(String::from_utf8_lossy).collect();
@@ -42,22 +42,22 @@ impl Program {
         Self::find(holders.next()?)
     }
 
-    /// Whether it is laravel-echo-server 1, which Node runs.
+    /// Whether it is laravel-echo-server 1, which runs on Node.
     pub(crate) fn is_original(&self) -> bool {
         self.command.contains("laravel-echo-server") && !self.is_ours()
     }
 
-    /// Whether it runs the file that this process runs.
+    /// Whether it runs the same executable as this process.
     fn is_ours(&self) -> bool {
         fs::read_link(format!("/proc/{}/exe", self.process)).ok() == std::env::current_exe().ok()
     }
 
-    /// How to end it.
+    /// Says how to stop it.
     pub(crate) fn how_to_stop(&self) -> String {
         let process = self.process;
         if self.is_original() {
             return format!(
-                "the Node server; `kill {process}` stops it, and what keeps it running (pm2, Supervisor, systemd) must not start it again"
+                "the Node server; `kill {process}` stops it, unless pm2, Supervisor or systemd restarts it: stop it there then"
             );
         }
         if self.is_ours() {
@@ -77,7 +77,7 @@ impl fmt::Display for Program {
     }
 }
 
-/// The inode of a line of `/proc/net/tcp` that listens on this port.
+/// The inode in a line of `/proc/net/tcp`, if the socket listens on this port.
 fn listener(line: &str, port: u16) -> Option<&str> {
     let fields: Vec<_> = line.split_ascii_whitespace().collect();
     let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);

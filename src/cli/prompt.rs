@@ -1,4 +1,4 @@
-//! Questions. Input: a terminal with its keys, or plain lines from a pipe, or nobody. Output: the answers.
+//! Asks questions. Input: a terminal, lines from a pipe, or the defaults. Output: the answers.
 
 use std::cell::Cell;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -8,18 +8,18 @@ use dialoguer::theme::{ColorfulTheme, SimpleTheme, Theme};
 use dialoguer::{Confirm, Input, Select};
 use laravel_echo_server::config::env;
 
-/// Who answers.
+/// The source of the answers.
 pub(super) enum Prompt {
-    /// A person at a terminal.
+    /// A user at a terminal.
     Terminal(Box<dyn Theme>),
-    /// Lines on stdin; an empty one, or the end after the first, takes the default.
+    /// Lines on stdin; an empty line, or the end of input after the first line, selects the default.
     Lines(Lines),
-    /// Nobody: every answer is the default.
+    /// No one: every answer is the default.
     Nobody,
 }
 
 impl Prompt {
-    /// The one that fits how the process was started.
+    /// The prompt that fits how the process was started.
     pub(super) fn open(no_interaction: bool) -> Self {
         if no_interaction {
             Self::Nobody
@@ -31,12 +31,12 @@ impl Prompt {
         }
     }
 
-    /// Whether anybody answers.
+    /// Whether questions are actually asked.
     pub(super) const fn is_answered(&self) -> bool {
         !matches!(self, Self::Nobody)
     }
 
-    /// Asks for text until `check` takes it.
+    /// Asks for text until `check` accepts it.
     pub(super) fn text(&self, question: &str, default: &str, check: impl Fn(&str) -> Result<(), String>) -> anyhow::Result<String> {
         match self {
             Self::Terminal(theme) => {
@@ -101,25 +101,25 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// One line without its end; `None` when there are no more, which is said together with the default that is taken.
+    /// One line without its line end; `None`, after printing the default that is used, when there are no more.
     ///
     /// # Errors
-    /// When there never was one: a script that forgot to answer is not to get a configuration that nobody chose.
+    /// If stdin had no line at all: a script without answers should not get a configuration that nobody chose.
     fn next(&self, question: &str, default: &str) -> anyhow::Result<Option<String>> {
         super::output::question(question)?;
         let mut line = String::new();
         let read = std::io::stdin().lock().read_line(&mut line).context("reading the answer")?;
         if read > 0 {
             self.has_begun.set(true);
-            // What is typed into a pipe is not echoed.
+            // Input from a pipe is not echoed, so the line of the question has to be ended here.
             std::io::stdout().write_all(b"\n").context("writing")?;
             return Ok(Some(line.trim().to_owned()));
         }
         super::output::line(if self.has_begun.get() { format!("{default} (the default: no more answers)") } else { String::new() });
         anyhow::ensure!(
             self.has_begun.get(),
-            "there is no terminal to ask in: run this in one, or with `-n` (`laravel-echo-server init -n`) to take what the flags and the Laravel \
-             project say, and the defaults for the rest"
+            "there is no terminal to ask in: run this in one, or with `-n` (`laravel-echo-server init -n`) to use the flags, the Laravel \
+             project, and defaults for the rest"
         );
         Ok(None)
     }

@@ -1,5 +1,5 @@
-//! `start`: runs the server. Input: the flags, the settings they lead to, signals. Output: the original's start-up
-//! lines on stdout, logs and errors on stderr, an exit code.
+//! `start`: runs the server. Input: flags, settings and signals. Output: the original's start-up lines on stdout, logs and
+//! errors on stderr, and an exit code.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
@@ -35,7 +35,7 @@ mod watch;
 
 use signals::{SignalAction, Signals};
 
-/// How long the start waits for Redis before it says that the server is ready without it.
+/// How long the start-up lines wait for Redis before announcing that the server is ready without it.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Flags of `start`.
@@ -49,19 +49,19 @@ pub(super) struct Start {
     /// Log joins, leaves and events
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_default_value = true, hide_possible_values = true)]
     dev: bool,
-    /// Read no config file: the defaults, and what the environment says
+    /// Read no config file: use the defaults and the environment
     #[arg(long, conflicts_with = "config")]
     defaults: bool,
-    /// Show events as they arrive on a page at /demo; reads no config file, as --defaults
+    /// Show events as they arrive on a page at /demo; reads no config file, like --defaults
     #[arg(long, conflicts_with = "config")]
     demo: bool,
     /// Show connections and events in a line that is redrawn every second, if stderr is a terminal
     #[arg(long)]
     watch: bool,
-    /// Keep no lock file
+    /// Use no lock file
     #[arg(long, conflicts_with = "lockfile")]
     no_lock: bool,
-    /// The lock file [default: beside the config file]
+    /// The lock file [default: next to the config file]
     #[arg(long, value_name = "FILE")]
     lockfile: Option<PathBuf>,
 }
@@ -88,13 +88,13 @@ impl Start {
         let sources = std::mem::take(&mut loaded.sources);
         let dir = loaded.path.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
         let result = runtime.block_on(serve(loaded.config, dir, (&mut lock, replaced), demo, watches, || self.load()));
-        // After a second signal nothing is waited for.
+        // Does not wait for tasks: after a second signal some may still run.
         runtime.shutdown_background();
         drop(lock);
         result.map_err(|error| with_source(error, &sources))
     }
 
-    /// The settings as the files, the environment and the flags have them now.
+    /// Loads the current settings from files, environment and flags.
     fn load(&self) -> anyhow::Result<Loaded> {
         let mut loaded = load::load(&self.options())?;
         if self.dev {
@@ -109,8 +109,8 @@ impl Start {
         LoadOptions { defaults: self.defaults || self.demo, ..self.place.options() }
     }
 
-    /// The lock, if one is wanted (a trial run on the defaults leaves no file behind), and whether another server
-    /// had to go for it.
+    /// Takes the lock, if one is used (a run without a config file uses none), and returns whether another server was
+    /// stopped for it.
     fn lock(&self, loaded: &Loaded) -> anyhow::Result<(Option<LockFile>, bool)> {
         let path = self.lockfile.clone().or_else(|| loaded.path.as_deref().map(lock_file::beside));
         let Some(path) = path.filter(|_| !self.no_lock) else { return Ok((None, false)) };
@@ -134,13 +134,13 @@ impl Start {
     }
 }
 
-/// `socket.io.js` of the Laravel project that the config file lies in, wherever the command was started.
+/// The folder of `socket.io.js` in the Laravel project of the config file, independent of the working directory.
 fn installed_client(project: &Path) -> Option<PathBuf> {
     let folder = project.join("node_modules/socket.io-client/dist");
     folder.join("socket.io.js").is_file().then_some(folder)
 }
 
-/// From the first connection to the last.
+/// Binds and runs the server until it has stopped.
 async fn serve(
     config: Config,
     dir: PathBuf,
@@ -179,11 +179,11 @@ async fn serve(
     let watchdog = systemd::feed_watchdog();
     let ended = until_told(running, &shutdown, &mut signals, || {
         if is_demo {
-            return tracing::warn!("SIGHUP: the demo has no configuration to read");
+            return tracing::warn!("SIGHUP: the demo has no config file to reload");
         }
         match load().and_then(|loaded| take(&reload, &loaded)) {
-            Ok(()) => tracing::info!("SIGHUP: took the configuration"),
-            Err(error) => tracing::error!("SIGHUP: the configuration stays as it was: {}", output::in_one_line(&format!("{error:#}"))),
+            Ok(()) => tracing::info!("SIGHUP: reloaded the configuration"),
+            Err(error) => tracing::error!("SIGHUP: the configuration is unchanged: {}", output::in_one_line(&format!("{error:#}"))),
         }
     })
     .await;
@@ -196,10 +196,10 @@ async fn serve(
     }
 }
 
-/// Gives the settings to the running server, and says what it cannot take now.
+/// Applies the settings to the running server, and warns about changes that need a restart.
 fn take(reload: &Reload, loaded: &Loaded) -> anyhow::Result<()> {
     let is_empty = loaded.path.is_some() && !loaded.sources.values().any(|source| matches!(source, Source::File(_)));
-    anyhow::ensure!(!is_empty, "the config file has no setting in it; was it being written?");
+    anyhow::ensure!(!is_empty, "the config file contains no settings; was it read while it was being written?");
     let later = reload.reload(&loaded.config).map_err(|error| with_source(error.into(), &loaded.sources))?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if !later.is_empty() {
@@ -208,7 +208,7 @@ fn take(reload: &Reload, loaded: &Loaded) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An error that begins with a key, such as `sslKeyPath: cannot read …`, with the place where that was set.
+/// Adds the source of the key to an error that begins with one, such as `sslKeyPath: cannot read …`.
 fn with_source(error: anyhow::Error, sources: &BTreeMap<String, Source>) -> anyhow::Error {
     let text = format!("{error:#}");
     match text.split_once(": ").and_then(|(key, _)| sources.get(key)) {
@@ -217,7 +217,7 @@ fn with_source(error: anyhow::Error, sources: &BTreeMap<String, Source>) -> anyh
     }
 }
 
-/// Waits for the server's end, which the first signal asks for; `None` when a second one does not want to wait for it.
+/// Waits until the server has stopped; the first signal starts that. `None` when a second signal cuts it short.
 async fn until_told(
     mut running: JoinHandle<()>,
     shutdown: &CancellationToken,
@@ -239,13 +239,13 @@ async fn until_told(
     tokio::select! {
         ended = running => Some(ended),
         () = signals.stop() => {
-            tracing::warn!("second signal: ending at once");
+            tracing::warn!("second signal: exiting at once");
             None
         }
     }
 }
 
-/// Prints the original's lines, each when it is true; a Redis that is late is announced when it comes.
+/// Prints the original's start-up lines, each once it is true; the line for Redis may come after `Server ready!`.
 async fn announce(
     subscribers: Subscribers,
     dev_mode: bool,
@@ -280,7 +280,7 @@ async fn announce(
 
 const LISTENING_FOR_REDIS: &str = "Listening for redis events...";
 
-/// Waits until Redis is subscribed; `false` if it never will be.
+/// Waits until the subscription to Redis is established; `false` if `subscribers.redis` is off.
 async fn subscribed(redis: &mut Receiver<RedisState>) -> bool {
     let state = redis.wait_for(|state| matches!(state, RedisState::Up | RedisState::Off)).await;
     state.is_ok_and(|state| matches!(*state, RedisState::Up))
@@ -295,13 +295,13 @@ mod tests {
     async fn a_second_signal_does_not_wait_for_the_end() {
         let mut signals = Signals::listen(None).unwrap();
         let shutdown = CancellationToken::new();
-        // A server that never ends.
+        // A server that never stops.
         let running = tokio::spawn(std::future::pending());
         let told = until_told(running, &shutdown, &mut signals, || ());
         let person = async {
             kill_process(getpid(), Signal::TERM).unwrap();
             shutdown.cancelled().await;
-            // Those right after the first are the same request.
+            // Signals right after the first one count as the same request.
             loop {
                 kill_process(getpid(), Signal::INT).unwrap();
                 tokio::time::sleep(Duration::from_millis(50)).await;

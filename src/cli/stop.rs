@@ -1,4 +1,4 @@
-//! `stop`: ends the server of a config file. Input: its lock file. Output: that process is told to end, no other one.
+//! `stop`: stops the server of a config file. Input: its lock file. Output: a signal to the process that holds the lock.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use laravel_echo_server::config::load::{self, JSON_FILE, TOML_FILE};
 use super::lock_file::{self, Found};
 use super::{ConfigLocation, output};
 
-/// Longer than servers usually take to move their clients off.
+/// Minimum time to wait for the server to stop: longer than servers usually take to drain their clients.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Flags of `stop`.
@@ -19,7 +19,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Stop {
     #[command(flatten)]
     place: ConfigLocation,
-    /// The lock file [default: beside the config file]
+    /// The lock file [default: next to the config file]
     #[arg(long, value_name = "FILE")]
     lockfile: Option<PathBuf>,
 }
@@ -33,10 +33,10 @@ impl Stop {
             }
             Found::Stale => {
                 std::fs::remove_file(&path).with_context(|| format!("removing the lock file `{}`", path.display()))?;
-                output::line("No server is running; the lock file it left behind is removed.");
+                output::line("No server is running; removed a stale lock file.");
             }
             Found::Original(program) => {
-                anyhow::bail!("`{}` is that of {program}, which is left alone: {}", path.display(), program.how_to_stop())
+                anyhow::bail!("`{}` belongs to {program}, which is left alone: {}", path.display(), program.how_to_stop())
             }
             Found::Held(holder) => {
                 holder.stop(self.patience())?;
@@ -46,13 +46,13 @@ impl Stop {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Time for the server to end. The config may be gone or broken by now.
+    /// How long the server may take to stop. The config file may be missing or invalid by now.
     fn patience(&self) -> Duration {
         let own = load::load(&self.place.options()).map(|loaded| lock_file::patience(&loaded.config));
         own.map_or(STOP_TIMEOUT, |own| own.max(STOP_TIMEOUT))
     }
 
-    /// The config may be gone or broken by now; its name is enough.
+    /// The path of the lock file. The config file may be missing or invalid by now; its name is enough.
     fn lock_file(&self) -> PathBuf {
         if let Some(path) = &self.lockfile {
             return path.clone();

@@ -1,5 +1,5 @@
-//! The command without arguments, in the folder of a Laravel project: what the server would do there, and what to type next.
-//! Input: the project and its config file. Output: lines on stdout.
+//! The command without arguments in the folder of a Laravel project: prints what the server would do there, and which
+//! commands to type next. Input: the project and its config file. Output: lines on stdout.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use super::laravel::Project;
 use super::lock_file::{self, Found};
 use super::output::{self, STRONG, paint};
 
-/// Says it; `false` where there is no Laravel project.
+/// Prints the overview; `false` if there is no Laravel project.
 ///
 /// # Errors
-/// When the config file cannot be used.
+/// If the config file is invalid.
 pub(super) fn show() -> anyhow::Result<bool> {
     if !Path::new("artisan").is_file() {
         return Ok(false);
@@ -29,7 +29,7 @@ pub(super) fn show() -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// There is a config file.
+/// The overview of a project with a config file.
 fn configured(loaded: &Loaded) {
     let Loaded { config, path, .. } = loaded;
     let file = path.as_deref().unwrap_or(Path::new(""));
@@ -38,15 +38,15 @@ fn configured(loaded: &Loaded) {
         output::line(format!("  {what:<18} {}", paint(STRONG, value)));
     }
     let is_running = matches!(lock_file::look(&lock_file::beside(file)), Ok(Found::Held(_)));
-    let first = if is_running { ("stop", "a server runs with this file; this ends it") } else { ("start", "starts it; Ctrl-C ends it") };
+    let first = if is_running { ("stop", "stops the server running with this file") } else { ("start", "starts it; Ctrl-C stops it") };
     commands(&[first, ("doctor", "checks the port, Redis, Laravel and this machine")]);
 }
 
-/// There is none yet.
+/// The overview of a project without a config file.
 fn fresh() {
-    output::line("A Laravel project without a config file of laravel-echo-server.\n");
+    output::line("This Laravel project has no config file for laravel-echo-server yet.\n");
     configure::show(&Project::read(Path::new("")));
-    commands(&[("init", "asks for the rest and writes the file"), ("start", "starts the server; Ctrl-C ends it")]);
+    commands(&[("init", "asks for the rest and writes the file"), ("start", "starts the server; Ctrl-C stops it")]);
 }
 
 fn commands(commands: &[(&str, &str)]) {
@@ -56,7 +56,7 @@ fn commands(commands: &[(&str, &str)]) {
     }
 }
 
-/// What the server does by these settings, in its own order: listen, take events, ask the application.
+/// What the server does with these settings: listen, receive events, authorise subscribes.
 fn plan(config: &Config) -> Vec<(&'static str, String)> {
     let scheme = if config.protocol == Protocol::Https { "https" } else { "http" };
     let host = config.host.as_deref().filter(|host| !host.is_empty()).unwrap_or("all interfaces");
@@ -64,16 +64,16 @@ fn plan(config: &Config) -> Vec<(&'static str, String)> {
     if config.subscribers.redis.0 {
         let redis = &config.database_config.redis;
         let address = Redis::new(redis).map_or_else(|error| error.to_string(), |redis| redis.address().to_owned());
-        plan.push(("take events from", format!("Redis at {address}, key prefix \"{}\"", redis.key_prefix)));
+        plan.push(("events from", format!("Redis at {address}, key prefix \"{}\"", redis.key_prefix)));
     }
     if config.redis_server.enabled.0 {
         let endpoint = &config.redis_server;
-        plan.push(("take events from", format!("Laravel itself, as a Redis at {}:{}", endpoint.host, endpoint.port.0)));
+        plan.push(("events from", format!("Laravel itself, as a Redis at {}:{}", endpoint.host, endpoint.port.0)));
     }
     if config.subscribers.http.0 && !config.clients.is_empty() {
-        plan.push(("take events from", "the HTTP API".to_owned()));
+        plan.push(("events from", "the HTTP API".to_owned()));
     }
     let hosts: Vec<_> = config.auth_host.0.iter().map(|host| format!("{host}{}", config.auth_endpoint)).collect();
-    plan.push(("ask for access", hosts.join(", ")));
+    plan.push(("authorise at", hosts.join(", ")));
     plan
 }

@@ -5,14 +5,14 @@ use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike,
 
 use super::{Change, unknown};
 
-/// Adds a client, or gives the one there is a new key.
+/// Adds a client, or gives an existing one a new key.
 pub(super) fn add(text: &str, id: &str, key: &str) -> anyhow::Result<(String, Change)> {
     let mut document: DocumentMut = text.parse()?;
     if let Some(client) = tables(&mut document)?.into_iter().find(|client| app_id(*client) == id) {
         client.insert("key", value(key));
         return Ok((document.to_string(), Change::Updated));
     }
-    // Comments at the end of the file would slip behind the new table.
+    // Comments at the end of the file would otherwise end up after the new table.
     let trailing = document.trailing().as_str().unwrap_or_default().to_owned();
     match document.get_mut("clients") {
         Some(Item::ArrayOfTables(clients)) => clients.push(table(id, key, &mut String::new())),
@@ -34,7 +34,7 @@ pub(super) fn add(text: &str, id: &str, key: &str) -> anyhow::Result<(String, Ch
     Ok((document.to_string(), Change::Added))
 }
 
-/// Takes a client out.
+/// Removes a client.
 pub(super) fn remove(text: &str, id: &str) -> anyhow::Result<String> {
     let mut document: DocumentMut = text.parse()?;
     let known: Vec<_> = tables(&mut document)?.into_iter().map(|client| app_id(client)).collect();
@@ -51,7 +51,7 @@ pub(super) fn remove(text: &str, id: &str) -> anyhow::Result<String> {
     Ok(document.to_string())
 }
 
-/// A table with an empty line above it, below `prefix`.
+/// A client's table, after `prefix` and an empty line.
 fn table(id: &str, key: &str, prefix: &mut String) -> Table {
     let mut table = Table::new();
     table.insert("appId", value(id));
@@ -61,7 +61,7 @@ fn table(id: &str, key: &str, prefix: &mut String) -> Table {
     table
 }
 
-/// The clients there are.
+/// The existing clients.
 fn tables(document: &mut DocumentMut) -> anyhow::Result<Vec<&mut dyn TableLike>> {
     match document.get_mut("clients") {
         None => Ok(Vec::new()),
@@ -74,7 +74,7 @@ fn tables(document: &mut DocumentMut) -> anyhow::Result<Vec<&mut dyn TableLike>>
     }
 }
 
-/// An id is text, or a number in old files.
+/// The id of a client; old files may have numbers.
 fn app_id(client: &dyn TableLike) -> String {
     match client.get("appId") {
         Some(Item::Value(Value::String(id))) => id.value().clone(),

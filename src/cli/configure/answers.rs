@@ -1,4 +1,4 @@
-//! What `init` knows in the end. Input: values by key path. Output: the text of a config file.
+//! The collected answers of `init`. Input: values by key path. Output: the text of a config file.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use crate::cli::config_file::{self, Template};
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     values: Vec<(String, Value)>,
-    /// What a person has to look at, by key path.
+    /// Comments on keys that the user has to check, by key path.
     remarks: Vec<(&'static str, String)>,
 }
 
@@ -22,12 +22,12 @@ impl Answers {
         self.values.iter().find(|(known, _)| known == path).map(|(_, value)| value)
     }
 
-    /// A comment above a key; JSON has no place for it.
+    /// Adds a comment above a key; JSON output has no comments.
     pub(super) fn remark(&mut self, path: &'static str, text: String) {
         self.remarks.push((path, text));
     }
 
-    /// The API client, which each format writes in its own place.
+    /// Removes and returns the API client, which each format writes in a different place.
     pub(super) fn take_client(&mut self) -> Option<Value> {
         let index = self.values.iter().position(|(path, _)| path == "clients")?;
         Some(self.values.remove(index).1)
@@ -43,7 +43,7 @@ impl Answers {
         tree
     }
 
-    /// All keys with their comments, the answers filled in.
+    /// The commented TOML with the answers filled in.
     pub(super) fn to_toml(&self, client: Option<&Value>) -> String {
         let mut template = Template::new();
         for (path, value) in &self.values {
@@ -57,7 +57,7 @@ impl Answers {
         template.text()
     }
 
-    /// The keys of the original in its order, then what it did not have.
+    /// JSON with the original's keys in its order, then the new keys.
     pub(super) fn to_json(&self, client: Option<&Value>) -> String {
         let mut tree = json!({
             "authHost": "http://localhost",
@@ -76,7 +76,7 @@ impl Answers {
             "sslPassphrase": "",
             "subscribers": {"http": true, "redis": true},
             "apiOriginAllow": {"allowCors": false, "allowOrigin": "", "allowMethods": "", "allowHeaders": ""},
-            // Files of the original have no such key and accept any certificate; a new one need not.
+            // Without this key any certificate is accepted, as by the original; a new file need not do that.
             "auth": {"tls": {"verify": true}},
         });
         for (path, value) in &self.values {
@@ -86,7 +86,7 @@ impl Answers {
     }
 }
 
-/// Ports and database numbers are written as numbers where comments show them so.
+/// Writes ports and database numbers as numbers, as in the template.
 fn typed(path: &str, value: &Value) -> Value {
     let is_number = matches!(path.rsplit('.').next(), Some("port" | "db"));
     match value.as_str().and_then(|text| text.parse::<u64>().ok()).filter(|_| is_number) {

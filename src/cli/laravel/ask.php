@@ -1,4 +1,4 @@
-// Prints what this project's configuration comes to, as JSON behind a marker. Nothing but configuration is loaded.
+// Prints this project's evaluated configuration as JSON after a marker. Only the configuration is loaded.
 error_reporting(E_ERROR | E_PARSE | E_CORE_ERROR | E_COMPILE_ERROR);
 chdir($argv[1]);
 is_file('vendor/autoload.php') && require_once 'vendor/autoload.php';

@@ -1,8 +1,8 @@
-//! Asks PHP itself what a project's configuration comes to. Input: the project's folder. Output: the values, or why PHP
-//! could not be asked.
+//! Evaluates a project's configuration with PHP. Input: the project's folder. Output: the values, or why PHP could not be
+//! asked.
 //!
-//! This runs code of the project: only where that is the caller's own or root's, without input, with a deadline and a
-//! limit for what it prints.
+//! This runs code of the project, so only code that belongs to the calling user or root is run, without input, with a
+//! timeout and a limit on its output.
 
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -15,19 +15,19 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, geteuid, kill_process_group};
 use serde_json::Value as Json;
 
-/// What is run.
+/// The PHP code to run.
 const CODE: &str = include_str!("ask.php");
 
-/// Time for an answer: a project on a slow disk takes a second or two.
+/// Timeout for PHP: a project on a slow disk takes a second or two.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Bytes that are read at most; real projects print a few kilobytes.
+/// Maximum number of bytes to read; real projects print a few kilobytes.
 const MAX_OUTPUT: u64 = 1 << 20;
 
-/// Files that are run, and whose owner has to be ours.
+/// Files that are run, and whose owner must be trusted.
 const RUN: [&str; 3] = [".", "bootstrap/app.php", "vendor/autoload.php"];
 
-/// What PHP says.
+/// Runs PHP in the project and returns the values that it prints.
 pub(super) fn ask(dir: &Path) -> Result<Json, String> {
     if !dir.join("bootstrap/app.php").is_file() {
         return Err("there is no bootstrap/app.php".to_owned());
@@ -36,10 +36,10 @@ pub(super) fn ask(dir: &Path) -> Result<Json, String> {
     for name in RUN {
         let path = dir.join(name);
         if let Some(owner) = path.metadata().ok().map(|metadata| metadata.uid()).filter(|owner| !is_trusted(*owner, ours)) {
-            return Err(format!("`{}` belongs to user {owner}, run this as that user to have PHP asked", path.display()));
+            return Err(format!("`{}` belongs to user {owner}; run this command as that user", path.display()));
         }
     }
-    // What the project prints by itself comes before this.
+    // Separates our JSON from anything that the project itself prints.
     let marker = format!("laravel-echo-server:{:032x}:", rand::random::<u128>());
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let mut child = Command::new("php")
@@ -55,9 +55,9 @@ pub(super) fn ask(dir: &Path) -> Result<Json, String> {
             |error| if error.kind() == std::io::ErrorKind::NotFound { "php is not installed here".to_owned() } else { error.to_string() },
         )?;
     let answer = listen(&mut child, &marker);
-    // Also what it may have started itself.
+    // The whole process group, including processes that PHP may have started.
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // It is gone, in the usual case.
+        // Usually the group no longer exists.
         let _ = kill_process_group(group, Signal::KILL);
     }
     let ended = child.wait();
@@ -67,17 +67,17 @@ pub(super) fn ask(dir: &Path) -> Result<Json, String> {
     })
 }
 
-/// Whether the code of this user may be run by us.
+/// Whether code that belongs to `owner` may be run.
 const fn is_trusted(owner: u32, ours: u32) -> bool {
     owner == ours || owner == 0
 }
 
-/// The JSON behind the marker; an empty reason where it printed none.
+/// The JSON after the marker; the error is empty if PHP printed neither JSON nor an error.
 fn listen(child: &mut Child, marker: &str) -> Result<Json, String> {
     let end = Instant::now() + DEADLINE;
     let stdout = reader(child.stdout.take());
     let stderr = reader(child.stderr.take());
-    let late = |_| format!("php gave no answer within {} seconds", DEADLINE.as_secs());
+    let late = |_| format!("php did not answer within {} seconds", DEADLINE.as_secs());
     let output = stdout.recv_timeout(DEADLINE).map_err(late)?;
     if let Some((_, json)) = output.rsplit_once(marker) {
         return serde_json::from_str(json).map_err(|error| format!("php printed invalid JSON: {error}"));
@@ -87,16 +87,16 @@ fn listen(child: &mut Child, marker: &str) -> Result<Json, String> {
     Err(line.trim().trim_start_matches("PHP ").to_owned())
 }
 
-/// Reads in a thread of its own, as something that php started may keep the pipe open for ever.
+/// Reads in a separate thread, because a process that PHP started may keep the pipe open forever.
 fn reader(pipe: Option<impl std::io::Read + Send + 'static>) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(pipe) = pipe {
-            // What came before an error still counts.
+            // On an error, use what was read before it.
             let _ = pipe.take(MAX_OUTPUT).read_to_end(&mut bytes);
         }
-        // Nobody may be waiting any more.
+        // The receiver may have timed out.
         let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
     });
     receiver

@@ -1,10 +1,10 @@
-//! In place of `ask.rs` on Windows: whose the project's code is cannot be known there, so none of it is run.
+//! Replaces `ask.rs` on Windows: the owner of the project's code cannot be checked there, so none of it is run.
 
 use std::path::Path;
 
 use serde_json::Value as Json;
 
-/// Why not.
+/// Says why PHP is not asked.
 pub(super) fn ask(_dir: &Path) -> Result<Json, String> {
-    Err("code of the project is not run on Windows".to_owned())
+    Err("project code is not run on Windows".to_owned())
 }

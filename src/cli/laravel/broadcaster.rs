@@ -1,13 +1,13 @@
-//! Where Laravel broadcasts to. Input: what `config/broadcasting.php` comes to. Output: the driver, whether its events can
-//! come here, and what to write where they cannot.
+//! Where Laravel broadcasts to. Input: the evaluated `config/broadcasting.php`. Output: the driver, whether its events can
+//! reach this server, and what to change if they cannot.
 
 use super::php::Value;
 use super::sources::{Settings, Sources};
 
-/// The variable of Laravel 11 and later, and that of the versions before.
+/// The variable of Laravel 11 and later, and that of earlier versions.
 const VARIABLES: [&str; 2] = ["BROADCAST_CONNECTION", "BROADCAST_DRIVER"];
 
-/// What makes Laravel's `redis` broadcaster known to a project that has no such connection, as since 11.
+/// How to add a `redis` connection to a project that has none, which is the default since Laravel 11.
 const PUBLISH: &str = "php artisan config:publish broadcasting";
 const IN_FILE: &str = "in `connections` of config/broadcasting.php:";
 const CONNECTION: &str = "'redis' => ['driver' => 'redis', 'connection' => env('BROADCAST_REDIS_CONNECTION', 'default')],";
@@ -17,7 +17,7 @@ const CONNECTION: &str = "'redis' => ['driver' => 'redis', 'connection' => env('
 pub(in crate::cli) struct Broadcaster {
     /// The name in `default`.
     name: String,
-    /// `None` where no connection has that name.
+    /// `None` if no connection has that name.
     driver: Option<String>,
     /// Where it was set.
     place: String,
@@ -25,36 +25,36 @@ pub(in crate::cli) struct Broadcaster {
     variable: Option<String>,
     /// The Redis connection that it names.
     connection: Option<String>,
-    /// What has to be done before `redis` can be named.
+    /// What has to be done before `redis` can be the default.
     steps: Vec<&'static str>,
 }
 
 /// How events of a driver travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Way {
-    /// Through Redis, or what looks like one.
+    /// Through Redis, or an endpoint that looks like one.
     Redis,
     /// Over Pusher's HTTP API, to a host that can be this server.
     Http,
-    /// To nobody (`log`, `null`), or to a service elsewhere.
+    /// To no one (`log`, `null`), or to another service.
     Elsewhere,
     /// To a connection that `config/broadcasting.php` does not define: Laravel answers every page with an error.
     Undefined,
 }
 
 impl Broadcaster {
-    /// What the project's files say; `Err` tells why that cannot be known.
+    /// Reads the project's files; `Err` says why that is not possible.
     pub(super) fn of(sources: &Sources) -> Result<Option<Self>, String> {
         let settings = &sources.broadcasting;
         if settings.value == Value::Null {
             return Ok(None);
         }
-        // `env('…')` without a value is null, which Laravel takes for the driver of that name.
+        // An unset `env('…')` is null, which Laravel treats as the driver `null`.
         let name = match settings.value.at(&["default"]) {
             Value::Null => "null".to_owned(),
             name => name.string()?,
         };
-        // An empty name is none: Laravel looks for a connection without one.
+        // An empty name is not the driver `null`: Laravel looks for a connection with an empty name.
         let connection = settings.value.at(&["connections", &name]);
         let text = |key| match connection.at(&[key]) {
             Value::Null => Ok(None),
@@ -74,7 +74,7 @@ impl Broadcaster {
         Ok(Some(Self { name, driver, place, variable: asked.variable, connection, steps: steps(settings) }))
     }
 
-    /// What the variables alone say, where there is no such file.
+    /// The broadcaster according to the variables alone, for projects without that file.
     pub(super) fn of_variables(sources: &Sources) -> Option<Self> {
         let (variable, (name, place)) = VARIABLES.iter().find_map(|name| Some((*name, sources.variable(name)?)))?;
         let name = if name.is_empty() { "null".to_owned() } else { name };
@@ -88,7 +88,7 @@ impl Broadcaster {
         &self.name
     }
 
-    /// Its driver; `None` where no connection has that name.
+    /// Its driver; `None` if no connection has that name.
     pub(super) fn driver(&self) -> Option<&str> {
         self.driver.as_deref()
     }
@@ -103,17 +103,17 @@ impl Broadcaster {
         }
     }
 
-    /// The connection of `config/database.php` that it publishes on, where it names one.
+    /// The connection of `config/database.php` that it publishes on, if it names one.
     pub(super) fn redis_connection(&self) -> Option<&str> {
         self.connection.as_deref().filter(|name| self.way() == Way::Redis && !name.is_empty())
     }
 
-    /// The driver and the place, for people.
+    /// The driver and where it was set, as text.
     pub(in crate::cli) fn shown(&self) -> String {
         format!("`{}` ({})", self.driver.as_ref().unwrap_or(&self.name), self.place)
     }
 
-    /// What to do, so that events come here: a step on each line.
+    /// The steps that make events reach this server, one per line.
     pub(in crate::cli) fn mend(&self) -> String {
         let mut lines: Vec<_> = self.steps.iter().map(|step| (*step).to_owned()).collect();
         let after = "then `php artisan config:clear` and `php artisan queue:restart`";
@@ -126,9 +126,9 @@ impl Broadcaster {
     }
 }
 
-/// What it takes until a connection `redis` is there.
+/// The steps to add a `redis` connection, if there is none.
 fn steps(settings: &Settings) -> Vec<&'static str> {
     let Value::Null = settings.value.at(&["connections", "redis"]) else { return Vec::new() };
-    // The command refuses where the file is there already.
+    // The artisan command refuses if the file exists already.
     if settings.is_own { vec![IN_FILE, CONNECTION] } else { vec![PUBLISH, IN_FILE, CONNECTION] }
 }

@@ -1,5 +1,5 @@
-//! Reads what a PHP config file returns, as far as it can be known without PHP. Input: PHP text, and what it asks from
-//! outside. Output: a tree of values, in which what takes PHP to know says so.
+//! Evaluates a PHP config file as far as possible without PHP. Input: PHP text, and access to environment variables and
+//! other config files. Output: a tree of values; parts that only PHP could evaluate are marked as unknown.
 
 mod evaluate;
 mod functions;
@@ -13,7 +13,7 @@ pub(super) use evaluate::Outside;
 pub(super) use functions::native;
 pub(super) use value::{Array, Asked, Value};
 
-/// What the file returns.
+/// Evaluates the value that the file returns.
 pub(super) fn evaluate(text: &str, outside: &Outside<'_>) -> Value {
     evaluate::run(&parser::parse(text, &lexer::tokens(text)), outside)
 }

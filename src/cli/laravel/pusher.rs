@@ -1,12 +1,12 @@
-//! Where Laravel's `pusher` or `reverb` driver publishes. Input: that connection of `config/broadcasting.php`, or the
-//! variables that it is usually made of. Output: the application's id, key and secret, and the server's address, each with
-//! its place.
+//! Where Laravel's `pusher` or `reverb` driver publishes. Input: that connection in `config/broadcasting.php`, or the
+//! variables that it usually reads. Output: the application's id, key and secret, and the server's address, each with its
+//! source.
 
 use super::broadcaster::{Broadcaster, Way};
 use super::php::Value;
 use super::sources::Sources;
 
-/// What `reverb:start` listens on where nobody says otherwise.
+/// The default port of `reverb:start`.
 const REVERB_PORT: &str = "8080";
 
 /// A setting of the connection.
@@ -17,10 +17,10 @@ pub(in crate::cli) struct Setting {
     pub(in crate::cli) place: String,
 }
 
-/// The connection. What is not there is not set, or cannot be known.
+/// The connection. `None` values are not set, or cannot be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::cli) struct Connection {
-    /// `pusher` or `reverb`, also the name of its variables.
+    /// `pusher` or `reverb`; in upper case it is also the prefix of its variables.
     pub(in crate::cli) driver: String,
     pub(in crate::cli) app_id: Option<Setting>,
     pub(in crate::cli) key: Option<Setting>,
@@ -28,19 +28,19 @@ pub(in crate::cli) struct Connection {
     pub(in crate::cli) host: Option<Setting>,
     pub(in crate::cli) port: Option<Setting>,
     pub(in crate::cli) scheme: Option<Setting>,
-    /// REVERB_SERVER_PORT: what `reverb:start` listens on, behind a proxy.
+    /// REVERB_SERVER_PORT: the port of `reverb:start` behind a proxy.
     server_port: Option<Setting>,
 }
 
 impl Connection {
-    /// `None` where Laravel broadcasts in another way.
+    /// `None` if Laravel broadcasts in another way.
     pub(super) fn of(sources: &Sources, broadcaster: &Broadcaster) -> Option<Self> {
         if broadcaster.way() != Way::Http {
             return None;
         }
         let driver = broadcaster.driver()?;
         let name = broadcaster.name();
-        // Laravel's own file, or none at all: the variables say what there is to say.
+        // Without `options` in the file, as in Laravel's built-in one, only the variables are used.
         let is_told = matches!(sources.broadcasting.value.at(&["connections", name, "options"]), Value::Array(_));
         let setting = |keys: &[&str], variable: &str| {
             let variable = format!("{}_{variable}", driver.to_uppercase());
@@ -73,7 +73,7 @@ impl Connection {
         Some([&self.app_id.as_ref()?.value, &self.key.as_ref()?.value, &self.secret.as_ref()?.value])
     }
 
-    /// `https` unless the connection says otherwise, as Laravel has it.
+    /// `https` unless the connection says otherwise, as in Laravel.
     pub(in crate::cli) fn scheme(&self) -> &str {
         self.scheme.as_ref().map_or("https", |scheme| &scheme.value)
     }
@@ -83,7 +83,7 @@ impl Connection {
         self.port.as_ref().map_or(usual, |port| &port.value)
     }
 
-    /// The port that a server in place of Reverb listens on. Behind a proxy with TLS that is not the one that Laravel names.
+    /// The port that a replacement for Reverb has to listen on. Behind a TLS proxy it differs from the one that Laravel uses.
     pub(in crate::cli) fn server_port(&self) -> Option<&str> {
         let own = self.server_port.as_ref().map(|port| port.value.as_str());
         let plain = || self.port.as_ref().filter(|_| self.scheme() == "http").map(|port| port.value.as_str());

@@ -1,5 +1,5 @@
-//! Which Redis Laravel broadcasts on. Input: what `database.redis` comes to, and the name of the connection. Output: the
-//! keys of `databaseConfig.redis` that fit, each with its place, or why one cannot be known. Pure.
+//! Which Redis Laravel broadcasts on. Input: the evaluated `database.redis`, and the name of the connection. Output: the
+//! matching keys of `databaseConfig.redis`, each with its source, or why one cannot be read. Pure.
 
 use serde_json::{Value as Json, json};
 
@@ -7,10 +7,10 @@ use super::php::url::{Url, decode};
 use super::php::{Array, Asked, Value};
 use super::sources::Sources;
 
-/// The first version that broadcasts by a script, past the prefix of a connection.
+/// The first version that broadcasts with a Lua script, to which a connection's prefix does not apply.
 const BY_SCRIPT: (u32, u32) = (6, 20);
 
-/// A key of the config with what was found for it.
+/// A config key with the value found for it and its source, or why it cannot be read.
 pub(super) type Found = (&'static str, Result<(Json, String), String>);
 
 /// The settings of the Redis connection `name`.
@@ -37,14 +37,14 @@ pub(super) fn settings(sources: &Sources, name: &str) -> Vec<Found> {
 
 struct Keys<'a> {
     sources: &'a Sources,
-    /// Where the connection stands.
+    /// The path of the connection in the config.
     base: Vec<&'a str>,
     found: Vec<Found>,
 }
 
 impl Keys<'_> {
     fn place(&self, key: &str) -> String {
-        // What a URL says is said by `url`.
+        // If there is a URL, it is the source of all values.
         let url: Vec<_> = self.base.iter().copied().chain(["url"]).collect();
         let own: Vec<_> = self.base.iter().copied().chain([key]).collect();
         let has_url = self.sources.database.value.at(&url).truth().unwrap_or(true);
@@ -59,7 +59,7 @@ impl Keys<'_> {
         self.found.push((full(key), Ok((value.into(), place))));
     }
 
-    /// One server: host and port, or a socket.
+    /// One server: host and port, or a Unix socket.
     fn server(&mut self, connection: &Value) {
         let (host, scheme, path) =
             (connection.at(&["host"]).string(), connection.at(&["scheme"]).string(), connection.at(&["path"]).string());
@@ -95,7 +95,7 @@ impl Keys<'_> {
                 _ => {}
             }
         }
-        // A name counts with a password only, and Laravel takes an empty one for none.
+        // A username only counts together with a password, and Laravel treats an empty password as none.
         let password = connection.at(&["password"]);
         for (key, value) in [("username", connection.at(&["username"])), ("password", password)] {
             match value.truth() {
@@ -128,7 +128,7 @@ impl Keys<'_> {
 
     fn port(&mut self, port: &Value) {
         match port.int() {
-            // Null is the default; 0 and -1 stand beside sockets.
+            // Null means the default; 0 and -1 are used with Unix sockets.
             Ok(..=0) => {}
             Ok(port) => {
                 let place = self.place("port");
@@ -165,7 +165,7 @@ impl Keys<'_> {
         }
     }
 
-    /// The stream options of phpredis (`context`) and Predis (`ssl`).
+    /// Reads the stream options of phpredis (`context`) and Predis (`ssl`).
     fn certificates(&mut self, connection: &Value, place: &str) {
         for keys in [&["context"][..], &["context", "stream"], &["context", "ssl"], &["ssl"]] {
             let options = connection.at(keys);
@@ -207,7 +207,7 @@ impl Keys<'_> {
     fn prefix(&mut self, name: &str) {
         let redis = self.sources.database.value.at(&["redis"]);
         let all = vec!["redis", "options", "prefix"];
-        // Before 6.20 the client put its own prefix before each channel, and a connection could have another.
+        // Before 6.20 the Redis client added its own prefix to each channel, and a connection could have a different one.
         let is_old = self.sources.version.is_some_and(|version| version < BY_SCRIPT);
         let own = [vec!["redis", name, "options", "prefix"], all.clone(), vec!["redis", name, "prefix"]];
         let keys = if is_old {
@@ -228,12 +228,12 @@ impl Keys<'_> {
     }
 }
 
-/// The servers of a list, what their URLs say included.
+/// The servers of a list, with their URLs applied.
 fn listed(servers: &Array) -> Vec<Value> {
     servers.known().filter(|item| item.key.parse::<u32>().is_ok()).map(|item| with_url(&item.value)).collect()
 }
 
-/// Host and port of a server in a list, and whether it speaks TLS.
+/// Host and port of a server in a list, and whether it uses TLS.
 fn node(server: &Value, default_port: i64) -> Result<(Json, bool), String> {
     let host = server.at(&["host"]).string()?;
     let (prefix, host) = host.split_once("://").unwrap_or(("", &host));
@@ -245,7 +245,7 @@ fn node(server: &Value, default_port: i64) -> Result<(Json, bool), String> {
     Ok((json!({ "host": host, "port": port }), is_tls))
 }
 
-/// The path of a key of `databaseConfig.redis`.
+/// The full path of a key of `databaseConfig.redis`.
 fn full(key: &'static str) -> &'static str {
     match key {
         "host" => "databaseConfig.redis.host",
@@ -264,7 +264,7 @@ fn full(key: &'static str) -> &'static str {
     }
 }
 
-/// A connection with what its `url` says laid over it, as Laravel's `ConfigurationUrlParser` does.
+/// A connection with the parts of its `url` applied, like Laravel's `ConfigurationUrlParser` does.
 fn with_url(connection: &Value) -> Value {
     let (mut array, url) = match connection {
         Value::Array(array) => (array.clone(), array.get("url").clone()),
@@ -304,7 +304,7 @@ fn with_url(connection: &Value) -> Value {
     Value::Array(array)
 }
 
-/// Laravel reads each part as JSON, where it is such: a password of digits becomes a number, `null` none.
+/// Laravel parses each part as JSON if possible: a password of digits becomes a number, `null` becomes null.
 fn typed(text: &str) -> Value {
     serde_json::from_str::<Json>(text).map_or_else(|_| Value::text(text), Value::from)
 }

@@ -1,5 +1,5 @@
-//! Where the truth about a project stands. Input: its folder. Output: what `config/database.php`, `config/broadcasting.php`
-//! and `app.url` come to in Laravel: from its cached configuration, else from PHP, else from the files themselves.
+//! The configuration sources of a project. Input: its folder. Output: `config/database.php`, `config/broadcasting.php` and
+//! `app.url` as Laravel sees them: from its cached configuration, else from PHP, else from evaluating the files here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,23 +10,23 @@ use super::ask;
 use super::php::{self, Array, Asked, Outside, Value};
 use super::variables::Variables;
 
-/// A version of Laravel: major and minor number.
+/// A Laravel version: major and minor number.
 pub(super) type Version = (u32, u32);
 
-/// The first that has config files of its own, which those of the project are merged into.
+/// The first version that merges the project's config files into the framework's own.
 const MERGES: Version = (11, 0);
 
-/// The first whose `Str::ascii` is that of voku's library.
+/// The first version whose `Str::ascii` uses voku's library.
 const HAS_ASCII: Version = (7, 0);
 
-/// What a project's configuration comes to.
+/// The evaluated configuration of a project.
 #[derive(Debug)]
 pub(super) struct Sources {
     pub(super) app: Settings,
     pub(super) database: Settings,
     pub(super) broadcasting: Settings,
     pub(super) version: Option<Version>,
-    /// What keeps Laravel, or us, from reading it; and what to do.
+    /// What prevents Laravel or this program from reading it, and how to fix that.
     pub(super) errors: Vec<String>,
     variables: Variables,
 }
@@ -34,20 +34,20 @@ pub(super) struct Sources {
 /// One config file of Laravel.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
-    /// What it comes to.
+    /// The evaluated value.
     pub(super) value: Value,
-    /// What it is made of, as far as the files tell.
+    /// The value evaluated from the files alone, which knows the variables it was made of.
     parsed: Value,
-    /// Where the value is from.
+    /// The source of `value`.
     pub(super) place: String,
-    /// The file of the project, or Laravel's own.
+    /// The project's file, or Laravel's built-in one.
     pub(super) file: String,
-    /// The project has a file of its own.
+    /// Whether the project has its own file.
     pub(super) is_own: bool,
 }
 
 impl Settings {
-    /// The variables that the value below these keys was made of, and where it was found.
+    /// The variables that the value at these keys was made of, and the source of the value.
     pub(super) fn place(&self, keys: &[&str]) -> (Asked, String) {
         let asked = self.parsed.asked(keys);
         if self.parsed.at(keys) != self.value.at(keys) || self.place != self.file && self.parsed.at(keys) == &Value::Null {
@@ -59,13 +59,13 @@ impl Settings {
 }
 
 impl Sources {
-    /// What `env()` makes of a variable, as text, and where it was set.
+    /// The value of `env()` for a variable, as text, and where it was set.
     pub(super) fn variable(&self, name: &str) -> Option<(String, String)> {
         let (_, place) = self.variables.get(name).ok().flatten()?;
         Some((self.variables.env(name).string().ok()?, place))
     }
 
-    /// Reads the project in `dir`; `None` where there is none.
+    /// Reads the project in `dir`; `None` if there is none.
     pub(super) fn read(dir: &Path, process: BTreeMap<String, String>) -> Option<Self> {
         let variables = Variables::read(dir, process);
         let is_project = ["artisan", "bootstrap/app.php", "config/database.php", "config/broadcasting.php", "vendor/laravel/framework"];
@@ -90,11 +90,11 @@ impl Sources {
             match ask::ask(dir) {
                 Ok(json) => {
                     version = json["version"].as_str().and_then(parse_version).or(version);
-                    Some((Value::from(json), "as PHP says".to_owned()))
+                    Some((Value::from(json), "evaluated by PHP".to_owned()))
                 }
                 Err(reason) => {
                     if dir.join("vendor/autoload.php").is_file() {
-                        errors.push(format!("PHP could not be asked, the files are read instead: {reason}"));
+                        errors.push(format!("could not ask PHP, reading the files instead: {reason}"));
                     }
                     None
                 }
@@ -111,7 +111,7 @@ impl Sources {
             }
         };
         let mut app = settings("app");
-        // Where `config/app.php` is not there or does not tell, the variable is what it is about.
+        // If `config/app.php` is missing or cannot be evaluated, use the variable that it usually reads.
         if truth.is_none() && !matches!(app.value.at(&["url"]), Value::Text(_)) {
             let asked = variables.get("APP_URL").ok().flatten().map(|(_, place)| format!("APP_URL in {place}"));
             let mut array = Array::default();
@@ -121,7 +121,7 @@ impl Sources {
         }
         let (mut database, broadcasting) = (settings("database"), settings("broadcasting"));
         if database.value == Value::Null {
-            // A folder with nothing of Laravel but its variables: their usual names, and no defaults.
+            // Only variables are available: use their usual names, without defaults.
             database.value = files.run("database", VARIABLES);
             if let (Ok(None), Value::Array(all)) = (variables.get("REDIS_PREFIX"), &mut database.value)
                 && let Value::Array(mut redis) = all.get("redis").clone()
@@ -155,14 +155,14 @@ impl Files<'_> {
         Some(self.dir.join("config").join(format!("{name}.php"))).filter(|path| path.is_file())
     }
 
-    /// Whether Laravel merges files of its own with those of the project.
+    /// Whether Laravel merges its own config files with those of the project.
     fn merges(&self) -> bool {
         let bootstrap = self.dir.join("bootstrap/app.php");
         self.version.is_some_and(|version| version >= MERGES)
             && !std::fs::read_to_string(bootstrap).is_ok_and(|text| text.contains("dontMergeFrameworkConfiguration"))
     }
 
-    /// What a config file comes to, and the file that it is about.
+    /// The evaluated value of a config file, and the path of the file.
     fn settings(&self, name: &str) -> (String, Value) {
         let own = self.own(name);
         let path = own.clone().unwrap_or_else(|| self.dir.join("config").join(format!("{name}.php")));
@@ -177,7 +177,7 @@ impl Files<'_> {
                 base
             }
             (Some((_, Value::Array(mut base))), Some(Value::Array(mut mine))) => {
-                // The connections are merged one by one, everything else as a whole.
+                // Connections are merged individually, all other keys are replaced.
                 if let (Value::Array(connections), Some(own)) =
                     (base.get("connections").clone(), mine.items.iter_mut().find(|item| item.key == "connections"))
                     && let Value::Array(more) = own.value.clone()
@@ -194,7 +194,7 @@ impl Files<'_> {
         (shown, value)
     }
 
-    /// Laravel's own file: that of the framework, or what it is known to say.
+    /// Laravel's built-in file: from the framework's folder, or a copy of its relevant parts.
     fn base(&self, name: &str) -> Option<(String, Value)> {
         let path = self.dir.join("vendor/laravel/framework/config").join(format!("{name}.php"));
         if path.is_file() {
@@ -226,7 +226,7 @@ impl Files<'_> {
         php::evaluate(text, &Outside { variable: &variable, config: &config, has_ascii })
     }
 
-    /// `config('…')` in the file `name`: what comes before it in the alphabet is there already.
+    /// `config('…')` in the file `name`: Laravel loads files alphabetically, so only earlier ones are available.
     fn config(&self, name: &str, key: &str) -> Value {
         let mut keys = key.split('.');
         let Some(file) = keys.next().filter(|file| *file < name) else { return Value::Unknown(format!("`config('{key}')`")) };
@@ -238,12 +238,12 @@ impl Files<'_> {
     }
 }
 
-/// What the framework's own file says of broadcasting, in 11 to 13.
+/// The broadcasting part of the framework's own file, in Laravel 11 to 13.
 const BROADCASTING: &str = "<?php return ['default' => env('BROADCAST_CONNECTION', 'null'), 'connections' => [
     'reverb' => ['driver' => 'reverb'], 'pusher' => ['driver' => 'pusher'], 'ably' => ['driver' => 'ably'],
     'log' => ['driver' => 'log'], 'null' => ['driver' => 'null']]];";
 
-/// What the framework's own file says of Redis, in 11 and 12 with `_`, in 13 with `-`.
+/// The Redis part of the framework's own file, with `_` in Laravel 11 and 12, with `-` in 13.
 const DATABASE: &str = "<?php return ['redis' => ['client' => env('REDIS_CLIENT', 'phpredis'),
     'options' => ['prefix' => env('REDIS_PREFIX', Str::slug((string) env('APP_NAME', 'laravel'), 'SEPARATOR').'DASHdatabaseDASH')],
     'default' => ['url' => env('REDIS_URL'), 'host' => env('REDIS_HOST', '127.0.0.1'), 'username' => env('REDIS_USERNAME'),
@@ -251,12 +251,12 @@ const DATABASE: &str = "<?php return ['redis' => ['client' => env('REDIS_CLIENT'
     'cache' => ['url' => env('REDIS_URL'), 'host' => env('REDIS_HOST', '127.0.0.1'), 'username' => env('REDIS_USERNAME'),
         'password' => env('REDIS_PASSWORD'), 'port' => env('REDIS_PORT', '6379'), 'database' => env('REDIS_CACHE_DB', '1')]]];";
 
-/// What the variables of `.env` are called everywhere.
+/// The usual names of the variables in `.env`.
 const VARIABLES: &str = "<?php return ['redis' => ['options' => ['prefix' => env('REDIS_PREFIX')],
     'default' => ['url' => env('REDIS_URL'), 'host' => env('REDIS_HOST'), 'username' => env('REDIS_USERNAME'),
         'password' => env('REDIS_PASSWORD'), 'port' => env('REDIS_PORT'), 'database' => env('REDIS_DB')]]];";
 
-/// The version of Laravel, as far as the files tell.
+/// The Laravel version, if it can be found in the files.
 fn version_of(dir: &Path) -> Option<Version> {
     let text = |name: &str| std::fs::read_to_string(dir.join(name)).ok();
     let installed = || {
@@ -273,16 +273,16 @@ fn version_of(dir: &Path) -> Option<Version> {
         let composer = json("composer.json")?;
         let wanted = composer["require"]["laravel/framework"].as_str()?.rsplit('|').next()?.trim().to_owned();
         let (major, minor) = parse_version(&wanted)?;
-        // `^6.2` is the newest 6 there is.
+        // `^6.2` allows the newest 6.x.
         Some((major, if wanted.starts_with('^') { u32::MAX } else { minor }))
     };
-    // Only since 11.
+    // These exist only since Laravel 11.
     let shape =
         || ["bootstrap/providers.php", "vendor/laravel/framework/config"].iter().any(|name| dir.join(name).exists()).then_some(MERGES);
     installed().or_else(locked).or_else(required).or_else(shape)
 }
 
-/// The first two numbers of a text.
+/// The first two numbers in a text.
 fn parse_version(text: &str) -> Option<Version> {
     let start = text.find(|c: char| c.is_ascii_digit())?;
     let mut numbers = text[start..].split(|c: char| !c.is_ascii_digit());

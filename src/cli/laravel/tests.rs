@@ -1,4 +1,4 @@
-//! Tests of the origins of an application's pages; what is read of a project is tested in `tests/it/cli/laravel.rs`.
+//! Tests of the origins of an application's pages; `tests/it/cli/laravel.rs` tests reading projects.
 
 use super::*;
 

@@ -1,7 +1,7 @@
-//! The environment as Laravel has it. Input: the process environment, and the `.env` file that Laravel takes. Output: the
+//! The environment as Laravel sees it. Input: the process environment, and the `.env` file that Laravel uses. Output: the
 //! text of each variable and where it was set.
 //!
-//! This reads the file as phpdotenv 5 does; what the server itself takes from it (`LARAVEL_ECHO_SERVER_…`) is read as the
+//! This parses the file like phpdotenv 5. The server's own variables in it (`LARAVEL_ECHO_SERVER_…`) are parsed like the
 //! original did, in [`laravel_echo_server::config::env`].
 
 use std::collections::BTreeMap;
@@ -11,19 +11,19 @@ use laravel_echo_server::files;
 
 use super::php;
 
-/// What a `.env` file and the process say.
+/// The variables of a `.env` file and the process.
 #[derive(Debug, Default)]
 pub(super) struct Variables {
     process: BTreeMap<String, String>,
     file: BTreeMap<String, String>,
     /// The file, if there is one.
     pub(super) path: Option<PathBuf>,
-    /// Why Laravel cannot read it, or we cannot.
+    /// Why Laravel or this program cannot read it.
     pub(super) error: Option<String>,
 }
 
 impl Variables {
-    /// Reads the file that Laravel takes in `dir`: `.env.production` where APP_ENV is production, if there is one.
+    /// Reads the file that Laravel uses in `dir`: `.env.production` if APP_ENV is production and the file exists, else `.env`.
     pub(super) fn read(dir: &Path, process: BTreeMap<String, String>) -> Self {
         let special = process.get("APP_ENV").map(|text| php::native(text).string().unwrap_or_default());
         let special = special.filter(|name| !name.is_empty()).map(|name| dir.join(format!(".env.{name}")));
@@ -40,7 +40,7 @@ impl Variables {
         variables
     }
 
-    /// The text of a variable and where it was set; `Err` where that cannot be known.
+    /// The text of a variable and where it was set; `Err` if the `.env` file cannot be read.
     pub(super) fn get(&self, name: &str) -> Result<Option<(String, String)>, String> {
         if let Some(value) = self.process.get(name) {
             return Ok(Some((value.clone(), "the environment".to_owned())));
@@ -52,12 +52,12 @@ impl Variables {
         self.error.clone().map_or(Ok(None), Err)
     }
 
-    /// What `env()` gives; null where it is not set or cannot be known.
+    /// The value of `env()`; null if it is not set or cannot be read.
     pub(super) fn env(&self, name: &str) -> php::Value {
         self.get(name).ok().flatten().map_or(php::Value::Null, |(text, _)| php::native(&text))
     }
 
-    /// Takes the lines of a file in order, so that `${X}` is what came before.
+    /// Reads the lines of a file in order, so that `${X}` refers to an earlier line.
     fn take(&mut self, text: &str) {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for entry in entries(text) {
@@ -93,7 +93,7 @@ impl Variables {
         Ok(Some((name.to_owned(), self.value(value)?)))
     }
 
-    /// The value behind `=`: the machine of phpdotenv's `EntryParser`.
+    /// The value after `=`: the state machine of phpdotenv's `EntryParser`.
     fn value(&self, text: &str) -> Result<String, &'static str> {
         let mut chars = text.char_indices().peekable();
         let mut out = String::new();
@@ -136,7 +136,7 @@ impl Variables {
         if quote.is_some() && !closed { Err("a missing closing quote") } else { Ok(out) }
     }
 
-    /// The value of `${NAME}` at the start of the text and the bytes that takes. One that is not set stays as it is.
+    /// The value of `${NAME}` at the start of the text, and its length in bytes. `None` leaves an unset one unchanged.
     fn nested(&self, text: &str) -> Option<(String, usize)> {
         let name = text.strip_prefix("${")?;
         let name = &name[..name.find('}')?];
@@ -146,7 +146,7 @@ impl Variables {
     }
 }
 
-/// The entries of a file: lines, or several of them where a quote goes on.
+/// The entries of a file: single lines, or several if a quoted value spans lines.
 fn entries(text: &str) -> Vec<String> {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let mut entries = Vec::new();
@@ -169,7 +169,7 @@ fn entries(text: &str) -> Vec<String> {
     entries
 }
 
-/// Whether a quote ends on this line; the one that it begins with does not count.
+/// Whether a quoted value ends on this line; with `starts`, the opening quote on it does not count.
 fn closes(line: &str, starts: bool) -> bool {
     if line == "\"" {
         return true;

@@ -1,4 +1,4 @@
-//! Windows: the holder is told through a named pipe that it listens on, as there are no signals.
+//! Windows: the holder is stopped through a named pipe that it listens on, because there are no signals.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -17,17 +17,17 @@ pub(crate) fn stop_pipe(lock: &Path) -> String {
     format!(r"\\.\pipe\laravel-echo-server-{digest}")
 }
 
-/// Asks the process that holds the lock to end.
+/// Asks the process that holds the lock to stop.
 ///
 /// # Errors
-/// When it does not listen, or this user may not ask it.
+/// If it does not listen, or this user may not write to the pipe.
 pub(super) fn tell_to_end(holder: &Holder) -> anyhow::Result<()> {
     let asking = || format!("asking the server that holds `{}` to stop", holder.path.display());
     let mut pipe = OpenOptions::new().write(true).open(stop_pipe(&holder.path)).with_context(asking)?;
     pipe.write_all(b"\n").with_context(asking)
 }
 
-/// Whether the open file is the one at `path`.
+/// Whether `file` is the file at `path`.
 pub(super) fn is_at(file: &File, path: &Path) -> bool {
     let own = file.try_clone().and_then(Handle::from_file);
     matches!((own, Handle::from_path(path)), (Ok(own), Ok(there)) if own == there)

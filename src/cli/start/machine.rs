@@ -1,19 +1,19 @@
-//! What the machine allows. Input: limits of the process and the kernel. Output: the highest limit of open files that
-//! can be had, and lines in the log on what it allows and what will bite.
+//! Limits of the machine. Input: limits of the process and the kernel. Output: the limit of open files, raised as far as
+//! possible, and log lines about how many clients it allows and about limits that are too low.
 
 #[cfg(unix)]
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Open files that are not clients: logs, Redis, callbacks to the application, and some to spare.
+/// Open files for things other than clients: logs, Redis, callbacks to the application, and some in reserve.
 pub(in crate::cli) const OWN_FILES: u64 = 200;
 
-/// Fewer clients than this are soon there.
+/// A limit below this many clients is soon reached, so it is a warning.
 const FEW_CLIENTS: u64 = 4_000;
 
-/// Connections that may wait to be accepted, as the listener asks for.
+/// The length of the accept queue that the listener requests.
 const BACKLOG: u64 = 4_096;
 
-/// Raises the limit of open files to what this user may have, and says what that allows.
+/// Raises the limit of open files as far as this user may, and logs how many clients that allows.
 pub(super) fn prepare() {
     let limit = raise_open_files();
     let clients = limit.map_or(u64::MAX, |limit| limit.saturating_sub(OWN_FILES));
@@ -28,8 +28,8 @@ pub(super) fn prepare() {
     let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok().and_then(|text| text.trim().parse::<u64>().ok());
     if let Some(most) = most.filter(|&most| most < BACKLOG) {
         tracing::warn!(
-            "net.core.somaxconn is {most}: of clients that come all at once, as after a restart, more than that are turned away for a \
-             second or more; `sysctl net.core.somaxconn={BACKLOG}` helps"
+            "net.core.somaxconn is {most}: if more clients than that connect at once, as after a restart, the others are delayed by a \
+             second or more; fix: `sysctl net.core.somaxconn={BACKLOG}`"
         );
     }
 }
@@ -37,13 +37,13 @@ pub(super) fn prepare() {
 /// The limit of open files after raising it; `None` for no limit.
 #[cfg(unix)]
 fn raise_open_files() -> Option<u64> {
-    /// macOS refuses more (`OPEN_MAX`), and says that there is no limit.
+    /// macOS refuses more than this (`OPEN_MAX`), but reports that there is no limit.
     const MACOS: u64 = 10_240;
     let before = getrlimit(Resource::Nofile);
     let wanted = if cfg!(target_os = "macos") { Some(before.maximum.map_or(MACOS, |most| most.min(MACOS))) } else { before.maximum };
     let is_lower = |limit: u64| wanted.is_none_or(|wanted| limit < wanted);
     if before.current.is_some_and(is_lower) {
-        // Some kernels have a lower limit of their own; then it stays as it was.
+        // Errors are ignored: some kernels enforce a lower limit, and the old one remains then.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: before.maximum });
     }
     getrlimit(Resource::Nofile).current

@@ -1,10 +1,10 @@
-//! In place of `systemd.rs` where there is no systemd: nobody opened sockets, and nobody is told anything.
+//! Replaces `systemd.rs` on systems without systemd: there are no passed sockets and no notifications.
 
 use std::net::TcpListener;
 
 use tokio::task::JoinHandle;
 
-/// None.
+/// There are no passed sockets.
 pub(super) const fn sockets() -> anyhow::Result<Vec<TcpListener>> {
     Ok(Vec::new())
 }

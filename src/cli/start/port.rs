@@ -1,4 +1,4 @@
-//! Takes the ports. Input: the settings. Output: a bound server, or what to do about the port that cannot be had.
+//! Binds the ports. Input: the settings. Output: a bound server, or an error that says how to resolve the conflict.
 
 use std::io;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use super::systemd;
 use crate::cli::program::Program;
 
-/// How long `--force` waits for the ports of the server it replaced.
+/// How long `--force` waits for the ports of the server that it replaced.
 const PORT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time between two tries.
+/// Time between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds the server, to the sockets of systemd if it has opened some; with `wait`, a port that is still taken is tried again for a while.
+/// Binds the server, using sockets passed by systemd if there are any. With `wait`, a port in use is retried for a while.
 pub(super) async fn bind(config: Config, wait: bool) -> anyhow::Result<Server> {
     let sockets = systemd::sockets()?;
     if !sockets.is_empty() {
@@ -39,7 +39,7 @@ pub(super) async fn bind(config: Config, wait: bool) -> anyhow::Result<Server> {
     }
 }
 
-/// The address that cannot be listened on, if that is what went wrong.
+/// The address that could not be bound, if that is the error.
 fn refused(error: &BindError) -> Option<&ListenError> {
     match error {
         BindError::Listen(error) | BindError::RedisServer(redis_server::BindError::Listen(error)) => Some(error),
@@ -47,7 +47,7 @@ fn refused(error: &BindError) -> Option<&ListenError> {
     }
 }
 
-/// The same with what to do, under the key that names the address.
+/// Adds the key that sets the address, and how to fix the error.
 fn explained(error: BindError) -> anyhow::Error {
     let Some(ListenError { address, source }) = refused(&error) else { return error.into() };
     let (host, port, host_key, port_key) = (address.shown_host(), address.port, address.host_key, address.port_key);
@@ -55,7 +55,7 @@ fn explained(error: BindError) -> anyhow::Error {
         io::ErrorKind::AddrInUse => {
             let (other, mend) = match Program::listening_on(port) {
                 Some(program) => (program.to_string(), program.how_to_stop()),
-                None => ("another program".to_owned(), format!("`ss -ltnp 'sport = :{port}'` shows which one (as root, whosever it is)")),
+                None => ("another program".to_owned(), format!("`ss -ltnp 'sport = :{port}'` shows which one (run it as root)")),
             };
             anyhow::anyhow!(
                 "EADDRINUSE: address already in use: `{port_key}` is {port}, and {other} listens there on {host}\n  {mend}\n  \
@@ -69,6 +69,6 @@ fn explained(error: BindError) -> anyhow::Error {
             let all = if host_key == "host" { ", or none for all of them" } else { "" };
             anyhow::anyhow!("EADDRNOTAVAIL: `{host_key}` is {host}, expected an address of this machine{all}")
         }
-        _ => anyhow::anyhow!("`{host_key}` is {host} and `{port_key}` is {port}, where nothing can listen: {source}"),
+        _ => anyhow::anyhow!("`{host_key}` is {host} and `{port_key}` is {port}, and listening there failed: {source}"),
     }
 }

@@ -1,4 +1,4 @@
-//! What ends the server or changes its settings. Input: signals, or on Windows the console and `stop`. Output: one [`SignalAction`] each.
+//! Signals that stop the server or reload its settings. Input: signals; on Windows, console events and `stop`. Output: [`SignalAction`]s.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,23 +20,23 @@ use windows::Source;
 #[cfg(windows)]
 pub(super) use windows::reap_orphans;
 
-/// Exit code of a server that was interrupted while it was stopping, as shells number SIGINT.
+/// The exit code of a server that was interrupted while stopping: 128 + SIGINT, as in shells.
 pub(super) const INTERRUPTED: u8 = 130;
 
-/// Stop signals this close together are one request: pm2, systemd and a terminal signal both the npm launcher and the
-/// server, and the launcher passes its own on.
+/// Stop signals within this time count as one request: pm2, systemd and terminals signal both the npm launcher and the
+/// server, and the launcher forwards its signal.
 const SAME_REQUEST: Duration = Duration::from_millis(500);
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SignalAction {
-    /// SIGTERM, SIGINT, Ctrl-C, a closed console or `stop`: the end.
+    /// SIGTERM, SIGINT, Ctrl-C, a closed console or `stop`: shut down.
     Stop,
-    /// SIGHUP: the configuration as it is now. Windows has nothing like it.
+    /// SIGHUP: reload the configuration. Windows has no equivalent.
     Reload,
 }
 
-/// The signals of this process, from now on ours.
+/// Receives the signals of this process, instead of their default actions.
 pub(super) struct Signals {
     source: Source,
     stop_requested: Option<Instant>,
@@ -64,7 +64,7 @@ impl Signals {
     /// Waits for another request to stop.
     pub(super) async fn stop(&mut self) {
         while self.next().await != SignalAction::Stop {
-            tracing::warn!("SIGHUP: the server is stopping and reads no configuration");
+            tracing::warn!("SIGHUP ignored: the server is stopping");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Being a service of systemd: readiness, the watchdog, and sockets that systemd has opened.
+//! systemd integration: readiness, the watchdog, and sockets passed by systemd.
 //!
-//! Input: `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `LISTEN_FDS` of the environment. Output: messages to the service
-//! manager, and listeners. Without those variables nothing happens.
+//! Input: `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `LISTEN_FDS` in the environment. Output: messages to the service manager,
+//! and listeners. Without those variables nothing happens.
 
 use std::ffi::{OsStr, OsString};
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use listenfd::ListenFd;
 use tokio::task::JoinHandle;
 
-/// The sockets of a `.socket` unit, in its order: that of `port`, then that of `httpPort`.
+/// The sockets of a `.socket` unit, in its order: the first for `port`, the second for `httpPort`.
 pub(super) fn sockets() -> anyhow::Result<Vec<TcpListener>> {
     let mut given = ListenFd::from_env();
     let mut sockets = Vec::new();
@@ -26,17 +26,17 @@ pub(super) fn sockets() -> anyhow::Result<Vec<TcpListener>> {
     Ok(sockets)
 }
 
-/// Tells the service manager something, such as `READY=1`. It has no say in whether the server runs, so a failure is
-/// a warning.
+/// Sends a state such as `READY=1` to the service manager. The server works without it, so a failure is only a
+/// warning.
 pub(super) fn notify(state: &str) {
     if let Some(address) = std::env::var_os("NOTIFY_SOCKET")
         && let Err(error) = send(&address, state)
     {
-        tracing::warn!(%error, "cannot tell the service manager `{state}`");
+        tracing::warn!(%error, "cannot send `{state}` to the service manager");
     }
 }
 
-/// Of our own: sd-notify 0.5 knows no abstract sockets (`@name`).
+/// Implemented here because sd-notify 0.5 does not support abstract sockets (`@name`).
 fn send(address: &OsStr, state: &str) -> std::io::Result<()> {
     let address = match address.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
@@ -45,7 +45,7 @@ fn send(address: &OsStr, state: &str) -> std::io::Result<()> {
     UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
 }
 
-/// Feeds the watchdog, if there is one: a runtime that is stuck feeds it no more and is restarted.
+/// Notifies the watchdog, if there is one. When the runtime is stuck, the notifications stop and systemd restarts the server.
 pub(super) fn feed_watchdog() -> Option<JoinHandle<()>> {
     let interval = interval(std::env::var_os("WATCHDOG_USEC"), std::env::var_os("WATCHDOG_PID"))?;
     Some(tokio::spawn(async move {
@@ -57,7 +57,7 @@ pub(super) fn feed_watchdog() -> Option<JoinHandle<()>> {
     }))
 }
 
-/// The time in which the watchdog wants to hear something, when it watches this process.
+/// The watchdog's timeout, if it watches this process.
 fn interval(microseconds: Option<OsString>, process: Option<OsString>) -> Option<Duration> {
     let number = |text: OsString| text.to_str()?.parse::<u64>().ok();
     if process.is_some_and(|process| number(process) != Some(u64::from(std::process::id()))) {

@@ -1,15 +1,15 @@
-//! `start --watch`: how the server is doing, at a glance. Input: the server's counters. Output: a status line, redrawn every
-//! second.
+//! `start --watch`: a live status line. Input: the server's counters. Output: connections and events in one line, redrawn
+//! every second.
 
 use std::time::Duration;
 
 use laravel_echo_server::server::Figures;
 use laravel_echo_server::telemetry::StatusLine;
 
-/// Time between two looks.
+/// Time between two updates.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Redraws the line until it is dropped.
+/// Redraws the line until the future is dropped.
 pub(super) async fn show(figures: impl Fn() -> Figures) {
     let line = StatusLine::default();
     let mut clock = tokio::time::interval(EVERY);

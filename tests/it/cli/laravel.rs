@@ -294,8 +294,7 @@ fn since_laravel_11_the_redis_connection_has_to_be_added() {
     folder.write("artisan", "");
     folder.write("composer.json", r#"{"require": {"laravel/framework": "^12.0"}}"#);
     folder.write("config/database.php", "<?php return ['default' => 'sqlite'];");
-    for (env, first) in
-        [("BROADCAST_CONNECTION=redis", "every page of it fails"), ("BROADCAST_CONNECTION=log", "BROADCAST_CONNECTION=redis")]
+    for (env, first) in [("BROADCAST_CONNECTION=redis", "so every page fails"), ("BROADCAST_CONNECTION=log", "BROADCAST_CONNECTION=redis")]
     {
         folder.write(".env", &format!("APP_NAME=\"My Shop\"\n{env}\n"));
         let said = init(&folder, &[]).stdout;
@@ -346,12 +345,12 @@ fn php_is_asked_where_it_can_be() {
     folder.write("bootstrap/app.php", app);
     let ended = init(&folder, &[]);
     assert_eq!(written(&folder)["keyPrefix"], "tenant_", "{}{}", ended.stdout, ended.stderr);
-    assert_holds(&ended.stdout, &["keyPrefix = tenant_ (as PHP says)", "host = asked (REDIS_HOST in "]);
+    assert_holds(&ended.stdout, &["keyPrefix = tenant_ (evaluated by PHP)", "host = asked (REDIS_HOST in "]);
 
     // What PHP cannot do is said, and the files are read.
     folder.write("vendor/autoload.php", "<?php throw new Error('no such extension');");
     let ended = init(&folder, &[]);
-    assert_holds(&ended.stderr, &["PHP could not be asked", "no such extension"]);
+    assert_holds(&ended.stderr, &["could not ask PHP", "no such extension"]);
     assert_eq!(written(&folder)["host"], "asked");
 }
 

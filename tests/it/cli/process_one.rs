@@ -78,7 +78,7 @@ fn process_1_reloads() {
     let (folder, _) = Folder::with_config();
     let mut container = Container::start(&folder, "");
     container.signal(Signal::HUP);
-    container.running.wait_for("SIGHUP: took the configuration");
+    container.running.wait_for("SIGHUP: reloaded the configuration");
     container.signal(Signal::TERM);
     assert_eq!(container.end(), Some(0));
 }

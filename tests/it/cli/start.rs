@@ -97,12 +97,12 @@ fn hanging_up_takes_the_configuration_anew() {
     folder.write("laravel-echo-server.toml", &format!("devMode = true\n{config}[limits]\nconnections = 7\n"));
     running.signal(Signal::HUP);
     running.wait_for("changes take effect after a restart: devMode");
-    running.wait_for("SIGHUP: took the configuration");
+    running.wait_for("SIGHUP: reloaded the configuration");
     // An editor that is not done, or a deploy that is not: neither may take the settings away.
     for unfinished in ["port = [", "", "# devMode = true\n"] {
         folder.write("laravel-echo-server.toml", unfinished);
         running.signal(Signal::HUP);
-        running.wait_for("SIGHUP: the configuration stays as it was");
+        running.wait_for("SIGHUP: the configuration is unchanged");
         running.seen.clear();
     }
     running.signal(Signal::TERM);
@@ -116,7 +116,7 @@ fn a_configuration_that_cannot_work_is_one_line_of_the_log() {
     let mut running = folder.start(&[]);
     folder.write("laravel-echo-server.toml", &format!("database = \"mysql\"\ndevMode = 5\n{config}"));
     running.signal(Signal::HUP);
-    running.wait_for("SIGHUP: the configuration stays as it was");
+    running.wait_for("SIGHUP: the configuration is unchanged");
     let line = running.seen.iter().find(|line| line.contains("SIGHUP")).unwrap();
     assert_holds(
         line,

@@ -1,22 +1,22 @@
-//! Laravel's texts made of texts: `Str::ascii`, `Str::slug`, `Str::snake`. Pure.
+//! Laravel's string functions `Str::ascii`, `Str::slug`, `Str::snake`. Pure.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// What `Str::ascii` makes of letters and of sequences of up to three of them: see the head of the file.
+/// The table of `Str::ascii` for letters and sequences of up to three letters: see the header of the file.
 static ASCII: LazyLock<HashMap<String, &'static str>> = LazyLock::new(|| {
     let lines = include_str!("ascii.txt").lines().filter_map(|line| line.split_once('\t'));
     let letters = |codes: &str| codes.split('+').filter_map(|code| char::from_u32(u32::from_str_radix(code, 16).ok()?)).collect();
     lines.flat_map(|(ascii, all)| all.split(' ').map(move |codes| (letters(codes), ascii))).collect()
 });
 
-/// Longest sequence in the table.
+/// The longest sequence in the table.
 const MAX_REPLACED: usize = 3;
 
-/// `Str::ascii` of Laravel 7 and later: what has no counterpart goes.
+/// `Str::ascii` of Laravel 7 and later: characters without a counterpart are dropped.
 pub(super) fn ascii(text: &str) -> String {
     let is_kept = |c: char| matches!(c, ' '..='~' | '\t' | '\n' | '\r' | '\u{10}' | '\u{13}');
-    // As voku's library does it: sequences count across what stands between their letters, and are replaced everywhere.
+    // Like voku's library: sequences are found after skipping ASCII characters between letters, then replaced everywhere.
     let letters: Vec<char> = text.chars().filter(|c| !is_kept(*c)).collect();
     let mut text = text.to_owned();
     for len in (1..=MAX_REPLACED).rev() {
@@ -30,8 +30,8 @@ pub(super) fn ascii(text: &str) -> String {
     text.replace(['\n', '\r', '\t'], " ").chars().filter(|c| is_kept(*c)).collect()
 }
 
-/// `Str::ascii` of Laravel 5 and 6, which knows single letters alone; `None` with letters that its versions, or later ones,
-/// transliterate in other ways.
+/// `Str::ascii` of Laravel 5 and 6, which only knows single letters; `None` if there are letters that these or later
+/// versions transliterate differently.
 pub(super) fn ascii_before_7(text: &str) -> Option<String> {
     let ascii = |c: char| match c {
         ' '..='~' => Some(c.to_string()),
@@ -49,7 +49,7 @@ fn is_other_before_7(code: u32) -> bool {
     bounds.any(|(from, to)| (from..=to).contains(&code))
 }
 
-/// `Str::slug` of a text that has gone through [`ascii`], if it does.
+/// `Str::slug`, for a text to which [`ascii`] has already been applied where Laravel does so.
 pub(super) fn slug(text: &str, separator: &str) -> String {
     let flip = if separator == "-" { "_" } else { "-" };
     let text = text.replace(flip, separator).replace('@', &format!("{separator}at{separator}")).to_lowercase();

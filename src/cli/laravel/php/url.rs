@@ -1,6 +1,6 @@
-//! URLs as PHP takes them apart. Input: text. Output: its parts, as they are written. Pure.
+//! Parses URLs like PHP. Input: text. Output: its parts, not decoded. Pure.
 
-/// The parts that `parse_url` finds.
+/// The result of `parse_url`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::cli::laravel) struct Url<'a> {
     pub(in crate::cli::laravel) scheme: Option<&'a str>,
@@ -14,7 +14,7 @@ pub(in crate::cli::laravel) struct Url<'a> {
 }
 
 impl<'a> Url<'a> {
-    /// `None` where `parse_url` gives false.
+    /// `None` where `parse_url` returns false.
     pub(in crate::cli::laravel) fn parse(text: &'a str) -> Option<Self> {
         let mut url = Self::default();
         let rest = match text.split_once("://") {

@@ -1,9 +1,9 @@
-//! Values of PHP, as far as config files have them. Input: the evaluator, or JSON that PHP printed. Output: a tree that
-//! says of each part what it is, or why it cannot be known.
+//! PHP values that occur in config files. Input: the evaluator, or JSON printed by PHP. Output: a tree in which each part
+//! has a value, or the reason why it is unknown.
 
 use serde_json::Value as Json;
 
-/// A value of PHP.
+/// A PHP value.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::cli::laravel) enum Value {
     Null,
@@ -11,7 +11,7 @@ pub(in crate::cli::laravel) enum Value {
     Int(i64),
     Text(String),
     Array(Array),
-    /// It takes PHP itself to know: why.
+    /// Only PHP could evaluate it; contains the reason.
     Unknown(String),
 }
 
@@ -19,7 +19,7 @@ pub(in crate::cli::laravel) enum Value {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(in crate::cli::laravel) struct Array {
     pub(in crate::cli::laravel) items: Vec<Item>,
-    /// Why there may be more in it than is known.
+    /// Why it may have more items than are known.
     pub(in crate::cli::laravel) open: Option<String>,
 }
 
@@ -31,12 +31,12 @@ pub(in crate::cli::laravel) struct Item {
     pub(in crate::cli::laravel) asked: Asked,
 }
 
-/// The variables of the environment that a value was made of.
+/// The environment variables that a value was made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::cli::laravel) struct Asked {
-    /// The first that was asked for.
+    /// The first variable that was read.
     pub(in crate::cli::laravel) variable: Option<String>,
-    /// The first that was set, and where: `APP_NAME in .env`.
+    /// The first variable that was set, and where: `APP_NAME in .env`.
     pub(in crate::cli::laravel) found: Option<String>,
 }
 
@@ -49,7 +49,7 @@ impl Value {
         matches!(self, Self::Unknown(_))
     }
 
-    /// The value below these keys: null where there is none, unknown where that cannot be said.
+    /// The value at these keys: null if there is none, unknown if it may be in a part that is not known.
     pub(in crate::cli::laravel) fn at(&self, keys: &[&str]) -> &Self {
         let [first, rest @ ..] = keys else { return self };
         match self {
@@ -59,7 +59,7 @@ impl Value {
         }
     }
 
-    /// The variables that the value below these keys was made of.
+    /// The variables that the value at these keys was made of.
     pub(in crate::cli::laravel) fn asked(&self, keys: &[&str]) -> Asked {
         let [first, rest @ ..] = keys else { return Asked::default() };
         let Self::Array(array) = self else { return Asked::default() };
@@ -67,7 +67,7 @@ impl Value {
         if rest.is_empty() { item.asked.clone() } else { item.value.asked(rest) }
     }
 
-    /// What `if` makes of it; `Err` tells why that cannot be known.
+    /// The value as a bool, as in `if`; `Err` says why it is unknown.
     pub(in crate::cli::laravel) fn truth(&self) -> Result<bool, String> {
         match self {
             Self::Null => Ok(false),
@@ -80,19 +80,19 @@ impl Value {
         }
     }
 
-    /// What `(string)` makes of it; `Err` tells why that cannot be known.
+    /// The result of `(string)`; `Err` says why it is unknown.
     pub(in crate::cli::laravel) fn string(&self) -> Result<String, String> {
         match self {
             Self::Null | Self::Bool(false) => Ok(String::new()),
             Self::Bool(true) => Ok("1".to_owned()),
             Self::Int(value) => Ok(value.to_string()),
             Self::Text(text) => Ok(text.clone()),
-            Self::Array(_) => Err("an array in place of a text".to_owned()),
+            Self::Array(_) => Err("an array instead of a string".to_owned()),
             Self::Unknown(why) => Err(why.clone()),
         }
     }
 
-    /// What `(int)` makes of it; `Err` tells why that cannot be known.
+    /// The result of `(int)`; `Err` says why it is unknown.
     pub(in crate::cli::laravel) fn int(&self) -> Result<i64, String> {
         match self {
             Self::Int(value) => Ok(*value),
@@ -109,7 +109,7 @@ impl Value {
 }
 
 impl Array {
-    /// The value of a key: null where there is none, unknown where that cannot be said.
+    /// The value of a key: null if there is none, unknown if the array may have more items.
     pub(in crate::cli::laravel) fn get(&self, key: &str) -> &Value {
         static NULL: Value = Value::Null;
         match self.items.iter().find(|item| item.key == key) {
@@ -118,7 +118,7 @@ impl Array {
         }
     }
 
-    /// Says that there may be more in it.
+    /// Notes that it may have more items.
     pub(in crate::cli::laravel) fn open(&mut self, why: String) {
         if self.open.is_none() {
             self.items.push(Item { key: REST.to_owned(), value: Value::Unknown(why.clone()), asked: Asked::default() });
@@ -126,7 +126,7 @@ impl Array {
         }
     }
 
-    /// Puts a value under a key, in place of an older one.
+    /// Sets the value of a key.
     pub(in crate::cli::laravel) fn put(&mut self, key: String, value: Value, asked: Asked) {
         match self.items.iter_mut().find(|item| item.key == key) {
             Some(item) => (item.value, item.asked) = (value, asked),
@@ -134,21 +134,21 @@ impl Array {
         }
     }
 
-    /// Puts a value under the next free number.
+    /// Appends a value under the next free index.
     pub(in crate::cli::laravel) fn push(&mut self, value: Value, asked: Asked) {
         let next = self.items.iter().filter_map(|item| item.key.parse::<i64>().ok()).max().map_or(0, |last| last + 1);
         self.put(next.to_string(), value, asked);
     }
 
-    /// What is known of its values.
+    /// The known items.
     pub(in crate::cli::laravel) fn known(&self) -> impl Iterator<Item = &Item> {
         self.items.iter().filter(|item| item.key != REST)
     }
 
-    /// Adds the items of another array as `array_merge` and `...` do.
+    /// Adds the items of another array like `array_merge` and `...`.
     pub(in crate::cli::laravel) fn merge(&mut self, other: Self) {
         if let Some(why) = &other.open {
-            // What is not seen of it may have written over anything.
+            // Its unknown items may have overwritten any of these.
             self.items.iter_mut().for_each(|item| item.value = Value::Unknown(why.clone()));
         }
         for item in other.items {
@@ -163,7 +163,7 @@ impl Array {
     }
 }
 
-/// The key of the item that stands for all that is not seen; no key of PHP has a zero byte where it matters here.
+/// The key of the item that stands for all unknown items; real keys in config files contain no zero byte.
 const REST: &str = "\0rest";
 
 impl From<Json> for Value {

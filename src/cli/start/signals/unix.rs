@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 
 use super::SignalAction;
 
-/// As process 1 the server gets the orphans of a container, such as what a health check leaves behind, and nobody else
-/// takes away those that have ended. It has no children of its own.
+/// Reaps zombies if the server is process 1 of a container, which inherits orphaned processes, such as those that a health
+/// check leaves behind. The server has no children of its own.
 pub(in crate::cli::start) fn reap_orphans() -> anyhow::Result<Option<JoinHandle<()>>> {
     if getpid() != Pid::INIT {
         return Ok(None);
@@ -19,14 +19,14 @@ pub(in crate::cli::start) fn reap_orphans() -> anyhow::Result<Option<JoinHandle<
     let mut ended = signal(SignalKind::child()).context("listening for signals")?;
     Ok(Some(tokio::spawn(async move {
         loop {
-            // One signal may stand for many, and some may have ended before the first.
+            // One signal may stand for several processes, and some may have exited before the first signal.
             while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
             ended.recv().await;
         }
     })))
 }
 
-/// The signals, as they come.
+/// The stream of signals.
 pub(super) struct Source {
     terminate: Signal,
     interrupt: Signal,

@@ -1,6 +1,6 @@
-//! Windows: Ctrl-C and Ctrl-Break, the closed console, the system's shutdown, and the pipe that `stop` writes to.
+//! Windows: Ctrl-C and Ctrl-Break, closing the console, system shutdown, and the pipe that `stop` writes to.
 //!
-//! Wrappers that make a service of a program (NSSM, WinSW) send Ctrl-C to stop it.
+//! Service wrappers (NSSM, WinSW) send Ctrl-C to stop a program.
 
 use std::future::pending;
 use std::io;
@@ -15,15 +15,15 @@ use tokio::task::JoinHandle;
 use super::SignalAction;
 use crate::cli::lock_file;
 
-/// Time for whoever opens the pipe to write to it.
+/// How long a process that has opened the pipe may take to write to it.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Containers of Windows leave nothing to process 1.
+/// Windows has no orphans to reap.
 pub(in crate::cli::start) const fn reap_orphans() -> anyhow::Result<Option<JoinHandle<()>>> {
     Ok(None)
 }
 
-/// The events, as they come.
+/// The stream of events.
 pub(super) struct Source {
     interrupt: CtrlC,
     r#break: CtrlBreak,
@@ -34,7 +34,7 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn listen(lock: Option<&Path>) -> io::Result<Self> {
-        // Only this user and administrators may write to a pipe that is made like this, and nobody from another machine.
+        // With these options only this user and administrators may write to the pipe, and only from this machine.
         let pipe = lock.map(|lock| ServerOptions::new().first_pipe_instance(true).create(lock_file::stop_pipe(lock))).transpose()?;
         Ok(Self { interrupt: ctrl_c()?, r#break: ctrl_break()?, close: ctrl_close()?, shutdown: ctrl_shutdown()?, pipe })
     }
@@ -50,19 +50,19 @@ impl Source {
     }
 }
 
-/// Waits until somebody writes to the pipe.
+/// Waits until a process writes to the pipe.
 async fn asked(pipe: Option<&mut NamedPipeServer>) {
     let Some(pipe) = pipe else { return pending().await };
     loop {
         let is_asked = match pipe.connect().await {
             Ok(()) => tokio::time::timeout(PIPE_TIMEOUT, pipe.read_u8()).await.is_ok_and(|read| read.is_ok()),
             Err(error) => {
-                tracing::debug!(%error, "nobody can connect to the pipe of `stop`");
+                tracing::debug!(%error, "cannot accept connections on the pipe of `stop`");
                 tokio::time::sleep(PIPE_TIMEOUT).await;
                 false
             }
         };
-        // It fails for a client that is gone.
+        // Fails if the client has disconnected already.
         let _ = pipe.disconnect();
         if is_asked {
             return;
