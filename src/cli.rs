@@ -1,7 +1,7 @@
-//! The command line: which commands and flags there are. Input: the arguments. Output: one command is run.
+//! The command line: its commands and flags. Input: the arguments. Output: one command is run.
 //!
-//! The words are those of laravel-echo-server 1.6.3 (`src/cli/index.ts`); exit codes are 0 for success, 1 for a
-//! failure that was explained on stderr, 2 for a wrong command line.
+//! Command names are those of laravel-echo-server 1.6.3 (`src/cli/index.ts`). Exit codes are 0 for success, 1 for a
+//! failure explained on stderr, 2 for an invalid command line.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -71,7 +71,7 @@ enum ConfigCommand {
     Check(config_check::Check),
 }
 
-/// Which config file is meant.
+/// The flags that select the config file.
 #[derive(Debug, Clone, Default, Args)]
 struct ConfigLocation {
     /// The config file [default: laravel-echo-server.toml, else laravel-echo-server.json]

@@ -22,7 +22,7 @@ pub(super) fn settings(sources: &Sources, name: &str) -> Vec<Found> {
         Value::Null if matches!(cluster, Value::Array(_)) => keys.cluster(name, cluster),
         Value::Null => {
             let reason = match redis {
-                Value::Null => "it has no `redis`".to_owned(),
+                Value::Null => "there is no `redis`".to_owned(),
                 _ => format!("`redis` has no connection `{name}`"),
             };
             keys.unread("host", &reason);
@@ -218,7 +218,7 @@ impl Keys<'_> {
             all
         };
         match self.sources.database.value.at(&keys).string() {
-            _ if *redis == Value::Null => self.unread("keyPrefix", "it has no `redis`"),
+            _ if *redis == Value::Null => self.unread("keyPrefix", "there is no `redis`"),
             Ok(prefix) => {
                 let place = self.sources.database.place(&keys).1;
                 self.put("keyPrefix", prefix, place);

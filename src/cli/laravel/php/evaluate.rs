@@ -1,5 +1,5 @@
-//! Runs the statements of a config file as far as they can be known without PHP. Input: the tree of the parser, and what
-//! is asked from outside (environment, other config files). Output: the value that the file returns.
+//! Evaluates the statements of a config file as far as possible without PHP. Input: the parser's tree, environment
+//! variables and other config files. Output: the value that the file returns.
 
 use std::collections::BTreeMap;
 
@@ -7,35 +7,35 @@ use super::functions::{self, Arguments};
 use super::parser::{Argument, Arm, Element, Expr, Part, Statement, last_name};
 use super::value::{Array, Asked, Value};
 
-/// Text and place of a variable, if it is set; or why that cannot be known.
+/// Text and source of a variable, if it is set; `Err` says why that is unknown.
 pub(in crate::cli::laravel) type Variable = Result<Option<(String, String)>, String>;
 
-/// What a file asks from outside.
+/// Access to environment variables and other config files.
 pub(in crate::cli::laravel) struct Outside<'a> {
-    /// The text of a variable of the environment, and where it was set.
+    /// The text of an environment variable, and where it was set.
     pub(in crate::cli::laravel) variable: &'a dyn Fn(&str) -> Variable,
     /// The value of `config('…')`.
     pub(in crate::cli::laravel) config: &'a dyn Fn(&str) -> Value,
-    /// Whether `Str::ascii` is that of Laravel 7 and later.
+    /// Whether `Str::ascii` behaves as in Laravel 7 and later.
     pub(in crate::cli::laravel) has_ascii: bool,
 }
 
-/// What the statements return.
+/// Evaluates the statements and returns their result.
 pub(super) fn run(statements: &[Statement], outside: &Outside<'_>) -> Value {
     let mut evaluator = Evaluator { outside, locals: BTreeMap::new(), aliases: BTreeMap::new(), asked: Asked::default() };
-    evaluator.statements(statements).unwrap_or_else(|| Value::Unknown("it returns nothing".to_owned()))
+    evaluator.statements(statements).unwrap_or_else(|| Value::Unknown("there is no `return`".to_owned()))
 }
 
 struct Evaluator<'a> {
     outside: &'a Outside<'a>,
     locals: BTreeMap<String, Value>,
     aliases: BTreeMap<String, String>,
-    /// The variables that were asked for since this was last taken.
+    /// The variables that were read since this was last reset.
     asked: Asked,
 }
 
 impl Evaluator<'_> {
-    /// `Some` when one of them returns.
+    /// `Some` if one of them returns.
     fn statements(&mut self, statements: &[Statement]) -> Option<Value> {
         statements.iter().find_map(|statement| self.statement(statement))
     }
@@ -64,7 +64,7 @@ impl Evaluator<'_> {
         None
     }
 
-    /// Statements that may run or not: what they change is unknown from here on.
+    /// Handles statements that may or may not run: everything they assign becomes unknown.
     fn maybe(&mut self, statements: &[Statement], why: &str) -> Option<Value> {
         for statement in statements {
             match statement {
@@ -101,7 +101,7 @@ impl Evaluator<'_> {
         self.evaluate(expr).unwrap_or_else(Value::Unknown)
     }
 
-    /// `Err` tells why it cannot be known.
+    /// `Err` says why the value is unknown.
     fn evaluate(&mut self, expr: &Expr) -> Result<Value, String> {
         Ok(match expr {
             Expr::Text(parts) => {
@@ -174,7 +174,7 @@ impl Evaluator<'_> {
         })
     }
 
-    /// A value of which `isset`, `empty` or `??` ask: a variable that does not exist is null.
+    /// A value inside `isset`, `empty` or `??`, where an undefined variable is null.
     fn quiet(&mut self, expr: &Expr) -> Value {
         match expr {
             Expr::Variable(name) if !self.locals.contains_key(name) => Value::Null,
@@ -199,7 +199,7 @@ impl Evaluator<'_> {
                 (None, value) => array.push(value, asked),
                 (Some(key), value) => match key.string() {
                     Ok(key) => array.put(key, value, asked),
-                    // It may be any of them.
+                    // The unknown key may be any of the keys in the array.
                     Err(why) => array.merge(Array { items: Vec::new(), open: Some(why) }),
                 },
             }
@@ -219,7 +219,7 @@ impl Evaluator<'_> {
         let array = self.quiet(array);
         match array {
             Value::Unknown(why) => Err(why),
-            Value::Text(_) => Err("a letter of a text".to_owned()),
+            Value::Text(_) => Err("a character of a string".to_owned()),
             array => Ok(array.at(&[&key]).clone()),
         }
     }
@@ -231,7 +231,7 @@ impl Evaluator<'_> {
         Ok(Some(text))
     }
 
-    /// `env('NAME', default)`: the default is looked at only where the variable is not set.
+    /// `env('NAME', default)`: the default is evaluated only if the variable is not set.
     fn env(&mut self, arguments: &[Argument]) -> Result<Value, String> {
         let [name, default] = positions(["key", "default"], arguments)?;
         let name = self.evaluate(name.ok_or("`env()`")?)?.string()?;
@@ -291,7 +291,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Methods of `Str::of(…)`, which stands for its text here.
+    /// Methods of `Str::of(…)`, which is represented by its text here.
     fn method(&mut self, target: &Expr, name: &str, arguments: &[Argument]) -> Result<Value, String> {
         let text = self.evaluate(target)?;
         if !matches!(text, Value::Text(_)) {
@@ -327,7 +327,7 @@ impl Evaluator<'_> {
                 }
             }
         }
-        self.evaluate(default.ok_or("a `match` without a case for it")?)
+        self.evaluate(default.ok_or("a `match` without a matching case")?)
     }
 
     fn binary(&mut self, operator: &'static str, left: &Expr, right: &Expr) -> Result<Value, String> {
@@ -353,7 +353,7 @@ impl Evaluator<'_> {
             "??=" => self.binary("??", target, value).unwrap_or_else(Value::Unknown),
             _ => self.binary(operator.trim_end_matches('='), target, value).unwrap_or_else(Value::Unknown),
         };
-        // The keys on the way from the variable to the place.
+        // The keys on the path from the variable to the assigned element.
         let mut keys = Vec::new();
         let mut target = target;
         while let Expr::Index(inner, key) = target {
@@ -370,7 +370,7 @@ impl Evaluator<'_> {
     }
 }
 
-/// Puts a value into the array at `place`, below these keys.
+/// Puts a value into the array at `place`, at the path of these keys.
 fn put(place: &mut Value, keys: &[Option<Value>], value: Value) {
     let [first, rest @ ..] = keys else {
         *place = value;
@@ -395,7 +395,7 @@ fn put(place: &mut Value, keys: &[Option<Value>], value: Value) {
     }
 }
 
-/// Arguments in the order of these parameters.
+/// The arguments in the order of these parameters.
 fn positions<'a, const N: usize>(parameters: [&str; N], arguments: &'a [Argument]) -> Result<[Option<&'a Expr>; N], String> {
     let mut found = [None; N];
     for (index, argument) in arguments.iter().enumerate() {

@@ -1,11 +1,11 @@
-//! The functions and operators of PHP and Laravel that config files use. Input: values. Output: a value, or the name of
-//! what is not known here. Pure.
+//! The functions and operators of PHP and Laravel that config files use. Input: values. Output: a value, or the name of an
+//! unsupported function or operator. Pure.
 
 use super::slug;
 use super::url::Url;
 use super::value::{Array, Asked, Value};
 
-/// Arguments of a call: by place, and by name.
+/// Arguments of a call, positional and named.
 #[derive(Debug, Default)]
 pub(super) struct Arguments {
     pub(super) values: Vec<Value>,
@@ -15,10 +15,10 @@ pub(super) struct Arguments {
 type Result<T = Value> = std::result::Result<T, String>;
 
 impl Arguments {
-    /// The arguments for these parameters; those that are not given are `None`.
+    /// The arguments for these parameters; missing ones are `None`.
     fn take<const N: usize>(self, parameters: [&str; N]) -> Result<[Option<Value>; N]> {
         if self.values.len() > N {
-            return Err("more arguments than are known here".to_owned());
+            return Err("more arguments than are supported here".to_owned());
         }
         let mut taken = [const { None }; N];
         for (place, value) in taken.iter_mut().zip(self.values) {
@@ -31,7 +31,7 @@ impl Arguments {
         Ok(taken)
     }
 
-    /// One text.
+    /// The only argument, as a string.
     fn text(self, parameter: &str) -> Result<String> {
         let [text] = self.take([parameter])?;
         given(text)?.string()
@@ -42,7 +42,7 @@ fn given(value: Option<Value>) -> Result {
     match value {
         Some(Value::Unknown(why)) => Err(why),
         Some(value) => Ok(value),
-        None => Err("an argument that is not there".to_owned()),
+        None => Err("a missing argument".to_owned()),
     }
 }
 
@@ -54,11 +54,11 @@ fn array(value: Option<Value>) -> Result<Array> {
     match value {
         Some(Value::Array(array)) => Ok(array),
         Some(Value::Unknown(why)) => Err(why),
-        _ => Err("something in place of an array".to_owned()),
+        _ => Err("a value that is not an array".to_owned()),
     }
 }
 
-/// `env()` on the text of a variable.
+/// The result of `env()` for the text of a variable.
 pub(in crate::cli::laravel) fn native(text: &str) -> Value {
     match text.to_ascii_lowercase().as_str() {
         "true" | "(true)" => return Value::Bool(true),
@@ -68,7 +68,7 @@ pub(in crate::cli::laravel) fn native(text: &str) -> Value {
         _ => {}
     }
     let inner = ['"', '\''].iter().find_map(|quote| text.strip_prefix(*quote)?.strip_suffix(*quote));
-    // The dot of the expression does not match a line break.
+    // In Laravel's regular expression the dot does not match a line break.
     Value::text(inner.filter(|inner| !inner.contains('\n')).unwrap_or(text))
 }
 
@@ -91,7 +91,7 @@ pub(super) fn constant(name: &str) -> Result {
     })
 }
 
-/// A function by its name in small letters.
+/// Calls a function by its lower-case name.
 pub(super) fn call(name: &str, arguments: Arguments, has_ascii: bool) -> Result {
     Ok(match name {
         "str_slug" => return str("slug", arguments, has_ascii),
@@ -217,7 +217,7 @@ pub(super) fn call(name: &str, arguments: Arguments, has_ascii: bool) -> Result 
             let mut kept = Array::default();
             let open = list.open.take();
             for item in list.items {
-                // Whether an unknown value stays is unknown too, and so is null then: the value says it.
+                // It is unknown whether an unknown value would be kept; keeping it as unknown covers both cases.
                 if item.value.is_unknown() || item.value.truth()? {
                     kept.put(item.key, item.value, item.asked);
                 }
@@ -270,7 +270,7 @@ fn trimmed<'a>(name: &str, text: &'a str, characters: &str) -> &'a str {
     }
 }
 
-/// A method of `Str` by its name in small letters.
+/// Calls a method of `Str` by its lower-case name.
 pub(super) fn str(name: &str, arguments: Arguments, has_ascii: bool) -> Result {
     Ok(match name {
         "slug" => {
@@ -335,7 +335,7 @@ fn ascii(text: &str, has_ascii: bool) -> Result<String> {
     slug::ascii_before_7(text).ok_or_else(|| format!("`Str::ascii({text:?})` of a Laravel before 7"))
 }
 
-/// A method of `Str::of(…)` by its name in small letters; the text comes first.
+/// Calls a method of `Str::of(…)` by its lower-case name; the text is the first argument.
 pub(super) fn fluent(name: &str, mut arguments: Arguments, has_ascii: bool) -> Result {
     match name {
         "tostring" | "value" | "__tostring" => arguments.take(["text"]).and_then(|[text]| given(text)),
@@ -382,7 +382,7 @@ fn substr(text: &str, offset: i64, length: Option<i64>) -> Result {
         Some(length) => (start + length).min(len),
     };
     let range = usize::try_from(start).unwrap_or(0)..usize::try_from(end).unwrap_or(0);
-    text.get(range).map(Value::text).ok_or_else(|| "`substr()` within a letter".to_owned())
+    text.get(range).map(Value::text).ok_or_else(|| "`substr()` within a multi-byte character".to_owned())
 }
 
 fn sprintf(arguments: Arguments) -> Result {
@@ -480,7 +480,7 @@ fn is_equal(left: &Value, right: &Value) -> Result<bool> {
     }
 }
 
-/// An operator of two values.
+/// Applies a binary operator.
 pub(super) fn operate(operator: &str, left: Value, right: Value) -> Result {
     let (left, right) = (given(Some(left))?, given(Some(right))?);
     let numbers = || Ok::<_, String>((left.int()?, right.int()?));
@@ -493,7 +493,7 @@ pub(super) fn operate(operator: &str, left: Value, right: Value) -> Result {
         "+" => match (left, right) {
             (Value::Array(mut left), Value::Array(right)) => {
                 if left.open.is_some() || right.open.is_some() {
-                    return Err("a sum of arrays that are not known".to_owned());
+                    return Err("a sum of unknown arrays".to_owned());
                 }
                 for item in right.items {
                     if !left.items.iter().any(|known| known.key == item.key) {

@@ -1,8 +1,8 @@
-//! Cuts PHP into tokens. Input: the text of a file. Output: tokens with their places; comments are left out.
+//! Splits PHP into tokens. Input: the text of a file. Output: tokens with their positions, without comments.
 
 use std::ops::Range;
 
-/// A token and the bytes it takes.
+/// A token and its byte range.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Token {
     pub(super) kind: Kind,
@@ -11,31 +11,31 @@ pub(super) struct Token {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Kind {
-    /// `$name`, without the sign.
+    /// `$name`, without the `$`.
     Variable(String),
     /// A word: `return`, `Illuminate\Support\Str`, `PHP_OS`.
     Name(String),
     Number(String),
-    /// A text in quotes, or a heredoc.
+    /// A quoted string or a heredoc.
     Text(Vec<Piece>),
     Sign(&'static str),
 }
 
-/// A part of a text: as it stands, or an expression.
+/// A part of a string: literal text or an expression.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Piece {
     Plain(String),
     Code(Vec<Token>),
 }
 
-/// Signs, longer ones before those that they begin with.
+/// Operators and punctuation; longer ones come before their prefixes.
 const SIGNS: [&str; 54] = [
     "<=>", "===", "!==", "...", "??=", "?->", "**=", "=>", "->", "::", "==", "!=", "<>", "<=", ">=", "&&", "||", "??", ".=", "+=", "-=",
     "*=", "/=", "++", "--", "<<", ">>", "**", "|>", "#[", "(", ")", "[", "]", "{", "}", ",", ";", ":", "?", ".", "+", "-", "*", "/", "%",
     "=", "<", ">", "!", "&", "|", "@", "^",
 ];
 
-/// The tokens of a file. What is no PHP is passed over.
+/// The tokens of a file. Text outside of PHP tags is skipped.
 pub(super) fn tokens(text: &str) -> Vec<Token> {
     let start = text.find("<?php").map_or(0, |start| start + "<?php".len());
     let mut lexer = Lexer { text, at: start, tokens: Vec::new() };
@@ -63,7 +63,7 @@ impl<'a> Lexer<'a> {
         self.at += self.rest().find(end).map_or(self.rest().len(), |at| at + end.len());
     }
 
-    /// Takes one token; `false` at the end.
+    /// Reads one token; `false` at the end.
     fn step(&mut self) -> bool {
         let rest = self.rest();
         let Some(first) = rest.chars().next() else { return false };
@@ -94,7 +94,7 @@ impl<'a> Lexer<'a> {
             }
             c if c.is_ascii_digit() => {
                 let len = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))).unwrap_or(rest.len());
-                // `1 . 'a'` has spaces; `1..` is no number either.
+                // A trailing dot is the concatenation operator.
                 let text = rest[..len].trim_end_matches('.');
                 self.push(Kind::Number(text.to_owned()), text.len());
             }
@@ -124,7 +124,7 @@ fn word_len(text: &str) -> usize {
     text.find(|c| !is_word(c)).unwrap_or(text.len())
 }
 
-/// A text in single quotes and the bytes it takes: `\'` and `\\` alone are escapes.
+/// A single-quoted string and its length in bytes; its only escapes are `\'` and `\\`.
 fn single_quoted(text: &str) -> (String, usize) {
     let mut value = String::new();
     let mut chars = text.char_indices().skip(1);
@@ -142,7 +142,7 @@ fn single_quoted(text: &str) -> (String, usize) {
     (value, text.len())
 }
 
-/// The bytes of a text in double quotes, quotes included.
+/// The length in bytes of a double-quoted string, including the quotes.
 fn closing_quote(text: &str) -> usize {
     let mut is_escaped = false;
     for (index, c) in text.char_indices().skip(1) {
@@ -156,7 +156,7 @@ fn closing_quote(text: &str) -> usize {
     text.len()
 }
 
-/// `<<<X … X` or `<<<'X' … X`, and the bytes it takes.
+/// `<<<X … X` or `<<<'X' … X`, and its length in bytes.
 fn heredoc(text: &str) -> Option<(Vec<Piece>, usize)> {
     let (head, body) = text.split_once('\n')?;
     let label = head[3..].trim();
@@ -183,7 +183,7 @@ fn heredoc(text: &str) -> Option<(Vec<Piece>, usize)> {
     None
 }
 
-/// The parts of a text in which escapes and variables count.
+/// The parts of a string with escapes and variables.
 fn template(text: &str, is_quoted: bool) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut plain = String::new();
@@ -224,7 +224,7 @@ fn template(text: &str, is_quoted: bool) -> Vec<Piece> {
     pieces
 }
 
-/// `$name`, `$name[key]` or `$name->key` in a text.
+/// `$name`, `$name[key]` or `$name->key` in a string.
 fn simple(text: &str, name_len: usize) -> (Vec<Token>, usize) {
     let behind = &text[name_len..];
     if let Some(end) = behind.strip_prefix('[').and_then(|behind| behind.find(']')) {
@@ -246,7 +246,7 @@ fn tokens_of(code: &str) -> Vec<Token> {
     lexer.tokens
 }
 
-/// The bytes up to the brace that closes the one at the start.
+/// The number of bytes up to and including the brace that closes the first one.
 fn braces(text: &str) -> Option<usize> {
     let mut depth = 0_usize;
     for (index, c) in text.char_indices() {
@@ -260,7 +260,7 @@ fn braces(text: &str) -> Option<usize> {
     None
 }
 
-/// Reads an escape at the start of `text` and returns the bytes it took.
+/// Reads an escape at the start of `text` and returns its length in bytes.
 fn escape(text: &str, is_quoted: bool, plain: &mut String) -> usize {
     let mut chars = text.chars();
     chars.next();

@@ -1,5 +1,5 @@
-//! Reads the statements and expressions of a PHP file. Input: tokens. Output: a tree, in which whatever is not understood
-//! stands as the text that it was.
+//! Parses the statements and expressions of a PHP file. Input: tokens. Output: a tree, in which unsupported code is kept as
+//! its source text.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use super::lexer::{Kind, Piece, Token};
 /// An expression.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Expr {
-    /// A text with expressions in it.
+    /// A string, which may contain expressions.
     Text(Vec<Part>),
     Int(i64),
     Variable(String),
@@ -34,7 +34,7 @@ pub(super) enum Expr {
     Assign(Box<Self>, &'static str, Box<Self>),
     /// `fn () => …` without parameters.
     Arrow(Box<Self>),
-    /// Anything else, as it is written.
+    /// Anything else, as source text.
     Opaque(String),
 }
 
@@ -80,7 +80,7 @@ pub(super) enum Statement {
         then: Vec<Self>,
         otherwise: Vec<Self>,
     },
-    /// Anything else: what it may change, and whether the file may end in it.
+    /// Anything else: the variables it may change, and whether it may return.
     Opaque {
         variables: Vec<String>,
         returns: bool,
@@ -88,16 +88,16 @@ pub(super) enum Statement {
     },
 }
 
-/// How deep expressions may stand in one another.
+/// Maximum nesting depth of expressions, to bound recursion.
 const MAX_DEPTH: usize = 100;
 
-/// How many operators or calls may follow one another: the tree is as deep as that.
+/// Maximum number of chained operators or calls: the tree gets that deep.
 const MAX_CHAIN: usize = 500;
 
-/// Longest piece of code that a message shows.
+/// Maximum number of characters of code shown in a message.
 const MAX_SHOWN: usize = 60;
 
-/// Operators by how tightly they bind, and whether the right one comes first.
+/// Operators with their precedence, and whether they are right-associative.
 const OPERATORS: [(&str, u8, bool); 28] = [
     ("or", 1, false),
     ("xor", 2, false),
@@ -182,10 +182,10 @@ impl Parser<'_> {
         self.eat(sign).then_some(())
     }
 
-    /// What the tokens were written as, on one line and not too long.
+    /// The source text of the tokens, shortened and on one line.
     fn written(&self, tokens: Range<usize>) -> String {
         let Some(tokens) = self.tokens.get(tokens).filter(|tokens| !tokens.is_empty()) else { return "the end of the file".to_owned() };
-        // Tokens of a text in quotes have places of their own.
+        // Tokens inside a string have positions relative to that string.
         let text = self.source.get(tokens[0].at.start..tokens[tokens.len() - 1].at.end).unwrap_or("a text");
         let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
         match line.char_indices().nth(MAX_SHOWN) {
@@ -233,7 +233,7 @@ impl Parser<'_> {
                 statements.push(Statement::Expression(value));
             }
         }
-        // Something that fits nowhere must not hold us up.
+        // Skip an unexpected token, so that parsing always makes progress.
         if self.at == start {
             self.at += 1;
         }
@@ -262,7 +262,7 @@ impl Parser<'_> {
         self.eat(";");
     }
 
-    /// Passes over everything up to one of the signs, outside of brackets.
+    /// Skips everything up to one of the signs, outside of brackets.
     fn skip(&mut self, ends: &[&str]) {
         let mut depth = 0_usize;
         while let Some(kind) = self.kind(0) {
@@ -276,7 +276,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Passes over everything up to the end of a block in braces, or of a statement without one.
+    /// Skips everything up to the end of a block in braces, or of a statement without one.
     fn past_block(&mut self) {
         self.skip(&["{", ";"]);
         if self.eat("{") {
@@ -335,7 +335,7 @@ impl Parser<'_> {
         statements
     }
 
-    /// The statements up to the closing brace, which is taken.
+    /// The statements up to the closing brace, which is consumed.
     fn block(&mut self) -> Vec<Statement> {
         let mut statements = Vec::new();
         self.depth += 1;
@@ -346,7 +346,7 @@ impl Parser<'_> {
         statements
     }
 
-    /// An expression up to what ends it; what is not understood is passed over and kept as it is written.
+    /// An expression up to its terminator; unsupported code is skipped and kept as source text.
     fn item(&mut self) -> Expr {
         const ENDS: [&str; 3] = [",", ";", "=>"];
         let start = self.at;
@@ -363,7 +363,7 @@ impl Parser<'_> {
             _ => {
                 self.at = start;
                 self.skip(&ENDS);
-                // `fn ($x) => …` has an arrow of its own.
+                // The arrow of `fn ($x) => …` does not end the expression.
                 if self.is_sign("=>")
                     && (start..self.at).any(|at| matches!(&self.tokens[at].kind, Kind::Name(name) if name.eq_ignore_ascii_case("fn")))
                 {
@@ -402,7 +402,7 @@ impl Parser<'_> {
                 let otherwise = self.expression(TERNARY + 1)?;
                 left = Expr::Ternary(Box::new(left), then, Box::new(otherwise));
             } else if let Some(assignment) = ASSIGNMENTS.iter().find(|sign| **sign == operator) {
-                // It takes a variable on its left, however tightly what stands before binds.
+                // The left side must be a variable, regardless of precedence.
                 if !matches!(left, Expr::Variable(_) | Expr::Index(..)) {
                     return None;
                 }
@@ -454,7 +454,7 @@ impl Parser<'_> {
                 let Some(Kind::Name(name)) = self.kind(0) else { return None };
                 let name = name.clone();
                 self.at += 1;
-                // A property of an object: no config file makes objects that are known here.
+                // Without arguments it would be a property of an object, and objects are not supported.
                 let arguments = self.arguments()?;
                 value = Expr::Method(Box::new(value), name, arguments);
             } else {
@@ -478,7 +478,7 @@ impl Parser<'_> {
                 Some(value)
             }
             Kind::Sign("[") => self.array("]"),
-            // An attribute, which stands before closures.
+            // An attribute before a closure.
             Kind::Sign("#[") => {
                 self.skip(&[]);
                 self.expect("]")?;
@@ -499,7 +499,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What begins with a word.
+    /// An expression that begins with a word.
     fn named(&mut self, name: String, start: usize) -> Option<Expr> {
         match name.to_ascii_lowercase().as_str() {
             "array" if self.eat("(") => return self.array(")"),
@@ -570,7 +570,7 @@ impl Parser<'_> {
         Some(Expr::Array(elements))
     }
 
-    /// `(…)` behind the name of a function.
+    /// `(…)` after the name of a function.
     fn arguments(&mut self) -> Option<Vec<Argument>> {
         self.expect("(")?;
         let mut arguments = Vec::new();
@@ -623,7 +623,7 @@ impl Parser<'_> {
     }
 }
 
-/// The part of a name behind its namespace.
+/// The part of a name after its namespace.
 pub(super) fn last_name(name: &str) -> &str {
     name.rsplit('\\').next().unwrap_or(name)
 }
@@ -639,6 +639,6 @@ fn number(text: &str) -> Expr {
     } else {
         plain.parse()
     };
-    // Decimals are as good as their text: only timeouts and the like are made of them.
+    // Decimals are kept as text: only timeouts and the like use them.
     parsed.map_or_else(|_| Expr::Text(vec![Part::Plain(plain)]), Expr::Int)
 }

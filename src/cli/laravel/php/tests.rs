@@ -1,4 +1,4 @@
-//! Tests of what is not PHP, or not known; what is evaluated is compared with PHP in `tests/it/cli/laravel.rs`.
+//! Tests of invalid PHP and unsupported code; `tests/it/cli/laravel.rs` compares evaluated values with PHP.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Tests of files that Laravel refuses; those that it reads are compared with PHP in `tests/it/cli/laravel.rs`.
+//! Tests of files that Laravel rejects; `tests/it/cli/laravel.rs` compares valid ones with PHP.
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn what_phpdotenv_refuses_is_said() {
     ] {
         let mut variables = Variables::default();
         variables.take(text);
-        // A quote that never closes takes the rest of the file with it.
+        // An unclosed quote extends to the end of the file.
         let expected = Some(format!("Laravel cannot read its .env: {reason}"));
         assert!(variables.error == expected || text == "A=\"b\n" && variables.error.is_none(), "{text}: {:?}", variables.error);
         assert!(variables.get("A").is_ok_and(|value| value.is_none()) || variables.error.is_some());
