@@ -20,7 +20,7 @@ mod database;
 pub mod env;
 mod limits;
 pub mod load;
-mod log;
+pub(crate) mod log;
 mod metrics;
 mod presence;
 mod pusher;

@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::time::SystemTime;
 
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -16,6 +16,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::env;
+use crate::config::log::{FILTER_FORM, filter};
 use crate::config::{LogConfig, LogFormat};
 
 pub(crate) mod throttle;
@@ -24,8 +25,15 @@ pub(crate) mod throttle;
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// `RUST_LOG` or `log.level` is not a filter.
-    #[error("the log filter `{0}` is not valid, expected a level or a filter such as `info,laravel_echo_server=debug`")]
-    Filter(String, #[source] ParseError),
+    #[error("`{name}` is {value:?}, expected {FILTER_FORM}{}", remedy.iter().map(|remedy| format!("\n  {remedy}")).collect::<String>())]
+    Filter {
+        /// Which of the two.
+        name: &'static str,
+        /// What it is.
+        value: String,
+        /// What to write instead, if that is not plain from what was expected.
+        remedy: Option<String>,
+    },
     /// Logging was set up before.
     #[error("logging is set up already")]
     Twice(#[source] tracing::subscriber::SetGlobalDefaultError),
@@ -36,8 +44,8 @@ pub enum TelemetryError {
 /// # Errors
 /// A filter that cannot be parsed, or a second call.
 pub fn init(config: &LogConfig, has_status_line: bool) -> Result<(), TelemetryError> {
-    let filter = env::rust_log().unwrap_or_else(|| widen(&config.level));
-    let filter: Targets = filter.parse().map_err(|error| TelemetryError::Filter(filter, error))?;
+    let (name, value) = env::rust_log().map_or_else(|| ("log.level", config.level.clone()), |value| ("RUST_LOG", value));
+    let filter = filter(&value).map_err(|remedy| TelemetryError::Filter { name, value, remedy })?;
     let colours = io::stderr().is_terminal() && !env::no_color();
     let stderr = move || Stderr { clears_line: has_status_line };
     let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(stderr).with_ansi(colours);
@@ -93,14 +101,6 @@ impl StatusLine {
 impl Drop for StatusLine {
     fn drop(&mut self) {
         let _ = io::stderr().lock().write_all(CLEAR_LINE);
-    }
-}
-
-/// A plain level applies to this server only; libraries log warnings and errors.
-fn widen(level: &str) -> String {
-    match level {
-        "info" | "debug" | "trace" => format!("warn,laravel_echo_server={level}"),
-        _ => level.to_owned(),
     }
 }
 
@@ -235,12 +235,5 @@ mod tests {
         assert_eq!(text, "- joined news\\n[2026] - \\x1b[2J ü 21\n");
         let channel = "a\u{202e}b\u{2028}c\u{2066}d";
         assert_eq!(line(false, || tracing::info!("joined {channel}")), "- joined a\\u{202e}b\\u{2028}c\\u{2066}d\n");
-    }
-
-    #[test]
-    fn a_plain_level_does_not_open_the_libraries() {
-        assert_eq!(widen("debug"), "warn,laravel_echo_server=debug");
-        assert_eq!(widen("error"), "error");
-        assert_eq!(widen("info,redis=trace"), "info,redis=trace");
     }
 }

@@ -4,10 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use tracing_subscriber::filter::Targets;
-
 use super::value::Seconds;
-use super::{ApiClient, Config, Database, Protocol, RedisConfig};
+use super::{ApiClient, Config, Database, Protocol, RedisConfig, log};
 use crate::proxies::is_network;
 
 mod channels;
@@ -32,8 +30,6 @@ const MAX_MESSAGES: u64 = 1_000_000_000;
 
 /// Characters of `dashboard.password`.
 const MIN_PASSWORD: usize = 12;
-
-const LOG_LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
 /// Refuses what cannot work.
 ///
@@ -116,14 +112,9 @@ impl Found {
             }
         }
         self.dashboard(config);
-        let level = config.log.level.as_str();
-        let is_word = !level.contains(['=', ',']);
-        if is_word && !LOG_LEVELS.contains(&level) || level.parse::<Targets>().is_err() {
-            self.refuse(
-                "log.level",
-                quoted(level),
-                "error, warn, info, debug, trace, or a filter such as `info,laravel_echo_server=debug`",
-            );
+        if let Err(remedy) = log::filter(&config.log.level) {
+            let problem = self.refuse("log.level", quoted(&config.log.level), log::FILTER_FORM);
+            problem.remedy = remedy;
         }
     }
 

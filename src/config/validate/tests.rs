@@ -31,6 +31,7 @@ fn values_that_cannot_work_are_refused_under_their_key() {
         (json!({"redisServer": {"enabled": true, "tls": true}, "sslCertPath": "c.pem"}), "redisServer.tls.keyPath"),
         (json!({"log": {"level": "verbose"}}), "log.level"),
         (json!({"log": {"level": "info,x=verbose"}}), "log.level"),
+        (json!({"log": {"level": "laravel-echo-server=debug"}}), "log.level"),
         (json!({"authHost": "*.app.test"}), "authHost"),
         (json!({"authHost": ["http://app.test", "ftp://app.test"]}), "authHost"),
         (json!({"authHost": "http://"}), "authHost"),

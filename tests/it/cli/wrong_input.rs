@@ -85,6 +85,25 @@ fn a_wrong_variable_is_said_by_name() {
 }
 
 #[test]
+fn a_log_filter_that_matches_nothing_is_refused_by_name() {
+    let (folder, _) = Folder::with_config();
+    for (filter, parts) in [
+        (
+            "verbose",
+            ["`RUST_LOG` is \"verbose\", expected error, warn, info, debug, trace, off, or pairs", "`info,laravel_echo_server=debug`"],
+        ),
+        ("info/foo", ["`RUST_LOG` is \"info/foo\"", "expected error"]),
+        ("laravel-echo-server=debug", ["`RUST_LOG` is", "with underscores: `laravel_echo_server`"]),
+    ] {
+        let mut command = folder.command(&["start"]);
+        let ended = command.env("RUST_LOG", filter).output().expect("the server ends");
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{filter}: {stderr}");
+        super::assert_holds(&stderr, &parts);
+    }
+}
+
+#[test]
 fn a_port_in_use_is_said_with_the_key() {
     let (folder, _) = Folder::with_config();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
