@@ -9,13 +9,17 @@ use super::report::Status;
 /// Names shown at most.
 const SHOWN: usize = 3;
 
+/// What stands behind the prefix in the channels by which nodes and dashboards talk.
+const SERVERS_OWN: &str = "laravel-echo:";
+
 /// Ends of the prefixes that Laravel makes by itself: older and newer versions.
 const USUAL_ENDS: [&str; 2] = ["_database_", "-database-"];
 
 /// Status, message, and how to mend it.
 pub(super) fn judge(prefix: &str, heard: &BTreeSet<String>, listened: Duration) -> (Status, String, String) {
-    // Redis' own news, and the member lists that servers publish, are no events.
-    let events: Vec<_> = heard.iter().filter(|name| !name.starts_with("__key") && !name.ends_with("PresenceChannelUpdated")).collect();
+    // Redis' own news, and what servers tell each other, are no events.
+    let is_event = |name: &&String| !name.starts_with("__key") && !name.ends_with("PresenceChannelUpdated") && !name.contains(SERVERS_OWN);
+    let events: Vec<_> = heard.iter().filter(is_event).collect();
     if events.is_empty() {
         let message = match listened.as_secs() {
             0 => "Redis accepts the subscription; `--listen 0` waits for no event".to_owned(),
@@ -93,6 +97,7 @@ mod tests {
     fn silence_is_neither_well_nor_wrong() {
         assert_eq!(status("", &[]).0, Status::Unknown);
         assert_eq!(status("x_", &["PresenceChannelUpdated", "__keyspace@0__:a"]).0, Status::Unknown);
+        assert_eq!(status("", &["laravel-echo:control", "shop-database-laravel-echo:control"]).0, Status::Unknown);
     }
 
     #[test]
