@@ -134,7 +134,9 @@ impl Answer<'_> {
             401 => {
                 "not logged in: is the cookie of this site still valid? For Sanctum, Laravel has to know the page too: auth.forward = [\"Origin\"] (or \"Referer\")"
             }
-            403 => "routes/channels.php refuses this user, or the session cookie belongs to another user or site",
+            403 => {
+                "no `Broadcast::channel()` in routes/channels.php fits this name (written there without `private-` or `presence-`), its callback refuses this user, or the session cookie belongs to another user or site"
+            }
             404 => {
                 "no such route: check authEndpoint and authHost, and that Broadcast::routes() is called (since Laravel 11, `php artisan install:broadcasting` sees to it; set BROADCAST_CONNECTION=redis again afterwards)"
             }

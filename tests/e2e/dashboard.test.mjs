@@ -106,7 +106,7 @@ describe('the dashboard', { skip: isOriginal }, () => {
     guest.echo.private('orders.78').listen('OrderShipped', () => {});
     const refused = page.locator('#trace [data-kind=refused]', { hasText: 'private-orders.78' }).first();
     await refused.getByText('status 403').waitFor();
-    await refused.getByText('routes/channels.php says no').waitFor();
+    await refused.getByText('fits this name').waitFor();
     const text = await page.locator('#trace').textContent();
     assert.doesNotMatch(text, /laravel_session|XSRF|Bearer/);
 
