@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use laravel_echo_server::config::load::{self, Loaded, Source};
+use laravel_echo_server::config::load::{self, LoadOptions, Loaded, Source};
 use laravel_echo_server::config::{Config, schema};
 use serde_json::{Map, Value, json};
 
@@ -19,6 +19,9 @@ const HIDDEN: &str = "***";
 pub(super) struct Check {
     #[command(flatten)]
     place: ConfigLocation,
+    /// Read no config file: the defaults, and what the environment says
+    #[arg(long, conflicts_with = "config")]
+    defaults: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -29,7 +32,7 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let loaded = load::load(&self.place.options())?;
+        let loaded = load::load(&LoadOptions { defaults: self.defaults, ..self.place.options() })?;
         let rows: Vec<_> = rows(&loaded).into_iter().filter(|row| !self.changed || row.is_changed).collect();
         if self.json {
             output::line(format!("{:#}", as_json(&loaded, rows)));

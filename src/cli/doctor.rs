@@ -11,7 +11,7 @@ use clap::Args;
 use futures_util::FutureExt as _;
 use laravel_echo_server::checks::Checks;
 use laravel_echo_server::config::Config;
-use laravel_echo_server::config::load::{self, Loaded};
+use laravel_echo_server::config::load::{self, LoadOptions, Loaded};
 
 use super::ConfigLocation;
 use super::laravel::Project;
@@ -38,6 +38,9 @@ const RUN_DOCTOR: &str = "run `laravel-echo-server doctor` on this machine";
 pub(super) struct Doctor {
     #[command(flatten)]
     place: ConfigLocation,
+    /// Read no config file: the defaults, and what the environment says
+    #[arg(long, conflicts_with = "config")]
+    defaults: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -55,7 +58,7 @@ pub(super) struct Doctor {
 impl Doctor {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut report = Report::new(self.json);
-        match load::load(&self.place.options()) {
+        match load::load(&LoadOptions { defaults: self.defaults, ..self.place.options() }) {
             Ok(loaded) => {
                 configuration(&loaded, &mut report);
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
@@ -127,6 +130,8 @@ fn configuration(loaded: &Loaded, report: &mut Report) {
     for warning in &loaded.warnings {
         report.warning("config", warning, "");
     }
-    let path = loaded.path.as_ref().map_or_else(String::new, |path| path.display().to_string());
-    report.ok("config", format!("{path} is valid"));
+    match &loaded.path {
+        Some(path) => report.ok("config", format!("{} is valid", path.display())),
+        None => report.ok("config", "the defaults and the environment are valid"),
+    }
 }

@@ -288,6 +288,25 @@ fn a_redis_that_keeps_members_alone_is_examined_too() {
 }
 
 #[test]
+fn a_server_without_a_config_file_is_examined_too() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    let with = |arguments: &[&str]| {
+        let mut command = folder.command(arguments);
+        command.env("LARAVEL_ECHO_SERVER_PORT", free_port().to_string()).env("LARAVEL_ECHO_SERVER_AUTH_HOST", app(REFUSES));
+        command.env("LARAVEL_ECHO_SERVER_REDIS_PORT", redis.port.to_string());
+        let ended = command.output().expect("the command ends");
+        (ended.status.code(), String::from_utf8_lossy(&ended.stdout).into_owned())
+    };
+    let (code, text) = with(&["doctor", "--defaults", "--listen", "0"]);
+    assert_eq!(code, Some(0), "{text}");
+    super::assert_holds(&text, &["the defaults and the environment are valid", &format!("127.0.0.1:{} answers", redis.port)]);
+    let (code, text) = with(&["config", "check", "--defaults", "--changed"]);
+    assert_eq!(code, Some(0), "{text}");
+    super::assert_holds(&text, &["LARAVEL_ECHO_SERVER_REDIS_PORT in the environment", "The configuration is valid."]);
+}
+
+#[test]
 fn a_broken_config_is_the_first_problem() {
     let folder = Folder::new();
     folder.write("laravel-echo-server.toml", "port = \"abc\"\n");
