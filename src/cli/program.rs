@@ -52,6 +52,11 @@ impl Program {
         fs::read_link(format!("/proc/{}/exe", self.process)).ok() == std::env::current_exe().ok()
     }
 
+    /// Whether it runs this server in a way that leaves a lock file beside the config.
+    pub(crate) fn keeps_lock_beside_config(&self) -> bool {
+        self.is_ours() && !["--no-lock", "--lockfile", "--demo", "--defaults"].iter().any(|option| self.command.contains(option))
+    }
+
     /// Says how to stop it.
     pub(crate) fn how_to_stop(&self) -> String {
         let process = self.process;
@@ -61,8 +66,7 @@ impl Program {
             );
         }
         if self.is_ours() {
-            let is_locked = !["--demo", "--defaults"].iter().any(|option| self.command.contains(option));
-            let or = if is_locked { ", or `laravel-echo-server stop` in the folder of its config" } else { "" };
+            let or = if self.keeps_lock_beside_config() { ", or `laravel-echo-server stop` in the folder of its config" } else { "" };
             return format!("`kill {process}` stops it{or}");
         }
         format!("if it is not needed, `kill {process}` stops it")

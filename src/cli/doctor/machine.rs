@@ -11,6 +11,7 @@ use laravel_echo_server::server::listen::{Address, ListenError};
 
 use super::report::Report;
 use crate::cli::lock_file::{self, Found};
+use crate::cli::program::Program;
 use crate::cli::start::machine::{OWN_FILES, most_open_files};
 
 /// Time for the server on our port to answer.
@@ -26,7 +27,7 @@ pub(super) async fn ports(loaded: &Loaded, report: &mut Report) {
         Ok(_) => report.ok("port", format!("{port} is free: no server runs yet, `laravel-echo-server start` starts one")),
         Err(error) if is_taken(&error) && is_echo_server(config).await => {
             is_running = true;
-            report.ok("port", format!("{port} is served by {}", holder(loaded)));
+            served(loaded, port, report);
         }
         Err(error) => port_problem(&error, report),
     }
@@ -79,13 +80,31 @@ async fn is_echo_server(config: &Config) -> bool {
     }
 }
 
-fn holder(loaded: &Loaded) -> String {
-    let lock = loaded.path.as_deref().map(lock_file::beside);
-    match lock.map(|lock| lock_file::look(&lock)) {
-        Some(Ok(Found::Held(holder))) => {
-            format!("the server of this config{}", holder.process.map_or_else(String::new, |process| format!(" (process {process})")))
+/// A laravel-echo-server has the port: the one of this config, or one in whose way `start` would be.
+fn served(loaded: &Loaded, port: u16, report: &mut Report) {
+    let program = Program::listening_on(port);
+    let shown = program.as_ref().map_or_else(|| "a laravel-echo-server".to_owned(), Program::to_string);
+    let Some(lock) = loaded.path.as_deref().map(lock_file::beside) else {
+        return report.ok("port", format!("{port} is served by {shown}"));
+    };
+    let holder = match lock_file::look(&lock) {
+        Ok(Found::Held(holder)) => Some(holder),
+        _ => None,
+    };
+    let process = holder.as_ref().and_then(|holder| holder.process);
+    match program {
+        // Its lock is elsewhere, so it is of another config.
+        Some(program) if program.keeps_lock_beside_config() && process != Some(program.process) => report.problem(
+            "port",
+            format!("{port} is served by {program}, which runs with another config: `start` with this one fails with EADDRINUSE"),
+            format!("{}; or set another `port` here", program.how_to_stop()),
+        ),
+        _ if holder.is_some() => {
+            let process = process.map_or_else(String::new, |process| format!(" (process {process})"));
+            report.ok("port", format!("{port} is served by the server of this config{process}"));
         }
-        _ => "a laravel-echo-server that was started with another config or without a lock file".to_owned(),
+        // One without a lock has nothing to tell it by.
+        _ => report.ok("port", format!("{port} is served by {shown}; without a lock file it is not known with which config")),
     }
 }
 

@@ -58,7 +58,7 @@ fn explained(error: BindError) -> anyhow::Error {
                 None => ("another program".to_owned(), format!("`ss -ltnp 'sport = :{port}'` shows which one (run it as root)")),
             };
             anyhow::anyhow!(
-                "EADDRINUSE: address already in use: `{port_key}` is {port}, and {other} listens there on {host}\n  {mend}\n  \
+                "EADDRINUSE: address already in use: `{port_key}` is {port} on {host}, and {other} has it\n  {mend}\n  \
                  or set another `{port_key}` here"
             )
         }

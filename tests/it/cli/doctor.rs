@@ -107,6 +107,28 @@ fn a_port_of_somebody_else_is_a_problem() {
 }
 
 #[test]
+fn a_port_that_is_served_with_another_config_is_a_problem() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    config(&folder, &app(REFUSES), &redis, "");
+    folder.write("other/laravel-echo-server.toml", &folder.read("laravel-echo-server.toml"));
+    let running = folder.start(&["--dir", "other"]);
+    let (code, report) = examine(&folder, "0");
+    let (status, text) = finding(&report, "port");
+    assert_eq!((code, status.as_str()), (1, "problem"), "{report:#}");
+    let process = running.pid().to_string();
+    super::assert_holds(&text, &[&format!("process {process} ("), "EADDRINUSE", &format!("`kill {process}` stops it"), "another `port`"]);
+    drop(running);
+
+    // A container or a systemd unit: there is nothing to tell it by.
+    let _running = folder.start(&["--no-lock"]);
+    let (code, report) = examine(&folder, "0");
+    let (status, text) = finding(&report, "port");
+    assert_eq!((code, status.as_str()), (0, "ok"), "{report:#}");
+    super::assert_holds(&text, &["not known with which config"]);
+}
+
+#[test]
 fn the_prefix_is_compared_with_the_project_and_with_live_events() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);

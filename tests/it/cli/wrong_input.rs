@@ -130,7 +130,7 @@ fn further_ports_in_use_are_said_with_their_own_keys() {
     ] {
         let parts = [
             &format!("EADDRINUSE: address already in use: `{key}` is {port}")[..],
-            "on 127.0.0.1",
+            "on 127.0.0.1, and process",
             &format!("process {} (", std::process::id()),
         ];
         refuses(&with_more(&more), &["start"], 1, &parts);
