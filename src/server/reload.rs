@@ -16,13 +16,16 @@ use super::{BindError, listen};
 use crate::admission::Admission;
 use crate::api::dashboard::{self, Dashboard};
 use crate::api::{self, Api};
+use crate::auth;
 use crate::client::Client;
 use crate::config::{Config, DashboardConfig, Limits, RedisServerConfig, RedisServerTls, SocketIoConfig, Subscribers, schema};
 use crate::hub::Hub;
+use crate::metrics::Metrics;
 use crate::net::tls::Tls;
 use crate::proxies::TrustedProxies;
 use crate::pusher::{self, Pusher};
 use crate::readiness::Readiness;
+use crate::redis_client::Redis;
 use crate::socket_io::SocketIo;
 use crate::socket_io::gate::Gate;
 
@@ -99,8 +102,9 @@ impl Reload {
     /// Connections stay open. Returns the changed keys that need a restart and keep their old values.
     ///
     /// # Errors
-    /// When something in `config` is invalid; then nothing changes.
+    /// When something in `config` is invalid, now or after a restart; then nothing changes.
     pub fn reload(&self, config: &Config) -> Result<Vec<String>, BindError> {
+        check_files(config)?;
         let mut current = self.0.config.lock();
         let parts = &self.0.parts;
         let effective = effective(&current, config);
@@ -116,6 +120,16 @@ impl Reload {
         *current = effective;
         Ok(later)
     }
+}
+
+/// Reads every file that a start with these settings would read, also those used only after a restart, so that a broken file is found now.
+fn check_files(config: &Config) -> Result<(), BindError> {
+    Tls::new(config)?;
+    Tls::redis_server(config)?;
+    // With metrics that are thrown away.
+    auth::open(config, &TrustedProxies::new(&config.trust_proxies.0), &Arc::new(Metrics::new()))?;
+    Redis::new(&config.database_config.redis)?;
+    Ok(())
 }
 
 /// The settings in force after a server with `old` reloads `new`: the new values for keys that can change at runtime, the

@@ -98,3 +98,23 @@ async fn settings_that_cannot_be_used_change_nothing() {
     // The same connection as before: nothing was dropped.
     assert_eq!(http.get(&url).send().await.unwrap().status(), StatusCode::FORBIDDEN);
 }
+
+#[tokio::test]
+async fn settings_that_a_restart_could_not_use_change_nothing() {
+    let server = TestServer::start(json!({})).await;
+    for (changes, expected) in [
+        (
+            json!({ "protocol": "https", "sslCertPath": "/nowhere.crt", "sslKeyPath": "/nowhere.key" }),
+            "sslCertPath: cannot read `/nowhere.crt`",
+        ),
+        (json!({ "auth": { "tls": { "ca": "/nowhere.pem" } } }), "auth.tls.ca: `/nowhere.pem` is not a readable PEM certificate"),
+        (json!({ "auth": { "jwt": { "algorithm": "RS256", "publicKey": "/nowhere.pub" } } }), "auth.jwt.publicKey"),
+        (json!({ "databaseConfig": { "redis": { "tls": { "ca": "/nowhere.pem" } } } }), "databaseConfig.redis.tls.ca: cannot read"),
+    ] {
+        let mut config = changes;
+        crate::support::merge(&mut config, json!({ "clients": [] }));
+        let error = server.reload.reload(&server.changed(config)).unwrap_err();
+        assert!(error.to_string().starts_with(expected), "{error}");
+        assert_eq!(status(&server, "/apps/app/status", &[("authorization", "Bearer test-key")]).await, StatusCode::OK);
+    }
+}
