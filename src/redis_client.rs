@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 
-use crate::config::RedisConfig;
+use crate::config::{RedisConfig, RedisNode};
 
 mod loss;
 pub(crate) mod reconnecting;
@@ -108,6 +108,27 @@ pub fn address(client: &redis::Client) -> String {
     client.get_connection_info().addr().to_string()
 }
 
+/// The command that asks the same Redis for a sign of life; with sentinels or a cluster, the first node that the settings name.
+#[must_use]
+pub fn ping_command(config: &RedisConfig) -> String {
+    let of = |node: &RedisNode| RedisConfig { host: node.host.clone(), port: node.port, url: None, path: None, ..config.clone() };
+    let first = config.sentinels.first().or(config.cluster.first()).map(of);
+    let info = connection_info(first.as_ref().unwrap_or(config));
+    match info.as_ref().map(ConnectionInfo::addr) {
+        Ok(ConnectionAddr::Tcp(host, port)) => format!("redis-cli -h {host} -p {port} ping"),
+        Ok(ConnectionAddr::TcpTls { host, port, insecure, .. }) => {
+            let trust = match &config.tls.ca {
+                _ if *insecure => " --insecure".to_owned(),
+                Some(ca) => format!(" --cacert {}", ca.display()),
+                None => String::new(),
+            };
+            format!("redis-cli -h {host} -p {port} --tls{trust} ping")
+        }
+        Ok(ConnectionAddr::Unix(path)) => format!("redis-cli -s {} ping", path.display()),
+        _ => "redis-cli ping".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +148,24 @@ mod tests {
                 _ => None,
             };
             assert_eq!(insecure, expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn the_same_redis_is_asked_for_a_sign_of_life() {
+        let of = |settings: serde_json::Value| ping_command(&serde_json::from_value(settings).unwrap());
+        let node = serde_json::json!([{ "host": "10.0.0.1", "port": 26379 }]);
+        for (settings, expected) in [
+            (serde_json::json!({}), "redis-cli -h 127.0.0.1 -p 6379 ping"),
+            (serde_json::json!({ "path": "/run/redis.sock" }), "redis-cli -s /run/redis.sock ping"),
+            (serde_json::json!({ "url": "redis://:secret@redis.test:6380/2" }), "redis-cli -h redis.test -p 6380 ping"),
+            (
+                serde_json::json!({ "host": "r", "tls": { "enabled": true, "ca": "/ca.pem" } }),
+                "redis-cli -h r -p 6379 --tls --cacert /ca.pem ping",
+            ),
+            (serde_json::json!({ "sentinels": node, "name": "m" }), "redis-cli -h 10.0.0.1 -p 26379 ping"),
+        ] {
+            assert_eq!(of(settings.clone()), expected, "{settings}");
         }
     }
 }

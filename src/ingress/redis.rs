@@ -195,7 +195,7 @@ impl<S: Socket> RedisIngress<S> {
         let metrics = self.hub.metrics();
         metrics.redis_up.set(0);
         self.subscriptions.end();
-        let (redis, reason, hint) = (self.redis.address(), &loss.reason, loss.cause.hint());
+        let (redis, reason, hint) = (self.redis.address(), &loss.reason, self.redis.hint(loss.cause));
         let is_news = !told.contains(&loss.cause);
         if is_news {
             told.push(loss.cause);

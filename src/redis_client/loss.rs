@@ -19,6 +19,10 @@ pub struct Loss {
 pub enum Cause {
     /// It does not answer, or has closed the connection.
     Unreachable,
+    /// Its name has no address.
+    UnknownHost,
+    /// It does not have the configured database.
+    NoDatabase,
     /// It asks for a password, and none is configured.
     NoPassword,
     /// It refuses the password or the user.
@@ -59,6 +63,8 @@ impl Cause {
                 text if text.contains("certificate") => Self::Certificate(refused_certificate(&text).unwrap_or(UNTRUSTED)),
                 _ if error.kind() == ErrorKind::AuthenticationFailed => Self::WrongPassword,
                 text if text.contains("Parse error") => Self::NotRedis,
+                text if text.contains("DB index is out of range") => Self::NoDatabase,
+                text if text.contains("lookup address") => Self::UnknownHost,
                 _ => Self::Unreachable,
             },
         }
@@ -69,6 +75,8 @@ impl Cause {
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::Unreachable => "the connection to Redis is lost",
+            Self::UnknownHost => "the host name of Redis has no address",
+            Self::NoDatabase => "Redis does not have the configured database",
             Self::NoPassword => "Redis asks for a password (NOAUTH)",
             Self::WrongPassword => "Redis refuses the password or the user (WRONGPASS)",
             Self::NoPermission => "the Redis user lacks a permission (NOPERM)",
@@ -77,23 +85,45 @@ impl Cause {
         }
     }
 
-    /// What to do about it.
+    /// Whether Redis answered, and does not want this server.
     #[must_use]
-    pub const fn hint(self) -> &'static str {
-        match self {
+    pub const fn is_refusal(self) -> bool {
+        matches!(self, Self::NoPassword | Self::WrongPassword | Self::NoPermission | Self::NoDatabase)
+    }
+
+    /// What to do about it. `ping` is the command that asks the same Redis, see [`ping_command`](super::ping_command).
+    #[must_use]
+    pub fn hint(self, ping: &str) -> String {
+        let hint = match self {
             Self::Unreachable => {
-                "does it run (`redis-cli ping`), and is this its address in `databaseConfig.redis`, as seen from this machine (or container)?"
+                return format!(
+                    "does it run (`{ping}`), is this its address in `databaseConfig.redis`, as seen from this machine (or container), and \
+                     is `databaseConfig.redis.tls` what that port speaks?"
+                );
             }
-            Self::NoPassword => "set `databaseConfig.redis.password`, REDIS_PASSWORD in Laravel's .env",
+            Self::UnknownHost => {
+                "is `databaseConfig.redis.host` spelled right, and known on this machine (or in this container: both on one network)?"
+            }
+            Self::NoDatabase => {
+                "set `databaseConfig.redis.db` to a database that it has (0 to 15, unless its `databases` says otherwise) and restart; \
+                 events arrive whichever it is"
+            }
+            Self::NoPassword => {
+                "set `databaseConfig.redis.password` to the value of REDIS_PASSWORD in Laravel's .env, and restart laravel-echo-server"
+            }
             Self::WrongPassword => {
                 "check `databaseConfig.redis.password` (and `username`) against requirepass or the ACL; Laravel's is REDIS_PASSWORD in .env"
             }
-            Self::NoPermission => "the ACL user needs `&*` (all channels) and `+psubscribe +subscribe +unsubscribe +publish +ping`",
+            Self::NoPermission => {
+                "in Redis: `ACL SETUSER <user> ~<keyPrefix>laravel-echo:* ~<keyPrefix>*:members ~<keyPrefix>queues:* &* +@read +@write \
+                 +@scripting +@pubsub +@connection +@transaction +time +info`"
+            }
             Self::Certificate(hint) => hint,
             Self::NotRedis => {
                 "another program listens there, such as an HTTP server: set `databaseConfig.redis.host` and `port` to those of Redis, \
                  and `databaseConfig.redis.tls` if that port speaks TLS"
             }
-        }
+        };
+        hint.to_owned()
     }
 }

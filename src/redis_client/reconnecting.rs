@@ -157,7 +157,7 @@ impl ReconnectingClient {
             None => (now.checked_sub(before).unwrap_or(now), Vec::new()),
         };
         if !told.contains(&cause) {
-            warn!(redis = self.redis.address(), reason, hint = cause.hint(), "{} until Redis is back", self.purpose);
+            warn!(redis = self.redis.address(), reason, hint = self.redis.hint(cause), "{} until Redis is back", self.purpose);
             told.push(cause);
         }
         state.outage = Some(Outage { since, tried: now, reason, told });

@@ -18,7 +18,7 @@ use redis::{
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use super::{RedisConfigError, certificates, client, tcp_settings};
+use super::{Cause, RedisConfigError, certificates, client, tcp_settings};
 use crate::config::value::Secret;
 use crate::config::{RedisConfig, RedisNode};
 
@@ -36,6 +36,7 @@ pub struct Redis {
     /// The same without a password, or without that of the sentinels: they may need none.
     open: Vec<Topology>,
     address: String,
+    ping: String,
     has_told_of_password: AtomicBool,
     has_asked_for_cluster: Arc<AtomicBool>,
 }
@@ -78,13 +79,21 @@ impl Redis {
             Topology::Cluster { .. } => format!("cluster {}", list(&config.cluster)),
         };
         let open = without_passwords(config).iter().map(Topology::new).collect::<Result<_, _>>()?;
-        Ok(Self { topology, open, address, has_told_of_password: AtomicBool::new(false), has_asked_for_cluster: Arc::default() })
+        let ping = super::ping_command(config);
+        let (has_told_of_password, has_asked_for_cluster) = (AtomicBool::new(false), Arc::default());
+        Ok(Self { topology, open, address, ping, has_told_of_password, has_asked_for_cluster })
     }
 
     /// Where this leads, without credentials.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// What to do about an error of it.
+    #[must_use]
+    pub fn hint(&self, cause: Cause) -> String {
+        cause.hint(&self.ping)
     }
 
     /// Whether this is a Redis Cluster.

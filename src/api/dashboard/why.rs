@@ -16,6 +16,7 @@ use crate::api::params::Params;
 use crate::channel::ChannelName;
 use crate::hub::near_miss;
 use crate::readiness::RedisState;
+use crate::redis_client::ping_command;
 
 /// Refusals that are shown.
 const MAX_REFUSALS: usize = 3;
@@ -126,7 +127,7 @@ fn sources(settings: &Settings, is_prefix_wrong: bool, findings: &mut Findings) 
         RedisState::Lost(loss) => findings.add(
             Weight::Wrong,
             format!("the connection to Redis is lost, so no events come from there: {}", loss.reason),
-            format!("{}; the server reconnects by itself", loss.cause.hint()),
+            format!("{}; the server reconnects by itself", loss.cause.hint(&ping_command(&settings.config.database_config.redis))),
         ),
         RedisState::Connecting => findings.add(
             Weight::Wrong,

@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use laravel_echo_server::clock::since_1970;
 use laravel_echo_server::config::{Config, Database, RedisConfig};
 use laravel_echo_server::redis_client::topology::without_passwords;
-use laravel_echo_server::redis_client::{self, Cause, Loss};
+use laravel_echo_server::redis_client::{self, Cause, Loss, ping_command};
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError};
 
@@ -67,7 +67,7 @@ pub(super) async fn examine(config: &Config, project: &Project, listen: Duration
             let (status, message, mend) = names::judge(&settings.key_prefix, &heard, listen);
             report.add("events", status, message, mend);
         }
-        Err(error) => report.problem("events", format!("PSUBSCRIBE is refused: {error}"), mend_of(&error)),
+        Err(error) => report.problem("events", format!("PSUBSCRIBE is refused: {error}"), mend_of(&error, settings)),
     }
 }
 
@@ -93,7 +93,7 @@ async fn examine_server(settings: &RedisConfig, report: &mut Report) -> Option<O
         }
         Err(error) if error.code() == Some("NOPERM") => report.ok("redis", format!("{address} answers")),
         Err(error) => {
-            report.problem("redis", format!("{address} answers with an error: {error}"), mend_of(&error));
+            report.problem("redis", format!("{address} answers with an error: {error}"), mend_of(&error, settings));
             return None;
         }
     }
@@ -134,9 +134,6 @@ async fn open(settings: &RedisConfig) -> Result<Open, Fault> {
     let address = redis_client::address(&client);
     match tokio::time::timeout(CONNECT, client.get_multiplexed_async_connection()).await {
         Ok(Ok(connection)) => Ok(Open { client, connection, address, needs_no_password: false }),
-        Ok(Err(error)) if error.is_connection_refusal() => {
-            Err(Fault { message: format!("cannot connect to Redis at {address}: {error}"), mend: mend_of(&error) })
-        }
         Ok(Err(error)) => {
             let others = if error.kind() == ErrorKind::AuthenticationFailed { without_passwords(settings) } else { Vec::new() };
             for settings in others {
@@ -146,13 +143,23 @@ async fn open(settings: &RedisConfig) -> Result<Open, Fault> {
                     return Ok(Open { needs_no_password: true, ..open });
                 }
             }
-            Err(Fault { message: format!("{address} refuses the connection: {}", Loss::from(&error).reason), mend: mend_of(&error) })
+            Err(fault(&error, &address, settings))
         }
         Err(_) => Err(Fault {
             message: format!("{address} does not answer within {} seconds", CONNECT.as_secs()),
-            mend: Cause::Unreachable.hint().to_owned(),
+            mend: Cause::Unreachable.hint(&ping_command(settings)),
         }),
     }
+}
+
+/// A connection that failed.
+fn fault(error: &RedisError, address: &str, settings: &RedisConfig) -> Fault {
+    let Loss { reason, cause } = error.into();
+    let message = match cause.is_refusal() {
+        true => format!("{address} refuses the connection: {reason}"),
+        false => format!("cannot connect to Redis at {address}: {reason}"),
+    };
+    Fault { message, mend: mend_of(error, settings) }
 }
 
 /// The configured prefix is the one of the project that the config stands in, where that publishes to a Redis.
@@ -206,6 +213,6 @@ async fn events(client: &redis::Client, listen: Duration) -> Result<BTreeSet<Str
     Ok(names)
 }
 
-fn mend_of(error: &RedisError) -> String {
-    Cause::of(error).hint().to_owned()
+fn mend_of(error: &RedisError, settings: &RedisConfig) -> String {
+    Cause::of(error).hint(&ping_command(settings))
 }

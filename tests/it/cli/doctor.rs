@@ -82,6 +82,14 @@ fn each_fault_is_a_problem_with_a_way_out() {
         (nowhere, "password = \"secret\"", "auth", ["cannot be reached", "authHost"]),
         (app(REFUSES), "", "redis", ["NOAUTH", "password"]),
         (app(REFUSES), "password = \"wrong\"", "redis", ["refuses the connection", "password"]),
+        (app(REFUSES), "password = \"secret\"\ndb = 99", "redis", ["out of range", "`databaseConfig.redis.db`"]),
+        (
+            app(REFUSES),
+            "password = \"secret\"\nhost = \"redis.invalid\"",
+            "redis",
+            ["cannot connect to Redis at redis.invalid", "spelled right"],
+        ),
+        (app(REFUSES), "password = \"secret\"\ntls = true", "redis", ["cannot connect", "`databaseConfig.redis.tls`"]),
     ] {
         config(&folder, &auth_host, &redis, more);
         let (code, report) = examine(&folder, "0");

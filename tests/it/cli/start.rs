@@ -133,7 +133,7 @@ fn each_reason_for_a_lost_redis_is_a_warning_with_its_hint() {
     folder.write("laravel-echo-server.toml", &config);
     let mut running = folder.start(&["--no-lock"]);
     running.wait_for("WARN cannot reach Redis");
-    assert!(running.has_seen("redis-cli ping"), "{:#?}", running.seen);
+    assert!(running.has_seen(&format!("`redis-cli -h 127.0.0.1 -p {redis_port} ping`")), "{:#?}", running.seen);
     let _redis = Redis::start(redis_port, &["--requirepass", "secret"]);
     running.wait_for("WARN still no connection to Redis, for another reason");
     assert!(running.has_seen("NOAUTH") && running.has_seen("set `databaseConfig.redis.password`"), "{:#?}", running.seen);

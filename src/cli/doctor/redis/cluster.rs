@@ -82,7 +82,9 @@ async fn ask(settings: &RedisConfig, node: &RedisNode) -> Result<(RedisConfig, S
             message: format!("{address} is a Redis of its own, no node of a cluster"),
             mend: "write `host` and `port` in place of `databaseConfig.redis.cluster`, or set `cluster-enabled yes` there".to_owned(),
         }),
-        Err(error) => Err(Fault { message: format!("cannot read the cluster's state from {address}: {error}"), mend: mend_of(&error) }),
+        Err(error) => {
+            Err(Fault { message: format!("cannot read the cluster's state from {address}: {error}"), mend: mend_of(&error, &node) })
+        }
     }
 }
 
