@@ -5,7 +5,7 @@
 //! again for ever.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt as _;
 use rand::RngExt as _;
@@ -40,6 +40,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait: a Redis that comes back is noticed within seconds.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
+/// Between two lines of the log about an outage that lasts.
+const REMINDER: Duration = Duration::from_secs(5 * 60);
+
 /// Between two signs of life of Redis, and the time for one.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,6 +59,35 @@ pub struct RedisIngress<S> {
     subscriptions: Subscriptions,
     /// Where single channels are asked for, all the others are left alone.
     lookout: Option<Lookout>,
+}
+
+/// What was logged about an outage.
+struct Outage {
+    since: SystemTime,
+    causes: Vec<Cause>,
+    told: Instant,
+}
+
+impl Outage {
+    /// After the first failure, which was logged.
+    fn begin(cause: Cause) -> Self {
+        Self { since: SystemTime::now(), causes: vec![cause], told: Instant::now() }
+    }
+
+    /// What to say about a further failure, if anything: each cause once, as a Redis that comes back and then wants a password needs a
+    /// person; and now and then the rest, for a log that is read hours later.
+    fn still(&mut self, cause: Cause, now: Instant) -> Option<&'static str> {
+        let is_new = !self.causes.contains(&cause);
+        if !is_new && now.duration_since(self.told) < REMINDER {
+            return None;
+        }
+        self.told = now;
+        if is_new {
+            self.causes.push(cause);
+            return Some("still no connection to Redis, for another reason than before");
+        }
+        Some("still no connection to Redis")
+    }
 }
 
 impl<S: Socket> RedisIngress<S> {
@@ -77,14 +109,13 @@ impl<S: Socket> RedisIngress<S> {
 
     async fn listen_for_ever(self: &Arc<Self>) {
         let mut wait = FIRST_WAIT;
-        let mut told = Vec::new();
+        let mut outage = None;
         loop {
             let loss = self.listen().await;
             if *self.state.borrow() == RedisState::Up {
                 wait = FIRST_WAIT;
-                told.clear();
             }
-            self.lost(loss, &mut told);
+            self.lost(loss, &mut outage);
             let jitter = rand::rng().random_range(0.5..1.5);
             tokio::time::sleep(wait.mul_f64(jitter)).await;
             wait = (wait * 2).min(MAX_BACKOFF);
@@ -190,24 +221,31 @@ impl<S: Socket> RedisIngress<S> {
         self.hub.listens_again();
     }
 
-    /// Notes the loss, and warns about each cause of it once: a Redis that comes back and then wants a password needs a person.
-    fn lost(&self, loss: Loss, told: &mut Vec<Cause>) {
+    /// Notes the loss, and warns about it.
+    fn lost(&self, loss: Loss, outage: &mut Option<Outage>) {
         let metrics = self.hub.metrics();
         metrics.redis_up.set(0);
         self.subscriptions.end();
         let (redis, reason, hint) = (self.redis.address(), &loss.reason, self.redis.hint(loss.cause));
-        let is_news = !told.contains(&loss.cause);
-        if is_news {
-            told.push(loss.cause);
-        }
-        match &*self.state.borrow() {
-            RedisState::Lost(_) if is_news => warn!(redis, reason, hint, "still no connection to Redis, for another reason than before"),
-            RedisState::Lost(_) => debug!(redis, reason, "Redis is still away"),
-            RedisState::Up => {
-                metrics.redis_losses.inc();
-                warn!(redis, reason, "lost the connection to Redis; clients stay connected, no events arrive until it is back");
+        match (&*self.state.borrow(), outage.as_mut()) {
+            (RedisState::Lost(_), Some(outage)) => {
+                let since = humantime::format_rfc3339_seconds(outage.since);
+                match outage.still(loss.cause, Instant::now()) {
+                    Some(text) => warn!(redis, reason, %since, hint, "{text}"),
+                    None => debug!(redis, reason, "Redis is still away"),
+                }
             }
-            RedisState::Off | RedisState::Connecting => warn!(redis, reason, hint, "cannot reach Redis; retrying until it answers"),
+            (before, _) => {
+                if *before == RedisState::Up {
+                    metrics.redis_losses.inc();
+                    // One that restarts needs no advice.
+                    let hint = (loss.cause != Cause::Unreachable).then_some(hint);
+                    warn!(redis, reason, hint, "lost the connection to Redis; clients stay connected, no events arrive until it is back");
+                } else {
+                    warn!(redis, reason, hint, "cannot reach Redis; retrying until it answers");
+                }
+                *outage = Some(Outage::begin(loss.cause));
+            }
         }
         self.state.send_replace(RedisState::Lost(loss));
     }
@@ -229,5 +267,23 @@ impl<S: Socket> RedisIngress<S> {
             return;
         }
         receive(&self.hub, Source::Redis, channel, message.get_payload_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_that_lasts_is_told_again() {
+        let mut outage = Outage::begin(Cause::Unreachable);
+        let start = outage.told;
+        let at = |minutes: u64| start + Duration::from_secs(60 * minutes);
+        assert_eq!(outage.still(Cause::Unreachable, at(4)), None);
+        assert_eq!(outage.still(Cause::Unreachable, at(5)), Some("still no connection to Redis"));
+        assert_eq!(outage.still(Cause::Unreachable, at(6)), None);
+        assert_eq!(outage.still(Cause::NoPassword, at(7)), Some("still no connection to Redis, for another reason than before"));
+        assert_eq!(outage.still(Cause::Unreachable, at(11)), None);
+        assert_eq!(outage.still(Cause::NoPassword, at(12)), Some("still no connection to Redis"));
     }
 }
