@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use laravel_echo_server::redis_client::Redis;
+use laravel_echo_server::redis_client::{Cause, Redis};
 use serde_json::{Value, json};
 
 use crate::support::{Client, Laravel, TestServer, free_port, until};
@@ -270,6 +270,45 @@ async fn tls_an_acl_user_a_url_and_a_unix_socket() {
     let members = client.event("presence:subscribed").await.remove(1);
     assert_eq!(members.as_array().map(Vec::len), Some(1), "this node's own, not those in the Redis: {members}");
     std::fs::remove_dir_all(&folder).expect("the folder is ours");
+}
+
+#[tokio::test]
+async fn the_rights_that_are_advised_suffice() {
+    let hint = Cause::NoPermission.hint("");
+    let rights = hint.split('`').nth(1).and_then(|command| command.strip_prefix("ACL SETUSER <user> ")).expect("a command");
+    assert!(include_str!("../../docs/several-nodes.md").contains(&format!("ACL SETUSER echo on >password {rights}\n")), "{rights}");
+    let user = format!("user echo on >secret {}\n", rights.replace("<keyPrefix>", "app_"));
+    let (laravel, instance) = (Laravel::start().await, Instance::start(free_port(), &user, &[]));
+    instance.answers().await;
+    let settings = |mode: &str| {
+        let redis = json!({ "port": instance.port, "username": "echo", "password": "secret", "keyPrefix": "app_" });
+        json!({
+            "authHost": laravel.url,
+            "database": "redis",
+            "subscribers": { "redis": true, "redisMode": mode },
+            "databaseConfig": { "redis": redis, "publishPresence": true },
+            "cluster": { "enabled": true },
+            "presence": { "lease": "2s" },
+            "webhooks": [{ "target": "queue", "job": "EchoWebhook" }],
+            "webhooksDelivery": { "store": "redis", "grace": "100ms" },
+        })
+    };
+    let (one, other) = (TestServer::start(settings("pattern")).await, TestServer::start(settings("pattern")).await);
+    let (mut alice, mut bob) = (member(&one, 1).await, member(&other, 2).await);
+    whispers(&mut alice, &mut bob).await;
+    let exact = TestServer::start(settings("exact")).await;
+    let mut eve = member(&exact, 3).await;
+    whispers(&mut eve, &mut alice).await;
+    drop(bob);
+    // With what it gives the others of its clients' sessions and of the past.
+    other.stop().await;
+    while alice.event("presence:leaving").await[1]["user_id"] != 2 {}
+    until("a job of the queue", async || instance.ask::<u64>("LLEN app_queues:default").await > Some(0)).await;
+    until("the mirror", async || instance.ask::<u64>("EXISTS app_presence-room:members").await == Some(1)).await;
+    exact.stop().await;
+    one.stop().await;
+    let refused = instance.ask::<Vec<redis::Value>>("ACL LOG").await.expect("Redis answers");
+    assert!(refused.is_empty(), "{refused:?}");
 }
 
 #[tokio::test]
