@@ -15,6 +15,7 @@ mod webhooks;
 
 pub(super) use form::is_loopback;
 use form::{is_auth_host, is_of_the_api, is_origin, is_path};
+use problem::UNSET;
 
 pub use problem::{Problem, Problems};
 
@@ -96,7 +97,7 @@ impl Found {
             self.refuse("redisServer.port", server.port.0, "another port than `port`");
         }
         if server.enabled.0 && server.password.is_none() && !is_loopback(&server.host) {
-            self.refuse("redisServer.password", "unset", "a password, because `redisServer.host` is open to the network")
+            self.refuse("redisServer.password", UNSET, "a password, because `redisServer.host` is open to the network")
                 .mend("set `redisServer.password`, or `redisServer.host` to \"127.0.0.1\"");
         }
         if server.enabled.0 && server.tls.enabled {
@@ -125,7 +126,7 @@ impl Found {
                 .mend("whoever knows it sees every event; `openssl rand -base64 18` makes a good one");
         }
         if config.dashboard.enabled.0 && password.is_none() && config.clients.is_empty() {
-            self.refuse("dashboard.password", "unset", "a password, because no entry of `clients` could sign in either")
+            self.refuse("dashboard.password", UNSET, "a password, because no entry of `clients` could sign in either")
                 .mend("set `dashboard.password`, or add a client with `laravel-echo-server client:add`");
         }
     }
@@ -248,7 +249,7 @@ impl Found {
             self.refuse(format!("databaseConfig.redis.{first}"), format!("set beside `{}`", others.join("`, `")), "one way to reach Redis");
         }
         if !redis.sentinels.is_empty() && redis.name.is_none() {
-            self.refuse("databaseConfig.redis.name", "unset", "the name of the master that the sentinels watch, often `mymaster`");
+            self.refuse("databaseConfig.redis.name", UNSET, "the name of the master that the sentinels watch, often `mymaster`");
         }
     }
 
@@ -264,7 +265,7 @@ impl Found {
             if client.require_signature.0 && client.secret.is_none() {
                 self.refuse(
                     format!("clients[{index}].secret"),
-                    "unset",
+                    UNSET,
                     "the secret that signatures are verified with, because `requireSignature` is true",
                 );
             }
@@ -275,18 +276,18 @@ impl Found {
         let jwt = &config.auth.jwt;
         let Some(algorithm) = &jwt.algorithm else {
             if jwt.secret.is_some() || jwt.public_key.is_some() || jwt.jwks.is_some() {
-                self.refuse("auth.jwt.algorithm", "unset", format!("one of {}", JWT_ALGORITHMS.join(", ")));
+                self.refuse("auth.jwt.algorithm", UNSET, format!("one of {}", JWT_ALGORITHMS.join(", ")));
             }
             return;
         };
         if !JWT_ALGORITHMS.contains(&algorithm.as_str()) {
             self.refuse("auth.jwt.algorithm", quoted(algorithm), format!("one of {}", JWT_ALGORITHMS.join(", ")));
         } else if algorithm.starts_with("HS") && jwt.secret.is_none() {
-            self.refuse("auth.jwt.secret", "unset", format!("the secret that {algorithm} tokens are signed with"));
+            self.refuse("auth.jwt.secret", UNSET, format!("the secret that {algorithm} tokens are signed with"));
         } else if !algorithm.starts_with("HS") && jwt.public_key.is_none() && jwt.jwks.is_none() {
             self.refuse(
                 "auth.jwt.publicKey",
-                "unset",
+                UNSET,
                 format!("the path of the public key that verifies {algorithm} tokens, or `auth.jwt.jwks`"),
             );
         }

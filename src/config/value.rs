@@ -346,7 +346,7 @@ where
     D: Deserializer<'de>,
     T: FromStr + TryFrom<u64>,
 {
-    deserializer.deserialize_any(TextOrNumber { expected: "a whole number", from_number: |number| T::try_from(number).ok() })
+    deserializer.deserialize_any(TextOrNumber { expected: "a whole number, 0 or more", from_number: |number| T::try_from(number).ok() })
 }
 
 /// [`integer`] where there may be none.

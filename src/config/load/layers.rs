@@ -245,7 +245,7 @@ fn expected(message: &str) -> String {
         "a string" | "string or map" => "text".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "path string" => "a path".to_owned(),
-        "i64" => "a whole number".to_owned(),
+        "i64" => "a whole number, 0 or more".to_owned(),
         other => other.to_owned(),
     }
 }

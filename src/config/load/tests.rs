@@ -111,7 +111,7 @@ fn what_is_wrong_in_a_rule_is_said_with_what_to_write() {
         ("wispers = 'off'", "`channels[1].wispers` (pattern \"a\") is unknown, expected `whispers`"),
         ("flavour = 1", "is unknown, expected one of `pattern`, `whispers`"),
         ("whispers = 'of'", "`channels[1].whispers` (pattern \"a\") is \"of\", expected one of `members`, `off`, `stamped`"),
-        ("last = 'many'", "`channels[1].last` (pattern \"a\") is \"many\", expected a whole number"),
+        ("last = 'many'", "`channels[1].last` (pattern \"a\") is \"many\", expected a whole number, 0 or more"),
         (
             "webhooks = ['member_joined']",
             "`channels[1].webhooks[1]` (pattern \"a\") is \"member_joined\", expected one of `channel_occupied`",

@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use crate::config::schema;
 
+/// Value of a key that has to be set and is not.
+pub(super) const UNSET: &str = "unset";
+
 /// One value that cannot stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -31,7 +34,8 @@ impl fmt::Display for Problem {
         }
         write!(f, " is {}, expected {}", self.value, self.expected)?;
         if let Some(source) = &self.source {
-            write!(f, "\n    set in {source}")?;
+            let set = if self.value == UNSET { "" } else { "set " };
+            write!(f, "\n    {set}in {source}")?;
         }
         match &self.remedy {
             Some(remedy) => write!(f, "\n    {remedy}"),

@@ -1,5 +1,6 @@
 //! Rules of `[[webhooks]]` and `[webhooksDelivery]`. Input: a resolved configuration. Output: what cannot work in it.
 
+use super::problem::UNSET;
 use super::{Found, quoted};
 use crate::config::webhooks::Webhook;
 use crate::config::{Config, WebhookTarget};
@@ -36,7 +37,7 @@ impl Found {
             WebhookTarget::Http => self.http_webhook(webhook, config),
             WebhookTarget::Queue => {
                 if entry.job.as_ref().is_none_or(|job| job.is_empty() || job.contains(char::is_whitespace)) {
-                    self.refuse(format!("{path}.job"), "unset", "a class of the application with `fire($job, $data)`")
+                    self.refuse(format!("{path}.job"), UNSET, "a class of the application with `fire($job, $data)`")
                         .mend("for example `job = \"App\\\\Jobs\\\\EchoWebhook\"`; docs/webhooks.md has one to copy");
                 }
                 if entry.queue.is_empty() {
@@ -58,7 +59,7 @@ impl Found {
                 Some(id) if webhook.owner.is_none() => {
                     self.refuse(format!("{path}.appId"), quoted(id), "the `appId` of an entry of `clients` that has a `secret`")
                 }
-                _ => self.refuse(format!("{path}.secret"), "unset", "the secret that deliveries are signed with"),
+                _ => self.refuse(format!("{path}.secret"), UNSET, "the secret that deliveries are signed with"),
             };
             problem.mend("name an entry of `clients` with a `secret` in `appId`, or write `key` and `secret` here");
         }
