@@ -42,7 +42,7 @@ struct State {
 struct Outage {
     since: Instant,
     tried: Instant,
-    reason: String,
+    loss: Loss,
     /// The causes that were warned about.
     told: Vec<Cause>,
 }
@@ -51,8 +51,8 @@ struct Outage {
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     /// No connection can be had. Nothing was done.
-    #[error("Redis is away: {0}")]
-    Away(String),
+    #[error("Redis is away: {}", .0.reason)]
+    Away(Loss),
     /// The connection broke. It is not known whether it was done.
     #[error("the connection to Redis broke")]
     Broken(#[source] RedisError),
@@ -70,8 +70,30 @@ impl QueryError {
     pub fn full_text(&self) -> String {
         match self {
             Self::Away(_) => self.to_string(),
-            Self::Broken(cause) | Self::Late(cause) | Self::Refused(cause) => format!("{self}: {cause}"),
+            Self::Broken(cause) | Self::Late(cause) | Self::Refused(cause) => format!("{self}: {}", sentence(cause)),
         }
+    }
+}
+
+/// Redis's own sentence about the first command that it refused, else what the client says.
+fn sentence(error: &RedisError) -> String {
+    let refused = error.clone().into_server_errors();
+    let first = refused.as_deref().and_then(<[_]>::first).map(|(_, refusal)| refusal.to_string());
+    first.unwrap_or_else(|| error.to_string())
+}
+
+/// What to do about a command that Redis refused with these words.
+fn refusal_hint(words: &str) -> Result<&'static str, Cause> {
+    let says = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
+    // Scripts say in words of their own what their user may not do.
+    if says(&["NOPERM", "NoPerm", "ACL failure", "executing the script can't"]) {
+        Err(Cause::NoPermission)
+    } else if says(&["OOM", "used memory > 'maxmemory'"]) {
+        Ok("Redis is full: `redis-cli info memory`; raise its `maxmemory`, or remove what fills it")
+    } else if says(&["MISCONF"]) {
+        Ok("Redis cannot write to its disk; its log says why")
+    } else {
+        Ok("Redis answers, and does not do it: the reason says why")
     }
 }
 
@@ -97,6 +119,20 @@ impl ReconnectingClient {
     #[must_use]
     pub fn is_cluster(&self) -> bool {
         self.redis.is_cluster()
+    }
+
+    /// What to do about an error of [`Self::query`].
+    #[must_use]
+    pub fn hint(&self, error: &QueryError) -> String {
+        let cause = match error {
+            QueryError::Away(loss) => loss.cause,
+            QueryError::Broken(error) | QueryError::Late(error) => Cause::of(error),
+            QueryError::Refused(error) => match refusal_hint(&sentence(error)) {
+                Ok(hint) => return hint.to_owned(),
+                Err(cause) => cause,
+            },
+        };
+        self.redis.hint(cause)
     }
 
     /// Asks, and reads the answers of the pipeline's commands as one tuple or list.
@@ -143,7 +179,7 @@ impl ReconnectingClient {
             }
         }
         match &state.outage {
-            Some(outage) if outage.since.elapsed() >= OUTAGE_TIMEOUT => Err(QueryError::Away(outage.reason.clone())),
+            Some(outage) if outage.since.elapsed() >= OUTAGE_TIMEOUT => Err(QueryError::Away(outage.loss.clone())),
             _ => Ok(None),
         }
     }
@@ -151,16 +187,17 @@ impl ReconnectingClient {
     /// `before`: how long the outage has lasted already if this is the first sign of it.
     fn note_outage(&self, state: &mut State, error: &RedisError, before: Duration) {
         let now = Instant::now();
-        let Loss { reason, cause } = error.into();
+        let loss = Loss::from(error);
         let (since, mut told) = match state.outage.take() {
             Some(outage) => (outage.since, outage.told),
             None => (now.checked_sub(before).unwrap_or(now), Vec::new()),
         };
-        if !told.contains(&cause) {
-            warn!(redis = self.redis.address(), reason, hint = self.redis.hint(cause), "{} until Redis is back", self.purpose);
-            told.push(cause);
+        if !told.contains(&loss.cause) {
+            let hint = self.redis.hint(loss.cause);
+            warn!(redis = self.redis.address(), reason = loss.reason, hint, "{} until Redis is back", self.purpose);
+            told.push(loss.cause);
         }
-        state.outage = Some(Outage { since, tried: now, reason, told });
+        state.outage = Some(Outage { since, tried: now, loss, told });
     }
 
     /// The connection of this generation is of no use any more.

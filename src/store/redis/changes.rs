@@ -12,7 +12,7 @@ use super::lease::Renewal;
 use super::scripts::{self, Condition, Join, Listing, Mode};
 use crate::channel::ChannelName;
 use crate::event::SocketId;
-use crate::redis_client::QueryError;
+use crate::redis_client::{Loss, QueryError};
 use crate::store::{Left, Member, StoreError};
 
 /// How many leases in a row may expire while a channel is indexed before the write fails.
@@ -56,7 +56,7 @@ impl RedisStore {
                 self.note_loss();
             }
         }
-        Err(QueryError::Away(format!("it lost this node's lease {LEASES} times in a row; see its maxmemory-policy")))
+        Err(QueryError::Away(Loss::unreachable(format!("it lost this node's lease {LEASES} times in a row; see its maxmemory-policy"))))
     }
 
     pub(super) async fn write(&self, channel: &ChannelName, socket: SocketId, member: &Member) -> Result<JoinAnswer, QueryError> {
