@@ -22,6 +22,7 @@ use crate::hub::{Hub, Observer, Socket};
 use crate::metrics::Metrics;
 
 mod books;
+mod complaints;
 mod feed;
 mod happening;
 mod look;
@@ -33,15 +34,18 @@ mod sender;
 mod shared;
 mod target;
 mod tracker;
+mod trial;
 mod truth;
 
 use books::Books;
+use complaints::Complaints;
 use feed::Feed;
 use memory::Local;
 use target::Target;
 use truth::Here;
 
 pub use target::{WebhookError, label};
+pub use trial::redis_trials;
 
 /// Changes are collected for so long before they are looked at, and told together.
 const BATCH_TIME: Duration = Duration::from_millis(50);
@@ -85,7 +89,8 @@ impl Webhooks {
             let books = Books::open(config, Arc::clone(&targets))?;
             let delivery = &config.webhooks_delivery;
             let (feed, metrics) = (Arc::clone(&feed), Arc::clone(metrics));
-            let common = shared::Common { books, truth, feed, targets, metrics, grace: delivery.grace.0, retry_for: delivery.retry_for.0 };
+            let (complaints, grace, retry_for) = (Complaints::default(), delivery.grace.0, delivery.retry_for.0);
+            let common = shared::Common { books, truth, feed, targets, metrics, complaints, grace, retry_for };
             shared::start(common, &mut tasks, &last);
         } else {
             Local::start(config, truth, &feed, targets, metrics, &mut tasks, (&last, &stop));

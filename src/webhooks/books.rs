@@ -30,6 +30,8 @@ const DONE: &str = include_str!("done.lua");
 const PULL: &str = include_str!("pull.lua");
 const RENEW: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) else return 0 end";
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end";
+/// Writes as the others do, and takes it away again.
+const TRY: &str = "redis.call('TIME') redis.call('XADD', KEYS[1], '*', 't', '') redis.call('DEL', KEYS[1])";
 
 /// Most marks that wait for the leader. Beyond, it looks at everything.
 const MAX_MARKS: usize = 100_000;
@@ -119,6 +121,18 @@ impl Books {
         let wants = |target: &Target| target.wants(happening.event, &happening.channel);
         let places = self.targets.iter().zip(1..).filter(|(target, _)| wants(target)).map(|(_, place)| place.to_string());
         places.collect::<Vec<_>>().join(",")
+    }
+
+    /// What to do about an error of the other methods.
+    pub(super) fn hint(&self, error: &QueryError) -> String {
+        self.client.hint(error)
+    }
+
+    /// Whether it can write to Redis; nothing is left there.
+    pub(super) async fn try_it(&self) -> Result<(), QueryError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("EVAL").arg(TRY).arg(1).arg(self.key("trial"));
+        self.client.query::<redis::Value>(&pipeline).await.map(drop)
     }
 
     /// Says something. Returns whether this node was known, and how many events had no room.

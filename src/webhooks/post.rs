@@ -27,12 +27,20 @@ pub enum DeliveryError {
     /// It did not answer.
     #[error("{0}")]
     Unreachable(String),
+    /// Redis did not take it.
+    #[error("{reason}")]
+    Redis {
+        /// What Redis, or the connection to it, said.
+        reason: String,
+        /// What to do about it.
+        hint: String,
+    },
 }
 
 impl DeliveryError {
     /// What to do about it.
     #[must_use]
-    pub fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &str {
         match self {
             Self::Gone => "the application is finished with it; take this target out of the settings",
             Self::Status(301..=399) => "redirects are not followed: write the address that it leads to",
@@ -45,6 +53,7 @@ impl DeliveryError {
                 refused_certificate(cause).unwrap_or("name the certificate's authority in `auth.tls.ca`")
             }
             Self::Unreachable(_) => "is the application running, and is `url` its address as seen from here?",
+            Self::Redis { hint, .. } => hint,
         }
     }
 }

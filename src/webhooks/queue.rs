@@ -17,6 +17,13 @@ const PUSH: &str = "
 redis.call('RPUSH', KEYS[1], ARGV[1])
 if redis.call('LLEN', KEYS[2]) < redis.call('LLEN', KEYS[1]) then redis.call('RPUSH', KEYS[2], 1) end";
 
+/// Pushes and takes away again, in one step that no worker sees.
+const TRY: &str = "
+for _, key in ipairs(KEYS) do
+  redis.call('RPUSH', key, '')
+  redis.call('RPOP', key)
+end";
+
 /// Pushes deliveries onto one queue.
 pub(super) struct QueuePush {
     client: ReconnectingClient,
@@ -41,12 +48,24 @@ impl QueuePush {
     /// Pushes a body.
     ///
     /// # Errors
-    /// [`DeliveryError::Unreachable`] when Redis did not take it.
+    /// [`DeliveryError::Redis`] when Redis did not take it.
     pub(super) async fn send(&self, body: &str) -> Result<(), DeliveryError> {
+        self.eval(PUSH, &[payload(&self.job, body)]).await
+    }
+
+    /// Whether it can push; the queue is as it was then.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(super) async fn try_it(&self) -> Result<(), DeliveryError> {
+        self.eval(TRY, &[]).await
+    }
+
+    async fn eval(&self, script: &str, arguments: &[String]) -> Result<(), DeliveryError> {
         let mut pipeline = redis::pipe();
-        pipeline.cmd("EVAL").arg(PUSH).arg(2).arg(&self.key).arg(format!("{}:notify", self.key)).arg(payload(&self.job, body));
-        let pushed: Result<redis::Value, _> = self.client.query(&pipeline).await;
-        pushed.map(drop).map_err(|error| DeliveryError::Unreachable(error.full_text()))
+        pipeline.cmd("EVAL").arg(script).arg(2).arg(&self.key).arg(format!("{}:notify", self.key)).arg(arguments);
+        let outcome = self.client.query::<redis::Value>(&pipeline).await.map(drop);
+        outcome.map_err(|error| DeliveryError::Redis { reason: error.full_text(), hint: self.client.hint(&error) })
     }
 }
 

@@ -23,7 +23,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
 /// A target that goes on failing for the same reason is spoken of again after this time.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
+pub(super) const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Of events that are given up, so many bytes are logged in one line.
 const MAX_LOGGED: usize = 16 * 1024;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::books::{self, Books, Dropped, Pulled, Report};
+use super::complaints::Complaints;
 use super::feed::{Feed, Marks};
 use super::look::{gather, look};
 use super::outbox::{Outbox, Waiting, batch};
@@ -47,11 +48,17 @@ pub(super) struct Common<T> {
     pub(super) feed: Arc<Feed>,
     pub(super) targets: Arc<[Target]>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) complaints: Complaints,
     pub(super) grace: Duration,
     pub(super) retry_for: Duration,
 }
 
 impl<T> Common<T> {
+    /// Says that something failed in Redis and is tried again.
+    fn complain(&self, what: &'static str, error: &QueryError) {
+        self.complaints.say(what, error, &self.books);
+    }
+
     fn note_dropped(&self, dropped: Dropped) {
         let mut by_target: HashMap<usize, Vec<Waiting>> = HashMap::new();
         for (index, json) in dropped {
@@ -139,11 +146,17 @@ async fn send<T: Truth>(common: &Common<T>, report: &Report, last: &Cancellation
             }
             // Sent again as it is: it counts once. What happens meanwhile is marked, and bounded.
             Err(error) if !last.is_cancelled() => {
-                debug!(error = error.full_text(), "webhooks could not write changes to Redis; retrying");
+                common.complain("could not write changes to Redis", &error);
                 sleep(RETRY).await;
             }
             Err(error) => {
-                warn!(error = error.full_text(), events = report.events.len(), "webhooks could not write the last changes to Redis");
+                let events = report.events.len();
+                warn!(
+                    reason = error.full_text(),
+                    events,
+                    hint = common.books.hint(&error),
+                    "webhooks could not write the last changes to Redis"
+                );
                 return true;
             }
         }
@@ -177,14 +190,17 @@ async fn lead<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, reporte
                         return;
                     }
                     Err(error) => {
-                        info!(%error, "this node no longer sends the webhooks");
+                        match &error {
+                            LeadError::Redis(error) => common.complain("could not write to Redis what is to be sent", error),
+                            _ => info!(%error, "this node no longer sends the webhooks"),
+                        }
                         last.run_until_cancelled(sleep(RETRY)).await;
                     }
                 }
             }
             Ok(None) => drop(last.run_until_cancelled(sleep(common.books.lease / 8)).await),
             Err(error) => {
-                debug!(error = error.full_text(), "webhooks cannot read their lease from Redis; retrying");
+                common.complain("could not take their lease from Redis", &error);
                 last.run_until_cancelled(sleep(RETRY)).await;
             }
         }
@@ -329,7 +345,7 @@ impl<T: Truth> Outbox for RedisOutbox<T> {
                     }
                 }
                 Ok(_) => {}
-                Err(error) => debug!(error = error.full_text(), "webhooks cannot read waiting events from Redis; retrying"),
+                Err(error) => self.common.complain("could not read waiting events from Redis", &error),
             }
             sleep(BATCH_TIME).await;
         }
@@ -338,7 +354,7 @@ impl<T: Truth> Outbox for RedisOutbox<T> {
     async fn done(&self, events: &[Waiting]) {
         // Else they are told again, and nothing is to be told before.
         while let Err(error) = self.common.books.done(self.index, events).await {
-            debug!(error = error.full_text(), "webhooks cannot record a delivery in Redis; retrying");
+            self.common.complain("could not record a delivery in Redis", &error);
             sleep(RETRY).await;
         }
     }

@@ -226,6 +226,21 @@ async fn an_event_that_comes_over_redis_and_over_http_to_another_node_is_told() 
     tells_of_two_ways(&redis, node, other).await;
 }
 
+#[tokio::test]
+async fn a_redis_that_refuses_what_webhooks_write_is_told_with_what_to_do() {
+    let mut redis = Redis::not_yet();
+    redis.up_with(&["--user", "default", "on", "nopass", "~*", "&*", "+@all", "-eval"]).await;
+    let webhooks = r#"[{"url":"http://127.0.0.1:9/hook","key":"key","secret":"secret"}]"#;
+    let variables = [("LARAVEL_ECHO_SERVER_WEBHOOKS", webhooks), ("LARAVEL_ECHO_SERVER_WEBHOOKS_DELIVERY_STORE", "redis")];
+    let mut server = serve(&redis, &variables).await.0;
+    let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
+    let mut warnings = [line(&mut log, "webhooks could not").await, line(&mut log, "webhooks could not").await];
+    warnings.sort_by_key(|warning| warning.contains("write changes"));
+    for (warning, what) in warnings.iter().zip(["take their lease from Redis", "write changes to Redis"]) {
+        assert!(warning.contains(what) && warning.contains("WARN") && warning.contains("+@scripting"), "{warning}");
+    }
+}
+
 /// A client is at the `server`; requests of the API go to the port `api`.
 async fn tells_of_two_ways(redis: &Redis, (mut server, port): (Child, u16), api: u16) {
     for port in [port, api] {

@@ -414,6 +414,39 @@ fn a_password_for_a_redis_that_needs_none_is_told_and_gone_without() {
 }
 
 #[test]
+fn what_webhooks_write_to_redis_is_tried_and_leaves_nothing() {
+    let folder = Folder::new();
+    let webhooks = "[[webhooks]]\ntarget = \"queue\"\njob = \"App\\\\Jobs\\\\Hook\"\n[webhooksDelivery]\nstore = \"redis\"";
+    let tried = |redis: &Redis| {
+        config(&folder, &app(REFUSES), redis, webhooks);
+        let ended = folder.run(&["doctor", "--json", "--listen", "0", "--webhooks"]);
+        let report: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", ended.stdout, ended.stderr));
+        let findings = report["findings"].as_array().expect("findings are a list").clone();
+        findings.into_iter().filter(|finding| finding["check"] == "webhooks").collect::<Vec<_>>()
+    };
+    let redis = Redis::start(free_port(), &[]);
+    let found = tried(&redis);
+    assert_eq!((found.len(), &found[0]["status"], &found[1]["status"]), (2, &"ok".into(), &"ok".into()), "{found:#?}");
+    let keys = Command::new("redis-cli").args(["-p", &redis.port.to_string(), "dbsize"]).output().expect("redis-cli runs");
+    assert_eq!(String::from_utf8_lossy(&keys.stdout).trim(), "0");
+
+    for (options, hint) in [
+        (&["--maxmemory", "1"][..], "maxmemory"),
+        (&["--user", "default", "on", "nopass", "~*", "&*", "+@all", "-rpush", "-xadd"], "+@write"),
+        (&["--user", "default", "on", "nopass", "~other", "&*", "+@all"], "ACL SETUSER"),
+        (&["--user", "default", "on", "nopass", "~*", "&*", "+@all", "-eval"], "+@scripting"),
+    ] {
+        let found = tried(&Redis::start(free_port(), options));
+        assert_eq!(found.len(), 2, "{found:#?}");
+        for finding in found {
+            assert_eq!(finding["status"], "problem", "{options:?} {finding:#}");
+            assert!(!finding["message"].as_str().expect("a message").contains("Pipeline"), "{finding:#}");
+            assert!(finding["fix"].as_str().expect("a fix").contains(hint), "{options:?} {finding:#}");
+        }
+    }
+}
+
+#[test]
 fn the_driver_that_signs_is_compared_with_clients_and_asked() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);
