@@ -110,26 +110,25 @@ pub(super) fn dead_letter(metrics: &Metrics, target: &str, events: &[Waiting], c
         return;
     }
     metrics.webhooks.dropped.inc_by(events.len() as u64);
-    let mut text = String::new();
+    let count = events.len();
+    warn_throttled!(class = 0, key = target, webhook = target, cause, count, events = listed(events), "webhook events given up");
+}
+
+/// The first of them, as the log shows them.
+fn listed(events: &[Waiting]) -> String {
+    let mut text = String::from("[");
     for event in events {
+        if text.len() > 1 {
+            text.push(',');
+        }
         if text.len() + event.json.len() > MAX_LOGGED {
             text.push('…');
             break;
         }
-        if !text.is_empty() {
-            text.push(',');
-        }
         text.push_str(&event.json);
     }
-    warn_throttled!(
-        class = 0,
-        key = target,
-        webhook = target,
-        cause,
-        count = events.len(),
-        events = format!("[{text}]"),
-        "webhook events given up"
-    );
+    text.push(']');
+    text
 }
 
 /// The time before another try: it doubles, and varies so that targets of many nodes do not meet.
@@ -141,6 +140,14 @@ fn pause(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_given_up_is_listed_up_to_a_length() {
+        let event = |json: String| Waiting { id: String::new(), time_ms: 0, is_of_clients: false, json: json.into() };
+        assert_eq!(listed(&[event("{}".to_owned()), event("{\"n\":1}".to_owned())]), "[{},{\"n\":1}]");
+        let long = listed(&vec![event("x".repeat(1000)); 100]);
+        assert!(long.len() <= MAX_LOGGED + 10 && long.ends_with(",…]"), "{}", long.len());
+    }
 
     #[test]
     fn pauses_grow_to_a_limit_and_vary() {
