@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 
 use crate::support::{Laravel, Redis, TestServer, until};
 
-/// Works off one job of a queue with Laravel's own worker, and prints what the job was given.
+/// Works off the jobs of a queue with Laravel's own worker, and prints what each was given. Each is tried again once: Laravel writes
+/// it anew then.
 const WORKER: &str = r#"<?php
 require '/usr/share/php/Illuminate/autoload.php';
 class EchoWebhook {
     public function fire($job, array $data) {
         if ($job->attempts() == 1) { $job->release(0); return; }
-        echo json_encode(['body' => $data['body'], 'name' => $job->resolveName(), 'id' => $job->getJobId(), 'uuid' => $job->uuid()]);
+        echo json_encode(['body' => $data['body'], 'name' => $job->resolveName(), 'id' => $job->getJobId(), 'uuid' => $job->uuid()]), "\n";
         $job->delete();
     }
 }
@@ -24,13 +25,10 @@ $redis = new Illuminate\Redis\RedisManager($app, 'phpredis', [
 ]);
 $queue = new Illuminate\Queue\RedisQueue($redis, 'default', 'default', 60);
 $queue->setContainer($app);
-for ($n = 0; $n < 2; $n++) {
-    $job = $queue->pop('default');
-    if ($job) { $job->fire(); }
-}
+while ($job = $queue->pop('default')) { $job->fire(); }
 "#;
 
-fn work(redis: &Redis) -> Option<Value> {
+fn work(redis: &Redis) -> Vec<Value> {
     let folder: PathBuf = std::env::temp_dir().join(format!("echo-queue-{}-{}", std::process::id(), redis.port));
     std::fs::create_dir_all(&folder).expect("a folder");
     let file = folder.join("work.php");
@@ -40,7 +38,7 @@ fn work(redis: &Redis) -> Option<Value> {
     std::fs::remove_dir_all(&folder).expect("the folder can be removed");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_str(&text).ok()
+    text.lines().map(|line| serde_json::from_str(line).expect("a job")).collect()
 }
 
 #[tokio::test]
@@ -52,16 +50,18 @@ async fn laravel_works_off_what_it_is_told() {
     let mut client = server.client_of(1).await;
     client.subscribe("presence-room").await;
     client.event("presence:subscribed").await;
-    until("a job", async || redis.keys("app_queues:default").await.len() == 1).await;
-    // It is tried again once: Laravel writes the job anew then.
-    let job = work(&redis).expect("a job that was worked off");
-    assert_eq!(job["name"], "EchoWebhook");
-    assert!(job["id"].is_string() && job["uuid"].is_string());
-    let body: Value = serde_json::from_str(job["body"].as_str().expect("text")).expect("JSON");
-    assert_eq!(
-        super::short(body["events"].as_array().expect("a list")),
-        ["channel_occupied presence-room", "member_added presence-room 1"]
-    );
-    assert!(body["events"][0]["seq"].as_u64().expect("a number") > 1_700_000_000_000_000);
+    // In one delivery or in two.
+    let mut events = Vec::new();
+    while events.len() < 2 {
+        until("a job", async || !redis.keys("app_queues:default").await.is_empty()).await;
+        for job in work(&redis) {
+            assert_eq!(job["name"], "EchoWebhook");
+            assert!(job["id"].is_string() && job["uuid"].is_string());
+            let body: Value = serde_json::from_str(job["body"].as_str().expect("text")).expect("JSON");
+            events.extend_from_slice(body["events"].as_array().expect("a list"));
+        }
+    }
+    assert_eq!(super::short(&events), ["channel_occupied presence-room", "member_added presence-room 1"]);
+    assert!(events[0]["seq"].as_u64().expect("a number") > 1_700_000_000_000_000);
     assert!(redis.keys("app_queues:*").await.is_empty(), "{:?}", redis.keys("app_queues:*").await);
 }
