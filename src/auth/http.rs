@@ -170,23 +170,21 @@ fn form(call: &Call) -> String {
     form
 }
 
-/// The error with all its causes: reqwest's own message stops at "error sending request".
-pub(crate) fn causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+/// What went wrong, by its last cause: those around it say "error sending request: client error (Connect): tcp connect error".
+pub(crate) fn last_cause(error: &reqwest::Error) -> String {
+    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-fn failure_hint(error: &reqwest::Error, causes: &str) -> &'static str {
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &dyn std::error::Error> {
+    std::iter::successors(error.source().map(|cause| cause as &dyn std::error::Error), |&cause| cause.source())
+}
+
+fn failure_hint(error: &reqwest::Error, cause: &str) -> &'static str {
     if error.is_timeout() {
         "the application did not answer within auth.timeout"
-    } else if causes.contains("certificate") {
-        refused_certificate(causes).unwrap_or("the certificate of authHost is not trusted: set auth.tls.ca, or auth.tls.verify = false")
-    } else if causes.contains("dns") {
+    } else if cause.contains("certificate") {
+        refused_certificate(cause).unwrap_or("the certificate of authHost is not trusted: set auth.tls.ca, or auth.tls.verify = false")
+    } else if causes(error).any(|cause| cause.to_string().contains("dns")) {
         "the host name in authHost cannot be resolved"
     } else if error.is_connect() {
         "nothing answers at authHost: is the application running, and is the port right?"
@@ -290,7 +288,7 @@ impl Application for HttpApplication {
             Err(Failure { error, is_unanswered }) => {
                 self.metrics.callback(Callback::Unreachable);
                 let error = error.without_url();
-                let cause = causes(&error);
+                let cause = last_cause(&error);
                 let hint = failure_hint(&error, &cause);
                 Reply::Unanswered { may_retry: is_unanswered, cause, hint }
             }

@@ -6,7 +6,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 
 use super::target::WebhookError;
-use crate::auth::http::{causes, client_builder};
+use crate::auth::http::{client_builder, last_cause};
 use crate::config::value::Secret;
 use crate::config::{Config, Webhook};
 use crate::net::tls::refused_certificate;
@@ -124,10 +124,10 @@ impl Post {
     }
 }
 
-/// What went wrong, down to the last cause, without the address.
+/// What went wrong, without the address.
 fn cause(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer within webhooksDelivery.timeout".to_owned();
     }
-    causes(&error.without_url())
+    last_cause(&error.without_url())
 }

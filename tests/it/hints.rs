@@ -241,6 +241,18 @@ async fn a_redis_that_refuses_what_webhooks_write_is_told_with_what_to_do() {
     }
 }
 
+#[tokio::test]
+async fn a_target_of_webhooks_that_does_not_answer_is_told_by_the_last_cause() {
+    let redis = Redis::start().await;
+    let webhooks = format!(r#"[{{"url":"http://127.0.0.1:{}/hook","key":"key","secret":"secret"}}]"#, free_port());
+    let (mut server, port) = serve(&redis, &[("LARAVEL_ECHO_SERVER_WEBHOOKS", &webhooks)]).await;
+    let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
+    let mut client = Client::connect(format!("127.0.0.1:{port}").parse().expect("an address"), &[]).await;
+    client.subscribe("news").await;
+    let warning = line(&mut log, "webhook delivery failed").await;
+    assert!(warning.contains("cause=\"Connection refused (os error 111)\""), "{warning}");
+}
+
 /// A client is at the `server`; requests of the API go to the port `api`.
 async fn tells_of_two_ways(redis: &Redis, (mut server, port): (Child, u16), api: u16) {
     for port in [port, api] {
