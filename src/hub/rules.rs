@@ -46,6 +46,8 @@ pub struct Behaviour {
 #[derive(Debug, Clone, Copy)]
 pub struct Rule<'a> {
     name: &'a str,
+    /// The pattern of the first rule that matches.
+    pattern: Option<&'a str>,
     /// Whether its events also go to all sockets.
     pub is_flat: bool,
     /// The behaviour of the first rule that matches.
@@ -79,9 +81,9 @@ impl Rules {
     /// How a channel behaves.
     pub(crate) fn of<'a>(&'a self, channel: &'a str) -> Rule<'a> {
         let first = self.by_pattern.iter().find(|(pattern, _)| pattern.matches(channel));
-        let behaviour = first.map_or(&self.other, |(_, behaviour)| behaviour);
+        let (pattern, behaviour) = first.map_or((None, &self.other), |(pattern, behaviour)| (Some(pattern.as_str()), behaviour));
         let is_flat = self.flat.iter().any(|pattern| pattern.matches(channel)) && kind_of(channel) == ChannelKind::Public;
-        Rule { name: channel, is_flat, behaviour }
+        Rule { name: channel, pattern, is_flat, behaviour }
     }
 
     /// Whether any channel's events go to all sockets.
@@ -117,6 +119,12 @@ impl Rule<'_> {
     /// Whether the receivers of a whisper are told who sent it.
     pub(super) fn stamps(&self) -> bool {
         self.behaviour.whispers == Whispers::Stamped && self.is_guarded()
+    }
+
+    /// What to say to the operator of a channel that takes no more users.
+    pub(super) fn full(&self) -> String {
+        let (most, pattern) = (self.behaviour.max_members, self.pattern.unwrap_or_default());
+        format!("the channel is full: maxMembers = {most} of the rule {pattern:?} in `channels`; raise it if more users are to be in")
     }
 
     /// Whether events are kept for new subscribers.
@@ -196,6 +204,13 @@ mod tests {
         assert_eq!(rules.of("elsewhere").behaviour, &Behaviour::default());
         let always: Vec<_> = rules.heard_always().iter().map(|pattern| pattern.as_str().to_owned()).collect();
         assert_eq!(always, ["news.*", "private-doc.{id}", "private-*"]);
+    }
+
+    #[test]
+    fn a_full_channel_is_told_with_its_rule() {
+        let rules = rules(json!({ "channels": [{ "pattern": "presence-room.{id}", "maxMembers": 50 }] }));
+        let hint = rules.of("presence-room.7").full();
+        assert!(hint.contains("maxMembers = 50 of the rule \"presence-room.{id}\""), "{hint}");
     }
 
     #[test]

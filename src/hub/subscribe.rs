@@ -289,7 +289,11 @@ impl<S: Socket> Hub<S> {
         self.observers.tell(|| Observation::Refused { channel, socket, cause, status: Some(status), reason });
         debug!(socket_id = %socket, channel, status, ?cause, "subscribe refused");
         if let Some(key) = cause.limit() {
-            self.tell_of_limit(socket, channel, cause, &format!("a subscribe exceeds `{key}`: raise it if the page is not at fault"));
+            let hint = match cause {
+                Refusal::Members => self.rules.load().of(channel).full(),
+                _ => format!("a subscribe exceeds `{key}`: raise it if the page is not at fault"),
+            };
+            self.tell_of_limit(socket, channel, cause, &hint);
         }
         self.emit(&session.socket, &Push::new(Message::Refused { channel, status }));
     }
