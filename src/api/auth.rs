@@ -100,6 +100,13 @@ struct Given<'a> {
     request: Signable<'a>,
 }
 
+impl Given<'_> {
+    /// Whether it shows any, right or wrong.
+    fn has_key(&self) -> bool {
+        self.bearer.is_some() || self.params.get("auth_key").is_some()
+    }
+}
+
 /// Proof that a request may act for the application in its path.
 #[derive(Debug, Clone)]
 pub(crate) struct App {
@@ -145,19 +152,12 @@ impl FromRequestParts<Api> for App {
             }
         }
         let is_known = api.clients.iter().any(|client| client.app_id == id);
-        let hint = if is_known {
-            "the key or secret of who asks is not that of this entry of `clients`"
-        } else {
-            "no entry of `clients` has this appId; after a change of the file the server needs SIGHUP or a restart"
+        let (class, hint) = match (is_known, given.has_key()) {
+            (false, _) => (0, "no entry of `clients` has this appId; after a change of the file the server needs SIGHUP or a restart"),
+            (true, true) => (1, "the key or secret of who asks is not that of this entry of `clients`"),
+            (true, false) => (2, "send the `key` of this entry of `clients`: `Authorization: Bearer <key>`, or `?auth_key=<key>`"),
         };
-        warn_throttled!(
-            class = is_known.into(),
-            key = id,
-            app_id = id,
-            error = denial.message(),
-            hint,
-            "refused a request of the HTTP API"
-        );
+        warn_throttled!(class = class, key = id, app_id = id, error = denial.message(), hint, "refused a request of the HTTP API");
         Err(denial)
     }
 }

@@ -203,6 +203,25 @@ async fn limits_that_keep_something_back_are_told_with_their_key() {
 }
 
 #[tokio::test]
+async fn who_asks_the_api_without_the_right_key_is_told_in_the_log() {
+    let redis = Redis::start().await;
+    // For reqwest.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (mut server, port) = serve(&redis, &[("LARAVEL_ECHO_SERVER_CLIENTS", "app:key")]).await;
+    let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
+    for (path, hint) in [
+        ("app/channels", "`Authorization: Bearer <key>`"),
+        ("app/channels?auth_key=other", "the key or secret of who asks"),
+        ("other/channels", "no entry of `clients` has this appId"),
+    ] {
+        let answer = reqwest::get(format!("http://127.0.0.1:{port}/apps/{path}")).await.expect("an answer");
+        assert_eq!((answer.status().as_u16(), answer.text().await.expect("text").contains("Unauthorized")), (403, true));
+        let warning = line(&mut log, "refused a request of the HTTP API").await;
+        assert!(warning.contains(hint), "{warning}");
+    }
+}
+
+#[tokio::test]
 async fn an_event_that_comes_over_redis_and_over_http_is_told() {
     let redis = Redis::start().await;
     // For reqwest.
