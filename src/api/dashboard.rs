@@ -159,7 +159,7 @@ fn host_name() -> String {
     #[cfg(unix)]
     return rustix::system::uname().nodename().to_string_lossy().into_owned();
     #[cfg(not(unix))]
-    std::env::var("COMPUTERNAME").unwrap_or_else(|_| "node".to_owned())
+    crate::config::env::computer_name().unwrap_or_else(|| "node".to_owned())
 }
 
 /// In place of [`Dashboard::routes`] where there is none: says what to set.

@@ -309,6 +309,13 @@ pub fn no_color() -> bool {
     set("NO_COLOR").is_some() || set("TERM").is_some_and(|term| term == "dumb")
 }
 
+/// What Windows calls this machine.
+#[cfg(not(unix))]
+#[must_use]
+pub fn computer_name() -> Option<String> {
+    set("COMPUTERNAME")
+}
+
 fn set(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
