@@ -250,13 +250,13 @@ async fn a_compressed_message_is_bounded_by_what_it_says() {
 #[tokio::test]
 async fn what_cannot_be_inflated_ends_the_connection() {
     let server = TestServer::start(json!({})).await;
-    for (headers, first, payload) in
-        [(offering(""), DEFLATED_TEXT, &[7][..]), (String::new(), DEFLATED_TEXT, &[0]), (offering(""), 0xa1, b"40")]
+    for (headers, first, payload, code) in
+        [(offering(""), DEFLATED_TEXT, &[7][..], 1007_u16), (String::new(), DEFLATED_TEXT, &[0], 1002), (offering(""), 0xa1, b"40", 1002)]
     {
         let mut client = Wire::open(server.address, "/socket.io/?EIO=4&transport=websocket", &headers).await;
         assert_eq!(client.frame().await.0, TEXT);
         client.send(first, payload).await;
-        assert_eq!(client.frame().await, (CLOSE, 1002_u16.to_be_bytes().to_vec()));
+        assert_eq!(client.frame().await, (CLOSE, code.to_be_bytes().to_vec()));
         assert_eq!(client.try_frame().await, None);
     }
 }

@@ -49,7 +49,8 @@ pub(super) enum Message<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Violation {
     Protocol,
-    NotUtf8,
+    /// A text that is not UTF-8, or compressed data that is none.
+    Data,
     TooLarge,
     /// Compressed messages say too much for what they are.
     TooMuch,
@@ -59,7 +60,7 @@ impl Violation {
     pub(super) const fn code(self) -> u16 {
         match self {
             Self::Protocol => PROTOCOL_ERROR,
-            Self::NotUtf8 => 1007,
+            Self::Data => 1007,
             Self::TooLarge => 1009,
             Self::TooMuch => 1008,
         }
@@ -72,7 +73,7 @@ impl From<InflateError> for Violation {
     fn from(error: InflateError) -> Self {
         match error {
             InflateError::TooLarge => Self::TooLarge,
-            InflateError::Malformed => Self::Protocol,
+            InflateError::Malformed => Self::Data,
         }
     }
 }
@@ -242,7 +243,7 @@ impl Reader {
         } else {
             data
         };
-        if is_text { each(Message::Text(std::str::from_utf8(data).map_err(|_| Violation::NotUtf8)?)) } else { each(Message::Binary(data)) }
+        if is_text { each(Message::Text(std::str::from_utf8(data).map_err(|_| Violation::Data)?)) } else { each(Message::Binary(data)) }
     }
 }
 
@@ -269,7 +270,7 @@ impl Partial {
             self.valid += match std::str::from_utf8(&self.data[self.valid..]) {
                 Ok(text) => text.len(),
                 Err(error) if error.error_len().is_none() => error.valid_up_to(),
-                Err(_) => return Err(Violation::NotUtf8),
+                Err(_) => return Err(Violation::Data),
             };
         }
         Ok(())
@@ -283,7 +284,7 @@ fn answer_to_close(payload: &[u8]) -> Result<Option<u16>, Violation> {
         [_] => return Err(Violation::Protocol),
         [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
     };
-    std::str::from_utf8(reason).map_err(|_| Violation::NotUtf8)?;
+    std::str::from_utf8(reason).map_err(|_| Violation::Data)?;
     Ok(Some(if matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) { code } else { PROTOCOL_ERROR }))
 }
 
@@ -382,8 +383,9 @@ mod tests {
         assert_eq!(read(&frames, false), (vec![], Err(Violation::Protocol)));
         let bomb = Deflated::of(&Bytes::from(vec![b'0'; 100_000]));
         assert_eq!(read(&frame(0xc1, bomb.message()), true), (vec![], Err(Violation::TooLarge)));
-        assert_eq!(read(&frame(0xc1, &[7]), true), (vec![], Err(Violation::Protocol)));
-        assert_eq!(read(&frame(0xc1, Deflated::of(&Bytes::from_static(b"\xff")).message()), true), (vec![], Err(Violation::NotUtf8)));
+        assert_eq!(read(&frame(0xc1, &[7]), true), (vec![], Err(Violation::Data)));
+        assert_eq!(read(&frame(0xc1, &[]), true), (vec!["text ".to_owned()], Ok(())));
+        assert_eq!(read(&frame(0xc1, Deflated::of(&Bytes::from_static(b"\xff")).message()), true), (vec![], Err(Violation::Data)));
         // Only the first frame of a message says that it is compressed, and no control frame does.
         for wrong in [[frame(0x41, begin), frame(0xc0, end)].concat(), frame(0xc9, b""), frame(0xe1, begin)] {
             assert_eq!(read(&wrong, true), (vec![], Err(Violation::Protocol)));
@@ -410,7 +412,7 @@ mod tests {
             (&[0, 1], Ok(Some(1002))),
             (&[0x13, 0x88], Ok(Some(1002))),
             (&[0x0f, 0xa0], Ok(Some(4000))),
-            (&[3, 0xe8, 0xff], Err(Violation::NotUtf8)),
+            (&[3, 0xe8, 0xff], Err(Violation::Data)),
         ] {
             assert_eq!(answer_to_close(payload), expected, "{payload:?}");
         }
@@ -453,7 +455,7 @@ mod tests {
                 }
                 Ok(TheirMessage::Frame(_)) => unreachable!("reads give messages"),
                 Err(Error::Capacity(_)) => return (heard, Err(Violation::TooLarge)),
-                Err(Error::Utf8(_)) => return (heard, Err(Violation::NotUtf8)),
+                Err(Error::Utf8(_)) => return (heard, Err(Violation::Data)),
                 Err(Error::Protocol(error)) if error.to_string().contains("without closing handshake") => return (heard, Ok(())),
                 Err(Error::Protocol(_)) => return (heard, Err(Violation::Protocol)),
                 Err(error) => panic!("{error}"),
