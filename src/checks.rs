@@ -34,8 +34,8 @@ pub struct Finding {
     /// What was found.
     pub message: String,
     /// How to fix it: what to type or write. Empty when there is nothing to fix.
-    #[serde(rename = "fix", skip_serializing_if = "String::is_empty")]
-    pub mend: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub fix: String,
 }
 
 /// Runs the checks against these settings, which takes seconds.

@@ -162,10 +162,10 @@ impl Configure {
         }
         let is_told = |broadcaster: &&Broadcaster| broadcaster.way() != Way::Redis && !(broadcaster.way() == Way::Http && has_application);
         if let Some(broadcaster) = project.broadcaster.as_ref().filter(is_told) {
-            let (shown, mend) = (broadcaster.shown(), broadcaster.mend());
+            let (shown, fix) = (broadcaster.shown(), broadcaster.fix());
             let text = match broadcaster.way() {
-                Way::Undefined => format!("Laravel has no broadcast connection {shown}, so every page fails. To fix that:\n{mend}"),
-                _ => format!("Laravel broadcasts to {shown}, not to this server. To change that:\n{mend}"),
+                Way::Undefined => format!("Laravel has no broadcast connection {shown}, so every page fails. To fix that:\n{fix}"),
+                _ => format!("Laravel broadcasts to {shown}, not to this server. To change that:\n{fix}"),
             };
             output::line(paint(CAUTION, text));
         }

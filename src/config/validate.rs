@@ -1,5 +1,5 @@
 //! Every rule that refuses a configuration whose values are well formed but cannot work, or are not safe.
-//! Input: a resolved [`Config`]. Output: all problems at once, each with key, value, what was expected and how to mend it.
+//! Input: a resolved [`Config`]. Output: all problems at once, each with key, value, what was expected and how to fix it.
 
 use std::fmt;
 use std::time::Duration;
@@ -76,21 +76,21 @@ impl Found {
             for (key, path) in [("sslCertPath", &config.ssl_cert_path), ("sslKeyPath", &config.ssl_key_path)] {
                 if path.is_empty() {
                     self.refuse(key, "empty", "the path of a PEM file")
-                        .mend("`protocol` is https: set both `sslCertPath` and `sslKeyPath`, or `protocol` to http behind a proxy that speaks TLS");
+                        .fix("`protocol` is https: set both `sslCertPath` and `sslKeyPath`, or `protocol` to http behind a proxy that speaks TLS");
                 }
             }
         }
         if let Some(port) = config.http_port {
             if config.protocol == Protocol::Http {
                 self.refuse("httpPort", port.0, "`protocol` to be https")
-                    .mend("plain HTTP is spoken on `port` already; `httpPort` is a second port beside https");
+                    .fix("plain HTTP is spoken on `port` already; `httpPort` is a second port beside https");
             } else if port == config.port && port.0 != 0 {
                 self.refuse("httpPort", port.0, "another port than `port`");
             }
         }
         if config.metrics.port == Some(config.port) {
             self.refuse("metrics.port", config.port.0, "a port of its own")
-                .mend("without `metrics.port`, /metrics answers on the main port for callers with a client's key");
+                .fix("without `metrics.port`, /metrics answers on the main port for callers with a client's key");
         }
         let server = &config.redis_server;
         if server.enabled.0 && server.port == config.port {
@@ -98,14 +98,14 @@ impl Found {
         }
         if server.enabled.0 && server.password.is_none() && !is_loopback(&server.host) {
             self.refuse("redisServer.password", UNSET, "a password, because `redisServer.host` is open to the network")
-                .mend("set `redisServer.password`, or `redisServer.host` to \"127.0.0.1\"");
+                .fix("set `redisServer.password`, or `redisServer.host` to \"127.0.0.1\"");
         }
         if server.enabled.0 && server.tls.enabled {
             let (own, tls) = (server.tls.has_files(), &server.tls);
             let (certificate, key) = if own { (&tls.cert_path, &tls.key_path) } else { (&config.ssl_cert_path, &config.ssl_key_path) };
             for (name, path) in [("redisServer.tls.certPath", certificate), ("redisServer.tls.keyPath", key)] {
                 if path.is_empty() {
-                    self.refuse(name, "empty", "the path of a PEM file").mend(
+                    self.refuse(name, "empty", "the path of a PEM file").fix(
                         "`redisServer.tls` is on: set `redisServer.tls.certPath` and `redisServer.tls.keyPath`, or `sslCertPath` and \
                          `sslKeyPath` for the same certificate as https",
                     );
@@ -123,11 +123,11 @@ impl Found {
         let password = &config.dashboard.password;
         if password.as_ref().is_some_and(|password| password.expose().chars().count() < MIN_PASSWORD) {
             self.refuse("dashboard.password", "too short", format!("{MIN_PASSWORD} characters or more"))
-                .mend("whoever knows it sees every event; `openssl rand -base64 18` makes a good one");
+                .fix("whoever knows it sees every event; `openssl rand -base64 18` makes a good one");
         }
         if config.dashboard.enabled.0 && password.is_none() && config.clients.is_empty() {
             self.refuse("dashboard.password", UNSET, "a password, because no entry of `clients` could sign in either")
-                .mend("set `dashboard.password`, or add a client with `laravel-echo-server client:add`");
+                .fix("set `dashboard.password`, or add a client with `laravel-echo-server client:add`");
         }
     }
 
@@ -140,9 +140,8 @@ impl Found {
                     "a URL such as `https://app.example.com`, or `https://.example.com` for all its subdomains",
                 );
                 if host.contains("env(") || host.contains('$') {
-                    problem.mend(
-                        "variables are not replaced in a config file: write the address itself, or set LARAVEL_ECHO_SERVER_AUTH_HOST",
-                    );
+                    problem
+                        .fix("variables are not replaced in a config file: write the address itself, or set LARAVEL_ECHO_SERVER_AUTH_HOST");
                 }
             }
         }
@@ -176,12 +175,12 @@ impl Found {
             }
         }
         if !is_path(&socketio.path) {
-            self.refuse("socketio.path", quoted(&socketio.path), "a path such as `/socket.io`").mend(
+            self.refuse("socketio.path", quoted(&socketio.path), "a path such as `/socket.io`").fix(
                 "begin it with a slash, and write it as it stands in addresses: no query, no spaces, no `.` or `..` between slashes, \
                  other letters than a to z as `%C3%A9`; clients have the same in their option `path`",
             );
         } else if is_of_the_api(&socketio.path, &config.clients) {
-            self.refuse("socketio.path", quoted(&socketio.path), "a path that is not the HTTP API's").mend(
+            self.refuse("socketio.path", quoted(&socketio.path), "a path that is not the HTTP API's").fix(
                 "with it, requests for the API would reach the Socket.IO engine instead; take the default `/socket.io`, or a path of its own",
             );
         }
@@ -199,7 +198,7 @@ impl Found {
         for pattern in &config.flat_channels.0 {
             if pattern.is_empty() || pattern.contains("private-") || pattern.contains("presence-") {
                 self.refuse("flatChannels", quoted(pattern), "names of public channels, `*` for any text")
-                    .mend("channels with `private-` or `presence-` in their name need authorisation and are never flat");
+                    .fix("channels with `private-` or `presence-` in their name need authorisation and are never flat");
             }
         }
         for origin in &config.allowed_origins.0 {
@@ -260,7 +259,7 @@ impl Found {
             }
             if client.key.expose().is_empty() && client.jwt.is_none() {
                 self.refuse(format!("clients[{index}].key"), "empty", "a key")
-                    .mend(format!("`laravel-echo-server client:add {}` makes a new one", client.app_id));
+                    .fix(format!("`laravel-echo-server client:add {}` makes a new one", client.app_id));
             }
             if client.require_signature.0 && client.secret.is_none() {
                 self.refuse(

@@ -22,11 +22,11 @@ pub(super) fn origins(config: &Config, project: &Project, report: &mut Report) {
     let Some((origin, own)) = url.and_then(|url| Some((laravel::origin_of(url)?, laravel::origins_of(url)))) else {
         return report.ok("origins", format!("allowed are {}", allowed.join(", ")));
     };
-    let mend = || format!("allowedOrigins = {own:?}");
+    let fix = || format!("allowedOrigins = {own:?}");
     if !allowed.iter().any(|pattern| Pattern::new(pattern.trim_end_matches('/')).matches(&origin)) {
-        report.problem("origins", format!("pages of APP_URL ({origin}) are not in `allowedOrigins`"), mend());
+        report.problem("origins", format!("pages of APP_URL ({origin}) are not in `allowedOrigins`"), fix());
     } else if allowed.iter().any(|pattern| pattern == "*") {
-        report.warning("origins", "any web page may connect on behalf of your users", mend());
+        report.warning("origins", "any web page may connect on behalf of your users", fix());
     } else {
         report.ok("origins", format!("{origin} may connect"));
     }
@@ -58,14 +58,14 @@ pub(super) fn broadcaster(config: &Config, project: &Project, report: &mut Repor
         Way::Http => report.problem(
             "laravel",
             format!("broadcasts to {shown}, and no such application may publish here"),
-            format!("{}; or `laravel-echo-server client:add`, and point the connection here", broadcaster.mend()),
+            format!("{}; or `laravel-echo-server client:add`, and point the connection here", broadcaster.fix()),
         ),
         Way::Elsewhere => {
-            report.problem("laravel", format!("broadcasts to {shown}: no event comes here"), broadcaster.mend());
+            report.problem("laravel", format!("broadcasts to {shown}: no event comes here"), broadcaster.fix());
         }
         Way::Undefined => {
             let message = format!("has no broadcast connection {shown}: every page fails with `Broadcast connection […] is not defined.`");
-            report.problem("laravel", message, broadcaster.mend());
+            report.problem("laravel", message, broadcaster.fix());
         }
     }
 }
@@ -82,8 +82,8 @@ pub(super) async fn callback(config: &Config, report: &mut Report) {
     for base in hosts.bases() {
         asked += 1;
         let url = format!("{base}{}", config.auth_endpoint);
-        let (status, message, mend) = ask(&client, base, &url, hosts.credentials(base)).await;
-        report.add("auth", status, format!("{url} {message}"), mend);
+        let (status, message, fix) = ask(&client, base, &url, hosts.credentials(base)).await;
+        report.add("auth", status, format!("{url} {message}"), fix);
     }
     if asked == 0 {
         report.warning(
@@ -121,7 +121,7 @@ async fn ask(client: &reqwest::Client, base: &str, url: &str, credentials: Optio
             while let Some(deeper) = cause.source() {
                 cause = deeper;
             }
-            let mend = if cause.to_string().contains("certificate") {
+            let fix = if cause.to_string().contains("certificate") {
                 tls::refused_certificate(&cause.to_string())
                     .unwrap_or("name your authority in `auth.tls.ca`, or set `auth.tls.verify` to false")
             } else if error.is_timeout() {
@@ -131,7 +131,7 @@ async fn ask(client: &reqwest::Client, base: &str, url: &str, credentials: Optio
             } else {
                 "is the application running, and is `authHost` its address as seen from this machine (or container)?"
             };
-            (Status::Problem, format!("cannot be reached: {cause}"), mend.to_owned())
+            (Status::Problem, format!("cannot be reached: {cause}"), fix.to_owned())
         }
     }
 }
@@ -146,9 +146,9 @@ fn judge(answer: Answer<'_>, location: Option<&str>) -> (Status, String, String)
         403 => (Status::Ok, says(" to an unknown channel, as it should"), String::new()),
         401 => (Status::Ok, says(" to somebody who is not logged in, as it should"), String::new()),
         200 if answer.judge().is_ok() => {
-            let mend =
+            let fix =
                 "routes/channels.php grants a channel that nobody knows: look for a `{…}` pattern or a callback that always returns true";
-            (Status::Problem, says(" and lets anybody into an unknown channel"), mend.to_owned())
+            (Status::Problem, says(" and lets anybody into an unknown channel"), fix.to_owned())
         }
         200 if body.trim().is_empty() => (Status::Problem, says(" with nothing"), hint()),
         200 => (Status::Problem, says(" with a page in place of an answer"), hint()),
@@ -178,9 +178,9 @@ mod tests {
             (500, "text/html", "Server error", Status::Problem),
         ] {
             let answer = Answer { status, content_type: Some(content_type), body, ..Answer::default() };
-            let (got, message, mend) = judge(answer, Some("/login"));
+            let (got, message, fix) = judge(answer, Some("/login"));
             assert_eq!(got, expected, "{status} {body}");
-            assert_eq!(mend.is_empty(), expected == Status::Ok, "{message}");
+            assert_eq!(fix.is_empty(), expected == Status::Ok, "{message}");
         }
         let answer = |status, body| Answer { status, body, ..Answer::default() };
         assert!(judge(answer(302, ""), Some("/login")).1.contains("/login"));

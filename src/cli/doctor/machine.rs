@@ -54,12 +54,12 @@ fn port_problem(error: &ListenError, report: &mut Report) {
     let (port, port_key, host_key) = (address.port, address.port_key, address.host_key);
     if is_taken(error) {
         let what = if port_key == "port" { "a program other than laravel-echo-server" } else { "another program" };
-        let mend = format!("`ss -ltnp 'sport = :{port}'` shows what it is; stop it, or set another `{port_key}`");
-        report.problem("port", format!("{port} (`{port_key}`) is in use by {what}"), mend);
+        let fix = format!("`ss -ltnp 'sport = :{port}'` shows what it is; stop it, or set another `{port_key}`");
+        report.problem("port", format!("{port} (`{port_key}`) is in use by {what}"), fix);
     } else if source.kind() == io::ErrorKind::PermissionDenied {
         // The server may well run as somebody who may.
-        let mend = "ports below 1024 need root or CAP_NET_BIND_SERVICE, which the systemd unit gives; or set another one";
-        report.warning("port", format!("{port} (`{port_key}`) cannot be tested by this user"), mend);
+        let fix = "ports below 1024 need root or CAP_NET_BIND_SERVICE, which the systemd unit gives; or set another one";
+        report.warning("port", format!("{port} (`{port_key}`) cannot be tested by this user"), fix);
     } else {
         report.problem("port", format!("{error}: {source}"), format!("set `{host_key}` to an address of this machine"));
     }
@@ -126,10 +126,10 @@ pub(super) fn open_files(connections: u64, report: &mut Report) {
     // The start raises the soft limit up to this one.
     match most_open_files() {
         Some(limit) if limit < needed => {
-            let mend = format!(
+            let fix = format!(
                 "`ulimit -Hn {needed}` as root before the start, LimitNOFILE={needed} in a systemd unit, or --ulimit nofile={needed} for docker"
             );
-            report.warning("files", format!("{limit} open files are allowed at most, {connections} connections need {needed}"), mend);
+            report.warning("files", format!("{limit} open files are allowed at most, {connections} connections need {needed}"), fix);
         }
         Some(limit) => report.ok("files", format!("the limit of {limit} open files is enough for {connections} connections")),
         None => report.ok("files", "open files are not limited"),
@@ -148,7 +148,7 @@ mod tests {
         // No machine allows that many, unless it sets no limit at all.
         if most_open_files().is_some() {
             assert_eq!(report.findings()[0].status, Status::Warning);
-            assert!(report.findings()[0].mend.contains("ulimit -Hn"), "{report:?}");
+            assert!(report.findings()[0].fix.contains("ulimit -Hn"), "{report:?}");
         }
         open_files(0, &mut report);
         assert_eq!(report.findings().last().unwrap().status, Status::Ok);

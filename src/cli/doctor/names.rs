@@ -15,7 +15,7 @@ const SERVERS_OWN: &str = "laravel-echo:";
 /// Ends of the prefixes that Laravel makes by itself: older and newer versions.
 const USUAL_ENDS: [&str; 2] = ["_database_", "-database-"];
 
-/// Status, message, and how to mend it.
+/// Status, message, and how to fix it.
 pub(super) fn judge(prefix: &str, heard: &BTreeSet<String>, listened: Duration) -> (Status, String, String) {
     // Redis' own news, and what servers tell each other, are no events.
     let is_event = |name: &&String| !name.starts_with("__key") && !name.ends_with("PresenceChannelUpdated") && !name.contains(SERVERS_OWN);
@@ -26,9 +26,9 @@ pub(super) fn judge(prefix: &str, heard: &BTreeSet<String>, listened: Duration) 
             1 => "nothing was published within a second".to_owned(),
             seconds => format!("nothing was published within {seconds} seconds"),
         };
-        let mend = "run this again with `--listen 30` and fire an event in Laravel meanwhile; if it stays silent, BROADCAST_CONNECTION \
+        let fix = "run this again with `--listen 30` and fire an event in Laravel meanwhile; if it stays silent, BROADCAST_CONNECTION \
                     (or BROADCAST_DRIVER) is not redis, the queue worker does not run, or Laravel uses another Redis";
-        return (Status::Unknown, message, mend.to_owned());
+        return (Status::Unknown, message, fix.to_owned());
     }
     if let Some((name, found)) = events.iter().find_map(|name| Some((name, actual_prefix(name, prefix)?))) {
         let message = format!("events carry the prefix {found:?} (`{name}`), but `databaseConfig.redis.keyPrefix` is {prefix:?}");
@@ -73,18 +73,18 @@ mod tests {
 
     fn status(prefix: &str, names: &[&str]) -> (Status, String) {
         let heard = names.iter().map(|name| (*name).to_owned()).collect();
-        let (status, _, mend) = judge(prefix, &heard, Duration::from_secs(3));
-        (status, mend)
+        let (status, _, fix) = judge(prefix, &heard, Duration::from_secs(3));
+        (status, fix)
     }
 
     #[test]
     fn a_prefix_that_is_not_cut_is_found_in_guarded_names() {
-        let (found, mend) = status("", &["news", "shop_private-orders"]);
-        assert_eq!((found, mend.as_str()), (Status::Problem, "[databaseConfig.redis] keyPrefix = \"shop_\""));
-        let (found, mend) = status("", &["laravel_database_news"]);
-        assert_eq!((found, mend.as_str()), (Status::Problem, "[databaseConfig.redis] keyPrefix = \"laravel_database_\""));
-        let (found, mend) = status("laravel_database_", &["private-orders"]);
-        assert_eq!((found, mend.as_str()), (Status::Problem, "[databaseConfig.redis] keyPrefix = \"\""));
+        let (found, fix) = status("", &["news", "shop_private-orders"]);
+        assert_eq!((found, fix.as_str()), (Status::Problem, "[databaseConfig.redis] keyPrefix = \"shop_\""));
+        let (found, fix) = status("", &["laravel_database_news"]);
+        assert_eq!((found, fix.as_str()), (Status::Problem, "[databaseConfig.redis] keyPrefix = \"laravel_database_\""));
+        let (found, fix) = status("laravel_database_", &["private-orders"]);
+        assert_eq!((found, fix.as_str()), (Status::Problem, "[databaseConfig.redis] keyPrefix = \"\""));
     }
 
     #[test]

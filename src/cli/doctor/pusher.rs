@@ -79,21 +79,21 @@ fn differs(client: &ApiClient, what: &str, theirs: &Setting) -> String {
 fn address(config: &Config, driver: &Connection, report: &mut Report) {
     let variable = driver.variable("HOST");
     let Some(host) = driver.host.as_ref().filter(|host| !host.value.ends_with(".pusher.com")) else {
-        let mend = format!(
+        let fix = format!(
             "'host' => env('{variable}'), 'port' => env('{}'), 'scheme' => env('{}') in `options` of that connection, and these variables",
             driver.variable("PORT"),
             driver.variable("SCHEME")
         );
-        return report.problem(CHECK, format!("the `{}` driver publishes to Pusher's own servers: `host` is not set", driver.driver), mend);
+        return report.problem(CHECK, format!("the `{}` driver publishes to Pusher's own servers: `host` is not set", driver.driver), fix);
     };
     let is_local = matches!(host.value.as_str(), "localhost" | "::1" | "[::1]" | "0.0.0.0") || host.value.starts_with("127.");
     let ports = [Some(config.port.0), config.http_port.map(|port| port.0)];
     if is_local && !ports.iter().flatten().any(|port| port.to_string() == driver.port()) {
-        let mend = format!("{}={} in Laravel's .env, or port = {} here", driver.variable("PORT"), config.port.0, driver.port());
+        let fix = format!("{}={} in Laravel's .env, or port = {} here", driver.variable("PORT"), config.port.0, driver.port());
         report.problem(
             CHECK,
             format!("Laravel publishes to port {} of this machine, and this server listens on {}", driver.port(), config.port.0),
-            mend,
+            fix,
         );
     }
 }
@@ -111,23 +111,23 @@ async fn ask(config: &Config, driver: &Connection, report: &mut Report) {
         Ok(answer) if answer.status().is_success() => report.ok(CHECK, format!("{place} takes what this driver signs")),
         Ok(answer) => {
             let status = answer.status().as_u16();
-            let mend = match status {
+            let fix = match status {
                 401 | 403 => "the server there runs with another key or secret: restart it with this config",
                 404 => "a proxy before this server has to pass on /apps, as it does /app",
                 _ => "is that this server, or a proxy before it?",
             };
-            report.problem(CHECK, format!("{place} answers {status} to what this driver signs"), mend);
+            report.problem(CHECK, format!("{place} answers {status} to what this driver signs"), fix);
         }
         Err(error) => {
             let mut cause: &dyn std::error::Error = &error;
             while let Some(deeper) = cause.source() {
                 cause = deeper;
             }
-            let mend = match driver.scheme() {
+            let fix = match driver.scheme() {
                 "https" => format!("start the server; if it speaks http: {}=http in Laravel's .env", driver.variable("SCHEME")),
                 _ => "start the server, then run this again".to_owned(),
             };
-            report.warning(CHECK, format!("{place} cannot be reached: {cause}"), mend);
+            report.warning(CHECK, format!("{place} cannot be reached: {cause}"), fix);
         }
     }
 }

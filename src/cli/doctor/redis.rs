@@ -64,10 +64,10 @@ pub(super) async fn examine(config: &Config, project: &Project, listen: Duration
     }
     match events(&client, listen).await {
         Ok(heard) => {
-            let (status, message, mend) = names::judge(&settings.key_prefix, &heard, listen);
-            report.add("events", status, message, mend);
+            let (status, message, fix) = names::judge(&settings.key_prefix, &heard, listen);
+            report.add("events", status, message, fix);
         }
-        Err(error) => report.problem("events", format!("PSUBSCRIBE is refused: {error}"), mend_of(&error, settings)),
+        Err(error) => report.problem("events", format!("PSUBSCRIBE is refused: {error}"), fix_of(&error, settings)),
     }
 }
 
@@ -80,8 +80,8 @@ fn is_here(host: &str, endpoint: &str) -> bool {
 async fn examine_server(settings: &RedisConfig, report: &mut Report) -> Option<Open> {
     let mut open = match open(settings).await {
         Ok(open) => open,
-        Err(Fault { message, mend }) => {
-            report.problem("redis", message, mend);
+        Err(Fault { message, fix }) => {
+            report.problem("redis", message, fix);
             return None;
         }
     };
@@ -93,7 +93,7 @@ async fn examine_server(settings: &RedisConfig, report: &mut Report) -> Option<O
         }
         Err(error) if error.code() == Some("NOPERM") => report.ok("redis", format!("{address} answers")),
         Err(error) => {
-            report.problem("redis", format!("{address} answers with an error: {error}"), mend_of(&error, settings));
+            report.problem("redis", format!("{address} answers with an error: {error}"), fix_of(&error, settings));
             return None;
         }
     }
@@ -123,14 +123,14 @@ impl Open {
 /// A server that has not, and what to do about it.
 struct Fault {
     message: String,
-    mend: String,
+    fix: String,
 }
 
 /// Connects to the one server that `host` and `port`, `path` or `url` name; without a password where it needs none, as the
 /// server does.
 async fn open(settings: &RedisConfig) -> Result<Open, Fault> {
     let client = redis_client::client(settings)
-        .map_err(|error| Fault { message: error.to_string(), mend: "check `databaseConfig.redis`".to_owned() })?;
+        .map_err(|error| Fault { message: error.to_string(), fix: "check `databaseConfig.redis`".to_owned() })?;
     let address = redis_client::address(&client);
     match tokio::time::timeout(CONNECT, client.get_multiplexed_async_connection()).await {
         Ok(Ok(connection)) => Ok(Open { client, connection, address, needs_no_password: false }),
@@ -147,7 +147,7 @@ async fn open(settings: &RedisConfig) -> Result<Open, Fault> {
         }
         Err(_) => Err(Fault {
             message: format!("{address} does not answer within {} seconds", CONNECT.as_secs()),
-            mend: Cause::Unreachable.hint(&ping_command(settings)),
+            fix: Cause::Unreachable.hint(&ping_command(settings)),
         }),
     }
 }
@@ -159,7 +159,7 @@ fn fault(error: &RedisError, address: &str, settings: &RedisConfig) -> Fault {
         true => format!("{address} refuses the connection: {reason}"),
         false => format!("cannot connect to Redis at {address}: {reason}"),
     };
-    Fault { message, mend: mend_of(error, settings) }
+    Fault { message, fix: fix_of(error, settings) }
 }
 
 /// The configured prefix is the one of the project that the config stands in, where that publishes to a Redis.
@@ -213,6 +213,6 @@ async fn events(client: &redis::Client, listen: Duration) -> Result<BTreeSet<Str
     Ok(names)
 }
 
-fn mend_of(error: &RedisError, settings: &RedisConfig) -> String {
+fn fix_of(error: &RedisError, settings: &RedisConfig) -> String {
     Cause::of(error).hint(&ping_command(settings))
 }

@@ -23,16 +23,16 @@ impl Report {
         self.add(check, Status::Ok, message, "");
     }
 
-    pub(super) fn warning(&mut self, check: &'static str, message: impl Display, mend: impl Display) {
-        self.add(check, Status::Warning, message, mend);
+    pub(super) fn warning(&mut self, check: &'static str, message: impl Display, fix: impl Display) {
+        self.add(check, Status::Warning, message, fix);
     }
 
-    pub(super) fn problem(&mut self, check: &'static str, message: impl Display, mend: impl Display) {
-        self.add(check, Status::Problem, message, mend);
+    pub(super) fn problem(&mut self, check: &'static str, message: impl Display, fix: impl Display) {
+        self.add(check, Status::Problem, message, fix);
     }
 
-    pub(super) fn add(&mut self, check: &'static str, status: Status, message: impl Display, mend: impl Display) {
-        let finding = Finding { check, status, message: message.to_string(), mend: mend.to_string() };
+    pub(super) fn add(&mut self, check: &'static str, status: Status, message: impl Display, fix: impl Display) {
+        let finding = Finding { check, status, message: message.to_string(), fix: fix.to_string() };
         if !self.as_json {
             print(&finding);
         }
@@ -75,7 +75,7 @@ fn print(finding: &Finding) {
         Status::Problem => paint(BAD, "✖ problem"),
     };
     output::line(format!("{mark} {:8} {}", finding.check, finding.message));
-    for line in finding.mend.lines() {
+    for line in finding.fix.lines() {
         output::line(format!("                   {} {line}", paint(FAINT, "→")));
     }
 }

@@ -114,7 +114,7 @@ impl Broadcaster {
     }
 
     /// The steps that make events reach this server, one per line.
-    pub(in crate::cli) fn mend(&self) -> String {
+    pub(in crate::cli) fn fix(&self) -> String {
         let mut lines: Vec<_> = self.steps.iter().map(|step| (*step).to_owned()).collect();
         let after = "then `php artisan config:clear` and `php artisan queue:restart`";
         lines.push(match &self.variable {

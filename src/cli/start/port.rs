@@ -53,12 +53,12 @@ fn explained(error: BindError) -> anyhow::Error {
     let (host, port, host_key, port_key) = (address.shown_host(), address.port, address.host_key, address.port_key);
     match source.kind() {
         io::ErrorKind::AddrInUse => {
-            let (other, mend) = match Program::listening_on(port) {
+            let (other, fix) = match Program::listening_on(port) {
                 Some(program) => (program.to_string(), program.how_to_stop()),
                 None => ("another program".to_owned(), format!("`ss -ltnp 'sport = :{port}'` shows which one (run it as root)")),
             };
             anyhow::anyhow!(
-                "EADDRINUSE: address already in use: `{port_key}` is {port} on {host}, and {other} has it\n  {mend}\n  \
+                "EADDRINUSE: address already in use: `{port_key}` is {port} on {host}, and {other} has it\n  {fix}\n  \
                  or set another `{port_key}` here"
             )
         }

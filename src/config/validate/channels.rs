@@ -14,7 +14,7 @@ impl Found {
             self.rights(rule, config.auth.jwt.algorithm.is_some(), key);
             if rule.max_members.is_some_and(|most| most > 0) && !may_begin_with(&rule.pattern, "presence-") {
                 self.refuse(key("maxMembers"), shown(rule.max_members.as_ref()), "a pattern that begins with `presence-`")
-                    .mend("only presence channels have members; leave `maxMembers` out, or make it a rule of its own for them");
+                    .fix("only presence channels have members; leave `maxMembers` out, or make it a rule of its own for them");
             }
         }
     }
@@ -23,7 +23,7 @@ impl Found {
         let rest = Pattern::new(pattern).widened();
         if pattern.is_empty() || rest.contains(['{', '}']) {
             self.refuse(key, quoted(pattern), "names of channels, `*` for any text, `{name}` for one segment")
-                .mend("as in \"private-doc.*\" or \"private-doc.{id}\"; between braces stand letters, digits and `_`");
+                .fix("as in \"private-doc.*\" or \"private-doc.{id}\"; between braces stand letters, digits and `_`");
         }
     }
 
@@ -34,12 +34,12 @@ impl Found {
         }
         if last > 0 && rule.deliver == Some(Deliver::Volatile) {
             self.refuse(key("last"), last, "none beside `deliver = \"volatile\"`, whose events are not worth keeping")
-                .mend("leave `last` out, or write `deliver = \"latest\"`: it gives the last event of each name to whoever subscribes");
+                .fix("leave `last` out, or write `deliver = \"latest\"`: it gives the last event of each name to whoever subscribes");
         }
         if let Some(time) = &rule.last_for {
             if last == 0 {
                 self.refuse(key("lastFor"), time, "`last` beside it")
-                    .mend("write `last = 20` for the last 20 events, or leave `lastFor` out");
+                    .fix("write `last = 20` for the last 20 events, or leave `lastFor` out");
             } else if time.0.is_zero() || time.0 > MAX_TIME {
                 self.refuse(key("lastFor"), time, "a duration such as `10m`");
             }
@@ -51,28 +51,28 @@ impl Found {
         let whispers = rule.whispers.filter(|whispers| *whispers != Whispers::Off);
         if is_public && whispers.is_some() {
             self.refuse(key("whispers"), shown(whispers.as_ref()), "a pattern with `private-` or `presence-`")
-                .mend("whispers go through private and presence channels alone; leave `whispers` out");
+                .fix("whispers go through private and presence channels alone; leave `whispers` out");
         }
         match rule.auth {
             Some(ChannelAuth::None) => {
                 if !Pattern::new(&rule.pattern).head().starts_with("private-") {
-                    self.refuse(key("auth"), shown(rule.auth.as_ref()), "a pattern that begins with `private-`").mend(
+                    self.refuse(key("auth"), shown(rule.auth.as_ref()), "a pattern that begins with `private-`").fix(
                         "\"none\" opens private channels to anyone; channels without `private-` or `presence-` in their names are open \
                          already, and members of presence channels have to be known",
                     );
                 }
                 if whispers.is_some() {
                     self.refuse(key("whispers"), shown(whispers.as_ref()), "\"off\" or nothing beside `auth = \"none\"`")
-                        .mend("nobody knows who is in a channel that anyone may join; leave `whispers` out");
+                        .fix("nobody knows who is in a channel that anyone may join; leave `whispers` out");
                 }
             }
             Some(auth) if is_public => {
                 self.refuse(key("auth"), shown(Some(&auth)), "a pattern with `private-` or `presence-`")
-                    .mend("a channel is guarded by its name: broadcast on `new PrivateChannel(…)`, and join it with `Echo.private(…)`");
+                    .fix("a channel is guarded by its name: broadcast on `new PrivateChannel(…)`, and join it with `Echo.private(…)`");
             }
             Some(ChannelAuth::Jwt) if !has_tokens => {
                 self.refuse(key("auth"), shown(rule.auth.as_ref()), "`auth.jwt` to be set")
-                    .mend("set `auth.jwt.algorithm` with its key, or write `auth = \"callback\"`: without keys no token can be verified");
+                    .fix("set `auth.jwt.algorithm` with its key, or write `auth = \"callback\"`: without keys no token can be verified");
             }
             _ => {}
         }

@@ -79,7 +79,7 @@ impl std::error::Error for Problems {}
 
 impl Problem {
     /// Says what to write instead.
-    pub(super) fn mend(&mut self, remedy: impl Into<String>) {
+    pub(super) fn fix(&mut self, remedy: impl Into<String>) {
         self.remedy = Some(remedy.into());
     }
 }

@@ -38,7 +38,7 @@ impl Found {
             WebhookTarget::Queue => {
                 if entry.job.as_ref().is_none_or(|job| job.is_empty() || job.contains(char::is_whitespace)) {
                     self.refuse(format!("{path}.job"), UNSET, "a class of the application with `fire($job, $data)`")
-                        .mend("for example `job = \"App\\\\Jobs\\\\EchoWebhook\"`; docs/webhooks.md has one to copy");
+                        .fix("for example `job = \"App\\\\Jobs\\\\EchoWebhook\"`; docs/webhooks.md has one to copy");
                 }
                 if entry.queue.is_empty() {
                     self.refuse(format!("{path}.queue"), "empty", "the name of a queue of Laravel, usually `default`");
@@ -61,7 +61,7 @@ impl Found {
                 }
                 _ => self.refuse(format!("{path}.secret"), UNSET, "the secret that deliveries are signed with"),
             };
-            problem.mend("name an entry of `clients` with a `secret` in `appId`, or write `key` and `secret` here");
+            problem.fix("name an entry of `clients` with a `secret` in `appId`, or write `key` and `secret` here");
         }
         for (name, value) in &entry.headers {
             let is_own = OWN_HEADERS.contains(&name.to_ascii_lowercase().as_str());

@@ -188,7 +188,7 @@ impl NodeStore {
         self.mine().network = Network::Cut;
     }
 
-    pub(super) fn mend(&self) {
+    pub(super) fn repair(&self) {
         self.mine().network = Network::Back;
     }
 

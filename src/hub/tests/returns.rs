@@ -249,7 +249,7 @@ enum Step {
     Cut {
         node: usize,
     },
-    Mend {
+    Repair {
         node: usize,
     },
     /// A node is given past events of other nodes, if they have offered them.
@@ -276,7 +276,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => node.clone().prop_map(|node| Step::Stop { node }),
         1 => node.clone().prop_map(|node| Step::Kill { node }),
         1 => node.clone().prop_map(|node| Step::Cut { node }),
-        2 => node.prop_map(|node| Step::Mend { node }),
+        2 => node.prop_map(|node| Step::Repair { node }),
         4 => Just(Step::Tick),
         3 => (0..NODES).prop_map(|node| Step::Fetch { node }),
         1 => (1..40_u64).prop_map(Step::Seconds),
@@ -481,7 +481,7 @@ impl World {
                 self.leave_node(node);
             }
             Step::Cut { node } => self.nodes[node].heard = None,
-            Step::Mend { node } => {
+            Step::Repair { node } => {
                 let end = self.stream.len();
                 let Node { hub, heard } = &mut self.nodes[node];
                 if heard.is_none() {
@@ -569,7 +569,7 @@ async fn walk(steps: Vec<Step>) -> (usize, usize) {
         world.step(step).await;
     }
     for node in 0..NODES {
-        world.step(Step::Mend { node }).await;
+        world.step(Step::Repair { node }).await;
         world.hear(node, usize::MAX);
     }
     for client in 0..CLIENTS {

@@ -204,10 +204,10 @@ impl World {
         }
     }
 
-    pub(super) fn mend(&mut self, node: usize) {
+    pub(super) fn repair(&mut self, node: usize) {
         let number = node % self.nodes.len();
         if let (Some(store), None) = (&self.nodes[number].store, &self.nodes[number].hearing) {
-            store.mend();
+            store.repair();
             let (hub, store) = (Arc::clone(&self.nodes[number].hub), Some(Arc::clone(store)));
             let mut node = Node { hub, store, hearing: None };
             self.listen(number, &mut node);
@@ -240,7 +240,7 @@ impl World {
 
     /// Lets everything come to rest; then every page must know the truth.
     pub(super) async fn rest(&mut self) {
-        (0..self.nodes.len()).for_each(|node| self.mend(node));
+        (0..self.nodes.len()).for_each(|node| self.repair(node));
         sleep(REST).await;
         self.look();
         for page in &mut self.pages {

@@ -44,7 +44,7 @@ enum Step {
     Restart { node: usize },
     Crash { node: usize },
     Cut { node: usize },
-    Mend { node: usize },
+    Repair { node: usize },
 }
 
 fn answers() -> impl Strategy<Value = Answer> {
@@ -72,7 +72,7 @@ fn of_nodes() -> impl Strategy<Value = Step> {
         1 => node.clone().prop_map(|node| Step::Restart { node }),
         1 => node.clone().prop_map(|node| Step::Crash { node }),
         2 => node.clone().prop_map(|node| Step::Cut { node }),
-        2 => node.prop_map(|node| Step::Mend { node }),
+        2 => node.prop_map(|node| Step::Repair { node }),
         // Long enough for a lease to end.
         1 => (10..60_u64).prop_map(Step::Seconds),
     ]
@@ -91,7 +91,7 @@ async fn walk(nodes: usize, grace: Duration, seed: u64, steps: Vec<Step>) {
             Step::Restart { node } => world.restart(node).await,
             Step::Crash { node } => world.crash(node),
             Step::Cut { node } => world.cut(node),
-            Step::Mend { node } => world.mend(node),
+            Step::Repair { node } => world.repair(node),
         }
         world.look();
     }

@@ -41,7 +41,7 @@ fn examine(folder: &Folder, listen: &str) -> (i32, Value) {
     (ended.code, serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", ended.stdout, ended.stderr)))
 }
 
-/// Status, message and mending line of a check.
+/// Status, message and fix of a check.
 fn finding(report: &Value, check: &str) -> (String, String) {
     let findings = report["findings"].as_array().expect("findings are a list");
     let finding = findings.iter().find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("no {check} in {report:#}"));
@@ -238,7 +238,7 @@ fn a_connection_that_is_not_there_is_a_problem_until_it_is() {
     let redis = Redis::start(free_port(), &[]);
     config(&folder, &app(REFUSES), &redis, "keyPrefix = \"x_\"");
     folder.write("composer.json", r#"{"require": {"laravel/framework": "^11.31"}}"#);
-    for (env, mend) in [
+    for (env, fix) in [
         ("BROADCAST_CONNECTION=redis\nREDIS_PREFIX=x_\n", "then `php artisan config:clear`"),
         ("BROADCAST_CONNECTION=log\nREDIS_PREFIX=x_\n", "BROADCAST_CONNECTION=redis in Laravel's .env, then"),
     ] {
@@ -246,7 +246,7 @@ fn a_connection_that_is_not_there_is_a_problem_until_it_is() {
         let (code, report) = examine(&folder, "0");
         let (status, text) = finding(&report, "laravel");
         assert_eq!((status.as_str(), code), ("problem", 1), "{report:#}");
-        super::assert_holds(&text, &["\nphp artisan config:publish broadcasting\n", CONNECTION, mend]);
+        super::assert_holds(&text, &["\nphp artisan config:publish broadcasting\n", CONNECTION, fix]);
     }
     let published =
         |connections: &str| format!("<?php return ['default' => env('BROADCAST_CONNECTION', 'null'), 'connections' => [{connections}]];");

@@ -24,11 +24,11 @@ struct Network {
 impl Network {
     async fn to(redis: &Redis) -> Self {
         let mut network = Self { port: free_port(), redis_port: redis.port, traffic: None };
-        network.mend().await;
+        network.repair().await;
         network
     }
 
-    async fn mend(&mut self) {
+    async fn repair(&mut self) {
         let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("the port is free");
         let redis_port = self.redis_port;
         self.traffic = Some(tokio::spawn(async move {
@@ -154,7 +154,7 @@ async fn a_node_cut_off_from_redis_catches_up() {
     drop(leaves_inside);
     outside.believes([3]).await;
     let mut late = Watcher::join(&other, 5).await;
-    network.mend().await;
+    network.repair().await;
     for watcher in [&mut inside, &mut outside, &mut late] {
         watcher.believes([1, 3, 5]).await;
     }

@@ -6,7 +6,7 @@ use super::{Instance, cluster_of_three, watched_by_a_sentinel};
 use crate::cli::Folder;
 use crate::support::{free_port, until};
 
-/// The findings about these settings of `databaseConfig.redis`: check, status, message and mending.
+/// The findings about these settings of `databaseConfig.redis`: check, status, message and fix.
 fn findings(redis: &Value) -> Vec<(String, String, String)> {
     findings_with(redis, "redis")
 }
@@ -87,8 +87,8 @@ async fn a_cluster_serves_all_slots() {
     // Named by one address alone.
     let lone = json!({ "host": "127.0.0.1", "port": nodes[0].port });
     for (database, status) in [("redis", "problem"), ("memory", "warning")] {
-        let mend = format!("cluster = [{{ host = \"127.0.0.1\", port = {} }}]", nodes[0].port);
-        assert_found(&findings_with(&lone, database), "cluster", status, &["is a node of a Redis Cluster", &mend]);
+        let fix = format!("cluster = [{{ host = \"127.0.0.1\", port = {} }}]", nodes[0].port);
+        assert_found(&findings_with(&lone, database), "cluster", status, &["is a node of a Redis Cluster", &fix]);
     }
 
     let plain = Instance::start(free_port(), "", &[]);

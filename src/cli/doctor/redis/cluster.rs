@@ -6,7 +6,7 @@ use laravel_echo_server::config::{Config, Database, RedisConfig, RedisNode};
 use laravel_echo_server::redis_client::topology::CLUSTER_NODE;
 use redis::aio::MultiplexedConnection;
 
-use super::{Fault, Open, mend_of, open};
+use super::{Fault, Open, fix_of, open};
 use crate::cli::doctor::report::Report;
 
 const CHECK: &str = "cluster";
@@ -21,10 +21,10 @@ pub(super) async fn node(settings: &RedisConfig, report: &mut Report) -> Option<
         }
     }
     // With another node to begin with, everything works; without one, nothing does.
-    for Fault { message, mend } in faults {
+    for Fault { message, fix } in faults {
         match found {
-            None => report.problem(CHECK, message, mend),
-            Some(_) => report.warning(CHECK, message, mend),
+            None => report.problem(CHECK, message, fix),
+            Some(_) => report.warning(CHECK, message, fix),
         }
     }
     let (node, info, nodes) = found?;
@@ -32,10 +32,9 @@ pub(super) async fn node(settings: &RedisConfig, report: &mut Report) -> Option<
     let masters = masters(&nodes, &node.host);
     for (host, port) in &masters {
         let master = of(settings, host, Port(*port));
-        if let Err(Fault { message, mend }) = open(&master).await {
-            let mend =
-                format!("{mend}\nnodes must announce addresses that other machines reach: cluster-announce-ip, cluster-announce-port");
-            report.problem(CHECK, format!("{address} names a node that cannot be used: {message}"), mend);
+        if let Err(Fault { message, fix }) = open(&master).await {
+            let fix = format!("{fix}\nnodes must announce addresses that other machines reach: cluster-announce-ip, cluster-announce-port");
+            report.problem(CHECK, format!("{address} names a node that cannot be used: {message}"), fix);
         }
     }
     match (field(&info, "cluster_state"), field(&info, "cluster_slots_ok")) {
@@ -58,10 +57,10 @@ pub(super) async fn lone_node(config: &Config, connection: &mut MultiplexedConne
     let message =
         format!("{address} is a node of a Redis Cluster: events arrive, and presence channels of `database = \"redis\"` fail with `Moved`");
     let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
-    let mend = format!("[databaseConfig.redis] cluster = [{{ host = {host:?}, port = {port} }}], in place of `host` and `port`");
+    let fix = format!("[databaseConfig.redis] cluster = [{{ host = {host:?}, port = {port} }}], in place of `host` and `port`");
     match config.database {
-        Database::Redis => report.problem(CHECK, message, mend),
-        _ => report.warning(CHECK, message, mend),
+        Database::Redis => report.problem(CHECK, message, fix),
+        _ => report.warning(CHECK, message, fix),
     }
 }
 
@@ -80,10 +79,10 @@ async fn ask(settings: &RedisConfig, node: &RedisNode) -> Result<(RedisConfig, S
         Ok((info, nodes)) => Ok((node, info, nodes)),
         Err(error) if error.to_string().contains("cluster support disabled") => Err(Fault {
             message: format!("{address} is a Redis of its own, no node of a cluster"),
-            mend: "write `host` and `port` in place of `databaseConfig.redis.cluster`, or set `cluster-enabled yes` there".to_owned(),
+            fix: "write `host` and `port` in place of `databaseConfig.redis.cluster`, or set `cluster-enabled yes` there".to_owned(),
         }),
         Err(error) => {
-            Err(Fault { message: format!("cannot read the cluster's state from {address}: {error}"), mend: mend_of(&error, &node) })
+            Err(Fault { message: format!("cannot read the cluster's state from {address}: {error}"), fix: fix_of(&error, &node) })
         }
     }
 }

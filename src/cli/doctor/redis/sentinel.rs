@@ -35,10 +35,10 @@ pub(super) async fn master(settings: &RedisConfig, report: &mut Report) -> Optio
         }
     }
     // With another that leads there, everything works; without one, nothing does.
-    for Fault { message, mend } in faults {
+    for Fault { message, fix } in faults {
         match answers.is_empty() {
-            true => report.problem(CHECK, message, mend),
-            false => report.warning(CHECK, message, mend),
+            true => report.problem(CHECK, message, fix),
+            false => report.warning(CHECK, message, fix),
         }
     }
     let first = answers.first()?;
@@ -86,7 +86,7 @@ async fn ask(settings: &RedisConfig, node: &RedisNode, name: &str, report: &mut 
         ..settings.clone()
     };
     let opened =
-        open(&sentinel).await.map_err(|fault| Fault { mend: fault.mend.replace("redis.password", "redis.sentinelPassword"), ..fault })?;
+        open(&sentinel).await.map_err(|fault| Fault { fix: fault.fix.replace("redis.password", "redis.sentinelPassword"), ..fault })?;
     opened.tell_of_password(CHECK, "sentinelPassword", report);
     let Open { mut connection, address, .. } = opened;
     let mut command = redis::cmd("SENTINEL");
@@ -115,11 +115,11 @@ async fn unknown(connection: &mut redis::aio::MultiplexedConnection, address: &s
             let names: Vec<_> = masters.iter().filter_map(|master| master.get("name")).map(|name| format!("`{name}`")).collect();
             let known = if names.is_empty() { "none at all".to_owned() } else { names.join(", ") };
             let message = format!("sentinel {address} watches no master `{name}`; it watches {known}");
-            Fault { message, mend: "set `databaseConfig.redis.name` to the name in `sentinel monitor` of sentinel.conf".to_owned() }
+            Fault { message, fix: "set `databaseConfig.redis.name` to the name in `sentinel monitor` of sentinel.conf".to_owned() }
         }
         Err(_) => Fault {
             message: format!("{address} is not a sentinel: {error}"),
-            mend: "`databaseConfig.redis.sentinels` takes the ports of the sentinels (26379 mostly), not those of Redis".to_owned(),
+            fix: "`databaseConfig.redis.sentinels` takes the ports of the sentinels (26379 mostly), not those of Redis".to_owned(),
         },
     }
 }
