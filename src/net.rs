@@ -1,6 +1,6 @@
-//! What is under every connection, whatever is spoken on it: listeners, TLS, websockets, and peers that do not read.
+//! Connection layer below all protocols: listeners, TLS, websockets, and detection of peers that do not read.
 //!
-//! Input: accepted streams, and the files of certificates. Output: streams for `server` and the built-in Redis endpoint.
+//! Input: accepted streams, and certificate files. Output: streams for `server` and the built-in Redis endpoint.
 
 pub(crate) mod answer;
 pub(crate) mod connection;

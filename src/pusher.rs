@@ -1,7 +1,7 @@
 //! Pusher's protocol 7, beside Socket.IO: the same channels, members and whispers.
 //!
-//! Input: websockets at `{pusher.path}/app/{key}`, and requests to `{pusher.path}/broadcasting/auth`, by way of the [`gate`].
-//! Output: calls of the hub; frames for clients.
+//! Input: websockets at `{pusher.path}/app/{key}`, and requests to `{pusher.path}/broadcasting/auth`, through the [`gate`].
+//! Output: calls to the hub; frames for clients.
 //!
 //! Source: <https://pusher.com/docs/channels/library_auth_reference/pusher-websockets-protocol>, and pusher-js.
 
@@ -21,14 +21,14 @@ mod message;
 mod session;
 mod signature;
 
-/// Codes of errors and of CLOSE, which tell a client when to come back: 4000 to 4099 and from 4300 never, 4100 to 4199 after
-/// a second, 4200 to 4299 at once.
+/// Codes of errors and of CLOSE, which tell a client whether to reconnect: 4000 to 4099 and from 4300 on never, 4100 to 4199
+/// after a second, 4200 to 4299 at once.
 mod code {
     /// The application does not exist.
     pub(super) const NO_APP: u16 = 4001;
-    /// A version of the protocol that is not spoken.
+    /// The client's protocol version is not supported.
     pub(super) const UNSUPPORTED_VERSION: u16 = 4007;
-    /// The page may not connect, the user may not sign in, or the application has ended the connection.
+    /// The page's origin is not allowed, a sign-in was refused, or the application has ended the connection.
     pub(super) const UNAUTHORIZED: u16 = 4009;
     pub(super) const OVER_CAPACITY: u16 = 4100;
     pub(super) const RECONNECT: u16 = 4200;
@@ -37,20 +37,20 @@ mod code {
     pub(super) const WATCHLIST_LIMIT: u16 = 4302;
 }
 
-/// Serves Pusher's clients; clones belong together.
+/// Serves Pusher clients. Clones share their state.
 #[derive(Clone)]
 pub struct Pusher(Arc<Shared>);
 
-/// What all sessions have in common.
+/// State shared by all sessions.
 struct Shared {
     hub: Arc<Hub<Client>>,
-    /// Asks the application in the name of clients that poll for a signature.
+    /// Asks the application on behalf of clients that request a signature over HTTP.
     authorizer: Arc<dyn Authorizer>,
     activity_timeout: Duration,
     connections: Connections,
 }
 
-/// An entry of `clients` that Pusher's clients may use.
+/// An entry of `clients` that Pusher clients may use.
 #[derive(Debug)]
 struct App {
     key: String,
@@ -58,7 +58,7 @@ struct App {
 }
 
 impl Pusher {
-    /// Reads `pusher`, and what [`Connections`] need.
+    /// Reads `pusher` and the settings of [`Connections`].
     #[must_use]
     pub fn new(config: &Config, hub: Arc<Hub<Client>>, authorizer: Arc<dyn Authorizer>) -> Self {
         Self(Arc::new(Shared {
@@ -69,7 +69,7 @@ impl Pusher {
         }))
     }
 
-    /// Ends all connections that are left, and waits until they are gone.
+    /// Ends all remaining connections and waits until they are gone.
     pub async fn close(&self) {
         self.0.connections.closing.cancel();
         self.0.connections.ended().await;

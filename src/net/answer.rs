@@ -1,6 +1,6 @@
-//! [`Answer`]: what becomes of an HTTP request that a protocol takes before the router.
+//! [`Answer`]: the response to an HTTP request that a protocol handles before the router.
 //!
-//! Input: responses, and futures of them. Output: either, for `server::listen`.
+//! Input: responses, and futures of them. Output: one type for both, for `server::listen`.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,37 +8,37 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use axum::http::Response;
 
-/// What becomes of a request in the end.
+/// The final outcome of a request.
 pub(crate) type Answered = Result<Response<Body>, Dropped>;
 
-/// An answer that is not there yet.
+/// A response that is not ready yet.
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
 
-/// The answer to a request.
+/// The response to a request.
 pub enum Answer {
-    /// It is there.
+    /// Ready now.
     Ready(Response<Body>),
-    /// It takes its time.
+    /// Ready soon.
     Later(Answering),
-    /// It may take very long, and needs nothing more of its request: a poll waits for messages.
+    /// May take very long and needs nothing more of its request: a poll that waits for messages.
     Waits(Answering),
 }
 
-/// A poll that waits for its answer.
+/// A poll that waits for its response.
 pub struct Waiting {
     answer: Answering,
-    /// The client wants the connection to end with the answer.
+    /// The client asked to close the connection after the response.
     pub is_last: bool,
 }
 
 impl Waiting {
-    /// A poll whose answer comes from `answer`.
+    /// A poll that `answer` will complete.
     #[must_use]
     pub fn new(answer: Answering, is_last: bool) -> Self {
         Self { answer, is_last }
     }
 
-    /// Looks whether the answer is there.
+    /// Polls the response.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
         self.answer.as_mut().poll(cx)
     }
@@ -50,13 +50,13 @@ impl std::fmt::Debug for Waiting {
     }
 }
 
-/// The connection is to end without an answer; a client that polls comes back at once by itself.
+/// The connection is to be dropped without a response; a client that polls reconnects at once on its own.
 #[derive(Debug, thiserror::Error)]
 #[error("the session has ended")]
 pub struct Dropped;
 
 impl Answer {
-    /// The same answer, changed once it is there.
+    /// Applies `change` to the response once it is ready.
     #[must_use]
     pub fn map(self, change: impl FnOnce(&mut Response<Body>) + Send + 'static) -> Self {
         match self {

@@ -1,8 +1,8 @@
-//! [`ConnectionHandle`]: what is known of one accepted connection, and [`MonitoredStream`], which ends when its peer neither
+//! [`ConnectionHandle`]: state of one accepted connection; [`MonitoredStream`]: its stream, which fails when the peer neither
 //! reads nor sends for too long.
 //!
-//! Input: accepted streams. Output: the same streams, wrapped. The answer to a websocket's handshake waits here for the
-//! first frame, and leaves with it.
+//! Input: accepted streams. Output: the same streams, wrapped. The answer to a websocket handshake is held back here until
+//! the first frame, and sent with it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::answer::{Answered, Waiting};
 
-/// Buffers that leave in one system call with what was held, itself included.
+/// Maximum number of buffers in one vectored write that includes the held bytes, which count as one.
 const WITH_HELD: usize = 4;
 
 /// One accepted connection.
@@ -28,20 +28,20 @@ pub struct ConnectionHandle {
     since: Instant,
     is_websocket: AtomicBool,
     is_held: AtomicBool,
-    /// A write waits for the peer.
+    /// A write is waiting for the peer.
     is_blocked: AtomicBool,
     has_asked: AtomicBool,
-    /// The poll that waits for its answer.
+    /// A poll that waits for its response.
     waiting: Mutex<Option<Waiting>>,
-    /// The first byte that came, plus [`A_BYTE`]; 0 before it.
+    /// The first byte received, plus [`A_BYTE`]; 0 before there is one.
     first_byte: AtomicU16,
 }
 
-/// Tells a byte from none.
+/// Distinguishes a received byte 0 from no byte.
 const A_BYTE: u16 = 0x100;
 
 impl ConnectionHandle {
-    /// A connection from `peer`.
+    /// Creates the handle of a connection from `peer`.
     #[must_use]
     pub fn new(peer: SocketAddr) -> Arc<Self> {
         Arc::new(Self {
@@ -56,35 +56,35 @@ impl ConnectionHandle {
         })
     }
 
-    /// Address of the peer: the client, or a proxy before it.
+    /// Address of the peer: the client, or a proxy in front of this server.
     #[must_use]
     pub const fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// When it began.
+    /// When the connection was accepted.
     #[must_use]
     pub const fn since(&self) -> Instant {
         self.since
     }
 
-    /// From now on this is a websocket, whose client has to send heartbeats.
+    /// Marks the connection as a websocket, whose client has to send heartbeats.
     pub fn upgraded(&self) {
         self.is_websocket.store(true, Ordering::Relaxed);
     }
 
-    /// The next write, which answers a handshake, is to wait for the one after it, which comes at once: a system call and
-    /// a packet for both.
+    /// Holds back the next write, the answer to a handshake, until the first frame follows it a moment later. Both then take a
+    /// single system call and packet.
     pub fn hold_answer(&self) {
         self.is_held.store(true, Ordering::Relaxed);
     }
 
-    /// A poll waits for its answer.
+    /// Stores a poll that waits for its response.
     pub fn wait(&self, waiting: Waiting) {
         *self.waiting.lock() = Some(waiting);
     }
 
-    /// Looks whether the answer is there. `Pending` also when the poll was taken away.
+    /// Polls the pending response. Also `Pending` if [`Self::take_waiting`] has taken it.
     pub fn poll_waiting(&self, cx: &mut Context<'_>) -> Poll<Answered> {
         let mut waiting = self.waiting.lock();
         let Some(answer) = &mut *waiting else { return Poll::Pending };
@@ -93,61 +93,61 @@ impl ConnectionHandle {
         Poll::Ready(answered)
     }
 
-    /// Takes the poll that waits, if one does.
+    /// Takes the waiting poll, if there is one.
     pub fn take_waiting(&self) -> Option<Waiting> {
         self.waiting.lock().take()
     }
 
-    /// Whether a write waits for the peer.
+    /// Whether a write is waiting for the peer.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.is_blocked.load(Ordering::Relaxed)
     }
 
-    /// The first byte that came, if one did.
+    /// The first byte received, if there is one.
     #[must_use]
     pub fn first_byte(&self) -> Option<u8> {
         let byte = self.first_byte.load(Ordering::Relaxed);
         (byte >= A_BYTE).then_some((byte - A_BYTE) as u8)
     }
 
-    /// A request has come.
+    /// Notes that a request has arrived.
     pub fn asked(&self) {
         self.has_asked.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a request has come yet.
+    /// Whether a request has arrived.
     #[must_use]
     pub fn has_asked(&self) -> bool {
         self.has_asked.load(Ordering::Relaxed)
     }
 }
 
-/// Who is at the other end of a request's connection, for the few routes that have to know.
+/// The peer address of a request's connection, for the few routes that need it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub SocketAddr);
 
-/// A stream that ends when its peer neither reads nor sends for too long.
+/// A stream that fails when its peer neither reads nor sends for too long.
 #[derive(Debug)]
 pub(crate) struct MonitoredStream<S> {
     stream: S,
     handle: Arc<ConnectionHandle>,
     patience: Duration,
     last_sign: Instant,
-    /// What waits for the next write.
+    /// Bytes held back for the next write.
     held: Vec<u8>,
-    /// Set while a write waits.
+    /// Set while a write is waiting.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> MonitoredStream<S> {
-    /// Ties a stream to its handle. A write may wait for `patience` while nothing comes from the peer.
+    /// Wraps a stream. A write may wait for `patience` while the peer sends nothing.
     #[must_use]
     pub(crate) fn new(stream: S, handle: Arc<ConnectionHandle>, patience: Duration) -> Self {
         Self { stream, handle, patience, last_sign: Instant::now(), held: Vec::new(), deadline: None }
     }
 
-    /// Looks at the outcome of a write: whether it has waited for too long.
+    /// Checks the result of a write, and fails if it has been waiting for too long.
     fn wrote(&mut self, outcome: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match outcome {
             Poll::Ready(Ok(_)) => {
@@ -165,7 +165,7 @@ impl<S> MonitoredStream<S> {
         }
     }
 
-    /// Writes what was held, and what comes after it.
+    /// Writes the held bytes and the buffers that follow.
     fn poll_write_held(&mut self, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>>
     where
         S: AsyncWrite + Unpin,
@@ -179,10 +179,10 @@ impl<S> MonitoredStream<S> {
         self.wrote(outcome, cx)
     }
 
-    /// Ready with an error once a write has waited for too long.
+    /// Ready with an error once a write has been waiting for too long.
     ///
-    /// The client of a websocket has to send something meanwhile: one that reads a byte now and then would otherwise
-    /// keep its session for ever. An HTTP client only reads while it takes an answer.
+    /// A websocket client must send something in that time: otherwise one that reads a byte now and then would keep its session
+    /// indefinitely. An HTTP client sends nothing while it reads a response, so there reading is enough.
     fn stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if self.deadline.is_none() && !self.handle.is_websocket.load(Ordering::Relaxed) {
             self.last_sign = Instant::now();
@@ -193,7 +193,7 @@ impl<S> MonitoredStream<S> {
         if deadline.deadline() != due {
             deadline.as_mut().reset(due);
         }
-        deadline.as_mut().poll(cx).map(|()| io::Error::new(io::ErrorKind::TimedOut, "the peer does not read"))
+        deadline.as_mut().poll(cx).map(|()| io::Error::new(io::ErrorKind::TimedOut, "the peer has stopped reading"))
     }
 }
 
@@ -244,7 +244,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MonitoredStream<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_flush(cx) {
-            // TLS keeps what the kernel has not taken yet, and waits here.
+            // TLS buffers what the kernel does not accept, so its stall shows here.
             Poll::Pending => self.stalled(cx).map(Err),
             outcome @ Poll::Ready(_) => {
                 self.unblocked();
@@ -271,7 +271,7 @@ mod tests {
     const SHORT: Duration = Duration::from_secs(45);
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_waits_for_as_long_as_the_peer_shows_signs() {
+    async fn a_write_waits_for_as_long_as_the_peer_sends() {
         let (ours, mut theirs) = tokio::io::duplex(8);
         let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
         handle.upgraded();
@@ -283,7 +283,7 @@ mod tests {
             tokio::time::sleep(SHORT / 2).await;
             theirs.write_u8(1).await.unwrap();
         }
-        // Reading alone is no sign of a client that has to answer heartbeats.
+        // A websocket client must send heartbeats; reading alone does not keep it alive.
         tokio::time::sleep(SHORT / 2).await;
         theirs.read_u8().await.unwrap();
         assert_eq!(write.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_answer_to_a_handshake_leaves_with_the_first_frame() {
+    async fn the_answer_to_a_handshake_is_sent_with_the_first_frame() {
         for room in [1, 5, 6, 7, 100] {
             let (ours, mut theirs) = tokio::io::duplex(room);
             let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());

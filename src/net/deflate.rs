@@ -1,7 +1,7 @@
-//! Deflate (RFC 1951) for what many clients get: each text is compressed once, whether polls or websockets carry it.
+//! Deflate (RFC 1951) for messages with many receivers: each text is compressed once, for polls and websockets alike.
 //!
-//! Input: answers to polls, frames of websockets, and messages of clients that are compressed. Output: gzip for polls
-//! (RFC 1952), the bytes of a compressed message for websockets (RFC 7692), and what a client's message says.
+//! Input: poll responses, websocket frames, and compressed messages from clients. Output: gzip for polls (RFC 1952), the
+//! payload of a compressed websocket message (RFC 7692), and decompressed client messages.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -11,57 +11,57 @@ use bytes::Bytes;
 use flate2::{Compress, Compression, Crc, Decompress, FlushCompress, FlushDecompress, Status};
 use parking_lot::Mutex;
 
-/// Larger texts are left as they are: compressing one would keep a core for too long.
+/// Larger texts are not compressed: one would occupy a core for too long.
 pub(crate) const MAX_BYTES: usize = 256 * 1024;
 
-/// Texts that were compressed of late, with what came of them.
+/// Number of recently compressed texts that are cached.
 const KEPT_TEXTS: usize = 16;
 
-/// What gzip has before the compressed bytes: no name, no time, any system.
+/// The gzip header: no name, no time, unknown operating system.
 const GZIP_HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-/// What a flush ends with; messages of websockets leave it out (RFC 7692, 7.2.1).
+/// What a sync flush ends with; websocket messages omit it (RFC 7692, 7.2.1).
 const FLUSHED: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// The last block, an empty one.
+/// An empty final block.
 const LAST_BLOCK: [u8; 2] = [3, 0];
 
-/// Behind the last block gzip has a checksum and a length.
+/// Bytes after the compressed text in gzip: the flush, the final block, a checksum and a length.
 const GZIP_END_BYTES: usize = FLUSHED.len() + LAST_BLOCK.len() + 8;
 
-static LATELY: Mutex<VecDeque<Lately>> = parking_lot::const_mutex(VecDeque::new());
+static CACHE: Mutex<VecDeque<Cached>> = parking_lot::const_mutex(VecDeque::new());
 
-/// A text, and what came of it, once somebody has compressed it.
-struct Lately(Bytes, Arc<OnceLock<Deflated>>);
+/// A cached text, and its compressed form once that is computed.
+struct Cached(Bytes, Arc<OnceLock<Deflated>>);
 
 thread_local! {
     static COMPRESS: RefCell<Compress> = RefCell::new(Compress::new(Compression::default(), false));
 }
 
-/// A text as it was compressed, in all forms.
+/// A compressed text, from which both formats are cut.
 #[derive(Debug, Clone)]
 pub(crate) struct Deflated(Bytes);
 
 impl Deflated {
-    /// Compresses a text, or finds it among those that were compressed of late: equal ones come close together, so those
-    /// who want the same wait for the first.
+    /// Compresses a text, or takes it from the cache. Receivers of one event ask at about the same time: all but the first wait
+    /// for its result.
     #[must_use]
     pub(crate) fn of(plain: &Bytes) -> Self {
         let deflated = {
-            let mut lately = LATELY.lock();
-            match lately.iter().find(|Lately(known, _)| known == plain) {
-                Some(Lately(_, deflated)) => Arc::clone(deflated),
+            let mut cache = CACHE.lock();
+            match cache.iter().find(|Cached(known, _)| known == plain) {
+                Some(Cached(_, deflated)) => Arc::clone(deflated),
                 None => {
-                    if lately.len() == KEPT_TEXTS {
-                        lately.pop_front();
+                    if cache.len() == KEPT_TEXTS {
+                        cache.pop_front();
                     }
                     let deflated = Arc::default();
-                    lately.push_back(Lately(plain.clone(), Arc::clone(&deflated)));
+                    cache.push_back(Cached(plain.clone(), Arc::clone(&deflated)));
                     deflated
                 }
             }
         };
-        // Without the lock: other texts are compressed meanwhile.
+        // Outside the lock, so that other texts can be compressed meanwhile.
         deflated.get_or_init(|| COMPRESS.with_borrow_mut(|compress| Self::new(compress, plain))).clone()
     }
 
@@ -72,13 +72,13 @@ impl Deflated {
         loop {
             let read = usize::try_from(compress.total_in()).expect("no more than there is");
             compress.compress_vec(&plain[read..], &mut packed, FlushCompress::Sync).expect("any bytes can be compressed");
-            // With room left, everything is read and flushed.
+            // Spare capacity means that all input is read and flushed.
             if packed.len() < packed.capacity() {
                 break;
             }
             packed.reserve(packed.len());
         }
-        debug_assert!(packed.ends_with(&FLUSHED), "a flush ends so");
+        debug_assert!(packed.ends_with(&FLUSHED), "a sync flush ends with an empty stored block");
         let mut crc = Crc::new();
         crc.update(plain);
         packed.extend_from_slice(&LAST_BLOCK);
@@ -87,25 +87,25 @@ impl Deflated {
         Self(packed.into())
     }
 
-    /// As a file of gzip.
+    /// As a gzip file.
     #[must_use]
     pub(crate) fn gzip(self) -> Bytes {
         self.0
     }
 
-    /// As the payload of a message.
+    /// As the payload of a websocket message.
     #[must_use]
     pub(crate) fn message(&self) -> &[u8] {
         &self.0[GZIP_HEAD.len()..self.0.len() - GZIP_END_BYTES]
     }
 }
 
-/// What is wrong with a compressed message.
+/// Why a compressed message is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InflateError {
-    /// It says more than it may.
+    /// It decompresses to more than the limit.
     TooLarge,
-    /// It is not compressed by the rules.
+    /// It is not valid deflate data.
     Malformed,
 }
 
@@ -113,8 +113,8 @@ thread_local! {
     static INFLATE: RefCell<Decompress> = RefCell::new(Decompress::new(false));
 }
 
-/// What a message of a websocket says, if that has at most `most` bytes. No more than that and a byte is ever made of it,
-/// in steps, each no longer than all before it.
+/// Decompresses a websocket message, up to `most` bytes. At most one byte more is ever produced, and each step at most
+/// doubles the buffer.
 ///
 /// # Errors
 /// [`InflateError`].
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_put_out_before_it_takes_memory() {
+    fn a_decompression_bomb_is_stopped_before_it_takes_memory() {
         let bomb = Deflated::new(&mut Compress::new(Compression::best(), false), &vec![b'0'; 50_000_000]);
         assert!(bomb.message().len() < 60_000);
         assert_eq!(inflate(bomb.message(), 1_000_000), Err(InflateError::TooLarge));
@@ -179,12 +179,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_compressed_by_the_rules_is_refused() {
-        // A block of a kind that there is not; a copy of what is not there; the beginning of a block that does not end.
+    fn invalid_deflate_data_is_refused() {
+        // An invalid block type; a copy from before the beginning; a block that is cut off.
         for message in [&[7][..], &[0x02, 0x7f, 0], &[0xed, 0xc1]] {
             assert_eq!(inflate(message, 1000), Err(InflateError::Malformed), "{message:?}");
         }
-        // Of RFC 7692, 7.2.3: in one block, in two, stored, with a last block.
+        // The examples of RFC 7692, 7.2.3: one block, two blocks, stored, with a final block.
         for message in [
             &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..],
             &[0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00],
@@ -199,14 +199,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_compressed_reads_the_same(plain in prop::collection::vec(prop_oneof![0_u8..4, any::<u8>()], 0..5000)) {
+        fn compressed_texts_decompress_to_themselves(plain in prop::collection::vec(prop_oneof![0_u8..4, any::<u8>()], 0..5000)) {
             let deflated = Deflated::of(&Bytes::from(plain.clone()));
             prop_assert_eq!(&inflate(deflated.message(), plain.len()).unwrap(), &plain);
             prop_assert_eq!(gunzip(&deflated.gzip()), plain);
         }
 
         #[test]
-        fn no_message_says_more_than_it_may(message in prop::collection::vec(any::<u8>(), 0..200), most in 0_usize..2000) {
+        fn no_message_exceeds_the_limit(message in prop::collection::vec(any::<u8>(), 0..200), most in 0_usize..2000) {
             if let Ok(plain) = inflate(&message, most) {
                 prop_assert!(plain.len() <= most && plain.capacity() <= most.max(64) + 1);
             }

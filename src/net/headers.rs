@@ -1,14 +1,14 @@
-//! Headers that live as long as their client.
+//! Request headers that live as long as their client.
 //!
-//! Input: headers as hyper has read them, which share the connection's large read buffer: one that is kept keeps all of
-//! it. Output: copies with memory of their own.
+//! Input: hyper's headers. They share the connection's large read buffer, so keeping one would keep all of it. Output:
+//! copies with their own memory.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// A copy of the headers of these names.
+/// Copies the headers with these names.
 #[must_use]
 pub(crate) fn copied(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
-    // As much room as they take: the map's own first step has room for six, 600 bytes a client.
+    // Exact capacity: the map's smallest default has room for six headers, 600 bytes per client.
     let count = names.iter().map(|name| headers.get_all(name).iter().count()).sum();
     let mut copies = HeaderMap::with_capacity(count);
     for name in names {
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_named_is_kept() {
+    fn only_named_headers_are_kept() {
         let mut headers = HeaderMap::new();
         for (name, value) in [("cookie", &b"a=1"[..]), ("cookie", b"b=2"), ("odd", b"caf\xe9"), ("accept", b"*/*")] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap());

@@ -1,6 +1,6 @@
-//! [`Replay`]: a stream that gives bytes again.
+//! [`Replay`]: a stream that can return bytes once more.
 //!
-//! Input: a stream, and bytes that were read from it. Output: these bytes, and what comes after them.
+//! Input: a stream, and bytes already read from it. Output: these bytes, then the rest of the stream.
 
 use std::io;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream whose first bytes have been read already.
+/// A stream whose first bytes have already been read.
 #[derive(Debug)]
 pub(crate) struct Replay<S> {
     bytes: Vec<u8>,
@@ -17,31 +17,31 @@ pub(crate) struct Replay<S> {
 }
 
 impl<S> Replay<S> {
-    /// A stream that gives `bytes` from `at` on, and then what comes.
+    /// Returns `bytes` from index `at` on, then the rest of the stream.
     #[must_use]
     pub(crate) const fn new(bytes: Vec<u8>, at: usize, stream: S) -> Self {
         Self { bytes, at, stream }
     }
 
-    /// A stream of which nothing has been read.
+    /// A stream from which nothing has been read.
     #[must_use]
     pub(crate) const fn nothing(stream: S) -> Self {
         Self::new(Vec::new(), 0, stream)
     }
 
-    /// The stream.
+    /// The inner stream.
     pub(crate) const fn get_ref(&self) -> &S {
         &self.stream
     }
 
-    /// Gives `bytes` first, once more.
+    /// Returns `bytes` once more before the rest of the stream.
     #[must_use]
     pub(crate) fn again(self, bytes: &[u8]) -> Self {
         let (stream, rest) = self.into_parts();
         Self::new([bytes, &rest].concat(), 0, stream)
     }
 
-    /// The stream, and what it has not given yet.
+    /// The inner stream, and the bytes not returned yet.
     #[must_use]
     pub(crate) fn into_parts(mut self) -> (S, Vec<u8>) {
         self.bytes.drain(..self.at);
@@ -60,7 +60,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Replay<S> {
         self.at += count;
         if self.at == self.bytes.len() {
             (self.bytes, self.at) = (Vec::new(), 0);
-            // Nothing after the header: a reader that gets no byte would take it for the end.
+            // Nothing left to replay: returning no bytes would mean end of stream.
             if count == 0 {
                 return Pin::new(&mut self.stream).poll_read(cx, buf);
             }

@@ -1,9 +1,9 @@
-//! TLS for `protocol: https` and `redisServer.tls`: certificate, chain and key as the settings name them, renewed while
-//! the server runs.
+//! TLS for `protocol: https` and `redisServer.tls`: loads the configured certificate, chain and key, and reloads them when
+//! the files change.
 //!
-//! Input: the files of `sslCertPath`, `sslCertChainPath` and `sslKeyPath`, or of the same under `redisServer.tls`.
-//! Output: what accepts TLS connections. Those that exist keep the certificate they began with; new ones get that of
-//! the files as they are now.
+//! Input: the files of `sslCertPath`, `sslCertChainPath` and `sslKeyPath`, or of the same keys under `redisServer.tls`.
+//! Output: a TLS acceptor. Existing connections keep their certificate; new ones get the one that the files hold at that
+//! time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,15 +30,15 @@ use key::KeyError;
 
 pub use error::TlsError;
 
-/// What to do where the certificate of another server is refused, as far as the reason tells that it is not just a stranger's.
+/// What to do when another server's certificate is rejected; `None` if the reason only says that its issuer is unknown.
 #[must_use]
 pub fn refused_certificate(reason: &str) -> Option<&'static str> {
-    // `openssl req -x509` makes one of this kind unless told otherwise.
-    const AUTHORITY: &str = "that server shows the certificate of an authority itself, which TLS does not allow; make one that \
-        both `ca` here and the server take: openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=HOST \
+    // `openssl req -x509` creates such a certificate unless told otherwise.
+    const AUTHORITY: &str = "that server uses a CA certificate as its own, which TLS does not allow; create one that \
+        works for both the server and `ca` here: openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=HOST \
         -addext subjectAltName=DNS:HOST -addext basicConstraints=critical,CA:FALSE -keyout key.pem -out cert.pem";
     const NAME: &str =
-        "the certificate is for another name: use that name in the address, or have one made with this name in subjectAltName";
+        "the certificate is for another name: use that name in the address, or get a certificate with this name in subjectAltName";
     if reason.contains("CaUsedAsEndEntity") {
         Some(AUTHORITY)
     } else if reason.contains("not valid for name") || reason.contains("NotValidForName") {
@@ -53,14 +53,14 @@ pub fn refused_certificate(reason: &str) -> Option<&'static str> {
 /// Accepts TLS connections.
 pub type Acceptor = tokio_rustls::TlsAcceptor;
 
-/// What a certificate is for.
+/// What a certificate is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
     Https,
     RedisServer,
 }
 
-/// The settings that name the files of a certificate.
+/// The config keys that name a certificate's files.
 #[derive(Debug, PartialEq, Eq)]
 struct Keys {
     certificate: &'static str,
@@ -108,12 +108,12 @@ impl Files {
         }
     }
 
-    /// Reads all of them, and says when the certificate is not valid at this time: clients decide what to make of
-    /// that, and a proxy before the server may well accept it.
+    /// Reads all files. An expired or not yet valid certificate is only logged: clients decide whether to accept it, and a
+    /// proxy in front of the server may well do so.
     fn load(&self) -> Result<CertifiedKey, TlsError> {
         let mut chain = certificates(self.keys.certificate, &self.certificate)?;
         if !self.chain.is_empty() {
-            // Some point it to a file that begins with the certificate itself.
+            // Some chain files begin with the certificate itself.
             let more = certificates(self.keys.chain, &self.chain)?;
             let more: Vec<_> = more.into_iter().filter(|certificate| !chain.contains(certificate)).collect();
             chain.extend(more);
@@ -141,7 +141,7 @@ impl Files {
     }
 }
 
-/// Files, and what they were like just before they were read.
+/// Files, with their state just before they were read.
 #[derive(Debug)]
 struct Source {
     files: Files,
@@ -154,7 +154,7 @@ impl Source {
     }
 }
 
-/// Files that have been read, to be taken with [`Tls::take`].
+/// Newly read files, to be passed to [`Tls::take`].
 pub struct Fresh {
     source: Source,
     current: CertifiedKey,
@@ -183,15 +183,15 @@ impl ResolvesServerCert for Tls {
 }
 
 impl Tls {
-    /// Reads the files of https; `None` for plain HTTP.
+    /// Reads the files for https; `None` for plain HTTP.
     ///
     /// # Errors
-    /// [`TlsError`] when a file is missing or no PEM, the passphrase is wrong, or certificate and key do not fit.
+    /// [`TlsError`] when a file is missing or not PEM, the passphrase is wrong, or certificate and key do not match.
     pub fn new(config: &Config) -> Result<Option<Arc<Self>>, TlsError> {
         (config.protocol == Protocol::Https).then(|| Self::open(config, Use::Https)).transpose()
     }
 
-    /// Reads the files of the built-in Redis endpoint; `None` without `redisServer.tls`.
+    /// Reads the files for the built-in Redis endpoint; `None` without `redisServer.tls`.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -205,21 +205,21 @@ impl Tls {
         Ok(Arc::new(Self { used_for, source: ArcSwap::from_pointee(source), current: ArcSwap::from_pointee(current) }))
     }
 
-    /// What accepts connections with the certificate of the moment, in TLS 1.2 and 1.3.
+    /// An acceptor that always uses the current certificate, with TLS 1.2 and 1.3.
     ///
     /// # Errors
-    /// [`TlsError::Tickets`] when the system gives no randomness for session tickets.
+    /// [`TlsError::Tickets`] when the system provides no randomness for session tickets.
     pub fn acceptor(self: &Arc<Self>) -> Result<Acceptor, TlsError> {
         let mut server = ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::<Self>::clone(self));
         if self.used_for == Use::Https {
             server.alpn_protocols = vec![b"http/1.1".to_vec()];
         }
-        // After a restart of a proxy or a network everyone comes back at once; resumed sessions skip the signature.
+        // After a proxy or network restart all clients reconnect at once; resumed TLS sessions skip the signature.
         server.ticketer = ring::Ticketer::new().map_err(TlsError::Tickets)?;
         Ok(Acceptor::from(Arc::new(server)))
     }
 
-    /// Reads the files that `config` names, as they are now, and changes nothing yet.
+    /// Reads the files that `config` names, without using them yet.
     ///
     /// # Errors
     /// As [`Tls::new`].
@@ -227,14 +227,14 @@ impl Tls {
         Fresh::read(Files::of(config, self.used_for))
     }
 
-    /// Shows this certificate to new connections; those that exist go on.
+    /// Uses this certificate for new connections; existing ones continue.
     pub fn take(&self, fresh: Fresh) {
         self.current.store(Arc::new(fresh.current));
         self.source.store(Arc::new(fresh.source));
     }
 
-    /// The files have changed on disk. Those that cannot be used are looked at again when they change once more:
-    /// certificate and key are seldom written in the same moment.
+    /// Reloads files that have changed on disk. Unusable ones are read again at their next change: certificate and key are
+    /// seldom written at the same moment.
     fn refresh(&self) {
         let source = Source::of(self.source.load().files.clone());
         let loaded = source.files.load();

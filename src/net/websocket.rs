@@ -1,7 +1,7 @@
-//! Websockets (RFC 6455), whatever is spoken on them: the handshake, frames, and what waits for a client.
+//! Websockets (RFC 6455) for any protocol: handshake, frames, and outboxes.
 //!
-//! Input: upgrade requests, and frames of the protocols above. Output: answers to handshakes, and [`Connection`]s, which
-//! carry a [`Protocol`] to its end.
+//! Input: upgrade requests, and frames of the protocols above. Output: answers to handshakes, and [`Connection`]s, each of
+//! which runs a [`Protocol`] to its end.
 
 use std::time::Duration;
 
@@ -24,13 +24,13 @@ pub(crate) use connection::{Connection, Protocol};
 pub(crate) use extension::agree_to_deflate;
 pub(crate) use outbox::{End, Limits, Outbox, SendError};
 
-/// Time for a client to close the connection after it was told to go.
+/// How long a client that was told to disconnect may take to close the connection.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(10);
 
-/// The only version of the protocol that browsers and libraries speak.
+/// The only version of the protocol that browsers and libraries use.
 const VERSION: &str = "13";
 
-/// Longest head of a frame from a server: opcode, length, eight more bytes of length.
+/// Longest header of a server's frame: opcode, length, and eight bytes of extended length.
 const MAX_HEAD_BYTES: usize = 10;
 
 const TEXT_OPCODE: u8 = 1;
@@ -38,31 +38,31 @@ const TEXT_OPCODE: u8 = 1;
 /// Final text frame.
 const TEXT: u8 = 0x80 | TEXT_OPCODE;
 
-/// Final text frame with a compressed text.
+/// Final text frame with a compressed payload.
 const DEFLATED_TEXT: u8 = 0x40 | TEXT;
 
-/// What is hashed with a client's key (RFC 6455, 1.3).
+/// Appended to the client's key before hashing (RFC 6455, 1.3).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Headers of the answer to a handshake: those here, the subprotocol, the extension, and those of CORS.
+/// Maximum number of headers in the answer to a handshake: those set here, the subprotocol, the extension, and CORS.
 const ANSWER_HEADERS: usize = 8;
 
-/// What is wrong with a request for a websocket.
+/// Why a websocket request is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HandshakeError {
-    /// It asks for no upgrade; a proxy may have dropped the header.
+    /// It does not request an upgrade; a proxy may have dropped the header.
     #[error("the request has no `Upgrade: websocket` and `Connection: Upgrade`")]
     NoUpgrade,
-    /// It is no GET, or has no key.
+    /// It is not a GET or has no key.
     #[error("the request is not a GET with a Sec-WebSocket-Key")]
     Malformed,
-    /// It asks for a version that nobody speaks.
+    /// It requests an unsupported version.
     #[error("Sec-WebSocket-Version has to be 13")]
     Version,
 }
 
 impl HandshakeError {
-    /// The status of the answer.
+    /// The status of the response.
     #[must_use]
     pub(crate) const fn status(self) -> StatusCode {
         match self {
@@ -72,7 +72,7 @@ impl HandshakeError {
     }
 }
 
-/// The server's key for a request that begins a websocket (RFC 6455, 4.2).
+/// The `Sec-WebSocket-Accept` value for a request that starts a websocket (RFC 6455, 4.2).
 ///
 /// # Errors
 /// [`HandshakeError`] for any other request.
@@ -93,7 +93,7 @@ pub(crate) fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Handsha
     Ok(STANDARD.encode(hash).parse().expect("base64 can stand in a header"))
 }
 
-/// The answer to a handshake. The first subprotocol that the client offers is taken, since some clients fail without one.
+/// The answer to a handshake. It accepts the first subprotocol that the client offers, since some clients fail without one.
 #[must_use]
 pub(crate) fn switching_protocols<B>(request: &Request<B>, key: HeaderValue, extension: Option<HeaderValue>) -> Response<Body> {
     let mut response = Response::new(Body::empty());
@@ -116,13 +116,13 @@ pub(crate) fn switching_protocols<B>(request: &Request<B>, key: HeaderValue, ext
     response
 }
 
-/// A text frame with what `write` appends, some `size` bytes long.
+/// A text frame with what `write` appends, about `size` bytes.
 pub(crate) fn text_frame(size: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     frame(TEXT, size, write)
 }
 
 fn frame(first: u8, size: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
-    // The head's length depends on the text's, so it is written last, right before the text.
+    // The header's length depends on the text's, so it is written last, directly before the text.
     let mut frame = Vec::with_capacity(MAX_HEAD_BYTES + size);
     frame.resize(MAX_HEAD_BYTES, 0);
     write(&mut frame);
@@ -139,10 +139,10 @@ fn frame(first: u8, size: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     Bytes::from(frame).slice(start..)
 }
 
-/// The text in a frame of [`text_frame`], without a copy.
+/// The text of a frame made by [`text_frame`], without a copy.
 ///
 /// # Panics
-/// When it is none.
+/// On any other frame.
 #[must_use]
 pub(crate) fn text_of(frame: &Bytes) -> Bytes {
     frame.slice(head_bytes(frame)..)
@@ -156,20 +156,20 @@ const fn head_bytes(frame: &[u8]) -> usize {
     }
 }
 
-/// How many bytes the text in a frame of [`text_frame`] has.
+/// The length of the text in a frame made by [`text_frame`].
 ///
 /// # Panics
-/// When it is none.
+/// On any other frame.
 #[must_use]
 pub(crate) fn text_bytes(frame: &Bytes) -> usize {
     frame.len() - head_bytes(frame)
 }
 
-/// The frame of the same text, compressed, for clients that have agreed to it. `None` where that would be no shorter, or
+/// The same text frame, compressed, for clients that agreed to compression. `None` if that would not be shorter or would
 /// take too long.
 ///
 /// # Panics
-/// When `frame` is none of [`text_frame`].
+/// When `frame` was not made by [`text_frame`].
 #[must_use]
 pub(crate) fn deflated(frame: &Bytes) -> Option<Bytes> {
     let text = text_of(frame);
@@ -187,7 +187,7 @@ mod tests {
     use crate::net::deflate::inflate;
 
     #[test]
-    fn frames_are_those_of_the_standard_and_give_their_text_back() {
+    fn frames_follow_the_standard_and_return_their_text() {
         for (length, head) in [
             (0, &[0x81, 0][..]),
             (125, &[0x81, 125]),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_compressed_where_that_makes_it_shorter() {
+    fn a_text_is_compressed_if_that_makes_it_shorter() {
         let frame = |text: &str| text_frame(text.len(), |frame| frame.extend_from_slice(text.as_bytes()));
         let plain = frame(&"equal parts ".repeat(100));
         assert_eq!(text_bytes(&plain), 1200);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_handshakes_are_answered() {
+    fn only_complete_handshakes_are_accepted() {
         let request = |change: fn(&mut header::HeaderMap)| {
             let mut request = Request::get("/").body(()).unwrap();
             let headers = request.headers_mut();

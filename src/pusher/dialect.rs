@@ -1,6 +1,6 @@
-//! What the hub and the session tell clients, in Pusher's events.
+//! Encodes messages of the hub and the session as Pusher events.
 //!
-//! Input: a [`Message`] of the hub. Output: a frame. `data` is always text that holds JSON: PusherSwift takes nothing else.
+//! Input: a [`Message`] of the hub. Output: a frame. `data` is always a string of JSON: PusherSwift accepts nothing else.
 
 use std::collections::HashSet;
 
@@ -39,7 +39,7 @@ impl Speech for Protocol7 {
 
 fn encode(message: &Message<'_>) -> Option<Bytes> {
     Some(match *message {
-        // Flat mode is for pages on Socket.IO.
+        // Flat mode concerns only Socket.IO pages.
         Message::Event { is_flat: true, .. } => return None,
         Message::Event { channel, name, data, user, is_flat: false, .. } => event(name, Some(channel), data.get(), user),
         Message::Subscribed { channel, members, .. } => {
@@ -75,7 +75,7 @@ fn encode(message: &Message<'_>) -> Option<Bytes> {
     })
 }
 
-/// `{"event":"…","channel":"…","data":"…"}`, with the data's JSON as text.
+/// `{"event":"…","channel":"…","data":"…"}`, where `data` is a string of JSON.
 pub(super) fn event(name: &str, channel: Option<&str>, data: &str, user: Option<&str>) -> Bytes {
     text_frame(name.len() + channel.map_or(0, str::len) + data.len() + 64, |frame| {
         let mut push = |part: &str, value: &str| {
@@ -104,13 +104,13 @@ fn text(value: &serde_json::Value) -> Bytes {
     text_frame(text.len(), |frame| frame.extend_from_slice(text.as_bytes()))
 }
 
-/// CLOSE with a [`code`].
+/// A CLOSE frame with a [`code`].
 pub(super) fn close(code: u16) -> Bytes {
     let [high, low] = code.to_be_bytes();
     Bytes::copy_from_slice(&[0x88, 2, high, low])
 }
 
-/// `{"presence":{"ids":["1"],"hash":{"1":{"name":"Ann"}},"count":1}}`, each user once.
+/// `{"presence":{"ids":["1"],"hash":{"1":{"name":"Ann"}},"count":1}}`, one entry per user.
 fn presence(members: &[(SocketId, Member)]) -> String {
     let mut seen = HashSet::with_capacity(members.len());
     let users: Vec<_> = members.iter().rev().filter(|(_, member)| seen.insert(member.user())).map(|(_, member)| member).collect();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn data_is_text_and_the_sender_is_named() {
+    fn data_is_a_string_and_the_sender_is_named() {
         let data = RawValue::from_string(r#"{"a":"ü"}"#.to_owned()).unwrap();
         let message =
             Message::Event { channel: "presence-a", name: "client-a", data: &data, user: Some("1"), is_stamped: false, is_flat: false };
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_users() {
+    fn members_are_listed_once_per_user() {
         let member = |n, json| (SocketId::new(1, n), Member::parse(json).unwrap());
         let members =
             [member(1, r#"{"user_id":1,"user_info":{"name":"Ann"}}"#), member(2, r#"{"user_id":"1"}"#), member(3, r#"{"user_id":2}"#)];

@@ -1,8 +1,8 @@
-//! `POST {pusher.path}/broadcasting/auth`: signatures for clients of an application whose broadcaster (`redis`) signs
-//! nothing.
+//! `POST {pusher.path}/broadcasting/auth`: signs channel authorizations for applications whose broadcaster (`redis`) cannot
+//! sign them.
 //!
 //! Input: what pusher-js sends to `authEndpoint`, `socket_id=…&channel_name=…`, with the page's cookie or token. Output: the
-//! application's answer, signed: `{"auth":"key:…","channel_data":"…"}`, or the status of its refusal.
+//! application's answer, signed: `{"auth":"key:…","channel_data":"…"}`, or the status with which it refused.
 
 use std::net::IpAddr;
 
@@ -23,10 +23,10 @@ use crate::net::answer::Answer;
 use crate::net::connection::ConnectionHandle;
 use crate::store::Member;
 
-/// More than any such request has.
+/// Far larger than any such request.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// Headers that pages send along, with which the application knows the user.
+/// Request headers that are forwarded to the application, which uses them to identify the user.
 const PASSED_ON: [&str; 4] = ["authorization", "x-csrf-token", "x-xsrf-token", "accept"];
 
 pub(super) fn answer(gate: &Gate, request: Request<Body>, connection: &ConnectionHandle) -> Answer {
@@ -63,7 +63,7 @@ async fn sign(gate: &Gate, request: Request<Body>, peer: IpAddr) -> Response<Bod
     let channel = ChannelName::from(channel);
     let shared = &gate.pusher().0;
     if !channel.kind().is_guarded() || user_of(channel.as_str()).is_some() || shared.hub.socket(socket).is_none() {
-        return refused(StatusCode::FORBIDDEN, "no such socket here, or a channel that is not signed for");
+        return refused(StatusCode::FORBIDDEN, "no such socket on this node, or the channel needs no signature");
     }
     let Some(app) = gate.app() else {
         return refused(StatusCode::NOT_FOUND, "no entry of `clients` has a key and a secret");
@@ -89,7 +89,7 @@ async fn sign(gate: &Gate, request: Request<Body>, peer: IpAddr) -> Response<Bod
     }
     match grant.channel_data.as_ref().map(|data| Member::parse(data.get())) {
         Some(Ok(member)) => {
-            // As Laravel's `pusher` driver has it: the id as text.
+            // As in Laravel's `pusher` driver: the id as a string.
             let data = match member.view().user_info {
                 Some(info) => json!({ "user_id": member.user(), "user_info": info }),
                 None => json!({ "user_id": member.user() }),
@@ -98,7 +98,7 @@ async fn sign(gate: &Gate, request: Request<Body>, peer: IpAddr) -> Response<Bod
             let auth = app.auth(&signable(&[&id, channel.as_str(), &data]));
             Json(json!({ "auth": auth, "channel_data": data })).into_response()
         }
-        _ => refused(StatusCode::INTERNAL_SERVER_ERROR, "the application's answer does not tell who the user is"),
+        _ => refused(StatusCode::INTERNAL_SERVER_ERROR, "the application's answer does not name the user"),
     }
 }
 
@@ -115,7 +115,7 @@ fn preflight(asked: Option<HeaderValue>) -> Response<Body> {
     response
 }
 
-/// With credentials, since the page's cookie tells who asks.
+/// Allows credentials, since the page's cookie identifies the user.
 fn allow_origin(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     let Some(origin) = origin else { return };
     let values: [(HeaderName, HeaderValue); 3] = [

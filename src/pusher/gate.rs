@@ -1,9 +1,9 @@
-//! The door for Pusher's clients: which application, from which page, and whether there is a place.
+//! Entry point of Pusher clients: checks the app key, the page's origin, and whether there is a free slot.
 //!
-//! Input: every HTTP request. Output: websockets taken over at `{pusher.path}/app/{key}`, and answers to
-//! `{pusher.path}/broadcasting/auth`; all other requests pass.
+//! Input: every HTTP request. Output: upgraded websockets at `{pusher.path}/app/{key}`, and responses to
+//! `{pusher.path}/broadcasting/auth`; all other requests pass through.
 //!
-//! A client that is not let in gets its websocket, and hears there why: a browser shows nothing of a failed handshake.
+//! A rejected client still gets its websocket, and the reason on it: browsers do not reveal why a handshake failed.
 
 use std::sync::Arc;
 
@@ -24,12 +24,12 @@ use crate::net::websocket::{HandshakeError, accept_key};
 use crate::proxies::TrustedProxies;
 use crate::warn_throttled;
 
-/// What the gate needs of the settings and of the other parts.
+/// The settings and components that the gate uses.
 #[derive(Clone)]
 pub struct Gate(Arc<Inner>);
 
 struct Inner {
-    /// What stands before `/app/{key}`, without a slash at the end.
+    /// The path before `/app/{key}`, without a trailing slash.
     prefix: String,
     is_enabled: bool,
     origins: Origins,
@@ -61,10 +61,10 @@ impl Gate {
         }))
     }
 
-    /// Answers a request that came over `connection`. It is given back when it is none of ours.
+    /// Answers a request that came over `connection`, or returns it if its path is another one.
     ///
     /// # Errors
-    /// The request, for whoever answers other paths.
+    /// The request itself, for another handler.
     pub fn answer(&self, mut request: Request<Body>, connection: &ConnectionHandle) -> Result<Answer, Box<Request<Body>>> {
         let path = request.uri().path();
         let Some(rest) = path.strip_prefix(&*self.0.prefix).filter(|_| self.0.is_enabled) else {
@@ -74,7 +74,7 @@ impl Gate {
             return Ok(endpoint::answer(self, request, connection));
         }
         if rest.starts_with("/pusher/app/") {
-            let hint = "there are websockets alone: enabledTransports: ['ws', 'wss'] in the options of Echo or pusher-js";
+            let hint = "only websockets are supported: set enabledTransports: ['ws', 'wss'] in the options of Echo or pusher-js";
             warn_throttled!(class = 3, key = "", hint, "a Pusher client asks for a transport over HTTP");
         }
         let Some(key) = rest.strip_prefix("/app/").filter(|key| !key.is_empty() && !key.contains('/')).map(str::to_owned) else {
@@ -97,8 +97,8 @@ impl Gate {
         }))
     }
 
-    /// A session for the client, or the code and the words that it is to hear. A passing state never has a code that keeps
-    /// the client from coming back.
+    /// Creates a session for the client, or returns the code and message of its rejection. A temporary condition never gets a
+    /// code that keeps the client from reconnecting.
     fn admit(&self, key: &str, request: &Request<Body>, connection: &ConnectionHandle) -> Result<Session, (u16, String)> {
         let shared = &self.0.pusher.0;
         let headers = request.headers();
@@ -136,14 +136,14 @@ impl Gate {
         &self.0.origins
     }
 
-    /// The application that signs for clients of others: the first one.
+    /// The application whose key signs for clients of the `broadcasting/auth` endpoint: the first one.
     pub(super) fn app(&self) -> Option<&Arc<App>> {
         self.0.apps.first()
     }
 }
 
 fn no_websocket(error: HandshakeError) -> axum::http::Response<Body> {
-    let hint = "a proxy before this server has to pass `Upgrade` and `Connection` on";
+    let hint = "a proxy in front of this server has to forward `Upgrade` and `Connection`";
     warn_throttled!(class = 2, key = "", %error, hint, "a Pusher client's request is not a websocket handshake");
     let mut response = (error.status(), error.to_string()).into_response();
     if error.status() == StatusCode::UPGRADE_REQUIRED {

@@ -1,13 +1,13 @@
-//! What Pusher's clients send.
+//! Messages that Pusher clients send.
 //!
-//! Input: texts of a websocket. Output: [`Said`]. `data` may be JSON or the text of JSON: pusher-websocket-java sends text.
+//! Input: text messages of a websocket. Output: [`Said`]. `data` may be JSON or a string of JSON, as from pusher-websocket-java.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// A message of a client.
+/// A client's message.
 #[derive(Debug, Deserialize)]
 pub(super) struct Said<'a> {
     #[serde(borrow)]
@@ -24,7 +24,7 @@ pub(super) struct Subscribe {
     pub(super) channel: String,
     #[serde(default)]
     pub(super) auth: Option<String>,
-    /// Signed byte for byte. Some clients send an object where nobody signed it.
+    /// Signed byte for byte. Some clients send an unsigned object instead of a string.
     #[serde(default)]
     channel_data: Option<serde_json::Value>,
 }
@@ -36,19 +36,19 @@ pub(super) struct SignIn {
     pub(super) user_data: String,
 }
 
-/// Who signs in.
+/// The user who signs in.
 #[derive(Debug, Deserialize)]
 pub(super) struct User {
     pub(super) id: String,
     #[serde(default)]
     pub(super) user_info: Option<Box<RawValue>>,
-    /// Users whose coming and going it wants to hear of.
+    /// Ids of users whose online status the client wants to follow.
     #[serde(default)]
     pub(super) watchlist: Vec<String>,
 }
 
 impl Said<'_> {
-    /// The `data` as a value of this form.
+    /// Parses `data` as `T`, whether it is JSON or a string of JSON.
     pub(super) fn data<T: serde::de::DeserializeOwned>(&self) -> Option<T> {
         let data = self.data?;
         if data.get().starts_with('"') {
@@ -58,7 +58,7 @@ impl Said<'_> {
         serde_json::from_str(data.get()).ok()
     }
 
-    /// The `data` of a client event as the others get it: an object or list that came as text is what it says.
+    /// The `data` of a client event as other clients receive it: a string that holds an object or list is unwrapped.
     pub(super) fn whisper(&self) -> Cow<'_, RawValue> {
         let Some(data) = self.data else { return Cow::Borrowed(RawValue::NULL) };
         let inner = || {
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn data_comes_as_json_and_as_its_text() {
+    fn data_may_be_json_or_a_string_of_json() {
         for text in [
             r#"{"event":"pusher:subscribe","data":{"channel":"a","auth":"k:s","channel_data":"{\"user_id\":1}"}}"#,
             r#"{"event":"pusher:subscribe","data":"{\"channel\":\"a\",\"auth\":\"k:s\",\"channel_data\":\"{\\\"user_id\\\":1}\"}"}"#,
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn whispers_in_text_are_what_the_text_says() {
+    fn whispers_in_strings_are_unwrapped() {
         for (data, expected) in [
             (r#"{"a":1}"#, r#"{"a":1}"#),
             (r#""{\"a\":1}""#, r#"{"a":1}"#),

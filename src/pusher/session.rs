@@ -1,6 +1,6 @@
 //! [`Session`]: one client of Pusher's protocol, from its handshake to its end.
 //!
-//! Input: messages of the client. Output: calls of the hub, and frames in the client's outbox.
+//! Input: the client's messages. Output: calls to the hub, and frames in the client's outbox.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,10 +26,10 @@ use crate::metrics::Refusal;
 use crate::net::websocket::{End, FAREWELL, Outbox, Protocol};
 use crate::warn_throttled;
 
-/// Time for a client to answer `pusher:ping`, as pusher-js has it.
+/// How long a client may take to answer `pusher:ping`, as in pusher-js.
 const PONG_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Users of a watchlist, as at Pusher.
+/// Maximum number of users in a watchlist, as at Pusher.
 const MAX_WATCHED: usize = 100;
 
 /// One client.
@@ -39,13 +39,13 @@ pub(super) struct Session {
     app: Arc<App>,
     _slot: Slot,
     is_known: bool,
-    /// Who has signed in.
+    /// The user who has signed in.
     user: Option<User>,
     heard: Instant,
-    /// A sign of life was asked for.
+    /// The server has sent `pusher:ping` and waits for an answer.
     is_asked: bool,
     deadline: Option<Instant>,
-    /// The code of the last frame.
+    /// The code of the CLOSE frame.
     code: u16,
 }
 
@@ -109,7 +109,7 @@ impl Session {
 
     fn malformed(&self) -> Result<(), CloseReason> {
         self.shared.hub.metrics().refusal(Refusal::Malformed);
-        debug!(socket_id = %self.id(), "ignored a message that makes no sense");
+        debug!(socket_id = %self.id(), "ignored a malformed message");
         self.wrong(code::RECONNECT, "Invalid message format")
     }
 
@@ -120,14 +120,14 @@ impl Session {
             self.shared.hub.metrics().refusal(Refusal::Unauthorized);
             let hint = "if all are refused, `clients[].secret` is not the secret with which the application signs (PUSHER_APP_SECRET or REVERB_APP_SECRET)";
             warn_throttled!(class = 401, key = channel, socket_id = %self.id(), channel, hint, "refused a subscribe: its signature is wrong");
-            // A client that takes nothing is closed by the next frame for it.
+            // If the outbox cannot take the frame, the next frame closes the client.
             let _ = self.client.push(&Push::new(Message::Refused { channel, status: 401 }));
             return;
         };
         self.shared.hub.subscribe(self.id(), channel, right);
     }
 
-    /// By what right the client may be let in; `None`: by none.
+    /// The right by which the client may subscribe; `None`: it has none.
     fn right(&self, subscribe: &Subscribe) -> Option<Right> {
         let (channel, is_presence) = (subscribe.channel.as_str(), kind_of(&subscribe.channel) == ChannelKind::Presence);
         if let Some(user) = user_of(channel) {
@@ -154,7 +154,7 @@ impl Session {
         }
     }
 
-    /// In a presence channel without data of its own, a client that has signed in is its user.
+    /// In a presence channel, a signed-in client that sends no data of its own joins as its user.
     fn as_signed_in(&self) -> Option<Right> {
         let User { id, user_info, .. } = self.user.as_ref()?;
         let member = json!({ "user_id": id, "user_info": user_info });
@@ -194,9 +194,9 @@ impl Session {
         }
     }
 
-    /// When there has to be a sign of life.
+    /// When the client has to have sent something.
     fn lifetime(&self) -> Instant {
-        // Clients ask by themselves after `activity_timeout`; those that do not are asked.
+        // Clients send a ping of their own after `activity_timeout`; the server pings those that do not.
         let quiet = self.shared.activity_timeout * 2;
         self.heard + if self.is_asked { quiet + PONG_TIMEOUT } else { quiet }
     }
@@ -253,7 +253,7 @@ impl Protocol for Session {
             self.is_asked = true;
             return self.say("pusher:ping", "{}");
         }
-        // The connection ends with the code that makes clients come back at once.
+        // This code makes clients reconnect at once.
         self.code = code::NO_PONG;
         self.shared.hub.end(&self.client, CloseReason::PingTimeout);
         self.client.outbox().end(End::Now);
@@ -281,7 +281,7 @@ impl Protocol for Session {
     }
 }
 
-/// A websocket that is not let in: it hears why, by the code that tells it whether to come back.
+/// A rejected websocket: it gets the reason, with a code that tells the client whether to reconnect.
 pub(super) struct Refused {
     outbox: Outbox,
     code: u16,

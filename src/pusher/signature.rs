@@ -1,29 +1,29 @@
-//! Signatures that an application gives its users: `<key>:<hex of HMAC-SHA256>`.
+//! Signatures with which an application authorizes its users: `<key>:<hex of HMAC-SHA256>`.
 //!
-//! Input: what a client brings, and what it stands for. Output: whether the application signed it; signatures of our own
-//! for applications that sign nothing.
+//! Input: a client's `auth`, and the text that it should sign. Output: whether the application signed that text; signatures
+//! on behalf of applications that do not sign.
 
 use subtle::ConstantTimeEq as _;
 
 use super::App;
 use crate::signature::sign;
 
-/// Letters of a signature.
+/// Hex digits of a signature.
 const HEX: usize = 64;
 
-/// What a client brings in `auth`.
+/// The `auth` that a client sends.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Auth<'a> {
-    /// Nothing: the application is asked.
+    /// Missing or empty: the application is asked.
     None,
     /// `<key>:<signature>`.
     Signed {
-        /// Whose it is.
+        /// The app key.
         key: &'a str,
         /// In hex.
         signature: &'a str,
     },
-    /// Anything else: the `Authorization` with which the application is asked.
+    /// Anything else: the `Authorization` header for the request to the application.
     Token(&'a str),
 }
 
@@ -39,7 +39,7 @@ impl<'a> Auth<'a> {
     }
 }
 
-/// Joins the parts of what is signed: the socket's id, then the channel or `user`, then the data byte for byte.
+/// The text to sign: the socket id, the channel or `user`, and the data byte for byte, joined with `:`.
 pub(super) fn signable(parts: &[&str]) -> String {
     parts.join(":")
 }
@@ -51,12 +51,12 @@ impl App {
         key == self.key && bool::from(right.as_bytes().ct_eq(signature.to_ascii_lowercase().as_bytes()))
     }
 
-    /// The signature of `text`, in lower hex.
+    /// The signature of `text`, in lowercase hex.
     pub(super) fn sign(&self, text: &str) -> String {
         sign(self.secret.expose().as_bytes(), text.as_bytes())
     }
 
-    /// The `auth` for a client.
+    /// The `auth` value for a client.
     pub(super) fn auth(&self, text: &str) -> String {
         format!("{}:{}", self.key, self.sign(text))
     }
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn signatures_are_those_that_were_published() {
+    fn signatures_match_pushers_published_examples() {
         for (parts, signature) in [
             (&["1234.1234", "private-foobar"][..], "58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"),
             (&["1234.1234", "", "user", "", r#"{"id":"12345"}"#], "4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba"),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signature_is_a_token() {
+    fn anything_but_a_signature_is_a_token() {
         let hex = "a".repeat(64);
         assert_eq!(Auth::parse(&format!("key:{hex}")), Auth::Signed { key: "key", signature: &hex });
         assert_eq!(Auth::parse(""), Auth::None);

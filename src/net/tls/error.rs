@@ -17,7 +17,7 @@ pub enum TlsError {
         #[source]
         source: io::Error,
     },
-    /// A file holds something else.
+    /// A file does not contain what it should.
     #[error("{key}: `{path}` holds no {expected} in PEM form")]
     Content {
         /// The setting that names the file.
@@ -27,7 +27,7 @@ pub enum TlsError {
         /// What it should hold.
         expected: &'static str,
     },
-    /// The key is encrypted and there is no passphrase.
+    /// The key is encrypted and no passphrase is set.
     #[error("{key}: is empty, but the key in `{path}` is encrypted")]
     NoPassphrase {
         /// The setting of the passphrase.
@@ -35,7 +35,7 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
-    /// The passphrase is that of another key.
+    /// The passphrase does not decrypt the key.
     #[error("{key}: does not open the key in `{path}`")]
     WrongPassphrase {
         /// The setting of the passphrase.
@@ -43,14 +43,14 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
-    /// The key is encrypted in a way that is not known here.
-    #[error("{key}: `{path}` is encrypted in an unknown way ({detail}); `openssl pkcs8 -topk8 -v2 aes256` writes one that is known")]
+    /// The key's encryption is not supported.
+    #[error("{key}: `{path}` uses an unsupported encryption ({detail}); convert it with `openssl pkcs8 -topk8 -v2 aes256`")]
     Cipher {
         /// The setting that names the file.
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is unknown.
+        /// What is not supported.
         detail: String,
     },
     /// The key belongs to another certificate.
@@ -63,7 +63,7 @@ pub enum TlsError {
         /// File of the certificate.
         certificate: PathBuf,
     },
-    /// Certificate or key are of a kind that is not spoken.
+    /// The algorithm of the certificate or key is not supported.
     #[error("{certificate} and {key} cannot be used together")]
     Pair {
         /// The setting that names the certificate's file.
@@ -74,7 +74,7 @@ pub enum TlsError {
         #[source]
         source: rustls::Error,
     },
-    /// The system gives no randomness for session tickets.
+    /// The system provides no randomness for session tickets.
     #[error("TLS cannot be set up")]
     Tickets(#[source] rustls::Error),
 }

@@ -1,6 +1,6 @@
-//! Private keys of all forms that OpenSSL writes, encrypted ones included.
+//! Private keys in all formats that OpenSSL writes, including encrypted ones.
 //!
-//! Input: the text of `sslKeyPath` and `sslPassphrase`. Output: the key for rustls, or why there is none.
+//! Input: the contents of `sslKeyPath`, and `sslPassphrase`. Output: the key for rustls, or why it cannot be read.
 
 use aes::cipher::{BlockCipherDecrypt, BlockModeDecrypt as _, InnerIvInit, KeyInit, block_padding::Pkcs7};
 use md5::{Digest as _, Md5};
@@ -8,23 +8,23 @@ use pem::Pem;
 use pkcs8::EncryptedPrivateKeyInfoRef;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 
-/// Bytes of the initialisation vector that also salt the key of the old format.
+/// Bytes of the initialisation vector that also serve as the key's salt in the legacy format.
 const SALT_LENGTH: usize = 8;
 
-/// Why a file gives no private key.
+/// Why a file has no usable private key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum KeyError {
-    /// There is none in it.
+    /// It contains no private key.
     Missing,
-    /// It is encrypted, and there is no passphrase.
+    /// The key is encrypted, and no passphrase is set.
     NoPassphrase,
-    /// The passphrase is not that of the key.
+    /// The passphrase does not decrypt the key.
     WrongPassphrase,
-    /// It is encrypted in a way that is not known here.
+    /// The encryption is not supported.
     Cipher(String),
 }
 
-/// The first private key of a PEM file.
+/// The first private key in a PEM file.
 pub(super) fn parse(file: &[u8], passphrase: &str) -> Result<PrivateKeyDer<'static>, KeyError> {
     let blocks = pem::parse_many(file).map_err(|_| KeyError::Missing)?;
     let key = blocks.into_iter().find(|block| block.tag().ends_with("PRIVATE KEY")).ok_or(KeyError::Missing)?;
@@ -44,7 +44,7 @@ fn plain(tag: &str, der: Vec<u8>) -> Option<PrivateKeyDer<'static>> {
     }
 }
 
-/// `ENCRYPTED PRIVATE KEY`, PKCS #8 with PBES2: what `openssl genpkey` and `openssl pkcs8` write.
+/// `ENCRYPTED PRIVATE KEY`, PKCS #8 with PBES2, as written by `openssl genpkey` and `openssl pkcs8`.
 fn open_pkcs8(der: &[u8], passphrase: &str) -> Result<PrivateKeyDer<'static>, KeyError> {
     let encrypted = EncryptedPrivateKeyInfoRef::try_from(der).map_err(|_| KeyError::Cipher("no PBES2".to_owned()))?;
     if passphrase.is_empty() {
@@ -61,12 +61,12 @@ fn open_pkcs8(der: &[u8], passphrase: &str) -> Result<PrivateKeyDer<'static>, Ke
     }
 }
 
-/// Whether a block has the headers of the old format: `Proc-Type: 4,ENCRYPTED` and `DEK-Info: <cipher>,<iv>`.
+/// Whether a block has the headers of the legacy format: `Proc-Type: 4,ENCRYPTED` and `DEK-Info: <cipher>,<iv>`.
 fn is_encrypted(block: &Pem) -> bool {
     block.headers().get("Proc-Type").is_some_and(|kind| kind.ends_with("ENCRYPTED"))
 }
 
-/// The old format of `openssl genrsa -aes256` and `ssh-keygen -m PEM`.
+/// The legacy format, as written by `openssl genrsa -aes256` and `ssh-keygen -m PEM`.
 fn open_legacy(block: &Pem, passphrase: &str) -> Result<PrivateKeyDer<'static>, KeyError> {
     let info = block.headers().get("DEK-Info").unwrap_or_default();
     let unknown = || KeyError::Cipher(format!("DEK-Info: {info}"));
@@ -83,7 +83,7 @@ fn open_legacy(block: &Pem, passphrase: &str) -> Result<PrivateKeyDer<'static>, 
         "DES-EDE3-CBC" => decrypt::<des::TdesEde3>(data, secret, &iv),
         _ => return Err(unknown()),
     };
-    // A wrong passphrase has right padding once in 256 times; then what comes out is no DER sequence.
+    // One wrong passphrase in 256 yields valid padding; the result is then not a DER sequence.
     let der = opened.filter(|der| der.first() == Some(&0x30)).ok_or(KeyError::WrongPassphrase)?;
     plain(block.tag(), der).ok_or(KeyError::Missing)
 }

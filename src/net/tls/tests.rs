@@ -1,4 +1,4 @@
-//! Keys and certificates as OpenSSL writes them, and what `openssl s_client` sees.
+//! Keys and certificates as OpenSSL writes them, and the server as `openssl s_client` sees it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::validity::{Validity, at};
 use super::*;
 
-/// A folder that goes with the test.
+/// A directory that is removed after the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -75,7 +75,7 @@ fn error_of(config: &Config) -> String {
 }
 
 #[test]
-fn keys_of_all_forms_are_opened() {
+fn keys_of_all_formats_are_read() {
     let folder = Folder::new("forms");
     let (certificate, key) = folder.certificate("localhost");
     let legacy = ["-aes128", "-aes192", "-aes256", "-des3"].map(|cipher| vec!["rsa", "-traditional", cipher]);
@@ -105,7 +105,7 @@ fn keys_of_all_forms_are_opened() {
 }
 
 #[test]
-fn keys_of_elliptic_curves_are_opened() {
+fn elliptic_curve_keys_are_read() {
     let folder = Folder::new("curves");
     let (sec1, locked) = (folder.path("sec1.key"), folder.path("locked.key"));
     let certificate = folder.path("ec.crt");
@@ -157,12 +157,12 @@ fn a_chain_may_be_in_the_certificates_file_or_in_its_own() {
     assert_eq!(length(&certificate, ""), 1);
     assert_eq!(length(&both, ""), 2);
     assert_eq!(length(&certificate, &authority), 2);
-    // Nothing is sent twice.
+    // A certificate in both files is sent once.
     assert_eq!(length(&certificate, &both), 2);
 }
 
 #[test]
-fn times_of_a_certificate_are_judged() {
+fn the_validity_of_a_certificate_is_checked() {
     let folder = Folder::new("times");
     let (certificate, _) = folder.certificate("localhost");
     let certificate = &certificates("sslCertPath", &certificate).unwrap()[0];
@@ -189,7 +189,7 @@ async fn serve(acceptor: Acceptor) -> String {
     address
 }
 
-/// What `openssl s_client` says about a server.
+/// The output of `openssl s_client` for a server.
 async fn probe(address: &str, arguments: &[&str]) -> String {
     let arguments: Vec<String> = ["s_client", "-connect", address].iter().chain(arguments).map(ToString::to_string).collect();
     let run = move || Command::new("openssl").args(arguments).stdin(Stdio::null()).output().expect("these tests need the command openssl");
@@ -205,7 +205,7 @@ async fn subject(address: &str) -> String {
 }
 
 #[tokio::test]
-async fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
+async fn only_tls_1_2_and_1_3_are_accepted() {
     let folder = Folder::new("versions");
     let (certificate, key) = folder.certificate("localhost");
     let address = serve(Tls::new(&config(&certificate, &key, "")).unwrap().unwrap().acceptor().unwrap()).await;
@@ -228,7 +228,7 @@ fn copy(from: &(String, String), to: &(String, String)) {
 }
 
 #[tokio::test]
-async fn changed_files_are_taken_and_bad_ones_are_not() {
+async fn changed_files_are_loaded_and_bad_ones_are_not() {
     let folder = Folder::new("renewal");
     let (first, second) = (folder.certificate("first"), folder.certificate("second"));
     let used = (folder.path("used.crt"), folder.path("used.key"));
@@ -239,7 +239,7 @@ async fn changed_files_are_taken_and_bad_ones_are_not() {
     let address = serve(tls.acceptor().unwrap()).await;
     assert!(subject(&address).await == "first");
 
-    // Half of a renewal: the new certificate stands beside the old key. New files are taken when they fit again.
+    // Half of a renewal: the new certificate with the old key. The files are loaded once they match again.
     fs::copy(&second.0, &used.0).unwrap();
     tls.refresh();
     assert!(subject(&address).await == "first");
@@ -249,9 +249,9 @@ async fn changed_files_are_taken_and_bad_ones_are_not() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), renewed).await.expect("the new certificate is taken");
+    tokio::time::timeout(Duration::from_secs(20), renewed).await.expect("the new certificate is used");
 
-    // A reload that fails leaves everything as it was.
+    // A failed reload changes nothing.
     assert!(tls.read(&config(&first.0, &second.1, "")).is_err());
     assert!(subject(&address).await == "second");
     tls.take(tls.read(&config(&first.0, &first.1, "")).unwrap());

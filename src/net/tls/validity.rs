@@ -1,4 +1,4 @@
-//! When a certificate is valid. Input: the certificate. Output: a line in the log when that is not now, or not for long.
+//! Certificate validity. Input: the certificate. Output: a log line if it is not valid now, or expires soon.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,10 +7,10 @@ use tracing::{error, warn};
 use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 
-/// Rest of a certificate's time in which it should have been renewed. Let's Encrypt's tools renew 30 days before.
+/// Time before expiry from which on to warn. Let's Encrypt's tools renew 30 days before.
 const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How a certificate stands at a time.
+/// The validity of a certificate at some time.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Validity {
     Valid,
@@ -19,7 +19,7 @@ pub(super) enum Validity {
     Expired { at: SystemTime },
 }
 
-/// Reads the times of a certificate; `None` when it is none that can be read.
+/// The validity of a certificate at `now`; `None` if it cannot be parsed.
 pub(super) fn at(certificate: &CertificateDer<'_>, now: SystemTime) -> Option<Validity> {
     let certificate = Certificate::from_der(certificate).ok()?;
     let validity = certificate.tbs_certificate().validity();
@@ -35,7 +35,7 @@ pub(super) fn at(certificate: &CertificateDer<'_>, now: SystemTime) -> Option<Va
     })
 }
 
-/// Says so when a certificate is not valid now, or will not be for long.
+/// Logs a certificate that is not valid now or expires soon.
 pub(super) fn check(certificate: &CertificateDer<'_>, key: &str, path: &str) {
     let date = |time| humantime::format_rfc3339_seconds(time).to_string();
     match at(certificate, SystemTime::now()) {

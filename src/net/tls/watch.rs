@@ -1,4 +1,4 @@
-//! Notices renewed certificates. Input: the files' times and sizes. Output: [`Tls::refresh`].
+//! Detects renewed certificates. Input: modification times and sizes of the files. Output: [`Tls::refresh`].
 
 use std::fs;
 use std::path::Path;
@@ -9,14 +9,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Files, Tls, validity};
 
-/// Pause between two looks. Looking, rather than being told by the kernel, also works through the symbolic links
-/// of certbot and Kubernetes and on network file systems.
+/// Interval between checks. Polling, unlike notifications of the kernel, also works through the symbolic links of certbot
+/// and Kubernetes and on network file systems.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Pause between two reminders of a certificate that ends soon.
+/// Interval between reminders of a certificate that expires soon.
 const REMIND: Duration = Duration::from_secs(24 * 3600);
 
-/// What changes when a file is written or replaced.
+/// Changes when a file is written or replaced.
 pub(super) type State = [Option<(SystemTime, u64)>; 3];
 
 pub(super) fn state(files: &Files) -> State {
@@ -27,7 +27,7 @@ pub(super) fn state(files: &Files) -> State {
 }
 
 impl Tls {
-    /// Takes renewed files until `stop`.
+    /// Reloads renewed files until `stop`.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut reminded = tokio::time::Instant::now();
         while stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {

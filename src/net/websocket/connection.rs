@@ -1,7 +1,7 @@
 //! [`Connection`]: one websocket from its handshake to its end, in one task.
 //!
-//! Input: the upgraded stream, and the frames that wait for the client. Output: messages for the [`Protocol`], frames on
-//! the wire, many in one system call where many wait.
+//! Input: the upgraded stream, and frames queued for the client. Output: messages for the [`Protocol`], frames on the wire;
+//! many queued frames share one system call.
 
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
@@ -18,69 +18,69 @@ use super::outbox::{Batch, End, Outbox, SendError};
 use super::reader::{Message, Reader, Violation};
 use crate::event::CloseReason;
 
-/// Frames that one system call writes.
+/// Maximum number of frames per write.
 const GATHERED: usize = 64;
 
-/// Most bytes that one system call reads, on the stack of whoever reads: clients that say nothing have no buffer.
+/// Bytes per read, into a buffer on the stack, so that idle clients hold no read buffer.
 const READ_BYTES: usize = 8 * 1024;
 
-/// Heads of final frames.
+/// First bytes of final frames.
 const CLOSE: u8 = 0x88;
 const PONG: u8 = 0x8a;
 
-/// Browsers close with it when a tab is closed, a page reloaded or another one opened.
+/// Browsers close with this code when a tab is closed, or a page reloaded or left.
 const GOING_AWAY: u16 = 1001;
 
-/// What is spoken on a websocket.
+/// The protocol that runs on a websocket.
 ///
-/// All calls come from the connection's one task, in the order of what happens on the wire.
+/// All calls come from the connection's task, in the order of events on the wire.
 pub(crate) trait Protocol: Send {
-    /// What waits for the client. It may be another one after a message.
+    /// Frames queued for the client. A message may switch to another outbox.
     fn outbox(&self) -> &Outbox;
 
-    /// The client takes compressed messages; texts of `least` bytes and more are worth it. Comes before all others.
+    /// Compression was agreed on, for texts of at least `least` bytes. Called before all other methods.
     fn deflates(&mut self, _least: u32) {}
 
-    /// The websocket is there: what the server says first.
+    /// The websocket is open: queues the server's first frames.
     ///
     /// # Errors
     /// Why the connection ends.
     fn open(&mut self) -> Result<(), CloseReason>;
 
-    /// Takes a text message.
+    /// Handles a text message.
     ///
     /// # Errors
     /// Why the connection ends.
     fn text(&mut self, text: &str) -> Result<(), CloseReason>;
 
-    /// Takes a binary message.
+    /// Handles a binary message.
     ///
     /// # Errors
     /// Why the connection ends.
     fn binary(&mut self, data: Bytes) -> Result<(), CloseReason>;
 
-    /// The client has sent something, if only a control frame.
+    /// The client has sent something, possibly only a control frame.
     fn heard(&mut self, now: Instant);
 
-    /// A message was too large, or compressed ones say too much, and the connection ends.
+    /// A message was too large, or compressed messages expand too much; the connection ends.
     fn too_large(&mut self);
 
-    /// When [`Self::beat`] has something to do.
+    /// When to call [`Self::beat`] next.
     fn due(&self) -> Instant;
 
-    /// The time has come.
+    /// The time of [`Self::due`] has come.
     ///
     /// # Errors
     /// Why the connection ends.
     fn beat(&mut self, now: Instant) -> Result<(), CloseReason>;
 
-    /// Everything is written after [`End::Flushed`]; the client closes the connection by itself.
+    /// All frames are written after [`End::Flushed`]; the client is expected to close the connection.
     fn flushed(&mut self, now: Instant);
 
-    /// Ends the connection when it is cancelled, for a client that nobody else can tell to go.
+    /// Ends the connection when cancelled, for a client that the hub does not know and so cannot end.
     fn closing(&self) -> Option<CancellationToken>;
 
-    /// The last frame, for a connection that ends by [`End::Now`]; most protocols say nothing.
+    /// The last frame of a connection that ends by [`End::Now`]; most protocols send none.
     fn farewell(&self) -> Option<Bytes> {
         None
     }
@@ -95,23 +95,23 @@ pub(crate) struct Connection<S, P> {
     reader: Reader,
     protocol: P,
     batch: Batch,
-    /// Whether the stream keeps nothing of what was written to it.
+    /// Whether the stream has no buffered output left.
     is_flushed: bool,
-    /// The end of the server, for a client that nobody else can tell to go.
+    /// Server shutdown, for a client that the hub does not know.
     closing: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
-    /// A websocket whose handshake is done. Messages have `max_message_bytes` at the most; `inflates`: compressed ones are
-    /// agreed on.
+    /// A websocket after its handshake. A message may have up to `max_message_bytes`; `inflates`: compressed ones were agreed
+    /// on.
     pub(crate) fn new(stream: S, protocol: P, max_message_bytes: usize, inflates: bool) -> Self {
         let reader = Reader::new(max_message_bytes, inflates);
         Self { stream, reader, protocol, batch: Batch::default(), is_flushed: true, closing: None }
     }
 
-    /// Serves the client to its end.
-    // An async function would have room for the connection twice: as it was given, and as it is used.
-    #[expect(clippy::manual_async_fn, reason = "every idle connection would pay for the copy")]
+    /// Serves the client until the connection ends.
+    // An async function would hold the connection twice: as its argument and as its local variable.
+    #[expect(clippy::manual_async_fn, reason = "every idle connection would pay for the second copy")]
     pub(crate) fn run(mut self) -> impl Future<Output = ()> {
         async move {
             let reason = match self.protocol.open() {
@@ -126,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
         }
     }
 
-    /// Whether the server ends and this client has to hear it here.
+    /// Whether the server is shutting down and has to end this client here.
     fn is_closing(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(token) = self.protocol.closing() else {
             self.closing = None;
@@ -141,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
             if matches!(ending, Ending::Broken(Violation::TooLarge | Violation::TooMuch)) {
                 self.protocol.too_large();
             }
-            // An answer to CLOSE may wait, and goes out if it can.
+            // An answer to CLOSE may be queued: tries to send it.
             let _ = self.poll_send(cx);
             return Poll::Ready(match ending {
                 Ending::Said(reason) => reason,
@@ -161,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
             return Poll::Ready(CloseReason::TransportClose);
         }
         loop {
-            // A clock that is early costs less than one that is set with every message.
+            // Waking too early costs less than resetting the timer at every message.
             let due = self.protocol.due();
             if due < clock.deadline() || clock.is_elapsed() {
                 clock.as_mut().reset(due);
@@ -176,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
         }
     }
 
-    /// Takes all messages that are there.
+    /// Handles all messages that have arrived.
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
         let mut room = [MaybeUninit::uninit(); READ_BYTES];
         loop {
@@ -192,12 +192,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
                 match message {
                     Message::Text(text) => protocol.text(text)?,
                     Message::Binary(data) => protocol.binary(Bytes::copy_from_slice(data))?,
-                    // Answers wait for their turn: they cannot come between the parts of a frame.
+                    // Answers are queued, so that they do not come between the parts of a frame.
                     Message::Ping(data) => protocol.outbox().send(control_frame(PONG, data))?,
                     Message::Pong => {}
                     Message::Close(code) => {
                         let bytes = code.map(u16::to_be_bytes);
-                        // Whoever takes nothing any more does without an answer.
+                        // A client whose outbox is full gets no answer.
                         let _ = protocol.outbox().send(control_frame(CLOSE, bytes.as_ref().map_or(&[], |bytes| bytes)));
                         let is_page_left = code == Some(GOING_AWAY);
                         return Err(Ending::Said(if is_page_left { CloseReason::PageLeft } else { CloseReason::TransportClose }));
@@ -209,7 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
         }
     }
 
-    /// Writes what waits. Ends only with the connection.
+    /// Writes queued frames. Ready only when the connection ends.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         loop {
             match self.protocol.outbox().poll_batch(&mut self.batch, cx) {
@@ -236,7 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
         }
     }
 
-    /// TLS takes more than the kernel does, and keeps the rest until it is asked for it.
+    /// TLS accepts more than the kernel does, and keeps the rest until it is flushed.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         if !self.is_flushed {
             match ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
@@ -262,7 +262,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
     }
 }
 
-/// Why nothing is read any more.
+/// Why reading stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Said(CloseReason),

@@ -1,9 +1,9 @@
-//! The extension `permessage-deflate` (RFC 7692): whether a client and this server agree on compressed messages.
+//! The extension `permessage-deflate` (RFC 7692): negotiates compressed messages with a client.
 //!
-//! Input: headers of a handshake. Output: the header of the answer.
+//! Input: handshake headers. Output: the header of the answer.
 //!
-//! It is agreed on without context takeover on either side, so that a connection costs no memory for it, and all clients can
-//! be sent the same compressed bytes.
+//! It is negotiated without context takeover in either direction: connections then need no memory for it, and all clients
+//! can share the same compressed bytes.
 
 use axum::http::header::{self, HeaderMap, HeaderValue};
 
@@ -11,10 +11,10 @@ const NAME: &str = "permessage-deflate";
 const AGREED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 const AGREED_WITH_WINDOW: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15";
 
-/// The only window that is compressed with.
+/// The only supported window size for compression.
 const WINDOW_BITS: &str = "15";
 
-/// The answer to the first offer of a client that can be taken. `None`: messages go as they are.
+/// Accepts the client's first acceptable offer. `None`: messages are not compressed.
 #[must_use]
 pub(crate) fn agree_to_deflate(headers: &HeaderMap) -> Option<HeaderValue> {
     let values = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().filter_map(|value| value.to_str().ok());
@@ -43,9 +43,9 @@ fn take(offer: &str) -> Option<&'static str> {
     Some(answer)
 }
 
-/// Safari 15 and later, other browsers of iOS, and apps on Apple's own websockets offer the extension and do not keep to
-/// it: their second message refers to the first one, or they end the connection (WebKit bug 228296 and its kin). They
-/// are sent everything as it is, which all of them take.
+/// Safari 15 and later, other browsers on iOS, and apps that use Apple's websockets offer the extension but violate it:
+/// their second message refers to the first one, or they end the connection (WebKit bug 228296 and related ones). They
+/// get uncompressed messages, which always work.
 fn is_apple(headers: &HeaderMap) -> bool {
     let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     agent.contains("CFNetwork/") || agent.contains("AppleWebKit/") && !agent.contains("Chrome/")
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn offers_are_taken_without_context_takeover() {
+    fn offers_are_accepted_without_context_takeover() {
         for (offer, answer) in [
             ("permessage-deflate", Some(AGREED)),
             ("permessage-deflate; client_max_window_bits", Some(AGREED)),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn apple_gets_everything_as_it_is() {
+    fn apple_clients_get_no_compression() {
         for (agent, is_taken) in [
             (
                 "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.4 Safari/605.1.15",

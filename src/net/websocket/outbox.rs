@@ -1,7 +1,7 @@
-//! [`Outbox`]: what waits for one client.
+//! [`Outbox`]: frames queued for one client.
 //!
-//! Input: frames, shared by all their receivers. Output: batches for whatever carries the client: its websocket's task,
-//! or the request of a client that polls.
+//! Input: frames, shared by all their receivers. Output: batches for the client's transport: the task of its websocket, or
+//! a poll request.
 
 use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll, Waker};
@@ -11,22 +11,22 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::event::CloseReason;
 
-/// Room for so many frames is kept while nothing waits.
+/// Frame capacity that an empty queue keeps.
 const KEPT_FRAMES: usize = 16;
 
-/// Room for so many kinds is kept while nothing waits.
+/// Capacity for kinds that an empty queue keeps.
 const KEPT_KINDS: usize = 16;
 
-/// How much may wait for a client.
+/// How much may be queued for a client.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Most frames.
+    /// Maximum number of frames.
     pub frames: usize,
-    /// Most bytes. A single frame always fits, however large.
+    /// Maximum number of bytes. A single frame always fits, however large.
     pub bytes: u64,
 }
 
-/// What waits for a client.
+/// The queue of one client.
 #[derive(Debug)]
 pub struct Outbox {
     limits: Limits,
@@ -36,25 +36,25 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     frames: VecDeque<Bytes>,
-    /// Frames of which one of a kind waits, once there was one.
+    /// Queued frames that have a kind; created with the first one.
     kinds: Option<Box<Kinds>>,
-    /// Frames and bytes not yet written; more than in `frames`, since a task takes them out before it writes them.
+    /// Unwritten frames and bytes. Includes those that a task has taken out of `frames` but not written yet.
     count: usize,
     bytes: u64,
     end: Option<End>,
-    /// Whatever carries the client.
+    /// The websocket's task or the pending poll.
     task: Option<Waker>,
-    /// The task has nothing to write, and wants to know of the next frame.
+    /// The task has nothing to write and wants to be woken for the next frame.
     is_idle: bool,
-    /// Who wants to know of the end alone.
+    /// A task that only wants to know when the outbox ends.
     watcher: Option<Waker>,
 }
 
-/// Frames that wait among the others, one of a kind.
+/// Queued frames that have a kind, at most one of each, between those that have none.
 #[derive(Debug, Default)]
 struct Kinds {
     waiting: HashMap<u64, OfKind>,
-    /// Frames of no kind that were taken out since this was made.
+    /// Frames without a kind that were taken out since this was created.
     taken: u64,
     serial: u64,
 }
@@ -62,25 +62,25 @@ struct Kinds {
 #[derive(Debug)]
 struct OfKind {
     frame: Bytes,
-    /// How many frames of no kind come before it, from the beginning; and its place among those of a kind.
+    /// How many frames without a kind go before it, counted since [`Kinds`] was created; then its rank among those with a kind.
     place: (u64, u64),
 }
 
 /// How a connection is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// At once, whatever waits.
+    /// At once, dropping all queued frames.
     Now,
-    /// When everything is written.
+    /// After everything is written.
     Flushed,
 }
 
-/// Why a frame was not taken.
+/// Why a frame was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
-    /// Too many, or too large ones, wait.
+    /// Too many frames or bytes are queued.
     Full,
-    /// The connection is to end.
+    /// The connection is ending.
     Closed,
 }
 
@@ -93,12 +93,12 @@ impl From<SendError> for CloseReason {
     }
 }
 
-/// Frames that a task has taken out, and what it has to account for.
+/// Frames that a task has taken out of the queue, and how much of them it has written.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// In the order in which they are to be written.
+    /// In the order in which to write them.
     pub frames: VecDeque<Bytes>,
-    /// Whether a part of the first one is written, and nothing else may come before the rest.
+    /// Whether the first frame is partly written, so that the rest has to come next.
     pub is_begun: bool,
     /// Frames written since the last call of [`Outbox::poll_batch`].
     count: usize,
@@ -107,7 +107,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// So many bytes of the frames are written.
+    /// Notes that so many bytes of the frames are written.
     pub fn written(&mut self, mut bytes: usize) {
         self.bytes += bytes as u64;
         while let Some(first) = self.frames.front_mut().filter(|_| bytes > 0) {
@@ -125,7 +125,7 @@ impl Batch {
 }
 
 impl Outbox {
-    /// Nothing waits.
+    /// An empty outbox.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, state: Mutex::default() }
@@ -142,10 +142,10 @@ impl Outbox {
         self.state.lock()
     }
 
-    /// Puts a frame behind those that wait.
+    /// Queues a frame.
     ///
     /// # Errors
-    /// [`SendError::Full`] when too many or too large ones wait, [`SendError::Closed`] after the end.
+    /// [`SendError::Full`] when too many frames or bytes are queued, [`SendError::Closed`] after the end.
     pub fn send(&self, frame: Bytes) -> Result<(), SendError> {
         let mut state = self.state();
         state.check(&self.limits, frame.len())?;
@@ -155,7 +155,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// As [`Self::send`], but one of its kind that waits is taken out: the client gets the newest, in its own place.
+    /// Like [`Self::send`], but drops a queued frame of the same kind, so that only the newest is sent.
     ///
     /// # Errors
     /// As [`Self::send`].
@@ -170,7 +170,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// As [`Self::send`], but the frame is dropped while one of its kind waits, and when there is no room.
+    /// Like [`Self::send`], but drops the new frame if one of its kind is queued, or if the queue is full.
     ///
     /// # Errors
     /// [`SendError::Closed`] after the end.
@@ -188,7 +188,7 @@ impl Outbox {
         }
     }
 
-    /// No more frames; those that wait are dropped, or written first.
+    /// Ends the outbox: no frame is accepted any more, and queued ones are dropped or written first.
     pub fn end(&self, end: End) {
         let mut state = self.state();
         if state.end != Some(End::Now) {
@@ -205,7 +205,7 @@ impl Outbox {
         self.wake();
     }
 
-    /// Waits for [`Self::end`]; one may wait.
+    /// Waits for [`Self::end`]; supports a single waiter.
     pub fn poll_end(&self, cx: &Context<'_>) -> Poll<End> {
         let mut state = self.state();
         if let Some(end) = state.end {
@@ -215,18 +215,18 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Nobody waits for the end any more.
+    /// Removes the waiter of [`Self::poll_end`].
     pub fn unwatch(&self) {
         self.state().watcher = None;
     }
 
-    /// How the connection is to end, if it is.
+    /// How the connection is to end, if it is ending.
     #[must_use]
     pub fn ending(&self) -> Option<End> {
         self.state().end
     }
 
-    /// Makes whatever carries the client look here again.
+    /// Wakes the websocket's task or the pending poll.
     pub fn wake(&self) {
         let task = self.state().task.clone();
         if let Some(task) = task {
@@ -234,17 +234,17 @@ impl Outbox {
         }
     }
 
-    /// Frames that wait, or are being written.
+    /// Number of frames that are queued or being written.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.state().count
     }
 
-    /// For a websocket's task: accounts for what is written, and fills `batch` once it is empty. `Pending` when nothing
-    /// waits; an error when the connection is to end.
+    /// For a websocket's task: accounts for written frames, and refills `batch` when it is empty. `Pending` when the queue is
+    /// empty; an error when the connection is to end.
     ///
     /// # Errors
-    /// [`End`], for [`End::Flushed`] when everything is written.
+    /// [`End`]; [`End::Flushed`] only once everything is written.
     pub fn poll_batch(&self, batch: &mut Batch, cx: &Context<'_>) -> Poll<Result<(), End>> {
         let mut state = self.state();
         state.count = state.count.saturating_sub(std::mem::take(&mut batch.count));
@@ -271,10 +271,10 @@ impl Outbox {
         state.idle()
     }
 
-    /// For a client that polls: takes out up to `most` frames. `Pending` when nothing waits.
+    /// For a poll: takes out up to `most` frames. `Pending` when the queue is empty.
     ///
     /// # Errors
-    /// [`End`], for [`End::Flushed`] when everything is taken out.
+    /// [`End`]; [`End::Flushed`] only once everything is taken out.
     pub fn poll_take(&self, most: usize, cx: &Context<'_>) -> Poll<Result<VecDeque<Bytes>, End>> {
         let mut state = self.state();
         state.remember(cx);
@@ -291,7 +291,7 @@ impl Outbox {
     }
 }
 
-/// Wakes a task that has nothing to write.
+/// Wakes the task if it is waiting for the next frame.
 fn wake_idle(mut state: MutexGuard<'_, State>) {
     let task = if std::mem::take(&mut state.is_idle) { state.task.clone() } else { None };
     drop(state);
@@ -301,7 +301,7 @@ fn wake_idle(mut state: MutexGuard<'_, State>) {
 }
 
 impl State {
-    /// Whether a frame of so many bytes is taken.
+    /// Whether a frame of so many bytes may be queued.
     fn check(&self, limits: &Limits, bytes: usize) -> Result<(), SendError> {
         if self.end.is_some() {
             return Err(SendError::Closed);
@@ -310,7 +310,7 @@ impl State {
         if is_full { Err(SendError::Full) } else { Ok(()) }
     }
 
-    /// Puts a frame of a kind, none of which waits, behind all others.
+    /// Queues a frame of a kind, none of which is queued, behind all others.
     fn put(&mut self, kind: u64, frame: Bytes) {
         (self.count, self.bytes) = (self.count + 1, self.bytes + frame.len() as u64);
         let kinds = self.kinds.get_or_insert_default();
@@ -323,7 +323,7 @@ impl State {
         self.frames.is_empty() && self.kinds.as_ref().is_none_or(|kinds| kinds.waiting.is_empty())
     }
 
-    /// Takes out up to `most` frames in their order.
+    /// Takes out up to `most` frames, in order.
     fn take(&mut self, most: usize) -> VecDeque<Bytes> {
         let Some(kinds) = &mut self.kinds else {
             let rest = self.frames.split_off(most.min(self.frames.len()));
@@ -353,7 +353,7 @@ impl State {
         }
     }
 
-    /// Nothing is left to write.
+    /// Handles an empty queue.
     fn idle(&mut self) -> Poll<Result<(), End>> {
         match self.end {
             Some(end) => Poll::Ready(Err(end)),
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_but_not_written_still_counts() {
+    fn frames_taken_but_not_written_still_count() {
         let outbox = outbox(3, 100);
         let cx = Context::from_waker(Waker::noop());
         for _ in 0..3 {
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn polls_take_what_they_may_and_leave_the_rest() {
+    fn polls_take_up_to_their_limit_and_leave_the_rest() {
         let outbox = outbox(3, 100);
         let cx = Context::from_waker(Waker::noop());
         assert_eq!(outbox.poll_take(2, &cx), Poll::Pending);
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_may_wait_for_what_is_written_and_may_not() {
+    fn an_end_is_immediate_or_waits_for_queued_frames() {
         let cx = Context::from_waker(Waker::noop());
         let outbox = outbox(1000, 1000);
         outbox.send(bytes(1)).unwrap();
@@ -477,20 +477,20 @@ mod tests {
     }
 
     #[test]
-    fn of_a_kind_the_newest_waits_and_the_others_keep_their_order() {
+    fn the_newest_of_a_kind_stays_and_other_frames_keep_their_order() {
         let outbox = outbox(5, 100);
         send(&outbox, "aAbBaba");
         assert_eq!(outbox.waiting(), 4);
         assert_eq!(written(&outbox), b"ABba");
         let outbox = self::outbox(1000, 1000);
         send(&outbox, "1A1B21");
-        assert_eq!(written(&outbox), b"1AB2", "of the volatile the oldest");
+        assert_eq!(written(&outbox), b"1AB2", "the oldest volatile frame stays");
         send(&outbox, "1a");
         assert_eq!(written(&outbox), b"1a");
     }
 
     #[test]
-    fn a_thousand_newer_ones_take_the_room_of_one() {
+    fn a_thousand_replacements_take_the_room_of_one() {
         let outbox = outbox(2, 30);
         outbox.send(bytes(10)).unwrap();
         for _ in 0..1000 {
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn polls_take_some_and_what_is_left_can_still_be_replaced() {
+    fn frames_left_by_a_poll_can_still_be_replaced() {
         let outbox = outbox(1000, 1000);
         let cx = Context::from_waker(Waker::noop());
         let take = |most| match outbox.poll_take(most, &cx) {
@@ -523,9 +523,9 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Against a plain list from which older ones of a kind are taken out.
+        /// Compares with a plain list from which older frames of a kind are removed.
         #[test]
-        fn any_mix_is_as_a_list_would_have_it(steps in "[a-cA-C0-2|]{0,60}") {
+        fn any_mix_matches_a_plain_list(steps in "[a-cA-C0-2|]{0,60}") {
             let outbox = outbox(1000, 1000);
             let (mut expected, mut list) = (Vec::new(), Vec::<u8>::new());
             let mut seen = Vec::new();

@@ -1,7 +1,7 @@
-//! [`Reader`]: what a client says on a websocket (RFC 6455, 5.2 to 5.6), compressed messages included (RFC 7692).
+//! [`Reader`]: parses a client's websocket messages (RFC 6455, 5.2 to 5.6), including compressed ones (RFC 7692).
 //!
-//! Input: bytes as they come. Output: whole messages, most of them where they lie. Between messages nothing is kept: a client
-//! that is silent costs no buffer.
+//! Input: received bytes. Output: complete messages, most of them without a copy. Nothing is kept between messages: an idle
+//! client costs no buffer.
 
 use std::num::NonZeroU32;
 
@@ -17,23 +17,23 @@ const PING: u8 = 9;
 const PONG: u8 = 10;
 
 const FINAL: u8 = 0x80;
-/// A compressed message has it in its first frame.
+/// Set in the first frame of a compressed message.
 const DEFLATED: u8 = 0x40;
 const RESERVED: u8 = 0x70;
 const OPCODE: u8 = 0x0f;
 const MASKED: u8 = 0x80;
 
-/// Control frames have no more.
+/// Maximum payload of a control frame.
 const MAX_CONTROL_BYTES: usize = 125;
 
-/// Room for so much is kept while the rest of a frame is waited for, whatever was there before.
+/// Largest buffer kept while the rest of a frame is outstanding, whatever it held before.
 const KEPT_BYTES: usize = 1024;
 
-/// So many bytes a second may a client's messages say beyond what came on the wire. Of 1 KB 1 MB can be made, which costs what 1 MB
-/// costs; real clients compress text to a tenth at the best, and say little.
+/// How many bytes a second decompression may add to a client's messages. 1 KB on the wire can become 1 MB, which costs as much
+/// as 1 MB; real clients compress text to a tenth at best, and send little.
 const INFLATED_PER_SECOND: NonZeroU32 = NonZeroU32::new(1_000_000).expect("it is not zero");
 
-/// What a client says.
+/// A message of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Message<'a> {
     Text(&'a str),
@@ -45,14 +45,14 @@ pub(super) enum Message<'a> {
     Close(Option<u16>),
 }
 
-/// The rule that a client breaks. The connection ends with its code (RFC 6455, 7.4.1).
+/// The rule that a client violated. The connection ends with its code (RFC 6455, 7.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Violation {
     Protocol,
     /// A text that is not UTF-8, or compressed data that is none.
     Data,
     TooLarge,
-    /// Compressed messages say too much for what they are.
+    /// Compressed messages expand by more than [`INFLATED_PER_SECOND`].
     TooMuch,
 }
 
@@ -78,18 +78,18 @@ impl From<InflateError> for Violation {
     }
 }
 
-/// Reads the messages of one client.
+/// Parses the messages of one client.
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// Most bytes of a message, compressed and as it is meant.
+    /// Maximum size of a message, both compressed and decompressed.
     max_bytes: usize,
-    /// Compressed messages are agreed on.
+    /// Compressed messages were agreed on.
     inflates: bool,
-    /// How much more compressed messages may say; made with the first.
+    /// Limits how much compressed messages expand; created with the first one.
     inflation: Option<Box<DefaultDirectRateLimiter>>,
-    /// A frame that has not come to its end.
+    /// An incomplete frame.
     rest: Vec<u8>,
-    /// A message of several frames that has not come to its end.
+    /// An incomplete message of several frames.
     partial: Option<Box<Partial>>,
 }
 
@@ -98,11 +98,11 @@ struct Partial {
     is_text: bool,
     is_deflated: bool,
     data: Vec<u8>,
-    /// So much of a text that is not compressed is UTF-8.
+    /// How much of an uncompressed text is known to be UTF-8.
     valid: usize,
 }
 
-/// The beginning of a frame.
+/// The header of a frame.
 struct Head {
     first: u8,
     mask: [u8; 4],
@@ -111,7 +111,7 @@ struct Head {
 }
 
 impl Head {
-    /// `None`: it has not come whole.
+    /// `None`: the header is incomplete.
     fn parse(bytes: &[u8], max_bytes: usize) -> Result<Option<Self>, Violation> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
         let (length, rest) = match second & !MASKED {
@@ -135,15 +135,15 @@ impl Head {
 }
 
 impl Reader {
-    /// Takes messages of up to `max_bytes`; `inflates`: compressed ones, too.
+    /// Accepts messages of up to `max_bytes`, and compressed ones if `inflates`.
     pub(super) const fn new(max_bytes: usize, inflates: bool) -> Self {
         Self { max_bytes, inflates, inflation: None, rest: Vec::new(), partial: None }
     }
 
-    /// Takes what has come, and tells `each` of the messages that are whole.
+    /// Parses received bytes and passes each complete message to `each`.
     ///
     /// # Errors
-    /// [`Violation`], and what `each` says.
+    /// [`Violation`], and the errors of `each`.
     pub(super) fn take<E: From<Violation>>(
         &mut self,
         arrived: &mut [u8],
@@ -167,7 +167,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes all whole frames. Returns how many bytes they have.
+    /// Parses all complete frames and returns their length.
     fn frames<E: From<Violation>>(&mut self, bytes: &mut [u8], each: &mut impl FnMut(Message<'_>) -> Result<(), E>) -> Result<usize, E> {
         let mut used = 0;
         while let Some(head) = Head::parse(&bytes[used..], self.max_bytes)? {
@@ -181,7 +181,7 @@ impl Reader {
         Ok(used)
     }
 
-    /// Whether a frame may come now, before anything is kept of it.
+    /// Whether a frame is allowed here, checked before any of it is kept.
     fn check(&self, head: &Head) -> Result<(), Violation> {
         let opcode = head.first & OPCODE;
         let is_right = match opcode {
@@ -248,7 +248,7 @@ impl Reader {
 }
 
 impl Reader {
-    /// A compressed message says so much more than came.
+    /// Accounts for the bytes that a compressed message gained by decompression.
     fn grow(&mut self, bytes: usize) -> Result<(), Violation> {
         let Some(bytes) = u32::try_from(bytes).ok().and_then(NonZeroU32::new) else { return Ok(()) };
         let inflation = self.inflation.get_or_insert_with(|| {
@@ -260,7 +260,7 @@ impl Reader {
 }
 
 impl Partial {
-    /// A text that is none is refused with the frame that shows it.
+    /// Appends a frame's payload. Invalid UTF-8 is rejected with the frame that contains it.
     fn add(&mut self, payload: &[u8], max_bytes: usize, is_last: bool) -> Result<(), Violation> {
         if payload.len() > max_bytes - self.data.len() {
             return Err(Violation::TooLarge);
@@ -277,7 +277,7 @@ impl Partial {
     }
 }
 
-/// The code that answers a CLOSE: its own, where it is one that may be sent.
+/// The code that answers a CLOSE: the client's own, if a code that may be sent.
 fn answer_to_close(payload: &[u8]) -> Result<Option<u16>, Violation> {
     let (code, reason) = match payload {
         [] => return Ok(None),
@@ -328,7 +328,7 @@ mod tests {
         frame
     }
 
-    /// What is heard, in words, of bytes that come in pieces of this size; and how it ends.
+    /// The messages read from bytes that come in pieces of this size, as text; and how it ends.
     fn heard(reader: &mut Reader, bytes: &[u8], piece: usize) -> (Vec<String>, Result<(), Violation>) {
         let mut heard = Vec::new();
         let result = bytes.to_vec().chunks_mut(piece).try_for_each(|piece| {
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_may_come_once_and_not_without_end() {
+    fn a_decompression_bomb_is_accepted_once_but_not_repeatedly() {
         let bomb = frame(0xc1, Deflated::of(&Bytes::from(vec![b'0'; 900_000])).message());
         assert!(bomb.len() < 2000);
         let (heard, result) = heard(&mut Reader::new(1_000_000, true), &bomb.repeat(10), usize::MAX);
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_client_keeps_no_memory() {
+    fn an_idle_client_keeps_no_memory() {
         let mut reader = Reader::new(1_000_000, true);
         let large = frame(0x81, &[b'x'; 100_000]);
         assert_eq!(heard(&mut reader, &large, 1000).0.len(), 1);
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn compressed_messages_are_read_where_they_are_agreed_on() {
+    fn compressed_messages_are_read_only_if_agreed_on() {
         let deflated = Deflated::of(&Bytes::from("é".repeat(100)));
         let (begin, end) = deflated.message().split_at(3);
         let text = format!("text {}", "é".repeat(100));
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_refused_by_its_head() {
+    fn a_message_that_is_too_large_is_refused_by_its_header() {
         assert_eq!(read(&[0x82, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], false).1, Err(Violation::TooLarge));
         assert_eq!(read(&[0x82, 0xfe, 3, 0xe9], false).1, Err(Violation::TooLarge));
         assert_eq!(read(&[0x82, 0xfe, 3, 0xe8], false).1, Ok(()));
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_that_nobody_may_send_are_answered_as_broken_rules() {
+    fn close_codes_that_may_not_be_sent_are_violations() {
         for (payload, expected) in [
             (&[][..], Ok(None)),
             (&[3], Err(Violation::Protocol)),
@@ -437,7 +437,7 @@ mod tests {
         }
     }
 
-    /// As [`heard`], by tungstenite.
+    /// Like [`heard`], with tungstenite.
     fn heard_by_tungstenite(bytes: &[u8]) -> (Vec<String>, Result<(), Violation>) {
         let config = WebSocketConfig::default().max_message_size(Some(1000)).max_frame_size(Some(1000));
         let mut context = WebSocketContext::new(Role::Server, Some(config));
@@ -483,7 +483,7 @@ mod tests {
         fn frames_are_read_as_by_tungstenite(frames in prop::collection::vec(any_frame(), 0..8), piece in 1_usize..2000) {
             let bytes = frames.concat();
             let (mut ours, mut result) = heard(&mut Reader::new(1000, false), &bytes, piece);
-            // Nobody reads on after a CLOSE.
+            // Neither reads on after a CLOSE.
             if let Some(close) = ours.iter().position(|message| message.starts_with("close")) {
                 ours.truncate(close + 1);
                 result = Ok(());
@@ -492,7 +492,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_are_too_odd(bytes in prop::collection::vec(any::<u8>(), 0..300), inflates in any::<bool>(), piece in 1_usize..300) {
+        fn any_bytes_are_handled(bytes in prop::collection::vec(any::<u8>(), 0..300), inflates in any::<bool>(), piece in 1_usize..300) {
             let whole = read(&bytes, inflates);
             prop_assert_eq!(heard(&mut Reader::new(1000, inflates), &bytes, piece), whole);
         }
