@@ -1,4 +1,4 @@
-//! What comes in from outside, turned into calls of the [`crate::hub::Hub`]. No rule lives here.
+//! Sources of events outside the server. They call the [`crate::hub::Hub`] and hold no rules of their own.
 
 pub mod redis;
 pub mod redis_server;

@@ -1,8 +1,8 @@
-//! What Laravel publishes to Redis.
+//! Events that Laravel publishes to Redis.
 //!
-//! Input: one connection to Redis, on which everything below the prefix is asked for, or the channels alone that somebody
-//! here wants; see `subscriptions`. Output: events for the [`Hub`], with the prefix cut off. A lost Redis is looked for
-//! again for ever.
+//! Input: one connection to Redis. It subscribes to everything with the prefix, or only to the channels that clients of this
+//! node use; see `subscriptions`. Output: events for the [`Hub`], without the prefix. A lost connection is retried
+//! indefinitely.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -37,31 +37,31 @@ use subscriptions::{SubscribeError, Subscriptions};
 
 /// Wait after the first failure; doubled after each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// The longest wait: a Redis that comes back is noticed within seconds.
+/// The longest wait: a Redis that is up again is noticed within seconds.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// Between two lines of the log about an outage that lasts.
+/// Interval between log lines about a lasting outage.
 const REMINDER: Duration = Duration::from_secs(5 * 60);
 
-/// Between two signs of life of Redis, and the time for one.
+/// Interval between PINGs, and the time for their answer.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The channel that `publishPresence` writes to. What comes from it is our own, or another node's, and no event.
+/// The channel that `publishPresence` writes to. Its messages come from this or another node and are not events.
 pub(super) const PRESENCE_UPDATES: &str = "PresenceChannelUpdated";
 
-/// Listens to Redis and publishes what it hears.
+/// Subscribes to Redis and publishes what it receives to the hub.
 pub struct RedisIngress<S> {
     redis: Redis,
     key_prefix: String,
     hub: Arc<Hub<S>>,
     state: watch::Sender<RedisState>,
     subscriptions: Subscriptions,
-    /// Where single channels are asked for, all the others are left alone.
+    /// Detects a wrong `keyPrefix`. `None` when subscribing to single channels, where other channels are not received.
     lookout: Option<Lookout>,
 }
 
-/// What was logged about an outage.
+/// An outage, and what was logged about it.
 struct Outage {
     since: SystemTime,
     causes: Vec<Cause>,
@@ -69,13 +69,13 @@ struct Outage {
 }
 
 impl Outage {
-    /// After the first failure, which was logged.
+    /// Called after the first failure, which has been logged.
     fn begin(cause: Cause) -> Self {
         Self { since: SystemTime::now(), causes: vec![cause], told: Instant::now() }
     }
 
-    /// What to say about a further failure, if anything: each cause once, as a Redis that comes back and then wants a password needs a
-    /// person; and now and then the rest, for a log that is read hours later.
+    /// The log line about a further failure, if any: once for each cause, since after a restart Redis may require a password and
+    /// somebody has to act; and a reminder at intervals, for logs that are read hours later.
     fn still(&mut self, cause: Cause, now: Instant) -> Option<&'static str> {
         let is_new = !self.causes.contains(&cause);
         if !is_new && now.duration_since(self.told) < REMINDER {
@@ -91,7 +91,7 @@ impl Outage {
 }
 
 impl<S: Socket> RedisIngress<S> {
-    /// An ingress that is not running yet.
+    /// Creates an ingress; [`Self::run`] starts it.
     #[must_use]
     pub fn new(redis: Redis, key_prefix: &str, hub: Arc<Hub<S>>, state: watch::Sender<RedisState>) -> Self {
         let subscriptions = Subscriptions::new(key_prefix, hub.interests().cloned(), hub.metrics().redis_subscriptions.clone());
@@ -99,15 +99,15 @@ impl<S: Socket> RedisIngress<S> {
         Self { redis, key_prefix: key_prefix.to_owned(), hub, state, subscriptions, lookout }
     }
 
-    /// Listens until `stop`. Messages are published in the order they come.
+    /// Receives until `stop`. Messages are published in the order in which they arrive.
     pub async fn run(self, stop: CancellationToken) {
         let this = Arc::new(self);
-        stop.run_until_cancelled(this.listen_for_ever()).await;
-        // Nobody is to wait for channels that are not asked for any more.
+        stop.run_until_cancelled(this.reconnect_forever()).await;
+        // Releases joins that wait for a subscription to be confirmed: none will be confirmed any more.
         this.subscriptions.end();
     }
 
-    async fn listen_for_ever(self: &Arc<Self>) {
+    async fn reconnect_forever(self: &Arc<Self>) {
         let mut wait = FIRST_WAIT;
         let mut outage = None;
         loop {
@@ -122,7 +122,7 @@ impl<S: Socket> RedisIngress<S> {
         }
     }
 
-    /// One connection from its beginning to its end; returns why it ended.
+    /// Runs one connection to its end and returns why it ended.
     async fn listen(self: &Arc<Self>) -> Loss {
         let (mut sink, mut messages) = match self.connect().await {
             Ok(connection) => connection,
@@ -137,7 +137,7 @@ impl<S: Socket> RedisIngress<S> {
                 self.up();
                 Some(sink)
             }
-            // In a task of its own, so that who joins does not wait for events that are on their way to others.
+            // In a task of its own, so that a join does not wait behind the delivery of events.
             Some(interests) => {
                 following.spawn(Arc::clone(self).follow(Arc::clone(interests), sink));
                 None
@@ -162,7 +162,7 @@ impl<S: Socket> RedisIngress<S> {
         loss
     }
 
-    /// Asks Redis for a sign of life now and then; returns when there is none. One that hangs closes no connection.
+    /// Pings Redis regularly; returns when there is no answer. A Redis that hangs does not close its connections.
     async fn watch(&self) -> Loss {
         loop {
             tokio::time::sleep(PING_INTERVAL).await;
@@ -174,7 +174,7 @@ impl<S: Socket> RedisIngress<S> {
                 tokio::time::sleep(PING_INTERVAL).await;
                 match tokio::time::timeout(PING_TIMEOUT, redis::cmd("PING").exec_async(&mut connection)).await {
                     Ok(Ok(())) => {}
-                    // The connection may have been closed for itself.
+                    // Redis may have closed only this connection: open another one.
                     Ok(Err(_)) => break,
                     Err(_) => return Loss::unreachable("no answer to PING"),
                 }
@@ -188,7 +188,7 @@ impl<S: Socket> RedisIngress<S> {
         Ok((sink, messages))
     }
 
-    /// Asks for what is wanted, for as long as that goes well; returns why not.
+    /// Subscribes to the wanted channels until an error, which is returned.
     async fn follow(self: Arc<Self>, interests: Arc<InterestSet>, mut sink: PubSubSink) -> Loss {
         interests.connected();
         if let Err(error) = self.subscriptions.catch_up(&interests, &mut sink).await {
@@ -205,7 +205,7 @@ impl<S: Socket> RedisIngress<S> {
         match before {
             RedisState::Lost(_) => {
                 self.hub.metrics().redis_reconnects.inc();
-                info!(redis = address, "Redis is back; events arrive again; clients that were away before start afresh");
+                info!(redis = address, "Redis is back; events arrive again; clients that disconnected before that start new sessions");
             }
             _ if self.subscriptions.interests().is_some() => {
                 let hint = "nothing arrives? `laravel-echo-server doctor --listen 30` shows what is published, and with which prefix";
@@ -221,7 +221,7 @@ impl<S: Socket> RedisIngress<S> {
         self.hub.listens_again();
     }
 
-    /// Notes the loss, and warns about it.
+    /// Records the loss and logs it.
     fn lost(&self, loss: Loss, outage: &mut Option<Outage>) {
         let metrics = self.hub.metrics();
         metrics.redis_up.set(0);
@@ -232,13 +232,13 @@ impl<S: Socket> RedisIngress<S> {
                 let since = humantime::format_rfc3339_seconds(outage.since);
                 match outage.still(loss.cause, Instant::now()) {
                     Some(text) => warn!(redis, reason, %since, hint, "{text}"),
-                    None => debug!(redis, reason, "Redis is still away"),
+                    None => debug!(redis, reason, "still no connection to Redis"),
                 }
             }
             (before, _) => {
                 if *before == RedisState::Up {
                     metrics.redis_losses.inc();
-                    // One that restarts needs no advice.
+                    // No hint: it may just be restarting.
                     let hint = (loss.cause != Cause::Unreachable).then_some(hint);
                     warn!(redis, reason, hint, "lost the connection to Redis; clients stay connected, no events arrive until it is back");
                 } else {

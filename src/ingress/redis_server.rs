@@ -1,8 +1,8 @@
-//! A small Redis, for publishing alone: Laravel's redis broadcaster can point straight at this server.
+//! A minimal Redis endpoint that only publishes: Laravel's redis broadcaster can connect directly to this server.
 //!
-//! Input: connections of Redis clients, with `PUBLISH`, or with `EVAL` of the script Laravel broadcasts with. Output:
-//! events for the [`Hub`]; with `cluster.enabled`, messages for the Redis of the cluster, which all nodes hear. Nothing
-//! is stored. Everything a client can make it hold is bounded.
+//! Input: connections of Redis clients that send `PUBLISH`, or `EVAL` with Laravel's broadcast script. Output: events for
+//! the [`Hub`]; with `cluster.enabled`, messages for the cluster's Redis, from which all nodes receive them. Nothing is
+//! stored, and all memory that a client can occupy is bounded.
 
 use std::io;
 use std::net::SocketAddr;
@@ -44,37 +44,37 @@ use connection::{Connection, ConnectionError};
 use frame::TLS_HANDSHAKE;
 use publisher::Publisher;
 
-/// Pause when no connection can be accepted.
+/// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Half commands of all connections together may take this many times `redisServer.maxMessageBytes`.
+/// Limit on incomplete commands of all connections together, as a multiple of `redisServer.maxMessageBytes`.
 const LARGEST_AT_ONCE: usize = 16;
 
-/// Pause between two lines in the log about too many clients.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// Minimum time between two log lines about too many clients.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Time for a TLS handshake.
+/// Timeout of a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The endpoint, bound and not running yet.
+/// The endpoint, bound but not running yet.
 pub struct RedisServer<S> {
     listener: TcpListener,
     shared: Arc<Shared<S>>,
 }
 
-/// What all connections share.
+/// State shared by all connections.
 struct Shared<S> {
-    /// With `redisServer.tls`.
+    /// Set with `redisServer.tls`.
     tls: Option<Acceptor>,
     publisher: Publisher<S>,
     access: Access,
     max_clients: usize,
-    /// Largest command in bytes.
+    /// Maximum size of a command, in bytes.
     max_message: usize,
-    /// Bytes of half commands, over all connections.
+    /// Bytes of incomplete commands, over all connections.
     pending: AtomicUsize,
     clients: AtomicUsize,
-    /// When it was last said that there are too many.
+    /// When the last warning about too many clients was logged.
     said: Mutex<Option<Instant>>,
     next_id: AtomicUsize,
 }
@@ -95,10 +95,10 @@ impl<S: Socket> Shared<S> {
         })
     }
 
-    /// Whether to say again that there are too many clients.
-    fn is_to_be_said(&self) -> bool {
+    /// Whether to log once more that there are too many clients.
+    fn should_warn(&self) -> bool {
         let mut said = self.said.lock();
-        let is_due = said.is_none_or(|last| last.elapsed() > SAY_AGAIN);
+        let is_due = said.is_none_or(|last| last.elapsed() > WARN_INTERVAL);
         if is_due {
             *said = Some(Instant::now());
         }
@@ -107,7 +107,7 @@ impl<S: Socket> Shared<S> {
 }
 
 impl<S: Socket> RedisServer<S> {
-    /// Binds the endpoint of `redisServer`; it speaks TLS if there is an acceptor for it.
+    /// Binds the endpoint of `redisServer`; with an acceptor it uses TLS.
     ///
     /// # Errors
     /// When the address cannot be listened on.
@@ -115,17 +115,17 @@ impl<S: Socket> RedisServer<S> {
         Ok(Self { listener: Address::redis_server(config).bind().await?, shared: Arc::new(Shared::new(config, hub, tls)?) })
     }
 
-    /// The address that is listened on.
+    /// The address that it listens on.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// When the system does not report it.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop`, then waits for commands under way.
+    /// Serves until `stop`, then waits for commands in progress.
     ///
-    /// One task serves all clients, as in Redis: their commands take less than to wake a second thread for them.
+    /// One task serves all clients, as in Redis: their commands take less time than waking a second thread for them.
     pub async fn run(self, stop: CancellationToken) {
         let address = self.listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
         info!(address, "accepting Laravel's Redis broadcasts");
@@ -144,7 +144,7 @@ impl<S: Socket> RedisServer<S> {
         clients.collect::<()>().await;
     }
 
-    /// Clients as they connect, for ever.
+    /// An endless stream of connecting clients.
     fn arrivals(&self) -> impl Stream<Item = (TcpStream, SocketAddr)> {
         stream::unfold(&self.listener, async |listener| {
             loop {
@@ -161,9 +161,9 @@ impl<S: Socket> RedisServer<S> {
     }
 }
 
-/// Serves one client, whose fault is not to be the end of all.
+/// Serves one client, and contains its panics so that the other clients go on.
 ///
-/// No `async fn`, which would keep room for the client twice: as what it is given, and as what it waits for.
+/// Not an `async fn`, which would hold the client twice: as its argument and as the future it awaits.
 fn survive(client: impl Future<Output = ()>) -> impl Future<Output = ()> {
     AssertUnwindSafe(client).catch_unwind().map(|served| {
         if served.is_err() {
@@ -172,20 +172,20 @@ fn survive(client: impl Future<Output = ()>) -> impl Future<Output = ()> {
     })
 }
 
-/// The endpoint could not be bound.
+/// The endpoint cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The Redis of the cluster.
+    /// The settings of the cluster's Redis are invalid.
     #[error(transparent)]
     Redis(#[from] RedisConfigError),
 }
 
 async fn serve<S: Socket>(shared: Arc<Shared<S>>, mut stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
     let Some(client) = Client::enter(&shared) else {
-        if shared.is_to_be_said() {
+        if shared.should_warn() {
             warn!(%peer, max_clients = shared.max_clients, "refused a Redis client: redisServer.maxClients is reached");
         }
         if shared.tls.is_none() {
@@ -196,11 +196,11 @@ async fn serve<S: Socket>(shared: Arc<Shared<S>>, mut stream: TcpStream, peer: S
     let _ = stream.set_nodelay(true);
     let served = match &shared.tls {
         None => Connection::new(Arc::clone(&shared)).run(stream, stop).await,
-        // Boxed: where there is no TLS, connections shall not take the memory for it.
+        // Boxed, so that plaintext connections do not carry the TLS future.
         Some(acceptor) => Box::pin(serve_tls(&shared, acceptor, stream, stop)).await,
     };
     if let Err(error) = served {
-        debug!(%peer, %error, "a Redis client is gone");
+        debug!(%peer, %error, "the connection of a Redis client failed");
     }
     drop(client);
 }
@@ -214,10 +214,10 @@ async fn serve_tls<S: Socket>(
     let handshake = async {
         let mut first = [0];
         if stream.peek(&mut first).await? == 1 && first != [TLS_HANDSHAKE] {
-            // What it sent is read first: a connection that is closed with bytes unread takes the answer with it.
+            // Reads what the client sent first: closing a socket with unread bytes would discard the reply.
             let _ = stream.try_read(&mut [0; 1024]);
             stream.write_all(b"-ERR this port speaks TLS: connect with scheme tls (redis-cli --tls)\r\n").await?;
-            return Err(io::Error::other("it speaks no TLS"));
+            return Err(io::Error::other("the client does not use TLS"));
         }
         acceptor.accept(stream).await
     };
@@ -225,7 +225,7 @@ async fn serve_tls<S: Socket>(
     Connection::new(Arc::clone(shared)).run(stream, stop).await
 }
 
-/// A place among `redisServer.maxClients`.
+/// One of the `redisServer.maxClients` slots.
 struct Client<'a>(&'a AtomicUsize);
 
 impl<'a> Client<'a> {

@@ -1,4 +1,4 @@
-//! What must hold for any message from Redis. Input: bytes. Output: a panic when it does not.
+//! Fuzz target for messages from Redis. Input: bytes. Output: a panic if an assertion fails.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -11,8 +11,8 @@ mod nodes;
 
 pub use nodes::node_messages;
 
-/// A message of Laravel's broadcaster: `data` stays the bytes that came, and what an event says can be written and
-/// read again.
+/// A message of Laravel's broadcaster: the bytes of `data` are unchanged, and a parsed event can be serialized and parsed
+/// again.
 pub fn redis_message(payload: &[u8]) {
     match message_of("news", payload) {
         Ok((event, origin)) => {
@@ -26,7 +26,7 @@ pub fn redis_message(payload: &[u8]) {
         }
         Err(MessageError::Reserved(name)) => assert!(is_reserved(&name)),
         Err(MessageError::Malformed(error)) => {
-            // Keys given twice are refused, as is what is no object with a name.
+            // Duplicate keys are rejected, and anything that is not an object with a name.
             if let Ok(Value::Object(message)) = serde_json::from_slice(payload)
                 && !error.to_string().starts_with("duplicate field")
             {

@@ -1,7 +1,7 @@
-//! [`Lookout`]: a wrong `keyPrefix` is seen while nothing arrives yet.
+//! [`Lookout`]: detects a wrong `keyPrefix` while no event arrives.
 //!
-//! Input: what is published to any channel, until the first message with the prefix comes. Output: one warning about an event
-//! without the prefix, which the hub is told of for the dashboard, and nothing is looked out for any more.
+//! Input: messages of all channels, until the first one with the prefix arrives. Output: one warning about an event without
+//! the prefix, which is also reported to the hub for the dashboard. After either, the lookout ends.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -16,17 +16,17 @@ use crate::hub::{Hub, Socket};
 /// All channels.
 const ANY: &str = "*";
 
-/// Messages of other kinds that are looked at: on a Redis with much else, the outlook is not worth its traffic.
+/// Messages to inspect before giving up: on a Redis with much other traffic, receiving all of it costs too much.
 const MAX_MESSAGES: u32 = 10_000;
 
-/// Looks at what comes outside of the prefix.
+/// Inspects messages outside the prefix.
 #[derive(Debug, Default)]
 pub(super) struct Lookout {
     seen: AtomicU32,
 }
 
 impl Lookout {
-    /// For a prefix, with which messages of other channels are not heard. `None` without one: everything is heard.
+    /// A lookout for a prefix. `None` for an empty prefix, with which all messages are received anyway.
     pub(super) fn new(key_prefix: &str) -> Option<Self> {
         (!key_prefix.is_empty()).then(Self::default)
     }
@@ -39,14 +39,14 @@ impl Lookout {
         self.seen.store(MAX_MESSAGES, Ordering::Relaxed);
     }
 
-    /// Asks for all channels. A user of Redis who may not hear them makes do without.
+    /// Subscribes to all channels. If the Redis user may not do that, the lookout ends.
     pub(super) async fn begin(&self, sink: &mut PubSubSink) {
         if !self.is_over() && !matches!(tokio::time::timeout(ANSWER_TIMEOUT, sink.psubscribe(ANY)).await, Ok(Ok(()))) {
             self.end();
         }
     }
 
-    /// Whether the message has come for the lookout's sake. One with the prefix, whose other copy counts, ends it.
+    /// Whether the message came by the lookout's own subscription. One with the prefix ends the lookout; its other copy counts.
     pub(super) fn sees<S: Socket>(&self, hub: &Hub<S>, message: &Msg, key_prefix: &str) -> bool {
         if !message.get_pattern::<String>().is_ok_and(|pattern| pattern == ANY) {
             return false;
@@ -66,12 +66,12 @@ impl Lookout {
         true
     }
 
-    /// Stops asking for all channels once there is nothing to look out for. Returns whether that is so.
+    /// Ends the lookout's subscription once it is over. Returns whether it is.
     pub(super) async fn is_done(&self, sink: &mut PubSubSink) -> bool {
         if !self.is_over() {
             return false;
         }
-        // A connection that is lost brings nothing more, either.
+        // An error does not matter: a lost connection ends the subscription, too.
         let _ = tokio::time::timeout(ANSWER_TIMEOUT, sink.punsubscribe(ANY)).await;
         true
     }

@@ -1,7 +1,7 @@
-//! Messages of Laravel's broadcaster, and of the other nodes in the same form, as they come from Redis.
+//! Messages from Redis: those of Laravel's broadcaster, and those of other nodes, which have the same form.
 //!
-//! Input: a channel without prefix and a payload, `{"event":"…","data":…,"socket":"…"}`. Output: an [`Event`] with not a
-//! byte of `data` touched, or why the message is none.
+//! Input: a channel without prefix and a payload, `{"event":"…","data":…,"socket":"…"}`. Output: an [`Event`] that keeps
+//! `data` byte for byte, or why the message is not an event.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,35 +25,35 @@ struct Envelope<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     socket: Option<&'a RawValue>,
-    /// In what the presence store of a node tells the others: the channel's version. Laravel sends no such key.
+    /// Set by another node's presence store: the version of the channel's list. Laravel sends no such key.
     #[serde(borrow, default)]
     presence: Option<&'a RawValue>,
-    /// Of a whisper in a presence channel, from another node.
+    /// The sender of a whisper in a presence channel on another node.
     #[serde(borrow, default)]
     user_id: Option<&'a RawValue>,
-    /// In an event that another node took by HTTP.
+    /// Set in events that another node received over HTTP.
     #[serde(borrow, default)]
     http: Option<&'a RawValue>,
 }
 
-/// Why a message is no event.
+/// Why a message is not an event.
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
-    /// It is no JSON object with an event name.
+    /// Not a JSON object with an event name.
     #[error("the payload is not a JSON object with an event name")]
     Malformed(#[from] serde_json::Error),
-    /// Its name is one that Socket.IO clients keep for themselves.
+    /// The event name is reserved by Socket.IO clients.
     #[error("event name `{0}` is reserved by Socket.IO")]
     Reserved(String),
 }
 
-/// Hands a message of a channel (without prefix) to the hub. Returns how many sockets it reached.
+/// Passes a message of a channel (without prefix) to the hub. Returns how many sockets it reached.
 pub(in crate::ingress) fn receive<S: Socket>(hub: &Arc<Hub<S>>, source: Source, channel: &str, payload: &[u8]) -> usize {
     let received = hub.receive(channel, source, || message_of(channel, payload));
     received.unwrap_or_else(|error| {
         hub.metrics().event(source, Outcome::Malformed);
         match &error {
-            // Other programs may use the same Redis for channels of their own.
+            // Other programs may use the same Redis for their own channels.
             MessageError::Malformed(cause) if hub.subscription_count(channel) > 0 => {
                 let hint = "Laravel sends {\"event\":…,\"data\":…}: what else publishes to this channel?";
                 warn_throttled!(class = 0, key = channel, channel, %cause, hint, "skipped a message for clients: it is not an event");
@@ -65,24 +65,24 @@ pub(in crate::ingress) fn receive<S: Socket>(hub: &Arc<Hub<S>>, source: Source, 
     })
 }
 
-/// The name of a channel behind the prefix; `None` when it begins otherwise.
+/// The name of a channel after the prefix; `None` if the channel does not start with it.
 ///
-/// An empty prefix is not compared: where the C library uses AVX-512, comparing nothing with an empty text, which has no
-/// memory, takes longer than comparing a hundred bytes.
+/// An empty prefix is not compared: with a C library that uses AVX-512, comparing an empty string, which has no memory, takes
+/// longer than comparing a hundred bytes.
 pub(in crate::ingress) fn without_prefix<'a>(channel: &'a str, prefix: &str) -> Option<&'a str> {
     if prefix.is_empty() { Some(channel) } else { channel.strip_prefix(prefix) }
 }
 
-/// Reads a message of a channel (without prefix), and who wrote it.
+/// Parses a message of a channel (without prefix), and its origin.
 ///
 /// # Errors
-/// [`MessageError`] when it is no event.
+/// [`MessageError`] if it is not an event.
 pub fn message_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<(Event<'a>, Origin), MessageError> {
     if payload.trim_ascii_start().starts_with(b"[") {
-        // serde would take a list of the fields' values for an object.
+        // serde would accept a list of the fields' values as an object.
         return Err(serde_json::Error::invalid_type(Unexpected::Seq, &"an object").into());
     }
-    // As one text: looked at string by string it would take longer.
+    // Checks UTF-8 once for the whole payload, which is faster than once per string.
     let payload = std::str::from_utf8(payload).map_err(serde_json::Error::custom)?;
     let envelope: Envelope<'a> = serde_json::from_str(payload)?;
     if is_reserved(&envelope.event) {
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_keeps_its_data_to_the_byte() {
+    fn an_event_keeps_its_data_byte_for_byte() {
         let payload = r#"{"event":"App\\Events\\Sent","data":{"b":1.0,"a":"\u017e\/", "socket":null},"socket":"123.456"}"#;
         let (event, origin) = message_of("news", payload.as_bytes()).unwrap();
         assert_eq!(origin, Origin::Application);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_sockets_leave_nobody_out() {
+    fn an_invalid_socket_id_excludes_no_client() {
         for socket in ["null", "5", "{}", "\"\"", "\"constructor\""] {
             let payload = format!(r#"{{"event":"sent","socket":{socket},"more":1}}"#);
             let (event, _) = message_of("news", payload.as_bytes()).unwrap();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_is_refused() {
+    fn messages_that_are_not_events_are_refused() {
         for payload in ["", "5", "null", "{}", "[]", r#"["sent",{},null,null]"#, "text", r#"{"event":5}"#, r#"{"event":null}"#, "\u{1}"] {
             assert!(matches!(message_of("news", payload.as_bytes()), Err(MessageError::Malformed(_))), "{payload}");
         }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_data_is_no_matter() {
+    fn deeply_nested_data_is_accepted() {
         let payload = format!(r#"{{"event":"sent","data":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
         assert!(message_of("news", payload.as_bytes()).is_ok());
     }

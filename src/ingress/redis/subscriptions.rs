@@ -1,7 +1,7 @@
-//! What Redis is asked for: everything below the prefix, or the channels that somebody here wants.
+//! Redis subscriptions: everything with the prefix, or only the channels that clients of this node use.
 //!
-//! Input: what the hub wants ([`InterestSet`]). Output: commands on one connection, one after the other, so that Redis ends up
-//! with what was wanted last.
+//! Input: the channels that the hub wants ([`InterestSet`]). Output: commands on one connection, one at a time, so that
+//! Redis ends up with the latest state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,22 +16,22 @@ use crate::cluster::control::CONTROL_CHANNEL;
 use crate::hub::{Change, InterestSet};
 use crate::redis_client::Loss;
 
-/// Time for the answer to one command.
+/// How long Redis may take to answer a command.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What Redis is asked for.
+/// The subscriptions of this node.
 pub(super) struct Subscriptions {
     key_prefix: String,
-    /// Asked for on every connection. With `interests`, these are its flat patterns in their order.
+    /// Patterns subscribed to on every connection. With `interests`, one for each of its flat patterns, in the same order.
     patterns: Vec<String>,
-    /// Asked for on every connection.
+    /// A channel subscribed to on every connection.
     topic: Option<String>,
     interests: Option<Arc<InterestSet>>,
-    /// How many Redis has confirmed.
+    /// Number of subscriptions that Redis has confirmed.
     confirmed: Gauge,
 }
 
-/// Redis did not do what it was asked.
+/// Redis did not subscribe or unsubscribe.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SubscribeError {
     #[error("{0}")]
@@ -50,14 +50,14 @@ impl From<SubscribeError> for Loss {
 }
 
 impl Subscriptions {
-    /// With `interests`, only what is wanted is asked for.
+    /// With `interests`, subscribes only to wanted channels.
     pub(super) fn new(key_prefix: &str, interests: Option<Arc<InterestSet>>, confirmed: Gauge) -> Self {
         let prefix = escape(key_prefix, &['*']);
         let (patterns, topic) = match &interests {
             None => (vec![format!("{prefix}*")], None),
             Some(interests) => {
                 let patterns = interests.flat().iter().map(|flat| prefix.clone() + &escape(&flat.widened(), &[])).collect();
-                // Also of use without other nodes: Redis may close idle connections, but not those of subscribers.
+                // Also needed without other nodes: Redis may close idle connections (`timeout`), but not those of subscribers.
                 (patterns, interests.flat_of(CONTROL_CHANNEL).is_none().then(|| format!("{key_prefix}{CONTROL_CHANNEL}")))
             }
         };
@@ -68,7 +68,7 @@ impl Subscriptions {
         self.interests.as_ref()
     }
 
-    /// Asks a new connection for what is heard in any case.
+    /// Makes the subscriptions that every new connection needs.
     pub(super) async fn begin(&self, sink: &mut PubSubSink) -> Result<(), SubscribeError> {
         let asking = async {
             if !self.patterns.is_empty() {
@@ -84,7 +84,7 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Asks for all that is wanted already.
+    /// Subscribes to all channels that are already wanted.
     pub(super) async fn catch_up(&self, interests: &InterestSet, sink: &mut PubSubSink) -> Result<(), SubscribeError> {
         loop {
             let change = interests.take();
@@ -95,7 +95,7 @@ impl Subscriptions {
         }
     }
 
-    /// Follows what is wanted; returns only with an error.
+    /// Subscribes and unsubscribes as wanted channels change; returns only with an error.
     pub(super) async fn follow(&self, interests: &InterestSet, sink: &mut PubSubSink) -> SubscribeError {
         loop {
             let change = interests.next().await;
@@ -106,7 +106,7 @@ impl Subscriptions {
     }
 
     async fn apply(&self, interests: &InterestSet, change: &Change, sink: &mut PubSubSink) -> Result<(), SubscribeError> {
-        // Without a name, UNSUBSCRIBE would end all of them.
+        // UNSUBSCRIBE without a name would end all subscriptions.
         if !change.given_up.is_empty() {
             tokio::time::timeout(ANSWER_TIMEOUT, sink.unsubscribe(self.topics(&change.given_up))).await??;
             self.confirmed.dec_by(change.given_up.len() as i64);
@@ -123,7 +123,7 @@ impl Subscriptions {
         channels.iter().map(|channel| format!("{}{channel}", self.key_prefix)).collect()
     }
 
-    /// Nothing is heard any more.
+    /// Ends all subscriptions.
     pub(super) fn end(&self) {
         self.confirmed.set(0);
         if let Some(interests) = &self.interests {
@@ -131,8 +131,8 @@ impl Subscriptions {
         }
     }
 
-    /// Whether a message came the way that counts. One that fits two patterns comes twice, and so does one of a channel
-    /// that was subscribed to by its name, too.
+    /// Whether to process this copy of a message. Redis sends one copy for each matching pattern, and another for a
+    /// subscription to the channel by name.
     pub(super) fn counts(&self, message: &Msg, channel: &str) -> bool {
         let Some(interests) = &self.interests else { return true };
         match interests.flat_of(channel) {
@@ -142,7 +142,7 @@ impl Subscriptions {
     }
 }
 
-/// Glob characters stand for themselves; so do `more`.
+/// Escapes glob characters and those in `more`.
 fn escape(text: &str, more: &[char]) -> String {
     let mut pattern = String::with_capacity(text.len());
     for character in text.chars() {
@@ -179,11 +179,11 @@ mod tests {
         let exact = subscriptions(&["news.*", "what?"]);
         assert_eq!(exact.patterns, [r"app\[1\]\*_news.*", r"app\[1\]\*_what\?"]);
         assert_eq!(exact.topic.as_deref(), Some("app[1]*_laravel-echo:nodes"));
-        assert_eq!(subscriptions(&["laravel*"]).topic, None, "the pattern brings it");
+        assert_eq!(subscriptions(&["laravel*"]).topic, None, "the pattern covers it");
     }
 
     #[test]
-    fn what_comes_twice_counts_once() {
+    fn a_message_received_twice_counts_once() {
         let exact = subscriptions(&["news.*", "*.sport"]);
         let [first, second] = [&exact.patterns[0], &exact.patterns[1]];
         for (pattern, channel, counts) in [

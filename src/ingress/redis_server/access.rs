@@ -1,14 +1,14 @@
-//! [`Access`]: who may publish? Input: `redisServer.username` and `password`, and what a client sends. Output: yes or no.
+//! [`Access`]: whether a client may publish. Input: `redisServer.username` and `password`, and what a client sends.
 
 use subtle::ConstantTimeEq as _;
 
 use crate::config::RedisServerConfig;
 use crate::config::value::Secret;
 
-/// The user of Redis clients that name none.
+/// The user of Redis clients that send no name.
 const DEFAULT_USER: &str = "default";
 
-/// Name and password that clients must have; none when there is no password.
+/// The user name and password that clients must send; no password means open access.
 pub(super) struct Access {
     username: String,
     password: Option<Secret>,
@@ -25,7 +25,7 @@ impl Access {
         self.password.is_none()
     }
 
-    /// `AUTH password` comes without a name; a password alone is enough then.
+    /// `AUTH password` sends no name; the password alone is enough then.
     pub(super) fn allows(&self, username: Option<&[u8]>, password: &[u8]) -> bool {
         let Some(expected) = &self.password else { return true };
         let is_user = username.is_none_or(|name| bool::from(name.ct_eq(self.username.as_bytes())));

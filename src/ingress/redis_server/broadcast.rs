@@ -1,16 +1,16 @@
-//! What the endpoint is for: `PUBLISH`, and the script that Laravel broadcasts with.
+//! The purpose of the endpoint: `PUBLISH`, and Laravel's broadcast script.
 //!
-//! Input: channels and payloads, where they arrived. Output: events by way of the publisher, and the answer.
+//! Input: channels and payloads, borrowed from the read buffer. Output: events, through the publisher, and the reply.
 
 use super::Shared;
 use super::reply::Reply;
 use crate::hub::Socket;
 
-/// What Laravel has sent to several channels at once since 5.8 (`RedisBroadcaster::broadcastMultipleChannelsScript`), without
-/// blanks: the payload is the first argument, the others are the channels.
+/// Laravel's script for several channels since 5.8 (`RedisBroadcaster::broadcastMultipleChannelsScript`), without whitespace:
+/// the payload is the first argument, the others are the channels.
 const SCRIPT: &[u8] = b"fori=2,#ARGVdoredis.call('publish',ARGV[i],ARGV[1])end";
 
-/// Whether a script is Laravel's. Forks and versions of it differ in blanks alone.
+/// Whether a script is Laravel's. Its versions and forks differ only in whitespace.
 fn is_laravels(script: &[u8]) -> bool {
     script.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(SCRIPT)
 }
@@ -24,7 +24,7 @@ impl<S: Socket> Shared<S> {
         }
     }
 
-    /// `EVAL`; `rest` is the number of keys, of which Laravel sends none, and the arguments.
+    /// `EVAL`; `rest` is the number of keys, which is 0 in Laravel, and the arguments.
     pub(super) async fn eval<'a>(&self, script: &[u8], mut rest: impl Iterator<Item = &'a [u8]>) -> Reply {
         let (keys, payload) = (rest.next(), rest.next());
         let (true, Some(b"0"), Some(payload)) = (is_laravels(script), keys, payload) else {
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn laravels_script_is_known_however_it_is_laid_out() {
+    fn laravels_script_is_recognized_with_any_whitespace() {
         for script in [
             "for i = 2, #ARGV do\n  redis.call('publish', ARGV[i], ARGV[1])\nend",
             "    for i = 2, #ARGV do\r\n      redis.call('publish', ARGV[i], ARGV[1])\r\n    end\r\n",

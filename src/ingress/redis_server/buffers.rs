@@ -1,7 +1,7 @@
-//! Buffers for reading: a connection has one only while there are bytes in it, so that idle connections cost next to
+//! Read buffers: a connection holds one only while it contains unprocessed bytes, so that idle connections cost next to
 //! nothing.
 //!
-//! Input: a stream and the buffer of its connection. Output: the buffer with what has arrived.
+//! Input: a stream and the buffer of its connection. Output: the buffer with the received bytes.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -11,21 +11,21 @@ use std::pin::pin;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
-/// What is read at once.
+/// Bytes per read.
 const CHUNK: usize = 16 * 1024;
-/// Buffers that a thread keeps for the next reads; it needs one for each read under way, and reads one at a time.
+/// Buffers kept per thread for reuse. A thread reads one connection at a time, so a few are enough.
 const KEPT: usize = 4;
 
 thread_local! {
     static FREE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The bytes of a client, as they are or out of TLS.
+/// A client's byte stream, plain or decrypted.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// Reads what has arrived behind what is in the buffer; 0 at the end of the stream.
+/// Appends received bytes to the buffer; returns 0 at the end of the stream.
 pub(super) async fn read(stream: &mut impl Stream, buffer: &mut BytesMut) -> io::Result<usize> {
     poll_fn(|context| {
         if buffer.capacity() == 0 {
@@ -41,7 +41,7 @@ pub(super) async fn read(stream: &mut impl Stream, buffer: &mut BytesMut) -> io:
     .await
 }
 
-/// A buffer that a large command was in goes back to the system.
+/// Keeps an empty buffer for reuse, unless a large command has grown it.
 fn give_back(buffer: BytesMut) {
     if buffer.capacity() <= 2 * CHUNK {
         FREE.with_borrow_mut(|free| {
@@ -68,7 +68,7 @@ mod tests {
             while buffer.len() < length {
                 read(&mut ours, &mut buffer).await.unwrap();
             }
-            // Half a command stays.
+            // An incomplete command stays in the buffer.
             assert!(read(&mut ours, &mut buffer).now_or_never().is_none());
             assert_eq!(buffer.len(), length);
             buffer.clear();

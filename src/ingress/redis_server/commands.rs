@@ -1,6 +1,6 @@
-//! The commands: those that publish, and what clients send before and around them.
+//! The commands: those that publish, and those that clients send before and around them.
 //!
-//! Input: commands of a [`Connection`]. Output: their answers, and messages for the publisher.
+//! Input: commands of a [`Connection`]. Output: their replies, and messages for the publisher.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use super::frame::Command;
 use super::reply::{Protocol, Reply};
 use crate::hub::Socket;
 
-/// Longest name that a client may give itself.
+/// Longest name that a client may set for itself.
 const MAX_NAME_BYTES: usize = 1024;
-/// A wrong password is answered after this time.
+/// Delay before a wrong password is answered.
 const WRONG_PASSWORD_PAUSE: Duration = Duration::from_millis(200);
-/// The version of Redis that clients take this for.
+/// The Redis version reported to clients.
 const VERSION: &str = "7.0.0";
 
 impl<S: Socket> Connection<S> {
-    /// Answers the commands that this is all for out of the bytes that have arrived; `None` for any other.
+    /// Answers publishing commands directly from the read buffer; `None` for any other command.
     pub(super) async fn broadcast(&mut self) -> Option<Reply> {
         let arguments = self.framer.arguments();
         let name = arguments.get(0);
@@ -140,14 +140,14 @@ impl<S: Socket> Connection<S> {
                 Reply::OK
             }
             (b"SETINFO" | b"NO-EVICT" | b"NO-TOUCH" | b"TRACKING", _) => Reply::OK,
-            // To be silent is not offered: an answer that is not expected would be taken for that of another command.
+            // Refuses OFF and SKIP: a client that expects no replies would take ours for replies to later commands.
             (b"REPLY", [mode]) if mode.eq_ignore_ascii_case(b"on") => Reply::OK,
             _ => Reply::error("CLIENT takes ID, GETNAME, SETNAME or SETINFO here"),
         }
     }
 }
 
-/// Commands that are answered if their arguments are right.
+/// Whether this is a supported command, so that the error is about its arguments.
 fn is_known(name: &str) -> bool {
     const KNOWN: [&str; 13] =
         ["PUBLISH", "SPUBLISH", "EVAL", "AUTH", "HELLO", "CLIENT", "PING", "ECHO", "SELECT", "RESET", "INFO", "COMMAND", "CONFIG"];
@@ -161,7 +161,7 @@ fn unknown(name: &str) -> Reply {
     ))
 }
 
-/// What tools ask for before they begin; nothing is saved here.
+/// Settings that tools read first. The server persists nothing.
 fn config(names: &[Bytes]) -> Reply {
     const KNOWN: [(&str, &str); 3] = [("save", ""), ("appendonly", "no"), ("databases", "16")];
     let is_asked = |name: &str| names.iter().any(|asked| asked.eq_ignore_ascii_case(name.as_bytes()));

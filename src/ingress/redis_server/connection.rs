@@ -1,7 +1,7 @@
-//! [`Connection`]: one Redis client from its first byte to its last.
+//! [`Connection`]: one Redis client, from its first byte to its last.
 //!
-//! Input: bytes of the client. Output: commands for [`super::commands`], answers in their order.
-//! Answers are written before more is read, so that a client that does not read is not read from either.
+//! Input: a client's bytes. Output: commands for [`super::commands`], and replies in order. Replies are written before
+//! more is read, so a client that does not read its replies is not read from, either.
 
 use std::io;
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use super::reply::{Protocol, Reply};
 use super::{LARGEST_AT_ONCE, Shared, buffers};
 use crate::hub::Socket;
 
-/// Time for the rest of a command, and for the password where one is asked for.
+/// How long a client may take to complete a command, and to send the password if one is required.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time for a client to take its answers.
+/// How long a client may take to read its replies.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Answers that are written in one go.
+/// Replies are collected up to this size before they are written.
 const BATCH: usize = 64 * 1024;
-/// Memory for answers that a connection keeps.
+/// Capacity of the reply buffer that a connection keeps.
 const KEPT: usize = 1024;
-/// Largest command before the password is given.
+/// Largest command before authentication.
 const STRANGERS_LIMIT: usize = 16 * 1024;
 
-/// What comes after an answer.
+/// What to do after a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     Go,
@@ -47,7 +47,7 @@ pub(super) struct Connection<S> {
     pub(super) is_allowed: bool,
     pub(super) framer: Framer,
     out: BytesMut,
-    /// Bytes of the half command, as counted in [`Shared::pending`].
+    /// Bytes of the incomplete command, as counted in [`Shared::pending`].
     counted: usize,
 }
 
@@ -60,9 +60,9 @@ pub(super) enum ConnectionError {
     Io(#[from] io::Error),
     #[error("no TLS handshake")]
     NoHandshake,
-    #[error("an incomplete command, and nothing more for {COMMAND_TIMEOUT:?}")]
+    #[error("incomplete command: no more data within {COMMAND_TIMEOUT:?}")]
     HalfACommand,
-    #[error("it does not read its replies")]
+    #[error("the client does not read its replies")]
     NotReading,
     #[error("incomplete commands of all clients together take too much memory")]
     TooMuch,
@@ -91,7 +91,7 @@ impl<S: Socket> Connection<S> {
 
     /// Serves the client until one side ends it.
     pub(super) async fn run(mut self, mut stream: impl Stream, stop: CancellationToken) -> Result<(), ConnectionError> {
-        // Made once: each of its kind takes a place in a list that all connections share.
+        // Created once: each such future takes an entry in a list that all connections share.
         let stopped = stop.cancelled();
         tokio::pin!(stopped);
         loop {
@@ -108,7 +108,7 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Runs the commands that are complete.
+    /// Runs the complete commands.
     async fn work(&mut self, stream: &mut impl Stream) -> Result<Next, ConnectionError> {
         loop {
             let limit = if self.is_allowed { self.shared.max_message } else { STRANGERS_LIMIT.min(self.shared.max_message) };
@@ -123,7 +123,7 @@ impl<S: Socket> Connection<S> {
             }
             let (reply, next) = match self.broadcast().await {
                 Some(reply) => (reply, Next::Go),
-                // Boxed: most connections are idle, and shall not take the memory for it.
+                // Boxed, so that idle connections, which are most of them, do not carry this future.
                 None => Box::pin(self.take(self.framer.arguments().to_owned())).await,
             };
             reply.encode(self.protocol, &mut self.out);
@@ -136,7 +136,7 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Waits for what comes next. The usual case, a client between two commands, needs no timer.
+    /// Waits for the next event. The usual case, a client between two commands, needs no timer.
     async fn event(&mut self, stream: &mut impl Stream, stopped: impl Future<Output = ()>) -> Result<Event, ConnectionError> {
         let is_hurried = self.framer.pending() > 0 || !self.is_allowed;
         let late = async {
@@ -160,11 +160,11 @@ impl<S: Socket> Connection<S> {
         }
         let writing = async {
             stream.write_all(&self.out).await?;
-            // TLS keeps bytes back until it is told to send them.
+            // TLS buffers bytes until it is flushed.
             stream.flush().await
         };
         tokio::pin!(writing);
-        // Nearly always there is room for all of it, and no need for a timer.
+        // The socket nearly always has room for everything, so no timer is needed.
         match writing.as_mut().now_or_never() {
             Some(written) => written?,
             None => timeout(WRITE_TIMEOUT, writing).await.map_err(|_| ConnectionError::NotReading)??,
@@ -177,7 +177,7 @@ impl<S: Socket> Connection<S> {
         Ok(())
     }
 
-    /// Counts what is half here, for the limit over all clients.
+    /// Updates the total of incomplete commands, which is limited over all clients.
     fn count(&mut self) -> Result<(), ConnectionError> {
         let now = self.framer.pending();
         if now == self.counted {

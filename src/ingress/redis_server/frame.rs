@@ -1,32 +1,32 @@
-//! [`Framer`]: commands out of the bytes of a connection.
+//! [`Framer`]: parses commands from the bytes of a connection.
 //!
-//! Input: bytes as they arrive. Output: commands as lists of arguments, or the first thing that is no command. Every
-//! length is checked as soon as it is announced, and commands are flat lists, so that neither memory nor stack depends
-//! on what a client says it will send. Arguments are looked at where they arrived: to read one takes no allocation.
+//! Input: received bytes. Output: commands as lists of arguments, or the first protocol error. Every length is checked as
+//! soon as it is announced, and commands are flat lists, so neither memory nor stack depends on the lengths that a client
+//! announces. Arguments stay in the read buffer: reading one needs no allocation.
 
 use std::ops::Range;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-/// Arguments of one command: a broadcast to more channels than anybody has.
+/// Arguments of one command; more than a broadcast to many channels needs.
 const MAX_ARGUMENTS: i64 = 65_536;
 /// `*12345\r\n`: no announced number has more digits than fit here.
 const MAX_HEADER_BYTES: usize = 32;
-/// A command typed by hand.
+/// Longest command typed by hand.
 const MAX_INLINE_BYTES: usize = 64 * 1024;
-/// Places of arguments that are kept for the next command.
+/// Capacity for argument positions that is kept for the next command.
 const KEPT_PLACES: usize = 16;
-/// Words that a browser's or other HTTP request begins with. A page could make a browser send one here, with commands
-/// in its body.
+/// First words of HTTP requests. Without this check, a web page could make a browser send an HTTP request to this port with
+/// commands in its body.
 const HTTP_WORDS: [&str; 9] = ["get", "post", "put", "patch", "delete", "head", "options", "connect", "host:"];
 
-/// What a TLS client begins with.
+/// First byte of a TLS client.
 pub(super) const TLS_HANDSHAKE: u8 = 0x16;
 
-/// The name of a command and its arguments, on their own.
+/// The name of a command and its arguments, copied out of the read buffer.
 pub(super) type Command = Vec<Bytes>;
 
-/// What is no command; the connection cannot be understood any more.
+/// A protocol error, after which the stream cannot be parsed any further.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum FrameError {
     #[error("Protocol error: invalid multibulk length")]
@@ -43,25 +43,25 @@ pub(super) enum FrameError {
     TooLarge(usize),
     #[error("this port speaks Redis, not HTTP")]
     Http,
-    #[error("this port speaks no TLS: set redisServer.tls, or connect without")]
+    #[error("this port does not speak TLS: set redisServer.tls, or connect without TLS")]
     Tls,
 }
 
-/// Commands out of bytes.
+/// Parses commands.
 #[derive(Debug, Default)]
 pub(super) struct Framer {
     buffer: BytesMut,
-    /// Where the command begins that is looked at; what is before it is done with.
+    /// Start of the current command; bytes before it are processed.
     start: usize,
-    /// Where it goes on, where its arguments are, and how many are still to come. Places count from `start`.
+    /// Parse position and positions of the arguments, both relative to `start`; then the number of arguments still missing.
     at: usize,
     arguments: Vec<Range<usize>>,
     missing: Option<usize>,
-    /// Whether [`Self::next`] has found it.
+    /// Whether [`Self::next`] has found a complete command.
     is_found: bool,
 }
 
-/// The arguments of a command where they arrived, its name first.
+/// The arguments of a command in the read buffer, beginning with its name.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arguments<'a> {
     bytes: &'a [u8],
@@ -87,7 +87,7 @@ impl<'a> Arguments<'a> {
 }
 
 impl Framer {
-    /// Where to put what comes next. What commands took that are done with is free again.
+    /// The buffer for the next read. Releases the bytes of processed commands.
     pub(super) fn space(&mut self) -> &mut BytesMut {
         self.pass();
         if self.start == self.buffer.len() {
@@ -99,12 +99,12 @@ impl Framer {
         &mut self.buffer
     }
 
-    /// Bytes of a command that is not complete.
+    /// Bytes of an incomplete command.
     pub(super) fn pending(&self) -> usize {
         if self.is_found { 0 } else { self.buffer.len() - self.start }
     }
 
-    /// Looks for the next command; false until there is one. `limit` is for its bytes, all in all.
+    /// Looks for the next command; false if there is none yet. `limit` is the maximum total size of a command in bytes.
     pub(super) fn next(&mut self, limit: usize) -> Result<bool, FrameError> {
         loop {
             self.pass();
@@ -114,7 +114,7 @@ impl Framer {
                 Some(&TLS_HANDSHAKE) => return Err(FrameError::Tls),
                 Some(_) => self.inline()?,
             };
-            // Empty lines and lists say nothing.
+            // Skips empty lines and lists.
             if !self.is_found || !self.arguments.is_empty() {
                 return Ok(self.is_found);
             }
@@ -126,7 +126,7 @@ impl Framer {
         Arguments { bytes: &self.buffer[self.start..], places: &self.arguments }
     }
 
-    /// Goes on behind the command that was found.
+    /// Moves past the command that was found.
     fn pass(&mut self) {
         if self.is_found {
             self.start += self.at;
@@ -174,7 +174,7 @@ impl Framer {
         Ok(true)
     }
 
-    /// `PING hi`, as typed into telnet.
+    /// `PING hi`, as typed in telnet.
     fn inline(&mut self) -> Result<bool, FrameError> {
         let bytes = &self.buffer[self.start..];
         let Some(end) = bytes.iter().take(MAX_INLINE_BYTES).position(|byte| *byte == b'\n') else {
@@ -190,7 +190,7 @@ impl Framer {
     }
 }
 
-/// The number from `start` to the end of its line, `None` if it is none; and where the next line begins.
+/// The number from `start` to the end of its line (`None` if invalid), and where the next line begins.
 fn number(bytes: &[u8], start: usize) -> Result<Option<(Option<i64>, usize)>, FrameError> {
     let rest = bytes.get(start..).unwrap_or_default();
     let rest = &rest[..rest.len().min(MAX_HEADER_BYTES)];
@@ -208,7 +208,7 @@ fn parse(text: &[u8]) -> Option<i64> {
         (b'-', digits) => (true, digits),
         _ => (false, text),
     };
-    // No length that is allowed has more digits; so many fit into the type.
+    // No allowed length has more digits, and this many fit into the type.
     if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -216,7 +216,7 @@ fn parse(text: &[u8]) -> Option<i64> {
     Some(if is_negative { -number } else { number })
 }
 
-/// Places of the words of a line; quotes keep blanks together.
+/// Positions of the words in a line; quoted words may contain blanks.
 fn words(line: &[u8], places: &mut Vec<Range<usize>>) -> Result<(), FrameError> {
     let mut at = 0;
     while let Some(skipped) = line[at..].iter().position(|byte| !byte.is_ascii_whitespace()) {

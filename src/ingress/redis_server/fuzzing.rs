@@ -1,4 +1,4 @@
-//! What must hold for anything that a Redis client sends. Input: bytes. Output: a panic when it does not.
+//! Fuzz targets for the bytes that Redis clients send. Input: bytes. Output: a panic if an assertion fails.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,17 +10,17 @@ use super::frame::{Command, FrameError, Framer};
 use crate::config::Config;
 use crate::fuzzing::Nobody;
 
-/// Largest command, low enough to be met by short inputs.
+/// Largest command, low enough to be reached by short inputs.
 const LIMIT: usize = 2_000;
-/// What a framer may hold of a command that is not complete: the longest line without an end.
+/// Maximum size of an incomplete command in the framer: the longest line without an end.
 const MAX_PENDING_BYTES: usize = 64 * 1024;
-/// What a framer may keep of memory, whatever lengths are announced.
+/// Maximum capacity of the framer, whatever lengths are announced.
 const MAX_MEMORY_BYTES: usize = 256 * 1024;
 
 type Read = (Vec<Command>, Option<FrameError>);
 
-/// Commands out of bytes: the same ones however the bytes are cut, within the limits; written again they are read as
-/// the same.
+/// Parses commands: the result does not depend on how the bytes are split, limits hold, and commands survive encoding and
+/// parsing.
 pub fn resp(bytes: &[u8]) {
     let whole = read(bytes, bytes.len().max(1));
     let size = bytes.first().map_or(1, |first| usize::from(*first) % 7 + 1);
@@ -30,7 +30,7 @@ pub fn resp(bytes: &[u8]) {
     if again.1.is_none() {
         assert_eq!(again.0, whole.0);
     } else {
-        // A line typed by hand is shorter than the list that says the same.
+        // An inline command is shorter than the list form of the same command.
         assert_eq!(again.1, Some(FrameError::TooLarge(LIMIT)));
     }
 }
@@ -64,7 +64,7 @@ fn encode(command: &Command) -> Vec<u8> {
     bytes
 }
 
-/// Commands of one connection: each is answered with whole frames of the protocol that is spoken.
+/// Commands of one connection: each is answered with complete frames of the negotiated protocol.
 pub fn redis_commands(bytes: &[u8]) {
     static SHARED: OnceLock<Arc<Shared<Nobody>>> = OnceLock::new();
     let shared =
@@ -80,7 +80,7 @@ pub fn redis_commands(bytes: &[u8]) {
             };
             let mut out = BytesMut::new();
             reply.encode(connection.protocol, &mut out);
-            assert!(is_one_frame(&out), "the answer to {command:?} is no RESP");
+            assert!(is_one_frame(&out), "the answer to {command:?} is not valid RESP");
             if next == Next::Close {
                 break;
             }
@@ -88,9 +88,9 @@ pub fn redis_commands(bytes: &[u8]) {
     });
 }
 
-/// Whether bytes are what a Redis client takes for one answer.
+/// Whether the bytes are exactly one reply to a Redis client.
 fn is_one_frame(mut bytes: &[u8]) -> bool {
     let parsed = redis::Parser::new().parse_value(&mut bytes);
-    // An error that the server answers is a value, too.
+    // An error reply is a value, too.
     parsed.is_ok_and(|_| bytes.is_empty())
 }

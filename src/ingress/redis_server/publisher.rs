@@ -1,7 +1,7 @@
-//! [`Publisher`]: from a message of a Redis client to an event.
+//! [`Publisher`]: turns a message of a Redis client into an event.
 //!
-//! Input: channel and payload. Output: events for the [`Hub`], or, in a cluster, messages for its Redis. Then this
-//! node hears them from there, as all others do.
+//! Input: channel and payload. Output: events for the [`Hub`]; in a cluster, messages for its Redis, from which all nodes,
+//! including this one, receive them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::ingress::redis::{PRESENCE_UPDATES, receive, without_prefix};
 use crate::metrics::{Outcome, Source};
 use crate::redis_client::{Connection, Redis, RedisConfigError};
 
-/// The way of messages into the server.
+/// Publishes messages to the hub or the cluster.
 pub(super) struct Publisher<S> {
     hub: Arc<Hub<S>>,
     key_prefix: String,
@@ -23,13 +23,13 @@ pub(super) struct Publisher<S> {
 
 struct Cluster {
     redis: Redis,
-    /// Made when first needed, and again after it failed.
+    /// Opened when first needed, and again after a failure.
     link: Mutex<Option<Connection>>,
-    /// Whether this node hears what it publishes (`subscribers.redis`).
+    /// Whether this node receives what it publishes (`subscribers.redis`).
     is_heard_here: bool,
 }
 
-/// The Redis of the cluster did not take a message.
+/// The cluster's Redis did not accept a message.
 #[derive(Debug, thiserror::Error)]
 #[error("cluster.enabled is true, and the Redis of the cluster does not answer")]
 pub(super) struct ClusterError;
@@ -44,19 +44,19 @@ impl<S: Socket> Publisher<S> {
         Ok(Self { hub, key_prefix: redis.key_prefix.clone(), cluster })
     }
 
-    /// Publishes a message. Returns how many sockets it reached, or in a cluster what its Redis says.
+    /// Publishes a message. Returns how many sockets it reached; in a cluster, the result of `PUBLISH`.
     pub(super) async fn publish(&self, channel: &[u8], payload: &[u8]) -> Result<usize, ClusterError> {
         let Ok(channel) = std::str::from_utf8(channel) else {
             self.hub.metrics().event(Source::RedisServer, Outcome::Malformed);
             return Ok(0);
         };
-        // A publisher that knows of no prefix means the same channel.
+        // A publisher that uses no prefix means the same channel.
         let name = without_prefix(channel, &self.key_prefix).unwrap_or(channel);
         if name == PRESENCE_UPDATES {
             return Ok(0);
         }
         if let Some(cluster) = &self.cluster {
-            // Boxed: most servers are alone, and their connections shall not take the memory for it.
+            // Boxed, so that connections of single servers, which are most of them, do not carry this future.
             let count = Box::pin(cluster.publish(&format!("{}{name}", self.key_prefix), payload)).await?;
             if cluster.is_heard_here {
                 return Ok(count);
@@ -74,7 +74,7 @@ impl Cluster {
             Ok(count) => Ok(count),
             Err(error) => {
                 let error: redis::RedisError = error;
-                warn!(%error, "could not pass a broadcast on to the Redis of the cluster");
+                warn!(%error, "cannot forward a broadcast to the cluster's Redis");
                 *self.link.lock().await = None;
                 Err(ClusterError)
             }
@@ -87,7 +87,7 @@ impl Cluster {
             return Ok(link.clone());
         }
         let fresh = self.redis.connect().await.map_err(|error| {
-            warn!(%error, "the Redis of the cluster cannot be reached");
+            warn!(%error, "cannot reach the cluster's Redis");
             ClusterError
         })?;
         *link = Some(fresh.clone());

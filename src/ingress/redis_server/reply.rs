@@ -1,4 +1,4 @@
-//! [`Reply`]: what a client is answered, in RESP2 or RESP3.
+//! [`Reply`]: the reply to a command, in RESP2 or RESP3.
 //!
 //! Input: replies of commands. Output: bytes.
 
@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use bytes::{Bytes, BytesMut};
 
-/// The version of the protocol that a connection speaks.
+/// The protocol version of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Protocol {
     #[default]
@@ -15,17 +15,17 @@ pub(super) enum Protocol {
     Resp3,
 }
 
-/// An answer.
+/// A reply to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reply {
     Status(&'static str),
-    /// Begins with a code in capitals, such as `ERR`.
+    /// Starts with a code in capitals, such as `ERR`.
     Error(String),
     Integer(i64),
     Bulk(Bytes),
     Null,
     List(Vec<Self>),
-    /// Keys and values in turn; a list in RESP2.
+    /// Keys and values; a flat list in RESP2.
     Map(Vec<(Self, Self)>),
 }
 
@@ -44,7 +44,7 @@ impl Reply {
         Self::Integer(i64::try_from(count).unwrap_or(i64::MAX))
     }
 
-    /// Appends the answer to what is to be written.
+    /// Appends the encoded reply to the output.
     pub(super) fn encode(&self, protocol: Protocol, out: &mut BytesMut) {
         let written = match (self, protocol) {
             (Self::Status(text), _) => write!(out, "+{text}\r\n"),
@@ -74,7 +74,7 @@ impl Reply {
     }
 }
 
-/// An error is one line, whatever a client has put into it.
+/// Makes an error a single line, whatever a client has put into it.
 fn one_line(text: &str) -> Cow<'_, str> {
     if text.contains(['\r', '\n']) { text.replace(['\r', '\n'], " ").into() } else { text.into() }
 }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_are_lists_in_the_old_protocol() {
+    fn maps_are_lists_in_resp2() {
         let map = Reply::Map(vec![(Reply::text("proto"), Reply::Integer(2))]);
         assert_eq!(encoded(&map, Protocol::Resp2), "*2\r\n$5\r\nproto\r\n:2\r\n");
         assert_eq!(encoded(&map, Protocol::Resp3), "%1\r\n$5\r\nproto\r\n:2\r\n");
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_cannot_be_made_to_look_like_more_answers() {
+    fn an_error_cannot_be_made_to_look_like_several_replies() {
         assert_eq!(encoded(&Reply::error("x\r\n+OK"), Protocol::Resp2), "-ERR x  +OK\r\n");
     }
 }

@@ -1,4 +1,4 @@
-//! One task for all clients: the fault of one is not the end of the others.
+//! One task serves all clients: a panic in one does not end the others.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::hub::tests::Nobody;
 use crate::hub::{Allowance, Push, PushError};
 use crate::metrics::Metrics;
 
-/// A socket that breaks whoever sends to it.
+/// A socket that panics when something is pushed to it.
 #[derive(Clone)]
 struct Faulty(Arc<(http::HeaderMap, Allowance)>);
 
@@ -37,7 +37,7 @@ impl Socket for Faulty {
         if !matches!(push.message, crate::hub::Message::Event { .. }) {
             return Ok(());
         }
-        panic!("a fault that this test makes")
+        panic!("a panic that this test causes")
     }
 
     fn close(&self) {}
@@ -46,7 +46,7 @@ impl Socket for Faulty {
 }
 
 #[tokio::test]
-async fn a_fault_ends_one_client_alone() {
+async fn a_panic_ends_only_its_own_client() {
     let mut config = Config::default();
     config.redis_server.port = Port(0);
     let store = crate::store::open(&config).await.unwrap();

@@ -99,7 +99,7 @@ async fn whoever_speaks_the_wrong_one_is_told() {
     assert_eq!(talk(&tls, b"PING\r\n").await, "-ERR this port speaks TLS: connect with scheme tls (redis-cli --tls)\r\n");
     let plain = setup(json!({})).await;
     let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
-    assert_eq!(talk(&plain, &hello).await, "-ERR this port speaks no TLS: set redisServer.tls, or connect without\r\n");
+    assert_eq!(talk(&plain, &hello).await, "-ERR this port does not speak TLS: set redisServer.tls, or connect without TLS\r\n");
 
     // Neither half a handshake nor a plain client keeps others from theirs.
     let mut half = tls.raw().await;

@@ -1,7 +1,7 @@
-//! What must hold for anything that other nodes PUBLISH. Input: bytes. Output: a panic when it does not.
+//! Fuzz target for messages that other nodes publish. Input: bytes. Output: a panic if an assertion fails.
 //!
-//! A hub among nodes hears the messages as Redis would bring them. A page is in a presence channel of it, and in a public
-//! channel of the name that questions go over.
+//! A hub in a cluster receives the messages as if from Redis. It has one client, in a presence channel and in a public
+//! channel with the name of the control channel.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -32,12 +32,12 @@ use crate::store::{Joined, Left, Member, Members, PresenceStore, StoreError};
 
 const ROOM: &str = "presence-room";
 const PREFIX: &str = "app_";
-/// Time for what messages began.
+/// How long the work that messages started may take to finish.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Turns of the runtime in which all tasks that messages began get theirs.
+/// Number of yields after which all tasks that messages started have run.
 const TURNS: usize = 20;
 
-/// A page that must not be told that somebody comes who is here, or that somebody goes who is not.
+/// A client that panics if it is told that a present member joins or that an absent one leaves.
 #[derive(Clone)]
 struct Page(Arc<Inner>);
 
@@ -45,7 +45,7 @@ struct Inner {
     id: SocketId,
     headers: HeaderMap,
     allowance: Allowance,
-    /// Users in the room, as far as the page knows.
+    /// Users in the channel, as the client was told.
     here: Mutex<BTreeSet<String>>,
 }
 
@@ -56,7 +56,7 @@ impl Page {
     }
 }
 
-/// Lets everyone in as user 1.
+/// Authorizes every client as user 1.
 struct LetIn;
 
 #[async_trait]
@@ -67,7 +67,7 @@ impl Authorizer for LetIn {
     }
 }
 
-/// Lists with a version, as a store that nodes share has them.
+/// Memory store with versioned lists, like a store that nodes share.
 #[derive(Default)]
 struct Versioned(MemoryStore);
 
@@ -107,12 +107,12 @@ impl Socket for Page {
         let mut here = self.0.here.lock();
         match push.message {
             Told::Event { channel, data, .. } => {
-                assert!(channel != CONTROL_CHANNEL, "clients hear nothing of what nodes ask each other: {data}");
+                assert!(channel != CONTROL_CHANNEL, "clients receive no control messages: {data}");
             }
             Told::Subscribed { channel: ROOM, members: Some(members), .. } => {
                 *here = members.iter().map(|(_, member)| member.user().to_owned()).collect();
             }
-            Told::Joined { channel: ROOM, member, .. } => assert!(here.insert(member.user().to_owned()), "{} came twice", member.user()),
+            Told::Joined { channel: ROOM, member, .. } => assert!(here.insert(member.user().to_owned()), "{} joined twice", member.user()),
             Told::Left { channel: ROOM, member } => assert!(here.remove(member.user()), "{} was not here", member.user()),
             Told::Subscribed { .. }
             | Told::Joined { .. }
@@ -131,8 +131,8 @@ impl Socket for Page {
     fn terminate(&self) {}
 }
 
-/// Messages, a line each: a channel without prefix, a space, a payload. What is read as a message of a node can be written
-/// and read again; news of members are told once; nothing that was asked for is under way when the hub has closed.
+/// One message per line: a channel without prefix, a space, a payload. Control messages survive serializing and parsing;
+/// membership changes are announced once; the hub closes without unfinished work.
 pub fn node_messages(bytes: &[u8]) {
     let lines: Vec<(&str, &[u8])> = bytes.split(|byte| *byte == b'\n').filter_map(message).collect();
     block_on(async {
@@ -151,12 +151,12 @@ pub fn node_messages(bytes: &[u8]) {
             }
             let name = format!("{PREFIX}{channel}");
             let parts = [b"pmessage", b"app_*".as_slice(), name.as_bytes(), payload].map(|part| Value::BulkString(part.to_vec()));
-            ingress.take(&Msg::from_owned_value(Value::Array(parts.into())).expect("a message of a pattern"));
+            ingress.take(&Msg::from_owned_value(Value::Array(parts.into())).expect("it is a valid pmessage"));
         }
         for _ in 0..TURNS {
             tokio::task::yield_now().await;
         }
-        tokio::time::timeout(SETTLE_TIMEOUT, hub.close()).await.expect("everything ends");
+        tokio::time::timeout(SETTLE_TIMEOUT, hub.close()).await.expect("the hub closes in time");
         assert!(hub.channels("").is_empty());
     });
 }
@@ -166,7 +166,7 @@ fn message(line: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(&line[..at]).ok()?, &line[at + 1..]))
 }
 
-/// A question or an answer says the same when it is written again.
+/// A question or an answer is unchanged by serializing and parsing it again.
 fn again(payload: &[u8]) {
     if let Ok(message) = serde_json::from_slice::<Message>(payload) {
         let written = serde_json::to_string(&message).expect("texts and numbers serialise");
@@ -174,7 +174,7 @@ fn again(payload: &[u8]) {
     }
 }
 
-/// An event of the application under a name of ours. Pages get it, and it says nothing about who is here.
+/// An application event with one of the server's own event names. Clients receive it, but it says nothing about members.
 fn is_imitation(channel: &str, payload: &[u8]) -> bool {
     let Ok((event, origin)) = message_of(channel, payload) else { return false };
     let is_news = match &*event.name {
@@ -185,7 +185,7 @@ fn is_imitation(channel: &str, payload: &[u8]) -> bool {
     !(is_news && matches!(origin, Origin::Presence(_)) && Member::parse(event.data.get()).is_ok())
 }
 
-/// An ingress that hears what it is given, and the hub behind it.
+/// An ingress that is fed by hand, with its hub.
 fn ingress() -> RedisIngress<Page> {
     let mut config = Config::default();
     config.cluster.enabled.0 = true;
@@ -202,5 +202,5 @@ async fn until(mut is_so: impl FnMut() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(SETTLE_TIMEOUT, waiting).await.expect("the page is let in");
+    tokio::time::timeout(SETTLE_TIMEOUT, waiting).await.expect("the client is subscribed in time");
 }

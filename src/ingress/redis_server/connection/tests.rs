@@ -1,4 +1,4 @@
-//! Clients that stop in the middle: what they hold is given back in time.
+//! Clients that stop in the middle of a command: their memory is released in time.
 
 use tokio::io::{AsyncReadExt as _, DuplexStream};
 use tokio::task::JoinHandle;
@@ -41,9 +41,9 @@ impl Served {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_command_is_not_waited_for_without_end() {
+async fn an_incomplete_command_times_out() {
     let mut served = Served::new(None).await;
-    // However large the announced length: what counts is what has come.
+    // Whatever length is announced, only received bytes count.
     served.client.write_all(b"*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n$900000\r\n{").await.unwrap();
     while served.shared.pending.load(Ordering::Relaxed) == 0 {
         tokio::task::yield_now().await;
@@ -53,7 +53,7 @@ async fn half_a_command_is_not_waited_for_without_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_may_wait_for_ever_without_the_password() {
+async fn a_client_that_does_not_authenticate_times_out() {
     let served = Served::new(Some("secret")).await;
     assert_eq!(served.end().await.0, COMMAND_TIMEOUT);
     let mut idle = Served::new(Some("secret")).await;
@@ -61,13 +61,13 @@ async fn nobody_may_wait_for_ever_without_the_password() {
     let mut answer = [0; 5];
     idle.client.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"+OK\r\n");
-    // One that has it may be idle as long as it likes.
+    // An authenticated client may be idle for any time.
     tokio::time::sleep(100 * COMMAND_TIMEOUT).await;
     assert!(!idle.running.is_finished());
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_take_its_answers_is_not_read_from() {
+async fn a_client_that_does_not_read_its_replies_is_not_read_from() {
     let mut served = Served::new(None).await;
     let echo = [&b"*2\r\n$4\r\nECHO\r\n$60000\r\n"[..], &[b'x'; 60_000], b"\r\n"].concat();
     let begun = Instant::now();
@@ -82,8 +82,8 @@ async fn who_does_not_take_its_answers_is_not_read_from() {
 }
 
 #[tokio::test]
-async fn too_many_clients_are_spoken_of_once_in_a_while() {
+async fn the_warning_about_too_many_clients_is_throttled() {
     let shared = Served::new(None).await.shared;
-    let said = (0..1_000).filter(|_| shared.is_to_be_said()).count();
+    let said = (0..1_000).filter(|_| shared.should_warn()).count();
     assert_eq!(said, 1);
 }

@@ -1,4 +1,4 @@
-//! Commands as clients send them, whole and in pieces, and bytes that are none.
+//! Commands as clients send them, whole and in pieces, and invalid bytes.
 
 use proptest::prelude::*;
 
@@ -38,7 +38,7 @@ fn commands_come_as_lists_or_lines() {
 }
 
 #[test]
-fn what_cannot_be_a_command_says_why() {
+fn invalid_commands_have_specific_errors() {
     for (bytes, error) in [
         ("*1\r\n$99999999999\r\n", FrameError::TooLarge(LIMIT)),
         ("*1\r\n$-5\r\n", FrameError::Length),
@@ -60,14 +60,14 @@ fn what_cannot_be_a_command_says_why() {
 }
 
 #[test]
-fn the_limit_is_for_all_arguments_together() {
+fn the_limit_covers_all_arguments_together() {
     let command = encode(&vec![vec![b'x'; 1_000]; 1_100]);
     assert_eq!(read(&command), Err(FrameError::TooLarge(LIMIT)));
 }
 
 proptest! {
     #[test]
-    fn no_bytes_break_it(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..64), 0..16)) {
+    fn any_bytes_are_handled(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..64), 0..16)) {
         let mut framer = Framer::default();
         for chunk in chunks {
             framer.space().extend_from_slice(&chunk);
@@ -78,14 +78,14 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_that_look_like_commands_break_it(bytes in "([*$][0-9-]{0,3}\r\n|[a-z]{0,4}\r\n){0,20}", cut in 0_usize..100) {
+    fn bytes_that_look_like_commands_are_handled(bytes in "([*$][0-9-]{0,3}\r\n|[a-z]{0,4}\r\n){0,20}", cut in 0_usize..100) {
         let mut framer = Framer::default();
         let (first, second) = bytes.as_bytes().split_at(cut.min(bytes.len()));
         framer.space().extend_from_slice(first);
         let early = all(&mut framer);
         framer.space().extend_from_slice(second);
         if let Ok(mut commands) = early {
-            // Where the bytes are cut makes no difference.
+            // Where the bytes are split makes no difference.
             let rest = all(&mut framer);
             let whole = read(bytes.as_bytes());
             prop_assert_eq!(rest.is_ok(), whole.is_ok());
