@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every fuzz target on its seeds and on new inputs, the same each time. Stable Rust with cargo-fuzz is enough.
+# Runs every fuzz target on its seeds and on generated inputs (fixed seed). Stable Rust with cargo-fuzz is enough.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,7 +9,7 @@ trap 'rm -rf "$work"' EXIT
 cargo fuzz build --sanitizer none
 for target in $(cargo fuzz list); do
   case "$target" in
-    # A whole server takes part.
+    # Slower: these run a whole server.
     client_packets | http_request | polling_sessions | pusher_packets) runs=2000 ;;
     *) runs=20000 ;;
   esac
@@ -17,7 +17,7 @@ for target in $(cargo fuzz list); do
   if ! cargo fuzz run --sanitizer none "$target" "$work/$target" "fuzz/seeds/$target" -- \
     -runs="$runs" -seed=1 -max_len=4096 -timeout=20 -rss_limit_mb=1024 > "$work/log" 2>&1; then
     tail -n 100 "$work/log"
-    echo "$target: broken by the input above; fuzz/README.md says what to do with it" >&2
+    echo "$target: failed on the input above; see fuzz/README.md" >&2
     exit 1
   fi
   echo "$target: $(grep -a '^Done ' "$work/log")"

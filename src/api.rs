@@ -1,7 +1,7 @@
-//! The HTTP face: extract, ask the hub, shape JSON.
+//! The HTTP API: handlers parse requests, call the hub, and build JSON.
 //!
-//! Input: requests under `/apps/:appId`, with the key of that application, and those of probes and dashboards. Output:
-//! the original's answers (`src/api/http-api.ts`), Pusher's where the original has none, and for everything that fails
+//! Input: requests under `/apps/:appId` with the key of that application, and those of probes and dashboards. Output:
+//! responses as in the original (`src/api/http-api.ts`), or as at Pusher where the original has none; errors are
 //! [`ApiError`].
 
 use std::sync::Arc;
@@ -39,21 +39,21 @@ pub(crate) use error::ApiError;
 use events::{batch, events};
 use token::TokenKeyError;
 
-/// What handlers share.
+/// State shared by all handlers.
 #[derive(Clone)]
 pub struct Api(Arc<Inner>);
 
 /// Fields of [`Api`].
 pub struct Inner {
-    /// Who is in which channel.
+    /// Channels and their subscribers.
     pub hub: Arc<Hub<Client>>,
     /// Applications and their keys.
     pub clients: Vec<auth::Client>,
-    /// Whether the server does its work.
+    /// Whether the server is ready.
     pub readiness: Readiness,
     /// Largest body, in bytes (`limits.apiBody`).
     pub body_limit: usize,
-    /// Most channels of one event, and events of one batch (`limits.apiChannels`).
+    /// Maximum number of channels per event, and of events per batch (`limits.apiChannels`).
     pub channel_limit: usize,
     /// Longest channel name, in bytes (`limits.channelName`).
     pub channel_name_limit: usize,
@@ -76,10 +76,10 @@ impl FromRef<Api> for Readiness {
 }
 
 impl Api {
-    /// What handlers need of the settings.
+    /// Reads the settings of the API.
     ///
     /// # Errors
-    /// [`TokenKeyError`] when the `jwt` of a client cannot be used.
+    /// [`TokenKeyError`] when a client's `jwt` is not a usable key.
     pub fn new(config: &Config, hub: Arc<Hub<Client>>, readiness: Readiness) -> Result<Self, TokenKeyError> {
         let limits = &config.limits;
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
@@ -116,13 +116,13 @@ pub(crate) fn router(config: &Config, api: Api) -> Router {
         routes.push(("/metrics", reads(get(metrics::with_key))));
     }
     let mut router = Router::new().route("/", reads(get(async || Html("OK")))).merge(moderation::routes());
-    // As `path` of Pusher's and of Laravel's libraries has it.
+    // Equals `path` in the options of Pusher's and Laravel's libraries.
     let prefix = config.pusher.prefix();
     for (path, route) in routes {
         if !prefix.is_empty() && config.serves_pusher() && path.starts_with("/apps/") {
             router = router.route(&format!("{prefix}{path}"), route.clone());
         }
-        // Express takes a slash at the end as well.
+        // Express also accepts a trailing slash.
         router = router.route(&format!("{path}/"), route.clone()).route(path, route);
     }
     router
@@ -141,7 +141,7 @@ fn writes(route: MethodRouter<Api>) -> MethodRouter<Api> {
     options(route, "POST")
 }
 
-/// Express answers OPTIONS by itself, with the methods of the route and without asking for a key.
+/// Answers OPTIONS like Express: with the methods of the route, and without requiring a key.
 fn options(route: MethodRouter<Api>, methods: &'static str) -> MethodRouter<Api> {
     route.options(async move || ([(ALLOW, methods)], methods))
 }

@@ -1,7 +1,7 @@
-//! `start --demo`: a visitor with nothing else on the machine sees an event arrive, in the dashboard.
+//! `start --demo`: shows an event arriving in the dashboard, with nothing else installed on the machine.
 //!
-//! Input: the settings, which get an API client of its own and the dashboard. Output: routes for the server. The page subscribes
-//! to a channel itself; it speaks Socket.IO by hand over a websocket, since the client library may not be installed.
+//! Input: the settings, to which it adds an API client and the dashboard. Output: routes for the server. The page subscribes to
+//! its channel with hand-written Socket.IO over a websocket, since the client library may not be installed.
 
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
@@ -15,19 +15,19 @@ use crate::api::dashboard;
 use crate::config::value::{Secret, Toggle};
 use crate::config::{ApiClient, Config};
 
-/// Application id, and the channel that the page listens to.
+/// Application id of the demo, and the channel that its page subscribes to.
 const NAME: &str = "demo";
 
 /// The demo of one server.
 #[derive(Debug, Clone)]
 pub struct Demo {
     key: String,
-    /// Port of the built-in Redis endpoint, unless there is a Redis.
+    /// Port of the built-in Redis endpoint, if that is enabled.
     redis_server: Option<u16>,
 }
 
 impl Demo {
-    /// Adds an API client with a key of this run to the settings.
+    /// Adds an API client to the settings, with a key that is only valid for this run.
     #[must_use]
     pub fn add_to(config: &mut Config) -> Self {
         let key = format!("{:032x}", rand::random::<u128>());
@@ -39,7 +39,7 @@ impl Demo {
             jwt: None,
             webhooks: Vec::new(),
         });
-        // Who opens the demo may do everything: that is for this machine, unless somebody wants it otherwise.
+        // Whoever opens the demo has full access, so by default only this machine can.
         config.host.get_or_insert_with(|| "127.0.0.1".to_owned());
         config.dashboard.enabled = Toggle(true);
         config.dashboard.actions = Toggle(true);
@@ -47,9 +47,9 @@ impl Demo {
         Self { key, redis_server }
     }
 
-    /// `GET /demo`: the dashboard, signed in, and `GET /demo/next`: what the page shows of the next steps.
+    /// `GET /demo`: the signed-in dashboard. `GET /demo/next`: the data for its section on next steps.
     pub fn routes(&self) -> Router {
-        // Behind the `#` it is for the page's script alone.
+        // In the fragment, so that only the page's script sees the key.
         let open = format!("{}#demo={}", dashboard::PATH, self.key);
         let next = json!({ "channel": NAME, "key": self.key, "tinker": self.tinker(), "hasRedisServer": self.redis_server.is_some() });
         Router::new()
@@ -58,8 +58,8 @@ impl Demo {
             .layer(from_fn(by_address))
     }
 
-    /// A command that has Laravel broadcast an event to the page, whatever its own driver is. Only for one run: its queue and
-    /// cache keep their Redis.
+    /// A command that makes Laravel broadcast an event to the page, whatever its configured driver. The Redis settings apply only to
+    /// this command.
     #[must_use]
     pub fn tinker(&self) -> String {
         let redis = self
@@ -82,7 +82,7 @@ impl Demo {
     }
 }
 
-/// Refuses hosts with names but `localhost`: a page elsewhere could have its own name lead to this machine, and so get the key.
+/// Rejects host names except `localhost`: by DNS rebinding, another site could point its own name here and read the key.
 async fn by_address(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
@@ -90,5 +90,5 @@ async fn by_address(request: Request, next: Next) -> Response {
     if is_address || name.eq_ignore_ascii_case("localhost") {
         return next.run(request).await;
     }
-    (StatusCode::FORBIDDEN, "open the demo by http://localhost or an address, not by a name\n").into_response()
+    (StatusCode::FORBIDDEN, "open the demo at http://localhost or an IP address, not a host name\n").into_response()
 }

@@ -1,8 +1,8 @@
-//! What must hold for any input, as functions of bytes that panic when it does not.
+//! Fuzz targets: functions of bytes that panic if an assertion fails.
 //!
-//! Input: bytes, from libFuzzer (`fuzz/fuzz_targets`) or from the files of `fuzz/seeds` in a unit test. Output: none.
-//! This module is there for `cargo fuzz` and for tests, never in a build that is shipped. What needs the private parts
-//! of a module stands beside them, in files of the name `fuzzing.rs`.
+//! Input: bytes, from libFuzzer (`fuzz/fuzz_targets`) or, in a unit test, from the files in `fuzz/seeds`. Output: none.
+//! This module is compiled for `cargo fuzz` and tests, never into a release. Targets that need a module's private items are
+//! in a `fuzzing.rs` beside it.
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
@@ -29,10 +29,10 @@ pub use crate::server::fuzzing::{client_packets, http_request, polling_sessions,
 pub use auth::{auth_answer, jwt};
 pub use proxy::proxy_header;
 
-/// Something that must hold for any bytes.
+/// A property that must hold for any bytes.
 pub type Target = fn(&[u8]);
 
-/// All targets, with the names of their binaries and of their folders of seeds.
+/// All targets, by the names of their binaries and seed directories.
 pub const TARGETS: [(&str, Target); 13] = [
     ("auth_answer", auth_answer),
     ("client_packets", client_packets),
@@ -53,7 +53,7 @@ thread_local! {
     static RUNTIME: OnceCell<Runtime> = const { OnceCell::new() };
 }
 
-/// Runs a future on the one runtime of this thread, where what it leaves behind goes on the next time.
+/// Runs a future on this thread's runtime. Tasks that it leaves behind continue in the next call.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     RUNTIME.with(|runtime| {
         let runtime = runtime.get_or_init(|| Builder::new_current_thread().enable_all().build().expect("a runtime can be built"));
@@ -61,7 +61,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     })
 }
 
-/// A socket that is never there.
+/// A socket type without values.
 #[derive(Clone)]
 pub(crate) enum Nobody {}
 
@@ -95,7 +95,7 @@ impl Socket for Nobody {
     }
 }
 
-/// Lets nobody in, with a status by which it is known.
+/// Denies every subscribe, with a status that the targets recognize.
 pub(crate) struct Refuse;
 
 impl Refuse {
@@ -109,7 +109,7 @@ impl Authorizer for Refuse {
     }
 }
 
-/// A hub with nobody in it.
+/// A hub without sockets.
 pub(crate) fn hub() -> Arc<Hub<Nobody>> {
     let config = Config::default();
     let store = block_on(crate::store::open(&config)).expect("members are kept in memory");
@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// Names in a folder of `fuzz`, without extensions.
+    /// File names in a directory of `fuzz`, without extensions.
     fn names(folder: &str) -> BTreeSet<String> {
         let name = |path: PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
         files(&root().join(folder)).into_iter().map(name).collect()
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seeds_break_no_promise() {
+    fn the_seeds_fail_no_assertion() {
         for (name, target) in TARGETS {
             let seeds = files(&root().join("seeds").join(name));
             assert!(!seeds.is_empty(), "{name}");

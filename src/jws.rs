@@ -1,6 +1,6 @@
-//! The signatures of JSON web tokens, by ring: the crypto library of TLS, in place of a second set for tokens alone.
+//! Signatures of JSON web tokens with ring, the crypto library of TLS, so that tokens need no second one.
 //!
-//! Input: what jsonwebtoken asks. Output: signatures that are verified, and made; the server itself makes none.
+//! Input: calls of jsonwebtoken. Output: verified signatures, and signatures, which the server itself never makes.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind};
@@ -19,16 +19,16 @@ static PROVIDER: CryptoProvider = CryptoProvider {
         true => Ok(Box::new(RingVerifier { algorithm: *algorithm, key: key.clone() })),
         false => Err(Error::from(ErrorKind::InvalidKeyFormat)),
     },
-    // For making a JWK out of a private key, which nobody here does.
+    // Would derive a JWK from a private key; not used here.
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// Makes ring the library of jsonwebtoken, in this process and once; further calls change nothing.
+/// Installs ring as the crypto provider of jsonwebtoken for this process; further calls have no effect.
 pub fn install() {
     let _ = PROVIDER.install_default();
 }
 
-/// Refuses a key that no signature would ever fit: ring takes RSA from 2048 bits on, as RFC 7518 demands.
+/// Rejects a key with which every verification would fail: ring requires RSA keys of at least 2048 bits, as RFC 7518 does.
 ///
 /// # Errors
 /// `InvalidRsaKey` with the reason.
@@ -45,7 +45,7 @@ pub fn usable(key: DecodingKey) -> Result<DecodingKey, Error> {
     Ok(key)
 }
 
-/// What ring needs to know of an algorithm: to verify, and to sign.
+/// The parameters that ring needs for an algorithm, to verify and to sign.
 enum Scheme {
     Hmac(hmac::Algorithm),
     Rsa(&'static signature::RsaParameters, &'static dyn signature::RsaEncoding),

@@ -1,10 +1,10 @@
-//! What proves that a text comes from who knows a secret: HMAC-SHA256 in lower hex, as Pusher's protocol and its HTTP API
-//! have it, and our own private ids.
+//! HMAC-SHA256 signatures in lowercase hex, as used by Pusher's websocket protocol, its HTTP API, and this server's private
+//! ids.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-/// The signature of `text`: 64 letters.
+/// The signature of `text`: 64 hex digits.
 ///
 /// # Panics
 /// Never: HMAC takes keys of any length.
@@ -15,7 +15,7 @@ pub fn sign(secret: &[u8], text: &[u8]) -> String {
     hex(&mac.finalize().into_bytes())
 }
 
-/// Bytes in lower hex.
+/// Bytes in lowercase hex.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,4 +1,4 @@
-//! Bytes for `laravel_echo_server::fuzzing::jwt`, where it says what must hold.
+//! Passes bytes to `laravel_echo_server::fuzzing::jwt`, which describes what it asserts.
 
 #![no_main]
 

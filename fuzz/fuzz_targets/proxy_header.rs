@@ -1,4 +1,4 @@
-//! Bytes for `laravel_echo_server::fuzzing::proxy_header`, where it says what must hold.
+//! Passes bytes to `laravel_echo_server::fuzzing::proxy_header`, which describes what it asserts.
 
 #![no_main]
 

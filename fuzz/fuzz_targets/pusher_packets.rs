@@ -1,4 +1,4 @@
-//! Bytes for `laravel_echo_server::fuzzing::pusher_packets`, where it says what must hold.
+//! Passes bytes to `laravel_echo_server::fuzzing::pusher_packets`, which describes what it asserts.
 
 #![no_main]
 

@@ -1,7 +1,7 @@
-//! Who may use the HTTP API: the application id in the path, with a key, a token or a signature.
+//! Access to the HTTP API: the application id in the path, with a key, a token or a signature.
 //!
-//! Input: path, `Authorization` and query of a request, and the entries of `clients`. Output: [`App`], the proof that
-//! handlers ask for, or 403 and 429.
+//! Input: path, `Authorization` and query of a request, and the entries of `clients`. Output: [`App`], the proof of access
+//! that handlers require, or 403 and 429.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::HeaderMap;
@@ -20,7 +20,7 @@ use crate::config::value::Secret;
 use crate::metrics::Refusal;
 use crate::warn_throttled;
 
-/// An entry of `clients`, made ready.
+/// A parsed entry of `clients`.
 pub struct Client {
     app_id: String,
     key: Secret,
@@ -32,10 +32,10 @@ pub struct Client {
 }
 
 impl Client {
-    /// Reads an entry of `clients`.
+    /// Parses an entry of `clients`.
     ///
     /// # Errors
-    /// [`TokenKeyError`] when its `jwt` cannot be used.
+    /// [`TokenKeyError`] when its `jwt` is not a usable key.
     pub fn new(client: &ApiClient, requests_per_second: u32) -> Result<Self, TokenKeyError> {
         let token_key = client.jwt.as_ref().map(|jwt| TokenKey::new(&client.app_id, jwt.expose())).transpose()?;
         Ok(Self {
@@ -48,13 +48,13 @@ impl Client {
         })
     }
 
-    /// Compares in constant time; an empty key lets nobody in.
+    /// Compares in constant time; an empty key matches nothing.
     fn has_key(&self, given: &str) -> bool {
         let key = self.key.expose();
         !key.is_empty() && bool::from(key.as_bytes().ct_eq(given.as_bytes()))
     }
 
-    /// Whether a bearer may read the metrics: a key that alone opens the API, or a token.
+    /// Whether a bearer may read the metrics: a token, or the key if it alone grants access to the API.
     pub(super) fn opens_metrics(&self, bearer: &str) -> bool {
         match &self.token_key {
             Some(key) if TokenKey::is_token(bearer) => key.verify(bearer, &self.app_id).is_ok(),
@@ -62,8 +62,8 @@ impl Client {
         }
     }
 
-    /// Whether this opens the dashboard: a token; the secret, where there is one, since Pusher's clients know the key then; or
-    /// the key.
+    /// Whether these credentials open the dashboard: a token; else the secret, if there is one, because the key is then public
+    /// (Pusher clients use it); else the key.
     pub(super) fn opens_dashboard(&self, given: &str) -> bool {
         match (&self.token_key, &self.secret) {
             (Some(key), _) if TokenKey::is_token(given) => key.verify(given, &self.app_id).is_ok(),
@@ -72,7 +72,7 @@ impl Client {
         }
     }
 
-    /// Judges the credentials of a request. `Some` holds a signature whose body is still to be compared.
+    /// Checks the credentials of a request. `Some`: a valid signature, with which the body is still to be compared.
     fn admit(&self, given: &Given<'_>) -> Result<Option<Signed>, ApiError> {
         if let (Some(key), Some(token)) = (&self.token_key, given.bearer.as_deref().filter(|text| TokenKey::is_token(text))) {
             return key.verify(token, &self.app_id).map(|()| None).map_err(|error| ApiError::forbidden(error.to_string()));
@@ -92,9 +92,9 @@ impl Client {
     }
 }
 
-/// What a request shows of who sent it.
+/// The credentials in a request.
 struct Given<'a> {
-    /// The header decides when there is one (`src/server.ts:181`).
+    /// If present, the header decides (`src/server.ts:181`).
     bearer: Option<String>,
     params: Params,
     request: Signable<'a>,
@@ -114,10 +114,10 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Compares the body with the signature, if there was one.
+    /// Compares the body with the signature, if the request has one.
     ///
     /// # Errors
-    /// 403 when the signature is that of another body, or of none.
+    /// 403 when the signature does not cover this body.
     pub(crate) fn check_body(&self, body: &[u8]) -> Result<(), ApiError> {
         match &self.signed {
             Some(signed) => signed.check_body(body).map_err(|error| ApiError::forbidden(error.to_string())),
@@ -153,8 +153,8 @@ impl FromRequestParts<Api> for App {
         }
         let is_known = api.clients.iter().any(|client| client.app_id == id);
         let (class, hint) = match (is_known, given.has_key()) {
-            (false, _) => (0, "no entry of `clients` has this appId; after a change of the file the server needs SIGHUP or a restart"),
-            (true, true) => (1, "the key or secret of who asks is not that of this entry of `clients`"),
+            (false, _) => (0, "no entry of `clients` has this appId; after a change of the file send SIGHUP or restart the server"),
+            (true, true) => (1, "the key or secret of the request does not match this entry of `clients`"),
             (true, false) => (2, "send the `key` of this entry of `clients`: `Authorization: Bearer <key>`, or `?auth_key=<key>`"),
         };
         warn_throttled!(class = class, key = id, app_id = id, error = denial.message(), hint, "refused a request of the HTTP API");
@@ -162,7 +162,7 @@ impl FromRequestParts<Api> for App {
     }
 }
 
-/// The key in `Authorization: Bearer <key>`, or the bare key there. Text that cannot be a key hides `auth_key` too.
+/// The key in `Authorization: Bearer <key>`, or in the bare header. A header that cannot be a key still overrides `auth_key`.
 pub(super) fn bearer(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(AUTHORIZATION).filter(|value| !value.is_empty())?;
     let text = value.to_str().unwrap_or_default();

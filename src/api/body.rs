@@ -1,7 +1,7 @@
-//! Bodies of POST requests: read whole, within a size and a time, and compared with the signature.
+//! Bodies of POST requests: read completely, within size and time limits, and compared with the signature.
 //!
-//! Input: a request of whatever kind. Output: [`Posted`], or an answer that says what is wrong: 400, 403, 408, 413, 415.
-//! The answer always comes, and comes after the body, since clients that still send see a broken connection instead.
+//! Input: any request. Output: [`Posted`], or a response with the error: 400, 403, 408, 413, 415. The response is sent only
+//! after the body was read: clients that are still sending would see a broken connection instead.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use tokio::time::{Instant, timeout_at};
 use super::auth::App;
 use super::{Api, ApiError};
 
-/// Time for a whole body. Callers are servers on good lines: 10 MB in that time is 3 Mbit/s.
+/// How long a whole body may take. Callers are servers with good connections: 10 MB in that time is 3 Mbit/s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is read and thrown away of a body that is too large, before it is refused.
+/// How many bytes of a body over the limit are read and discarded before it is refused.
 const PATIENCE_BYTES: usize = 64 * 1024 * 1024;
 
-/// The body of a request by somebody who may use the API.
+/// The body of an authorized request.
 #[derive(Debug)]
 pub(crate) struct Posted(pub Bytes);
 
@@ -39,7 +39,7 @@ impl FromRequest<Api> for Posted {
     }
 }
 
-/// A body in which nothing is looked for: empty, or an object such as `{}`.
+/// A body without content: empty, or an object such as `{}`.
 #[derive(Debug)]
 pub(crate) struct PostedNothing;
 
@@ -63,7 +63,7 @@ async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes
     let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let is_too_large = declared.is_some_and(|length| length > limit);
     if is_too_large && headers.contains_key(EXPECT) {
-        // The client waits for a word before it sends.
+        // The client waits for a response before it sends the body.
         return Err(ApiError::too_large(limit));
     }
     let deadline = Instant::now() + BODY_TIMEOUT;
@@ -105,12 +105,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_within_the_limit_is_read_whole() {
+    async fn a_body_within_the_limit_is_read_completely() {
         assert_eq!(read(&HeaderMap::new(), chunks(&["01234", "56789"]), 10).await.unwrap(), "0123456789");
     }
 
     #[tokio::test]
-    async fn too_large_a_body_is_refused_however_it_comes() {
+    async fn a_body_over_the_limit_is_refused_with_any_headers() {
         assert_eq!(status(&[], chunks(&["01234", "56789", "x"])).await, StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(status(&[(CONTENT_LENGTH, "11")], chunks(&["0123456789x"])).await, StatusCode::PAYLOAD_TOO_LARGE);
         let never = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
@@ -118,18 +118,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_encoding_is_refused() {
+    async fn a_content_encoding_is_refused() {
         assert_eq!(status(&[(CONTENT_ENCODING, "gzip")], chunks(&["{}"])).await, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
 
     #[tokio::test]
-    async fn a_body_that_breaks_off_is_refused() {
+    async fn an_interrupted_body_is_refused() {
         let broken = stream::iter([Ok(Bytes::from_static(b"{")), Err(std::io::Error::other("reset"))]);
         assert_eq!(status(&[], Body::from_stream(broken)).await, StatusCode::BAD_REQUEST);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_does_not_come_is_answered() {
+    async fn a_body_that_does_not_arrive_times_out() {
         let absent = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"{"))]).chain(stream::pending());
         assert_eq!(status(&[], Body::from_stream(absent)).await, StatusCode::REQUEST_TIMEOUT);
     }

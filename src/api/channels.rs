@@ -1,8 +1,8 @@
-//! `GET /apps/:id/channels`, one channel, and the users of a presence channel.
+//! `GET /apps/:id/channels`, a single channel, and the users of a presence channel.
 //!
-//! Input: names, prefixes and `info` of requests. Output: the original's answers; `info` adds `user_count` to lists, and
-//! tells what the answers to events say of their channels. Counts are those of all nodes; with one that did not answer
-//! in time, `"partial":true` says so.
+//! Input: names, prefixes and `info` of requests. Output: responses as in the original; `info` adds `user_count` to lists,
+//! and channel attributes to responses to events. Counts cover all nodes; if a node did not answer in time,
+//! `"partial":true` is set.
 
 use std::collections::HashSet;
 
@@ -18,7 +18,7 @@ use super::{Api, ApiError};
 use crate::channel::{ChannelKind, ChannelName, is_cached};
 use crate::hub::ClusterWide;
 
-/// Attributes of a channel that `info` asks for, as at Pusher: `info=subscription_count,user_count`.
+/// Channel attributes that `info` requests, as at Pusher: `info=subscription_count,user_count`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Attributes {
     subscription_count: bool,
@@ -28,8 +28,7 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
-    /// Reads `info`. Names of attributes that there are none of here are passed over, as callers name those of any
-    /// version of Pusher.
+    /// Parses `info`. Unknown attributes are ignored, since callers may use those of any version of Pusher.
     #[must_use]
     pub(crate) fn parse(info: &str) -> Self {
         let has = |name: &str| info.split(',').any(|part| part.trim() == name);
@@ -42,8 +41,8 @@ impl Attributes {
     }
 }
 
-/// The wanted attributes of a channel, such as `{"subscription_count":3,"user_count":2}`. Only presence channels have
-/// users to count.
+/// The requested attributes of a channel, such as `{"subscription_count":3,"user_count":2}`. Only presence channels have a
+/// `user_count`.
 ///
 /// # Errors
 /// [`ApiError`] when the members of a presence channel cannot be read.
@@ -69,12 +68,12 @@ pub(crate) async fn attributes(api: &Api, channel: &ChannelName, wanted: Attribu
     Ok(Value::Object(found))
 }
 
-/// As [`attributes`], for an event that is published already: an error would have the caller publish it once more. What
-/// cannot be told is left out, and `"partial":true` says so.
+/// Like [`attributes`], for an event that is already published: after an error the caller would publish it again. Unknown
+/// attributes are left out and `"partial":true` is set.
 pub(crate) async fn known_attributes(api: &Api, channel: &ChannelName, wanted: Attributes) -> Value {
     match attributes(api, channel, wanted).await {
         Ok(found) => found,
-        // The log has the cause already.
+        // The cause is already logged.
         Err(_) => {
             let others = Attributes { user_count: false, ..wanted };
             let mut found = attributes(api, channel, others).await.unwrap_or_else(|_| json!({}));
@@ -90,8 +89,8 @@ async fn user_count(api: &Api, channel: &ChannelName) -> Result<usize, ApiError>
     Ok(users.len())
 }
 
-/// `{"channels":{"news":{"subscription_count":2,"occupied":true}}}`: channels with at least one socket, those that
-/// start with `filter_by_prefix`. `info=user_count` counts the users of presence channels.
+/// `{"channels":{"news":{"subscription_count":2,"occupied":true}}}`: channels with at least one socket whose names start
+/// with `filter_by_prefix`. `info=user_count` counts the users of presence channels.
 ///
 /// # Errors
 /// [`ApiError`] when the members of a presence channel cannot be read.
@@ -114,9 +113,9 @@ pub(crate) async fn list(_: App, State(api): State<Api>, params: Params) -> Resu
     Ok(Json(answer))
 }
 
-/// `{"subscription_count":2,"occupied":true}`, and `user_count` for presence channels. A channel nobody is in answers
-/// 200 with 0. Of `info` only `cache` is looked at, which adds the last event of a cache channel:
-/// `"cache":{"data":"…","ttl":60}`, or null.
+/// `{"subscription_count":2,"occupied":true}`, and `user_count` for presence channels. A channel without sockets answers
+/// 200 with 0. Of `info` only `cache` matters, which adds the last event of a cache channel: `"cache":{"data":"…","ttl":60}`,
+/// or null.
 ///
 /// # Errors
 /// [`ApiError`] when the members of a presence channel cannot be read.
@@ -144,10 +143,10 @@ struct User {
     user_info: Option<Box<RawValue>>,
 }
 
-/// Users of a presence channel, each once, in the order of joining.
+/// Users of a presence channel, each once, in order of joining.
 ///
 /// # Errors
-/// 400 when the channel is none; [`ApiError`] when members cannot be read.
+/// 400 when it is not a presence channel; [`ApiError`] when members cannot be read.
 pub(crate) async fn users(_: App, State(api): State<Api>, Path((_, channel)): Path<(String, String)>) -> Result<Json<UserList>, ApiError> {
     let channel = ChannelName::from(channel);
     if channel.kind() != ChannelKind::Presence {

@@ -1,4 +1,4 @@
-//! Headers on every answer of the HTTP API: `apiOriginAllow`, and the undocumented `headers` of the original.
+//! Headers of all API responses: `apiOriginAllow`, and the original's undocumented `headers`.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use axum::response::Response;
 
 use crate::config::Config;
 
-/// The headers to add, made once.
+/// The headers to add, parsed once.
 #[derive(Debug, Clone)]
 pub(crate) struct Cors {
     headers: Arc<HeaderMap>,

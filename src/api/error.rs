@@ -1,4 +1,4 @@
-//! How the HTTP API fails: a status and `{"error": "…"}`.
+//! Errors of the HTTP API: a status and `{"error": "…"}`.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tracing::error;
 use crate::cluster::BusError;
 use crate::store::StoreError;
 
-/// An answer that is no success.
+/// An error response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
     status: StatusCode,
@@ -20,110 +20,110 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
-    /// The request makes no sense: 400 with what is wrong.
+    /// 400: the request is invalid, with the reason.
     #[must_use]
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// No such application, or not its key: 403.
+    /// 403: no such application, or a wrong key.
     #[must_use]
     pub(crate) fn unauthorized() -> Self {
         Self::new(StatusCode::FORBIDDEN, "Unauthorized")
     }
 
-    /// There is no key at all: 401. Only for routes that the original does not have; it answers 403.
+    /// 401: no key. Only for routes that the original does not have; elsewhere it answers 403.
     #[must_use]
     pub(crate) fn unauthenticated() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Authorization: a client's key is needed, as `Bearer <key>`")
     }
 
-    /// Nobody has signed in to the dashboard: 401.
+    /// 401: not signed in to the dashboard.
     #[must_use]
     pub(crate) fn signed_out() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "sign in first")
     }
 
-    /// Not what opens the dashboard: 403.
+    /// 403: wrong credentials for the dashboard.
     #[must_use]
     pub(crate) fn wrong_password() -> Self {
         Self::new(StatusCode::FORBIDDEN, "that does not open the dashboard")
     }
 
-    /// Too often or too many at once: 429, with why.
+    /// 429: too often or too many at once, with the reason.
     #[must_use]
     pub(crate) fn slow_down(message: impl Into<String>) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, message)
     }
 
-    /// The credentials are there, and wrong in a way that may be told: 403.
+    /// 403: the credentials are wrong, with a reason that may be disclosed.
     #[must_use]
     pub(crate) fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, message)
     }
 
-    /// No such path: 404.
+    /// 404: no such path.
     #[must_use]
     pub(crate) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "Not Found")
     }
 
-    /// The path exists, but not for this method: 405.
+    /// 405: the path exists, but not for this method.
     #[must_use]
     pub(crate) fn method_not_allowed() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
     }
 
-    /// The body is larger than `limit` bytes: 413.
+    /// 413: the body is larger than `limit` bytes.
     #[must_use]
     pub(crate) fn too_large(limit: usize) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body: larger than limits.apiBody ({limit} bytes)"))
     }
 
-    /// The body is larger than what is ever asked for there: 413.
+    /// 413: the body is larger than this route ever needs.
     #[must_use]
     pub(crate) fn over(limit: usize) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body: larger than the {limit} bytes that are read here"))
     }
 
-    /// There is no dashboard: 404, with what to set.
+    /// 404: the dashboard is disabled, with the setting that enables it.
     #[must_use]
     pub(crate) fn no_dashboard() -> Self {
         let message = "the dashboard is off: set dashboard.enabled = true and dashboard.password in the configuration, and restart";
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    /// The body did not come in time: 408.
+    /// 408: the body did not arrive in time.
     #[must_use]
     pub(crate) fn slow_body(patience: Duration) -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, format!("body: did not arrive within {} seconds", patience.as_secs()))
     }
 
-    /// The body is compressed: 415.
+    /// 415: the body is compressed.
     #[must_use]
     pub(crate) fn unsupported_encoding() -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Encoding: compressed bodies are not read, send plain JSON")
     }
 
-    /// More requests than `limits.apiRequestsPerSecond`: 429.
+    /// 429: more requests than `limits.apiRequestsPerSecond`.
     #[must_use]
     pub(crate) fn too_many_requests() -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "more requests than limits.apiRequestsPerSecond for this application")
     }
 
-    /// Says in which part of the request the error is.
+    /// Adds the part of the request in which the error is.
     #[must_use]
     pub(crate) fn within(self, place: &str) -> Self {
         Self { message: format!("{place}: {}", self.message), ..self }
     }
 
-    /// What is wrong.
+    /// The reason.
     #[must_use]
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
 
-    /// Whether it is about who asks, and not about what.
+    /// Whether the error is about the caller's credentials, not about the request.
     #[must_use]
     pub(crate) fn is_about_credentials(&self) -> bool {
         matches!(self.status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS)
@@ -143,7 +143,7 @@ impl From<StoreError> for ApiError {
 
 impl From<BusError> for ApiError {
     fn from(cause: BusError) -> Self {
-        error!(%cause, sent = cause.sent, "an event of the HTTP API was lost");
+        error!(%cause, sent = cause.sent, "cannot publish an event of the HTTP API");
         let message = "the event could not be published, Redis is away";
         match cause.sent {
             0 => Self::new(StatusCode::SERVICE_UNAVAILABLE, message),

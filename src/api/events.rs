@@ -20,10 +20,10 @@ pub(crate) mod body;
 
 use body::HttpEvent;
 
-/// Publishes an event. With `info`, the answer tells of the channels it went to.
+/// Publishes an event. With `info`, the response has the attributes of its channels.
 ///
 /// # Errors
-/// 400 for a body that is no event, and those of [`Posted`].
+/// 400 for a body that is not an event, and the errors of [`Posted`].
 pub(crate) async fn events(State(api): State<Api>, request: Request) -> Result<Json<Value>, ApiError> {
     let body = posted(&api, request).await?;
     let event = counted(&api, body::event(&body, &api))?;
@@ -39,10 +39,10 @@ pub(crate) async fn events(State(api): State<Api>, request: Request) -> Result<J
     Ok(Json(with_reach(answer, reach)))
 }
 
-/// Publishes several events, or none if one of them is wrong.
+/// Publishes several events, or none if one of them is invalid.
 ///
 /// # Errors
-/// 400 for a body that is no batch, and those of [`Posted`].
+/// 400 for a body that is not a batch, and the errors of [`Posted`].
 pub(crate) async fn batch(State(api): State<Api>, request: Request) -> Result<Json<Value>, ApiError> {
     let body = posted(&api, request).await?;
     let events = counted(&api, body::batch(&body, &api))?;
@@ -58,7 +58,7 @@ pub(crate) async fn batch(State(api): State<Api>, request: Request) -> Result<Js
     Ok(Json(with_reach(json!({ "batch": answers }), reach)))
 }
 
-/// Says that an event did not go to all nodes.
+/// Notes in a response that an event did not reach all nodes.
 fn with_reach(mut answer: Value, reach: Reach) -> Value {
     if reach == Reach::Here {
         answer["partial"] = json!(true);
@@ -79,10 +79,10 @@ fn counted<T>(api: &Api, read: Result<T, ApiError>) -> Result<T, ApiError> {
     read.inspect_err(|_| api.hub.metrics().event(Source::Http, Outcome::Malformed))
 }
 
-/// Publishes the event of a body, for who may do so.
+/// Publishes the event in a body, for a caller that is authorized already.
 ///
 /// # Errors
-/// 400 for a body that is no event, 503 when it cannot be published.
+/// 400 for a body that is not an event, 503 when it cannot be published.
 pub(super) async fn send(api: &Api, body: &[u8]) -> Result<(), ApiError> {
     publish(api, &[body::event(body, api)?]).await.map(drop)
 }

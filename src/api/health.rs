@@ -1,6 +1,6 @@
-//! `/health` and `/ready`, for load balancers and orchestrators. Neither asks for a key.
+//! `/health` and `/ready`, for load balancers and orchestrators. Neither requires a key.
 //!
-//! Input: what the server knows of Redis and of its own end. Output: 200, or 503 with the reason.
+//! Input: the state of Redis and of the server's shutdown. Output: 200, or 503 with the reason.
 
 use axum::Json;
 use axum::extract::State;
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::readiness::Readiness;
 
-/// `{"status":"ok"}` as long as the process answers at all.
+/// `{"status":"ok"}` as long as the process responds at all.
 pub(crate) async fn health() -> Response {
     Json(json!({ "status": "ok" })).into_response()
 }

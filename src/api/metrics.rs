@@ -1,7 +1,7 @@
-//! `/metrics`: on the main port for whoever has a client's key, or on a listener of its own.
+//! `/metrics`: on the main port with a client's key, or on a separate listener.
 //!
-//! Input: the counters of [`crate::metrics::Metrics`] and the sockets connected now. Output: OpenMetrics text, under the
-//! content type that the asker knows.
+//! Input: the counters of [`crate::metrics::Metrics`] and the sockets connected now. Output: OpenMetrics text, with a
+//! content type that the caller accepts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use crate::hub::Hub;
 
 type SocketIoHub = Hub<Client>;
 
-/// On the main port: asks for the key of any client in `Authorization: Bearer`.
+/// On the main port: requires the key of any client in `Authorization: Bearer`.
 ///
 /// # Errors
-/// 401 without a key, 403 for one that is none.
+/// 401 without a key, 403 for a wrong one.
 pub(crate) async fn with_key(State(api): State<Api>, headers: HeaderMap) -> Result<Response, ApiError> {
     let key = bearer(&headers).ok_or_else(ApiError::unauthenticated)?;
     if api.clients.iter().any(|client| client.opens_metrics(&key)) { Ok(text(&api.hub, &headers)) } else { Err(ApiError::unauthorized()) }
 }
 
-/// The routes of the listener of its own, which asks for no key.
+/// Routes of the separate listener, which requires no key.
 pub(crate) fn router(hub: Arc<SocketIoHub>, readiness: Readiness) -> Router {
     Router::new()
         .route("/metrics", get(async |State(hub): State<Arc<SocketIoHub>>, headers: HeaderMap| text(&hub, &headers)))
@@ -41,7 +41,7 @@ pub(crate) fn router(hub: Arc<SocketIoHub>, readiness: Readiness) -> Router {
         .with_state(readiness)
 }
 
-/// What is written is valid in the older format, too; only the suffix of counters is then part of their names.
+/// The text is also valid in the older format; there, a counter's suffix is simply part of its name.
 fn text(hub: &SocketIoHub, asker: &HeaderMap) -> Response {
     let mut accepted = asker.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let content_type = if accepted.any(|value| value.contains("application/openmetrics-text")) {

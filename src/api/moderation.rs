@@ -1,7 +1,6 @@
-//! Rights taken back: `POST /apps/:id/users/:user/unsubscribe` and `POST /apps/:id/channels/:name/recheck`.
+//! Revoking access: `POST /apps/:id/users/:user/unsubscribe` and `POST /apps/:id/channels/:name/recheck`.
 //!
-//! Input: requests with the application's key. Output: calls of the hub, and how many sockets they met on all
-//! nodes.
+//! Input: requests with the application's key. Output: calls to the hub, and the number of affected sockets on all nodes.
 
 use axum::extract::{Path, State};
 use axum::routing::post;
@@ -44,7 +43,7 @@ pub(super) struct Rechecked {
     partial: bool,
 }
 
-/// Takes a user's sockets out of a channel.
+/// Unsubscribes a user's sockets from a channel.
 async fn unsubscribe(
     State(api): State<Api>,
     Path((_, user)): Path<(String, String)>,
@@ -56,7 +55,7 @@ async fn unsubscribe(
     Ok(Json(Unsubscribed { unsubscribed: done.value, partial: done.is_partial }))
 }
 
-/// Asks the application again about everybody in a channel; answers when that is done.
+/// Asks the application about every socket in a channel again; responds when that is done.
 async fn recheck(
     State(api): State<Api>,
     Path((_, channel)): Path<(String, String)>,
@@ -65,12 +64,12 @@ async fn recheck(
     recheck_channel(api, channel.into()).await.map(Json)
 }
 
-/// Asks the application again about everybody in a channel, on all nodes.
+/// Asks the application about every socket in a channel again, on all nodes.
 pub(super) async fn recheck_channel(api: Api, channel: ChannelName) -> Result<Rechecked, ApiError> {
     if !api.hub.is_guarded(channel.as_str()) {
         return Err(ApiError::bad_request("channel: only private and presence channels are granted, and can be rechecked"));
     }
-    // A caller that gives up waiting does not stop it half way.
+    // Runs to the end even if the caller stops waiting.
     let done = tokio::spawn(async move { api.hub.recheck_everywhere(&channel).await }).await;
     let unknown = ClusterWide { value: Recheck::default(), is_partial: true };
     let ClusterWide { value: Recheck { checked, removed, undecided }, is_partial } = done.unwrap_or(unknown);

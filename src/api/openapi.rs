@@ -1,4 +1,4 @@
-//! `/openapi.json`: the description of the whole HTTP face, kept in `docs/openapi.json`.
+//! `/openapi.json`: the description of the HTTP API, kept in `docs/openapi.json`.
 
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
@@ -6,7 +6,7 @@ use axum::response::IntoResponse;
 /// The document.
 pub(crate) const DOCUMENT: &str = include_str!("../../docs/openapi.json");
 
-/// Answers with the document.
+/// Responds with the document.
 pub(crate) async fn openapi() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], DOCUMENT)
 }

@@ -1,4 +1,4 @@
-//! Path and query of a request, read so that nothing in them goes without an answer.
+//! Path and query of a request. Invalid ones are answered with an error, never ignored.
 //!
 //! Input: the request line. Output: [`Params`] for handlers, and 400 for a path that cannot be decoded.
 
@@ -12,12 +12,12 @@ use percent_encoding::percent_decode_str;
 
 use super::ApiError;
 
-/// Parameters of a query, decoded. Where one is given twice, the first counts.
+/// Decoded query parameters. If a name occurs twice, the first value counts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// Reads a query such as `info=user_count&filter_by_prefix=presence-`.
+    /// Parses a query such as `info=user_count&filter_by_prefix=presence-`.
     #[must_use]
     pub(crate) fn parse(query: &str) -> Self {
         Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
@@ -38,14 +38,14 @@ impl<S: Sync> FromRequestParts<S> for Params {
     }
 }
 
-/// Refuses paths with a `%` that two hexadecimal digits do not follow, or that are no UTF-8, and finds none with an
-/// empty name in them, as Express does.
+/// Refuses paths with a `%` that is not followed by two hex digits, or that are not UTF-8. Paths with an empty segment are
+/// not found, as in Express.
 pub(crate) async fn checked_path(request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if !is_decodable(path) {
         return ApiError::bad_request("path: not a valid percent-encoding of UTF-8 text").into_response();
     }
-    // A proxy that resolves it takes the path for another one than it passes on.
+    // A proxy that resolves dot segments may check a different path than the one it forwards.
     if has_dot_segments(path) {
         return ApiError::bad_request("path: has `.` or `..` in place of a name").into_response();
     }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_that_cannot_be_decoded_are_known() {
+    fn paths_that_cannot_be_decoded_are_detected() {
         for path in ["/apps/1/channels/a%20b%2F%C3%A9", "/", "/apps/x/channels/é"] {
             assert!(is_decodable(path), "{path}");
         }
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn no_path_leads_out_of_itself() {
+    fn dot_segments_are_detected() {
         for path in ["/apps/x/../y", "/apps/x/..%2f..%2fsocket.io%2f", "/apps/%2e%2e/x", "/apps/x/.", "/apps/x/..%5cy"] {
             assert!(has_dot_segments(path), "{path}");
         }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_two_counts() {
+    fn the_first_of_two_values_counts() {
         let params = Params::parse("a=1&a=2&b=x+y%2Bz&c");
         assert_eq!((params.get("a"), params.get("b"), params.get("c"), params.get("d")), (Some("1"), Some("x y+z"), Some(""), None));
     }

@@ -1,13 +1,13 @@
-//! Signatures of Pusher's HTTP libraries: the query carries `auth_key`, `auth_timestamp`, `auth_version`, for requests
-//! with a body `body_md5`, and `auth_signature` over all that.
+//! Signatures of Pusher's HTTP libraries: the query has `auth_key`, `auth_timestamp`, `auth_version`, for requests with a
+//! body `body_md5`, and `auth_signature` over all of them.
 //!
-//! Input: method, path, query and body of a request. Output: whether who sent it knows the secret. What is signed:
+//! Input: method, path, query and body of a request. Output: whether the sender knows the secret. The signed text is:
 //!
 //! ```text
 //! POST\n/apps/3/events\nauth_key=…&auth_timestamp=1353088179&auth_version=1.0&body_md5=…
 //! ```
 //!
-//! with the parameters in order of their lower-case names, values not encoded.
+//! with the parameters sorted by lowercase name, values not encoded.
 
 use std::borrow::Cow;
 
@@ -17,42 +17,42 @@ use subtle::ConstantTimeEq as _;
 
 use crate::signature::{hex, sign};
 
-/// Seconds that the clock of the sender may be off, as at Pusher.
+/// How far the sender's clock may be off, in seconds, as at Pusher.
 pub(crate) const TIMESTAMP_WINDOW: u64 = 600;
 
-/// What is signed.
+/// The signed parts of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Signable<'a> {
     /// `GET` or `POST`.
     pub method: &'a str,
-    /// The path as it came.
+    /// The path as received.
     pub path: &'a str,
-    /// The query as it came.
+    /// The query as received.
     pub query: &'a str,
 }
 
-/// A signature that is right; the body is still to be compared.
+/// A valid signature, with which the body is still to be compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Signed {
     body_md5: Option<String>,
 }
 
-/// Why a signature is not taken.
+/// Why a signature is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SignatureError {
-    /// Another secret, or another request.
+    /// Made with another secret or for another request.
     #[error("auth_signature does not match the request")]
     Mismatch,
-    /// No time, or no number.
+    /// The time is missing or not a number.
     #[error("auth_timestamp must be the time in seconds since 1970")]
     NoTimestamp,
-    /// The request is old, or the clocks differ.
+    /// The request is too old, or the clocks differ.
     #[error("auth_timestamp is {0} seconds off, expected at most {TIMESTAMP_WINDOW}")]
     Timestamp(u64),
-    /// A body that the signature says nothing about.
+    /// The signature does not cover the body.
     #[error("body_md5 is missing")]
     NoBodyMd5,
-    /// Another body.
+    /// The signature covers another body.
     #[error("body_md5 does not match the body")]
     BodyMd5,
 }
@@ -60,10 +60,10 @@ pub(crate) enum SignatureError {
 /// Verifies the `auth_signature` of a query; `now` is in seconds since 1970.
 ///
 /// # Errors
-/// [`SignatureError`] for a signature by another secret, and for a time that is too far away.
+/// [`SignatureError`] for a signature by another secret, and for a time outside the window.
 pub(crate) fn verify(secret: &str, request: Signable<'_>, now: u64) -> Result<Signed, SignatureError> {
-    // Libraries sign values before they encode them, each in its own way: PHP writes a space as %20 and older versions
-    // do not encode at all, others write it as +. The same holds for the path.
+    // Libraries sign values before they encode them, each in its own way: PHP writes a space as %20, others as +, and older
+    // versions do not encode at all. The same holds for the path.
     let decoded = percent_decode_str(request.path).decode_utf8_lossy();
     let plain = parameters(request.query, |text| percent_decode_str(text).decode_utf8_lossy());
     let form = parameters(request.query, form_decode);
@@ -81,7 +81,7 @@ pub(crate) fn verify(secret: &str, request: Signable<'_>, now: u64) -> Result<Si
 }
 
 impl Signed {
-    /// Compares the body with what was signed.
+    /// Compares the body with the signed `body_md5`.
     ///
     /// # Errors
     /// [`SignatureError::NoBodyMd5`] and [`SignatureError::BodyMd5`].
@@ -95,7 +95,7 @@ impl Signed {
     }
 }
 
-/// Names in lower case, values decoded, in order of names.
+/// Lowercase names and decoded values, sorted by name.
 fn parameters<'a>(query: &'a str, decode: impl Fn(&'a str) -> Cow<'a, str>) -> Vec<(String, String)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let mut parameters: Vec<_> = pairs.map(|(name, value)| (decode(name).to_ascii_lowercase(), decode(value).into_owned())).collect();
@@ -120,7 +120,7 @@ fn is_signed(secret: &str, method: &str, path: &str, parameters: &[(String, Stri
 mod tests {
     use super::*;
 
-    /// The worked example of Pusher's documentation.
+    /// The example in Pusher's documentation.
     const SECRET: &str = "7ad3773142a6692b25b8";
     const BODY: &[u8] = br#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
     const TIME: u64 = 1_353_088_179;
@@ -136,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_example_is_right() {
+    fn the_documented_example_is_accepted() {
         let signed = verify(SECRET, post(QUERY), TIME).unwrap();
         assert_eq!(signed.check_body(BODY), Ok(()));
         assert_eq!(signed.check_body(b"{}"), Err(SignatureError::BodyMd5));
     }
 
     #[test]
-    fn what_differs_is_refused() {
+    fn a_changed_request_is_refused() {
         assert_eq!(verify("another", post(QUERY), TIME), Err(SignatureError::Mismatch));
         assert_eq!(verify("", post(QUERY), TIME), Err(SignatureError::Mismatch));
         assert_eq!(verify(SECRET, Signable { method: "GET", ..post(QUERY) }, TIME), Err(SignatureError::Mismatch));
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_too_far_away_is_refused() {
+    fn a_time_outside_the_window_is_refused() {
         assert!(verify(SECRET, post(QUERY), TIME + 600).is_ok());
         assert!(verify(SECRET, post(QUERY), TIME - 600).is_ok());
         assert_eq!(verify(SECRET, post(QUERY), TIME + 601), Err(SignatureError::Timestamp(601)));

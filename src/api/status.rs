@@ -10,30 +10,30 @@ use super::auth::App;
 /// `{"subscription_count":3,"uptime":12.5,"memory_usage":{"rss":12345678,"heapTotal":12345678,"heapUsed":2345678}}`
 #[derive(Debug, Serialize)]
 pub(crate) struct Status {
-    /// Connected sockets of all nodes, whatever they are subscribed to.
+    /// Connected sockets of all nodes, whether or not they are subscribed to anything.
     subscription_count: usize,
-    /// There, and true, when a node did not answer in time.
+    /// Present, and true, when a node did not answer in time.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     partial: bool,
-    /// Seconds since the start.
+    /// Seconds since the server started.
     uptime: f64,
     memory_usage: MemoryUsage,
 }
 
-/// Compat: the original reports V8's heap, of which there is none here. Health checks read its keys, so they are there with what
-/// comes nearest.
+/// Compat: the original reports V8's heap, which does not exist here. Health checks read its keys, so they are present, with the
+/// closest equivalents.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct MemoryUsage {
-    /// Resident set size in bytes; 0 where the system does not tell.
+    /// Resident set size in bytes; 0 if the system does not report it.
     pub(super) rss: u64,
-    /// The same.
+    /// Same as `rss`.
     heap_total: u64,
-    /// What of it is the process's own, and no page of a file.
+    /// Private resident memory, without pages of files.
     heap_used: u64,
 }
 
-/// Answers with the server's state.
+/// Responds with the server's state.
 pub(crate) async fn status(_: App, State(api): State<Api>) -> Json<Status> {
     let connections = api.hub.connections_everywhere().await;
     Json(Status {
@@ -44,7 +44,7 @@ pub(crate) async fn status(_: App, State(api): State<Api>) -> Json<Status> {
     })
 }
 
-/// What `/proc/self/statm` says: its second field counts resident pages, its third those of files among them.
+/// Reads `/proc/self/statm`: its second field counts resident pages, its third those of them that belong to files.
 #[cfg(unix)]
 pub(super) fn memory_usage() -> Option<MemoryUsage> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;

@@ -1,7 +1,7 @@
 //! JSON Web Tokens as keys of the HTTP API (`clients[].jwt`).
 //!
-//! Input: `clients[].jwt`, and the token of a request. Output: whether the token opens an application. A token must
-//! expire (`exp`) and name the application: `{"exp":1767225600,"apps":["my-app"]}`.
+//! Input: `clients[].jwt`, and the token of a request. Output: whether the token grants access to an application. A token
+//! must expire (`exp`) and name the application: `{"exp":1767225600,"apps":["my-app"]}`.
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
@@ -10,30 +10,30 @@ use serde_json::Value;
 
 use crate::jws;
 
-/// The `jwt` of a client entry cannot be used.
+/// A client's `jwt` is not a usable key.
 #[derive(Debug, thiserror::Error)]
 #[error("clients: `jwt` of `{app_id}` is not a PEM public key (RSA of 2048 bits or more, EC or Ed25519)")]
 pub struct TokenKeyError {
     /// The client's id.
     pub app_id: String,
-    /// Why.
+    /// The cause.
     #[source]
     source: jsonwebtoken::errors::Error,
 }
 
-/// Why a token is not taken.
+/// Why a token is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenError {
-    /// No token, by another key, or of an algorithm that does not go with the key.
+    /// Not a token, signed with another key, or with an algorithm that does not match the key.
     #[error("the token is not signed with the key of this application")]
     Untrusted,
-    /// Its time is over.
+    /// It has expired.
     #[error("the token has expired (exp)")]
     Expired,
-    /// Its time has not come.
+    /// It is not valid yet.
     #[error("the token is not valid yet (nbf)")]
     Early,
-    /// A claim is missing, or not of its type.
+    /// A claim is missing or has the wrong type.
     #[error("the token must hold exp (seconds since 1970) and apps (a list of application ids)")]
     Claims,
     /// It is for other applications.
@@ -41,7 +41,7 @@ pub(crate) enum TokenError {
     OtherApp,
 }
 
-/// Verifies tokens of one client.
+/// Verifies the tokens of one client.
 pub(crate) struct TokenKey {
     key: DecodingKey,
     validation: Validation,
@@ -53,10 +53,10 @@ struct Claims {
 }
 
 impl TokenKey {
-    /// Takes a PEM public key for what it is, any other text as the secret of HS256, HS384 and HS512.
+    /// Uses a PEM public key as such, and any other text as the secret of HS256, HS384 and HS512.
     ///
     /// # Errors
-    /// [`TokenKeyError`] for PEM text that holds no public key.
+    /// [`TokenKeyError`] for PEM text that contains no public key.
     pub(crate) fn new(app_id: &str, jwt: &str) -> Result<Self, TokenKeyError> {
         jws::install();
         let pem = jwt.trim_start();
@@ -91,10 +91,10 @@ impl TokenKey {
         text.split('.').count() == 3 && text.starts_with("ey")
     }
 
-    /// Verifies that a token opens an application.
+    /// Verifies that a token grants access to an application.
     ///
     /// # Errors
-    /// [`TokenError`] with what is wrong with it.
+    /// [`TokenError`] with the reason.
     pub(crate) fn verify(&self, token: &str, app_id: &str) -> Result<(), TokenError> {
         decode_header(token).map_err(|_| TokenError::Untrusted)?;
         let token = decode::<Claims>(token, &self.key, &self.validation).map_err(|error| match error.kind() {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_key_verifies_its_own_tokens_alone() {
+    fn each_kind_of_key_verifies_only_its_own_tokens() {
         let claims = json!({ "exp": FAR, "apps": ["app"] });
         let rsa = EncodingKey::from_rsa_pem(include_bytes!("../../fixtures/jwt/rsa.pem")).unwrap();
         let ec = EncodingKey::from_ec_pem(include_bytes!("../../fixtures/jwt/p256.pem")).unwrap();
@@ -189,9 +189,9 @@ mod tests {
     }
 
     #[test]
-    fn tricks_are_seen_through() {
+    fn forged_tokens_are_refused() {
         let claims = json!({ "exp": FAR, "apps": ["app"] });
-        // The public key is public: a token that is signed with it as if it were a secret must not pass.
+        // The public key is public: a token signed with it as an HMAC secret must not be accepted.
         let confused = sign(Algorithm::HS256, &EncodingKey::from_secret(RSA.as_bytes()), &claims);
         assert_eq!(TokenKey::new("app", RSA).unwrap().verify(&confused, "app"), Err(TokenError::Untrusted));
         // {"alg":"none"}, with and without a signature.

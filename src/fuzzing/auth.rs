@@ -1,4 +1,4 @@
-//! What must hold for any answer of the application, and for any token. Input: bytes. Output: a panic when it does not.
+//! Fuzz targets for the application's answers and for tokens. Input: bytes. Output: a panic if an assertion fails.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,11 +17,11 @@ use crate::fuzzing::{Refuse, block_on};
 use crate::metrics::Metrics;
 use crate::store::Member;
 
-/// The secret of tokens here.
+/// The secret that signs the tokens.
 const SECRET: &str = "fuzzing";
 
-/// An answer: a line such as `200 text/html`, then the body. What is granted is what the application wrote, and a
-/// member made from it makes JSON.
+/// An answer: a line such as `200 text/html`, then the body. Grants contain only what the application wrote, and a member
+/// parsed from one serializes to JSON.
 pub fn auth_answer(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once('\n').unwrap_or(("200", &text));
@@ -48,8 +48,8 @@ pub fn auth_answer(bytes: &[u8]) {
     }
 }
 
-/// A token as it comes, or the claims of one that is rightly signed, as a JSON object. Without a good signature nothing
-/// is granted, and with one nothing that the claims do not list.
+/// A token, or a JSON object with the claims of a correctly signed one. Without a valid signature nothing is granted, and
+/// with one nothing that the claims do not list.
 pub fn jwt(bytes: &[u8]) {
     static AUTHORIZER: OnceLock<JwtAuthorizer<Refuse>> = OnceLock::new();
     let authorizer = AUTHORIZER.get_or_init(|| {
@@ -67,7 +67,7 @@ pub fn jwt(bytes: &[u8]) {
         let request =
             AuthRequest { socket, channel: &channel, headers: &headers, handshake: &handshake, peer: None, by: None, is_again: false };
         let Ok(grant) = block_on(authorizer.authorize(request)) else { continue };
-        let claims = claims.as_ref().expect("a token that nobody signed grants nothing");
+        let claims = claims.as_ref().expect("an unsigned token grants nothing");
         let listed = claims.get("channels").map(Value::to_string).unwrap_or_default();
         assert!(listed.contains('*') || listed.contains(channel.as_str()), "{listed} does not list {channel}");
         if channel.kind() == ChannelKind::Presence {

@@ -1,15 +1,15 @@
-//! What must hold for the first bytes of a connection from a proxy. Input: bytes. Output: a panic when it does not.
+//! Fuzz target for the first bytes of a proxy's connection. Input: bytes. Output: a panic if an assertion fails.
 
 use futures_util::FutureExt as _;
 use tokio::io::AsyncReadExt as _;
 
 use crate::server::proxy_protocol::{Start, accept, parse};
 
-/// Bytes beyond which nobody waits for the end of a header.
+/// Maximum length of a header; longer ones are not waited for.
 const MAX_BYTES: usize = 4096;
 
-/// A header of the PROXY protocol, or something else: the same however the bytes are cut, and what follows is read as
-/// if nothing had been.
+/// A PROXY protocol header, or anything else: the result does not depend on how the bytes are split, and the bytes after
+/// the header are read unchanged.
 pub fn proxy_header(bytes: &[u8]) {
     let start = parse(bytes);
     match &start {
@@ -37,7 +37,7 @@ pub fn proxy_header(bytes: &[u8]) {
     }
 }
 
-/// The client, and what follows; `None` when the connection is refused.
+/// The client, and the bytes after the header; `None` if the connection is refused.
 fn read(bytes: &[u8], cut: usize) -> Option<(Option<std::net::SocketAddr>, Vec<u8>)> {
     let (first, second) = bytes.split_at(cut);
     let reading = async {

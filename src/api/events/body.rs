@@ -1,6 +1,6 @@
-//! What the bodies of event requests must look like.
+//! Validation of event request bodies.
 //!
-//! Input: a body and the limits. Output: [`HttpEvent`]s, or 400 with the field that is wrong.
+//! Input: a body and the limits. Output: [`HttpEvent`]s, or 400 with the invalid field.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -12,16 +12,16 @@ use crate::event::{SocketId, is_reserved};
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 
-/// The original's words for a body with something missing (`src/subscribers/http-subscriber.ts:100`); what it is comes after.
+/// The original's message for an incomplete event (`src/subscribers/http-subscriber.ts:100`); the missing field follows it.
 const INCOMPLETE: &str = "Event must include channel, event name and data";
 
-/// An event without one of its fields, or with one that says nothing.
+/// An event in which a field is missing or empty.
 fn incomplete(field: &str, is_there: bool) -> ApiError {
     let what = if is_there { "is empty" } else { "is missing" };
     ApiError::bad_request(format!("{INCOMPLETE}: `{field}` {what}"))
 }
 
-/// Fields of an event; what each must be is checked one by one, so that errors can name it.
+/// Fields of an event, each validated on its own so that errors can name it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Fields<'a> {
@@ -45,18 +45,18 @@ struct BatchFields<'a> {
     batch: Option<&'a RawValue>,
 }
 
-/// An event of a body, for one or more channels.
+/// A parsed event, for one or more channels.
 #[derive(Debug)]
 pub(super) struct HttpEvent {
     pub(super) channels: Vec<String>,
     pub(super) name: String,
     pub(super) data: Box<RawValue>,
     pub(super) except: Option<SocketId>,
-    /// What the answer is to tell of the channels.
+    /// Channel attributes for the response.
     pub(super) info: Option<Attributes>,
 }
 
-/// Lengths and counts that events must keep to.
+/// Limits on lengths and counts in events.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
     channels: usize,
@@ -70,12 +70,12 @@ impl From<&Api> for Bounds {
     }
 }
 
-/// Reads the body of `events`.
+/// Parses the body of `events`.
 pub(super) fn event(body: &[u8], api: &Api) -> Result<HttpEvent, ApiError> {
     read_event(&object(body, "body")?, api.into())
 }
 
-/// Reads the body of `batch_events`: `{"batch":[{"channel":"news","name":"sent","data":"{}"},…]}`.
+/// Parses the body of `batch_events`: `{"batch":[{"channel":"news","name":"sent","data":"{}"},…]}`.
 pub(super) fn batch(body: &[u8], api: &Api) -> Result<Vec<HttpEvent>, ApiError> {
     read_batch(body, api.into())
 }
@@ -102,7 +102,7 @@ fn read_batch(body: &[u8], bounds: Bounds) -> Result<Vec<HttpEvent>, ApiError> {
     events.collect()
 }
 
-/// Reads a JSON object. serde would take a list of the fields' values for one, too.
+/// Parses a JSON object. serde alone would also accept a list of the fields' values.
 fn object<'a, T: Deserialize<'a>>(json: &'a [u8], place: &str) -> Result<T, ApiError> {
     let refuse = |why: String| ApiError::bad_request(format!("{place}: must be a JSON object, {why}"));
     if json.trim_ascii_start().is_empty() {
@@ -155,13 +155,13 @@ fn check(field: &str, text: &str, limit: usize, key: &str) -> Result<(), ApiErro
     Ok(())
 }
 
-/// What JavaScript takes for nothing, and the original refuses.
+/// Falsy values in JavaScript, which the original refuses.
 fn is_falsy(data: &RawValue) -> bool {
     let json = data.get();
     matches!(json, "null" | "false" | "\"\"") || json.parse::<f64>().is_ok_and(|number| number == 0.0)
 }
 
-/// Pusher's libraries send data as text: text that is JSON is decoded once, any other is kept as text.
+/// Pusher's libraries send data as a string: a string that holds JSON is decoded once, any other is kept as a string.
 fn decode_once(data: &RawValue) -> Box<RawValue> {
     if data.get().starts_with('"')
         && let Ok(text) = serde_json::from_str::<String>(data.get())
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_json_is_decoded_once() {
+    fn a_string_that_holds_json_is_decoded_once() {
         for (posted, delivered) in [
             (r#"{"a":1}"#, r#"{"a":1}"#),
             (r#""{\"a\":1}""#, r#"{"a":1}"#),
@@ -202,13 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_refused_and_empty_lists_are_not() {
+    fn falsy_data_is_refused_and_empty_lists_are_not() {
         assert!(["null", "false", "0", "-0", "0.00", "0e5", "\"\""].into_iter().all(|json| is_falsy(&raw(json))));
         assert!(["[]", "{}", "true", "1", "\"0\""].into_iter().all(|json| !is_falsy(&raw(json))));
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_invalid_field() {
         for (body, error) in [
             ("", "body: must be a JSON object, and is empty"),
             (r#"["news",null,"sent",{}]"#, "body: must be a JSON object, and is a list"),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_in_a_batch_tell_the_place() {
+    fn errors_in_a_batch_name_the_event() {
         let refusal = |body: &str| read_batch(body.as_bytes(), BOUNDS).unwrap_err().message().to_owned();
         let good = r#"{"channel":"news","name":"sent","data":"{}"}"#;
         assert_eq!(refusal("{}"), "batch must be a list of events");

@@ -1,15 +1,14 @@
-//! What must hold for any body of `events` and `batch_events`. Input: bytes. Output: a panic when it does not.
+//! Fuzz target for bodies of `events` and `batch_events`. Input: bytes. Output: a panic if an assertion fails.
 
 use serde_json::json;
 
 use super::{BatchFields, Bounds, HttpEvent, is_falsy, object, read_batch, read_event};
 use crate::event::is_reserved;
 
-/// Limits low enough to be met by short inputs.
+/// Limits low enough to be reached by short inputs.
 const BOUNDS: Bounds = Bounds { channels: 3, channel_name: 20, event_name: 20 };
 
-/// A body of either kind: limits hold, data comes through as it was posted, and what an event says can be written and
-/// read again.
+/// A body of either kind: limits hold, data is unchanged, and a parsed event can be serialized and parsed again.
 pub fn http_event(body: &[u8]) {
     let single = object(body, "body").and_then(|fields| read_event(&fields, BOUNDS));
     if let Ok(event) = &single {
@@ -34,11 +33,11 @@ fn check(event: &HttpEvent, body: &[u8]) {
     let is_untouched = body.windows(data.len()).any(|part| part == data.as_bytes());
     let was_text = body.contains(&b'\\') || body.windows(data.len() + 2).any(|part| part.starts_with(b"\"") && part.ends_with(b"\""));
     assert!(is_untouched || was_text, "{data} was not posted");
-    // As Pusher's libraries send it: data is text, which is decoded once.
+    // Pusher's libraries send data as a string, which is decoded once.
     let body = json!({ "channels": event.channels, "name": event.name, "data": data, "socket_id": event.except }).to_string();
     let again = object(body.as_bytes(), "body").and_then(|fields| read_event(&fields, BOUNDS)).expect("what was written can be read");
     assert_eq!((&again.channels, &again.name, again.except), (&event.channels, &event.name, event.except));
     assert_eq!(again.data.get(), data);
-    // What is nothing is refused only where it is posted as itself.
+    // Falsy data is refused only if it is posted directly, not as a string.
     assert!(!is_falsy(&event.data) || was_text);
 }
