@@ -1,8 +1,8 @@
-//! The dashboard: a page that shows what happens, as it happens.
+//! The dashboard: a web page that shows live what happens in the server.
 //!
-//! Input: requests under `/dashboard` by who has signed in, and the hub's observations while a page is open. Output: the page
-//! with its own script and style, a stream of what happens, and answers about one channel, socket or user. Nothing of cookies,
-//! tokens or `Authorization` headers is in any of them.
+//! Input: requests under `/dashboard` from signed-in users, and the hub's observations while a page is open. Output: the page
+//! with its own script and style, a live event stream, and details about one channel, socket or user. None of them contains
+//! cookies, tokens or `Authorization` headers.
 //!
 //! ```text
 //!   hub ─▶ Feed ─▶ a bounded queue for each open page ─▶ stream (server-sent events)
@@ -43,14 +43,14 @@ use figures::Figures;
 use nodes::Pages;
 use set_up::SetUp;
 
-/// Where everything of it lies.
+/// The path prefix of the dashboard.
 pub(crate) const PATH: &str = "/dashboard";
 
-/// Scripts and styles are the page's own files alone: text from events that got into the page as markup would do nothing.
+/// Only the page's own script and style files may run: injected markup in event data would have no effect.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
 
-/// The dashboard of one server; clones are the same.
+/// The dashboard of one server. Clones share their state.
 #[derive(Clone)]
 pub(crate) struct Dashboard(Arc<Inner>);
 
@@ -63,13 +63,13 @@ pub(crate) struct Inner {
     throttle: Throttle,
     proxies: TrustedProxies,
     set_up: SetUp,
-    /// Those that show all nodes.
+    /// Open pages that show all nodes.
     pages: Pages,
-    /// What tells this node from others, for programs and for people.
+    /// Identifies this node: an id for programs, and a name for people.
     node: (String, String),
 }
 
-/// What other settings change.
+/// The parts that a reload replaces.
 struct Settings {
     api: Api,
     credentials: Credentials,
@@ -92,7 +92,7 @@ impl std::ops::Deref for Dashboard {
 }
 
 impl Dashboard {
-    /// A dashboard that nobody looks at yet; `None` when there is to be none.
+    /// A dashboard without open pages; `None` if it is disabled.
     #[must_use]
     pub(crate) fn new(config: &Config, api: Api, proxies: TrustedProxies) -> Option<Self> {
         config.dashboard.enabled.0.then(|| {
@@ -111,17 +111,17 @@ impl Dashboard {
         })
     }
 
-    /// Shows what these checks find, too.
+    /// Adds the checks of `doctor`.
     pub(crate) fn with_checks(&self, checks: Checks) {
         let _ = self.set_up.checks.set(checks);
     }
 
-    /// Takes other settings. Who has signed in with something that opens it no more is signed out.
+    /// Applies reloaded settings. Sessions end if the credentials that they were opened with are no longer valid.
     pub(crate) fn take(&self, config: &Config, api: Api) {
         self.settings.store(Arc::new(Settings::new(config, api)));
     }
 
-    /// Notes the figures of each second, and forgets what nobody looks at, until the end.
+    /// Records figures every second, and drops data that no page needs, until `stop`.
     pub(crate) async fn keep_figures(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -131,7 +131,7 @@ impl Dashboard {
         }
     }
 
-    /// Its routes, which need no others beside them.
+    /// The routes of the dashboard, complete on their own.
     pub(crate) fn routes(&self) -> Router {
         Router::new()
             .route(PATH, get(async || asset("text/html; charset=utf-8", include_str!("dashboard/page/index.html"))))
@@ -154,7 +154,7 @@ impl Dashboard {
     }
 }
 
-/// What this machine calls itself.
+/// The host name of this machine.
 fn host_name() -> String {
     #[cfg(unix)]
     return rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -162,17 +162,17 @@ fn host_name() -> String {
     crate::config::env::computer_name().unwrap_or_else(|| "node".to_owned())
 }
 
-/// In place of [`Dashboard::routes`] where there is none: says what to set.
+/// Replaces [`Dashboard::routes`] when the dashboard is disabled; the response says how to enable it.
 pub(crate) fn off() -> Router {
     Router::new().route(PATH, get(async || ApiError::no_dashboard()))
 }
 
-/// A file of the page. It is small, and a server of another version has another one.
+/// A file of the page. It is not cached: it is small, and differs between server versions.
 fn asset(content_type: &'static str, text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }
 
-/// Headers on every answer: nothing is kept, framed, or run that is not the page's own.
+/// Sets headers that prevent caching, framing, and foreign scripts.
 async fn protected(mut response: Response) -> Response {
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),

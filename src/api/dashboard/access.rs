@@ -1,8 +1,8 @@
-//! Who may open the dashboard, and what a request has to show for it.
+//! Access control of the dashboard.
 //!
-//! Input: what somebody typed to sign in, and the cookie and headers of requests. Output: [`Session`] for who may look,
-//! [`Act`] for who may do something, or 401, 403 and 429. A session is a random number in this process's memory: a restart
-//! signs everybody out.
+//! Input: sign-in credentials, and the cookie and headers of requests. Output: [`Session`] for viewing, [`Act`] for actions,
+//! or 401, 403 and 429. A session is a random number in this process's memory, so a restart signs everyone
+//! out.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -34,41 +34,41 @@ use crate::warn_throttled;
 /// The name of the cookie.
 const NAME: &str = "laravel_echo_dashboard";
 
-/// A header that a page of another origin cannot send without being asked about, and a form cannot send at all.
+/// A header that a page of another origin can send only after a CORS preflight, and a form not at all.
 const OWN_HEADER: &str = "x-dashboard";
 
-/// A session lasts for a working day.
+/// Sessions last for a working day.
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
-/// Sessions at once; the oldest go.
+/// Maximum number of sessions; the oldest are dropped.
 const MAX_SESSIONS: usize = 1000;
 
-/// Wrong words from one address within [`WINDOW`].
+/// Failed sign-ins that one address may make within [`WINDOW`].
 const MAX_FAILURES: u32 = 5;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Wrong words from all addresses within [`WINDOW`]: nobody guesses with a thousand machines. Addresses that have signed in
-/// before, and this machine's own, have their own count alone, so that such an attack does not keep them out.
+/// Failed sign-ins of all addresses within [`WINDOW`], against guessing from many machines. Addresses that have signed in before,
+/// and this machine's own, only have their own limit, so that such an attack does not lock them out.
 const MAX_FAILURES_OF_ALL: u32 = 300;
 
-/// Addresses whose failures are remembered.
+/// Maximum number of addresses whose failures are tracked.
 const MAX_ADDRESSES: usize = 10_000;
 
-/// Bytes of a body that is no event; a token is the longest of what is in one.
+/// Maximum body size, except for events; the longest content is a token.
 const MAX_BODY: usize = 16 * 1024;
 
-/// Networks that are remembered for having signed in.
+/// Maximum number of networks remembered for a successful sign-in.
 const MAX_KNOWN: usize = 1000;
 
-/// What opens the dashboard besides the entries of `clients`.
+/// The credentials that open the dashboard, besides the entries of `clients`.
 pub(super) struct Credentials {
     password: Option<Secret>,
-    /// The same as long as the same words open it.
+    /// Changes when the credentials do.
     generation: u64,
 }
 
 impl Credentials {
     pub(super) fn new(config: &Config) -> Self {
-        // Only compared within one process.
+        // The hash is only compared within this process.
         static HASHER: std::sync::OnceLock<RandomState> = std::sync::OnceLock::new();
         let clients: Vec<_> = config
             .clients
@@ -89,7 +89,7 @@ impl Credentials {
     }
 }
 
-/// Who is signed in.
+/// Signed-in sessions.
 #[derive(Default)]
 pub(super) struct Sessions(Mutex<HashMap<u128, Known>>);
 
@@ -117,7 +117,7 @@ impl Sessions {
         id
     }
 
-    /// Whether the session goes on.
+    /// Whether the session is still valid.
     pub(super) fn lasts(&self, id: u128, generation: u64) -> bool {
         self.known().get(&id).is_some_and(|session| session.began.elapsed() < LIFETIME && session.generation == generation)
     }
@@ -127,7 +127,7 @@ impl Sessions {
     }
 }
 
-/// Counts wrong words.
+/// Limits failed sign-ins.
 #[derive(Default)]
 pub(super) struct Throttle(Mutex<Failures>);
 
@@ -135,7 +135,7 @@ pub(super) struct Throttle(Mutex<Failures>);
 struct Failures {
     by_address: HashMap<IpAddr, (u32, Instant)>,
     of_all: Option<(u32, Instant)>,
-    /// Networks that somebody has signed in from.
+    /// Networks with a successful sign-in.
     known: HashSet<IpAddr>,
 }
 
@@ -150,7 +150,7 @@ impl Throttle {
         self.0.lock()
     }
 
-    /// Takes a try of this address beforehand, so that tries at the same moment are counted, too. `false`: no more for now.
+    /// Counts an attempt before it is checked, so that concurrent attempts count, too. `false`: too many for now.
     fn begin(&self, address: IpAddr) -> bool {
         let network = client_network(address);
         let mut failures = self.failures();
@@ -177,7 +177,7 @@ impl Throttle {
         true
     }
 
-    /// The try was none.
+    /// Clears the failures of an address after a successful attempt, and remembers its network.
     fn succeeded(&self, address: IpAddr) {
         let network = client_network(address);
         let mut failures = self.failures();
@@ -195,7 +195,7 @@ impl Throttle {
     }
 }
 
-/// Proof that somebody has signed in.
+/// Proof that the request is from a signed-in user.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Session {
     id: u128,
@@ -203,7 +203,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Whether it goes on.
+    /// Whether the session is still valid.
     pub(super) fn lasts(self, dashboard: &Dashboard) -> bool {
         dashboard.settings.load().credentials.generation == self.generation && dashboard.sessions.lasts(self.id, self.generation)
     }
@@ -213,7 +213,7 @@ impl FromRequestParts<Dashboard> for Session {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, dashboard: &Dashboard) -> Result<Self, ApiError> {
-        // The cookie goes along from pages of other ports, too; what they are answered they could read with CORS alone.
+        // Browsers also send the cookie for pages on other ports; these could read the response only with CORS.
         if parts.headers.contains_key(ORIGIN) {
             check_origin(&parts.headers, &parts.uri)?;
         }
@@ -224,7 +224,7 @@ impl FromRequestParts<Dashboard> for Session {
     }
 }
 
-/// Proof that somebody has signed in who may do something, and that the dashboard's own page asks for it.
+/// Proof that a signed-in user may perform actions, and that the request comes from the dashboard's own page.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Act;
 
@@ -235,7 +235,7 @@ impl FromRequestParts<Dashboard> for Act {
         check_own(&parts.headers, &parts.uri)?;
         Session::from_request_parts(parts, dashboard).await?;
         if !dashboard.settings.load().allows_actions {
-            return Err(ApiError::forbidden("the dashboard is for looking alone: set dashboard.actions = true"));
+            return Err(ApiError::forbidden("the dashboard is read-only: set dashboard.actions = true to allow actions"));
         }
         Ok(Self)
     }
@@ -247,7 +247,7 @@ fn session_ids(headers: &HeaderMap) -> impl Iterator<Item = u128> {
     own.filter_map(|value| u128::from_str_radix(value, 16).ok())
 }
 
-/// The request is of the dashboard's own script.
+/// Checks that the request comes from the dashboard's own script.
 fn check_own(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
     if !headers.contains_key(OWN_HEADER) {
         return Err(ApiError::forbidden(format!("the header {OWN_HEADER} is missing: this is for the dashboard's own page")));
@@ -255,8 +255,8 @@ fn check_own(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
     check_origin(headers, uri)
 }
 
-/// The request is of a page of this origin. The browser says so where the page is on https or on this machine; elsewhere the
-/// page's origin has to be what the server is called.
+/// Checks that the request comes from a page of this origin. Browsers say so (`Sec-Fetch-Site`) if the page is on https or on
+/// this machine; otherwise the `Origin` has to match the server's host.
 fn check_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let is_own = match text("sec-fetch-site") {
@@ -271,7 +271,7 @@ fn check_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
         return Ok(());
     }
     let (origin, host) = (text(ORIGIN.as_str()).unwrap_or("none"), text(HOST.as_str()).unwrap_or("none"));
-    let hint = "a proxy has to pass the Host header on, as in `proxy_set_header Host $http_host`";
+    let hint = "a proxy has to forward the Host header, as in `proxy_set_header Host $http_host`";
     warn_throttled!(
         class = 0,
         key = origin,
@@ -288,7 +288,7 @@ struct Given {
     secret: String,
 }
 
-/// What a small body says.
+/// Parses a small JSON body.
 pub(super) async fn read<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
     let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| ApiError::over(MAX_BODY))?;
     serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("body: {error}")))
@@ -302,7 +302,7 @@ pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request
     let address = dashboard.proxies.client(peer, &parts.headers);
     let given: Given = read(body).await?;
     if !dashboard.throttle.begin(address) {
-        warn_throttled!(class = 1, key = &address, %address, "refused to look at a password for the dashboard: there were too many wrong ones");
+        warn_throttled!(class = 1, key = &address, %address, "refused a sign-in to the dashboard: too many wrong passwords");
         return Err(ApiError::slow_down("too many wrong passwords, wait a minute"));
     }
     let settings = dashboard.settings.load();
@@ -312,7 +312,7 @@ pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request
         return Err(ApiError::wrong_password());
     }
     dashboard.throttle.succeeded(address);
-    info!(%address, "somebody has signed in to the dashboard");
+    info!(%address, "signed in to the dashboard");
     let id = dashboard.sessions.begin(settings.credentials.generation);
     let is_secure = parts.headers.get(ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie(&format!("{id:032x}"), LIFETIME, is_secure))]).into_response())
@@ -325,7 +325,7 @@ pub(super) async fn sign_out(State(dashboard): State<Dashboard>, request: Reques
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie("", Duration::ZERO, false))]).into_response())
 }
 
-/// `GET /dashboard/session`: what the page may do.
+/// `GET /dashboard/session`: the permissions of the session.
 pub(super) async fn who(_: Session, State(dashboard): State<Dashboard>) -> Json<Value> {
     let settings = dashboard.settings.load();
     Json(json!({
@@ -337,7 +337,7 @@ pub(super) async fn who(_: Session, State(dashboard): State<Dashboard>) -> Json<
     }))
 }
 
-/// Scripts cannot read it, pages of other sites cannot send it, and it is for the dashboard alone.
+/// Not readable by scripts, not sent by other sites, and only sent to the dashboard.
 fn cookie(value: &str, lifetime: Duration, is_secure: bool) -> String {
     let secure = if is_secure { "; Secure" } else { "" };
     format!("{NAME}={value}; Path={}; Max-Age={}; HttpOnly; SameSite=Strict{secure}", super::PATH, lifetime.as_secs())
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_other_origins_are_known() {
+    fn requests_of_other_origins_are_detected() {
         let uri = Uri::from_static("/dashboard/api/act");
         for own in [
             &[("sec-fetch-site", "same-origin"), ("origin", "https://a.test"), ("host", "127.0.0.1:6001")][..],
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_a_few_tries_and_others_have_theirs() {
+    fn each_address_has_its_own_limit() {
         let throttle = Throttle::default();
         let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         assert_eq!((0..10).filter(|_| throttle.begin(one)).count(), MAX_FAILURES as usize);
@@ -383,14 +383,14 @@ mod tests {
     }
 
     #[test]
-    fn who_has_signed_in_before_is_not_locked_out_by_guesses_of_many_others() {
+    fn known_addresses_are_not_locked_out_by_guesses_from_others() {
         let throttle = Throttle::default();
         let (known, local) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([127, 0, 0, 1]));
         assert!(throttle.begin(known));
         throttle.succeeded(known);
         let many = (0..u32::try_from(MAX_ADDRESSES).unwrap()).map(|n| IpAddr::from((0x0b00_0000 + n).to_be_bytes()));
         assert_eq!(many.filter(|address| throttle.begin(*address)).count(), MAX_FAILURES_OF_ALL as usize);
-        assert!(!throttle.begin(IpAddr::from([10, 0, 0, 2])), "a stranger has to wait");
+        assert!(!throttle.begin(IpAddr::from([10, 0, 0, 2])), "an unknown address has to wait");
         for address in [known, local] {
             assert_eq!((0..10).filter(|_| throttle.begin(address)).count(), MAX_FAILURES as usize, "{address} has its own count");
         }
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_end_with_the_words_that_opened_them() {
+    fn sessions_end_when_their_credentials_change() {
         let sessions = Sessions::default();
         let id = sessions.begin(1);
         assert!(sessions.lasts(id, 1) && !sessions.lasts(id, 2) && !sessions.lasts(id + 1, 1));
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn other_cookies_are_no_sessions() {
+    fn other_cookies_are_ignored() {
         let found = |text| session_ids(&headers(&[("cookie", text)])).collect::<Vec<_>>();
         assert_eq!(found("a=b; laravel_echo_dashboard=ff; laravel_session=x"), [255]);
         assert_eq!(found("laravel_echo_dashboards=ff; laravel_echo_dashboard=; laravel_echo_dashboard=g"), Vec::<u128>::new());

@@ -1,6 +1,6 @@
-//! What the page may do with `dashboard.actions`: send an event, take clients out, ask the application again.
+//! Actions of the page with `dashboard.actions`: send an event, unsubscribe or disconnect clients, recheck a channel.
 //!
-//! Input: requests of the page's own script. Output: calls of the hub, each with a line in the log.
+//! Input: requests of the page's own script. Output: calls to the hub, each of which is logged.
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -23,23 +23,23 @@ pub(super) async fn event(_: Act, State(dashboard): State<Dashboard>, request: R
     Ok(Json(json!({})))
 }
 
-/// Something to be done about somebody.
+/// An action on a user, socket or channel.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "do", rename_all = "camelCase")]
 enum Action {
-    /// Take a user out of a channel, on all nodes.
+    /// Unsubscribe a user from a channel, on all nodes.
     KickUser { user: String, channel: String },
-    /// Take a socket out of a channel.
+    /// Unsubscribe a socket from a channel.
     KickSocket { socket: String, channel: String },
     /// Close all sockets of a user, on all nodes.
     CloseUser { user: String },
     /// Close a socket.
     CloseSocket { socket: String },
-    /// Ask the application again about everybody in a channel.
+    /// Ask the application about every socket in a channel again.
     AskAgain { channel: String },
 }
 
-/// `{"do":"kickUser","user":"7","channel":"private-orders.1"}`; answers how many sockets it met.
+/// `{"do":"kickUser","user":"7","channel":"private-orders.1"}`; the response has the number of affected sockets.
 pub(super) async fn act(_: Act, State(dashboard): State<Dashboard>, request: Request) -> Result<Json<Value>, ApiError> {
     let action: Action = read(request.into_body()).await?;
     let hub = std::sync::Arc::clone(&dashboard.settings.load().api.hub);

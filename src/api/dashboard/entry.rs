@@ -1,6 +1,6 @@
 //! [`Entry`]: one line of the trace.
 //!
-//! Input: an [`Observation`]. Output: the same as JSON for the page, with copies of what it borrows.
+//! Input: an [`Observation`]. Output: an owned copy of it that serializes to JSON for the page.
 
 use std::sync::OnceLock;
 
@@ -11,16 +11,16 @@ use crate::event::SocketId;
 use crate::hub::Observation;
 use crate::metrics::Refusal;
 
-/// Bytes of an event's data that the page gets; what is longer is cut, and its size says so.
+/// Maximum bytes of an event's data sent to the page; longer data is truncated, and `size` has its full length.
 const MAX_DATA: usize = 2048;
 
-/// Bytes of any other text: names of events, channels and users may be as long as a message.
+/// Maximum bytes of any other text: names of events, channels and users may be as long as a message.
 const MAX_TEXT: usize = 512;
 
-/// The channel, the socket and the user that something is about.
+/// The channel, the socket and the user that an entry is about.
 pub(super) type About<'a> = (Option<&'a str>, Option<SocketId>, Option<&'a str>);
 
-/// What pages choose by; an entry is of one group.
+/// Groups by which pages filter; every entry is in one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Group {
     Delivered,
@@ -59,7 +59,7 @@ impl Group {
     }
 }
 
-/// A channel that an event was most likely meant for.
+/// The channel that an event was probably meant for.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Near {
     channel: String,
@@ -72,10 +72,10 @@ impl From<(String, String)> for Near {
     }
 }
 
-/// One line of the trace. What does not apply is absent.
+/// One line of the trace. Fields that do not apply are absent.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Entry {
-    /// Counts up.
+    /// Sequence number.
     pub(super) n: u64,
     /// Milliseconds since 1970.
     at: u64,
@@ -86,23 +86,23 @@ pub(super) struct Entry {
     pub(super) socket: Option<SocketId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
-    /// Of an event.
+    /// Name of an event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<&'static str>,
-    /// Bytes of the whole data.
+    /// Bytes of the complete data.
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<String>,
-    /// How many sockets took it.
+    /// Number of sockets that received it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) delivered: Option<usize>,
-    /// The socket that was left out.
+    /// The excluded socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     except: Option<SocketId>,
-    /// It was in the channel.
+    /// The excluded socket was in the channel.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) has_left_out: bool,
     /// Sockets in the channel afterwards.
@@ -112,24 +112,24 @@ pub(super) struct Entry {
     pub(super) status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'static str>,
-    /// What the application answered.
+    /// The application's answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) answer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) hint: Option<String>,
-    /// Who gave a grant.
+    /// What granted the subscription.
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<&'static str>,
     /// Milliseconds of a callback.
     #[serde(skip_serializing_if = "Option::is_none")]
     took: Option<u64>,
-    /// Of the page of a client that did not get in.
+    /// Origin of a rejected client's page.
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<String>,
-    /// Why somebody left.
+    /// Why a socket or member left.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
-    /// Of an event that found nobody; looked for outside of the hub's work.
+    /// For an event without subscribers; computed outside the hub's work.
     #[serde(serialize_with = "found", skip_serializing_if = "is_absent")]
     pub(super) near: OnceLock<Option<Near>>,
 }
@@ -142,17 +142,17 @@ fn is_absent(near: &OnceLock<Option<Near>>) -> bool {
     !matches!(near.get(), Some(Some(_)))
 }
 
-/// Data as far as it is shown.
+/// The displayed part of the data.
 fn shown(data: &str) -> String {
     data[..data.floor_char_boundary(MAX_DATA)].to_owned()
 }
 
-/// Any other text as far as it is shown.
+/// The displayed part of any other text.
 fn cut(text: &str) -> String {
     text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
 }
 
-/// What has happened is about these.
+/// The subjects of an observation.
 pub(super) fn about<'a>(observation: &Observation<'a>) -> About<'a> {
     match *observation {
         Observation::TurnedAway { .. } | Observation::Gap => (None, None, None),
@@ -172,22 +172,22 @@ pub(super) fn about<'a>(observation: &Observation<'a>) -> About<'a> {
     }
 }
 
-/// Of a client for which a part of what it missed is not kept.
+/// For a client that could not resume because missed events are no longer kept.
 const AFRESH: &str =
-    "not all that it missed is kept: see recovery.window, recovery.events and recovery.bytes; a Redis that was away leaves a gap, too";
+    "not all missed events are kept: see recovery.window, recovery.events and recovery.bytes; Redis outages leave a gap, too";
 
-/// Of a Redis that is heard again.
-const GAP: &str = "what Redis sent meanwhile did not come; clients that were away then start afresh, and subscribe again";
+/// For a reconnect to Redis.
+const GAP: &str = "events published to Redis meanwhile are lost; clients that were disconnected then start a new session and resubscribe";
 
-/// What to do about a refusal that no callback explains.
+/// What to do about a refusal without a callback.
 fn hint_for(cause: Refusal) -> Option<String> {
     cause.limit().map(|key| format!("over `{key}`: raise it if the page is not at fault")).or_else(|| {
         let hint = match cause {
             Refusal::Whisper => {
-                "whispers are for private and presence channels that the client is in, and their names begin with client- (Echo's whisper() adds it)"
+                "whispers need a private or presence channel that the client is in, and a name with client- (added by Echo's whisper())"
             }
             Refusal::Headers => "its headers are too large: auth.headers, or those of the handshake (limits.handshakeHeaders)",
-            Refusal::Origin => "if this is a page of yours, add its origin to allowedOrigins",
+            Refusal::Origin => "if this page is yours, add its origin to allowedOrigins",
             Refusal::Connections => "limits.connections is reached",
             Refusal::ConnectionsPerIp => "limits.connectionsPerIp is reached; behind a proxy, trustProxies tells clients apart",
             Refusal::WhisperQueue => "the queue to the other nodes is full: is Redis slow?",
@@ -246,12 +246,12 @@ impl Entry {
         }
     }
 
-    /// As [`about`], of what was kept.
+    /// As [`about`], for a stored entry.
     pub(super) fn about(&self) -> About<'_> {
         (self.channel.as_deref(), self.socket, self.user.as_deref())
     }
 
-    /// What it takes up, with all its texts.
+    /// Its memory, including all texts.
     pub(super) fn bytes(&self) -> usize {
         let texts = [&self.channel, &self.user, &self.name, &self.data, &self.answer, &self.hint, &self.origin];
         size_of::<Self>() + texts.into_iter().flatten().map(String::capacity).sum::<usize>()
@@ -269,7 +269,7 @@ mod tests {
     use crate::metrics::Source;
 
     #[test]
-    fn long_data_is_cut_between_letters() {
+    fn long_data_is_truncated_between_characters() {
         let text = "é".repeat(MAX_DATA);
         assert_eq!(shown(&text).len(), MAX_DATA);
         assert_eq!(shown(&format!("x{text}")).len(), MAX_DATA - 1);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_an_event_does_not_grow_with_it() {
+    fn the_size_of_an_entry_is_bounded() {
         let text = "x".repeat(1 << 20);
         let data = serde_json::value::to_raw_value(&text).unwrap();
         let event = Event { channel: &text, name: text.as_str().into(), data: &data, except: None, user: None };

@@ -1,7 +1,7 @@
-//! [`Feed`]: what happens in the hub, for open pages. It watches the hub only while there is one.
+//! [`Feed`]: the hub's observations, for open pages. It observes the hub only while there is one.
 //!
-//! Input: [`Observation`]s, in the middle of the hub's work. Output: [`Entry`]s in a bounded queue for each page; what is
-//! over a page's rate is counted and left out, and what a slow page does not fetch is dropped, never waited for.
+//! Input: [`Observation`]s, in the middle of the hub's work. Output: [`Entry`]s in a bounded queue per page. Entries over a
+//! page's rate are counted but left out, and those that a slow page does not fetch are dropped; the hub never waits.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,34 +18,34 @@ use crate::client::Client;
 use crate::event::SocketId;
 use crate::hub::{Hub, Observation, Observer};
 
-/// Entries of one group that a page gets in a second; the rest is counted.
+/// Entries per group and second that a page gets; others are only counted.
 pub(super) const RATE: u32 = 50;
 
-/// Entries that wait for a page, and those that are kept for pages that are opened later and for questions.
+/// Maximum number of entries queued for a page, and of entries kept for later pages and for "why?" questions.
 const MAX_ENTRIES: usize = 1000;
-/// Bytes of them.
+/// Maximum bytes of them.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
 
-/// For how long entries are kept without a page: one that changes its filter, or is loaded again, is away for a moment.
+/// How long entries are kept without a page: changing a filter or reloading closes the page for a moment.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// Pages of this node, and of other nodes, at once. The others cannot take the places of those here.
+/// Maximum number of pages of this node, and of other nodes. The latter have a separate limit, so they cannot displace the former.
 const MAX_WATCHERS: usize = 20;
 const MAX_REMOTE_WATCHERS: usize = 40;
 
-/// Events without a subscriber that are read in a second, on top of those that a page looks for by the channel's whole name.
+/// Events without a subscriber that are recorded per second, besides those of a channel that a page filters for by its full name.
 const UNHEARD_RATE: u64 = 200;
 
-/// Channels that are compared with all others in one go, for the hint that one of nearly the same name has subscribers.
+/// Channels per batch that are compared with all others, to find one with a similar name that has subscribers.
 const MAX_LOOKS: usize = 3;
-/// How long such a look counts.
+/// How long the result of such a comparison is valid.
 const LOOK_LASTS: Duration = Duration::from_secs(5);
 const MAX_REMEMBERED_LOOKS: usize = 1000;
 
-/// What a page wants to see.
+/// The filter of a page.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
-    /// Bits of [`Group`]; 0: all.
+    /// Bits of [`Group`]; 0 means all.
     groups: u16,
     channel: Option<NameFilter>,
     who: Option<Who>,
@@ -57,7 +57,7 @@ enum NameFilter {
     Part(String),
 }
 
-/// A user or a socket, with what belongs to it now.
+/// A user or a socket, with its current sockets or user.
 #[derive(Debug)]
 struct Who {
     text: String,
@@ -65,8 +65,8 @@ struct Who {
 }
 
 impl Filter {
-    /// `groups` is a list such as `delivered,refusals`, empty for all; `channel` a part of a name, or a whole name after `=`;
-    /// `who` the id of a user or of a socket.
+    /// `groups` is a list such as `delivered,refusals`, empty for all; `channel` is a part of a name, or a full name after `=`;
+    /// `who` is the id of a user or of a socket.
     pub(super) fn new(groups: &str, channel: &str, who: &str) -> Self {
         let wanted = Group::ALL.iter().filter(|(name, _)| groups.split(',').any(|group| group == *name));
         let name = match channel.strip_prefix('=') {
@@ -81,7 +81,7 @@ impl Filter {
         }
     }
 
-    /// Looks up what belongs to the user or socket.
+    /// Looks up the current sockets or user of `who`.
     fn refresh(&self, hub: &Hub<Client>) {
         let Some(who) = &self.who else { return };
         let ids = SocketId::parse(&who.text).map_or_else(|| hub.sockets_of(&who.text, MAX_ENTRIES), |id| vec![id]);
@@ -113,7 +113,7 @@ impl Filter {
     }
 }
 
-/// Entries in the order they came, bounded in number and in bytes.
+/// Entries in order of arrival, bounded in number and in bytes.
 #[derive(Debug, Default)]
 struct Entries {
     list: VecDeque<(Group, Arc<Entry>)>,
@@ -134,7 +134,7 @@ impl Entries {
         self.list.len() >= MAX_ENTRIES || self.bytes >= MAX_BYTES
     }
 
-    /// Drops the oldest ones that are over the bounds.
+    /// Drops the oldest entries until the bounds hold.
     fn trim(&mut self) {
         while self.is_over()
             && let Some((_, oldest)) = self.list.pop_front()
@@ -144,7 +144,7 @@ impl Entries {
     }
 }
 
-/// How many entries of each group there were in the present second.
+/// Number of entries per group in the current second.
 #[derive(Debug, Default)]
 struct Pace {
     second: u64,
@@ -162,7 +162,7 @@ impl Pace {
     }
 }
 
-/// What waits for a page.
+/// Entries queued for a page.
 #[derive(Debug, Default)]
 struct Waiting {
     pace: Pace,
@@ -171,7 +171,7 @@ struct Waiting {
     missed: u64,
 }
 
-/// Where a page is open.
+/// Whether a page is on this node or on another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Here,
@@ -201,7 +201,7 @@ impl Watcher {
     }
 }
 
-/// What was kept for pages that come later.
+/// Entries kept for later pages.
 #[derive(Debug, Default)]
 struct Kept {
     pace: Pace,
@@ -212,28 +212,28 @@ fn each<S: Serializer>(entries: &[Arc<Entry>], serializer: S) -> Result<S::Ok, S
     serializer.collect_seq(entries.iter().map(AsRef::<Entry>::as_ref))
 }
 
-/// What a page has not seen yet.
+/// Entries that a page has not seen yet.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Batch {
-    /// All that fits its filter.
+    /// Number of all entries that match its filter.
     pub(super) seen: u64,
-    /// What of it was dropped because the page did not fetch it.
+    /// Number of those that were dropped because the page did not fetch them.
     pub(super) missed: u64,
     #[serde(serialize_with = "each")]
     pub(super) entries: Vec<Arc<Entry>>,
 }
 
-/// Whether the hub is watched.
+/// Whether the hub is observed.
 enum Attached {
-    /// By this very feed, as the hub knows it.
+    /// By this feed, under this handle.
     Yes(Arc<dyn Observer>),
-    /// Not since the last page went, and what was kept then is still there.
+    /// Not since the last page was closed at this time, but entries are still kept.
     Lingering(Instant),
-    /// Not, and nothing is kept.
+    /// Not observed, and nothing is kept.
     No,
 }
 
-/// What happens in the hub, for open pages.
+/// The hub's observations, for open pages.
 pub(super) struct Feed {
     hub: Arc<Hub<Client>>,
     started: Instant,
@@ -241,12 +241,12 @@ pub(super) struct Feed {
     watchers: ArcSwap<Vec<Arc<Watcher>>>,
     attached: Mutex<Attached>,
     kept: Mutex<Kept>,
-    /// The present second, and the events without a subscriber that were read in it.
+    /// The current second, and the number of events without a subscriber that were recorded in it.
     unheard: AtomicU64,
     looks: Mutex<HashMap<String, (Instant, Option<Near>)>>,
 }
 
-/// A page's place in the feed; it ends with the value.
+/// A page's registration in the feed; ends on drop.
 pub(super) struct Watch {
     feed: Arc<Feed>,
     watcher: Arc<Watcher>,
@@ -274,7 +274,7 @@ impl Feed {
         self.attached.lock()
     }
 
-    /// Forgets everything once the last page has been gone for a while.
+    /// Drops all entries once the last page has been closed for [`LINGER`].
     pub(super) fn forget(&self, now: Instant) {
         let mut attached = self.attached();
         if matches!(*attached, Attached::Lingering(since) if now.duration_since(since) >= LINGER) {
@@ -288,8 +288,7 @@ impl Feed {
         self.started.elapsed().as_secs()
     }
 
-    /// Opens a page, which first gets what was kept; `None` when there are too many at that
-    /// place.
+    /// Registers a page, which first gets the kept entries; `None` when there are too many pages at that place.
     pub(super) fn watch(self: &Arc<Self>, filter: Filter, place: Place) -> Option<Watch> {
         filter.refresh(&self.hub);
         let mut attached = self.attached();
@@ -313,19 +312,19 @@ impl Feed {
         Some(Watch { feed: Arc::clone(self), watcher })
     }
 
-    /// What was kept of a channel, or of all, oldest first.
+    /// The kept entries of a channel, or of all channels, oldest first.
     pub(super) fn recent(&self, channel: Option<&str>) -> Vec<Arc<Entry>> {
         let kept = self.kept();
         let is_it = |entry: &Arc<Entry>| channel.is_none() || entry.channel.as_deref() == channel;
         kept.entries.list.iter().map(|(_, entry)| entry).filter(|entry| is_it(entry)).cloned().collect()
     }
 
-    /// Whether a page is open, so that entries are kept.
+    /// Whether a page is open, so that entries are recorded.
     pub(super) fn is_watching(&self) -> bool {
         !self.watchers.load().is_empty()
     }
 
-    /// Looks for channels of nearly the same name as those of events that found nobody.
+    /// Looks for channels with names similar to those of events without subscribers.
     fn look(&self, entries: &[Arc<Entry>]) {
         let mut looks = self.looks.lock();
         let mut left = MAX_LOOKS;
@@ -401,7 +400,7 @@ impl Observer for Feed {
 }
 
 impl Watch {
-    /// Takes what the page has not seen yet.
+    /// Takes the entries that the page has not seen yet.
     pub(super) fn take(&self) -> Batch {
         let mut waiting = self.watcher.waiting();
         let Entries { list, .. } = std::mem::take(&mut waiting.entries);
@@ -415,7 +414,7 @@ impl Watch {
         batch
     }
 
-    /// Looks up anew what belongs to the user or socket of the filter.
+    /// Updates the sockets or user of the filter.
     pub(super) fn refresh(&self) {
         self.watcher.filter.refresh(&self.feed.hub);
     }
@@ -453,7 +452,7 @@ mod tests {
         Feed::new(Hub::new(&config, authorizer, Arc::new(MemoryStore::default()), None, metrics))
     }
 
-    /// An event without a subscriber, whose texts are as large as a message may be.
+    /// Publishes an event without a subscriber, whose texts are as large as a message may be.
     fn publish(feed: &Feed, second: u64) {
         let text = "x".repeat(1 << 12);
         let data = serde_json::value::to_raw_value(&text).unwrap();
@@ -462,7 +461,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_kept_and_what_waits_is_bounded_in_bytes() {
+    async fn kept_and_queued_entries_are_bounded_in_bytes() {
         let feed = feed();
         let watch = feed.watch(Filter::default(), Place::Here).unwrap();
         for second in 0..40 {
@@ -472,7 +471,7 @@ mod tests {
         let bytes = |entries: &Entries| entries.list.iter().map(|(_, entry)| entry.bytes()).sum::<usize>();
         let (kept, waiting) = (bytes(&feed.kept().entries), bytes(&watch.watcher.waiting().entries));
         assert!(kept > MAX_BYTES / 2 && kept <= most, "{kept} bytes are kept");
-        assert!(waiting > MAX_BYTES / 2 && waiting <= most, "{waiting} bytes wait");
+        assert!(waiting > MAX_BYTES / 2 && waiting <= most, "{waiting} bytes are queued");
         assert_eq!(feed.kept().entries.bytes, kept);
         let batch = watch.take();
         assert_eq!(batch.seen, 40 * u64::from(RATE));
@@ -481,7 +480,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pages_of_other_nodes_take_no_place_of_those_here() {
+    async fn pages_of_other_nodes_do_not_displace_local_ones() {
         let feed = feed();
         let all: Vec<_> = std::iter::from_fn(|| feed.watch(Filter::default(), Place::AnotherNode)).collect();
         assert_eq!(all.len(), MAX_REMOTE_WATCHERS);
@@ -490,18 +489,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_kept_once_the_last_page_is_gone_for_good() {
+    async fn nothing_is_kept_after_the_last_page_has_been_closed_for_a_while() {
         let feed = feed();
         let watch = feed.watch(Filter::default(), Place::Here).unwrap();
         publish(&feed, 0);
         let other = feed.watch(Filter::default(), Place::Here).unwrap();
-        assert_eq!(other.take().entries.len(), 1, "who comes later gets what was kept");
+        assert_eq!(other.take().entries.len(), 1, "a later page gets the kept entries");
         drop(watch);
         feed.forget(Instant::now() + LINGER);
         assert_eq!(feed.recent(None).len(), 1, "a page is open");
         drop(other);
         feed.forget(Instant::now());
-        assert_eq!(feed.recent(None).len(), 1, "the page may only be loaded again");
+        assert_eq!(feed.recent(None).len(), 1, "the page may just be reloading");
         assert_eq!(feed.watch(Filter::default(), Place::Here).unwrap().take().entries.len(), 1);
         feed.forget(Instant::now() + LINGER);
         assert_eq!(feed.recent(None).len(), 0);

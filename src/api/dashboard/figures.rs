@@ -1,6 +1,6 @@
-//! [`Figures`]: one sample a second of what the metrics count, for ten minutes of small graphs.
+//! [`Figures`]: one sample of the metrics per second, for ten minutes of small graphs.
 //!
-//! Input: the hub and its metrics. Output: [`Sample`]s. A second costs some fifty loads, whether anybody looks or not.
+//! Input: the hub and its metrics. Output: [`Sample`]s. Each costs about fifty atomic loads, whether or not a page is open.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,17 +15,17 @@ use crate::clock::since_1970;
 use crate::hub::Hub;
 use crate::metrics::Totals;
 
-/// Seconds that are kept.
+/// Number of samples kept: one per second.
 const KEPT: usize = 600;
 
-/// Every client is looked at to count them by protocol, so not more often than this.
+/// Counting clients by protocol visits every client, so it is done no more often than this.
 const BREAKDOWN_LASTS: Duration = Duration::from_secs(5);
 
-/// Names of the columns of a [`Sample`], in order; all but `connections` and `memory` are of one second.
+/// Column names of a [`Sample`], in order; all except `connections` and `memory` count one second.
 pub(super) const COLUMNS: [&str; 9] =
     ["connections", "delivered", "unheard", "deliveries", "whispers", "refusals", "callbacks", "latency", "memory"];
 
-/// One second. `latency` is the mean of its callbacks in milliseconds, `memory` in bytes.
+/// One second. `latency` is the mean duration of its callbacks in milliseconds, `memory` is in bytes.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Sample {
     /// Seconds since 1970.
@@ -45,7 +45,7 @@ struct Inner {
 }
 
 impl Figures {
-    /// Notes this second.
+    /// Records a sample.
     pub(super) fn sample(&self, hub: &Hub<Client>) {
         let now = hub.metrics().totals();
         let memory = memory_usage().map_or(0, |usage| usage.rss);
@@ -73,7 +73,7 @@ impl Figures {
         inner.samples.push_back(Sample { at, values });
     }
 
-    /// Samples that came after this second, oldest first.
+    /// Samples after this second, oldest first.
     pub(super) fn after(&self, at: u64) -> Vec<Sample> {
         let inner = self.0.lock();
         let newest = inner.samples.iter().rev().take_while(|sample| sample.at > at);

@@ -1,7 +1,7 @@
-//! One channel, one socket, one user, and the list of channels.
+//! Details of one channel, socket or user, and the list of channels.
 //!
-//! Input: names and ids from the page. Output: what the hub knows of them. Of a client's handshake only its address and the
-//! name of its browser are shown: no cookie, no token.
+//! Input: names and ids from the page. Output: the hub's data about them. Of a client's handshake, only its address and its
+//! browser's name are shown: no cookies or tokens.
 
 use axum::Json;
 use axum::extract::State;
@@ -19,23 +19,23 @@ use crate::event::SocketId;
 use crate::hub::{ClusterWide, Hub, Socket as _, SocketView};
 use crate::proxies::TrustedProxies;
 
-/// Channels of one answer, the largest first.
+/// Maximum number of channels in a response, largest first.
 const MAX_CHANNELS: usize = 20_000;
 
-/// Sockets of one answer.
+/// Maximum number of sockets in a response.
 const MAX_SOCKETS: usize = 500;
 
-/// Users of one answer.
+/// Maximum number of users in a response.
 const MAX_MEMBERS: usize = 500;
 
-/// Entries of a channel that are shown with it.
+/// Maximum number of trace entries shown for a channel.
 const MAX_RECENT: usize = 50;
 
 fn required<'a>(params: &'a Params, name: &str) -> Result<&'a str, ApiError> {
     params.get(name).filter(|value| !value.is_empty()).ok_or_else(|| ApiError::bad_request(format!("{name}: is missing")))
 }
 
-/// `{"total":3,"channels":[["news",12],…]}` of all nodes, the largest first; `q` is a part of the name.
+/// `{"total":3,"channels":[["news",12],…]}` of all nodes, largest first; `q` is a part of the name.
 pub(super) async fn channels(_: Session, State(dashboard): State<Dashboard>, params: Params) -> Json<Value> {
     let part = params.get("q").unwrap_or_default().to_lowercase();
     let found = dashboard.settings.load_full().api.hub.channels_everywhere("").await;
@@ -46,7 +46,7 @@ pub(super) async fn channels(_: Session, State(dashboard): State<Dashboard>, par
     Json(json!({ "total": total, "partial": found.is_partial, "channels": channels }))
 }
 
-/// A channel with its sockets of this node, its members, and what happened in it of late. `?name=presence-room`
+/// A channel with its sockets on this node, its members, and its recent trace entries. `?name=presence-room`
 pub(super) async fn channel(_: Session, State(dashboard): State<Dashboard>, params: Params) -> Result<Json<Value>, ApiError> {
     let name = ChannelName::from(required(&params, "name")?);
     let hub = &dashboard.settings.load_full().api.hub;
@@ -70,7 +70,7 @@ pub(super) async fn channel(_: Session, State(dashboard): State<Dashboard>, para
     })))
 }
 
-/// Users of a presence channel, each once with the number of its sockets, and how many there are.
+/// Users of a presence channel, each with the number of its sockets, and the total number of users.
 async fn members(hub: &Hub<Client>, name: &ChannelName) -> Result<(Value, usize), ApiError> {
     if name.kind() != ChannelKind::Presence {
         return Ok((Value::Null, 0));
@@ -85,7 +85,7 @@ async fn members(hub: &Hub<Client>, name: &ChannelName) -> Result<(Value, usize)
     Ok((rows.collect(), count))
 }
 
-/// What a socket is, in a row of a table.
+/// A socket as a table row.
 fn row(view: &SocketView<Client>, proxies: &TrustedProxies) -> Value {
     let socket = &view.socket;
     let labels = socket.labels();
@@ -100,7 +100,7 @@ fn row(view: &SocketView<Client>, proxies: &TrustedProxies) -> Value {
     })
 }
 
-/// A socket of this node, with its channels. `?id=123.456`
+/// A socket on this node, with its channels. `?id=123.456`
 pub(super) async fn socket(_: Session, State(dashboard): State<Dashboard>, params: Params) -> Result<Json<Value>, ApiError> {
     let id = SocketId::parse(required(&params, "id")?).ok_or_else(|| ApiError::bad_request("id: is not that of a socket"))?;
     let hub = &dashboard.settings.load_full().api.hub;

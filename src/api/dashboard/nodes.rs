@@ -1,8 +1,8 @@
-//! Pages that show all nodes: the dashboards of a cluster tell each other what happens, while a page is open.
+//! Pages that show all nodes: while one is open, the dashboards of a cluster exchange what happens.
 //!
-//! Input: pages of this node, and notes of other dashboards over the nodes' bus. Output: to the others, every few seconds, that
-//! a page is open and what it chose, and that it is closed; to a page of another node, what happens here, sampled as for a page of this one. Without
-//! a page not one note is sent.
+//! Input: pages of this node, and notes of other dashboards over the nodes' bus. Output: to other nodes, every few seconds, that a
+//! page is open and its filter, and once that it was closed; to a page of another node, what happens here, sampled as for a local
+//! page. Without a page no note is sent.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -19,21 +19,21 @@ use super::figures::Sample;
 use super::stream::PACE;
 use crate::cluster::control::DashboardNote;
 
-/// Between two notes that a page is open.
+/// Interval between two notes that a page is open.
 const ASK_EVERY: Duration = Duration::from_secs(2);
-/// How long such a note counts.
+/// How long such a note is valid.
 const LASTS: Duration = Duration::from_secs(7);
 
-/// Notes that wait for a page; what comes beyond is dropped.
+/// Maximum number of notes queued for a page; further ones are dropped.
 const MAX_WAITING: usize = 64;
 
-/// Bytes of the trace in one note: every node gets it, and most have no use for it.
+/// Maximum bytes of trace entries in one note: every node receives it, although most do not need it.
 const MAX_NOTE_BYTES: usize = 64 * 1024;
 
-/// Bytes of what a page may choose: every node keeps it.
+/// Maximum bytes of a page's filter: every node stores it.
 const MAX_CHOSEN_BYTES: usize = 2048;
 
-/// What a page chose, see [`Filter::new`].
+/// The filter of a page, see [`Filter::new`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Chosen {
     pub(super) groups: String,
@@ -42,7 +42,7 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    /// Whether it is short enough to be told to every node.
+    /// Whether it is short enough to be sent to every node.
     pub(super) const fn fits(&self) -> bool {
         self.groups.len() + self.channel.len() + self.who.len() <= MAX_CHOSEN_BYTES
     }
@@ -52,13 +52,13 @@ impl Chosen {
     }
 }
 
-/// What one dashboard says to others.
+/// A message between dashboards.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Note {
     /// A page is open.
     Open { page: u64, chosen: Chosen },
-    /// It is not any more.
+    /// A page was closed.
     Close { page: u64 },
     /// What happened on a node, for a page.
     Told { page: u64, news: Box<RawValue> },
@@ -67,7 +67,7 @@ enum Note {
 /// What happened on a node.
 #[derive(Debug, Serialize)]
 struct News<'a> {
-    /// Tells the node from others.
+    /// The node's id.
     node: &'a str,
     name: &'a str,
     samples: Vec<Sample>,
@@ -81,7 +81,7 @@ struct Remote {
     chosen: Chosen,
     watch: Watch,
     until: Instant,
-    /// Of the last sample that was sent.
+    /// The time of the last sample that was sent.
     sent: u64,
 }
 
@@ -95,7 +95,7 @@ impl Pages {
     }
 }
 
-/// The other nodes, for one page; they are asked no more once it is dropped.
+/// The other nodes, for one page; on drop they are told that it was closed.
 pub(super) struct Others {
     dashboard: Dashboard,
     page: u64,
@@ -116,7 +116,7 @@ impl Others {
         Some(Self { dashboard: dashboard.clone(), page, chosen, asked: None, news })
     }
 
-    /// What they said since, in JSON.
+    /// Messages received since the last call, as JSON.
     pub(super) fn take(&mut self) -> Vec<Box<RawValue>> {
         if self.asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
             self.asked = Some(Instant::now());
@@ -141,7 +141,7 @@ fn tell(dashboard: &Dashboard, to: Option<u64>, note: &Note) {
 }
 
 impl Dashboard {
-    /// Answers the dashboards of other nodes, until the end. A single node has none.
+    /// Answers the dashboards of other nodes until `stop`. Returns at once on a single node.
     pub(crate) async fn follow_nodes(self, stop: CancellationToken) {
         let Some(mut notes) = self.settings.load().api.hub.hear_dashboards() else { return };
         let mut remotes = HashMap::new();
@@ -160,13 +160,13 @@ impl Dashboard {
         match serde_json::from_str(note.get()) {
             Ok(Note::Told { page, news }) => {
                 if let Some(sender) = self.pages.all().get(&page) {
-                    // A page that is slow skips.
+                    // A slow page misses this message.
                     let _ = sender.try_send(news);
                 }
             }
             Ok(Note::Close { page }) => drop(remotes.remove(&(from, page))),
             Ok(Note::Open { chosen, .. }) if !chosen.fits() => {
-                tracing::debug!("skipped a page of another dashboard: it looks for too much")
+                tracing::debug!("skipped a page of another dashboard: its filter is too long")
             }
             Ok(Note::Open { page, chosen }) => {
                 let until = Instant::now() + LASTS;

@@ -1,7 +1,7 @@
-//! `GET /dashboard/api/checks`: what `doctor` finds while the server runs.
+//! `GET /dashboard/api/checks`: the checks of `doctor` while the server runs.
 //!
-//! Input: the checks that the command line brings along. Output: their findings. They ask Redis, Laravel and the application,
-//! so one look at a time is taken, and it counts for a while, whoever asks.
+//! Input: the checks, provided by the command line. Output: their findings. They contact Redis, Laravel and the application, so
+//! they run one at a time, and all requests share the result for a while.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ use super::access::Session;
 use crate::api::ApiError;
 use crate::checks::{Checks, Finding};
 
-/// How long a look counts.
+/// How long a result is valid.
 const LASTS: Duration = Duration::from_secs(10);
 
-/// When somebody looked, and what was found.
+/// When the checks ran, and their findings.
 type Look = (Instant, Vec<Finding>);
 
-/// The checks, and what they found last.
+/// The checks, and their last result.
 #[derive(Default)]
 pub(super) struct SetUp {
     pub(super) checks: OnceLock<Checks>,
@@ -34,7 +34,7 @@ pub(super) async fn checks(_: Session, State(dashboard): State<Dashboard>) -> Re
     let checks = dashboard.set_up.checks.get().ok_or_else(ApiError::not_found)?;
     let (checks, last) = (Arc::clone(checks), Arc::clone(&dashboard.set_up.last));
     let config = dashboard.settings.load().config.clone();
-    // To its end, also when the page is closed meanwhile: the next one waits for this look, and takes none of its own.
+    // Runs to its end even if the page is closed: the next request then uses this result instead of its own run.
     let looking = tokio::spawn(async move {
         let mut last = last.lock().await;
         if let Some((_, known)) = last.as_ref().filter(|(when, _)| when.elapsed() < LASTS) {

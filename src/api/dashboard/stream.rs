@@ -1,8 +1,8 @@
 //! `GET /dashboard/stream`: server-sent events for one open page.
 //!
-//! Input: the feed and the figures. Output: `hello` once, `figures` each second, `trace` four times a second when there is
-//! something, and `node` with what other nodes sent. The next message is made when the page has taken the one before, so that a
-//! slow page skips.
+//! Input: the feed and the figures. Output: `hello` once, `figures` every second, `trace` up to four times a second, and `node`
+//! with messages of other nodes. The next message is built when the page has read the one before, so a slow page skips
+//! some.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -24,19 +24,19 @@ use crate::api::params::Params;
 use crate::hub::ClusterWide;
 use crate::readiness::RedisState;
 
-/// Time between two looks.
+/// Interval between two messages.
 pub(super) const PACE: Duration = Duration::from_millis(250);
 
-/// Other nodes are asked how many clients they have once in this time.
+/// How often other nodes are asked for their number of clients.
 const EVERYWHERE_LASTS: Duration = Duration::from_secs(5);
 
 struct Page {
     dashboard: Dashboard,
     session: Session,
     watch: Watch,
-    /// In a cluster.
+    /// Set in a cluster.
     others: Option<Others>,
-    /// Of the last sample that was sent.
+    /// The time of the last sample that was sent.
     sent: u64,
     everywhere: Option<(Instant, ClusterWide<usize>)>,
     is_new: bool,
@@ -61,14 +61,14 @@ pub(super) async fn stream(session: Session, State(dashboard): State<Dashboard>,
             Some((Ok::<_, Infallible>(message), page))
         }
     });
-    // nginx passes it on as it comes.
+    // Tells nginx not to buffer the response.
     let headers = [(CONTENT_TYPE, "text/event-stream"), (HeaderName::from_static("x-accel-buffering"), "no")];
     Ok((headers, Body::from_stream(messages)).into_response())
 }
 
 fn message(into: &mut String, event: &str, data: &impl Serialize) {
     let mut data = serde_json::to_string(data).expect("texts and numbers serialize");
-    // Another node's JSON is passed on as it came. The end of a line, which in JSON is but space between values, would end `data:`.
+    // JSON of another node is forwarded unchanged. A line break in it, which JSON allows between values, would end the `data:` line.
     if data.contains(['\n', '\r']) {
         data = data.replace(['\n', '\r'], " ");
     }
@@ -76,7 +76,7 @@ fn message(into: &mut String, event: &str, data: &impl Serialize) {
 }
 
 impl Page {
-    /// The next message; `None` when the session is over.
+    /// The next message; `None` when the session has ended.
     async fn next(&mut self) -> Option<Bytes> {
         let mut text = String::new();
         if std::mem::take(&mut self.is_new) {
@@ -97,7 +97,7 @@ impl Page {
         }
     }
 
-    /// Writes out what is new.
+    /// Writes the data that is new.
     async fn look(&mut self, text: &mut String) -> Option<()> {
         if !self.session.lasts(&self.dashboard) {
             return None;
@@ -149,7 +149,7 @@ impl Page {
     }
 }
 
-/// Those since the start that the page shows as they are.
+/// Totals since the start that the page shows unchanged.
 fn totals(totals: &crate::metrics::Totals) -> Value {
     json!({
         "malformed": totals.malformed_events,

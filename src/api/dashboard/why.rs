@@ -1,7 +1,7 @@
-//! "Why did my event not arrive?": what is known about a channel and an event, as findings in the order of their weight.
+//! "Why did my event not arrive?": what is known about a channel and an event, as findings ordered by weight.
 //!
-//! Input: a channel and, if somebody knows it, an event, as Laravel or the page's script names them. Output: findings, each
-//! with what to do about it, by the hub's state, the hints of the log, and what was kept of the trace.
+//! Input: a channel and optionally an event, as named in Laravel or in the page's script. Output: findings with hints, from the
+//! hub's state, the hints that are also logged, and the kept trace entries.
 
 use std::sync::Arc;
 
@@ -18,24 +18,24 @@ use crate::hub::near_miss;
 use crate::readiness::RedisState;
 use crate::redis_client::ping_command;
 
-/// Refusals that are shown.
+/// Maximum number of refusals shown.
 const MAX_REFUSALS: usize = 3;
 
-/// How much a finding matters.
+/// How important a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Weight {
-    /// Enough for nothing to arrive.
+    /// By itself a reason why nothing arrives.
     Wrong,
-    /// May be why.
+    /// A possible reason.
     Doubt,
     /// As it should be.
     Fine,
-    /// Nothing to judge.
+    /// Information only.
     Note,
 }
 
-/// Something that is known.
+/// A known fact.
 #[derive(Debug, Serialize)]
 struct Finding {
     weight: Weight,
@@ -44,7 +44,7 @@ struct Finding {
     hint: Option<String>,
 }
 
-/// Findings, and whether a page is open, without which nothing is kept to look at.
+/// Findings, and whether a page is open, without which nothing is recorded.
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
     findings: Vec<Finding>,
@@ -81,17 +81,17 @@ pub(super) async fn why(_: Session, State(dashboard): State<Dashboard>, params: 
     Json(Answer { findings: findings.0, watching: dashboard.feed.is_watching() })
 }
 
-/// Laravel's prefix, by an event outside of the configured one whose channel ends with this name.
+/// Laravel's prefix, from an event outside the configured prefix whose channel ends with this name.
 fn other_prefix<'a>(seen: &'a str, channel: &str) -> Option<&'a str> {
     const GUARDS: [&str; 3] = ["private-encrypted-", "private-", "presence-"];
     let prefix = seen.strip_suffix(channel).filter(|_| !channel.is_empty())?;
     let prefix = GUARDS.iter().find_map(|guard| prefix.strip_suffix(guard)).unwrap_or(prefix);
-    // It ends where a word ends, and before the channel begins.
+    // It must end at a word boundary, directly before the channel's name.
     let is_one = prefix.is_empty() || prefix.ends_with(|end: char| !end.is_alphanumeric());
     (is_one && !GUARDS.iter().any(|guard| prefix.contains(guard))).then_some(prefix)
 }
 
-/// What was seen outside of the prefix. Whether that is surely why this channel gets nothing, so that other leads are wrong.
+/// Reports an event outside the prefix. Returns whether that is certainly why this channel gets nothing, so other leads are wrong.
 fn prefix(settings: &Settings, channel: &str, findings: &mut Findings) -> bool {
     let Some(seen) = settings.api.hub.seen_outside_prefix() else { return false };
     let has_events = settings.api.hub.metrics().totals().redis_events > 0;
@@ -119,7 +119,7 @@ fn prefix(settings: &Settings, channel: &str, findings: &mut Findings) -> bool {
     false
 }
 
-/// Whether events can come in at all.
+/// Reports whether events can arrive at all.
 fn sources(settings: &Settings, is_prefix_wrong: bool, findings: &mut Findings) {
     let readiness = &settings.api.readiness;
     let totals = settings.api.hub.metrics().totals();
@@ -131,7 +131,7 @@ fn sources(settings: &Settings, is_prefix_wrong: bool, findings: &mut Findings) 
         ),
         RedisState::Connecting => findings.add(
             Weight::Wrong,
-            "Redis has not been reached yet, so nothing comes from there",
+            "Redis has not been reached yet, so no events come from there",
             "check databaseConfig.redis and that Redis runs",
         ),
         RedisState::Up if is_prefix_wrong => {}
@@ -147,8 +147,8 @@ fn sources(settings: &Settings, is_prefix_wrong: bool, findings: &mut Findings) 
         RedisState::Up => findings.add(Weight::Fine, "Redis is connected, and events have come from it", ""),
         RedisState::Off if !settings.config.redis_server.enabled.0 => findings.add(
             Weight::Note,
-            "subscribers.redis is false: events come through the HTTP API alone",
-            if settings.config.subscribers.http.0 { "" } else { "subscribers.http is false, too: nothing can come at all" },
+            "subscribers.redis is false: events come only through the HTTP API",
+            if settings.config.subscribers.http.0 { "" } else { "subscribers.http is false, too: no event can arrive" },
         ),
         RedisState::Off => findings.add(
             Weight::Note,
@@ -159,13 +159,13 @@ fn sources(settings: &Settings, is_prefix_wrong: bool, findings: &mut Findings) 
     if totals.malformed_events > 0 {
         findings.add(
             Weight::Doubt,
-            format!("{} messages since the start were no events of Laravel", totals.malformed_events),
-            "see the log: it says what was wrong with them",
+            format!("{} messages since the start were not valid Laravel events", totals.malformed_events),
+            "see the log for what was wrong with them",
         );
     }
 }
 
-/// Whether the name is one that clients use.
+/// Reports a name that clients do not use.
 fn name(settings: &Settings, channel: &str, findings: &mut Findings) {
     let prefix = &settings.config.database_config.redis.key_prefix;
     if !prefix.is_empty()
@@ -174,7 +174,7 @@ fn name(settings: &Settings, channel: &str, findings: &mut Findings) {
         findings.add(
             Weight::Wrong,
             format!("the name begins with the Redis prefix {prefix:?}, which clients never see"),
-            format!("clients and broadcastOn() say {rest:?}"),
+            format!("clients and broadcastOn() use {rest:?}"),
         );
     }
 }
@@ -189,7 +189,7 @@ fn subscribers(settings: &Settings, channel: &str, count: usize, has_refusals: b
         Some((joined, hint)) => {
             findings.add(Weight::Wrong, format!("nobody is subscribed to {channel:?}, but clients are in {joined:?}"), hint);
         }
-        // The refusal says why.
+        // The finding about the refusal explains it.
         None if has_refusals => findings.add(Weight::Wrong, format!("nobody is subscribed to {channel:?}"), ""),
         None => findings.add(
             Weight::Wrong,
@@ -200,7 +200,7 @@ fn subscribers(settings: &Settings, channel: &str, count: usize, has_refusals: b
     }
 }
 
-/// Whether two names are the same channel, but for what goes wrong with names.
+/// Whether two names mean the same channel, allowing for common mistakes in names.
 fn is_about(known: &str, channel: &str) -> bool {
     known == channel || near_miss(channel, known).is_some() || near_miss(known, channel).is_some()
 }
@@ -215,7 +215,7 @@ fn refusals(kept: &[Arc<Entry>], channel: &str, weight: Weight, findings: &mut F
         let socket = entry.socket.map(|socket| socket.to_string()).unwrap_or_default();
         let status = entry.status.map(|status| format!(" with {status}")).unwrap_or_default();
         let answer = entry.answer.as_deref().map(|answer| format!(": {answer}")).unwrap_or_default();
-        // A page that tries again and again is told once.
+        // Repeated attempts of one page are reported once.
         if told.contains(&(known, entry.socket)) {
             continue;
         }
@@ -229,7 +229,7 @@ fn refusals(kept: &[Arc<Entry>], channel: &str, weight: Weight, findings: &mut F
     !told.is_empty()
 }
 
-/// How Echo's `listen()` is called for an event of this name.
+/// The call of Echo's `listen()` for an event of this name.
 fn listen_call(name: &str) -> String {
     match name.strip_prefix("App\\Events\\") {
         Some(class) => format!(".listen('{}', …)", class.replace('\\', ".")),
@@ -306,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_call_of_listen_fits_the_name() {
+    fn the_call_of_listen_matches_the_name() {
         assert_eq!(listen_call("App\\Events\\OrderShipped"), ".listen('OrderShipped', …)");
         assert_eq!(listen_call("App\\Events\\Orders\\Shipped"), ".listen('Orders.Shipped', …)");
         assert_eq!(listen_call("order.shipped"), ".listen('.order.shipped', …), with the dot");
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_prefix_of_an_event_is_what_stands_before_the_channel() {
+    fn the_prefix_of_an_event_is_what_precedes_the_channel() {
         assert_eq!(other_prefix("shop_database_news", "news"), Some("shop_database_"));
         assert_eq!(other_prefix("shop_private-orders.1", "private-orders.1"), Some("shop_"));
         assert_eq!(other_prefix("shop_private-orders.1", "orders.1"), Some("shop_"));

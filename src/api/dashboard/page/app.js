@@ -1,8 +1,8 @@
-// The dashboard's page: signs in, listens to /dashboard/stream, and shows what comes. Text from events is only ever set as text.
+// The dashboard's page: signs in, reads /dashboard/stream, and shows its data. Text from events is only ever inserted as text.
 
 const $ = (id) => document.getElementById(id);
 
-/** An element: h('p', { class: 'quiet' }, 'text', child). Functions are listeners, null is left out. */
+/** An element: h('p', { class: 'quiet' }, 'text', child). Functions are listeners, null is omitted. */
 function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -125,7 +125,7 @@ $('sign-out').addEventListener('click', async () => {
 
 // --- The stream ---------------------------------------------------------------------------------------------------------
 
-/** One connection, whose filter is that of the view. */
+/** One connection, with the filter of the view. */
 const stream = {
   source: null,
   query: null,
@@ -142,7 +142,7 @@ const stream = {
     source.addEventListener('open', () => link('live', 'live'));
     source.addEventListener('error', () => {
       link('lost', 'connection lost, trying again…');
-      // Closed for good: the session is over, or the server has said no.
+      // Closed for good: the session has ended, or the server refused.
       if (source.readyState === EventSource.CLOSED && this.source === source) setTimeout(() => ask('session').then(() => this.open(), () => {}), 1500);
     });
     source.addEventListener('hello', (event) => {
@@ -193,7 +193,7 @@ let columns = [];
 let rate = 0;
 const KEPT = 600;
 
-/** The nodes that have told something, by what tells them apart; of a single one, that. */
+/** The nodes that have sent data, by id; for a single node, only that one. */
 const nodes = new Map();
 let own = null;
 
@@ -207,17 +207,17 @@ function nodeOf({ node: id, name }) {
   return node;
 }
 
-/** Whether this node is one of those that are shown. */
+/** Whether this node is among those that are shown. */
 const isShown = ({ id }) => $('node').value === '' || $('node').value === id;
 
 function keepSamples(node, fresh) {
-  // Who is asked anew, after a lost connection, begins with what is known already.
+  // After a reconnect, the server starts with data that is known already.
   const last = node.samples.at(-1)?.at ?? 0;
   node.samples.push(...fresh.filter(({ at }) => at > last));
   node.samples.splice(0, node.samples.length - KEPT);
 }
 
-/** Of the nodes that are shown, together; seconds are those of this node, or of the one that is shown. */
+/** The sum over the shown nodes; the seconds are those of this node, or of the only one shown. */
 function shownSamples() {
   const shown = [...nodes.values()].filter((node) => isShown(node) && node.samples.length);
   const first = shown.includes(own) ? own : shown[0];
@@ -229,12 +229,12 @@ function shownSamples() {
   return first.samples.map(({ at, values }) => {
     const all = [values];
     for (const { by, last } of others) {
-      // The newest second of another node may be on its way still.
+      // Another node's newest second may not have arrived yet.
       const its = by.get(at) ?? (at > last.at && at - last.at < 4 ? last.values : null);
       if (its) all.push(its);
     }
     const sums = values.map((_, index) => all.reduce((sum, each) => sum + each[index], 0));
-    // An event comes to every node.
+    // An event reaches every node, so it is not summed.
     for (const [name, of] of [['delivered', Math.max], ['unheard', Math.min]]) {
       const index = columns.indexOf(name);
       sums[index] = of(...all.map((each) => each[index]));
@@ -315,7 +315,7 @@ function takeFigures({ samples: fresh, by, everywhere, redis, redisServer, total
   if (!document.hidden) TILES.filter((one) => one.graph).forEach(draw);
 }
 
-/** Up to ten minutes from left to right: as long as the server runs, one at the least. */
+/** Up to ten minutes from left to right: as long as the server has been running, but at least one. */
 function draw(tile) {
   const indexes = tile.graph.map((name) => columns.indexOf(name));
   const values = samples.map(({ values: all }) => indexes.reduce((sum, index) => sum + all[index], 0));
@@ -390,7 +390,7 @@ $('pause').addEventListener('click', () => {
   showTrace();
 });
 
-/** What came in the last seconds, to say what part of it is shown. */
+/** Entries of the last seconds, to tell which part of them is shown. */
 let pace = [];
 
 function takeTrace({ seen, missed, entries }, node) {
@@ -411,7 +411,7 @@ function takeTrace({ seen, missed, entries }, node) {
 function addRows(entries) {
   if (entries.length === 0) return;
   let before = $('trace').firstChild;
-  // The newest first; what another node tells of may be older than what is there.
+  // Newest first; entries of another node may be older than those already shown.
   for (const entry of entries.slice(-MAX_ROWS).reverse()) {
     while (before && Number(before.dataset.at) > entry.at) before = before.nextSibling;
     const element = row(entry);
@@ -448,7 +448,7 @@ setInterval(() => {
 }, 1000);
 
 const channelButton = (name) => h('button', { class: 'name mono', click: () => go('channels', name) }, name);
-/** Ids of sockets are long; their ends tell them apart. */
+/** Socket ids are long; their ends distinguish them. */
 const short = (id) => (/^\d{8,}\.\d{8,}$/.test(id) ? `${id.slice(0, 5)}…${id.slice(-4)}` : id);
 const whoButton = (id) => h('button', { class: 'name mono id', title: short(id) === id ? null : id, click: () => go('who', id) }, short(id));
 
@@ -483,7 +483,7 @@ function words(entry) {
 const GRANTS = { application: "Laravel's answer", token: 'a token', signature: "Laravel's signature" };
 
 const CAUSES = {
-  malformed: 'a message that makes no sense', channel_name: 'the name of the channel is too long', subscriptions: 'too many channels',
+  malformed: 'a malformed message', channel_name: 'the name of the channel is too long', subscriptions: 'too many channels',
   subscribe_rate: 'subscribes too fast', headers: 'headers are too large', origin: 'the origin of its page is not allowed', connections: 'too many clients', connections_per_ip: 'too many clients of one address',
   draining: 'the server is stopping', whisper: 'the whisper breaks a rule', whisper_size: 'the whisper is too large',
   whisper_rate: 'whispers too fast', whisper_queue: 'no room on the way to the other nodes',
@@ -544,7 +544,7 @@ let channelPace = [];
 async function loadChannels() {
   if (view.name !== 'channels' || document.hidden) return;
   const text = $('search-text').value.trim();
-  // Beyond what one answer holds, the server searches.
+  // Beyond the size of one response, the server searches.
   const query = channels.total > channels.all.length ? `?q=${encodeURIComponent(text)}` : '';
   const found = await ask(`api/channels${query}`).catch(() => null);
   if (!found) return;
@@ -566,7 +566,7 @@ function sortChannels() {
   showRows();
 }
 
-/** Only what can be seen is in the page. */
+/** Only visible rows are in the document. */
 function showRows() {
   const list = $('channels');
   $('channels-rows').style.height = `${channels.shown.length * ROW}px`;
@@ -648,7 +648,7 @@ async function showChannel() {
     h('h3', {}, 'Last events, while this page is open'),
     h('ol', { class: 'trace', id: 'channel-events' }),
   ];
-  // A table that is being read, or a button that is half pressed, stays where it is.
+  // Does not replace a table that is being read, or a button that is being pressed.
   if ($('channel').contains(document.activeElement) && $('channel').dataset.name === name) return;
   $('channel').dataset.name = name;
   $('channel').replaceChildren(...parts.flat().filter(Boolean));
@@ -678,7 +678,7 @@ function channelRate() {
   channelPace = channelPace.filter((batch) => now - batch.now < 5000);
   const byNode = new Map();
   for (const { id, seen } of channelPace) byNode.set(id, (byNode.get(id) ?? 0) + seen);
-  // An event comes to every node.
+  // An event reaches every node, so it is not summed.
   const seen = Math.max(0, ...byNode.values());
   return `${(seen / 5).toFixed(seen > 0 && seen < 50 ? 1 : 0)} a second`;
 }
@@ -762,9 +762,9 @@ async function showWho() {
   }
 }
 
-// --- Doing something ----------------------------------------------------------------------------------------------------
+// --- Actions ------------------------------------------------------------------------------------------------------------
 
-/** A button that is pressed twice. */
+/** A button that has to be pressed twice. */
 function sure(text, question, act) {
   let asked;
   const button = h('button', {
@@ -848,7 +848,7 @@ $('check').addEventListener('click', () => check());
 
 const showFindings = (place, findings) => place.replaceChildren(...findings.map(({ weight, text, hint }) => h('li', { class: weight }, text, hint ? h('p', {}, hint) : null)));
 
-/** What `doctor` finds: it asks Redis, Laravel and the application, so only when somebody wants to know. */
+/** The findings of `doctor`: it contacts Redis, Laravel and the application, so it runs only on request. */
 async function check() {
   if (!me.checks || $('check').disabled) return;
   $('check').disabled = true;
@@ -902,7 +902,7 @@ function showView() {
   try {
     decoded = decodeURIComponent(argument);
   } catch {
-    // A hash that somebody typed.
+    // A hash that was typed by hand.
   }
   view = { name: VIEWS.includes(name) && (name !== 'send' || me?.actions) ? name : 'trace', argument: decoded };
   for (const each of VIEWS) {
@@ -949,7 +949,7 @@ setInterval(() => me && !$('app').hidden && showWhy(), 3000);
 
 // --- The demo -----------------------------------------------------------------------------------------------------------
 
-/** With `start --demo` the page is a subscriber, too, and shows the first event and the next step. */
+/** With `start --demo` the page is also a subscriber, and shows the first event and the next step. */
 async function beginDemo() {
   if (!sessionStorage.getItem('demo') || !$('first').hidden) return;
   const answer = await fetch('/demo/next').catch(() => null);
@@ -964,7 +964,7 @@ async function beginDemo() {
   listen(channel);
 }
 
-/** What laravel-echo and socket.io-client do, by hand: 0 open, 40 connect, 42 event, 2 ping, 3 pong. */
+/** A hand-written laravel-echo and socket.io-client: 0 open, 40 connect, 42 event, 2 ping, 3 pong. */
 function listen(channel) {
   const socket = new WebSocket(`${location.origin.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`);
   socket.addEventListener('message', ({ data: packet }) => {
