@@ -1,4 +1,4 @@
-//! The HTTP API: who may use it, what it tells, what it publishes, and how it says no.
+//! The HTTP API: access control, responses, publishing and errors.
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ mod metrics;
 mod refusals;
 mod users;
 
-/// An answer of the API.
+/// A response of the API.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -22,12 +22,12 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON; `null` when it is none.
+    /// The body as JSON; `null` if it is not JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
     }
 
-    /// The `error` of the body; empty when there is none.
+    /// The `error` of the body, or an empty string.
     pub(crate) fn error(&self) -> String {
         self.json()["error"].as_str().unwrap_or_default().to_owned()
     }
@@ -37,7 +37,7 @@ impl Answer {
     }
 }
 
-/// Sends a request as it is.
+/// Sends a request unchanged.
 pub(crate) async fn send(server: &TestServer, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<String>) -> Answer {
     let method = method.parse().expect("a method");
     let mut request = reqwest::Client::new().request(method, server.url(path)).timeout(DEADLINE).body(body.into());
@@ -49,7 +49,7 @@ pub(crate) async fn send(server: &TestServer, method: &str, path: &str, headers:
     Answer { status, headers, text: response.text().await.expect("a whole answer") }
 }
 
-/// The header with the tests' key.
+/// The `Authorization` header with the tests' key.
 pub(crate) const BEARER: (&str, &str) = ("authorization", "Bearer test-key");
 
 /// GET with the key.

@@ -1,4 +1,4 @@
-//! Grants that end, and those that are taken back through the HTTP API.
+//! Grants that expire, and grants revoked through the HTTP API.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn post(server: &TestServer, path: &str, body: Value) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn a_grant_with_an_end_is_asked_for_again_and_ends_when_refused() {
+async fn an_expiring_grant_is_renewed_or_revoked_by_another_callback() {
     let app = SlowApp::start(Duration::ZERO).await;
     app.answers(200, r#"{"expires_in":1.2}"#);
     let server = TestServer::start(json!({ "authHost": app.url })).await;
@@ -30,7 +30,7 @@ async fn a_grant_with_an_end_is_asked_for_again_and_ends_when_refused() {
 }
 
 #[tokio::test]
-async fn an_application_that_is_away_keeps_nobody_past_the_end() {
+async fn an_unreachable_application_does_not_extend_a_grant() {
     let app = SlowApp::start(Duration::ZERO).await;
     app.answers(200, r#"{"expires_in":3}"#);
     let server = TestServer::start(json!({ "authHost": app.url })).await;
@@ -43,7 +43,7 @@ async fn an_application_that_is_away_keeps_nobody_past_the_end() {
 }
 
 #[tokio::test]
-async fn an_application_that_hangs_keeps_nobody_past_the_end() {
+async fn a_hanging_application_does_not_extend_a_grant() {
     let app = SlowApp::start(Duration::ZERO).await;
     app.answers(200, r#"{"expires_in":2}"#);
     let server = TestServer::start(json!({ "authHost": app.url, "auth": { "timeout": "1h" } })).await;
@@ -56,7 +56,7 @@ async fn an_application_that_hangs_keeps_nobody_past_the_end() {
 }
 
 #[tokio::test]
-async fn a_recheck_takes_out_who_is_refused_now() {
+async fn a_recheck_unsubscribes_sockets_that_are_refused_now() {
     let app = SlowApp::start(Duration::ZERO).await;
     let server = TestServer::start(json!({ "authHost": app.url, "auth": { "cacheTtl": "60s" } })).await;
     let (mut alice, mut bob) = (server.client_of(1).await, server.client_of(2).await);
@@ -77,7 +77,7 @@ async fn a_recheck_takes_out_who_is_refused_now() {
 }
 
 #[tokio::test]
-async fn a_user_can_be_taken_out_of_a_channel() {
+async fn a_user_can_be_unsubscribed_from_a_channel() {
     let laravel = Laravel::start().await;
     let server = TestServer::start(json!({ "authHost": laravel.url })).await;
     let mut watcher = server.client_of(9).await;
@@ -92,7 +92,7 @@ async fn a_user_can_be_taken_out_of_a_channel() {
     watcher.subscribe("private-orders").await;
     server.subscribed("private-orders", 3).await;
     let path = "/apps/app/users/1/unsubscribe";
-    // A socket is the user's by its presence channel.
+    // A socket is known as the user's from its presence channel.
     assert_eq!(post(&server, path, json!({ "channel": "private-orders" })).await, (200, json!({ "unsubscribed": 2 })));
     assert_eq!(post(&server, path, json!({ "channel": "presence-room" })).await, (200, json!({ "unsubscribed": 2 })));
     assert_eq!(post(&server, path, json!({ "channel": "presence-room" })).await, (200, json!({ "unsubscribed": 0 })));
@@ -109,7 +109,7 @@ async fn a_user_can_be_taken_out_of_a_channel() {
 }
 
 #[tokio::test]
-async fn user_and_password_of_auth_host_go_to_the_callback_unless_the_client_has_its_own() {
+async fn credentials_in_auth_host_are_sent_unless_the_client_sends_its_own() {
     let laravel = Laravel::start().await;
     let host = laravel.url.replace("http://", "http://Gate:p%40ss@") + "/";
     let server = TestServer::start(json!({ "authHost": host })).await;

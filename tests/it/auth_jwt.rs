@@ -1,4 +1,4 @@
-//! Tokens that grant channels, among them one made by the PHP of the handbook.
+//! Tokens that grant channels, including one made by the PHP code of the documentation.
 
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -47,11 +47,11 @@ async fn a_token_grants_without_a_callback() {
     assert!(laravel.callbacks().is_empty());
     subscribe(&mut client, "private-forbidden", &token(&json!({ "sub": "7" }))).await;
     assert_eq!(client.event("subscription_error").await, [json!("private-forbidden"), json!(403)]);
-    assert_eq!(laravel.callbacks().len(), 1, "a token without channels is the application's");
+    assert_eq!(laravel.callbacks().len(), 1, "a token without channels is left to the application");
 }
 
 #[tokio::test]
-async fn a_token_that_ends_is_followed_by_a_callback() {
+async fn an_expired_token_is_followed_by_a_callback() {
     let laravel = Laravel::start().await;
     let server = server(&laravel).await;
     let mut client = server.client().await;
@@ -67,9 +67,9 @@ async fn a_token_that_ends_is_followed_by_a_callback() {
     assert_eq!(server.subscription_count("private-orders").await, 1);
 }
 
-/// The lines between the marks in docs/auth.md are what operators copy.
+/// Operators copy the PHP block in docs/auth.md.
 #[tokio::test]
-async fn the_php_of_the_handbook_mints_a_token() {
+async fn the_documented_php_mints_a_valid_token() {
     let chapter = include_str!("../../docs/auth.md");
     let (_, code) = chapter.split_once("```php\n").expect("the chapter has PHP");
     let (code, _) = code.split_once("```").expect("the PHP ends");

@@ -1,4 +1,4 @@
-//! A crowd of clients before an application that takes its time, fails, and comes back.
+//! Many clients against an application that is slow, fails, or comes back.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{SlowApp, TestServer, free_port, until};
 
 #[tokio::test]
-async fn a_storm_of_5000_stays_within_the_cap_and_all_are_granted() {
+async fn a_burst_of_5000_subscribes_stays_within_the_cap_and_all_are_granted() {
     const SOCKETS: u64 = 50;
     const CHANNELS: u64 = 100;
     let app = SlowApp::start(Duration::from_millis(50)).await;
@@ -28,7 +28,7 @@ async fn a_storm_of_5000_stays_within_the_cap_and_all_are_granted() {
     until("all callbacks", async || app.callbacks() as u64 == SOCKETS * CHANNELS).await;
     assert_eq!(app.peak(), 64);
     for client in &mut clients {
-        // Whatever came before this answer would have been a refusal.
+        // The response to this subscribe comes last: an earlier one would be a refusal.
         client.subscribe(&"x".repeat(201)).await;
         assert_eq!(client.event("subscription_error").await[1], json!(414));
     }
@@ -53,7 +53,7 @@ async fn equal_subscribes_share_a_callback() {
 }
 
 #[tokio::test]
-async fn answers_are_shared_for_the_time_of_auth_cache_ttl() {
+async fn answers_are_cached_for_auth_cache_ttl() {
     let app = SlowApp::start(Duration::ZERO).await;
     let server = TestServer::start(json!({ "authHost": app.url, "auth": { "cacheTtl": "60s" } })).await;
     for count in 1..=3 {
@@ -71,7 +71,7 @@ async fn answers_are_shared_for_the_time_of_auth_cache_ttl() {
 }
 
 #[tokio::test]
-async fn who_waits_longer_than_auth_queue_timeout_is_told_503() {
+async fn a_subscribe_queued_longer_than_auth_queue_timeout_gets_503() {
     let app = SlowApp::start(Duration::from_secs(3)).await;
     let server = TestServer::start(json!({ "authHost": app.url, "auth": { "maxConcurrent": 1, "queueTimeout": "100ms" } })).await;
     let mut client = server.client().await;
@@ -84,7 +84,7 @@ async fn who_waits_longer_than_auth_queue_timeout_is_told_503() {
 }
 
 #[tokio::test]
-async fn sockets_that_leave_take_their_questions_back() {
+async fn a_closed_socket_cancels_its_queued_callbacks() {
     let app = SlowApp::start(Duration::from_millis(500)).await;
     let server = TestServer::start(json!({ "authHost": app.url, "auth": { "maxConcurrent": 1 } })).await;
     let (mut gone, mut patient) = (server.client().await, server.client().await);
@@ -97,11 +97,11 @@ async fn sockets_that_leave_take_their_questions_back() {
     patient.subscribe("private-patient").await;
     drop(gone);
     server.subscribed("private-patient", 1).await;
-    assert!(app.callbacks() < 10, "{} callbacks, most of them for nobody", app.callbacks());
+    assert!(app.callbacks() < 10, "{} callbacks, most of them for closed sockets", app.callbacks());
 }
 
 #[tokio::test]
-async fn an_application_that_is_away_is_found_when_it_comes_back() {
+async fn callbacks_resume_when_the_application_is_back() {
     let port = free_port();
     let server = TestServer::start(json!({ "authHost": format!("http://127.0.0.1:{port}") })).await;
     let mut client = server.client().await;
@@ -109,7 +109,7 @@ async fn an_application_that_is_away_is_found_when_it_comes_back() {
         client.subscribe(&format!("private-{n}")).await;
         assert_eq!(client.event("subscription_error").await, [json!(format!("private-{n}")), json!(0)]);
     }
-    // From here on subscribes wait.
+    // From here on, subscribes are queued.
     for n in 10..110 {
         client.subscribe(&format!("private-{n}")).await;
     }
@@ -121,7 +121,7 @@ async fn an_application_that_is_away_is_found_when_it_comes_back() {
 }
 
 #[tokio::test]
-async fn named_headers_of_the_handshake_are_passed_on() {
+async fn configured_handshake_headers_are_forwarded() {
     let laravel = crate::support::Laravel::start().await;
     let settings = json!({ "authHost": laravel.url, "auth": { "forward": ["X-Forwarded-For", "User-Agent"] } });
     let server = TestServer::start(settings).await;
@@ -136,7 +136,7 @@ async fn named_headers_of_the_handshake_are_passed_on() {
 }
 
 #[tokio::test]
-async fn a_socket_that_asks_much_does_not_hold_up_others() {
+async fn a_socket_with_many_callbacks_does_not_delay_others() {
     const CHANNELS: usize = 500;
     let app = SlowApp::start(Duration::from_millis(20)).await;
     let server = TestServer::start(json!({ "authHost": app.url, "auth": { "maxConcurrent": 1 } })).await;
@@ -151,7 +151,7 @@ async fn a_socket_that_asks_much_does_not_hold_up_others() {
 }
 
 #[tokio::test]
-async fn headers_that_no_application_takes_are_refused() {
+async fn oversized_headers_are_refused() {
     let app = SlowApp::start(Duration::ZERO).await;
     let server = TestServer::start(json!({ "authHost": app.url })).await;
     let mut client = server.client().await;

@@ -1,4 +1,4 @@
-//! The command line as a person or a script uses it: every test has a folder of its own and a clean environment.
+//! The command line as people and scripts use it: every test has its own directory and a clean environment.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -24,15 +24,15 @@ mod start;
 mod terminal;
 mod wrong_input;
 
-/// How long to wait for what must happen.
+/// How long to wait for an expected event.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 const BIN: &str = env!("CARGO_BIN_EXE_laravel-echo-server");
 
-/// A folder that goes away with the test.
+/// A directory that is removed after the test.
 pub(crate) struct Folder(PathBuf);
 
-/// What a command that ended left behind.
+/// The result of a finished command.
 pub(crate) struct Ended {
     pub(crate) code: i32,
     pub(crate) stdout: String,
@@ -46,7 +46,7 @@ impl Folder {
         Self(path)
     }
 
-    /// A folder with a config file that any server can start with, on a free port and without Redis.
+    /// A directory with a minimal config file: a free port and no Redis.
     fn with_config() -> (Self, u16) {
         let folder = Self::new();
         let port = free_port();
@@ -76,7 +76,7 @@ impl Folder {
         names
     }
 
-    /// The command, in this folder and with nothing of the test's own environment.
+    /// The command, in this directory and without the test's own environment.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BIN);
         command.args(arguments).current_dir(&self.0).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -116,7 +116,7 @@ impl Ended {
     }
 }
 
-/// A command that is running; it is killed with the test.
+/// A running command; killed on drop.
 struct Running {
     child: Child,
     lines: Receiver<String>,
@@ -181,7 +181,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail for a child that has ended, which is fine.
+        // Both fail if the child has already ended, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -192,7 +192,7 @@ fn free_port() -> u16 {
     listener.local_addr().expect("a bound listener has an address").port()
 }
 
-/// A Redis of its own on a free port.
+/// A private Redis on a free port.
 struct Redis {
     child: Child,
     port: u16,
@@ -221,7 +221,7 @@ impl Drop for Redis {
     }
 }
 
-/// Whether `text` holds all `parts`; says which one is missing.
+/// Asserts that `text` contains all `parts`; the panic names the missing one.
 #[track_caller]
 fn assert_holds(text: &str, parts: &[&str]) {
     for part in parts {

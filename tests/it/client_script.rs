@@ -1,4 +1,4 @@
-//! `/socket.io/socket.io.js`: the npm package when it is at hand, else help.
+//! `/socket.io/socket.io.js`: from the npm package if that is available, otherwise instructions.
 
 use serde_json::json;
 
@@ -20,7 +20,7 @@ async fn the_script_comes_from_the_configured_folder() {
 }
 
 #[tokio::test]
-async fn without_the_package_the_answer_says_what_to_do() {
+async fn without_the_package_the_response_says_what_to_do() {
     let server = TestServer::start(json!({ "socketio": { "clientPath": "/nowhere" } })).await;
     let response = reqwest::get(server.url("/socket.io/socket.io.min.js")).await.unwrap();
     assert_eq!(response.status(), 404);

@@ -25,7 +25,7 @@ fn settings() -> Value {
     })
 }
 
-/// A node as a process of its own.
+/// A node in a process of its own.
 async fn process(redis_port: u16, laravel: &Laravel) -> Node {
     let mut settings = settings();
     let redis = json!({ "redis": { "host": "127.0.0.1", "port": redis_port } });
@@ -33,12 +33,12 @@ async fn process(redis_port: u16, laravel: &Laravel) -> Node {
     Node::start(settings).await
 }
 
-/// Two nodes that listen to Redis in this mode.
+/// Two nodes that subscribe to Redis in this mode.
 async fn nodes(mode: &str, redis: &Redis, laravel: &Laravel) -> [TestServer; 2] {
     nodes_with(json!({ "subscribers": { "redisMode": mode } }), redis, laravel).await
 }
 
-/// Two nodes that keep their leases, and have time to put back what Redis has lost, also on a busy machine.
+/// Two nodes with leases long enough to be kept, and to restore what Redis has lost, on a busy machine.
 async fn patient_nodes(mode: &str, redis: &Redis, laravel: &Laravel) -> [TestServer; 2] {
     nodes_with(json!({ "subscribers": { "redisMode": mode }, "presence": { "lease": "12s" } }), redis, laravel).await
 }
@@ -81,7 +81,7 @@ fn users(members: &Value) -> Vec<u64> {
     members.as_array().expect("a list").iter().map(|member| member["user_id"].as_u64().expect("an id")).collect()
 }
 
-/// Every case in both modes of listening to Redis.
+/// Runs every case in both Redis modes.
 macro_rules! in_both_modes {
     ($($case:ident),+ $(,)?) => {
         mod by_pattern {
@@ -104,7 +104,7 @@ in_both_modes!(
     events_and_whispers_reach_every_node_once_and_in_order,
     one_hundred_join_over_two_nodes_at_once,
     the_http_api_answers_for_all_nodes,
-    without_redis_the_clients_of_a_node_hear_each_other,
+    without_redis_the_clients_of_a_node_reach_each_other,
     redis_restarts_empty_under_two_nodes,
     redis_is_emptied_under_two_nodes,
     members_join_while_redis_is_away,
@@ -118,7 +118,7 @@ async fn members_on_all_nodes_see_each_other_once(mode: &str) {
     let (mut bob, here) = join(&other, 2).await;
     assert_eq!(here, [2, 1], "newest first");
     assert_eq!(alice.event("presence:joining").await, [json!(ROOM), json!({ "user_id": 2, "user_info": { "id": 2 } })]);
-    // A second tab of alice, on the other node, is no news; nor is it when the first goes.
+    // Another tab of alice on the other node is not announced, nor is the end of the first one.
     let (mut tab, here) = join(&other, 1).await;
     assert_eq!(here, [1, 2]);
     drop(alice);
@@ -159,8 +159,8 @@ async fn events_and_whispers_reach_every_node_once_and_in_order(mode: &str) {
     alice.event("client-end").await;
     alice.whisper("private-desk", "client-end", json!(null)).await;
     bob.event("client-end").await;
-    assert!(alice.left_over().is_empty(), "heard its own whisper or something twice: {:?}", alice.left_over());
-    assert!(bob.left_over().is_empty(), "was not left out: {:?}", bob.left_over());
+    assert!(alice.left_over().is_empty(), "received its own whisper, or something twice: {:?}", alice.left_over());
+    assert!(bob.left_over().is_empty(), "the sender was not excluded: {:?}", bob.left_over());
 }
 
 async fn one_hundred_join_over_two_nodes_at_once(mode: &str) {
@@ -176,7 +176,7 @@ async fn one_hundred_join_over_two_nodes_at_once(mode: &str) {
     }
     until("all callbacks", async || laravel.callbacks().len() as u64 == COUNT).await;
     laravel.release();
-    // What each was given and heard of later makes everyone, and nobody twice.
+    // The list each got, with the joins it saw later, has everyone exactly once.
     for client in &mut clients {
         let mut here = users(&client.event("presence:subscribed").await[1]);
         while (here.len() as u64) < COUNT {
@@ -221,12 +221,12 @@ async fn the_http_api_answers_for_all_nodes(mode: &str) {
         assert_eq!(users["users"].as_array().expect("a list").len(), 2);
         assert_eq!(get(node, "/apps/app/status").await["subscription_count"], 2);
     }
-    // Asked on one node, it ends the connections on the other.
+    // A request on one node ends connections on the other.
     assert_eq!(post(&one, "/apps/app/users/2/terminate_connections", &json!({})).await, (200, json!({})));
     assert_eq!(alice.event("presence:leaving").await[1]["user_id"], 2);
     one.subscribed(ROOM, 1).await;
     drop(bob);
-    // A node that lives by its lease and does not answer is missed.
+    // A node that has a lease but does not answer makes the result partial.
     let config = json!({
         "database": "redis",
         "databaseConfig": { "redis": { "host": "127.0.0.1", "port": redis.port, "keyPrefix": "app_" } },
@@ -241,7 +241,7 @@ async fn the_http_api_answers_for_all_nodes(mode: &str) {
     assert_eq!(post(&one, "/apps/app/users/2/terminate_connections", &json!({})).await, (200, json!({ "partial": true })));
 }
 
-async fn without_redis_the_clients_of_a_node_hear_each_other(mode: &str) {
+async fn without_redis_the_clients_of_a_node_reach_each_other(mode: &str) {
     let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, _other] = nodes(mode, &redis, &laravel).await;
     redis.down();
@@ -252,7 +252,7 @@ async fn without_redis_the_clients_of_a_node_hear_each_other(mode: &str) {
         client.subscribe("private-desk").await;
     }
     until("both to be in", async || local_count(&one, "private-desk").await == 2).await;
-    // It reaches who is here, and the caller hears that others did not get it.
+    // It reaches the sockets of this node, and the caller learns that other nodes did not get it.
     let (status, answer) = post(&one, "/apps/app/events", &body).await;
     assert_eq!((status, answer), (200, json!({ "message": "ok", "partial": true })));
     let batch = json!({ "batch": [body] });
@@ -267,12 +267,12 @@ async fn without_redis_the_clients_of_a_node_hear_each_other(mode: &str) {
     assert_eq!(alice.event("sent").await, [json!("news"), json!(1)]);
 }
 
-/// How many sockets are in a channel of this node, while others cannot be asked.
+/// Number of sockets in a channel of this node, while other nodes cannot be asked.
 async fn local_count(node: &TestServer, channel: &str) -> u64 {
     get(node, &format!("/apps/app/channels/{channel}")).await["subscription_count"].as_u64().expect("a count")
 }
 
-/// Waits for the next changes of the room, as (event, user) in any order, and for nothing else.
+/// Waits for these changes in the room, as (event, user) in any order, and fails on any other.
 async fn changes(client: &mut Client, expected: &[(&str, u64)]) {
     let mut heard = BTreeSet::new();
     while heard.len() < expected.len() {
@@ -283,7 +283,7 @@ async fn changes(client: &mut Client, expected: &[(&str, u64)]) {
     }
 }
 
-/// User 1 on a node, users 2 and 3 on another, who know of each other.
+/// User 1 on one node, users 2 and 3 on another, all of whom see each other.
 async fn three(one: &TestServer, other: &TestServer) -> [Client; 3] {
     let (mut first, _) = join(one, 1).await;
     let (mut second, _) = join(other, 2).await;
@@ -298,10 +298,10 @@ async fn redis_restarts_empty_under_two_nodes(mode: &str) {
     let [one, other] = patient_nodes(mode, &redis, &laravel).await;
     let [mut alice, mut bob, gone] = three(&one, &other).await;
     redis.down();
-    // Who leaves while nobody can be told is gone in the end.
+    // A member that leaves while Redis is down is removed in the end.
     drop(gone);
     redis.up().await;
-    // Nobody who stays is thought gone meanwhile.
+    // No remaining member is taken for gone meanwhile.
     let (mut late, _) = join(&one, 4).await;
     for client in [&mut alice, &mut bob] {
         changes(client, &[("presence:joining", 4), ("presence:leaving", 3)]).await;
@@ -320,7 +320,7 @@ async fn members_join_while_redis_is_away(mode: &str) {
     let [mut alice, mut bob, mut carol] = three(&one, &other).await;
     redis.down();
     let (mut dave, here) = join(&one, 4).await;
-    assert_eq!(here.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([1, 2, 3, 4]), "what is known stays");
+    assert_eq!(here.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([1, 2, 3, 4]), "known members are kept");
     changes(&mut alice, &[("presence:joining", 4)]).await;
     let (gone, _) = join(&one, 5).await;
     for client in [&mut alice, &mut dave] {
@@ -346,9 +346,9 @@ async fn redis_is_emptied_under_two_nodes(mode: &str) {
     let [one, other] = patient_nodes(mode, &redis, &laravel).await;
     let [mut alice, mut bob, gone] = three(&one, &other).await;
     redis.flush().await;
-    // These find an empty list, and one that lacks the members of the other node.
+    // These joins find an empty list, or one without the members of the other node.
     let (mut dave, here) = join(&one, 4).await;
-    assert_eq!(here.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([1, 2, 3, 4]), "what is known stays");
+    assert_eq!(here.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([1, 2, 3, 4]), "known members are kept");
     let (_erin, _) = join(&one, 5).await;
     for client in [&mut alice, &mut bob] {
         changes(client, &[("presence:joining", 4), ("presence:joining", 5)]).await;

@@ -1,4 +1,4 @@
-//! Config files that the original wrote (`fixtures/config`) work unchanged, and are edited without a trace.
+//! Config files written by the original (`fixtures/config`) work unchanged, and edits preserve everything else.
 
 use std::path::{Path, PathBuf};
 
@@ -15,9 +15,9 @@ fn load(name: &str) -> Loaded {
     load_with(&options, &Environment::default()).expect("the original's file is taken")
 }
 
-/// The defaults here, as far as the original's file does not say otherwise.
+/// The defaults, except where the original's file says otherwise.
 #[test]
-fn what_init_wrote_is_the_defaults_with_members_in_redis() {
+fn the_originals_init_file_equals_the_defaults_with_members_in_redis() {
     let loaded = load("init.json");
     let mut expected = Config { database: Database::Redis, secure_options: Some(67_108_864), ..Config::default() };
     expected.auth.tls.verify.0 = false;
@@ -26,14 +26,14 @@ fn what_init_wrote_is_the_defaults_with_members_in_redis() {
 }
 
 #[test]
-fn an_id_that_was_stored_as_a_number_is_text_here() {
+fn an_id_stored_as_a_number_is_read_as_text() {
     let config = load("client-add.json").config;
     assert_eq!(config.clients[0].app_id, "12345");
     assert_eq!(validate::check(&config), Ok(()));
 }
 
 #[test]
-fn adding_and_removing_a_client_leaves_the_file_as_it_was() {
+fn adding_and_removing_a_client_leaves_the_file_unchanged() {
     for name in ["init.json", "client-add.json"] {
         let folder = crate::cli::Folder::new();
         let before = std::fs::read_to_string(fixture(name)).expect("the fixture is there");
@@ -46,10 +46,10 @@ fn adding_and_removing_a_client_leaves_the_file_as_it_was() {
 }
 
 #[test]
-fn an_env_file_that_cannot_be_read_is_passed_over_with_a_warning() {
+fn an_unreadable_env_file_is_skipped_with_a_warning() {
     let folder = crate::cli::Folder::new();
     folder.write("laravel-echo-server.toml", "port = 6002\n");
-    // Nobody can read a folder as a file, not even root.
+    // Not even root can read a directory as a file.
     folder.write(".env/file", "");
     let ended = folder.run(&["config", "check"]);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
@@ -57,7 +57,7 @@ fn an_env_file_that_cannot_be_read_is_passed_over_with_a_warning() {
 }
 
 #[test]
-fn the_env_file_beside_the_config_wins_over_that_of_the_working_directory() {
+fn the_env_file_beside_the_config_takes_precedence_over_that_of_the_working_directory() {
     let folder = crate::cli::Folder::new();
     folder.write("sub/laravel-echo-server.toml", "port = 1\n");
     folder.write("sub/.env", "LARAVEL_ECHO_SERVER_PORT=2\n");
@@ -68,10 +68,10 @@ fn the_env_file_beside_the_config_wins_over_that_of_the_working_directory() {
     assert_eq!(json["values"]["host"], serde_json::json!({"value": "127.0.0.9", "source": "LARAVEL_ECHO_SERVER_HOST in .env"}));
 }
 
-/// A file of the original, what its keys come out as, and a part of each warning at the start.
+/// A config file of the original, the values of its keys here, and a part of each warning at the start.
 type Snippet = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
 
-/// Each of these starts laravel-echo-server 1.6.3.
+/// laravel-echo-server 1.6.3 starts with each of these.
 const SNIPPETS: &[Snippet] = &[
     (r#"{"secureOptions": 67108864}"#, &[("secureOptions", "67108864")], &[]),
     (r#"{"secureOptions": "SSL_OP_NO_TLSv1"}"#, &[("secureOptions", "null")], &[]),
@@ -116,7 +116,7 @@ const SNIPPETS: &[Snippet] = &[
 ];
 
 #[tokio::test]
-async fn what_starts_the_original_starts_here_and_is_told_what_differs() {
+async fn the_originals_configs_start_here_with_warnings_about_differences() {
     for (text, values, warnings) in SNIPPETS {
         let folder = crate::cli::Folder::new();
         folder.write("laravel-echo-server.json", text);
@@ -138,7 +138,7 @@ async fn what_starts_the_original_starts_here_and_is_told_what_differs() {
 }
 
 #[test]
-fn a_server_js_of_the_original_is_told_what_to_do() {
+fn a_server_js_of_the_original_is_refused_with_instructions() {
     let folder = crate::cli::Folder::new();
     folder.write("server.js", "require('laravel-echo-server').run({ port: 6001 });");
     let ended = folder.run(&["import", "server.js"]);

@@ -1,4 +1,4 @@
-//! The dashboard: who gets in, what it never shows, and that it tells what happens.
+//! The dashboard: access, what it never reveals, and its live data.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{Client, DEADLINE, Laravel, Node, Redis, TestServer, free_po
 
 const PASSWORD: &str = "a password of the tests";
 
-/// A request of a browser; `headers` as pairs.
+/// A browser's request; `headers` as pairs.
 async fn request(server: &TestServer, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Value>) -> Response {
     let mut all = HeaderMap::new();
     for (name, value) in headers {
@@ -22,7 +22,7 @@ async fn request(server: &TestServer, method: Method, path: &str, headers: &[(&s
     request.send().await.expect("the server answers")
 }
 
-/// What the page's own script sends along.
+/// The headers that the page's own script sends.
 struct Page<'a> {
     server: &'a TestServer,
     origin: String,
@@ -74,7 +74,7 @@ struct Stream {
     answer: Response,
     text: String,
     entries: Vec<Value>,
-    /// Everything that came.
+    /// Everything received.
     all: String,
 }
 
@@ -105,7 +105,7 @@ impl Stream {
         }
     }
 
-    /// The next line of the trace that fits.
+    /// The next line of the trace that matches.
     async fn entry(&mut self, fits: impl Fn(&Value) -> bool) -> Value {
         loop {
             if let Some(at) = self.entries.iter().position(&fits) {
@@ -146,7 +146,7 @@ async fn it_is_off_by_default() {
 }
 
 #[tokio::test]
-async fn the_page_runs_nothing_that_is_not_its_own() {
+async fn the_page_runs_only_its_own_scripts() {
     let server = start(json!({})).await;
     let page = request(&server, Method::GET, "/dashboard", &[], None).await;
     let policy = page.headers()["content-security-policy"].to_str().expect("text").to_owned();
@@ -161,7 +161,7 @@ async fn the_page_runs_nothing_that_is_not_its_own() {
 }
 
 #[tokio::test]
-async fn without_a_session_nothing_is_told() {
+async fn without_a_session_nothing_is_revealed() {
     let server = start(acting()).await;
     let reads = ["session", "stream", "api/channels", "api/channel?name=a", "api/socket?id=1.1", "api/user?id=1", "api/why?channel=a"];
     for cookie in ["", "laravel_echo_dashboard=00000000000000000000000000000001", "laravel_echo_dashboard="] {
@@ -179,7 +179,7 @@ async fn without_a_session_nothing_is_told() {
 }
 
 #[tokio::test]
-async fn what_opens_the_http_api_opens_the_dashboard() {
+async fn credentials_of_the_http_api_open_the_dashboard() {
     let server = start(json!({ "clients": [
         { "appId": "app", "key": KEY },
         { "appId": "pusher", "key": "known-to-pages", "secret": "the-secret-of-it" },
@@ -207,14 +207,14 @@ async fn wrong_passwords_are_throttled_by_address() {
         assert_eq!(attempt("203.0.113.1", "wrong").await, 403);
     }
     assert_eq!(attempt("203.0.113.1", "wrong").await, 429);
-    assert_eq!(attempt("203.0.113.1", PASSWORD).await, 429, "the right one is not looked at either");
+    assert_eq!(attempt("203.0.113.1", PASSWORD).await, 429, "the right password is not checked either");
     assert_eq!(attempt("203.0.113.2", PASSWORD).await, 204);
 }
 
 #[tokio::test]
-async fn a_stolen_form_post_does_nothing() {
+async fn a_forged_form_post_does_nothing() {
     let mut settings = acting();
-    // Even where the HTTP API may be read from anywhere.
+    // Even if the HTTP API may be read from any origin.
     merge(&mut settings, json!({ "apiOriginAllow": { "allowCors": true, "allowOrigin": "*", "allowMethods": "*", "allowHeaders": "*" } }));
     let server = TestServer::start(settings).await;
     let page = Page::sign_in(&server, PASSWORD).await.expect("it opens");
@@ -222,7 +222,7 @@ async fn a_stolen_form_post_does_nothing() {
     let body = || Some(json!({ "channel": "news", "name": "sent", "data": 1 }));
     let (origin, cookie) = (page.origin.as_str(), page.cookie.as_str());
     for headers in [
-        // A form of another site cannot send the header; a form of a page on another port of this machine gets the cookie along.
+        // A form of another site cannot set the header; a form on another port of this machine does get the cookie sent.
         &[("cookie", cookie), ("origin", origin)][..],
         &[("cookie", cookie), ("origin", "http://evil.test"), ("content-type", "text/plain")],
         &[("cookie", cookie), ("origin", "http://evil.test"), ("x-dashboard", "1")],
@@ -248,7 +248,7 @@ async fn a_stolen_form_post_does_nothing() {
 }
 
 #[tokio::test]
-async fn without_actions_it_only_looks() {
+async fn without_actions_it_is_read_only() {
     let server = start(json!({})).await;
     let page = Page::sign_in(&server, PASSWORD).await.expect("it opens");
     assert_eq!(page.get("/dashboard/session").await["actions"], false);
@@ -274,7 +274,7 @@ async fn signing_out_and_another_password_end_a_session() {
 }
 
 #[tokio::test]
-async fn it_is_on_the_port_of_the_metrics_too() {
+async fn it_is_also_served_on_the_metrics_port() {
     let port = free_port();
     let server = start(json!({ "metrics": { "port": port } })).await;
     let answer = reqwest::get(format!("http://127.0.0.1:{port}/dashboard")).await.expect("it answers");
@@ -284,7 +284,7 @@ async fn it_is_on_the_port_of_the_metrics_too() {
 }
 
 #[tokio::test]
-async fn the_trace_tells_where_an_event_went() {
+async fn the_trace_shows_where_an_event_went() {
     let server = start(json!({})).await;
     let mut stream = Page::sign_in(&server, PASSWORD).await.expect("it opens").stream("").await;
     let ann = server.client_in("news").await;
@@ -307,7 +307,7 @@ async fn the_trace_tells_where_an_event_went() {
 }
 
 #[tokio::test]
-async fn a_refused_subscribe_is_told_with_its_reason_and_no_credentials() {
+async fn a_refused_subscribe_is_shown_with_its_reason_and_no_credentials() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, acting()).await;
     let page = Page::sign_in(&server, PASSWORD).await.expect("it opens");
@@ -339,7 +339,7 @@ async fn a_refused_subscribe_is_told_with_its_reason_and_no_credentials() {
 }
 
 #[tokio::test]
-async fn names_without_end_are_cut_where_they_are_refused() {
+async fn overlong_names_are_truncated_when_they_are_refused() {
     let server = start(json!({})).await;
     let page = Page::sign_in(&server, PASSWORD).await.expect("it opens");
     let mut stream = page.stream("").await;
@@ -352,7 +352,7 @@ async fn names_without_end_are_cut_where_they_are_refused() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_is_seen_to_be_turned_away() {
+async fn a_rejected_origin_is_shown() {
     let server = start(json!({ "allowedOrigins": ["https://app.test"] })).await;
     let mut stream = Page::sign_in(&server, PASSWORD).await.expect("it opens").stream("groups=refusals").await;
     let path = "/socket.io/?EIO=4&transport=polling";
@@ -363,7 +363,7 @@ async fn a_page_of_another_origin_is_seen_to_be_turned_away() {
 }
 
 #[tokio::test]
-async fn filters_choose_by_channel_user_and_kind() {
+async fn filters_select_by_channel_user_and_kind() {
     let laravel = Laravel::start().await;
     let mut settings = acting();
     merge(&mut settings, json!({ "authHost": laravel.url }));
@@ -436,7 +436,7 @@ async fn why_an_event_did_not_arrive() {
 }
 
 #[tokio::test]
-async fn why_tells_of_events_outside_of_the_prefix() {
+async fn why_reports_events_outside_the_prefix() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(
         &redis,
@@ -453,7 +453,7 @@ async fn why_tells_of_events_outside_of_the_prefix() {
         text.contains("laravel_database_news") && text.contains("outside of databaseConfig.redis.keyPrefix")
     })
     .await;
-    // The channel that is asked for is the one of the event: then the prefix is known, and nothing else is to be looked at before.
+    // The event's channel is the one asked about, so its prefix is certainly wrong, and no other lead is shown.
     let text = page.get("/dashboard/api/why?channel=news").await;
     let first = text["findings"][0]["hint"].as_str().expect("a hint");
     assert_eq!(first, "set databaseConfig.redis.keyPrefix = \"laravel_database_\" and restart");
@@ -470,7 +470,7 @@ async fn a_page_sees_what_happens_on_another_node() {
     until("both nodes to listen", async || redis.publish_text("laravel-echo:nodes", "{}").await == 2).await;
     let mut stream = Page::sign_in(&here, PASSWORD).await.expect("it opens").stream("channel=forbidden").await;
     let mut ann = there.client().await;
-    // Until the other node has heard that a page is open.
+    // Repeats until the other node knows that a page is open.
     let refused = async {
         loop {
             ann.subscribe("private-forbidden").await;
@@ -497,12 +497,12 @@ async fn a_page_sees_what_happens_on_another_node() {
     assert_eq!(page.get("/dashboard/api/why?channel=a").await["watching"], true);
     drop(stream);
     let ended = until("the other node to look no more", async || page.get("/dashboard/api/why?channel=a").await["watching"] == false);
-    // It is told, and need not wait until nobody asks any more.
-    tokio::time::timeout(Duration::from_secs(4), ended).await.expect("it looks no more at once");
+    // The other node is notified, and does not wait for the subscription to expire.
+    tokio::time::timeout(Duration::from_secs(4), ended).await.expect("the other node stops at once");
 }
 
 #[tokio::test]
-async fn pages_that_are_opened_and_closed_lock_nobody_out_elsewhere() {
+async fn opening_and_closing_pages_does_not_lock_out_other_nodes() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let mut settings = acting();
     merge(&mut settings, json!({ "database": "redis", "cluster": { "enabled": true } }));
@@ -519,7 +519,7 @@ async fn pages_that_are_opened_and_closed_lock_nobody_out_elsewhere() {
 }
 
 #[tokio::test]
-async fn the_checks_of_doctor_are_made_while_the_server_runs() {
+async fn the_checks_of_doctor_can_run_in_the_server() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let node = Node::start(json!({
         "authHost": laravel.url,
@@ -544,7 +544,7 @@ async fn the_checks_of_doctor_are_made_while_the_server_runs() {
 }
 
 #[tokio::test]
-async fn gaps_and_returns_of_clients_are_seen() {
+async fn resumed_sessions_and_gaps_are_shown() {
     let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, acting()).await;
     redis.heard("x").await;
@@ -574,7 +574,7 @@ async fn gaps_and_returns_of_clients_are_seen() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_to_sign_in_with_is_refused_in_its_own_words() {
+async fn a_sign_in_body_that_is_too_large_gets_its_own_error() {
     let server = start(json!({})).await;
     let origin = server.url("");
     let headers = [("origin", origin.as_str()), ("x-dashboard", "1")];
@@ -609,7 +609,7 @@ async fn more_than_a_page_can_show_is_sampled_and_counted() {
 }
 
 #[tokio::test]
-async fn a_page_that_does_not_read_holds_nothing_up() {
+async fn a_page_that_does_not_read_delays_nothing() {
     let server = start(json!({})).await;
     let page = Page::sign_in(&server, PASSWORD).await.expect("it opens");
     let stream = page.stream("").await;
@@ -622,13 +622,13 @@ async fn a_page_that_does_not_read_holds_nothing_up() {
     }
     ann.event("sent-499").await;
     drop(stream);
-    // An open stream does not keep the server from its end either.
+    // An open stream does not delay shutdown.
     let _other = page.stream("").await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn figures_come_each_second() {
+async fn figures_are_sent_every_second() {
     let server = start(json!({})).await;
     let mut stream = Page::sign_in(&server, PASSWORD).await.expect("it opens").stream("").await;
     let _ann = server.client().await;

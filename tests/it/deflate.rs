@@ -1,4 +1,4 @@
-//! Compressed messages (`permessage-deflate`), on the wire: what is agreed on, what leaves compressed, and what comes so.
+//! Compressed messages (`permessage-deflate`) on the wire: negotiation, sending and receiving.
 
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -16,10 +16,10 @@ const DEFLATED_TEXT: u8 = 0xc1;
 const CLOSE: u8 = 0x88;
 const AGREED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
-/// A client that sees frames as they are.
+/// A client that sees raw frames.
 struct Wire {
     stream: TcpStream,
-    /// The extensions of the answer.
+    /// The extensions in the server's answer.
     extensions: Option<String>,
 }
 
@@ -41,7 +41,7 @@ impl Wire {
         Self { stream, extensions }
     }
 
-    /// The next frame: its first byte, and its payload. `None`: the connection is over.
+    /// The next frame: its first byte and its payload. `None`: the connection has ended.
     async fn try_frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let read = async {
             let first = self.stream.read_u8().await.ok()?;
@@ -61,7 +61,7 @@ impl Wire {
         self.try_frame().await.expect("the connection goes on")
     }
 
-    /// The next frame whose text has `part` in it: its first byte, its length on the wire, and its text.
+    /// The next frame whose text contains `part`: its first byte, its length on the wire, and its text.
     async fn with(&mut self, part: &str) -> (u8, usize, String) {
         loop {
             let (first, payload) = self.frame().await;
@@ -82,20 +82,20 @@ impl Wire {
                 frame.extend_from_slice(&u16::try_from(length).expect("tests send little").to_be_bytes());
             }
         }
-        // A mask of zeros changes nothing.
+        // A mask of zeros leaves the payload unchanged.
         frame.extend_from_slice(&[0; 4]);
         frame.extend_from_slice(payload);
         self.stream.write_all(&frame).await.expect("the connection is open");
     }
 
-    /// A client of Socket.IO that is in the channel.
+    /// A Socket.IO client that has subscribed to the channel.
     async fn in_channel(server: &TestServer, headers: &str, channel: &str) -> Self {
         let mut wire = Self::open(server.address, "/socket.io/?EIO=4&transport=websocket", headers).await;
         let before = server.subscription_count(channel).await;
         let subscribe = format!(r#"42["subscribe",{{"channel":"{channel}"}}]"#);
         if wire.extensions.is_some() {
             wire.send(DEFLATED_TEXT, &deflated(b"40")).await;
-            // In two frames, of which only the first one says that the message is compressed.
+            // In two frames; only the first one marks the message as compressed.
             let packed = deflated(subscribe.as_bytes());
             let (begin, end) = packed.split_at(packed.len() / 2);
             wire.send(0x41, begin).await;
@@ -109,11 +109,11 @@ impl Wire {
     }
 }
 
-/// As a client compresses a message: without the last block of four bytes.
+/// Compresses like a client: without the last four bytes of the flush.
 fn deflated(plain: &[u8]) -> Vec<u8> {
     let mut packed = Vec::new();
     DeflateEncoder::new(plain, Compression::best()).read_to_end(&mut packed).expect("reading memory cannot fail");
-    // It ends with a last block. Behind it an empty one that is flushed ends a message (RFC 7692, 7.2.3.4).
+    // The encoder ends with a final block; a flushed empty block after it ends a message (RFC 7692, 7.2.3.4).
     packed.push(0);
     packed
 }
@@ -136,7 +136,7 @@ async fn publish(server: &TestServer, data: &Value) {
     assert_eq!(answer.status(), 200);
 }
 
-/// Some 20 KB, as a table of customers is.
+/// About 20 KB, like a table of customers.
 fn rows() -> Value {
     (0..200)
         .map(|n| json!({ "id": n, "name": format!("Customer {n}"), "mail": format!("customer{n}@example.com"), "note": "wörld" }))
@@ -144,7 +144,7 @@ fn rows() -> Value {
 }
 
 #[tokio::test]
-async fn long_events_leave_compressed_for_those_who_take_it() {
+async fn long_events_are_compressed_for_clients_that_agreed() {
     let server = TestServer::start(json!({})).await;
     let mut packed = Wire::in_channel(&server, &offering(""), "news").await;
     let mut plain = Wire::in_channel(&server, "", "news").await;
@@ -160,11 +160,11 @@ async fn long_events_leave_compressed_for_those_who_take_it() {
         assert_eq!((first, bytes, &same), (TEXT, text.len(), &text));
     }
     publish(&server, &json!({ "n": 1 })).await;
-    assert_eq!(packed.with("\"n\":1").await.0, TEXT, "short ones are not worth it");
+    assert_eq!(packed.with("\"n\":1").await.0, TEXT, "short events are not compressed");
 }
 
 #[tokio::test]
-async fn the_threshold_is_that_of_the_settings() {
+async fn the_threshold_is_configurable() {
     for (option, first) in [(json!(false), TEXT), (json!({ "threshold": 1_000_000 }), TEXT), (json!({ "threshold": 10 }), DEFLATED_TEXT)] {
         let server = TestServer::start(json!({ "socketio": { "perMessageDeflate": option } })).await;
         let mut client = Wire::in_channel(&server, &offering(""), "news").await;
@@ -175,7 +175,7 @@ async fn the_threshold_is_that_of_the_settings() {
 }
 
 #[tokio::test]
-async fn pushers_clients_have_it_too() {
+async fn pusher_clients_can_use_it_too() {
     let server = TestServer::start(json!({ "clients": [{ "appId": "app", "key": "test-key", "secret": "s" }] })).await;
     let mut client = Wire::open(server.address, "/app/test-key?protocol=7", &offering("")).await;
     assert_eq!(client.extensions.as_deref(), Some(AGREED));
@@ -187,7 +187,7 @@ async fn pushers_clients_have_it_too() {
 }
 
 #[tokio::test]
-async fn a_client_that_changes_over_gets_compressed_events_from_then_on() {
+async fn an_upgraded_client_gets_compressed_events() {
     let server = TestServer::start(json!({})).await;
     let http = reqwest::Client::new();
     let url = server.url("/socket.io/?EIO=4&transport=polling");
@@ -202,14 +202,14 @@ async fn a_client_that_changes_over_gets_compressed_events_from_then_on() {
     let path = format!("/socket.io/?EIO=4&transport=websocket&sid={sid}");
     let mut wire = Wire::open(server.address, &path, &offering("")).await;
     assert!(wire.extensions.is_some());
-    // While it polls, a poll gets it as text.
+    // Before the upgrade, a poll gets the event uncompressed.
     publish(&server, &rows()).await;
     let polled = http.get(&url).send().await.unwrap().text().await.unwrap();
     assert!(polled.contains("Customer 199") && polled.contains("wörld"));
     wire.send(DEFLATED_TEXT, &deflated(b"2probe")).await;
     assert_eq!(wire.frame().await, (TEXT, b"3probe".to_vec()));
     wire.send(TEXT, b"5").await;
-    // The change is done when the session takes what comes behind it.
+    // The upgrade is complete once the session handles a later message.
     wire.send(TEXT, br#"42["subscribe",{"channel":"more"}]"#).await;
     server.subscribed("more", 1).await;
     publish(&server, &rows()).await;
@@ -217,11 +217,11 @@ async fn a_client_that_changes_over_gets_compressed_events_from_then_on() {
 }
 
 #[tokio::test]
-async fn a_compressed_message_is_bounded_by_what_it_says() {
+async fn the_size_of_a_compressed_message_is_limited_after_decompression() {
     for limit in [json!({}), json!({ "socketio": { "maxHttpBufferSize": "20KB" } })] {
         let server = TestServer::start(limit).await;
         let mut client = Wire::in_channel(&server, &offering(""), "news").await;
-        // A gigabyte in a megabyte would be the ratio; this one is 30 MB in 30 KB.
+        // 30 MB in 30 KB; the maximum ratio would be a gigabyte in a megabyte.
         let bomb = deflated(&vec![b'0'; 30_000_000]);
         assert!(bomb.len() < 40_000);
         let mut sent = Vec::new();
@@ -248,7 +248,7 @@ async fn a_compressed_message_is_bounded_by_what_it_says() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_inflated_ends_the_connection() {
+async fn invalid_compressed_data_ends_the_connection() {
     let server = TestServer::start(json!({})).await;
     for (headers, first, payload, code) in
         [(offering(""), DEFLATED_TEXT, &[7][..], 1007_u16), (String::new(), DEFLATED_TEXT, &[0], 1002), (offering(""), 0xa1, b"40", 1002)]

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{Laravel, Redis, TestServer};
 
 #[tokio::test]
-async fn an_event_reaches_its_channel_without_the_prefix_and_as_it_was() {
+async fn an_event_reaches_its_channel_unchanged_and_without_the_prefix() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let settings = json!({ "databaseConfig": { "redis": { "keyPrefix": "laravel_database_" } } });
     let server = TestServer::with(&redis, &laravel, settings).await;
@@ -19,7 +19,7 @@ async fn an_event_reaches_its_channel_without_the_prefix_and_as_it_was() {
 }
 
 #[tokio::test]
-async fn the_socket_that_caused_an_event_is_left_out() {
+async fn the_socket_that_caused_an_event_is_excluded() {
     let server = TestServer::start(json!({})).await;
     let (mut alice, mut bob) = (server.client().await, server.client().await);
     for client in [&mut alice, &mut bob] {
@@ -35,7 +35,7 @@ async fn the_socket_that_caused_an_event_is_left_out() {
 }
 
 #[tokio::test]
-async fn flat_channels_go_to_everyone_and_guarded_ones_never_do() {
+async fn events_of_flat_channels_reach_every_client_unless_guarded() {
     let server = TestServer::start(json!({ "flatChannels": ["news", "*"] })).await;
     let (mut alice, bob) = (server.client().await, server.client().await);
     post(&server, json!({ "channel": "private-secret", "name": "sent", "data": { "n": 1 } })).await;

@@ -1,6 +1,6 @@
-//! `subscribers.redisMode = "exact"`: a node subscribes at Redis to what its clients are in, and to nothing else.
+//! `subscribers.redisMode = "exact"`: a node subscribes only to its clients' channels in Redis.
 //!
-//! A number that PUBLISH answers is that of the connections the message went to.
+//! The result of PUBLISH is the number of connections that received the message.
 
 use serde_json::{Value, json};
 
@@ -22,29 +22,29 @@ async fn publish(redis: &Redis, channel: &str, data: Value) -> usize {
 }
 
 #[tokio::test]
-async fn a_node_receives_what_its_clients_are_in_and_lets_go_of_it_later() {
+async fn a_node_subscribes_to_its_clients_channels_and_unsubscribes_later() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
-    // Channels of those who may come back are kept, too.
+    // With recovery, channels of disconnected clients would be kept, too.
     let server = node(&redis, &laravel, json!({ "recovery": { "enabled": false } })).await;
-    assert_eq!(publish(&redis, "news", json!(0)).await, 0, "nobody is in there");
+    assert_eq!(publish(&redis, "news", json!(0)).await, 0, "no client is subscribed");
     let (mut alice, mut bob) = (server.client().await, server.client().await);
     for (client, count) in [(&mut alice, 1), (&mut bob, 2)] {
         client.subscribe("news").await;
         server.subscribed("news", count).await;
-        assert_eq!(publish(&redis, "news", json!(count)).await, 1, "who has joined hears");
+        assert_eq!(publish(&redis, "news", json!(count)).await, 1, "a client that has joined receives it");
         assert_eq!(client.event("sent").await, [json!("news"), json!(count)]);
     }
     assert_eq!(publish(&redis, "sport", json!(0)).await, 0);
     drop(alice);
     server.subscribed("news", 1).await;
-    assert_eq!(publish(&redis, "news", json!(3)).await, 1, "bob is in there");
-    // A page change: the channel is kept for the next page.
+    assert_eq!(publish(&redis, "news", json!(3)).await, 1, "bob is subscribed");
+    // After a page change the channel is kept for the next page.
     bob.unsubscribe("news").await;
     server.subscribed("news", 0).await;
     assert_eq!(redis.calls("unsubscribe").await, 0);
     bob.subscribe("news").await;
     server.subscribed("news", 1).await;
-    assert_eq!(redis.calls("subscribe").await, 2, "the topic of the nodes, and news once");
+    assert_eq!(redis.calls("subscribe").await, 2, "the control channel, and news once");
     bob.unsubscribe("news").await;
     until("the release", async || redis.subscribers(&["app_news".to_owned()]).await == [0]).await;
     bob.subscribe("news").await;
@@ -57,7 +57,7 @@ async fn a_node_receives_what_its_clients_are_in_and_lets_go_of_it_later() {
 }
 
 #[tokio::test]
-async fn what_the_application_grants_is_heard_when_it_has_answered() {
+async fn a_granted_channel_receives_events_once_the_application_has_answered() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = node(&redis, &laravel, json!({})).await;
     let mut alice = server.client_of(1).await;
@@ -78,7 +78,7 @@ async fn what_the_application_grants_is_heard_when_it_has_answered() {
 }
 
 #[tokio::test]
-async fn after_a_loss_everything_is_subscribed_to_again() {
+async fn all_channels_are_subscribed_again_after_a_lost_connection() {
     const SOCKETS: usize = 3;
     const EACH: usize = 400;
     let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
@@ -103,7 +103,7 @@ async fn after_a_loss_everything_is_subscribed_to_again() {
         until("the gauge", async || redis_subscriptions(&server).await == SOCKETS * EACH + 1 + round).await;
         redis.down();
         until("the loss", async || redis_subscriptions(&server).await == 0).await;
-        // Without Redis a client joins as ever, and hears what comes when it is back.
+        // Without Redis clients can still join, and get events once it is back.
         clients[0].subscribe("late").await;
         server.subscribed("late", 1).await;
         redis.up().await;
@@ -120,7 +120,7 @@ async fn redis_subscriptions(server: &TestServer) -> usize {
 }
 
 #[tokio::test]
-async fn flat_channels_are_heard_without_a_subscribe_and_once() {
+async fn flat_channels_are_received_without_a_subscribe_and_once() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = node(&redis, &laravel, json!({ "flatChannels": ["news.*", "*.sport"] })).await;
     let (mut alice, mut bob) = (server.client().await, server.client().await);
@@ -128,7 +128,7 @@ async fn flat_channels_are_heard_without_a_subscribe_and_once() {
     alice.subscribe("orders").await;
     server.subscribed("news.sport", 1).await;
     server.subscribed("orders", 1).await;
-    // Both patterns match at Redis.
+    // Both patterns match in Redis.
     assert_eq!(publish(&redis, "news.sport", json!(1)).await, 2);
     assert_eq!(publish(&redis, "other.sport", json!(2)).await, 1);
     assert_eq!(publish(&redis, "orders", json!(3)).await, 1);
@@ -143,28 +143,28 @@ async fn flat_channels_are_heard_without_a_subscribe_and_once() {
 }
 
 #[tokio::test]
-async fn any_name_is_a_name_and_no_pattern() {
+async fn glob_characters_in_names_are_literal() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = node(&redis, &laravel, json!({})).await;
     let mut alice = server.client().await;
     for channel in ["*", "a[bc]?", "with space\r\n\"quote\"", "žluť \u{1f600}", "laravel-echo:nodes"] {
         alice.subscribe(channel).await;
         if channel == "laravel-echo:nodes" {
-            // The node's own subscription receives as well, before alice has joined.
+            // The node's own subscription also receives this before alice has joined.
             server.subscribed(channel, 1).await;
         }
         until("a subscribe", async || publish(&redis, channel, json!(channel)).await == 1).await;
         assert_eq!(alice.event("sent").await, [json!(channel), json!(channel)]);
     }
     assert_eq!(publish(&redis, "ab1", json!(1)).await, 0);
-    // Leaving a channel of that name does not take the node's own subscription away.
+    // Leaving a channel of that name does not end the node's own subscription.
     alice.unsubscribe("laravel-echo:nodes").await;
     server.subscribed("laravel-echo:nodes", 0).await;
     assert_eq!(publish(&redis, "laravel-echo:nodes", json!(1)).await, 1);
 }
 
 #[tokio::test]
-async fn a_burst_keeps_its_order_while_others_come_and_go() {
+async fn a_burst_keeps_its_order_while_other_channels_change() {
     const COUNT: u64 = 2_000;
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = node(&redis, &laravel, json!({})).await;

@@ -1,9 +1,9 @@
-//! The order of the library's modules: each may use what stands on a lower floor, and nothing beside or above itself.
+//! The layering of the library's modules: each may use only modules on lower floors.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// The floors, lowest first. A new module gets its place here.
+/// The floors, lowest first. Every new module has to be added here.
 const FLOORS: [&[&str]; 15] = [
     &["channel", "clock", "event", "files", "jws", "proxies", "signature"],
     &["config"],
@@ -18,16 +18,16 @@ const FLOORS: [&[&str]; 15] = [
     &["api"],
     &["demo"],
     &["server"],
-    // Tests and fuzz targets use whatever they need.
+    // Tests and fuzz targets may use everything.
     &["fuzzing"],
     &["lib", "main", "cli"],
 ];
 
-/// Uses that go up, each with its reason.
+/// Permitted uses of a higher floor, each with its reason.
 const EXCEPTIONS: [(&str, &str, &str); 1] =
     [("client", "socket_io", "what clients missed is kept in the one dialect that has recovery, without a client at hand")];
 
-/// A line that uses another module: the file, the number of the line, and both modules.
+/// A line that uses another module: file, line number, and both modules.
 struct Use {
     place: String,
     from: String,
@@ -35,7 +35,7 @@ struct Use {
 }
 
 #[test]
-fn no_module_uses_one_of_its_own_floor_or_of_a_higher_one() {
+fn modules_use_only_modules_on_lower_floors() {
     let uses = uses();
     assert!(uses.len() > 100, "only {} uses were found: does this test still read the sources?", uses.len());
     let wrong: Vec<_> = uses
@@ -45,20 +45,20 @@ fn no_module_uses_one_of_its_own_floor_or_of_a_higher_one() {
         .collect();
     assert!(wrong.is_empty(), "wrong floors, see FLOORS in {}:\n{}", file!(), wrong.join("\n"));
     for (from, to, reason) in EXCEPTIONS {
-        assert!(uses.iter().any(|one| one.from == from && one.to == to), "no exception any more: `{from}` uses `{to}` ({reason})");
+        assert!(uses.iter().any(|one| one.from == from && one.to == to), "obsolete exception: `{from}` uses `{to}` ({reason})");
     }
 }
 
 fn floor(module: &str) -> usize {
     let floor = FLOORS.iter().position(|modules| modules.contains(&module));
-    floor.unwrap_or_else(|| panic!("the module `{module}` has no place in FLOORS of {}", file!()))
+    floor.unwrap_or_else(|| panic!("the module `{module}` is missing in FLOORS of {}", file!()))
 }
 
 fn is_exception(from: &str, to: &str) -> bool {
     EXCEPTIONS.iter().any(|exception| (exception.0, exception.1) == (from, to))
 }
 
-/// What modules use of each other, but for tests and fuzz targets.
+/// All uses between modules, except in tests and fuzz targets.
 fn uses() -> Vec<Use> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut uses = Vec::new();
@@ -80,7 +80,7 @@ fn uses() -> Vec<Use> {
     uses
 }
 
-/// Modules that a line names by `crate::`. Macros are known by the module that makes them.
+/// Modules that a line names with `crate::`. Macros belong to the module that defines them.
 fn used(line: &str) -> BTreeSet<&str> {
     let names = line.split("crate::").skip(1).map(|rest| {
         let end = rest.find(|letter: char| !letter.is_ascii_lowercase() && letter != '_').unwrap_or(rest.len());

@@ -1,4 +1,4 @@
-//! The server says why something does not arrive, seen in its log.
+//! Log lines that explain why something does not arrive.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) async fn line(log: &mut tokio::io::Lines<BufReader<ChildStderr>>, tex
     tokio::time::timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("no line with `{text}` in the log"))
 }
 
-/// A server without a file that listens to `redis`, with its port.
+/// A server without a config file that subscribes to `redis`, with its port.
 async fn serve(redis: &Redis, variables: &[(&str, &str)]) -> (Child, u16) {
     let port = free_port();
     let server = Command::new(env!("CARGO_BIN_EXE_laravel-echo-server"))
@@ -44,7 +44,7 @@ async fn serve(redis: &Redis, variables: &[(&str, &str)]) -> (Child, u16) {
 }
 
 #[tokio::test]
-async fn who_is_refused_again_and_again_does_not_fill_the_log() {
+async fn repeated_refusals_do_not_flood_the_log() {
     const CHANNELS: usize = 600;
     let (redis, app) = (Redis::start().await, SlowApp::start(Duration::ZERO).await);
     app.answers(403, "{}");
@@ -70,17 +70,17 @@ async fn who_is_refused_again_and_again_does_not_fill_the_log() {
 }
 
 #[tokio::test]
-async fn a_redis_prefix_that_is_not_configured_and_clients_that_cannot_connect() {
+async fn a_missing_redis_prefix_and_failing_handshakes_are_reported() {
     let redis = Redis::start().await;
     let (mut server, port) = serve(&redis, &[]).await;
     let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
     let address = format!("127.0.0.1:{port}").parse().expect("an address");
     let mut alice = Client::connect(address, &[]).await;
     alice.subscribe("news").await;
-    // Its answer comes when the subscribe before it is done.
+    // Its response shows that the subscribe before it was handled.
     alice.subscribe(&"x".repeat(300)).await;
     alice.event("subscription_error").await;
-    // By chance of its hash, the channel may share a place with the one that `serve` publishes on, and is looked at later then.
+    // If the channel's hash collides with that of the channel `serve` publishes on, it is checked only later.
     let published = async {
         loop {
             redis.publish("laravel_database_news", "sent", &json!(1), None).await;
@@ -88,12 +88,12 @@ async fn a_redis_prefix_that_is_not_configured_and_clients_that_cannot_connect()
         }
     };
     let warning = tokio::select! {
-        () = published => unreachable!("it goes on for ever"),
+        () = published => unreachable!("it runs forever"),
         warning = line(&mut log, "no subscriber") => warning,
     };
     assert!(warning.contains(r#"set databaseConfig.redis.keyPrefix = \"laravel_database_\""#), "{warning}");
 
-    // In this process no server has chosen a crypto provider, which reqwest wants even for plain HTTP.
+    // No server in this process has installed a crypto provider, which reqwest needs even for plain HTTP.
     let _ = rustls::crypto::ring::default_provider().install_default();
     for _ in 0..5 {
         reqwest::get(format!("http://{address}/socket.io/?EIO=4&transport=flashsocket")).await.expect("an answer");
@@ -103,38 +103,38 @@ async fn a_redis_prefix_that_is_not_configured_and_clients_that_cannot_connect()
 }
 
 #[tokio::test]
-async fn a_wrong_prefix_is_told_while_nothing_arrives() {
+async fn a_wrong_prefix_is_reported_before_any_event_arrives() {
     let redis = Redis::start().await;
     let mut server = serve(&redis, &[("LARAVEL_ECHO_SERVER_DATABASE_CONFIG_REDIS_KEY_PREFIX", "shop_")]).await.0;
-    // `serve` has published an event to `x`.
+    // `serve` has published an event on `x`.
     let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
     let warning = line(&mut log, "outside of databaseConfig.redis.keyPrefix").await;
     assert!(warning.contains("channel=\"x\"") && warning.contains("doctor --listen 30"), "{warning}");
-    // From then on only the prefix is asked for.
-    until("other channels to be left alone", async || redis.publish("x", "x", &json!(1), None).await == 0).await;
+    // After the warning, only channels with the prefix are subscribed.
+    until("the subscription to all channels to end", async || redis.publish("x", "x", &json!(1), None).await == 0).await;
     assert_eq!(redis.publish("shop_x", "x", &json!(1), None).await, 1);
 }
 
 #[tokio::test]
-async fn a_right_prefix_is_not_doubted_for_what_others_publish() {
+async fn a_correct_prefix_is_not_reported_because_of_other_publishers() {
     let redis = Redis::start().await;
     let laravel = Laravel::start().await;
     let server = TestServer::with(&redis, &laravel, json!({ "databaseConfig": { "redis": { "keyPrefix": "shop_" } } })).await;
     let mut alice = server.client_in("news").await;
     until("an event", async || redis.publish("shop_news", "first", &json!(1), None).await > 0).await;
     alice.event("first").await;
-    until("other channels to be left alone", async || redis.publish("other_news", "x", &json!(1), None).await == 0).await;
+    until("the subscription to all channels to end", async || redis.publish("other_news", "x", &json!(1), None).await == 0).await;
     redis.publish("shop_news", "second", &json!(2), None).await;
     assert_eq!(alice.event("second").await, [json!("news"), json!(2)]);
-    assert_eq!(alice.left_over(), [] as [&str; 0], "each event once");
+    assert_eq!(alice.left_over(), [] as [&str; 0], "each event arrives once");
 }
 
 #[tokio::test]
-async fn tls_and_websockets_without_their_header_are_told() {
+async fn tls_on_a_plain_port_and_missing_upgrade_headers_are_reported() {
     let redis = Redis::start().await;
     let (mut server, port) = serve(&redis, &[]).await;
     let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
-    // The beginning of a ClientHello.
+    // The beginning of a TLS ClientHello.
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
     stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).await.expect("it reads");
     let warning = line(&mut log, "speaks TLS").await;
@@ -148,7 +148,7 @@ async fn tls_and_websockets_without_their_header_are_told() {
 }
 
 #[tokio::test]
-async fn plain_http_to_a_port_of_https_is_told() {
+async fn plain_http_on_an_https_port_is_reported() {
     let (redis, certificate) = (Redis::start().await, Certificate::new("plain"));
     let path = |name: &str| certificate.0.join(name).display().to_string();
     let (crt, key) = (path("crt"), path("key"));
@@ -168,7 +168,7 @@ async fn plain_http_to_a_port_of_https_is_told() {
 }
 
 #[tokio::test]
-async fn limits_that_keep_something_back_are_told_with_their_key() {
+async fn reached_limits_are_reported_with_their_key() {
     let redis = Redis::start().await;
     for dev_mode in ["false", "true"] {
         let variables = [
@@ -187,7 +187,7 @@ async fn limits_that_keep_something_back_are_told_with_their_key() {
         line(&mut log, "`limits.subscriptions`").await;
         client.whisper("news", "client-typing", json!(1)).await;
         line(&mut log, "private and presence channels alone").await;
-        // The callback may be on its way still: a whisper that comes before its answer is of no member.
+        // Before the callback is answered, whispers are refused because the client is not a member.
         let told = async {
             loop {
                 client.whisper("private-room", "client-typing", json!("far too much")).await;
@@ -203,7 +203,7 @@ async fn limits_that_keep_something_back_are_told_with_their_key() {
 }
 
 #[tokio::test]
-async fn who_asks_the_api_without_the_right_key_is_told_in_the_log() {
+async fn an_api_request_without_the_right_key_is_logged_with_a_hint() {
     let redis = Redis::start().await;
     // For reqwest.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -211,7 +211,7 @@ async fn who_asks_the_api_without_the_right_key_is_told_in_the_log() {
     let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
     for (path, hint) in [
         ("app/channels", "`Authorization: Bearer <key>`"),
-        ("app/channels?auth_key=other", "the key or secret of who asks"),
+        ("app/channels?auth_key=other", "the key or secret of the request"),
         ("other/channels", "no entry of `clients` has this appId"),
     ] {
         let answer = reqwest::get(format!("http://127.0.0.1:{port}/apps/{path}")).await.expect("an answer");
@@ -222,7 +222,7 @@ async fn who_asks_the_api_without_the_right_key_is_told_in_the_log() {
 }
 
 #[tokio::test]
-async fn an_event_that_comes_over_redis_and_over_http_is_told() {
+async fn an_event_sent_over_redis_and_http_is_reported() {
     let redis = Redis::start().await;
     // For reqwest.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -232,7 +232,7 @@ async fn an_event_that_comes_over_redis_and_over_http_is_told() {
 }
 
 #[tokio::test]
-async fn an_event_that_comes_over_redis_and_over_http_to_another_node_is_told() {
+async fn an_event_sent_over_redis_and_to_another_node_over_http_is_reported() {
     let redis = Redis::start().await;
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cluster = [
@@ -246,7 +246,7 @@ async fn an_event_that_comes_over_redis_and_over_http_to_another_node_is_told() 
 }
 
 #[tokio::test]
-async fn a_redis_that_refuses_what_webhooks_write_is_told_with_what_to_do() {
+async fn a_redis_that_refuses_webhook_writes_is_logged_with_a_hint() {
     let mut redis = Redis::not_yet();
     redis.up_with(&["--user", "default", "on", "nopass", "~*", "&*", "+@all", "-eval"]).await;
     let webhooks = r#"[{"url":"http://127.0.0.1:9/hook","key":"key","secret":"secret"}]"#;
@@ -261,7 +261,7 @@ async fn a_redis_that_refuses_what_webhooks_write_is_told_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_target_of_webhooks_that_does_not_answer_is_told_by_the_last_cause() {
+async fn an_unreachable_webhook_target_is_logged_with_the_last_cause() {
     let redis = Redis::start().await;
     let webhooks = format!(r#"[{{"url":"http://127.0.0.1:{}/hook","key":"key","secret":"secret"}}]"#, free_port());
     let (mut server, port) = serve(&redis, &[("LARAVEL_ECHO_SERVER_WEBHOOKS", &webhooks)]).await;
@@ -272,7 +272,7 @@ async fn a_target_of_webhooks_that_does_not_answer_is_told_by_the_last_cause() {
     assert!(warning.contains("cause=\"Connection refused (os error 111)\""), "{warning}");
 }
 
-/// A client is at the `server`; requests of the API go to the port `api`.
+/// A client connects to the `server`; API requests go to the port `api`.
 async fn tells_of_two_ways(redis: &Redis, (mut server, port): (Child, u16), api: u16) {
     for port in [port, api] {
         let health = format!("http://127.0.0.1:{port}/health");
@@ -285,7 +285,7 @@ async fn tells_of_two_ways(redis: &Redis, (mut server, port): (Child, u16), api:
     let is_in = async || reqwest::get(&channel).await.expect("an answer").text().await.expect("an answer").contains(":1");
     until("the client to be in", is_in).await;
     let url = format!("http://127.0.0.1:{api}/apps/app/events?auth_key=key");
-    // What comes by HTTP alone, though over Redis in a cluster, is nothing to tell of; and both ways are in use by now.
+    // An event sent only over HTTP is not reported, even though it goes through Redis in a cluster. After this both ways are in use.
     for _ in 0..2 {
         let body = json!({ "name": "App\\Told", "channel": "news", "data": "{}" }).to_string();
         let request = reqwest::Client::new().post(&url).header("content-type", "application/json").body(body);

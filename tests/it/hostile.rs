@@ -1,4 +1,4 @@
-//! Hostile clients, and a healthy one beside them that must not notice.
+//! Hostile clients, beside a healthy one that must not be affected.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,13 +19,13 @@ mod redis;
 mod removed;
 mod secrets;
 
-/// The longest that the healthy client may wait for an event. Its server shares a machine with all other tests.
+/// Maximum delay of an event for the healthy client. The machine also runs all other tests.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 const UPGRADE: &str = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// Bytes of a generator with a fixed seed, so that a failure can be seen again.
+/// Pseudo-random bytes with a fixed seed, so that failures can be reproduced.
 fn garbage(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -37,16 +37,16 @@ fn garbage(seed: u64, length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-/// Sends bytes on a connection of its own, and goes away once the server has answered or a moment has passed.
+/// Sends bytes on a new connection, and closes it once the server has answered or after a moment.
 async fn throw(server: std::net::SocketAddr, bytes: Vec<u8>) {
     let Ok(mut stream) = TcpStream::connect(server).await else { return };
-    // A server that has heard enough closes the connection under us.
+    // The server may close the connection while it is written to.
     let _ = stream.write_all(&bytes).await;
     let mut answer = [0; 512];
     let _ = tokio::time::timeout(Duration::from_millis(200), stream.read(&mut answer)).await;
 }
 
-/// A server whose application lets everybody in.
+/// A server whose application grants every channel.
 async fn server(settings: Value) -> TestServer {
     let laravel = Laravel::start().await;
     let mut all = json!({ "authHost": laravel.url });
@@ -54,8 +54,8 @@ async fn server(settings: Value) -> TestServer {
     TestServer::start(all).await
 }
 
-/// Publishes events while `attack` goes on, and sees each of them come in time and in order. The healthy client joins a
-/// presence channel beside each event, and is answered.
+/// Publishes events during `attack` and checks that each arrives in time and in order. With each event, the healthy client
+/// also joins a presence channel and waits for the answer.
 async fn unharmed(server: &TestServer, attack: impl Future<Output = ()>) {
     let mut healthy = server.client_of(1).await;
     healthy.subscribe("news").await;
@@ -66,7 +66,7 @@ async fn unharmed(server: &TestServer, attack: impl Future<Output = ()>) {
         is_over.store(true, Ordering::Relaxed);
     };
     let living = async {
-        // Some events after the attack, too.
+        // Some more events after the attack.
         let mut left = 5;
         for count in 0.. {
             let started = Instant::now();
@@ -98,7 +98,7 @@ async fn publish(server: &TestServer, channel: &str, data: Value) {
 }
 
 #[tokio::test]
-async fn garbage_and_half_handshakes() {
+async fn garbage_and_incomplete_handshakes() {
     let server = server(json!({})).await;
     let address = server.address;
     unharmed(&server, async {
@@ -107,11 +107,11 @@ async fn garbage_and_half_handshakes() {
             let noise = garbage(seed, 50 + 20 * seed as usize);
             let bytes = match seed % 5 {
                 0 => noise,
-                // Frames that are none, after a good handshake.
+                // Invalid frames after a valid handshake.
                 1 => [UPGRADE.as_bytes(), &noise].concat(),
-                // Half a handshake.
+                // An incomplete handshake.
                 2 => UPGRADE.as_bytes()[..seed as usize % UPGRADE.len()].to_vec(),
-                // A body that is announced and does not come.
+                // An announced body that does not arrive.
                 3 => b"POST /apps/app/events?auth_key=test-key HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{".to_vec(),
                 _ => [b"GET / HTTP/1.1\r\nHost: ".as_slice(), &noise, b"\r\n\r\n"].concat(),
             };
@@ -123,7 +123,7 @@ async fn garbage_and_half_handshakes() {
 }
 
 #[tokio::test]
-async fn huge_names_thousands_of_subscribes_and_packets_without_sense() {
+async fn huge_names_thousands_of_subscribes_and_malformed_packets() {
     let server = server(json!({})).await;
     let address = server.address;
     unharmed(&server, async {
@@ -139,7 +139,7 @@ async fn huge_names_thousands_of_subscribes_and_packets_without_sense() {
                 for packet in
                     ["42", "42[", "42{}", "42[1]", "42[\"subscribe\"]", "4", "452-[\"subscribe\"]", "42[\"subscribe\",{\"channel\":5}]"]
                 {
-                    // The engine may end the connection over one of them.
+                    // The server may end the connection because of one of them.
                     if client.try_send(packet).await.is_err() {
                         break;
                     }
@@ -152,7 +152,7 @@ async fn huge_names_thousands_of_subscribes_and_packets_without_sense() {
 }
 
 #[tokio::test]
-async fn connections_that_come_and_go() {
+async fn many_short_connections() {
     let server = server(json!({})).await;
     let address = server.address;
     unharmed(&server, async {
@@ -168,16 +168,16 @@ async fn connections_that_come_and_go() {
         }
     })
     .await;
-    // The healthy client is gone, too.
+    // The healthy client has disconnected, too.
     server.subscribed("news", 0).await;
 }
 
-/// Sends `begun` at once, then `rest` byte by byte; the connection stays open all the while.
+/// Sends `begun` at once, then `rest` byte by byte, on a connection that stays open.
 async fn trickle(server: std::net::SocketAddr, begun: &str, rest: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(server).await.expect("the server listens");
     stream.write_all(begun.as_bytes()).await.expect("the server waits");
     for byte in rest {
-        // The server may have heard enough.
+        // The server may already have closed the connection.
         if stream.write_all(&[*byte]).await.is_err() {
             break;
         }
@@ -187,7 +187,7 @@ async fn trickle(server: std::net::SocketAddr, begun: &str, rest: &[u8]) -> TcpS
 }
 
 #[tokio::test]
-async fn heads_and_bodies_that_trickle_in() {
+async fn slow_request_heads_and_bodies() {
     let server = server(json!({})).await;
     let address = server.address;
     unharmed(&server, async {
@@ -200,7 +200,7 @@ async fn heads_and_bodies_that_trickle_in() {
             "POST /apps/app/events?auth_key=test-key HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n{",
         ];
         let attackers = (0..300).map(|number| trickle(address, begun[number % begun.len()], &[b'x'; 100]));
-        // All are there at once until the last has sent its last byte.
+        // All connections are open until the last one has sent its last byte.
         let streams = join_all(attackers).await;
         drop(streams);
     })
@@ -208,14 +208,14 @@ async fn heads_and_bodies_that_trickle_in() {
 }
 
 #[tokio::test]
-async fn a_websocket_that_trickles_in_ends_when_its_heartbeat_is_due() {
+async fn a_slow_websocket_frame_does_not_replace_a_heartbeat() {
     let server = server(json!({ "socketio": { "pingInterval": 1000, "pingTimeout": 1000 } })).await;
     let address = server.address;
     unharmed(&server, async {
         let attackers = (0..50).map(async |_| {
             let mut stream = TcpStream::connect(address).await.expect("the server listens");
             stream.write_all(UPGRADE.as_bytes()).await.expect("the server reads");
-            // CONNECT as a whole frame, then a text of 60,000 bytes that never comes to its end.
+            // CONNECT in a complete frame, then a text of 60,000 bytes that is never completed.
             stream.write_all(b"\x81\x82\0\0\0\x0040\x81\xfe\xea\x60\0\0\0\0").await.expect("the server reads");
             let (mut reader, mut writer) = stream.into_split();
             let sending = tokio::spawn(async move {
@@ -224,7 +224,7 @@ async fn a_websocket_that_trickles_in_ends_when_its_heartbeat_is_due() {
                 }
             });
             let mut answer = Vec::new();
-            // A reset is an end, too.
+            // A reset also counts as the end.
             let _ = tokio::time::timeout(DEADLINE, reader.read_to_end(&mut answer)).await.expect("the server ends it in time");
             sending.abort();
             assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
@@ -235,7 +235,7 @@ async fn a_websocket_that_trickles_in_ends_when_its_heartbeat_is_due() {
 }
 
 #[tokio::test]
-async fn readers_that_freeze() {
+async fn clients_that_stop_reading() {
     const FROZEN: u64 = 8;
     let server = server(json!({ "limits": { "clientQueueBytes": "1MB" } })).await;
     let attack = async {
@@ -247,7 +247,7 @@ async fn readers_that_freeze() {
         }
         server.subscribed("heavy", FROZEN).await;
         let pad = "x".repeat(400_000);
-        // The kernel's buffers take some megabytes before a queue begins to fill.
+        // The kernel buffers several megabytes before a queue begins to fill.
         while server.subscription_count("heavy").await > 0 {
             publish(&server, "heavy", json!({ "pad": pad })).await;
         }

@@ -1,6 +1,6 @@
-//! Integration tests: the server and its command line, seen from outside. One binary, a file per feature.
+//! Integration tests: the server and its command line, seen from outside. One binary, one file per feature.
 //!
-//! Tests run in parallel: each has a server on a free port, and a Redis and a Laravel of its own where it needs them.
+//! Tests run in parallel: each has a server on a free port, and its own Redis and Laravel application if it needs them.
 
 mod api;
 mod auth_grants;

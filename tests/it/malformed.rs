@@ -1,4 +1,4 @@
-//! Packets that no client library sends. The sender may lose its connection; nobody else notices.
+//! Packets that no client library sends. The sender may lose its connection; other clients are not affected.
 
 use serde_json::{Value, json};
 
@@ -44,9 +44,9 @@ const PACKETS: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn nobody_else_notices() {
+async fn other_clients_are_not_affected() {
     let laravel = Laravel::start().await;
-    // Else whoever breaks off without a word stays a member for a while.
+    // With recovery, a client that disconnects without a close would stay a member for a while.
     let server = TestServer::start(json!({ "authHost": laravel.url, "recovery": { "enabled": false } })).await;
     let mut alice = server.client_of(1).await;
     alice.subscribe("presence-room").await;
@@ -62,7 +62,7 @@ async fn nobody_else_notices() {
     assert!(alice.left_over().is_empty(), "{:?}", alice.left_over());
 }
 
-/// Opens a session that polls and says nothing yet; returns where to post to.
+/// Opens a polling session that has sent nothing yet; returns the URL to post to.
 async fn polling_session(server: &TestServer, http: &reqwest::Client) -> String {
     let answer = http.get(server.url("/socket.io/?EIO=4&transport=polling")).send().await.expect("an answer");
     let open = answer.text().await.expect("a text");
@@ -71,7 +71,7 @@ async fn polling_session(server: &TestServer, http: &reqwest::Client) -> String 
 }
 
 #[tokio::test]
-async fn what_is_too_large_costs_the_connection() {
+async fn a_message_that_is_too_large_ends_the_connection() {
     let server = TestServer::start(json!({ "socketio": { "maxHttpBufferSize": "10KB" } })).await;
     let mut alice = server.client_in("open").await;
     alice.send_text(&format!(r#"42["subscribe",{{"channel":"{}"}}]"#, "x".repeat(11_000))).await;
@@ -86,7 +86,7 @@ async fn what_is_too_large_costs_the_connection() {
 }
 
 #[tokio::test]
-async fn a_subscribe_at_once_after_connect_is_never_lost() {
+async fn a_subscribe_right_after_connect_is_never_lost() {
     const COUNT: u64 = 300;
     let server = TestServer::start(json!({})).await;
     let mut clients = Vec::new();
@@ -99,7 +99,7 @@ async fn a_subscribe_at_once_after_connect_is_never_lost() {
 }
 
 #[tokio::test]
-async fn connecting_again_and_again_leaves_nothing_behind() {
+async fn repeated_connects_leave_nothing_behind() {
     let server = TestServer::start(json!({})).await;
     let http = reqwest::Client::new();
     let session = polling_session(&server, &http).await;
@@ -107,7 +107,7 @@ async fn connecting_again_and_again_leaves_nothing_behind() {
     let packets = ["40", "40", "41", "40/none,", "40", "40", "1"].join("\u{1e}");
     assert_eq!(http.post(session).body(packets).send().await.unwrap().status(), 200);
     let status = server.url("/apps/app/status?auth_key=test-key");
-    until("nobody to be left", async || {
+    until("all clients to be gone", async || {
         let status = reqwest::get(&status).await.unwrap().text().await.unwrap();
         serde_json::from_str::<Value>(&status).unwrap()["subscription_count"] == 0
     })

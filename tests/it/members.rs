@@ -1,4 +1,4 @@
-//! Guarded channels: the application is asked, members see each other, whispers stay inside.
+//! Guarded channels: callbacks, member lists, and whispers.
 
 use serde_json::json;
 
@@ -25,7 +25,7 @@ async fn the_application_decides_who_joins() {
 }
 
 #[tokio::test]
-async fn an_unsubscribe_during_the_callback_wins() {
+async fn an_unsubscribe_during_the_callback_takes_precedence() {
     let laravel = Laravel::start().await;
     let server = server(&laravel).await;
     let mut alice = server.client_of(1).await;
@@ -36,14 +36,14 @@ async fn an_unsubscribe_during_the_callback_wins() {
     alice.subscribe("marker").await;
     server.subscribed("marker", 1).await;
     laravel.release();
-    // The next answer comes after the one that waited.
+    // This answer comes after the one that was held back.
     alice.subscribe("private-after").await;
     server.subscribed("private-after", 1).await;
     assert_eq!(server.subscription_count("private-slow").await, 0);
 }
 
 #[tokio::test]
-async fn a_client_that_goes_during_the_callback_leaves_nothing_behind() {
+async fn a_disconnect_during_the_callback_leaves_nothing_behind() {
     let laravel = Laravel::start().await;
     let server = server(&laravel).await;
     let mut alice = server.client_of(1).await;
@@ -59,7 +59,7 @@ async fn a_client_that_goes_during_the_callback_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn members_hear_of_first_joins_and_last_leaves() {
+async fn members_are_told_of_a_users_first_join_and_last_leave() {
     let laravel = Laravel::start().await;
     let server = server(&laravel).await;
     let mut alice = server.client_of(1).await;
@@ -107,7 +107,7 @@ async fn five_hundred_join_at_once() {
 }
 
 #[tokio::test]
-async fn whispers_reach_the_others_and_obey_the_rules() {
+async fn whispers_reach_the_other_members_and_follow_the_rules() {
     let laravel = Laravel::start().await;
     let server = server(&laravel).await;
     let (mut alice, mut bob) = (server.client_of(1).await, server.client_of(2).await);
@@ -129,7 +129,7 @@ async fn whispers_reach_the_others_and_obey_the_rules() {
 }
 
 #[tokio::test]
-async fn limits_of_a_socket_answer_with_a_status() {
+async fn limits_of_a_socket_are_reported_with_a_status() {
     let laravel = Laravel::start().await;
     let settings = json!({ "authHost": laravel.url, "limits": { "subscriptions": 2, "channelName": 20, "subscribesPerSecond": 3, "whispersPerSecond": 1 } });
     let server = TestServer::start(settings).await;
@@ -144,7 +144,7 @@ async fn limits_of_a_socket_answer_with_a_status() {
         alice.subscribe("a").await;
     }
     alice.subscribe("a").await;
-    assert_eq!(alice.event("subscription_error").await, [json!("a"), json!(429)], "six in a second are the burst");
+    assert_eq!(alice.event("subscription_error").await, [json!("a"), json!(429)], "six per second is the burst");
 
     let mut bob = server.client_of(2).await;
     bob.subscribe("private-b").await;

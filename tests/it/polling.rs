@@ -1,4 +1,4 @@
-//! Polls on the wire: on connections for one request, and on those that are kept.
+//! Polling on the wire: on single-request and on keep-alive connections.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -10,13 +10,13 @@ use crate::support::{DEADLINE, TestServer, until};
 
 const PATH: &str = "/socket.io/?EIO=4&transport=polling";
 
-/// A head and a body.
+/// An HTTP request: head and body.
 fn request(method: &str, path: &str, header: &str, body: &str) -> String {
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     format!("{method} {path} HTTP/1.1\r\nHost: x\r\nOrigin: http://page.test\r\n{header}{length}\r\n{body}")
 }
 
-/// The next answer on a connection: its head, in small letters, and its body.
+/// The next response on a connection: its head in lowercase, and its body.
 async fn answer(stream: &mut TcpStream) -> (String, String) {
     let read = async {
         let mut bytes = Vec::new();
@@ -32,14 +32,14 @@ async fn answer(stream: &mut TcpStream) -> (String, String) {
     timeout(DEADLINE, read).await.expect("an answer in time")
 }
 
-/// Sends a request on a connection of its own.
+/// Sends a request on a new connection.
 async fn ask(server: &TestServer, request: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server.address).await.expect("the server listens");
     stream.write_all(request.as_bytes()).await.expect("it reads");
     stream
 }
 
-/// The answer to the one request of a connection, whose end has to come with it.
+/// The response on a single-request connection, which must then be closed.
 async fn only(server: &TestServer, method: &str, path: &str, body: &str) -> (String, String) {
     let mut stream = ask(server, &request(method, path, "Connection: close\r\n", body)).await;
     let answered = answer(&mut stream).await;
@@ -63,7 +63,7 @@ async fn publish(server: &TestServer, name: &str) {
 const SUBSCRIBE: &str = r#"42["subscribe",{"channel":"news","auth":{"headers":{}}}]"#;
 
 #[tokio::test]
-async fn a_connection_for_one_request_ends_with_its_answer() {
+async fn a_single_request_connection_is_closed_after_its_response() {
     let server = TestServer::start(json!({})).await;
     let (head, open) = only(&server, "GET", PATH, "").await;
     assert!(head.starts_with("http/1.1 200 ok\r\n") && head.contains("\r\ndate: ") && head.contains("set-cookie: io="), "{head}");
@@ -75,13 +75,13 @@ async fn a_connection_for_one_request_ends_with_its_answer() {
     server.subscribed("news", 1).await;
     let (poll, ()) = tokio::join!(only(&server, "GET", &path, ""), publish(&server, "told"));
     assert!(poll.1.starts_with(r#"42["told","news""#), "{}", poll.1);
-    // What is wrong is said by the same way.
+    // Errors are sent the same way.
     assert!(only(&server, "GET", &format!("{PATH}&sid=x"), "").await.0.starts_with("http/1.1 400 bad request\r\n"));
     assert!(only(&server, "GET", "/nowhere", "").await.0.starts_with("http/1.1 404 not found\r\n"));
 }
 
 #[tokio::test]
-async fn a_poll_waits_on_a_connection_that_goes_on_afterwards() {
+async fn a_connection_can_be_reused_after_a_poll() {
     let server = TestServer::start(json!({})).await;
     let mut stream = ask(&server, &request("GET", PATH, "", "")).await;
     let path = format!("{PATH}&sid={}", sid(&answer(&mut stream).await.1));
@@ -96,7 +96,7 @@ async fn a_poll_waits_on_a_connection_that_goes_on_afterwards() {
     for name in ["first", "second"] {
         let poll = request("GET", &path, "", "");
         stream.write_all(poll.as_bytes()).await.expect("the server reads");
-        // Part of a request that comes early waits for its turn.
+        // Part of the next request arrives early and has to wait.
         let next = request("GET", "/nowhere", "", "");
         let (early, late) = next.split_at(20);
         stream.write_all(early.as_bytes()).await.expect("the server reads");
@@ -110,7 +110,7 @@ async fn a_poll_waits_on_a_connection_that_goes_on_afterwards() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_while_it_polls_is_gone() {
+async fn a_client_that_drops_its_pending_poll_is_disconnected() {
     let server = TestServer::start(json!({})).await;
     for header in ["", "Connection: close\r\n"] {
         let open = answer(&mut ask(&server, &request("GET", PATH, header, "")).await).await.1;

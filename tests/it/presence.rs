@@ -1,4 +1,4 @@
-//! Presence through the public faces where time, Redis or the store play a part.
+//! Presence seen from outside, where time, Redis or the store matter.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::support::{Laravel, Redis, TestServer, until};
 const ROOM: &str = "presence-room";
 
 #[tokio::test]
-async fn a_page_reload_is_hidden_for_a_while() {
+async fn a_page_reload_is_not_announced() {
     let laravel = Laravel::start().await;
     let server = TestServer::start(json!({ "authHost": laravel.url, "presence": { "leaveGrace": "2s" } })).await;
     let mut alice = server.client_of(1).await;
@@ -24,13 +24,13 @@ async fn a_page_reload_is_hidden_for_a_while() {
     let mut reloaded = server.client_of(2).await;
     reloaded.subscribe(ROOM).await;
     reloaded.event("presence:subscribed").await;
-    // Whoever leaves by choice leaves at once.
+    // An explicit unsubscribe takes effect at once.
     let mut carol = server.client_of(3).await;
     carol.subscribe(ROOM).await;
     assert_eq!(alice.event("presence:joining").await[1]["user_id"], 3);
     carol.unsubscribe(ROOM).await;
     assert_eq!(alice.event("presence:leaving").await[1]["user_id"], 3);
-    assert!(alice.left_over().is_empty(), "a reload is heard: {:?}", alice.left_over());
+    assert!(alice.left_over().is_empty(), "a reload was announced: {:?}", alice.left_over());
 
     let started = Instant::now();
     drop(reloaded);
@@ -39,7 +39,7 @@ async fn a_page_reload_is_hidden_for_a_while() {
 }
 
 #[tokio::test]
-async fn a_stop_does_not_wait_for_the_grace() {
+async fn shutdown_does_not_wait_for_the_grace_period() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({ "database": "redis", "presence": { "leaveGrace": "1h" } })).await;
     let mut alice = server.client_of(1).await;
@@ -53,7 +53,7 @@ async fn a_stop_does_not_wait_for_the_grace() {
 }
 
 #[tokio::test]
-async fn nobody_is_refused_because_redis_is_away() {
+async fn joins_succeed_while_redis_is_unreachable() {
     let (mut redis, laravel) = (Redis::not_yet(), Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({ "database": "redis" })).await;
     let mut alice = server.client_of(1).await;
@@ -61,13 +61,13 @@ async fn nobody_is_refused_because_redis_is_away() {
     assert_eq!(alice.event("presence:subscribed").await[1].as_array().unwrap().len(), 1);
     let mut carol = server.client_of(3).await;
     carol.subscribe(ROOM).await;
-    assert_eq!(carol.event("presence:subscribed").await[1].as_array().unwrap().len(), 2, "who is on this node is known");
+    assert_eq!(carol.event("presence:subscribed").await[1].as_array().unwrap().len(), 2, "members on this node are known");
     assert_eq!(alice.event("presence:joining").await[1]["user_id"], 3);
     redis.up().await;
     until("the members", async || redis.get("presence-room:members").await.is_some_and(|list| list.contains(&carol.id))).await;
     drop(carol);
     assert_eq!(alice.event("presence:leaving").await[1]["user_id"], 3);
-    // Redis comes back empty, and nobody has to do anything.
+    // After Redis was restarted empty, the list is restored without any client's help.
     redis.down();
     redis.up().await;
     until("the member", async || redis.get("presence-room:members").await.is_some_and(|list| list.contains(&alice.id))).await;
@@ -78,9 +78,9 @@ async fn nobody_is_refused_because_redis_is_away() {
 }
 
 #[tokio::test]
-async fn members_of_a_crashed_run_leave_when_their_lease_ends() {
+async fn members_of_a_crashed_process_leave_when_their_lease_expires() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
-    // A lease that nobody renews, as a process leaves it behind that was killed.
+    // A lease that is not renewed, as a killed process leaves it behind.
     let config = json!({
         "database": "redis",
         "databaseConfig": { "redis": { "host": "127.0.0.1", "port": redis.port } },

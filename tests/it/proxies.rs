@@ -1,4 +1,4 @@
-//! The shipped files and snippets for nginx and HAProxy, run as they are but for ports, with two nodes behind them.
+//! The shipped files and snippets for nginx and HAProxy, unchanged except for ports, with two nodes behind them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -14,22 +14,22 @@ use crate::support::{Client, Laravel, Node, Redis, free_port, metrics, until};
 mod rolling;
 
 const ROOM: &str = "presence-room";
-/// Enough that a proxy which hashes addresses sends some to each node: with 8, one run of 128 found all on one.
+/// Enough for a proxy that hashes addresses to use both nodes: with 8, one run in 128 would use only one.
 const VISITORS: u8 = 16;
 
-/// A proxy process; it is killed with the value.
+/// A proxy process; killed on drop.
 struct Proxy {
     address: SocketAddr,
     process: Child,
     folder: PathBuf,
 }
 
-/// Where the text of a configuration is.
+/// Where a configuration text comes from.
 #[derive(Clone, Copy)]
 enum Source {
     /// A file under `packaging`.
     File(&'static str),
-    /// The block of this language in the documentation of several nodes.
+    /// The code block of this language in the documentation of several nodes.
     Docs(&'static str),
 }
 
@@ -47,7 +47,7 @@ impl Source {
         }
     }
 
-    /// The text with other words in places that are there.
+    /// The text with replacements, each of which must match.
     fn with(self, changes: &[(&str, String)]) -> String {
         let mut text = self.text();
         for (old, new) in changes {
@@ -82,7 +82,7 @@ impl Proxy {
             let http = format!("access_log off; {} include {at}/snippet.conf;", paths.join(" "));
             format!("daemon off; pid {at}/pid; error_log stderr crit; events {{}} http {{ {http} }}\n")
         };
-        // What it says before it has read where to say it.
+        // For messages before the configuration has set a log file.
         let log = |file: &Path| vec!["-e".into(), "stderr".into(), "-c".into(), file.display().to_string()];
         Self::start("nginx", port, config, log).await
     }
@@ -94,14 +94,14 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // SIGKILL would leave the workers of nginx behind.
+        // SIGKILL would leave nginx's worker processes running.
         let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&self.process), rustix::process::Signal::TERM);
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Two nodes, and what they need.
+/// Two nodes, and the services they need.
 struct Site {
     redis: Redis,
     laravel: Laravel,
@@ -127,7 +127,7 @@ impl Site {
         self.nodes[node].address.port()
     }
 
-    /// What the application was told about the user's address and scheme.
+    /// The user's address and scheme as the application received them.
     fn visitor(&self, user: u8) -> (Value, Value) {
         let callbacks = self.laravel.callbacks();
         let is_theirs = |cookie: &str| cookie.split("; ").any(|pair| pair == format!("user={user}"));
@@ -137,7 +137,7 @@ impl Site {
         (header("x-real-ip"), header("x-forwarded-proto"))
     }
 
-    /// Visitors from everywhere poll, upgrade, or come over websockets at once.
+    /// Clients from many addresses poll, upgrade, or connect by websocket.
     async fn is_served_by(&self, proxy: &Proxy, scheme: Value) {
         let from = |user: u8| IpAddr::V4(Ipv4Addr::new(127, 0, user, 1));
         let mut polling = Vec::new();
@@ -159,7 +159,7 @@ impl Site {
         assert_eq!(direct.event("presence:subscribed").await[1].as_array().expect("a list").len(), usize::from(user));
         assert_eq!(self.visitor(user).0, json!(from(user).to_string()));
 
-        // One of each protocol goes over to a websocket.
+        // One polling client of each version upgrades.
         let mut upgraded = vec![polling.pop().expect("a client").upgrade().await, polling.pop().expect("a client").upgrade().await];
         upgraded.push(direct);
         assert_eq!(self.redis.publish(ROOM, "news", &json!({ "n": 1 }), None).await, 2);
@@ -177,7 +177,7 @@ impl Site {
 }
 
 #[tokio::test]
-async fn nginx_as_in_the_documentation() {
+async fn nginx_as_documented() {
     let (site, port) = (Site::start().await, free_port());
     let text = Source::Docs("nginx").with(&[
         ("listen 18080;", format!("listen 127.0.0.1:{port};")),
@@ -202,7 +202,7 @@ async fn nginx_as_packaged() {
 }
 
 #[tokio::test]
-async fn haproxy_as_in_the_documentation() {
+async fn haproxy_as_documented() {
     let (site, port) = (Site::start().await, free_port());
     let text = Source::Docs("haproxy").with(&[
         ("bind :18081", format!("bind 127.0.0.1:{port}")),
@@ -212,17 +212,17 @@ async fn haproxy_as_in_the_documentation() {
     site.is_served_by(&Proxy::haproxy(port, text).await, Value::Null).await;
 }
 
-/// Sockets of a node.
+/// Number of sockets on a node.
 async fn connections(node: &Node) -> usize {
     let text = metrics(node.address).await;
     let samples = text.lines().filter(|line| line.starts_with("laravel_echo_connections{"));
     samples.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<usize>().ok()).expect("a count")).sum()
 }
 
-/// The shipped file for HAProxy, with these two nodes behind it.
+/// The shipped HAProxy file with these two nodes behind it.
 fn packaged_haproxy(port: u16, nodes: [&Node; 2]) -> String {
     Source::File("haproxy.cfg").with(&[
-        // As many as this machine may not allow.
+        // The original number may exceed this machine's limit.
         ("maxconn 50000", "maxconn 1000".into()),
         ("bind :80", format!("bind 127.0.0.1:{port}")),
         ("127.0.0.1:6001", nodes[0].address.to_string()),

@@ -1,4 +1,4 @@
-//! Clients of Pusher's protocol, beside Socket.IO's on the same channels.
+//! Pusher clients, beside Socket.IO clients on the same channels.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -15,14 +15,14 @@ use crate::support::{DEADLINE, Laravel, TestServer};
 
 pub(crate) const SECRET: &str = "app-secret";
 
-/// A client of Pusher's protocol.
+/// A Pusher client.
 pub(crate) struct Pusher {
     pub(crate) id: String,
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
 pub(crate) fn sign(text: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("the test's own server is well");
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("the test server works");
     mac.update(text.as_bytes());
     let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{KEY}:{hex}")
@@ -36,11 +36,11 @@ pub(crate) async fn server(laravel: &Laravel, settings: Value) -> TestServer {
 
 impl Pusher {
     async fn open(server: &TestServer, path: &str, headers: &[(&'static str, &str)]) -> Self {
-        let mut request = format!("ws://{}{path}", server.address).into_client_request().expect("the test's own server is well");
+        let mut request = format!("ws://{}{path}", server.address).into_client_request().expect("the test server works");
         for (name, value) in headers {
-            request.headers_mut().insert(*name, HeaderValue::from_str(value).expect("the test's own server is well"));
+            request.headers_mut().insert(*name, HeaderValue::from_str(value).expect("the test server works"));
         }
-        let (stream, _) = connect_async(request).await.expect("the test's own server is well");
+        let (stream, _) = connect_async(request).await.expect("the test server works");
         Self { id: String::new(), stream }
     }
 
@@ -48,10 +48,10 @@ impl Pusher {
         let mut client = Self::open(server, &format!("/app/{KEY}?protocol=7&client=js&version=8.6.0"), headers).await;
         let established = client.hear().await;
         assert_eq!(established["event"], "pusher:connection_established");
-        let data: Value = serde_json::from_str(established["data"].as_str().expect("the test's own server is well"))
-            .expect("the test's own server is well");
+        let data: Value =
+            serde_json::from_str(established["data"].as_str().expect("the test server works")).expect("the test server works");
         assert_eq!(data["activity_timeout"], 30);
-        client.id = data["socket_id"].as_str().expect("the test's own server is well").to_owned();
+        client.id = data["socket_id"].as_str().expect("the test server works").to_owned();
         client
     }
 
@@ -60,13 +60,13 @@ impl Pusher {
     }
 
     pub(crate) async fn say(&mut self, message: Value) {
-        self.stream.send(Message::text(message.to_string())).await.expect("the test's own server is well");
+        self.stream.send(Message::text(message.to_string())).await.expect("the test server works");
     }
 
-    /// The next message, with its data read.
+    /// The next message, with its `data` parsed.
     pub(crate) async fn hear(&mut self) -> Value {
         match self.next().await {
-            Message::Text(text) => serde_json::from_str(&text).expect("the test's own server is well"),
+            Message::Text(text) => serde_json::from_str(&text).expect("the test server works"),
             other => panic!("{other:?}"),
         }
     }
@@ -104,13 +104,8 @@ impl Pusher {
 async fn publish(server: &TestServer, channel: &str, socket: Option<&str>) {
     let body = json!({ "channel": channel, "name": "sent", "data": "{\"n\":1}", "socket_id": socket }).to_string();
     let url = server.url(&format!("/apps/app/events?auth_key={KEY}"));
-    let sent = reqwest::Client::new()
-        .post(url)
-        .header("content-type", "application/json")
-        .body(body)
-        .send()
-        .await
-        .expect("the test's own server is well");
+    let sent =
+        reqwest::Client::new().post(url).header("content-type", "application/json").body(body).send().await.expect("the test server works");
     assert_eq!(sent.status(), 200);
 }
 
@@ -158,7 +153,7 @@ async fn a_user_with_a_tab_of_each_protocol_is_one_member() {
     assert_eq!((&data["presence"]["ids"], &data["presence"]["count"]), (&json!(["1"]), &json!(1)));
     let mut other = Pusher::connect(&server).await;
     other.subscribe("presence-room", Some(r#"{"user_id":"2","user_info":{"name":"Bob"}}"#)).await;
-    // The second tab of user 1 was no news; user 2 is.
+    // The second tab of user 1 was not announced; user 2 is.
     assert_eq!(socket_io.event("presence:joining").await[1]["user_id"], "2");
     let added = same.hear().await;
     assert_eq!(
@@ -173,7 +168,7 @@ async fn a_user_with_a_tab_of_each_protocol_is_one_member() {
 }
 
 #[tokio::test]
-async fn nobody_gets_in_by_another_signature() {
+async fn a_wrong_signature_is_refused() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({})).await;
     let (mut mallory, other) = (Pusher::connect(&server).await, Pusher::connect(&server).await);
@@ -191,7 +186,7 @@ async fn nobody_gets_in_by_another_signature() {
     }
     mallory.whisper("private-a", json!(1)).await;
     assert_eq!(mallory.hear().await["data"]["code"], 4301);
-    // A user's own channel is nobody else's, on neither protocol.
+    // A user's own channel is closed to everyone else, in both protocols.
     mallory.say(json!({ "event": "pusher:subscribe", "data": { "channel": "#server-to-user-1", "auth": "" } })).await;
     assert_eq!(mallory.hear().await["data"]["status"], 401);
     let mut socket_io = server.client_of(1).await;
@@ -201,7 +196,7 @@ async fn nobody_gets_in_by_another_signature() {
 }
 
 #[tokio::test]
-async fn who_was_taken_out_does_not_come_back_by_the_same_signature() {
+async fn a_removed_socket_cannot_rejoin_with_the_same_signature() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({})).await;
     let mut client = Pusher::connect(&server).await;
@@ -216,11 +211,11 @@ async fn who_was_taken_out_does_not_come_back_by_the_same_signature() {
 }
 
 #[tokio::test]
-async fn a_signature_for_one_channel_is_none_for_another() {
+async fn a_signature_is_only_valid_for_its_own_channel() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({})).await;
     let mut client = Pusher::connect(&server).await;
-    // Parts of what is signed are joined with `:`.
+    // The parts of the signed text are joined with `:`.
     let auth = sign(&format!("{}:private-team:5", client.id));
     client.say(json!({ "event": "pusher:subscribe", "data": { "channel": "private-team", "auth": auth, "channel_data": "5" } })).await;
     assert_eq!(client.hear().await["data"]["status"], 401);
@@ -230,7 +225,7 @@ async fn a_signature_for_one_channel_is_none_for_another() {
 }
 
 #[tokio::test]
-async fn who_signs_in_has_a_channel_and_can_be_sent_away() {
+async fn a_signed_in_user_has_a_channel_and_can_be_terminated() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({})).await;
     let mut client = Pusher::connect(&server).await;
@@ -252,7 +247,7 @@ async fn who_signs_in_has_a_channel_and_can_be_sent_away() {
 }
 
 #[tokio::test]
-async fn an_application_that_signs_nothing_is_asked() {
+async fn an_application_that_cannot_sign_is_asked_by_callback() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({})).await;
     let mut client = Pusher::connect_with(&server, &[("cookie", "user=5")]).await;
@@ -282,7 +277,7 @@ async fn an_application_that_signs_nothing_is_asked() {
 }
 
 #[tokio::test]
-async fn a_signature_of_ours_knows_the_user_of_the_token_it_was_given_for() {
+async fn a_signature_made_by_this_server_carries_the_user_of_the_token() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({ "auth": { "jwt": { "algorithm": "HS256", "secret": crate::auth_jwt::SECRET } } })).await;
     let mut client = Pusher::connect(&server).await;
@@ -300,7 +295,7 @@ async fn a_signature_of_ours_knows_the_user_of_the_token_it_was_given_for() {
 }
 
 #[tokio::test]
-async fn cache_channels_give_their_last_event_on_both_protocols() {
+async fn cache_channels_send_their_last_event_in_both_protocols() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({})).await;
     let mut first = Pusher::connect(&server).await;
@@ -319,13 +314,13 @@ async fn cache_channels_give_their_last_event_on_both_protocols() {
 }
 
 async fn get(server: &TestServer, path: &str) -> (u16, Value) {
-    let answer = reqwest::Client::new().get(server.url(path)).bearer_auth(KEY).send().await.expect("the test's own server is well");
+    let answer = reqwest::Client::new().get(server.url(path)).bearer_auth(KEY).send().await.expect("the test server works");
     let status = answer.status().as_u16();
-    (status, serde_json::from_slice(&answer.bytes().await.expect("the test's own server is well")).unwrap_or_default())
+    (status, serde_json::from_slice(&answer.bytes().await.expect("the test server works")).unwrap_or_default())
 }
 
 #[tokio::test]
-async fn the_http_api_tells_what_a_cache_channel_has() {
+async fn the_http_api_returns_the_event_of_a_cache_channel() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({})).await;
     let path = "/apps/app/channels/cache-news?info=cache";
@@ -341,7 +336,7 @@ async fn the_http_api_tells_what_a_cache_channel_has() {
 }
 
 #[tokio::test]
-async fn without_an_application_that_signs_a_cache_channel_is_one_like_any_other() {
+async fn without_a_client_secret_a_cache_channel_is_an_ordinary_channel() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({ "clients": [{ "appId": "app", "key": KEY }] })).await;
     publish(&server, "cache-news", None).await;
@@ -355,7 +350,7 @@ async fn without_an_application_that_signs_a_cache_channel_is_one_like_any_other
 }
 
 #[tokio::test]
-async fn the_http_api_is_found_below_the_path_of_the_clients_too() {
+async fn the_http_api_is_also_served_below_pusher_path() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({ "pusher": { "path": "/ws/" } })).await;
     for prefix in ["", "/ws"] {
@@ -371,7 +366,7 @@ async fn the_http_api_is_found_below_the_path_of_the_clients_too() {
 }
 
 #[tokio::test]
-async fn who_is_on_the_watchlist_comes_and_goes() {
+async fn watchlist_users_go_online_and_offline() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({})).await;
     let news = |name: &str, user: &str| {
@@ -401,12 +396,12 @@ async fn who_is_on_the_watchlist_comes_and_goes() {
 }
 
 #[tokio::test]
-async fn a_sign_in_is_of_its_own_connection_and_of_one_user() {
+async fn a_sign_in_is_valid_for_one_connection_and_one_user() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({})).await;
     let (mut mallory, victim) = (Pusher::connect(&server).await, Pusher::connect(&server).await);
     let data = r#"{"id":"7"}"#;
-    // What another connection signed in with, another key's, and a signature for a channel.
+    // Replays another connection's sign-in, a signature with another key, and one for a channel.
     let replayed = sign(&format!("{}::user::{data}", victim.id));
     let other_key = sign(&format!("{}::user::{data}", mallory.id)).replace(KEY, "other-key");
     for auth in [replayed, other_key, sign(&format!("{}:private-a", mallory.id)), "Bearer x".to_owned()] {
@@ -421,7 +416,7 @@ async fn a_sign_in_is_of_its_own_connection_and_of_one_user() {
 }
 
 #[tokio::test]
-async fn channels_hear_of_their_count_when_that_is_wanted() {
+async fn channels_are_sent_their_subscription_count_if_enabled() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({ "pusher": { "subscriptionCount": true } })).await;
     let mut first = Pusher::connect(&server).await;
@@ -436,7 +431,7 @@ async fn channels_hear_of_their_count_when_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn who_is_not_let_in_hears_why_and_whether_to_come_back() {
+async fn a_rejected_client_is_told_why_and_whether_to_reconnect() {
     let laravel = Laravel::start().await;
     let settings = json!({ "allowedOrigins": ["http://app.test"], "limits": { "connections": 1 }, "pusher": { "path": "/ws" } });
     let server = server(&laravel, settings).await;
@@ -455,13 +450,13 @@ async fn who_is_not_let_in_hears_why_and_whether_to_come_back() {
     first.hear().await;
     let mut second = Pusher::open(&server, &path, &[]).await;
     second.hear().await;
-    assert_eq!(second.close_code().await, 4100, "clients try again");
+    assert_eq!(second.close_code().await, 4100, "clients retry");
     server.begin_to_stop();
-    assert_eq!(first.close_code().await, 4200, "clients come back at once");
+    assert_eq!(first.close_code().await, 4200, "clients reconnect at once");
 }
 
 #[tokio::test]
-async fn signs_of_life_go_both_ways() {
+async fn both_sides_can_ping() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!({})).await;
     let mut client = Pusher::connect(&server).await;

@@ -1,4 +1,4 @@
-//! Clients that come back after a lost connection, as socket.io-client 4.6 and newer do.
+//! Clients that resume their session after a lost connection, as socket.io-client 4.6 and newer do.
 
 mod elsewhere;
 
@@ -21,7 +21,7 @@ async fn server(settings: Value) -> (TestServer, Laravel) {
     (TestServer::start(all).await, laravel)
 }
 
-/// A client in a public, a private and a presence channel, and what it has to come back with.
+/// A client in a public, a private and a presence channel, and what it needs to resume.
 async fn client(server: &TestServer) -> Client {
     let mut client = server.client_of(1).await;
     for channel in ["news", "private-orders", "presence-room"] {
@@ -41,14 +41,14 @@ async fn numbers(client: &mut Client, count: usize) -> Vec<u64> {
     numbers
 }
 
-/// Drops the connection without a word, and waits until the server knows.
+/// Drops the connection without a CLOSE, and waits until the server has noticed.
 async fn lose(server: &TestServer, client: Client) {
     client.vanish();
     server.subscribed("news", 0).await;
 }
 
 #[tokio::test]
-async fn what_was_missed_comes_once_and_in_order_before_anything_new() {
+async fn missed_events_arrive_once_and_in_order_before_new_ones() {
     let (server, laravel) = server(json!({})).await;
     let mut before = client(&server).await;
     publish(&server, "news", 0, None).await;
@@ -66,9 +66,9 @@ async fn what_was_missed_comes_once_and_in_order_before_anything_new() {
     publish(&server, "private-orders", 6, None).await;
     assert_eq!(numbers(&mut after, 4).await, [2, 3, 6, 7]);
     assert_eq!(after.event("presence:subscribed").await[1][0]["user_id"], 1);
-    assert_eq!(laravel.callbacks().len(), callbacks, "grants hold");
+    assert_eq!(laravel.callbacks().len(), callbacks, "grants remain valid");
     after.whisper("private-orders", "client-a", json!(1)).await;
-    // It comes back a second time, from where it is now.
+    // It resumes once more, from its new position.
     let offset = after.offset.clone().expect("events have offsets");
     lose(&server, after).await;
     publish(&server, "news", 7, None).await;
@@ -78,7 +78,7 @@ async fn what_was_missed_comes_once_and_in_order_before_anything_new() {
 }
 
 #[tokio::test]
-async fn a_client_that_had_no_event_yet_comes_back_too() {
+async fn a_client_without_any_event_can_resume_too() {
     let (server, _laravel) = server(json!({})).await;
     let before = client(&server).await;
     let (id, pid) = (before.id.clone(), before.pid.clone());
@@ -90,7 +90,7 @@ async fn a_client_that_had_no_event_yet_comes_back_too() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_not_known_to_be_broken_is_taken_over() {
+async fn a_session_whose_connection_seems_alive_can_be_resumed() {
     let (server, _laravel) = server(json!({})).await;
     let mut before = client(&server).await;
     publish(&server, "news", 0, None).await;
@@ -101,7 +101,7 @@ async fn a_connection_that_is_not_known_to_be_broken_is_taken_over() {
 }
 
 #[tokio::test]
-async fn nobody_comes_back_to_what_was_open_and_is_closed_now() {
+async fn a_session_cannot_resume_with_a_channel_that_is_now_closed() {
     let rules = |auth: &str| json!({ "channels": [{ "pattern": "private-feed", "auth": auth }] });
     let (server, _laravel) = server(rules("none")).await;
     let lost = async |server: &TestServer| {
@@ -124,7 +124,7 @@ async fn nobody_comes_back_to_what_was_open_and_is_closed_now() {
 }
 
 #[tokio::test]
-async fn who_left_or_was_sent_away_starts_afresh() {
+async fn a_client_that_left_or_was_terminated_starts_a_new_session() {
     let (server, _laravel) = server(json!({})).await;
     let mut left = client(&server).await;
     left.send_text("41").await;
@@ -144,7 +144,7 @@ async fn who_left_or_was_sent_away_starts_afresh() {
 }
 
 #[tokio::test]
-async fn words_that_nobody_gave_out_are_a_fresh_session() {
+async fn a_forged_private_id_starts_a_new_session() {
     let (server, _laravel) = server(json!({ "recovery": { "events": 2 } })).await;
     let mut before = client(&server).await;
     publish(&server, "news", 0, None).await;
@@ -159,7 +159,7 @@ async fn words_that_nobody_gave_out_are_a_fresh_session() {
     for n in 1..4 {
         publish(&server, "news", n, None).await;
     }
-    // Never a part: of three events the first is not kept any more.
+    // Partial recovery never happens: the first of three events is no longer kept.
     let fresh = Client::come_back(server.address, &pid, Some(&format!("{epoch}-1"))).await;
     assert_ne!(fresh.id, id);
     let metrics = metrics(server.address).await;
@@ -167,7 +167,7 @@ async fn words_that_nobody_gave_out_are_a_fresh_session() {
 }
 
 #[tokio::test]
-async fn a_thousand_at_once_with_the_same_words_are_one_session() {
+async fn a_thousand_concurrent_resumes_share_one_session() {
     let (server, _laravel) = server(json!({})).await;
     let before = client(&server).await;
     let (id, pid) = (before.id.clone(), before.pid.clone());
@@ -176,10 +176,10 @@ async fn a_thousand_at_once_with_the_same_words_are_one_session() {
     let clients = futures_util::future::join_all(all).await;
     assert!(clients.iter().any(|client| client.id == id));
     drop(clients);
-    until("everybody to be gone", async || server.subscription_count("news").await == 0).await;
+    until("all clients to be gone", async || server.subscription_count("news").await == 0).await;
 }
 
-/// A server that listens to Redis.
+/// A server that subscribes to Redis.
 async fn with_redis(redis: &Redis, settings: Value) -> (TestServer, Laravel) {
     let laravel = Laravel::start().await;
     let server = TestServer::with(redis, &laravel, settings).await;
@@ -188,7 +188,7 @@ async fn with_redis(redis: &Redis, settings: Value) -> (TestServer, Laravel) {
 }
 
 #[tokio::test]
-async fn while_redis_is_away_what_this_node_sends_arrives_and_is_kept() {
+async fn events_of_this_node_are_delivered_and_kept_while_redis_is_away() {
     let mut redis = Redis::start().await;
     let (server, _laravel) = with_redis(&redis, json!({})).await;
     let (mut stays, mut before) = (client(&server).await, server.client_of(2).await);
@@ -211,7 +211,7 @@ async fn while_redis_is_away_what_this_node_sends_arrives_and_is_kept() {
 }
 
 #[tokio::test]
-async fn nobody_comes_back_over_a_time_without_redis() {
+async fn no_session_resumes_across_a_redis_outage() {
     let mut redis = Redis::start().await;
     let (server, _laravel) = with_redis(&redis, json!({})).await;
     let mut before = client(&server).await;
@@ -227,7 +227,7 @@ async fn nobody_comes_back_over_a_time_without_redis() {
     let mut after = Client::come_back(server.address, &pid, offset.as_deref()).await;
     assert_ne!(after.id, id);
     assert!(metrics(server.address).await.contains("laravel_echo_recoveries_total{outcome=\"gap\"} 1\n"));
-    // From here on it goes on as before.
+    // From here on everything works as before.
     after.subscribe("news").await;
     server.subscribed("news", 1).await;
     let (id, pid) = (after.id.clone(), after.pid.clone());
@@ -240,7 +240,7 @@ async fn nobody_comes_back_over_a_time_without_redis() {
 }
 
 #[tokio::test]
-async fn a_quiet_channel_among_busy_ones_is_no_gap() {
+async fn a_quiet_channel_among_busy_ones_causes_no_gap() {
     let settings = json!({ "recovery": { "events": 10 }, "socketio": { "pingInterval": 200, "pingTimeout": 20000 } });
     let (server, _laravel) = server(settings).await;
     let mut before = client(&server).await;
@@ -252,7 +252,7 @@ async fn a_quiet_channel_among_busy_ones_is_no_gap() {
     }
     numbers(&mut busy, 29).await;
     let place = |client: &Client| client.offset.as_deref().and_then(|offset| offset.split_once('-')?.1.parse::<u64>().ok());
-    // With the next heartbeats it hears how far the events are.
+    // With the next heartbeats it learns the current position.
     while place(&before) < place(&busy) {
         let known = before.offset.clone();
         before.position_after(known.as_deref()).await;
@@ -281,7 +281,7 @@ async fn two_members(server: &TestServer) -> (Client, Client) {
     (alice, bob)
 }
 
-/// Somebody comes: what `alice` heard of others before is what she hears in all.
+/// Another member joins; asserts that alice was told of no change before that.
 async fn hears_nothing_before(server: &TestServer, alice: &mut Client) -> Client {
     let mut carol = server.client_of(3).await;
     carol.subscribe("presence-room").await;
@@ -291,7 +291,7 @@ async fn hears_nothing_before(server: &TestServer, alice: &mut Client) -> Client
 }
 
 #[tokio::test]
-async fn a_member_whose_connection_breaks_for_a_while_has_not_been_away() {
+async fn a_short_disconnect_of_a_member_is_not_announced() {
     let (server, _laravel) = server(json!({})).await;
     let (mut alice, bob) = two_members(&server).await;
     let pid = bob.pid.clone();
@@ -311,7 +311,7 @@ async fn a_member_whose_connection_breaks_for_a_while_has_not_been_away() {
 }
 
 #[tokio::test]
-async fn a_member_who_does_not_come_back_leaves_when_nobody_waits_any_more() {
+async fn a_member_who_does_not_resume_leaves_after_the_window() {
     let (server, _laravel) = server(json!({ "recovery": { "window": "2s" } })).await;
     let (mut alice, bob) = two_members(&server).await;
     bob.vanish();
@@ -322,7 +322,7 @@ async fn a_member_who_does_not_come_back_leaves_when_nobody_waits_any_more() {
 }
 
 #[tokio::test]
-async fn who_says_good_bye_or_is_sent_away_is_not_waited_for() {
+async fn a_member_that_disconnects_or_is_terminated_leaves_at_once() {
     let (server, _laravel) = server(json!({})).await;
     let (mut alice, mut bob) = two_members(&server).await;
     bob.send_text("41").await;
@@ -349,7 +349,7 @@ async fn it_can_be_turned_off() {
 }
 
 #[tokio::test]
-async fn an_event_for_everyone_is_kept_while_nobody_is_there() {
+async fn a_flat_channel_event_is_kept_while_no_client_is_connected() {
     let (server, _laravel) = server(json!({ "flatChannels": ["*"] })).await;
     let before = client(&server).await;
     let pid = before.pid.clone();
@@ -360,7 +360,7 @@ async fn an_event_for_everyone_is_kept_while_nobody_is_there() {
 }
 
 #[tokio::test]
-async fn text_of_a_cache_channel_is_not_taken_for_a_position() {
+async fn string_data_of_a_cache_channel_is_not_taken_for_an_offset() {
     let (server, _laravel) = server(json!({ "clients": [{ "appId": "app", "key": KEY, "secret": "s" }] })).await;
     let url = server.url(&format!("/apps/app/events?auth_key={KEY}"));
     let body = json!({ "channel": "cache-word", "name": "sent", "data": "a word" }).to_string();
@@ -384,7 +384,7 @@ async fn post(server: &TestServer, path: &str, body: Value) {
 }
 
 #[tokio::test]
-async fn who_was_away_during_a_recheck_is_asked_for() {
+async fn a_recheck_covers_disconnected_sessions() {
     let (server, _laravel) = server(json!({})).await;
     let before = client(&server).await;
     let (id, pid) = (before.id.clone(), before.pid.clone());
@@ -394,7 +394,7 @@ async fn who_was_away_during_a_recheck_is_asked_for() {
 }
 
 #[tokio::test]
-async fn nobody_comes_back_to_a_grant_that_has_ended() {
+async fn a_session_cannot_resume_with_an_expired_grant() {
     let app = SlowApp::start(std::time::Duration::ZERO).await;
     app.answers(200, r#"{"expires_in":1}"#);
     let server = TestServer::start(json!({ "authHost": app.url })).await;
@@ -404,17 +404,17 @@ async fn nobody_comes_back_to_a_grant_that_has_ended() {
     let (id, pid) = (client.id.clone(), client.pid.clone());
     app.answers(500, "broken");
     client.vanish();
-    // Until then it comes back each time.
+    // Until the grant expires it can resume every time.
     until("a fresh session", async || Client::come_back(server.address, &pid, None).await.id != id).await;
     assert_eq!(server.subscription_count("private-orders").await, 0);
 }
 
 #[tokio::test]
-async fn who_was_sent_away_does_not_come_back_by_not_reading_it() {
+async fn a_terminated_client_cannot_resume_by_not_reading() {
     let (server, _laravel) = server(json!({ "limits": { "clientQueueBytes": "64MB" } })).await;
     let mut before = client(&server).await;
     let (id, pid) = (before.id.clone(), before.pid.clone());
-    // Each is echoed, in the error about a namespace that is not there.
+    // Each is echoed in the error about an unknown namespace.
     let large = format!("40/{},", "n".repeat(900_000));
     for _ in 0..20 {
         before.send_text(&large).await;
@@ -426,7 +426,7 @@ async fn who_was_sent_away_does_not_come_back_by_not_reading_it() {
 }
 
 #[tokio::test]
-async fn more_than_may_wait_for_a_client_is_not_replayed_again_and_again() {
+async fn a_replay_larger_than_the_queue_is_not_repeated() {
     let (server, _laravel) = server(json!({ "limits": { "clientQueue": 10 } })).await;
     let before = client(&server).await;
     let (id, pid) = (before.id.clone(), before.pid.clone());

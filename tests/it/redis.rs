@@ -1,11 +1,11 @@
-//! Redis that comes late, goes away and comes back, and messages that are none.
+//! Redis starts late, goes down and comes back; invalid messages are skipped.
 
 use serde_json::json;
 
 use crate::support::{Laravel, Redis, TestServer, until};
 
 #[tokio::test]
-async fn a_redis_that_comes_late_or_goes_away_is_found_again() {
+async fn a_redis_that_starts_late_or_restarts_is_found_again() {
     let (mut redis, laravel) = (Redis::not_yet(), Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({})).await;
     let mut alice = server.client().await;
@@ -19,9 +19,9 @@ async fn a_redis_that_comes_late_or_goes_away_is_found_again() {
     }
 }
 
-/// Who asks `/ready` learns the kind of reason, and the log has a warning for each: after an outage somebody has to act.
+/// `/ready` shows the kind of the failure, and the log has a warning for each: somebody has to act after an outage.
 #[tokio::test]
-async fn a_redis_that_comes_back_with_a_password_is_told() {
+async fn a_redis_that_requires_a_password_after_a_restart_is_reported() {
     let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({})).await;
     redis.heard("x").await;
@@ -37,7 +37,7 @@ async fn a_redis_that_comes_back_with_a_password_is_told() {
 }
 
 #[tokio::test]
-async fn a_port_that_speaks_http_is_told_as_such() {
+async fn an_http_server_on_the_redis_port_is_reported() {
     let laravel = Laravel::start().await;
     let port: u16 = laravel.url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
     let server = TestServer::start(json!({ "subscribers": { "redis": true }, "databaseConfig": { "redis": { "port": port } } })).await;
@@ -46,7 +46,7 @@ async fn a_port_that_speaks_http_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn what_is_no_event_is_skipped() {
+async fn messages_that_are_not_events_are_skipped() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({})).await;
     let mut alice = server.client_in("news").await;

@@ -1,4 +1,4 @@
-//! The built-in Redis endpoint, with the clients that publish to it, and with some that mean no good.
+//! The built-in Redis endpoint, with real publishers and with hostile clients.
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncTypedCommands as _, RedisError};
@@ -79,7 +79,7 @@ async fn output(command: &mut Command) -> String {
 }
 
 #[tokio::test]
-async fn publish_says_how_many_sockets_it_reached() {
+async fn publish_returns_how_many_sockets_it_reached() {
     let setup = setup(json!({})).await;
     let mut client = setup.subscriber().await;
     let mut redis = setup.connect().await;
@@ -92,7 +92,7 @@ async fn publish_says_how_many_sockets_it_reached() {
 }
 
 #[tokio::test]
-async fn laravels_script_runs_and_no_other() {
+async fn only_laravels_script_runs() {
     let setup = setup(json!({})).await;
     let mut client = setup.subscriber().await;
     let mut redis = setup.connect().await;
@@ -120,7 +120,7 @@ async fn pipelines_keep_their_order() {
 }
 
 #[tokio::test]
-async fn a_password_keeps_others_out() {
+async fn a_password_is_required_if_set() {
     let setup = setup(json!({ "password": "pass word", "username": "laravel" })).await;
     for good in [":pass%20word@", "laravel:pass%20word@"] {
         setup.connect_as(good).await.unwrap().publish("news", event(1)).await.unwrap();
@@ -139,7 +139,7 @@ async fn a_password_keeps_others_out() {
 }
 
 #[tokio::test]
-async fn hostile_clients_are_told_why_and_cut_off() {
+async fn invalid_input_is_answered_with_an_error_and_disconnected() {
     let setup = setup(json!({ "maxMessageBytes": "100KB", "maxClients": 20 })).await;
     for (bytes, error) in [
         (&b"*1\r\n$4294967296\r\n"[..], "-ERR the command is larger than redisServer.maxMessageBytes (100000)"),
@@ -178,7 +178,7 @@ async fn hostile_clients_are_told_why_and_cut_off() {
 }
 
 #[tokio::test]
-async fn half_commands_of_all_clients_together_are_bounded() {
+async fn incomplete_commands_of_all_clients_together_are_bounded() {
     let setup = setup(json!({ "maxMessageBytes": 100_000 })).await;
     let half = [&b"*1\r\n$99000\r\n"[..], &[b'x'; 98_000]].concat();
     let mut streams = Vec::new();
@@ -254,7 +254,7 @@ with r.pipeline(transaction=False) as pipe: print(pipe.publish('news', sys.argv[
 r.eval(sys.argv[4], 0, sys.argv[3], 'news')",
         setup.port
     );
-    // Debian's own: another python3 in the path may lack the library.
+    // Debian's python3: another one in the path may lack the library.
     let mut python = Command::new("/usr/bin/python3");
     let answer = output(python.args(["-c", &script, &event(1), &event(2), &event(3), LARAVEL])).await;
     assert_eq!(answer, "True 1\n[1, 0]\n");
@@ -262,7 +262,7 @@ r.eval(sys.argv[4], 0, sys.argv[3], 'news')",
 }
 
 #[tokio::test]
-async fn in_a_cluster_messages_go_on_to_its_redis() {
+async fn in_a_cluster_messages_are_forwarded_to_its_redis() {
     let redis = Redis::start().await;
     let port = free_port();
     let shared = json!({
@@ -275,7 +275,7 @@ async fn in_a_cluster_messages_go_on_to_its_redis() {
     first["redisServer"] = json!({ "enabled": true, "port": port });
     let (one, other) = (TestServer::start(first).await, TestServer::start(shared).await);
     let (mut here, mut there) = (one.client().await, other.client().await);
-    // Each node counts the sockets of all.
+    // Each node counts the sockets of all nodes.
     for (server, client, count) in [(&one, &mut here, 1), (&other, &mut there, 2)] {
         client.subscribe("news").await;
         server.subscribed("news", count).await;

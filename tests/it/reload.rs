@@ -1,4 +1,4 @@
-//! Other settings for a server that runs.
+//! Reloading the settings of a running server.
 
 use reqwest::StatusCode;
 use serde_json::json;
@@ -16,7 +16,7 @@ async fn status(server: &TestServer, path: &str, headers: &[(&str, &str)]) -> St
 const HANDSHAKE: &str = "/socket.io/?EIO=4&transport=polling";
 
 #[tokio::test]
-async fn clients_limits_and_origins_change_while_connections_go_on() {
+async fn clients_limits_and_origins_change_without_dropping_connections() {
     let server = TestServer::start(json!({ "limits": { "subscriptions": 1 } })).await;
     let mut alice = server.client_in("one").await;
     let new_key = [("authorization", "Bearer new-key")];
@@ -40,7 +40,7 @@ async fn clients_limits_and_origins_change_while_connections_go_on() {
 }
 
 #[tokio::test]
-async fn what_takes_a_restart_stays_as_it_is_in_every_part() {
+async fn settings_that_need_a_restart_stay_unchanged_everywhere() {
     let server = TestServer::start(json!({ "allowedOrigins": ["https://good.test"] })).await;
     let config = server.changed(json!({
         "socketio": { "path": "/elsewhere", "transports": ["polling"], "cookie": "other" },
@@ -52,7 +52,7 @@ async fn what_takes_a_restart_stays_as_it_is_in_every_part() {
     for _ in 0..2 {
         let mut named = server.reload.reload(&config).unwrap();
         named.sort();
-        assert_eq!(named, later, "it is said every time");
+        assert_eq!(named, later, "it is reported every time");
         assert_eq!(status(&server, HANDSHAKE, &[("origin", "https://bad.test")]).await, StatusCode::FORBIDDEN);
         assert_eq!(status(&server, "/elsewhere/?EIO=4&transport=polling", &[]).await, StatusCode::NOT_FOUND);
         assert_eq!(status(&server, "/metrics", &[("authorization", "Bearer test-key")]).await, StatusCode::OK);
@@ -61,13 +61,13 @@ async fn what_takes_a_restart_stays_as_it_is_in_every_part() {
     assert!(handshake.headers()["set-cookie"].to_str().unwrap().starts_with("io="), "{:?}", handshake.headers());
     assert!(handshake.text().await.unwrap().contains(r#""upgrades":["websocket"]"#));
     let _others = (server.client().await, server.client().await);
-    // What could change has changed: this is one too many.
+    // Settings that can be changed were changed: this session is one too many.
     assert_eq!(status(&server, HANDSHAKE, &[]).await, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(server.reload.reload(&server.changed(json!({}))).unwrap(), [""; 0]);
 }
 
 #[tokio::test]
-async fn proxies_are_trusted_by_all_parts_at_once() {
+async fn trusted_proxies_change_everywhere_at_once() {
     let laravel = Laravel::start().await;
     let limits = json!({ "connectionsPerIp": 1 });
     let forward = json!({ "authHost": laravel.url, "auth": { "forward": ["X-Real-IP"] }, "limits": limits });
@@ -84,7 +84,7 @@ async fn proxies_are_trusted_by_all_parts_at_once() {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_used_change_nothing() {
+async fn invalid_settings_change_nothing() {
     let certificate = crate::tls::Certificate::new("reload");
     let (crt, key) = (certificate.0.join("crt"), certificate.0.join("key"));
     let server = TestServer::start(json!({ "protocol": "https", "sslCertPath": crt, "sslKeyPath": key })).await;
@@ -95,7 +95,7 @@ async fn settings_that_cannot_be_used_change_nothing() {
     let url = format!("https://{}/apps/app/status?auth_key=test-key", server.address);
     assert_eq!(http.get(&url).send().await.unwrap().status(), StatusCode::OK);
     server.reload.reload(&server.changed(json!({ "clients": [] }))).unwrap();
-    // The same connection as before: nothing was dropped.
+    // The same connection as before: no connection was dropped.
     assert_eq!(http.get(&url).send().await.unwrap().status(), StatusCode::FORBIDDEN);
 }
 

@@ -1,4 +1,4 @@
-//! Rules for channels, by pattern: `[[channels]]`.
+//! Channel rules by pattern: `[[channels]]`.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ async fn subscribe_with(client: &mut Client, channel: &str, token: &str) {
     client.emit("subscribe", json!({ "channel": channel, "auth": { "headers": headers } })).await;
 }
 
-/// The numbers in the next events of Pusher's client.
+/// The numbers in the Pusher client's next events.
 async fn pusher_numbers(client: &mut Pusher, count: usize) -> Vec<Value> {
     let mut numbers = Vec::new();
     for _ in 0..count {
@@ -49,7 +49,7 @@ async fn stamped_whispers_carry_the_user_of_the_grant() {
     let server = server(&laravel, json!([{ "pattern": "*.stamped", "whispers": "stamped" }])).await;
     let (mut ann, mut bob, mut pusher) = (server.client_of(1).await, server.client_of(2).await, Pusher::connect(&server).await);
 
-    // A token's `sub`, and a callback that does not tell who it is.
+    // A token's `sub`, and a callback that does not name the user.
     subscribe_with(&mut ann, "private-a.stamped", &token(&json!({ "sub": "7", "channels": ["private-a.stamped"] }))).await;
     bob.subscribe("private-a.stamped").await;
     pusher.subscribe("private-a.stamped", None).await;
@@ -70,7 +70,7 @@ async fn stamped_whispers_carry_the_user_of_the_grant() {
     bob.whisper("presence-b.stamped", "client-typing", json!(1)).await;
     assert_eq!(ann.event("client-typing").await, [json!("presence-b.stamped"), json!(1), json!("2")]);
 
-    // Without a rule all is as it was, also for names that other rules have.
+    // Without a rule nothing changes, also for names that resemble those of other rules.
     for client in [&mut ann, &mut bob] {
         client.subscribe("private-a.other").await;
     }
@@ -80,7 +80,7 @@ async fn stamped_whispers_carry_the_user_of_the_grant() {
 }
 
 #[tokio::test]
-async fn the_callback_of_a_private_channel_may_say_who_it_is() {
+async fn the_callback_of_a_private_channel_may_name_the_user() {
     let app = SlowApp::start(std::time::Duration::ZERO).await;
     app.answers(200, r#"{"channel_data":{"user_id":31}}"#);
     let server = TestServer::start(json!({ "authHost": app.url, "channels": [{ "pattern": "private-*", "whispers": "stamped" }] })).await;
@@ -114,7 +114,7 @@ async fn whispers_can_be_off() {
 }
 
 #[tokio::test]
-async fn the_last_events_come_after_the_subscribe_oldest_first() {
+async fn the_last_events_are_sent_after_the_subscribe_oldest_first() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!([{ "pattern": "*doc.*", "last": 3 }, { "pattern": "presence-*", "last": 1 }])).await;
     for n in 1..6 {
@@ -136,7 +136,7 @@ async fn the_last_events_come_after_the_subscribe_oldest_first() {
     assert_eq!(pusher_numbers(&mut pusher, 1).await, [5]);
     ann.event("presence:joining").await;
 
-    // Whispers are for those who are there, what was for others is for others, and who is in already has had it.
+    // Whispers are only for present members, excluded events stay excluded, and whoever is subscribed has had them already.
     ann.whisper("presence-room", "client-typing", json!(1)).await;
     assert_eq!(pusher.hear().await["event"], "client-typing");
     publish(&server, "presence-room", "sent", json!("toOthers"), Some(&ann.id)).await;
@@ -152,7 +152,7 @@ async fn the_last_events_come_after_the_subscribe_oldest_first() {
 }
 
 #[tokio::test]
-async fn nothing_comes_before_the_grant() {
+async fn no_event_is_sent_before_the_grant() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!([{ "pattern": "private-*", "last": 10 }])).await;
     publish(&server, "private-forbidden", "sent", json!("secret"), None).await;
@@ -171,7 +171,7 @@ async fn nothing_comes_before_the_grant() {
 }
 
 #[tokio::test]
-async fn whoever_subscribes_while_events_come_misses_none_and_gets_none_twice() {
+async fn a_subscribe_amid_events_misses_none_and_repeats_none() {
     const COUNT: u64 = 3_000;
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     for recovery in [true, false] {
@@ -198,11 +198,11 @@ async fn whoever_subscribes_while_events_come_misses_none_and_gets_none_twice() 
     }
 }
 
-/// Reads until the last event of `name`; the numbers of those that came, and whether `other` came in order.
+/// Reads until the last event; returns the numbers of the received events, and of the others, in order.
 async fn drain(client: &mut Client, last: u64) -> (Vec<u64>, Vec<u64>) {
     let (mut ticks, mut others) = (Vec::new(), Vec::new());
     while ticks.last() != Some(&last) || others.last() != Some(&last) {
-        let event = client.next().await.expect("nobody is closed");
+        let event = client.next().await.expect("no client is closed");
         let number = event[2]["n"].as_u64().expect("a number");
         if event[0] == "tick" { ticks.push(number) } else { others.push(number) }
     }
@@ -210,7 +210,7 @@ async fn drain(client: &mut Client, last: u64) -> (Vec<u64>, Vec<u64>) {
 }
 
 #[tokio::test]
-async fn of_what_is_latest_a_slow_client_gets_the_newest_and_is_not_closed() {
+async fn with_deliver_latest_a_slow_client_gets_the_newest_and_is_not_closed() {
     const COUNT: u64 = 2_000;
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let settings = json!({
@@ -248,14 +248,14 @@ async fn of_what_is_latest_a_slow_client_gets_the_newest_and_is_not_closed() {
     for client in &mut frozen {
         let (ticks, others) = drain(client, COUNT).await;
         assert!(ticks.is_sorted_by(|one, next| one < next) && ticks.len() < usize::try_from(COUNT).unwrap(), "{}", ticks.len());
-        assert_eq!(others, (1..=20).map(|n| n * 100).collect::<Vec<_>>(), "others are all there");
+        assert_eq!(others, (1..=20).map(|n| n * 100).collect::<Vec<_>>(), "all other events arrived");
     }
     while polling.event("tick").await[1]["n"] != COUNT {}
-    assert_eq!(server.subscription_count("position.1").await, 5, "nobody was closed");
+    assert_eq!(server.subscription_count("position.1").await, 5, "no client was closed");
 }
 
 #[tokio::test]
-async fn what_is_volatile_closes_nobody() {
+async fn volatile_events_close_no_client() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let settings = json!({
         "channels": [{ "pattern": "noise", "deliver": "volatile" }],
@@ -276,7 +276,7 @@ async fn what_is_volatile_closes_nobody() {
     redis.heard("x").await;
     let (mut count, mut last) = (0, None);
     loop {
-        let event = frozen.next().await.expect("nobody is closed");
+        let event = frozen.next().await.expect("no client is closed");
         if event[0] == "sent" {
             break;
         }
@@ -288,7 +288,7 @@ async fn what_is_volatile_closes_nobody() {
 }
 
 #[tokio::test]
-async fn a_presence_channel_takes_so_many_users_and_no_more() {
+async fn a_presence_channel_has_a_maximum_number_of_users() {
     let laravel = Laravel::start().await;
     let server = server(&laravel, json!([{ "pattern": "presence-room.{id}", "maxMembers": 2 }])).await;
     let mut clients = Vec::new();
@@ -306,7 +306,7 @@ async fn a_presence_channel_takes_so_many_users_and_no_more() {
     assert_eq!((&refused["data"]["status"], &refused["data"]["error"]), (&json!(409), &json!("the channel is full")));
     third.subscribe("presence-room.1.other").await;
     third.event("presence:subscribed").await;
-    // Nobody heard of it, and the place of who leaves is free.
+    // Other members were not told of it, and the slot of a member that leaves is free.
     drop(clients.remove(1));
     let first = &mut clients[0];
     assert_eq!(first.event("presence:joining").await[1]["user_id"], 2);
@@ -317,7 +317,7 @@ async fn a_presence_channel_takes_so_many_users_and_no_more() {
 }
 
 #[tokio::test]
-async fn rules_say_who_decides_and_change_while_connections_go_on() {
+async fn rules_choose_who_authorizes_and_can_be_reloaded() {
     let laravel = Laravel::start().await;
     let rules = |auth: &str| json!([{ "pattern": "private-feed.*", "auth": auth }]);
     let server = server(&laravel, rules("none")).await;
@@ -328,10 +328,10 @@ async fn rules_say_who_decides_and_change_while_connections_go_on() {
     assert_eq!(pusher.hear().await["event"], "pusher_internal:subscription_succeeded");
     ann.whisper("private-feed.1", "client-typing", json!(1)).await;
     publish(&server, "private-feed.1", "sent", json!(1), None).await;
-    assert_eq!(pusher_numbers(&mut pusher, 1).await, [1], "who is unknown does not whisper");
+    assert_eq!(pusher_numbers(&mut pusher, 1).await, [1], "an unknown user cannot whisper");
     assert_eq!(laravel.callbacks().len(), 0);
 
-    // Closed again: who was let in by nobody is out.
+    // Closed again: clients that joined without a grant are removed.
     assert_eq!(server.reload.reload(&server.changed(json!({ "channels": rules("jwt") }))).unwrap(), [""; 0]);
     assert_eq!(ann.event("subscription_error").await, [json!("private-feed.1"), json!(401)]);
     assert_eq!(pusher.hear().await["event"], "pusher:subscription_error");
@@ -344,16 +344,16 @@ async fn rules_say_who_decides_and_change_while_connections_go_on() {
     assert_eq!(bob.event("subscription_error").await, [json!("private-feed.1"), json!(403)], "a token without channels");
     assert_eq!(laravel.callbacks().len(), 0);
 
-    // The application decides again, also about those who have a token.
+    // The application decides again, also about clients with a token.
     server.reload.reload(&server.changed(json!({ "channels": rules("callback") }))).unwrap();
-    assert_eq!(server.subscription_count("private-feed.1").await, 1, "who has a grant stays");
+    assert_eq!(server.subscription_count("private-feed.1").await, 1, "a client with a grant stays");
     subscribe_with(&mut bob, "private-feed.2", &good).await;
     server.subscribed("private-feed.2", 1).await;
     assert_eq!(laravel.callbacks().len(), 1);
 }
 
 #[tokio::test]
-async fn who_comes_back_gets_the_newest_of_what_is_latest_and_all_of_the_rest() {
+async fn a_resumed_client_gets_the_newest_of_latest_channels_and_all_of_others() {
     let laravel = Laravel::start().await;
     let rules = json!([{ "pattern": "position.*", "deliver": "latest" }, { "pattern": "noise", "deliver": "volatile" }]);
     let server = server(&laravel, rules).await;
@@ -382,7 +382,7 @@ async fn who_comes_back_gets_the_newest_of_what_is_latest_and_all_of_the_rest() 
     }
     let expected = [("sent", 1), ("sent", 2), ("sent", 3), ("a", 3)];
     assert_eq!(heard, expected.map(|(name, n)| (name.to_owned(), json!(n))));
-    // From there on nothing comes again.
+    // From that offset on, nothing is sent again.
     let offset = after.offset.clone().expect("events have offsets");
     drop(after);
     server.subscribed("news", 0).await;
@@ -393,7 +393,7 @@ async fn who_comes_back_gets_the_newest_of_what_is_latest_and_all_of_the_rest() 
 }
 
 #[tokio::test]
-async fn the_last_events_are_heard_where_redis_is_asked_for_single_channels() {
+async fn the_last_events_work_in_exact_mode() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let settings = json!({ "subscribers": { "redisMode": "exact" }, "channels": [{ "pattern": "doc.{id}", "last": 5 }] });
     let server = TestServer::with(&redis, &laravel, settings).await;

@@ -5,19 +5,19 @@ use serde_json::json;
 use crate::support::{Laravel, Redis, TestServer};
 
 #[tokio::test]
-async fn a_client_that_does_not_keep_up_is_closed_and_the_others_miss_nothing() {
+async fn a_client_that_falls_behind_is_closed_and_others_miss_nothing() {
     const COUNT: u64 = 600;
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({ "limits": { "clientQueue": 100 } })).await;
     let mut frozen = server.client_in("news").await;
     redis.heard("x").await;
-    // The kernel's buffers take some megabytes before the queue begins to fill.
+    // The kernel buffers several megabytes before the queue begins to fill.
     let data = "x".repeat(50_000);
     for n in 0..COUNT {
         redis.publish("news", "sent", &json!({ "n": n, "pad": data }), None).await;
     }
     server.subscribed("news", 0).await;
-    // What had got through comes, then the end, so that the client starts afresh.
+    // It gets what was already written, then the connection closes, so that it starts a new session.
     frozen.closed().await;
     let mut back = server.client_in("news").await;
     redis.publish("news", "after", &json!(1), None).await;
@@ -40,7 +40,7 @@ async fn a_burst_larger_than_the_queue_closes_a_client_that_had_no_time_to_read(
 }
 
 #[tokio::test]
-async fn large_messages_count_by_their_bytes() {
+async fn the_queue_is_also_limited_in_bytes() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({ "limits": { "clientQueueBytes": "1MB" } })).await;
     let (mut frozen, mut alice) = (server.client().await, server.client().await);
@@ -48,7 +48,7 @@ async fn large_messages_count_by_their_bytes() {
     alice.subscribe("news").await;
     server.subscribed("news", 2).await;
     redis.heard("x").await;
-    // 30 MB: far below `clientQueue` in messages, far above what the kernel and the queue hold together.
+    // 30 MB: few messages for `clientQueue`, but far more bytes than the kernel and the queue hold together.
     let pad = "x".repeat(100_000);
     for n in 0..300 {
         redis.publish("news", "sent", &json!({ "n": n, "pad": pad }), None).await;
@@ -59,7 +59,7 @@ async fn large_messages_count_by_their_bytes() {
 }
 
 #[tokio::test]
-async fn a_message_larger_than_the_queue_reaches_a_client_that_has_nothing_else_to_read() {
+async fn a_message_larger_than_the_queue_fits_into_an_empty_queue() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({ "limits": { "clientQueueBytes": 1000 } })).await;
     let mut alice = server.client_in("news").await;
@@ -72,7 +72,7 @@ async fn a_message_larger_than_the_queue_reaches_a_client_that_has_nothing_else_
 }
 
 #[tokio::test]
-async fn a_burst_reaches_a_client_that_reads_whole_and_in_order() {
+async fn a_client_that_reads_gets_a_burst_completely_and_in_order() {
     const COUNT: u64 = 10_000;
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({})).await;
@@ -93,7 +93,7 @@ async fn a_frozen_member_leaves_when_its_heartbeat_is_due() {
     let settings = json!({
         "socketio": { "pingInterval": 1000, "pingTimeout": 1000 },
         "limits": { "clientQueueBytes": "1GB" },
-        // As long as it may come back, it stays.
+        // A member that may still resume stays.
         "recovery": { "window": "1s" },
     });
     let server = TestServer::with(&redis, &laravel, settings).await;
@@ -104,7 +104,7 @@ async fn a_frozen_member_leaves_when_its_heartbeat_is_due() {
     frozen.subscribe("presence-room").await;
     alice.event("presence:joining").await;
     redis.heard("x").await;
-    // The writer gets stuck in the middle of this, so the heartbeat alone cannot end the session.
+    // The write blocks in the middle of this event, so the heartbeat alone cannot end the session.
     let pad = "x".repeat(1_000_000);
     for n in 0..20 {
         redis.publish("presence-room", "sent", &json!({ "n": n, "pad": pad }), None).await;

@@ -1,11 +1,11 @@
-//! The end: members leave, clients are told in a way that lets them come back.
+//! Shutdown: members leave, and clients are disconnected in a way that lets them reconnect.
 
 use serde_json::json;
 
 use crate::support::{Laravel, TestServer};
 
 #[tokio::test]
-async fn clients_are_closed_without_a_goodbye_that_keeps_them_away() {
+async fn clients_are_closed_without_a_disconnect_packet() {
     let laravel = Laravel::start().await;
     let server = TestServer::start(json!({ "authHost": laravel.url })).await;
     let mut alice = server.client_of(1).await;
@@ -17,7 +17,7 @@ async fn clients_are_closed_without_a_goodbye_that_keeps_them_away() {
 }
 
 #[tokio::test]
-async fn a_callback_that_hangs_does_not_hold_up_the_end() {
+async fn a_hanging_callback_does_not_delay_shutdown() {
     let laravel = Laravel::start().await;
     let settings = json!({ "authHost": laravel.url, "auth": { "timeout": "10m" }, "shutdown": { "timeout": "10m" } });
     let server = TestServer::start(settings).await;
@@ -29,7 +29,7 @@ async fn a_callback_that_hangs_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn a_client_that_said_disconnect_does_not_hold_up_the_end() {
+async fn a_disconnected_client_does_not_delay_shutdown() {
     let server = TestServer::start(json!({ "shutdown": { "timeout": "10m" } })).await;
     let mut alice = server.client().await;
     alice.subscribe("news").await;
@@ -41,7 +41,7 @@ async fn a_client_that_said_disconnect_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn many_clients_are_moved_off_bit_by_bit() {
+async fn many_clients_are_drained_in_groups() {
     const COUNT: usize = 120;
     let server = TestServer::start(json!({ "shutdown": { "drain": "2s" } })).await;
     let mut clients = Vec::new();
@@ -59,14 +59,14 @@ async fn many_clients_are_moved_off_bit_by_bit() {
     });
     let mut ends = futures_util::future::join_all(ends).await;
     ends.sort();
-    // Groups, not all at once: the quarters come one after the other.
+    // In groups, not all at once: the quarters end one after the other.
     let quarters: Vec<_> = ends.chunks(COUNT / 4).map(|quarter| quarter[0]).collect();
     assert!(quarters.windows(2).all(|pair| pair[1] - pair[0] > std::time::Duration::from_millis(200)), "{quarters:?}");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_waiting_poll_ends_with_its_group() {
+async fn a_pending_poll_ends_with_its_group() {
     let server = TestServer::start(json!({ "shutdown": { "drain": "1s" } })).await;
     let mut clients = Vec::new();
     for _ in 0..100 {
@@ -78,7 +78,7 @@ async fn a_waiting_poll_ends_with_its_group() {
     let sid = serde_json::from_str::<serde_json::Value>(&open[1..]).unwrap()["sid"].as_str().unwrap().to_owned();
     let url = format!("{url}&sid={sid}");
     http.post(&url).body("40").send().await.unwrap();
-    // The first heartbeat comes at once; the poll after it has nothing to bring.
+    // The first heartbeat is queued at once; the poll after it has to wait.
     let mut seen = String::new();
     while !(seen.contains("40{") && seen.split(['\u{1e}', '|']).any(|packet| packet == "2")) {
         seen.push('|');
@@ -86,7 +86,7 @@ async fn a_waiting_poll_ends_with_its_group() {
     }
     let waiting = tokio::spawn(http.get(&url).send());
     server.begin_to_stop();
-    // Cut while it waits, or refused when it comes too late to wait: either way its client starts over.
+    // Cut off while it waits, or refused if it came too late: either way the client reconnects.
     let answer = waiting.await.unwrap();
     assert!(answer.as_ref().map_or(true, |answer| answer.status() == 400), "{answer:?}");
     server.stop().await;

@@ -1,4 +1,4 @@
-//! Presence stores: one suite for all of them, then what only one backend has to prove.
+//! Presence stores: one conformance suite for all of them.
 
 #![expect(clippy::unwrap_used, reason = "helpers here are tests as well")]
 
@@ -33,13 +33,13 @@ fn user(n: usize) -> Member {
     member(&json!(n), "")
 }
 
-/// Sockets with the JSON of their members.
+/// The sockets in a channel, with their members as JSON.
 async fn listed(store: &Store, channel: &ChannelName) -> Vec<(SocketId, String)> {
     let members = store.members(channel).await.unwrap();
     members.into_iter().map(|(socket, member)| (socket, member.json().to_owned())).collect()
 }
 
-/// Runs the suite as one test per store.
+/// Runs each case of the suite as one test per store.
 macro_rules! conformance {
     ($($case:ident),+ $(,)?) => {
         mod memory {
@@ -59,16 +59,16 @@ macro_rules! conformance {
 }
 
 conformance!(
-    a_user_comes_with_the_first_socket_and_goes_with_the_last,
+    a_user_joins_with_the_first_socket_and_leaves_with_the_last,
     a_repeated_join_makes_a_socket_the_newest,
     another_user_on_the_same_socket_replaces_the_first,
     any_text_is_a_user_a_channel_or_data,
-    users_are_equal_when_their_ids_read_the_same,
-    five_hundred_join_and_leave_from_twenty_sides_at_once,
-    tabs_of_one_user_in_any_order_come_and_go_once,
+    users_are_equal_if_their_ids_have_the_same_text,
+    five_hundred_join_and_leave_on_twenty_nodes_at_once,
+    tabs_of_one_user_in_any_order_cause_one_join_and_leave,
 );
 
-async fn a_user_comes_with_the_first_socket_and_goes_with_the_last(store: Store) {
+async fn a_user_joins_with_the_first_socket_and_leaves_with_the_last(store: Store) {
     let channel = ChannelName::from("presence-room");
     assert_eq!(store.leave(&channel, socket(1)).await.unwrap(), Left::NotThere);
     let joined = store.join(&channel, socket(1), user(1)).await.unwrap();
@@ -108,7 +108,7 @@ async fn another_user_on_the_same_socket_replaces_the_first(store: Store) {
     assert_eq!(joined.members, [(socket(1), user(2))]);
     store.join(&channel, socket(3), user(2)).await.unwrap();
     let joined = store.join(&channel, socket(1), user(3)).await.unwrap();
-    assert_eq!(joined.replaced, None, "user 2 is here with another socket");
+    assert_eq!(joined.replaced, None, "user 2 has another socket here");
     assert_eq!(store.leave(&channel, socket(3)).await.unwrap(), Left::Gone(user(2)));
 }
 
@@ -131,7 +131,7 @@ async fn any_text_is_a_user_a_channel_or_data(store: Store) {
     assert_eq!(listed(&store, &channel).await, [(socket(1), json.to_owned())]);
 }
 
-async fn users_are_equal_when_their_ids_read_the_same(store: Store) {
+async fn users_are_equal_if_their_ids_have_the_same_text(store: Store) {
     let channel = ChannelName::from("presence-room");
     assert!(store.join(&channel, socket(1), member(&json!(1), "")).await.unwrap().is_first);
     assert!(!store.join(&channel, socket(2), member(&json!("1"), "")).await.unwrap().is_first);
@@ -140,10 +140,10 @@ async fn users_are_equal_when_their_ids_read_the_same(store: Store) {
     assert_eq!(store.leave(&channel, socket(2)).await.unwrap(), Left::Gone(member(&json!("1"), "")));
 }
 
-async fn five_hundred_join_and_leave_from_twenty_sides_at_once(store: Store) {
+async fn five_hundred_join_and_leave_on_twenty_nodes_at_once(store: Store) {
     const COUNT: usize = 500;
-    // A node lets sockets into a channel one after the other, so at one moment there is one of each node. All 500 at once
-    // would each wait for 500 lists of 500, for longer than Redis is waited for.
+    // A node joins a channel's sockets one after the other, so at any time there is one join per node. If all 500 ran at once,
+    // each would wait for 500 lists of 500, longer than the Redis timeout.
     const SIDES: usize = 20;
     let channel = ChannelName::from("presence-room");
     let joins: Vec<_> = (0..SIDES)
@@ -182,7 +182,7 @@ async fn five_hundred_join_and_leave_from_twenty_sides_at_once(store: Store) {
     assert!(store.members(&channel).await.unwrap().is_empty());
 }
 
-async fn tabs_of_one_user_in_any_order_come_and_go_once(store: Store) {
+async fn tabs_of_one_user_in_any_order_cause_one_join_and_leave(store: Store) {
     const COUNT: usize = 60;
     let channel = ChannelName::from("presence-room");
     let tabs: Vec<_> = (0..COUNT)
@@ -202,6 +202,6 @@ async fn tabs_of_one_user_in_any_order_come_and_go_once(store: Store) {
         went += last;
     }
     assert!(came >= 1);
-    assert_eq!(came, went, "a user comes and goes equally often");
+    assert_eq!(came, went, "each user joins and leaves equally often");
     assert!(store.members(&channel).await.unwrap().is_empty());
 }

@@ -1,4 +1,4 @@
-//! What the tests are written with: a server, a Redis, a Laravel application that answers at will, an Echo client.
+//! Test fixtures: a server, a Redis, a fake Laravel application, an Echo client.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(crate) use redis::Redis;
 pub(crate) use server::{TestServer, merge};
 pub(crate) use slow_app::SlowApp;
 
-/// How long to wait for what must happen. Generous: the machine may be busy.
+/// How long to wait for an expected event. Generous, because the machine may be busy.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The metrics of a server.
@@ -37,7 +37,7 @@ pub(crate) async fn until(what: &str, mut probe: impl AsyncFnMut() -> bool) {
     assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "timed out waiting for {what}");
 }
 
-/// A port that nobody listens on now.
+/// A port on which nothing listens at the moment.
 pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("a bound listener has an address").port()

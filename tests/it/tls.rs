@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::{Client, TestServer};
 
-/// A folder with a self-signed certificate and its key.
+/// A directory with a self-signed certificate and its key.
 pub(crate) struct Certificate(pub(crate) PathBuf);
 
 impl Certificate {
@@ -29,7 +29,7 @@ impl Drop for Certificate {
 }
 
 #[tokio::test]
-async fn https_and_http_lead_to_the_same_channels() {
+async fn https_and_http_clients_share_channels() {
     let certificate = Certificate::new("both");
     let (crt, key) = (certificate.0.join("crt"), certificate.0.join("key"));
     let settings = json!({ "protocol": "https", "httpPort": 1, "sslCertPath": crt, "sslKeyPath": key });

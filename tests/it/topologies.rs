@@ -1,4 +1,4 @@
-//! Redis as people run it: Sentinel with a failover, a Redis Cluster, TLS, ACL users, a URL, a Unix socket.
+//! Redis deployments: Sentinel with a failover, Redis Cluster, TLS, ACL users, URLs, Unix sockets.
 
 use std::process::{Child, Command, Stdio};
 
@@ -11,7 +11,7 @@ mod doctor;
 
 const ROOM: &str = "presence-room";
 
-/// A redis process with its own folder; it is killed with the value.
+/// A redis process with its own directory; killed on drop.
 struct Instance {
     port: u16,
     process: Child,
@@ -58,14 +58,14 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // It may be dead already.
+        // Fails if the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-/// A server that listens to Redis in this mode; nodes of one cluster may differ in it.
+/// A server that subscribes to Redis in this mode; nodes of one cluster may use different modes.
 async fn server(laravel: &Laravel, mode: &str, redis: Value) -> TestServer {
     TestServer::start(json!({
         "authHost": laravel.url,
@@ -78,7 +78,7 @@ async fn server(laravel: &Laravel, mode: &str, redis: Value) -> TestServer {
     .await
 }
 
-/// A member who has joined; waits while Redis is not ready.
+/// A member that has joined; waits until Redis is ready.
 async fn member(server: &TestServer, user: u32) -> Client {
     loop {
         let mut client = server.client_of(user).await;
@@ -89,7 +89,7 @@ async fn member(server: &TestServer, user: u32) -> Client {
     }
 }
 
-/// Sends whispers from one to the other until one arrives: events go through Redis, and Redis is there.
+/// Sends whispers from one client to the other until one arrives, which shows that events pass through Redis.
 async fn whispers(from: &mut Client, to: &mut Client) {
     let arriving = async {
         loop {
@@ -103,7 +103,7 @@ async fn whispers(from: &mut Client, to: &mut Client) {
     tokio::time::timeout(crate::support::DEADLINE * 2, arriving).await.expect("a whisper that arrives");
 }
 
-/// A master, its replica, a sentinel, and the settings that lead there.
+/// A master, its replica, a sentinel, and the settings to reach them.
 async fn watched_by_a_sentinel() -> (Instance, Instance, Instance, Value) {
     let master = Instance::start(free_port(), "requirepass secret\nmasterauth secret\n", &[]);
     let replica = Instance::start(
@@ -156,13 +156,13 @@ async fn a_sentinel_failover_in_mid_traffic() {
     })
     .await;
     assert_eq!(bob.event("presence:joining").await[1]["user_id"], 3);
-    assert!(!bob.left_over().contains(&"presence:leaving"), "somebody was thought gone");
+    assert!(!bob.left_over().contains(&"presence:leaving"), "a member was wrongly removed");
 }
 
-/// Its nodes, and their addresses as settings.
+/// The nodes of a Redis Cluster, and their addresses as settings.
 async fn cluster_of_three() -> (Vec<Instance>, Vec<Value>) {
     let config = "cluster-enabled yes\ncluster-node-timeout 2000\n";
-    // The cluster bus listens 10,000 above the port.
+    // The cluster bus listens on the port plus 10,000.
     let port = || loop {
         let port = free_port();
         if port < 55_000 && std::net::TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
@@ -207,7 +207,7 @@ async fn a_redis_cluster_of_three() {
     for n in 0..50 {
         assert_eq!(bob.event("client-n").await[1], n, "in order");
     }
-    // Channels live on all three servers.
+    // The channels are spread over all three servers.
     for n in 0..20 {
         let channel = format!("presence-{n}");
         bob.subscribe(&channel).await;
@@ -262,7 +262,7 @@ async fn tls_an_acl_user_a_url_and_a_unix_socket() {
             whispers(first, latest).await;
         }
     }
-    // Whoever the authority did not sign is not talked to.
+    // A server whose certificate is not signed by a trusted authority is rejected.
     let distrusting = json!({ "host": "localhost", "port": tls, "tls": true, "username": "echo", "password": "secret" });
     let server = server(&laravel, "pattern", distrusting).await;
     let mut client = server.client_of(9).await;
@@ -334,7 +334,7 @@ async fn a_password_for_a_redis_that_needs_none() {
 }
 
 #[tokio::test]
-async fn a_password_that_redis_refuses_is_told_in_its_words() {
+async fn a_password_that_redis_refuses_is_reported_with_its_message() {
     let instance = Instance::start(free_port(), "requirepass right\n", &[]);
     let settings = json!({ "port": instance.port, "password": "wrong" });
     let redis = Redis::new(&serde_json::from_value(settings).expect("valid settings")).expect("an address");
@@ -343,7 +343,7 @@ async fn a_password_that_redis_refuses_is_told_in_its_words() {
 }
 
 #[tokio::test]
-async fn a_node_of_a_cluster_that_is_named_by_its_host_alone_is_told() {
+async fn a_cluster_node_configured_as_a_single_host_is_reported() {
     let (nodes, _) = cluster_of_three().await;
     let mut server = tokio::process::Command::new(env!("CARGO_BIN_EXE_laravel-echo-server"))
         .args(["start", "--defaults"])

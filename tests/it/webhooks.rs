@@ -1,4 +1,4 @@
-//! What the application is told of channels, by deliveries it can verify.
+//! Webhooks: the application is notified about channels by deliveries that it can verify.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ mod shared;
 
 use receiver::{Answer, Receiver, SECRET};
 
-/// A server that tells `receiver`; `webhook` and `settings` come on top.
+/// A server that delivers to `receiver`; `webhook` and `settings` are merged into the defaults.
 async fn server(receiver: &Receiver, webhook: Value, settings: Value) -> (TestServer, Laravel) {
     let laravel = Laravel::start().await;
     let mut entry = json!({ "url": receiver.url, "key": "echo", "secret": SECRET });
@@ -31,7 +31,7 @@ fn short(events: &[Value]) -> Vec<String> {
     events.iter().map(|event| parts(event).join(" ")).collect()
 }
 
-/// Waits until so many events have come, and returns all.
+/// Waits until this many events have arrived, and returns all.
 async fn told(receiver: &Receiver, count: usize) -> Vec<Value> {
     until(&format!("{count} events"), async || receiver.events().len() >= count).await;
     receiver.events()
@@ -48,7 +48,7 @@ async fn metric_at(address: SocketAddr, name: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn who_comes_and_goes_is_told_signed_and_in_order() {
+async fn joins_and_leaves_are_delivered_signed_and_in_order() {
     let receiver = Receiver::start().await;
     let (server, _laravel) = server(&receiver, json!({ "headers": { "X-Tenant": "one" } }), json!({})).await;
     let mut ann = server.client_of(1).await;
@@ -87,7 +87,7 @@ async fn who_comes_and_goes_is_told_signed_and_in_order() {
 }
 
 #[tokio::test]
-async fn who_comes_back_in_time_is_not_told() {
+async fn a_reload_within_the_grace_period_is_not_delivered() {
     let receiver = Receiver::start().await;
     let (server, _laravel) = server(&receiver, json!({}), json!({ "webhooksDelivery": { "grace": "5s" } })).await;
     for _ in 0..3 {
@@ -104,10 +104,10 @@ async fn who_comes_back_in_time_is_not_told() {
 }
 
 #[tokio::test]
-async fn a_target_is_told_of_what_it_asked_for() {
+async fn a_target_gets_the_events_it_asked_for() {
     let receiver = Receiver::start().await;
     let names = json!(["connected", "disconnected", "subscribe_refused", "client_event", "cache_miss", "subscription_count"]);
-    // Cache channels are there with Pusher's clients, who need a secret.
+    // Cache channels exist only if Pusher clients do, which need a secret.
     let clients = json!([{ "appId": "app", "key": crate::support::server::KEY, "secret": "app-secret" }]);
     let webhook = json!({ "events": names, "channels": ["private-*", "cache-*", "news"] });
     let (server, _laravel) = server(&receiver, webhook, json!({ "clients": clients })).await;
@@ -146,7 +146,7 @@ async fn a_target_is_told_of_what_it_asked_for() {
 }
 
 #[tokio::test]
-async fn who_may_come_back_is_told_as_long_as_a_member() {
+async fn a_member_that_may_resume_is_not_reported_as_removed() {
     let receiver = Receiver::start().await;
     let settings = json!({ "webhooksDelivery": { "grace": "100ms" }, "recovery": { "window": "3s" } });
     let (server, _laravel) = server(&receiver, json!({ "channels": ["presence-*"] }), settings).await;
@@ -156,7 +156,7 @@ async fn who_may_come_back_is_told_as_long_as_a_member() {
     told(&receiver, 2).await;
     ann.vanish();
     server.subscribed("presence-room", 0).await;
-    // Another channel is told to be vacant: the time for it is over.
+    // Another channel is reported as vacated: by then the grace period of the first one is over, too.
     let mut other = server.client_of(3).await;
     other.subscribe("presence-other").await;
     other.event("presence:subscribed").await;
@@ -178,7 +178,7 @@ async fn who_may_come_back_is_told_as_long_as_a_member() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_server_is_the_end_of_who_is_there() {
+async fn shutdown_reports_all_members_as_removed() {
     let receiver = Receiver::start().await;
     let (server, _laravel) = server(&receiver, json!({}), json!({ "webhooksDelivery": { "grace": "1h" } })).await;
     let mut client = server.client_of(1).await;
@@ -190,7 +190,7 @@ async fn the_end_of_the_server_is_the_end_of_who_is_there() {
 }
 
 #[tokio::test]
-async fn webhooks_of_a_client_are_signed_by_it() {
+async fn webhooks_of_a_client_are_signed_with_its_secret() {
     let receiver = Receiver::start().await;
     let client = json!({ "appId": "app", "key": crate::support::server::KEY, "secret": SECRET, "webhooks": [{ "url": receiver.url }] });
     let server = TestServer::start(json!({ "clients": [client] })).await;
@@ -206,7 +206,7 @@ async fn webhooks_of_a_client_are_signed_by_it() {
 }
 
 #[tokio::test]
-async fn a_rule_says_what_is_told_of_its_channels() {
+async fn a_rule_selects_the_webhook_events_of_its_channels() {
     let receiver = Receiver::start().await;
     let channels = json!([
         { "pattern": "presence-mute.*", "webhooks": [] },
@@ -223,7 +223,7 @@ async fn a_rule_says_what_is_told_of_its_channels() {
     let mut events = short(&told(&receiver, 3).await);
     events.sort_by_key(|event| expected.iter().position(|other| other == event));
     assert_eq!(events, expected);
-    // Rules are taken while connections go on.
+    // Rules are reloaded without dropping connections.
     server.reload.reload(&server.changed(json!({ "channels": [] }))).expect("good settings");
     ann.subscribe("presence-mute.2").await;
     ann.event("presence:subscribed").await;

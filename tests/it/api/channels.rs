@@ -1,4 +1,4 @@
-//! What the API tells about channels, with and without Pusher's `info`.
+//! The API's information about channels, with and without Pusher's `info`.
 
 use serde_json::json;
 
@@ -22,7 +22,7 @@ async fn populated() -> (TestServer, Vec<Client>) {
 }
 
 #[tokio::test]
-async fn lists_and_single_channels_are_those_of_the_original() {
+async fn responses_about_channels_match_the_original() {
     let (server, _clients) = populated().await;
     let (news, room) = (json!({ "subscription_count": 1, "occupied": true }), json!({ "subscription_count": 3, "occupied": true }));
     assert_eq!(get(&server, "/apps/app/channels").await.json(), json!({ "channels": { "news": news, "presence-room": room } }));
@@ -41,7 +41,7 @@ async fn lists_and_single_channels_are_those_of_the_original() {
 }
 
 #[tokio::test]
-async fn a_slash_at_the_end_changes_nothing() {
+async fn a_trailing_slash_changes_nothing() {
     let (server, _clients) = populated().await;
     for path in ["/apps/app/channels", "/apps/app/channels/news", "/apps/app/channels/presence-room/users"] {
         let (plain, slashed) = (get(&server, path).await, get(&server, &format!("{path}/")).await);
@@ -60,7 +60,7 @@ async fn info_counts_users() {
 }
 
 #[tokio::test]
-async fn events_tell_of_their_channels_when_asked() {
+async fn responses_to_events_have_requested_channel_attributes() {
     let (server, _clients) = populated().await;
     let event = json!({ "channels": ["presence-room", "news"], "name": "sent", "data": "{}", "info": "user_count,subscription_count" });
     let told = json!({ "presence-room": { "subscription_count": 3, "user_count": 2 }, "news": { "subscription_count": 1 } });

@@ -1,4 +1,4 @@
-//! Who may use the API: keys, Pusher's signatures, tokens, and how often.
+//! Access to the API: keys, Pusher's signatures, tokens, and rate limits.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,7 +21,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A request signed as Pusher's libraries do.
+/// Signs requests like Pusher's libraries.
 struct Signer {
     key: &'static str,
     secret: &'static str,
@@ -33,7 +33,7 @@ impl Signer {
         Self { key: "pusher-key", secret: "pusher-secret", timestamp: now() }
     }
 
-    /// Path and query for a body; `more` are further parameters, `a=1&b=2` in order of their names, before or behind `auth_…`.
+    /// Path and query for a body; `more` are further parameters, `a=1&b=2` sorted by name, placed before or after `auth_…`.
     fn url(&self, method: &str, path: &str, body: &str, more: &str) -> String {
         let mut parameters =
             vec![format!("auth_key={}", self.key), format!("auth_timestamp={}", self.timestamp), "auth_version=1.0".into()];
@@ -63,7 +63,7 @@ fn refused(answer: &Answer, error: &str) {
 }
 
 #[tokio::test]
-async fn a_key_opens_its_own_application() {
+async fn a_key_grants_access_to_its_own_application() {
     let clients = json!([{ "appId": "app", "key": "test-key" }, { "appId": "other", "key": "other-key" }, { "appId": "open", "key": "" }]);
     let server = TestServer::start(json!({ "clients": clients })).await;
     for (path, headers) in [
@@ -89,7 +89,7 @@ async fn a_key_opens_its_own_application() {
 }
 
 #[tokio::test]
-async fn signed_requests_pass_and_the_key_alone_still_does() {
+async fn signed_requests_are_accepted_and_so_is_the_key_alone() {
     let server = server(false).await;
     let signer = Signer::new();
     assert_eq!(signer.post(&server, "/apps/app/events", EVENT).await.json(), json!({ "message": "ok" }));
@@ -103,14 +103,14 @@ async fn signed_requests_pass_and_the_key_alone_still_does() {
     ] {
         assert_eq!(send(&server, "GET", &signer.url("GET", path, "", more), &[], "").await.status, 200, "{path}");
     }
-    // By the id in place of the key, as callers do that were given no key.
+    // With the id instead of the key, as callers without a key send it.
     let by_id = Signer { key: "app", ..Signer::new() };
     assert_eq!(by_id.post(&server, "/apps/app/events", EVENT).await.status, 200);
     assert_eq!(send(&server, "POST", "/apps/app/events?auth_key=pusher-key", &[], EVENT).await.status, 200);
 }
 
 #[tokio::test]
-async fn wrong_signatures_say_what_is_wrong() {
+async fn errors_explain_why_a_signature_is_wrong() {
     let server = server(false).await;
     let mismatch = "auth_signature does not match the request";
     let forger = Signer { secret: "guessed", ..Signer::new() };
@@ -145,7 +145,7 @@ fn token(claims: &Value) -> String {
 }
 
 #[tokio::test]
-async fn tokens_open_the_applications_they_name() {
+async fn tokens_grant_access_to_the_applications_they_name() {
     let public_key = include_str!("../../../fixtures/jwt/rsa.pub.pem");
     let server = TestServer::start(json!({ "clients": [{ "appId": "app", "jwt": public_key }] })).await;
     let ask = async |claims: Value| send(&server, "GET", "/apps/app/status", &[("authorization", &token(&claims))], "").await;
@@ -161,7 +161,7 @@ async fn tokens_open_the_applications_they_name() {
 }
 
 #[tokio::test]
-async fn requests_are_limited_for_each_application_by_itself() {
+async fn requests_are_limited_per_application() {
     let clients = json!([{ "appId": "app", "key": "test-key" }, { "appId": "other", "key": "test-key" }]);
     let server = TestServer::start(json!({ "clients": clients, "limits": { "apiRequestsPerSecond": 2 } })).await;
     let mut refusal = None;

@@ -1,5 +1,5 @@
-//! What the repository says about the HTTP face, against a server: the OpenAPI document, the Grafana dashboard and
-//! the pages on metrics.
+//! Checks documents of the repository against a server: the OpenAPI description, the Grafana dashboard and the pages on
+//! metrics.
 
 use std::collections::BTreeSet;
 
@@ -10,11 +10,11 @@ use crate::support::TestServer;
 
 const DASHBOARD: &str = include_str!("../../../docs/grafana-dashboard.json");
 
-/// The pages that tell of metrics.
+/// The pages that describe metrics.
 const PAGES: [&str; 2] = [include_str!("../../../docs/http-api.md"), include_str!("../../../docs/auth.md")];
 
 #[tokio::test]
-async fn every_documented_route_is_there() {
+async fn every_documented_route_exists() {
     let server = TestServer::start(json!({})).await;
     let document = send(&server, "GET", "/openapi.json", &[], "").await.json();
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
@@ -33,24 +33,24 @@ async fn every_documented_route_is_there() {
     assert!(count >= 12, "only {count} operations are documented");
 }
 
-/// Words of a text that may be names of metrics.
+/// Words of a text that may be metric names.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
 }
 
-/// The name of what a sample belongs to.
+/// The metric family of a sample.
 fn family(sample: &str) -> &str {
     ["_total", "_bucket"].into_iter().find_map(|suffix| sample.strip_suffix(suffix)).unwrap_or(sample)
 }
 
 #[tokio::test]
-async fn the_dashboard_and_the_pages_tell_of_the_metrics_that_there_are() {
+async fn the_grafana_dashboard_and_the_pages_cover_exactly_the_existing_metrics() {
     let server = TestServer::start(json!({})).await;
     let text = get(&server, "/metrics").await.text;
     let samples: BTreeSet<&str> = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| words(line).next()).collect();
     let there_are: BTreeSet<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE laravel_echo_")?.split(' ').next()).map(family).collect();
-    assert!(there_are.len() >= 24, "the server tells of {there_are:?} alone");
+    assert!(there_are.len() >= 24, "the server has only {there_are:?}");
 
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("the dashboard is JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
@@ -59,16 +59,16 @@ async fn the_dashboard_and_the_pages_tell_of_the_metrics_that_there_are() {
         .flat_map(|query| words(query["expr"].as_str().expect("a query")))
         .filter(|word| word.starts_with("laravel_echo_"))
         .collect();
-    assert_eq!(shown.difference(&samples).collect::<Vec<_>>(), [&""; 0], "the dashboard asks for what the server does not have");
+    assert_eq!(shown.difference(&samples).collect::<Vec<_>>(), [&""; 0], "the dashboard queries metrics that the server does not have");
     let shown: BTreeSet<&str> = shown.iter().filter_map(|name| name.strip_prefix("laravel_echo_")).map(family).collect();
     assert_eq!(there_are.difference(&shown).collect::<Vec<_>>(), [&""; 0], "the dashboard does not show it");
     for panel in panels {
         assert!(panel["title"].is_string() && panel["gridPos"].is_object(), "{panel}");
     }
 
-    // In code, without the beginning or with it, or with `…` in its place.
+    // In code, with or without the common prefix, or with `…` instead of it.
     let code = PAGES.iter().flat_map(|page| page.split('`').skip(1).step_by(2)).flat_map(words);
     let told: BTreeSet<&str> =
         code.map(|word| family(word.strip_prefix("laravel_echo_").or_else(|| word.strip_prefix('_')).unwrap_or(word))).collect();
-    assert_eq!(there_are.difference(&told).collect::<Vec<_>>(), [&""; 0], "no page tells of it");
+    assert_eq!(there_are.difference(&told).collect::<Vec<_>>(), [&""; 0], "no page describes it");
 }

@@ -26,7 +26,7 @@ async fn a_batch_is_published_in_order() {
 }
 
 #[tokio::test]
-async fn a_batch_with_something_wrong_publishes_nothing() {
+async fn a_batch_with_an_invalid_event_publishes_nothing() {
     let server = TestServer::start(json!({})).await;
     let mut alice = server.client_in("news").await;
     let good = json!({ "channel": "news", "name": "early", "data": "1" });
@@ -41,7 +41,7 @@ async fn a_batch_with_something_wrong_publishes_nothing() {
 }
 
 #[tokio::test]
-async fn without_the_http_subscriber_there_is_nothing_to_publish_to() {
+async fn without_the_http_subscriber_the_routes_do_not_exist() {
     let server = TestServer::start(json!({ "subscribers": { "http": false } })).await;
     for path in ["/apps/app/events", "/apps/app/batch_events"] {
         let answer = send(&server, "POST", path, &[BEARER], "{}").await;
@@ -50,7 +50,7 @@ async fn without_the_http_subscriber_there_is_nothing_to_publish_to() {
 }
 
 #[tokio::test]
-async fn a_published_event_is_no_error_when_its_info_cannot_be_told() {
+async fn a_published_event_succeeds_even_if_its_info_cannot_be_read() {
     let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({ "database": "redis" })).await;
     let mut alice = server.client_of(1).await;

@@ -33,10 +33,10 @@ async fn a_server_is_not_ready_while_redis_is_away() {
 }
 
 #[tokio::test]
-async fn a_server_that_ends_is_not_ready() {
+async fn a_server_that_is_shutting_down_is_not_ready() {
     let port = free_port();
     let server = TestServer::start(json!({ "metrics": { "port": port }, "shutdown": { "drain": "2s" } })).await;
-    // So many that they do not all go at once.
+    // Enough clients that they are drained in several steps.
     let mut clients = Vec::new();
     for _ in 0..120 {
         clients.push(server.client().await);

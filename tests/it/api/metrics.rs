@@ -1,4 +1,4 @@
-//! `/metrics`: who may read it, where it is, and that it counts what happens.
+//! `/metrics`: access, its listener, and its counters.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ fn value(answer: &Answer, sample: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn a_key_is_asked_for_on_the_main_port() {
+async fn the_main_port_requires_a_key() {
     let server = TestServer::start(json!({ "clients": [
         { "appId": "app", "key": "test-key" },
         { "appId": "signed", "key": "public-key", "secret": "s", "requireSignature": true },
@@ -33,7 +33,7 @@ async fn a_key_is_asked_for_on_the_main_port() {
 }
 
 #[tokio::test]
-async fn a_port_of_its_own_asks_for_no_key() {
+async fn the_separate_port_requires_no_key() {
     let port = free_port();
     let server = TestServer::start(json!({ "metrics": { "port": port } })).await;
     assert_eq!(get(&server, "/metrics").await.status, 404);
@@ -46,7 +46,7 @@ async fn a_port_of_its_own_asks_for_no_key() {
 }
 
 #[tokio::test]
-async fn metrics_can_be_off() {
+async fn metrics_can_be_disabled() {
     let port = free_port();
     let server = TestServer::start(json!({ "metrics": { "enabled": false, "port": port } })).await;
     assert_eq!(get(&server, "/metrics").await.status, 404);

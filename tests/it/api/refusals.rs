@@ -1,4 +1,4 @@
-//! What cannot be served is answered with a status and a reason, whatever it is.
+//! Requests that cannot be served are answered with a status and a reason.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -8,7 +8,7 @@ use super::{BEARER, get, post, send};
 use crate::support::{DEADLINE, TestServer};
 
 #[tokio::test]
-async fn wrong_bodies_name_the_field() {
+async fn errors_about_bodies_name_the_field() {
     let server = TestServer::start(json!({ "limits": { "apiChannels": 3 } })).await;
     let event = |field: &str, value: Value| {
         let mut event = json!({ "channel": "news", "name": "sent", "data": {} });
@@ -46,7 +46,7 @@ async fn wrong_bodies_name_the_field() {
 }
 
 #[tokio::test]
-async fn bodies_too_large_or_packed_are_refused() {
+async fn bodies_that_are_too_large_or_compressed_are_refused() {
     let server = TestServer::start(json!({ "limits": { "apiBody": "1KB" } })).await;
     let large = post(&server, "/apps/app/events", json!({ "channel": "news", "name": "sent", "data": "x".repeat(3_000_000) })).await;
     assert_eq!((large.status, large.error().as_str()), (413, "body: larger than limits.apiBody (1000 bytes)"));
@@ -56,7 +56,7 @@ async fn bodies_too_large_or_packed_are_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_answered() {
+async fn an_interrupted_body_is_answered() {
     let server = TestServer::start(json!({})).await;
     let mut stream = TcpStream::connect(server.address).await.expect("the server listens");
     let head = "POST /apps/app/events?auth_key=test-key HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"channel\":";
@@ -69,7 +69,7 @@ async fn a_body_that_breaks_off_is_answered() {
 }
 
 #[tokio::test]
-async fn paths_and_methods_that_there_are_none_of_are_named() {
+async fn unknown_paths_and_methods_are_refused() {
     let server = TestServer::start(json!({})).await;
     for (method, path, status, error) in [
         ("GET", "/nothing", 404, "Not Found"),
@@ -89,7 +89,7 @@ async fn paths_and_methods_that_there_are_none_of_are_named() {
 }
 
 #[tokio::test]
-async fn preflights_tell_the_methods_of_the_route() {
+async fn preflights_list_the_methods_of_the_route() {
     let allow =
         json!({ "allowCors": true, "allowOrigin": "https://app.test", "allowMethods": "GET, POST", "allowHeaders": "Authorization" });
     let server = TestServer::start(json!({ "apiOriginAllow": allow, "headers": { "X-Frame-Options": "DENY" } })).await;

@@ -26,7 +26,7 @@ async fn all_sockets_of_the_user_are_closed_and_no_others() {
     let answer = post(&server, "/apps/app/users/2/terminate_connections", json!({})).await;
     assert_eq!((answer.status, answer.text.as_str()), (200, "{}"));
     for tab in &mut tabs {
-        // The packet after which clients do not come back by themselves. One for the others' leaving may come before.
+        // The packet after which clients do not reconnect automatically. A `presence:leaving` may come before it.
         while tab.packet().await.expect("a disconnect packet") != "41" {}
     }
     assert_eq!(ann.event("presence:leaving").await[1]["user_id"], 2);
@@ -36,7 +36,7 @@ async fn all_sockets_of_the_user_are_closed_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_user_that_nobody_is_has_nothing_to_close() {
+async fn an_unknown_user_has_no_connections_to_close() {
     let server = TestServer::start(json!({})).await;
     assert_eq!(post(&server, "/apps/app/users/Ann%20Lee/terminate_connections", json!({})).await.json(), json!({}));
     let refused = post(&server, "/apps/app/users/2/terminate_connections", json!([])).await;

@@ -1,4 +1,4 @@
-//! `client:add` and `client:remove` edit the file that was named, and only what they must.
+//! `client:add` and `client:remove` edit only the named file, and only what they have to.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,13 +9,13 @@ const TOML: &str = "# my server\nport = \"6001\" # text\n\n[log]\nlevel = \"info
 const JSON: &str =
     "{\n    \"port\": 6001,\n    \"headers\": {\n        \"X-A\": \"b\"\n    },\n    \"clients\": [],\n    \"authHost\": \"http://a\"\n}\n";
 
-/// The value behind `label: ` in the output.
+/// The value after `label: ` in the output.
 fn shown<'a>(output: &'a str, label: &str) -> &'a str {
     output.lines().find_map(|line| line.strip_prefix(label)).expect("the label is in the output")
 }
 
 #[test]
-fn an_id_and_a_key_are_made_up_and_stored() {
+fn an_id_and_a_key_are_generated_and_stored() {
     let folder = Folder::new();
     folder.write("laravel-echo-server.toml", TOML);
     let added = folder.run(&["client:add"]);
@@ -28,13 +28,13 @@ fn an_id_and_a_key_are_made_up_and_stored() {
 }
 
 #[test]
-fn comments_order_unknown_keys_and_mode_stay() {
+fn comments_order_unknown_keys_and_mode_are_preserved() {
     for (name, text) in [("echo.toml", TOML), ("echo.json", JSON)] {
         let folder = Folder::new();
         folder.write(name, text);
         fs::set_permissions(folder.path(name), fs::Permissions::from_mode(0o604)).unwrap();
         assert_eq!(folder.run(&["client:add", "my-app", "--config", name]).code, 0);
-        assert_eq!(folder.names(), [name], "only the file that was named is written");
+        assert_eq!(folder.names(), [name], "only the named file is written");
         let with = folder.read(name);
         assert_holds(&with, &["my-app", "6001"]);
         assert_eq!(folder.run(&["client:remove", "my-app", "--config", name]).code, 0);
@@ -55,7 +55,7 @@ fn a_known_id_gets_a_new_key_and_keeps_the_rest() {
 }
 
 #[test]
-fn an_unknown_id_removes_nobody() {
+fn an_unknown_id_removes_no_client() {
     let folder = Folder::new();
     folder.write("laravel-echo-server.json", r#"{"clients": [{"appId": "a", "key": "k"}]}"#);
     let before = folder.read("laravel-echo-server.json");
@@ -66,7 +66,7 @@ fn an_unknown_id_removes_nobody() {
 }
 
 #[test]
-fn nothing_of_the_environment_is_written() {
+fn environment_values_are_not_written() {
     let folder = Folder::new();
     folder.write("laravel-echo-server.json", JSON);
     folder.write(".env", "LARAVEL_ECHO_SERVER_REDIS_PASSWORD=hunter2\nLARAVEL_ECHO_SERVER_PORT=7001\n");
@@ -76,7 +76,7 @@ fn nothing_of_the_environment_is_written() {
 }
 
 #[test]
-fn links_to_the_file_stay_links() {
+fn symbolic_links_are_preserved() {
     let folder = Folder::new();
     folder.write("real/echo.json", JSON);
     std::os::unix::fs::symlink("real/echo.json", folder.path("laravel-echo-server.json")).unwrap();
@@ -86,7 +86,7 @@ fn links_to_the_file_stay_links() {
 }
 
 #[test]
-fn a_running_server_is_said_to_take_it_later() {
+fn the_output_says_that_a_running_server_needs_sighup() {
     let (folder, _) = Folder::with_config();
     let running = folder.start(&[]);
     let hang_up = format!("`kill -HUP {}`", running.pid());

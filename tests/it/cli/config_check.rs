@@ -3,7 +3,7 @@
 use super::{Folder, assert_holds};
 
 #[test]
-fn values_come_with_their_sources() {
+fn values_are_shown_with_their_sources() {
     let folder = Folder::new();
     folder.write("laravel-echo-server.json", r#"{"port": 6002, "databaseConfig": {"redis": {"password": "hunter2"}}, "autHost": "x"}"#);
     folder.write(".env", "LARAVEL_ECHO_SERVER_DEBUG=true\n");
@@ -23,7 +23,7 @@ fn values_come_with_their_sources() {
 }
 
 #[test]
-fn machines_get_json() {
+fn it_can_print_json() {
     let folder = Folder::new();
     folder.write("laravel-echo-server.toml", "port = 6002\n[[clients]]\nappId = \"a\"\nkey = \"hunter2\"\n");
     let ended = folder.run(&["config", "check", "--json", "--changed"]);
@@ -34,7 +34,7 @@ fn machines_get_json() {
 }
 
 #[test]
-fn colours_are_for_terminals() {
+fn colours_are_only_for_terminals() {
     let folder = Folder::new();
     folder.write("laravel-echo-server.toml", "");
     assert!(!folder.run(&["config", "check"]).stdout.contains('\u{1b}'));

@@ -1,4 +1,4 @@
-//! `configure` without a terminal: flags, the Laravel project around it, and answers from a pipe.
+//! `configure` without a terminal: flags, the surrounding Laravel project, and answers from a pipe.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -20,7 +20,7 @@ fn answer(folder: &Folder, arguments: &[&str], lines: &str) -> Ended {
     Ended::of(child.wait_with_output().expect("waiting for the command"))
 }
 
-/// A Laravel project as `laravel new` makes it, with a name of its own.
+/// A Laravel project as created by `laravel new`, with a custom name.
 fn project() -> Folder {
     let folder = Folder::new();
     folder.write(".env", "APP_NAME=\"My Shop\"\nAPP_URL=https://shop.test\nREDIS_HOST=redis.test\nREDIS_PASSWORD=null\nREDIS_PORT=6380\n");
@@ -33,7 +33,7 @@ fn project() -> Folder {
 }
 
 #[test]
-fn the_project_answers_for_redis_prefix_host_and_origin() {
+fn redis_prefix_host_and_origin_come_from_the_project() {
     let folder = project();
     let ended = folder.run(&["init", "--no-interaction"]);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
@@ -45,13 +45,13 @@ fn the_project_answers_for_redis_prefix_host_and_origin() {
         json!([redis["host"], redis["port"], redis["keyPrefix"], config["authHost"], config["allowedOrigins"]]),
         json!(["redis.test", 6380, "my_shop_database_", "https://shop.test", ["https://shop.test"]])
     );
-    assert_eq!(redis.get("password"), None, "REDIS_PASSWORD=null is none");
+    assert_eq!(redis.get("password"), None, "REDIS_PASSWORD=null means no password");
     assert!(text.contains("# Address of the Laravel application"), "the comments are there");
     assert_eq!(mode(&folder.path("laravel-echo-server.toml")) & 0o007, 0, "it may hold a password");
 }
 
 #[test]
-fn pages_of_the_application_alone_may_connect_where_it_is_known() {
+fn allowed_origins_is_the_application_if_that_is_known() {
     let local = ["http://localhost", "http://localhost:*", "http://127.0.0.1", "http://127.0.0.1:*"];
     for (env, flags, expected) in [
         ("APP_URL=http://localhost\n", &[][..], &local[..]),
@@ -68,7 +68,7 @@ fn pages_of_the_application_alone_may_connect_where_it_is_known() {
 }
 
 #[test]
-fn a_project_that_broadcasts_elsewhere_is_told() {
+fn a_project_with_another_broadcast_driver_is_reported() {
     let folder = Folder::new();
     for (env, parts) in [
         ("BROADCAST_CONNECTION=log\n", &["broadcasts to `log` (BROADCAST_CONNECTION in .env)", "BROADCAST_CONNECTION=redis"][..]),
@@ -135,9 +135,9 @@ fn json_has_the_keys_of_the_original() {
 }
 
 #[test]
-fn answers_come_from_a_pipe_line_by_line() {
+fn answers_can_be_piped_in_line_by_line() {
     let folder = Folder::new();
-    // Development mode, port (wrong first), an existing Redis, database, authHost, then Enter for the rest.
+    // Development mode, port (first invalid), an existing Redis, database, authHost, then Enter for the rest.
     let ended = answer(&folder, &["init"], "y\nabc\n7001\n\nredis\nhttp://app.test\n");
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert_holds(&ended.stderr, &["`port` is \"abc\", expected a port"]);
@@ -159,12 +159,12 @@ fn without_anybody_to_answer_nothing_is_written() {
 }
 
 #[test]
-fn help_shows_the_word_that_was_typed() {
+fn help_shows_the_alias_that_was_typed() {
     assert_holds(&Folder::new().run(&["init", "--help"]).stdout, &["Usage: laravel-echo-server init "]);
 }
 
 #[test]
-fn an_existing_file_is_overwritten_after_a_yes_only() {
+fn an_existing_file_is_only_overwritten_after_a_yes() {
     let folder = Folder::new();
     folder.write("laravel-echo-server.toml", "# mine\n");
     // No to development mode, Enter for the twelve questions up to the name of the file, no to overwriting it.
@@ -187,7 +187,7 @@ fn an_existing_file_is_overwritten_after_a_yes_only() {
 }
 
 #[test]
-fn without_a_redis_the_server_takes_events_itself() {
+fn without_redis_the_built_in_endpoint_is_configured() {
     let folder = Folder::new();
     let ended = folder.run(&["init", "--no-interaction", "--without-redis", "--redis-prefix", "shop_"]);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
@@ -207,7 +207,7 @@ fn without_a_redis_the_server_takes_events_itself() {
 }
 
 #[test]
-fn a_project_on_reverb_or_pusher_finds_its_application_and_its_port() {
+fn app_and_port_of_a_reverb_or_pusher_project_are_used() {
     let env = |driver: &str, prefix: &str, more: &str| {
         format!(
             "{driver}\n{prefix}_APP_ID=\"12\"\n{prefix}_APP_KEY=shop-key\n{prefix}_APP_SECRET='shop secret'\n{prefix}_HOST=localhost\n{more}\n"
@@ -234,7 +234,7 @@ fn a_project_on_reverb_or_pusher_finds_its_application_and_its_port() {
 }
 
 #[test]
-fn the_file_of_a_project_tells_which_application_it_is() {
+fn the_projects_config_file_decides_which_app_is_used() {
     let folder = Folder::new();
     folder.write(".env", "PUSHER_APP_KEY=wrong\nMY_KEY=right\nMY_SECRET=s\n");
     let broadcasting = "<?php return ['default' => 'own', 'connections' => ['own' => ['driver' => 'pusher', 'key' => env('MY_KEY'),

@@ -1,4 +1,4 @@
-//! `doctor` against a live Redis and a stand-in for the application.
+//! `doctor` with a real Redis and a stand-in for the application.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Folder, Redis, Running, free_port};
 
-/// An application that answers every request alike.
+/// An application that gives every request the same answer.
 fn app(answer: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("binding a free port");
     let url = format!("http://{}", listener.local_addr().expect("a bound listener has an address"));
@@ -17,7 +17,7 @@ fn app(answer: &'static str) -> String {
             let mut request = [0; 4096];
             let read = stream.read(&mut request);
             let reply = format!("HTTP/1.1 {answer}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}");
-            // A caller that has gone is no matter here.
+            // The caller may already have closed the connection.
             let _ = read.and_then(|_| stream.write_all(reply.as_bytes()));
         }
     });
@@ -50,7 +50,7 @@ fn finding(report: &Value, check: &str) -> (String, String) {
 }
 
 #[test]
-fn a_good_set_up_has_no_problem() {
+fn a_working_setup_has_no_problem() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);
     config(&folder, &app(REFUSES), &redis, "");
@@ -59,7 +59,7 @@ fn a_good_set_up_has_no_problem() {
     for check in ["config", "port", "files", "auth", "redis", "clock"] {
         assert_eq!(finding(&report, check).0, "ok", "{check}: {report:#}");
     }
-    // It has not listened for any.
+    // Without --listen it has not received any.
     assert_eq!(finding(&report, "events").0, "unknown", "{report:#}");
     assert!(finding(&report, "port").1.contains("is free"));
 
@@ -70,7 +70,7 @@ fn a_good_set_up_has_no_problem() {
 }
 
 #[test]
-fn each_fault_is_a_problem_with_a_way_out() {
+fn each_fault_is_reported_with_a_fix() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &["--requirepass", "secret"]);
     let nowhere = format!("http://127.0.0.1:{}", free_port());
@@ -100,7 +100,7 @@ fn each_fault_is_a_problem_with_a_way_out() {
 }
 
 #[test]
-fn a_port_of_somebody_else_is_a_problem() {
+fn a_port_used_by_another_program_is_a_problem() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);
     config(&folder, &app(REFUSES), &redis, "");
@@ -144,7 +144,7 @@ fn the_prefix_is_compared_with_the_project_and_with_live_events() {
     folder.write(".env", "APP_URL=https://shop.test\nREDIS_PREFIX=shop_database_\n");
     let mut doctor = Running::spawn(folder.command(&["doctor", "--listen", "1"]));
     doctor.wait_for("agrees with that of Redis");
-    // It listens now, or in a moment: publish until it has heard.
+    // Publishes until doctor is listening and has received an event.
     let mut publisher = redis::Client::open(("127.0.0.1", redis.port)).unwrap().get_connection().unwrap();
     while doctor.is_alive() {
         redis::cmd("PUBLISH").arg("shop_database_private-orders").arg("{}").query::<i64>(&mut publisher).unwrap();
@@ -164,7 +164,7 @@ fn the_prefix_is_compared_with_the_project_and_with_live_events() {
 }
 
 #[test]
-fn a_laravel_that_broadcasts_elsewhere_is_a_problem() {
+fn another_broadcast_driver_in_laravel_is_a_problem() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);
     let auth_host = app(REFUSES);
@@ -194,7 +194,7 @@ fn a_laravel_that_broadcasts_elsewhere_is_a_problem() {
 }
 
 #[test]
-fn an_empty_prefix_of_laravel_is_well() {
+fn an_empty_prefix_in_laravel_is_fine() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);
     config(&folder, &app(REFUSES), &redis, "keyPrefix = \"\"");
@@ -219,7 +219,7 @@ fn an_empty_prefix_of_laravel_is_well() {
 }
 
 #[test]
-fn without_a_redis_its_prefix_is_no_matter() {
+fn without_redis_the_prefix_is_not_checked() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);
     let client = "[[clients]]\nappId = \"1\"\nkey = \"0123456789abcdef\"\nsecret = \"s\"\n";
@@ -232,7 +232,7 @@ fn without_a_redis_its_prefix_is_no_matter() {
 }
 
 #[test]
-fn a_connection_that_is_not_there_is_a_problem_until_it_is() {
+fn a_missing_broadcast_connection_is_a_problem() {
     const CONNECTION: &str = "'redis' => ['driver' => 'redis', 'connection' => env('BROADCAST_REDIS_CONNECTION', 'default')],";
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);
@@ -261,7 +261,7 @@ fn a_connection_that_is_not_there_is_a_problem_until_it_is() {
 }
 
 #[test]
-fn a_server_that_listens_to_itself_is_told() {
+fn a_server_that_subscribes_to_its_own_endpoint_is_reported() {
     let folder = Folder::new();
     let port = free_port();
     let text = format!(
@@ -277,7 +277,7 @@ fn a_server_that_listens_to_itself_is_told() {
 }
 
 #[test]
-fn every_port_is_looked_at() {
+fn every_port_is_checked() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);
     let (metrics, endpoint) = (free_port(), free_port());
@@ -304,13 +304,13 @@ fn every_port_is_looked_at() {
 }
 
 #[test]
-fn a_redis_that_keeps_members_alone_is_examined_too() {
+fn a_redis_used_only_for_members_is_checked_too() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &["--requirepass", "secret"]);
     let members = format!("[subscribers]\nredis = false\n[redisServer]\nenabled = true\nport = {}\n", free_port());
     config(&folder, &app(REFUSES), &redis, &members);
     let text = folder.read("laravel-echo-server.toml");
-    assert_eq!(examine(&folder, "0").0, 0, "nothing is kept in Redis");
+    assert_eq!(examine(&folder, "0").0, 0, "Redis is not used");
     folder.write("laravel-echo-server.toml", &format!("database = \"redis\"\n{text}"));
     let (code, report) = examine(&folder, "0");
     assert_eq!(code, 1, "{report:#}");
@@ -346,7 +346,7 @@ fn a_broken_config_is_the_first_problem() {
 }
 
 #[test]
-fn a_certificate_of_an_authority_is_told_how_to_be_made() {
+fn a_ca_certificate_is_reported_with_the_command_for_a_better_one() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);
     let (port, redis_port) = (free_port(), redis.port);
@@ -371,7 +371,7 @@ fn a_certificate_of_an_authority_is_told_how_to_be_made() {
     super::assert_holds(&text, &["CaUsedAsEndEntity", "-addext basicConstraints=critical,CA:FALSE"]);
     drop(running);
 
-    // As the advice says.
+    // Follows the advice in the message.
     make("-addext basicConstraints=critical,CA:FALSE");
     let _running = folder.start(&["--config", "app.toml"]);
     let (_, text) = finding(&examine(&folder, "0").1, "auth");
@@ -379,7 +379,7 @@ fn a_certificate_of_an_authority_is_told_how_to_be_made() {
 }
 
 #[test]
-fn the_application_is_asked_with_the_credentials_of_auth_host() {
+fn the_auth_check_sends_the_credentials_in_auth_host() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("binding a free port");
     let at = listener.local_addr().expect("a bound listener has an address");
     std::thread::spawn(move || {
@@ -400,7 +400,7 @@ fn the_application_is_asked_with_the_credentials_of_auth_host() {
 }
 
 #[test]
-fn a_password_for_a_redis_that_needs_none_is_told_and_gone_without() {
+fn an_unneeded_redis_password_is_reported_and_ignored() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);
     config(&folder, &app(REFUSES), &redis, "password = \"superfluous\"");
@@ -414,7 +414,7 @@ fn a_password_for_a_redis_that_needs_none_is_told_and_gone_without() {
 }
 
 #[test]
-fn what_webhooks_write_to_redis_is_tried_and_leaves_nothing() {
+fn webhook_writes_to_redis_are_tried_and_cleaned_up() {
     let folder = Folder::new();
     let webhooks = "[[webhooks]]\ntarget = \"queue\"\njob = \"App\\\\Jobs\\\\Hook\"\n[webhooksDelivery]\nstore = \"redis\"";
     let tried = |redis: &Redis| {
@@ -447,7 +447,7 @@ fn what_webhooks_write_to_redis_is_tried_and_leaves_nothing() {
 }
 
 #[test]
-fn the_driver_that_signs_is_compared_with_clients_and_asked() {
+fn pusher_credentials_are_compared_with_clients_and_tested() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);
     let port = free_port();

@@ -1,4 +1,4 @@
-//! `import`: the original's JSON becomes a TOML that means the same.
+//! `import`: converts the original's JSON file to an equivalent TOML file.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +9,7 @@ const JSON: &str = r#"{"authHost": "http://app.test", "port": "6002", "devMode":
     "databaseConfig": {"redis": {"host": "r", "keyPrefix": "shop_"}, "publishPresence": true}, "verifyAuthPath": true}"#;
 
 #[test]
-fn the_toml_stands_beside_the_json_and_is_taken_from_then_on() {
+fn the_toml_file_is_written_beside_the_json_and_takes_precedence() {
     let folder = Folder::new();
     folder.write("laravel-echo-server.json", JSON);
     fs::set_permissions(folder.path("laravel-echo-server.json"), fs::Permissions::from_mode(0o604)).unwrap();
@@ -43,7 +43,7 @@ fn nothing_is_overwritten_without_force() {
 }
 
 #[test]
-fn secrets_of_the_environment_stay_there() {
+fn secrets_in_the_environment_are_not_written() {
     let folder = Folder::new();
     folder.write("laravel-echo-server.json", JSON);
     folder.write(".env", "LARAVEL_ECHO_SERVER_REDIS_PASSWORD=hunter2\n");

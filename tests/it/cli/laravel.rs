@@ -1,4 +1,4 @@
-//! `init` in projects of many kinds: it writes what PHP makes of them, or says that it cannot know.
+//! `init` in many kinds of projects: it writes the values that PHP computes, or says that it cannot know them.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -7,18 +7,18 @@ use serde_json::{Value, json};
 
 use super::{Ended, Folder, assert_holds};
 
-/// `return ['redis' => …]` of a project; `OPTIONS` and `DEFAULT` are the tables in it.
+/// A `return ['redis' => …]` of a project; `OPTIONS` and `DEFAULT` are its tables.
 fn database(prefix: &str, default: &str) -> String {
     format!(
         "<?php\nuse Illuminate\\Support\\Str;\nreturn ['redis' => ['client' => 'phpredis', 'options' => ['prefix' => {prefix}], 'default' => [{default}]]];\n"
     )
 }
 
-/// The usual connection.
+/// The default connection.
 const DEFAULT: &str = "'url' => env('REDIS_URL'), 'host' => env('REDIS_HOST', '127.0.0.1'), 'username' => env('REDIS_USERNAME'), \
     'password' => env('REDIS_PASSWORD'), 'port' => env('REDIS_PORT', '6379'), 'database' => env('REDIS_DB', '0')";
 
-/// The usual prefixes of old and new projects.
+/// The default prefixes of old and new projects.
 const OLD: &str = "env('REDIS_PREFIX', Str::slug(env('APP_NAME', 'laravel'), '_').'_database_')";
 const NEW: &str = "env('REDIS_PREFIX', Str::slug((string) env('APP_NAME', 'laravel')).'-database-')";
 
@@ -36,7 +36,7 @@ fn project(env: &str, database: &str) -> Folder {
     folder
 }
 
-/// What PHP makes of the project.
+/// What PHP computes for the project.
 fn truth(folder: &Folder, variables: &[(&str, &str)]) -> Value {
     let output = Command::new("php")
         .args(["-d", "display_errors=stderr"])
@@ -56,7 +56,7 @@ fn init(folder: &Folder, variables: &[(&str, &str)]) -> Ended {
     Ended::of(command.envs(variables.iter().copied()).output().expect("running init"))
 }
 
-/// What `init` wrote, in the words of the truth.
+/// What `init` wrote, in the form of [`truth`].
 fn written(folder: &Folder) -> Value {
     let config: Value = toml::from_str(&folder.read("laravel-echo-server.toml")).expect("it wrote TOML");
     let redis = &config["databaseConfig"]["redis"];
@@ -78,7 +78,7 @@ fn assert_as_php(env: &str, database: &str, variables: &[(&str, &str)]) {
 }
 
 #[test]
-fn variables_are_what_php_reads() {
+fn variables_are_read_as_in_php() {
     for env in [
         "",
         "APP_NAME=\nREDIS_HOST=r\n",
@@ -126,7 +126,7 @@ fn variables_are_what_php_reads() {
 }
 
 #[test]
-fn every_letter_is_transliterated_as_php_does_it() {
+fn every_letter_is_transliterated_as_in_php() {
     for range in [
         0xa1..0x250,
         0x250..0x370,
@@ -144,7 +144,7 @@ fn every_letter_is_transliterated_as_php_does_it() {
 }
 
 #[test]
-fn the_environment_wins_and_chooses_the_file() {
+fn the_environment_takes_precedence_and_selects_the_file() {
     let usual = database(OLD, DEFAULT);
     assert_as_php("REDIS_HOST=file\nREDIS_PREFIX=file\n", &usual, &[("REDIS_HOST", "process"), ("REDIS_PREFIX", "")]);
     let folder = project("REDIS_HOST=one\n", &usual);
@@ -215,7 +215,7 @@ fn php_is_evaluated() {
 }
 
 #[test]
-fn a_connections_own_prefix_does_not_count() {
+fn a_connections_own_prefix_is_ignored() {
     let default = "'host' => 'h', 'port' => 1, 'prefix' => 'own_', 'options' => ['prefix' => 'mine_']";
     assert_as_php("", &database("'all_'", default), &[]);
     let folder = project("", &database("'all_'", default));
@@ -228,8 +228,8 @@ fn a_connections_own_prefix_does_not_count() {
 }
 
 #[test]
-fn older_versions_transliterate_in_their_own_way() {
-    // Recorded from Laravel 5.8 and 6.20 with PHP 8.2; of Cyrillic letters they and later ones make different things.
+fn older_versions_transliterate_differently() {
+    // Recorded from Laravel 5.8 and 6.20 with PHP 8.2; newer versions transliterate Cyrillic differently.
     for (name, prefix) in [
         ("Müller & Söhne", Some("muller_sohne_database_")),
         ("Łódź ß é", Some("lodz_ss_e_database_")),
@@ -247,7 +247,7 @@ fn older_versions_transliterate_in_their_own_way() {
 }
 
 #[test]
-fn what_cannot_be_known_is_said_and_asked_for() {
+fn unknown_values_are_reported_and_asked_for() {
     for prefix in ["Tenant::prefix()", "my_helper('x')", "(require 'x.php')['prefix']", "gethostname()", "env('NONE') ?: FOO", "$unknown"] {
         let folder = project("", &database(prefix, DEFAULT));
         let ended = init(&folder, &[]);
@@ -273,7 +273,7 @@ fn what_cannot_be_known_is_said_and_asked_for() {
 }
 
 #[test]
-fn a_helper_of_the_application_leaves_no_silent_default() {
+fn an_unknown_helper_function_leaves_no_silent_default() {
     let default = "'scheme' => own(env('REDIS_SCHEME'), 'tcp'), 'host' => own(env('REDIS_HOST'), 'h'), 'port' => own(env('REDIS_PORT'), 1), 'password' => own(), \
         'database' => env('REDIS_DB', 2)";
     let folder = project("", &database("'x_'", default));
@@ -285,7 +285,7 @@ fn a_helper_of_the_application_leaves_no_silent_default() {
     assert_eq!(folder.read("laravel-echo-server.toml").matches("# could not be read: `own()` in config/database.php\n").count(), 4);
 }
 
-/// The line that a project since Laravel 11 needs.
+/// The line that a project needs since Laravel 11.
 const CONNECTION: &str = "'redis' => ['driver' => 'redis', 'connection' => env('BROADCAST_REDIS_CONNECTION', 'default')],";
 
 #[test]
@@ -300,7 +300,7 @@ fn since_laravel_11_the_redis_connection_has_to_be_added() {
         let said = init(&folder, &[]).stdout;
         assert_holds(&said, &["php artisan config:publish broadcasting", CONNECTION, first]);
     }
-    // The framework's own file says the rest.
+    // The rest comes from the framework's own file.
     assert_eq!(written(&folder)["keyPrefix"], "my_shop_database_");
     folder.write("composer.json", r#"{"require": {"laravel/framework": "^13.0"}}"#);
     init(&folder, &[]);
@@ -315,7 +315,7 @@ fn since_laravel_11_the_redis_connection_has_to_be_added() {
 }
 
 #[test]
-fn cached_configuration_is_the_truth() {
+fn cached_configuration_takes_precedence() {
     let folder = project("REDIS_HOST=changed\n", &database(OLD, DEFAULT));
     let cached = "<?php return array (\n  'app' => \n  array (\n    'url' => 'https://cached.test',\n    'x' => \n    \\Illuminate\\Support\\Thing::__set_state(array(\n    )),\n  ),\n  \
         'database' => \n  array (\n    'redis' => \n    array (\n      'options' => \n      array (\n        'prefix' => 'cached\\'_',\n      ),\n      \
@@ -334,7 +334,7 @@ fn cached_configuration_is_the_truth() {
 }
 
 #[test]
-fn php_is_asked_where_it_can_be() {
+fn php_is_run_if_possible() {
     let helper = "<?php require '/usr/share/php/Illuminate/autoload.php';
         foreach (glob('/usr/share/php/Illuminate/*/helpers.php') as $helpers) { require_once $helpers; }
         function tenant() { echo 'noise'; return 'tenant_'; }";
@@ -347,7 +347,7 @@ fn php_is_asked_where_it_can_be() {
     assert_eq!(written(&folder)["keyPrefix"], "tenant_", "{}{}", ended.stdout, ended.stderr);
     assert_holds(&ended.stdout, &["keyPrefix = tenant_ (evaluated by PHP)", "host = asked (REDIS_HOST in "]);
 
-    // What PHP cannot do is said, and the files are read.
+    // If PHP fails, that is reported and the files are read instead.
     folder.write("vendor/autoload.php", "<?php throw new Error('no such extension');");
     let ended = init(&folder, &[]);
     assert_holds(&ended.stderr, &["could not ask PHP", "no such extension"]);
@@ -355,7 +355,7 @@ fn php_is_asked_where_it_can_be() {
 }
 
 #[test]
-fn a_project_that_publishes_to_this_server_does_not_make_it_listen_to_itself() {
+fn a_project_that_publishes_to_the_endpoint_does_not_make_it_subscribe_to_itself() {
     let folder = project("", &database("'x_'", DEFAULT));
     let database = "<?php return ['redis' => ['options' => ['prefix' => 'x_'], 'echo' => ['host' => '127.0.0.1', 'port' => 6380, 'password' => 'p']]];";
     folder.write("config/database.php", database);
@@ -367,7 +367,7 @@ fn a_project_that_publishes_to_this_server_does_not_make_it_listen_to_itself() {
     let config: Value = toml::from_str(&folder.read("laravel-echo-server.toml")).unwrap();
     let said = json!([config["subscribers"]["redis"], config["redisServer"]["enabled"], config["redisServer"]["password"]]);
     assert_eq!(said, json!([false, true, "p"]));
-    // On the default connection, which cache and queue use, a Redis is behind the same port.
+    // If the default connection, used by cache and queue, has the same port, a real Redis is behind it.
     assert_as_php("REDIS_PORT=6380\n", &self::database(OLD, DEFAULT), &[]);
 }
 
@@ -405,7 +405,7 @@ fn sentinels_keep_their_addresses() {
 }
 
 #[test]
-fn the_file_says_which_variable_counts() {
+fn the_config_file_decides_which_variable_counts() {
     let broadcasting = "<?php return ['default' => env('BROADCAST_DRIVER', 'null'), 'connections' => [
         'live' => ['driver' => 'redis', 'connection' => 'default'], 'log' => ['driver' => 'log'], 'null' => ['driver' => 'null']]];";
     let said = |env: &str| {
@@ -424,7 +424,7 @@ fn the_file_says_which_variable_counts() {
 }
 
 #[test]
-fn the_address_that_nobody_set_is_asked_for() {
+fn an_unset_address_is_asked_for() {
     for (env, lines, expected) in [
         ("APP_URL=http://localhost\n", "\n\n\n\nhttp://127.0.0.1:8000\n", "http://127.0.0.1:8000"),
         ("APP_URL=http://localhost\n", "\n", "http://localhost"),
@@ -436,7 +436,7 @@ fn the_address_that_nobody_set_is_asked_for() {
         child.stdin.take().expect("stdin is piped").write_all(lines.as_bytes()).expect("writing the answers");
         let ended = Ended::of(child.wait_with_output().expect("waiting for the command"));
         let config = || toml::from_str::<Value>(&folder.read("laravel-echo-server.toml")).unwrap();
-        // https without a certificate is refused, which tells that the question was the next one.
+        // https without a certificate fails, which shows that the line answered the next question.
         if lines.contains("https") {
             assert_eq!(ended.code, 1, "{}", ended.stdout);
         } else {
@@ -446,7 +446,7 @@ fn the_address_that_nobody_set_is_asked_for() {
 }
 
 #[test]
-fn without_arguments_it_says_what_to_type_in_a_project() {
+fn without_arguments_it_shows_the_next_command_in_a_project() {
     let folder = project("REDIS_HOST=cache.test\nREDIS_PREFIX=shop_\nAPP_URL=http://shop.test\n", &database(OLD, DEFAULT));
     folder.write("artisan", "#!/usr/bin/env php\n");
     let fresh = folder.run(&[]);

@@ -1,4 +1,4 @@
-//! The lock file, `stop` and `--force`: only a process that really holds the lock counts, and no other is signalled.
+//! The lock file, `stop` and `--force`: only the process that holds the lock is signalled.
 
 use std::process::Command;
 
@@ -39,7 +39,7 @@ fn force_without_a_running_server_is_a_plain_start() {
     folder.start(&["--force"]);
 }
 
-/// A process that has nothing to do with the server.
+/// A process unrelated to the server.
 fn bystander() -> Running {
     let mut command = Command::new("sleep");
     command.arg("600").stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
@@ -66,13 +66,13 @@ fn a_lock_file_left_behind_never_blocks_or_kills() {
     assert!(bystander.is_alive());
 }
 
-/// Whoever holds the lock but has put another number into the file does not get that number killed.
+/// If another process id is written into a locked file, that process is not killed.
 #[test]
 fn a_process_that_does_not_hold_the_lock_is_left_alone() {
     let (folder, _) = Folder::with_config();
     let mut running = folder.start(&[]);
     let mut bystander = bystander();
-    // In place, so that the file stays the one that is locked.
+    // Overwrites in place, so that it stays the locked file.
     folder.write(LOCK, &format!("{{\"process\": {}}}", bystander.pid()));
     for arguments in [&["stop"][..], &["start", "--force"]] {
         let ended = folder.run(arguments);
@@ -83,7 +83,7 @@ fn a_process_that_does_not_hold_the_lock_is_left_alone() {
 }
 
 #[test]
-fn stop_ends_the_server_of_the_folder() {
+fn stop_ends_the_server_of_the_directory() {
     let (folder, _) = Folder::with_config();
     for arguments in [&["stop"][..], &["stop", "--dir", "."], &["stop", "--config", "laravel-echo-server.toml"]] {
         let mut running = folder.start(&[]);
@@ -124,7 +124,7 @@ fn the_lock_file_can_be_elsewhere_or_nowhere() {
     assert_eq!(folder.names(), ["laravel-echo-server.toml"]);
 }
 
-/// A process that looks like laravel-echo-server 1, with its lock file in the folder.
+/// A process that looks like laravel-echo-server 1, with its lock file in the directory.
 fn original(folder: &Folder) -> (Running, String) {
     let mut command = Command::new("bash");
     command.args(["-c", "while :; do sleep 600; done", "/usr/bin/laravel-echo-server", "start"]);
@@ -144,7 +144,7 @@ fn a_failed_start_leaves_the_lock_of_the_node_server() {
     folder.write("laravel-echo-server.toml", &format!("host = \"127.0.0.1\"\nport = {port}\n[subscribers]\nredis = false\n"));
     let ended = folder.run(&["start"]);
     assert_eq!(ended.code, 1);
-    // Here it is this test that holds the port.
+    // In this case this test holds the port.
     assert_holds(&ended.stderr, &["EADDRINUSE", &format!("process {} (", std::process::id()), &format!("`kill {}`", std::process::id())]);
     assert_eq!(folder.read(LOCK), lock);
 

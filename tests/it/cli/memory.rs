@@ -1,4 +1,4 @@
-//! The memory of a server process under clients that never read.
+//! Memory of a server process with clients that never read.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,10 +9,10 @@ use super::{DEADLINE, Folder};
 
 const CLIENTS: usize = 12;
 
-/// `limits.clientQueueBytes` of this test.
+/// This test's `limits.clientQueueBytes`.
 const QUEUE: usize = 400_000;
 
-/// Data of one event.
+/// Size of an event's data.
 const EVENT: usize = 50_000;
 
 /// The HTTP API, on one connection.
@@ -25,7 +25,7 @@ impl Api {
         Self(stream)
     }
 
-    /// Body of the answer, which must be a good one.
+    /// Body of the response, which must be a success.
     fn ask(&mut self, method: &str, path: &str, body: &str) -> String {
         let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\nContent-Length: {}\r\n\r\n", body.len());
         self.0.write_all(head.as_bytes()).expect("the server reads");
@@ -45,14 +45,14 @@ impl Api {
         }
     }
 
-    /// How many sockets are in the channel of this test.
+    /// Number of sockets in this test's channel.
     fn subscribed(&mut self) -> usize {
         let answer: serde_json::Value = serde_json::from_str(&self.ask("GET", "/apps/app/channels/news", "")).expect("JSON");
         answer["subscription_count"].as_u64().expect("a count") as usize
     }
 }
 
-/// The most memory that a process ever had, in bytes.
+/// Peak memory of a process, in bytes.
 fn peak(process: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the server runs");
     let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel tells");
@@ -60,7 +60,7 @@ fn peak(process: u32) -> usize {
 }
 
 #[test]
-fn clients_that_never_read_cost_what_their_queues_may_hold_however_much_is_published() {
+fn clients_that_never_read_use_no_more_memory_than_their_queue_limits() {
     let (folder, port) = Folder::with_config();
     let config = folder.read("laravel-echo-server.toml")
         + &format!("[recovery]\nenabled = false\n[limits]\nclientQueueBytes = {QUEUE}\n[[clients]]\nappId = \"app\"\nkey = \"key\"\n");
@@ -71,7 +71,7 @@ fn clients_that_never_read_cost_what_their_queues_may_hold_however_much_is_publi
     let mut clients = std::collections::VecDeque::new();
     let (mut closed, mut events, mut before) = (0, 0, 0);
     let end = Instant::now() + 4 * DEADLINE;
-    // Each of them is closed several times over, and another one comes in its place.
+    // Each client is closed and replaced several times.
     while closed < 4 * CLIENTS {
         assert!(Instant::now() < end, "{closed} clients were closed by {events} events");
         let missing = CLIENTS - api.subscribed();
@@ -79,7 +79,7 @@ fn clients_that_never_read_cost_what_their_queues_may_hold_however_much_is_publi
             closed += missing;
         }
         for _ in 0..missing {
-            // Those that do not read do not see their end either; the oldest are the likeliest.
+            // A client that does not read does not see that it was closed; the oldest is the likeliest.
             if clients.len() == CLIENTS {
                 clients.pop_front();
             }
@@ -97,10 +97,10 @@ fn clients_that_never_read_cost_what_their_queues_may_hold_however_much_is_publi
         api.ask("POST", "/apps/app/events", &event);
         events += 1;
     }
-    // A full queue, the event that is being written, and as much again for the allocator.
+    // A full queue, the event being written, and as much again for the allocator.
     let most = 2 * CLIENTS * (QUEUE + EVENT);
     let grown = peak(running.pid()) - before;
     assert!(grown < most, "{events} events, {closed} clients closed: grown by {grown} bytes, more than {most}");
-    // Without a limit it would be this.
+    // What the memory would be without a limit.
     assert!(events * EVENT * CLIENTS > 10 * most, "too little was published to tell: {events} events");
 }

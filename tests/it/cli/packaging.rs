@@ -1,11 +1,11 @@
-//! What packages and containers use of the command line.
+//! Parts of the command line that packages and containers use.
 
 use rustix::process::Signal;
 
 use super::{Folder, Running, assert_holds, free_port};
 
 #[test]
-fn health_tells_a_living_server_from_none() {
+fn health_detects_whether_a_server_is_running() {
     let (folder, _) = Folder::with_config();
     let gone = folder.run(&["health"]);
     assert_eq!(gone.code, 1);
@@ -22,7 +22,7 @@ fn health_tells_a_living_server_from_none() {
 }
 
 #[test]
-fn health_needs_no_file_where_the_server_needed_none() {
+fn health_needs_no_config_file_if_the_server_needed_none() {
     let folder = Folder::new();
     let port = free_port().to_string();
     let command = |arguments: &[&str]| {

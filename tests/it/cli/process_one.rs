@@ -1,4 +1,4 @@
-//! Being process 1, as in a container: the kernel gives it no signal that it does not handle, and every orphan.
+//! Running as process 1, as in a container: the kernel delivers only signals that it handles, and reparents orphans to it.
 
 use std::process::Command;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal};
 use super::socket::Socket;
 use super::{BIN, DEADLINE, Folder, Running};
 
-/// `unshare` in the form this user may use: root may make a PID namespace, others need a user namespace around it.
+/// The form of `unshare` that this user may use: root can create a PID namespace, others also need a user namespace.
 fn unshare() -> Vec<&'static str> {
     let plain = vec!["--pid", "--fork", "--kill-child"];
     let forms = [plain.clone(), [vec!["--user", "--map-root-user"], plain].concat()];
@@ -28,12 +28,12 @@ fn unshare() -> Vec<&'static str> {
 /// A server that is process 1 of a PID namespace.
 struct Container {
     running: Running,
-    /// Its process as seen from here.
+    /// Its process id outside the namespace.
     server: Pid,
 }
 
 impl Container {
-    /// `before` is run by the shell that becomes the server.
+    /// `before` runs in the shell that then becomes the server.
     fn start(folder: &Folder, before: &str) -> Self {
         let mut command = Command::new("unshare");
         command.args(unshare()).args(["sh", "-c", &format!("{before} exec {BIN} start --no-lock")]).current_dir(&folder.0);
@@ -56,14 +56,14 @@ impl Container {
     }
 }
 
-/// Those that wait to be reaped are among them.
+/// Child processes, including zombies.
 fn children(process: u32) -> Vec<u32> {
     let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).expect("the process runs");
     children.split_ascii_whitespace().map(|id| id.parse().expect("a process id")).collect()
 }
 
 #[test]
-fn process_1_ends_well_and_needs_no_lock_file() {
+fn process_1_exits_cleanly_and_needs_no_lock_file() {
     for signal in [Signal::TERM, Signal::INT] {
         let (folder, _) = Folder::with_config();
         let mut container = Container::start(&folder, "");
@@ -92,7 +92,7 @@ fn process_1_drains_and_ends_at_once_at_a_second_signal() {
     let clients: Vec<_> = (0..100).map(|_| Socket::connect(port)).collect();
     container.signal(Signal::TERM);
     container.running.wait_for("draining clients");
-    // One that comes within half a second of the first is the same request.
+    // A second signal within half a second counts as the same request.
     std::thread::sleep(std::time::Duration::from_millis(600));
     container.signal(Signal::TERM);
     assert_eq!(container.end(), Some(130), "{:#?}", container.running.seen);

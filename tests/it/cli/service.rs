@@ -1,4 +1,4 @@
-//! Being a service of systemd.
+//! Running as a systemd service.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::{BIN, DEADLINE, Folder, Running};
 
-/// Receives messages until one of them is `wanted`; returns how many came before.
+/// Receives messages until one is `wanted`; returns how many came before it.
 fn wait_for(socket: &UnixDatagram, wanted: &str) -> usize {
     for before in 0..1000 {
         let mut message = [0; 64];
@@ -22,7 +22,7 @@ fn wait_for(socket: &UnixDatagram, wanted: &str) -> usize {
 }
 
 #[test]
-fn the_service_manager_hears_of_start_life_and_stop() {
+fn the_service_manager_is_notified_of_start_watchdog_and_stop() {
     let (folder, _) = Folder::with_config();
     let socket = UnixDatagram::bind(folder.path("notify")).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -38,9 +38,9 @@ fn the_service_manager_hears_of_start_life_and_stop() {
 }
 
 #[test]
-fn a_socket_that_systemd_has_opened_is_taken() {
+fn socket_activation_works() {
     let (folder, port) = Folder::with_config();
-    // The config's own port must not be needed.
+    // The configured port must not be needed.
     let taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
     let listens = super::free_port();
     let mut command = Command::new("systemd-socket-activate");
@@ -48,7 +48,7 @@ fn a_socket_that_systemd_has_opened_is_taken() {
     command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let mut running = Running::spawn(command);
     running.wait_for("Listening on");
-    // The connection starts the server, and waits for it.
+    // The connection starts the server and waits for it.
     let mut stream = TcpStream::connect(("127.0.0.1", listens)).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
@@ -62,7 +62,7 @@ fn a_socket_that_systemd_has_opened_is_taken() {
 }
 
 #[test]
-fn the_start_says_what_the_machine_allows() {
+fn start_logs_the_limits_of_the_machine() {
     let (folder, _) = Folder::with_config();
     let mut running = folder.start(&[]);
     running.wait_for("open files");

@@ -1,4 +1,4 @@
-//! A client on a websocket that does nothing by itself: it answers no heartbeat and reads only when told to.
+//! A passive websocket client: it answers no heartbeats and reads only when told to.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use super::DEADLINE;
 pub(super) struct Socket(TcpStream);
 
 impl Socket {
-    /// A client that has joined the namespace.
+    /// A client that is connected to the namespace.
     pub(super) fn connect(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout is set");
@@ -22,14 +22,14 @@ impl Socket {
         socket
     }
 
-    /// Sends a packet of less than 126 bytes, in a frame whose mask is zero.
+    /// Sends a packet of less than 126 bytes, masked with zeros.
     pub(super) fn send(&mut self, packet: &str) {
         let length = u8::try_from(packet.len()).expect("a short packet");
         let frame = [&[0x81, 0x80 | length, 0, 0, 0, 0], packet.as_bytes()].concat();
         self.0.write_all(&frame).expect("the server reads");
     }
 
-    /// Reads until this text has come.
+    /// Reads until this text arrives.
     fn wait_for(&mut self, text: &str) {
         let mut seen = String::new();
         while !seen.contains(text) {

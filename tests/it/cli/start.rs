@@ -1,4 +1,4 @@
-//! `start`: its lines, its signals, its ways to a config.
+//! `start`: its output, its signals, and how it finds its config.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use super::{BIN, DEADLINE, Folder, Redis, Running, assert_holds, free_port};
 
 #[test]
-fn it_says_the_originals_lines_in_order() {
+fn it_prints_the_originals_lines_in_order() {
     let (folder, port) = Folder::with_config();
     let running = folder.start(&["--dev"]);
     let wanted = [
@@ -27,17 +27,17 @@ fn it_says_the_originals_lines_in_order() {
 }
 
 #[test]
-fn without_dev_mode_it_says_less() {
+fn without_dev_mode_it_prints_less() {
     let (folder, _) = Folder::with_config();
     let running = folder.start(&[]);
     assert!(!running.has_seen("DEV mode") && !running.has_seen("Channels are ready"), "{:#?}", running.seen);
 }
 
 #[test]
-fn logs_go_to_stderr_and_look_as_the_originals() {
+fn logs_go_to_stderr_in_the_originals_format() {
     let (folder, port) = Folder::with_config();
     folder.write("laravel-echo-server.toml", &(folder.read("laravel-echo-server.toml") + "[unknown]\n"));
-    // With its port taken it comes to its end by itself.
+    // It ends on its own because its port is taken.
     let _taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
     let ended = folder.run(&["start"]);
     let line = ended.stderr.lines().find(|line| line.contains("unknown key `unknown`")).unwrap();
@@ -46,7 +46,7 @@ fn logs_go_to_stderr_and_look_as_the_originals() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_is_no_fault() {
+fn an_unwritable_log_is_not_fatal() {
     let (folder, _) = Folder::with_config();
     let port = free_port();
     let endpoint = format!("[redisServer]\nenabled = true\nport = {port}\nmaxClients = 1\n");
@@ -69,7 +69,7 @@ fn a_log_that_cannot_be_written_is_no_fault() {
     };
     let mut first = connect();
     assert_eq!(ping(&mut first), "+PONG\r\n");
-    // Refusing it is worth a line in the log.
+    // Rejecting this connection logs a line.
     let mut answer = String::new();
     connect().read_line(&mut answer).unwrap();
     assert_eq!(answer, "-ERR max number of clients reached\r\n");
@@ -79,7 +79,7 @@ fn a_log_that_cannot_be_written_is_no_fault() {
 }
 
 #[test]
-fn termination_and_interrupt_end_it_well() {
+fn sigterm_and_sigint_exit_cleanly() {
     for signal in [Signal::TERM, Signal::INT] {
         let (folder, _) = Folder::with_config();
         let mut running = folder.start(&[]);
@@ -90,7 +90,7 @@ fn termination_and_interrupt_end_it_well() {
 }
 
 #[test]
-fn hanging_up_takes_the_configuration_anew() {
+fn sighup_reloads_the_configuration() {
     let (folder, _) = Folder::with_config();
     let config = folder.read("laravel-echo-server.toml");
     let mut running = folder.start(&[]);
@@ -98,7 +98,7 @@ fn hanging_up_takes_the_configuration_anew() {
     running.signal(Signal::HUP);
     running.wait_for("changes take effect after a restart: devMode");
     running.wait_for("SIGHUP: reloaded the configuration");
-    // An editor that is not done, or a deploy that is not: neither may take the settings away.
+    // An unfinished edit or deployment must not reset the settings.
     for unfinished in ["port = [", "", "# devMode = true\n"] {
         folder.write("laravel-echo-server.toml", unfinished);
         running.signal(Signal::HUP);
@@ -110,7 +110,7 @@ fn hanging_up_takes_the_configuration_anew() {
 }
 
 #[test]
-fn a_configuration_that_cannot_work_is_one_line_of_the_log() {
+fn an_invalid_configuration_is_logged_as_one_line() {
     let (folder, _) = Folder::with_config();
     let config = folder.read("laravel-echo-server.toml");
     let mut running = folder.start(&[]);
@@ -126,7 +126,7 @@ fn a_configuration_that_cannot_work_is_one_line_of_the_log() {
 }
 
 #[test]
-fn each_reason_for_a_lost_redis_is_a_warning_with_its_hint() {
+fn each_cause_of_a_lost_redis_connection_is_logged_with_its_hint() {
     let folder = Folder::new();
     let (port, redis_port) = (free_port(), free_port());
     let config = format!("host = \"127.0.0.1\"\nport = {port}\n[databaseConfig.redis]\nhost = \"127.0.0.1\"\nport = {redis_port}\n");
@@ -140,7 +140,7 @@ fn each_reason_for_a_lost_redis_is_a_warning_with_its_hint() {
 }
 
 #[test]
-fn defaults_need_no_file_and_leave_none() {
+fn defaults_need_no_file_and_create_none() {
     let folder = Folder::new();
     let port = free_port().to_string();
     let mut command = folder.command(&["start", "--defaults"]);
@@ -153,7 +153,7 @@ fn defaults_need_no_file_and_leave_none() {
 }
 
 #[test]
-fn redis_is_announced_when_it_is_there() {
+fn redis_is_announced_when_it_is_connected() {
     let (folder, _) = Folder::with_config();
     let redis_port = free_port();
     let config =
@@ -173,7 +173,7 @@ fn redis_is_announced_when_it_is_there() {
 }
 
 #[test]
-fn a_log_filter_of_the_environment_wins() {
+fn a_log_filter_in_the_environment_takes_precedence() {
     let (folder, _) = Folder::with_config();
     folder.write("laravel-echo-server.toml", &(folder.read("laravel-echo-server.toml") + "[unknown]\n"));
     let mut command = folder.command(&["start"]);
@@ -207,7 +207,7 @@ fn the_config_is_found_by_dir_and_name() {
 }
 
 #[test]
-fn the_browser_script_of_the_project_beside_the_config_is_served() {
+fn the_browser_script_in_the_configs_directory_is_served() {
     use std::io::{Read as _, Write as _};
 
     let (folder, port) = Folder::with_config();
@@ -222,7 +222,7 @@ fn the_browser_script_of_the_project_beside_the_config_is_served() {
 }
 
 #[test]
-fn the_demo_is_for_this_machine() {
+fn the_demo_is_only_accessible_from_this_machine() {
     let folder = Folder::new();
     let (port, redis) = (free_port(), free_port());
     let mut command = folder.command(&["start", "--demo"]);
@@ -230,7 +230,7 @@ fn the_demo_is_for_this_machine() {
     let mut running = Running::spawn(command);
     running.wait_for("Server ready!");
     assert!(running.has_seen(&format!("Running at 127.0.0.1 on port {port}")), "{:#?}", running.seen);
-    // A page elsewhere can have its own name lead to this machine.
+    // A page elsewhere can make its own name resolve to this machine.
     for (host, status) in
         [("localhost", 200), ("127.0.0.1", 200), ("[::1]", 200), ("demo.evil.example", 403), ("127.0.0.1.evil.example", 403)]
     {

@@ -1,4 +1,4 @@
-//! At a terminal: `init`, where somebody types, and `start --watch`.
+//! On a terminal: interactive `init`, and `start --watch`.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ fn init(folder: &Folder) -> PtySession {
     on_terminal(folder, &["init"])
 }
 
-/// The command on a terminal of its own.
+/// The command on its own terminal.
 fn on_terminal(folder: &Folder, arguments: &[&str]) -> PtySession {
     let mut command = Command::new(BIN);
     command.args(arguments).current_dir(&folder.0).env_clear().env("TERM", "xterm-256color");
@@ -31,12 +31,12 @@ const DOWN: &str = "\u{1b}[B";
 const ENTER: &str = "\r";
 
 #[test]
-fn a_person_types_through_all_questions() {
+fn all_questions_can_be_answered_interactively() {
     let folder = Folder::new();
     let mut terminal = init(&folder);
     reply(&mut terminal, "development mode", "y");
     reply(&mut terminal, "Port to listen on", "99999\r");
-    // It says what is wrong and asks again; the mistake is typed over.
+    // An invalid answer is rejected and asked for again; the user corrects it.
     reply(&mut terminal, "expected a port from 1 to 65535", "\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}7001\r");
     reply(&mut terminal, "Where does Laravel publish", ENTER);
     reply(&mut terminal, "members of presence channels", &format!("{DOWN}{ENTER}"));
@@ -45,7 +45,7 @@ fn a_person_types_through_all_questions() {
     reply(&mut terminal, "Redis host", ENTER);
     reply(&mut terminal, "Redis port", "6390\r");
     reply(&mut terminal, "Prefix of Laravel", "shop_database_\r");
-    // The address from before is proposed.
+    // The address given before is the default.
     reply(&mut terminal, "Web origins", ENTER);
     reply(&mut terminal, "id and a key", "y");
     reply(&mut terminal, "other origins", "n");
@@ -71,7 +71,7 @@ fn a_person_types_through_all_questions() {
 }
 
 #[test]
-fn a_person_keeps_the_file_that_is_there() {
+fn an_existing_file_can_be_kept_interactively() {
     let folder = Folder::new();
     folder.write("laravel-echo-server.toml", "# mine\n");
     let mut terminal = init(&folder);
@@ -107,7 +107,7 @@ fn interrupting_writes_nothing() {
 }
 
 #[test]
-fn a_status_line_counts_what_is_connected_and_received() {
+fn the_status_line_counts_connections_and_events() {
     let (folder, port) = Folder::with_config();
     let mut terminal = on_terminal(&folder, &["start", "--watch"]);
     terminal.exp_string("Server ready!").unwrap();
@@ -121,14 +121,14 @@ fn a_status_line_counts_what_is_connected_and_received() {
     let connect = format!("POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n40");
     client.write_all(connect.as_bytes()).unwrap();
     terminal.exp_string("1 connection, 0 events (0/s)").unwrap();
-    // A log line takes the status line's place.
+    // A log line replaces the status line.
     terminal.send_control('c').unwrap();
     terminal.exp_regex(r"\r\x1b\[2K\[20[^\r\n]* - stopping").unwrap();
     terminal.exp_eof().unwrap();
 }
 
 #[test]
-fn no_status_line_goes_into_a_file() {
+fn no_status_line_is_written_to_a_file() {
     let (folder, _) = Folder::with_config();
     let mut running = folder.start(&["--watch"]);
     running.wait_for("--watch: stderr is not a terminal");

@@ -1,4 +1,4 @@
-//! Every wrong input ends with a message that names it, on stderr, and an exit code that is not 0.
+//! Every invalid input ends with a message on stderr that names it, and a nonzero exit code.
 
 use std::net::TcpListener;
 
@@ -13,7 +13,7 @@ fn refuses(folder: &Folder, arguments: &[&str], code: i32, parts: &[&str]) {
 }
 
 #[test]
-fn a_wrong_command_line_is_code_2_with_the_usage() {
+fn an_invalid_command_line_exits_with_2_and_the_usage() {
     let folder = Folder::new();
     refuses(&folder, &[], 2, &["Usage:", "start", "stop", "configure", "client:add", "client:remove"]);
     refuses(&folder, &["strat"], 2, &["strat", "start"]);
@@ -25,7 +25,7 @@ fn a_wrong_command_line_is_code_2_with_the_usage() {
 }
 
 #[test]
-fn help_and_version_are_no_errors() {
+fn help_and_version_exit_with_0() {
     let folder = Folder::new();
     for arguments in [["--help"], ["-h"], ["--version"]] {
         assert_eq!(folder.run(&arguments).code, 0);
@@ -34,7 +34,7 @@ fn help_and_version_are_no_errors() {
 }
 
 #[test]
-fn a_missing_file_is_said_by_every_command_that_needs_one() {
+fn every_command_that_needs_a_file_reports_a_missing_one() {
     let folder = Folder::new();
     for arguments in [&["start"][..], &["client:add"], &["client:remove", "a"], &["config", "check"], &["import"]] {
         refuses(&folder, arguments, 1, &["The config file could not be found", "laravel-echo-server.json"]);
@@ -44,7 +44,7 @@ fn a_missing_file_is_said_by_every_command_that_needs_one() {
 }
 
 #[test]
-fn a_broken_file_is_said_with_the_place() {
+fn a_syntax_error_is_reported_with_its_position() {
     let folder = Folder::new();
     for name in ["broken.json", "broken.toml"] {
         folder.write(name, "{\"port\": [");
@@ -55,7 +55,7 @@ fn a_broken_file_is_said_with_the_place() {
 }
 
 #[test]
-fn a_wrong_value_is_said_with_key_value_and_what_was_expected() {
+fn an_invalid_value_is_reported_with_key_and_expectation() {
     let folder = Folder::new();
     for (text, parts) in [
         ("port = \"abc\"", &["`port` is \"abc\"", "expected a port from 1 to 65535", "laravel-echo-server.toml"][..]),
@@ -76,7 +76,7 @@ fn a_wrong_value_is_said_with_key_value_and_what_was_expected() {
 }
 
 #[test]
-fn a_wrong_variable_is_said_by_name() {
+fn an_invalid_variable_is_reported_by_name() {
     let (folder, _) = Folder::with_config();
     folder.write(".env", "LARAVEL_ECHO_SERVER_PORT=abc\n");
     refuses(&folder, &["start"], 1, &["`port` is \"abc\"", "LARAVEL_ECHO_SERVER_PORT in .env"]);
@@ -104,16 +104,16 @@ fn a_log_filter_that_matches_nothing_is_refused_by_name() {
 }
 
 #[test]
-fn a_port_in_use_is_said_with_the_key() {
+fn a_port_in_use_is_reported_with_its_key() {
     let (folder, _) = Folder::with_config();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     folder.write("laravel-echo-server.toml", &format!("host = \"127.0.0.1\"\nport = {port}\n[subscribers]\nredis = false\n"));
     refuses(&folder, &["start"], 1, &["EADDRINUSE", "`port`", &port.to_string(), "stops it\n", "or set another `port` here"]);
-    assert_eq!(folder.names(), ["laravel-echo-server.toml"], "the lock is given back");
+    assert_eq!(folder.names(), ["laravel-echo-server.toml"], "the lock is released");
 }
 
-/// A key with its dots, as tables of a TOML file below what [`Folder::with_config`] writes.
+/// A config file with these TOML lines after those of [`Folder::with_config`].
 fn with_more(more: &str) -> Folder {
     let (folder, _) = Folder::with_config();
     folder.write("laravel-echo-server.toml", &(folder.read("laravel-echo-server.toml") + more));
@@ -121,7 +121,7 @@ fn with_more(more: &str) -> Folder {
 }
 
 #[test]
-fn further_ports_in_use_are_said_with_their_own_keys() {
+fn further_ports_in_use_are_reported_with_their_keys() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     for (key, more) in [
@@ -144,9 +144,9 @@ fn further_ports_in_use_are_said_with_their_own_keys() {
 }
 
 #[test]
-fn an_address_of_another_machine_is_said_with_the_key() {
+fn an_address_of_another_machine_is_reported_with_its_key() {
     let folder = Folder::new();
-    // 192.0.2.0/24 is for documentation and on no machine.
+    // 192.0.2.0/24 is reserved for documentation, so no machine has it.
     folder.write("laravel-echo-server.toml", "host = \"192.0.2.1\"\nport = 6001\n[subscribers]\nredis = false\n");
     refuses(&folder, &["start"], 1, &["`host` is 192.0.2.1"]);
     let metrics = with_more("[metrics]\nhost = \"192.0.2.1\"\nport = 9601\n");
@@ -156,7 +156,7 @@ fn an_address_of_another_machine_is_said_with_the_key() {
 }
 
 #[test]
-fn missing_certificates_are_said_with_key_and_path() {
+fn missing_certificates_are_reported_with_key_and_path() {
     let (folder, _) = Folder::with_config();
     let text = folder.read("laravel-echo-server.toml");
     folder
@@ -165,7 +165,7 @@ fn missing_certificates_are_said_with_key_and_path() {
 }
 
 #[test]
-fn a_lock_file_that_cannot_be_made_is_said_with_a_way_out() {
+fn an_uncreatable_lock_file_is_reported_with_a_fix() {
     let (folder, _) = Folder::with_config();
     refuses(&folder, &["start", "--lockfile", "no/such/folder.lock"], 1, &["no/such/folder.lock", "--no-lock"]);
 }

@@ -1,5 +1,5 @@
-//! Nodes as processes of their own that are killed, stopped or cut off: what every client believes in the end is true,
-//! and nobody comes or goes twice on the way.
+//! Nodes in separate processes that are killed, stopped or cut off: in the end every client has the true member list, and
+//! no join or leave was announced twice.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use super::{process, settings};
 use crate::support::server::KEY;
 use crate::support::{Laravel, Redis, TestServer, free_port, until};
 
-/// A network between a node and Redis that can be cut.
+/// A network between a node and Redis that can be interrupted.
 struct Network {
     port: u16,
     redis_port: u16,
@@ -51,7 +51,7 @@ impl Network {
     }
 }
 
-/// A way to Redis on which connections break where a node sends this text. Returns its port.
+/// A proxy to Redis that drops a connection when a node sends this text. Returns its port.
 async fn breaks_at(redis: &Redis, text: &'static [u8]) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
     let (port, redis_port) = (listener.local_addr().expect("an address").port(), redis.port);
@@ -103,7 +103,7 @@ async fn a_killed_node_loses_its_members_once() {
     for user in 10..15 {
         lost.push(Watcher::join(&killed, user).await);
     }
-    // User 1 has a tab on the node that dies, and stays.
+    // User 1 also has a tab on the killed node, and stays present.
     lost.push(Watcher::join(&killed, 1).await);
     for watcher in [&mut alice, &mut bob] {
         watcher.believes([1, 2, 10, 11, 12, 13, 14]).await;
@@ -114,11 +114,11 @@ async fn a_killed_node_loses_its_members_once() {
     }
     assert_eq!(Watcher::join(&survivors[0], 3).await.here, BTreeSet::from([1, 2, 3]));
     bob.believes([1, 2, 3]).await;
-    assert_eq!(bob.changes, 5 + 5 + 1, "nothing else was heard");
+    assert_eq!(bob.changes, 5 + 5 + 1, "no other changes were announced");
 }
 
 #[tokio::test]
-async fn a_node_stopped_for_longer_than_its_lease_comes_back() {
+async fn a_node_suspended_for_longer_than_its_lease_recovers() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let (stopped, other) = (process(redis.port, &laravel).await, process(redis.port, &laravel).await);
     let (mut inside, mut outside) = (Watcher::join(&stopped, 1).await, Watcher::join(&other, 2).await);
@@ -131,7 +131,7 @@ async fn a_node_stopped_for_longer_than_its_lease_comes_back() {
         watcher.believes([1, 2, 3]).await;
     }
     drop(late);
-    // What was heard before does not fool anybody: this is the last news, and then the beliefs are the same.
+    // Earlier changes do not matter: after the last ones, both clients have the same list.
     for watcher in [&mut inside, &mut outside] {
         watcher.believes([1, 2]).await;
     }
@@ -148,7 +148,7 @@ async fn a_node_cut_off_from_redis_catches_up() {
     inside.believes([1, 2, 3, 4]).await;
     outside.believes([1, 2, 3, 4]).await;
     network.cut().await;
-    // The lease runs out, and the world goes on on both sides.
+    // The lease expires while members change on both sides.
     outside.believes([3, 4]).await;
     drop(leaves_outside);
     drop(leaves_inside);
@@ -162,7 +162,7 @@ async fn a_node_cut_off_from_redis_catches_up() {
 }
 
 #[tokio::test]
-async fn a_rolling_restart_loses_nobody() {
+async fn a_rolling_restart_loses_no_member() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let mut nodes = [process(redis.port, &laravel).await, process(redis.port, &laravel).await];
     let steady = process(redis.port, &laravel).await;
@@ -173,12 +173,12 @@ async fn a_rolling_restart_loses_nobody() {
         let fresh = process(redis.port, &laravel).await;
         let mut old = std::mem::replace(&mut nodes[n], fresh);
         old.signal(Signal::TERM);
-        // A clean stop leaves at once; the client comes back to the fresh node.
+        // A clean stop removes members at once; the client then joins again on the restarted node.
         watcher.believes(if n == 0 { [1, 3] } else { [1, 2] }).await;
         clients[n] = Watcher::join(&nodes[n], n as u64 + 2).await;
         watcher.believes([1, 2, 3]).await;
         old.ended().await;
     }
     clients[1].believes([1, 2, 3]).await;
-    assert_eq!(watcher.changes, 2 + 4, "each left once and came back once");
+    assert_eq!(watcher.changes, 2 + 4, "each left once and joined again once");
 }

@@ -1,4 +1,4 @@
-//! Rights taken back on all nodes at once.
+//! Access revoked on all nodes at once.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const PATH: &str = "/apps/app/channels/private-orders/recheck";
 #[tokio::test]
 async fn a_recheck_asks_about_the_sockets_of_all_nodes() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
-    // Slower than other questions between nodes may be answered.
+    // Slower than the timeout of other questions between nodes.
     let app = SlowApp::start(Duration::from_millis(1500)).await;
     let [one, other] = nodes_with(json!({ "authHost": app.url }), &redis, &laravel).await;
     let mut clients = [one.client_of(1).await, other.client_of(2).await, other.client_of(3).await];
@@ -32,7 +32,7 @@ async fn a_recheck_asks_about_the_sockets_of_all_nodes() {
 }
 
 #[tokio::test]
-async fn a_token_whose_holder_one_node_took_out_is_not_taken_by_another() {
+async fn a_token_revoked_on_one_node_is_refused_on_another() {
     laravel_echo_server::jws::install();
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let app = SlowApp::start(Duration::ZERO).await;
@@ -55,7 +55,7 @@ async fn a_token_whose_holder_one_node_took_out_is_not_taken_by_another() {
     one.subscribed("private-orders", 2).await;
     assert_eq!(post(&other, PATH, &json!({})).await, (200, json!({ "checked": 2, "removed": 2, "undecided": 0 })));
     let mut again = other.client().await;
-    // Neither the same token nor another of the same user.
+    // Neither the same token nor another one of the same user is accepted.
     for claims in [&nobody, &before, &after] {
         again.emit("subscribe", subscribe(claims)).await;
         assert_eq!(again.event("subscription_error").await, [json!("private-orders"), json!(403)], "{claims}");

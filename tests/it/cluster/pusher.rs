@@ -1,4 +1,4 @@
-//! Clients of Pusher's protocol on several nodes.
+//! Pusher clients on several nodes.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ fn settings(mode: &str) -> Value {
 }
 
 #[tokio::test]
-async fn who_has_signed_in_on_one_node_is_reached_and_sent_away_from_another() {
+async fn a_user_signed_in_on_one_node_is_reached_and_terminated_from_another() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes_with(settings("exact"), &redis, &laravel).await;
     let mut client = Pusher::connect(&one).await;
@@ -25,7 +25,7 @@ async fn who_has_signed_in_on_one_node_is_reached_and_sent_away_from_another() {
     assert_eq!(client.hear().await["event"], "pusher_internal:subscription_succeeded");
     let event = json!({ "channel": "#server-to-user-7", "name": "sent", "data": "{}" });
     assert_eq!(post(&other, "/apps/app/events", &event).await.0, 200);
-    // The count of the channel may come before.
+    // The channel's count may arrive first.
     while client.hear().await["event"] != "sent" {}
     assert_eq!(post(&other, "/apps/app/users/7/terminate_connections", &json!({})).await, (200, json!({})));
     loop {
@@ -46,7 +46,7 @@ async fn cache_channels_give_the_event_that_any_node_has_heard(mode: &str) {
     let mut first = Pusher::connect(&other).await;
     first.say(json!({ "event": "pusher:subscribe", "data": { "channel": "cache-news" } })).await;
     assert_eq!(first.hear().await["event"], "pusher_internal:subscription_succeeded");
-    assert_eq!(first.hear().await["data"], "{\"n\":1}", "heard with nobody in it");
+    assert_eq!(first.hear().await["data"], "{\"n\":1}", "received with no client in it");
 
     let mut all = super::settings();
     merge(&mut all, settings(mode));
@@ -80,7 +80,7 @@ async fn cache_channels_exactly() {
 }
 
 #[tokio::test]
-async fn counts_are_those_of_all_nodes() {
+async fn counts_include_all_nodes() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes_with(settings("exact"), &redis, &laravel).await;
     let (mut first, mut second) = (Pusher::connect(&one).await, Pusher::connect(&other).await);
@@ -95,7 +95,7 @@ async fn counts_are_those_of_all_nodes() {
 }
 
 #[tokio::test]
-async fn who_is_on_the_watchlist_comes_and_goes_on_any_node() {
+async fn watchlist_users_are_tracked_on_all_nodes() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes_with(settings("exact"), &redis, &laravel).await;
     let (mut ann, mut bob) = (Pusher::connect(&one).await, Pusher::connect(&other).await);

@@ -1,5 +1,5 @@
-//! Restarts under real processes: of Redis, and of the nodes one after the other, while events keep coming. Nobody misses
-//! an event that could have come, and what every client believes in the end is true.
+//! Redis and the nodes restart while events keep coming, in separate processes. No client misses an event that could have
+//! been delivered, and in the end every client has the true member list.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::watcher::{TICK, Watcher};
 use super::{ROOM, process};
 use crate::support::{Laravel, Node, Redis, until};
 
-/// Between two events.
+/// Interval between two events.
 const PACE: Duration = Duration::from_millis(2);
-/// Events at the least while something is as it is.
+/// Minimum number of events in each phase.
 const WHILE: u64 = 50;
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn redis_restarts_empty_under_two_processes() {
     let nodes = [process(redis.port, &laravel).await, process(redis.port, &laravel).await];
     let (mut alice, mut bob) = (Watcher::join(&nodes[0], 1).await, Watcher::join(&nodes[1], 2).await);
     let leaves = Watcher::join(&nodes[1], 3).await;
-    // One tab of bob's on the other node stays, the other goes.
+    // One of bob's tabs, on the other node, stays; the other one leaves.
     let tab = Watcher::join(&nodes[0], 2).await;
     for watcher in [&mut alice, &mut bob] {
         watcher.believes([1, 2, 3]).await;
@@ -38,7 +38,7 @@ async fn redis_restarts_empty_under_two_processes() {
         watcher.believes([1, 2]).await;
     }
     until("both nodes to listen", async || redis.publish("app_nothing", "ready", &json!(1), None).await == 2).await;
-    // On the way to the truth a node may take the other's members for gone. In the end all know the same.
+    // Meanwhile a node may take the other's members for gone. In the end all have the same list.
     let mut late = Watcher::join(&nodes[0], 4).await;
     for watcher in [&mut late, &mut alice, &mut bob] {
         watcher.believes([1, 2, 4]).await;
@@ -48,12 +48,12 @@ async fn redis_restarts_empty_under_two_processes() {
         watcher.hears(1).await;
         assert_eq!((&watcher.here, &watcher.ticks), (&BTreeSet::from([1, 2, 4]), &vec![1]));
     }
-    assert_eq!(Watcher::join(&nodes[1], 5).await.here, BTreeSet::from([1, 2, 4, 5]), "who left meanwhile is gone");
+    assert_eq!(Watcher::join(&nodes[1], 5).await.here, BTreeSet::from([1, 2, 4, 5]), "a member that left meanwhile is gone");
 }
 
-/// Events of the application with numbers from 1 on, as long as it is there.
+/// Publishes events of the application, numbered from 1, until it is stopped.
 struct Traffic {
-    /// The number of the last event that was sent, or is about to be.
+    /// The number of the last event that was sent or is about to be.
     begun: Arc<AtomicU64>,
     ends: Arc<AtomicBool>,
     sending: JoinHandle<()>,
@@ -80,13 +80,13 @@ impl Traffic {
         self.begun.load(Ordering::SeqCst)
     }
 
-    /// Waits for a good deal more of it.
+    /// Waits until many more events were sent.
     async fn goes_on(&self) {
         let enough = self.begun() + WHILE;
         until("more events", async || self.begun() >= enough).await;
     }
 
-    /// Ends it. Returns the last number.
+    /// Stops. Returns the last number.
     async fn end(self) -> u64 {
         self.ends.store(true, Ordering::SeqCst);
         self.sending.await.expect("the events are sent");
@@ -94,7 +94,7 @@ impl Traffic {
     }
 }
 
-/// A watcher, and the last event that may have been sent before it was in the room.
+/// A watcher, and the last event that may have been sent before it joined.
 struct Listener {
     watcher: Watcher,
     before: u64,
@@ -106,7 +106,7 @@ impl Listener {
         Self { watcher, before: traffic.begun() }
     }
 
-    /// Every event since it has been in the room came once, and in order.
+    /// Asserts that every event since it joined arrived once and in order.
     fn has_missed_nothing(&self) {
         let ticks = &self.watcher.ticks;
         let first = ticks.first().expect("events came");
@@ -129,7 +129,7 @@ async fn a_rolling_restart_under_traffic_loses_no_event() {
         listener.watcher.believes([1, 2, 3]).await;
     }
     traffic.goes_on().await;
-    // One node after the other; the last stays, and with it the client that hears everything.
+    // One node after the other; the last one stays, with the client that receives everything.
     for restarted in 0..2 {
         let user = restarted as u64 + 1;
         nodes[restarted].signal(Signal::TERM);
@@ -154,5 +154,5 @@ async fn a_rolling_restart_under_traffic_loses_no_event() {
         listener.has_missed_nothing();
         assert_eq!(listener.watcher.here, BTreeSet::from([1, 2, 3]));
     }
-    assert_eq!(listeners[2].watcher.changes, 4, "two left once and came back once");
+    assert_eq!(listeners[2].watcher.changes, 4, "two left once and joined again once");
 }

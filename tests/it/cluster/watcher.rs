@@ -1,4 +1,4 @@
-//! A client that keeps the list of who is here, as a page does, and the numbers of the events it was sent.
+//! A client that tracks the member list like a page does, and the numbers of received events.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{ROOM, users};
 use crate::support::{Client, Node};
 
-/// The event that carries a number.
+/// An event that carries a number.
 pub(super) const TICK: &str = "tick";
 
 fn number(event: &[Value]) -> u64 {
@@ -18,9 +18,9 @@ fn number(event: &[Value]) -> u64 {
 pub(super) struct Watcher {
     pub(super) client: Client,
     pub(super) here: BTreeSet<u64>,
-    /// Joins and leaves it heard of.
+    /// Number of joins and leaves it was told of.
     pub(super) changes: usize,
-    /// Numbers of events, in the order they came.
+    /// Numbers of events, in order of arrival.
     pub(super) ticks: Vec<u64>,
 }
 
@@ -32,7 +32,7 @@ impl Watcher {
         loop {
             let event = client.next().await.expect("the connection holds");
             match event[0].as_str() {
-                // Events come from the moment it is in the room, which may be before the list.
+                // Events may arrive before the member list.
                 Some(TICK) => ticks.push(number(&event)),
                 Some("presence:subscribed") => {
                     return Self { client, here: users(&event[2]).into_iter().collect(), changes: 0, ticks };
@@ -42,7 +42,7 @@ impl Watcher {
         }
     }
 
-    /// Waits until it believes that exactly these are here.
+    /// Waits until its member list is exactly this.
     pub(super) async fn believes(&mut self, expected: impl IntoIterator<Item = u64>) {
         let expected: BTreeSet<u64> = expected.into_iter().collect();
         while self.here != expected {
@@ -59,7 +59,7 @@ impl Watcher {
         }
     }
 
-    /// Takes up what comes until the server ends the connection.
+    /// Processes events until the server ends the connection.
     pub(super) async fn closed(&mut self) {
         while let Some(event) = self.client.next().await {
             self.take(&event);

@@ -1,4 +1,4 @@
-//! Clients that make their own callbacks fail or hang, beside one that only wants in.
+//! Clients that make their own callbacks fail or hang, beside one that just wants to join.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -34,7 +34,7 @@ async fn application() -> String {
 }
 
 #[tokio::test]
-async fn failures_that_clients_provoke_keep_nobody_else_out() {
+async fn callbacks_that_clients_make_fail_do_not_affect_others() {
     let server = TestServer::start(json!({ "authHost": application().await })).await;
     let large = "x".repeat(20 * 1024);
     let mut attackers = Vec::new();
@@ -57,7 +57,7 @@ async fn failures_that_clients_provoke_keep_nobody_else_out() {
 }
 
 #[tokio::test]
-async fn a_socket_whose_callbacks_hang_keeps_nobody_else_waiting() {
+async fn a_socket_whose_callbacks_hang_does_not_delay_others() {
     let settings = json!({ "authHost": application().await, "auth": { "timeout": "60s" } });
     let server = TestServer::start(settings).await;
     let mut attacker = server.client().await;

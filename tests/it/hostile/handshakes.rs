@@ -1,4 +1,4 @@
-//! Requests that are nearly websockets, and frames that are nearly right.
+//! Requests that are almost websocket handshakes, and frames that are almost valid.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 use crate::support::TestServer;
 
-/// What a request, and the bytes after it, are answered.
+/// The server's answer to a request and the bytes after it.
 async fn answer(server: &TestServer, headers: &str, then: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(server.address).await.expect("the server listens");
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
@@ -19,7 +19,7 @@ async fn answer(server: &TestServer, headers: &str, then: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn only_whole_handshakes_become_websockets() {
+async fn only_complete_handshakes_become_websockets() {
     let server = TestServer::start(json!({})).await;
     for (headers, status) in [
         ("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13", "101"),
@@ -34,7 +34,7 @@ async fn only_whole_handshakes_become_websockets() {
 }
 
 #[tokio::test]
-async fn who_breaks_the_rules_hears_the_code() {
+async fn a_protocol_violation_is_answered_with_its_close_code() {
     let server = TestServer::start(json!({})).await;
     let whole = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13";
     for (frame, code) in [

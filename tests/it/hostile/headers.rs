@@ -1,4 +1,4 @@
-//! A client that chooses headers of the callback, against an application that would give itself away.
+//! A client that chooses headers of the callback, against an application that could be misled by them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,8 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Client, TestServer, free_port, until};
 
-/// An application that gives everybody the same answer, and does with the method what PHP frameworks do. Returns its address,
-/// and how often it was asked.
+/// An application that gives everyone the same answer, and supports method overrides like PHP frameworks. Returns its address
+/// and the number of requests it got.
 async fn framework(says: &'static str) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -32,7 +32,7 @@ async fn framework(says: &'static str) -> (String, Arc<AtomicUsize>) {
                 let head = String::from_utf8_lossy(&head).to_ascii_lowercase().replace('_', "-");
                 let overridden = ["x-http-method-override: options", "x-method-override: options", "x-http-method: head"];
                 let is_overridden = overridden.iter().any(|header| head.contains(header));
-                // Long enough for a proxy to think of compressing it.
+                // Long enough for a proxy to compress it.
                 let body = if is_overridden { String::new() } else { format!("{}{says}", " ".repeat(4000)) };
                 let answer = format!(
                     "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -45,7 +45,7 @@ async fn framework(says: &'static str) -> (String, Arc<AtomicUsize>) {
     (format!("http://{address}"), asked)
 }
 
-/// nginx that compresses JSON, before the application.
+/// nginx in front of the application; it compresses JSON.
 struct Nginx {
     url: String,
     process: Child,
@@ -75,9 +75,9 @@ impl Nginx {
         Self { url: format!("http://127.0.0.1:{port}"), process, folder }
     }
 
-    /// Whether it compresses the answer for who asks for that.
+    /// Whether it compresses a response if the request allows that.
     async fn compresses(&self) -> bool {
-        // No server of this process may have chosen a provider yet, which reqwest wants even for plain HTTP.
+        // Maybe no server in this process has installed a crypto provider yet, which reqwest needs even for plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let request = reqwest::Client::new().post(&self.url).header("accept-encoding", "gzip").body("channel_name=x");
         let answer = request.send().await.expect("an answer");
@@ -94,10 +94,10 @@ impl Drop for Nginx {
 }
 
 #[tokio::test]
-async fn no_header_of_a_client_makes_an_application_that_says_no_grant() {
+async fn no_client_header_turns_a_refusal_into_a_grant() {
     let (application, _) = framework("false").await;
     let nginx = Nginx::before(&application).await;
-    assert!(nginx.compresses().await, "else this test could not fail");
+    assert!(nginx.compresses().await, "otherwise this test could not fail");
     for url in [&application, &nginx.url] {
         let server = TestServer::start(json!({ "authHost": url })).await;
         let mut client = Client::connect(server.address, &[]).await;
@@ -124,10 +124,10 @@ async fn no_header_of_a_client_makes_an_application_that_says_no_grant() {
 }
 
 #[tokio::test]
-async fn no_header_of_a_client_hides_when_a_grant_ends() {
+async fn no_client_header_hides_the_expiry_of_a_grant() {
     let (application, asked) = framework(r#"{"expires_in":1}"#).await;
     let nginx = Nginx::before(&application).await;
-    assert!(nginx.compresses().await, "else this test could not fail");
+    assert!(nginx.compresses().await, "otherwise this test could not fail");
     for url in [&application, &nginx.url] {
         let server = TestServer::start(json!({ "authHost": url })).await;
         for headers in [json!({}), json!({ "Accept-Encoding": "gzip" }), json!({ "accept_encoding": "gzip, br" }), json!({ "TE": "gzip" })]

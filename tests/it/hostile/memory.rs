@@ -1,4 +1,4 @@
-//! Headers that a client wants kept, large events for many that do not read, and sessions that are come back to without end.
+//! Memory under headers that have to be kept, large events for clients that do not read, and repeatedly resumed sessions.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
@@ -15,12 +15,12 @@ use crate::support::polling::Polling;
 use crate::support::{Client, DEADLINE, Laravel, TestServer, free_port, until};
 
 #[tokio::test]
-async fn the_different_headers_of_one_socket_are_bounded_and_equal_ones_are_kept_once() {
+async fn header_memory_per_socket_is_bounded_and_equal_headers_are_kept_once() {
     let laravel = Laravel::start().await;
     let server = TestServer::start(json!({ "authHost": laravel.url })).await;
     let mut client = server.client_of(1).await;
     let headers = |text: String| json!({ "headers": { "Authorization": format!("Bearer {text}") } });
-    // The same for each of a thousand channels is no more than once.
+    // The same headers for each of a thousand channels are kept once.
     for n in 0..200 {
         client.emit("subscribe", json!({ "channel": format!("private-same.{n}"), "auth": headers("x".repeat(20_000)) })).await;
     }
@@ -29,7 +29,7 @@ async fn the_different_headers_of_one_socket_are_bounded_and_equal_ones_are_kept
     for n in 0..10 {
         let channel = format!("private-other.{n}");
         client.emit("subscribe", json!({ "channel": channel, "auth": headers(format!("{n}{}", "x".repeat(20_000))) })).await;
-        // A public channel, once it is joined, tells that the subscribe before it was taken.
+        // An answer to this subscribe shows that the one before it was handled.
         client.subscribe(&"x".repeat(300)).await;
         let mut error = client.event("subscription_error").await;
         if error[1] == json!(431) {
@@ -43,7 +43,7 @@ async fn the_different_headers_of_one_socket_are_bounded_and_equal_ones_are_kept
     assert_eq!(refused, 5, "128 KB hold six sets");
 }
 
-/// How a client that does not read is connected.
+/// The transport of a client that does not read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     Websocket,
@@ -59,9 +59,9 @@ struct Process {
 }
 
 impl Process {
-    /// With `most` bytes of memory to be had from the system, if that is said.
+    /// Starts with a limit of `most` bytes of address space, if given.
     async fn start(most: Option<u64>) -> Self {
-        // No server of this process may have chosen a provider yet, which reqwest wants even for plain HTTP.
+        // Maybe no server in this process has installed a crypto provider yet, which reqwest needs even for plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let binary = env!("CARGO_BIN_EXE_laravel-echo-server");
@@ -94,7 +94,7 @@ impl Process {
         format!("http://{}{path}", self.address)
     }
 
-    /// The most memory that it ever had, in bytes.
+    /// Its peak memory in bytes.
     fn peak(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().expect("it runs"))).expect("it runs");
         let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel tells");
@@ -116,7 +116,7 @@ impl Process {
         .await;
     }
 
-    /// A client of this kind in the channel `news`, with nothing read of what comes next.
+    /// A client of this kind in the channel `news` that has read nothing after its subscription.
     async fn client(&self, kind: Kind) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.expect("it listens");
         if kind == Kind::Websocket {
@@ -156,7 +156,7 @@ async fn upgrade(stream: &mut TcpStream, sid: &str) {
     assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
 }
 
-/// Sends a short packet, in a frame whose mask is zero.
+/// Sends a short packet in a frame masked with zeros.
 async fn send(stream: &mut TcpStream, packet: &str) {
     let length = u8::try_from(packet.len()).expect("a short packet");
     assert!(length < 126);
@@ -175,7 +175,7 @@ async fn wait_for(stream: &mut TcpStream, text: &str) {
     tokio::time::timeout(DEADLINE, reading).await.unwrap_or_else(|_| panic!("no `{text}`"));
 }
 
-/// By how much a server grows that sends large events to clients of a kind who read nothing but their beginning.
+/// How much a server grows when it sends large events to clients that read only their beginning.
 async fn grown(kind: Kind) -> usize {
     const CLIENTS: usize = 60;
     const LARGE: usize = 4_000_000;
@@ -189,7 +189,7 @@ async fn grown(kind: Kind) -> usize {
     let before = process.peak();
     assert_eq!(process.publish(LARGE).await, 200);
     for client in &mut clients {
-        // The frame or answer has begun, so it was made.
+        // The frame or response was created, since its beginning has arrived.
         wait_for(client, "sent").await;
     }
     for _ in 0..30 {
@@ -209,9 +209,9 @@ async fn large_events_take_the_same_memory_whatever_the_transport() {
 }
 
 #[tokio::test]
-async fn a_large_event_to_many_who_poll_does_not_end_a_server_with_little_memory() {
+async fn a_large_event_to_many_polling_clients_fits_into_little_memory() {
     const POLLERS: usize = 200;
-    // Much of it is address space that is never used: stacks of threads, and arenas of the allocator.
+    // Much of it is unused address space: thread stacks and allocator arenas.
     let process = Process::start(Some(1_500_000_000)).await;
     let mut clients = Vec::new();
     for _ in 0..POLLERS {
@@ -225,9 +225,9 @@ async fn a_large_event_to_many_who_poll_does_not_end_a_server_with_little_memory
     process.subscribed(POLLERS).await;
 }
 
-/// A client that comes back again and again to one session, on ever more connections.
+/// A client that resumes one session again and again, on more and more connections.
 #[tokio::test]
-async fn who_comes_back_thousands_of_times_with_the_same_words_costs_others_nothing() {
+async fn resuming_one_session_thousands_of_times_does_not_affect_others() {
     const RETURNS: usize = 4000;
     const AT_ONCE: usize = 16;
     let process = Process::start(None).await;
@@ -251,7 +251,7 @@ async fn who_comes_back_thousands_of_times_with_the_same_words_costs_others_noth
             }
         });
     }
-    // What memory it takes is taken by the first of them.
+    // The first of them already take all the memory.
     until("half of them", async || left.load(Ordering::Relaxed) < RETURNS / 2).await;
     let half = process.peak();
     while !attackers.is_empty() {

@@ -1,4 +1,4 @@
-//! A Redis that hangs, and one that others write to.
+//! A Redis that hangs, and one that other programs write to.
 
 use serde_json::json;
 
@@ -17,7 +17,7 @@ async fn a_redis_that_hangs_is_not_ready() {
 }
 
 #[tokio::test]
-async fn a_foreign_entry_among_the_members_keeps_nobody_out() {
+async fn a_foreign_entry_in_the_member_list_does_not_prevent_joins() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, json!({ "database": "redis" })).await;
     let mut first = server.client_of(1).await;

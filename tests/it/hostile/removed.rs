@@ -1,4 +1,4 @@
-//! Users who were taken out, and want back in by what they had before.
+//! Users who were unsubscribed and try to rejoin with earlier credentials.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn post(server: &TestServer, path: &str, body: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_cached_answer_lets_nobody_back_in() {
+async fn a_cached_answer_does_not_readmit_a_removed_user() {
     let laravel = Laravel::start().await;
     let server = TestServer::start(json!({ "authHost": laravel.url, "auth": { "cacheTtl": "60s" } })).await;
     let mut client = server.client_of(1).await;
@@ -32,7 +32,7 @@ async fn a_cached_answer_lets_nobody_back_in() {
     assert_eq!(laravel.callbacks().len(), 2, "the application was asked again");
 }
 
-/// A client whose subscribe the application is being asked about.
+/// A client whose subscribe is waiting for the application's answer.
 async fn on_the_way(server: &TestServer, app: &SlowApp, channel: &str) -> crate::support::Client {
     let mut client = server.client().await;
     let before = app.callbacks();
@@ -42,7 +42,7 @@ async fn on_the_way(server: &TestServer, app: &SlowApp, channel: &str) -> crate:
 }
 
 #[tokio::test]
-async fn an_answer_of_before_lets_nobody_in_who_was_removed_meanwhile() {
+async fn a_pending_answer_does_not_admit_a_user_removed_meanwhile() {
     let app = SlowApp::start(Duration::from_millis(500)).await;
     app.answers(200, r#"{"channel_data":{"user_id":7,"user_info":{}}}"#);
     let server = TestServer::start(json!({ "authHost": app.url })).await;
@@ -51,7 +51,7 @@ async fn an_answer_of_before_lets_nobody_in_who_was_removed_meanwhile() {
         post(&server, "/apps/app/users/7/unsubscribe", &json!({ "channel": channel })).await;
         assert_eq!(client.event("subscription_error").await, [json!(channel), json!(403)]);
         assert_eq!(server.subscription_count(channel).await, 0);
-        // What it asks for now counts.
+        // A new subscribe is judged on its own.
         client.subscribe(channel).await;
         server.subscribed(channel, 1).await;
         let mut other = on_the_way(&server, &app, "private-b").await;
@@ -64,7 +64,7 @@ async fn an_answer_of_before_lets_nobody_in_who_was_removed_meanwhile() {
 }
 
 #[tokio::test]
-async fn a_token_of_before_lets_nobody_back_in_and_one_of_later_does() {
+async fn only_a_token_issued_after_the_removal_readmits_a_user() {
     laravel_echo_server::jws::install();
     let laravel = Laravel::start().await;
     let server = TestServer::start(json!({ "authHost": laravel.url, "auth": { "jwt": { "algorithm": "HS256", "secret": SECRET } } })).await;
@@ -92,7 +92,7 @@ async fn a_token_of_before_lets_nobody_back_in_and_one_of_later_does() {
 }
 
 #[tokio::test]
-async fn a_token_that_names_nobody_lets_nobody_back_in() {
+async fn a_token_without_a_user_does_not_readmit_a_removed_socket() {
     laravel_echo_server::jws::install();
     let laravel = SlowApp::start(Duration::ZERO).await;
     laravel.answers(403, "{}");
@@ -108,7 +108,7 @@ async fn a_token_that_names_nobody_lets_nobody_back_in() {
         client.emit("subscribe", subscribe(channel, &token(1))).await;
         server.subscribed(channel, 1).await;
     }
-    // The application knows nobody of this token, and refuses.
+    // The application does not know the user of this token and refuses.
     let rechecked = post(&server, "/apps/app/channels/private-a/recheck", &json!({})).await;
     assert_eq!(rechecked, json!({ "checked": 1, "removed": 1, "undecided": 0 }));
     client.event("subscription_error").await;
@@ -117,7 +117,7 @@ async fn a_token_that_names_nobody_lets_nobody_back_in() {
     let mut other = server.client().await;
     other.emit("subscribe", subscribe("private-a", &token(1))).await;
     assert_eq!(other.event("subscription_error").await, [json!("private-a"), json!(403)], "on another connection");
-    // Another channel, and another token, are not meant.
+    // Other channels and other tokens are not affected.
     assert_eq!(server.subscription_count("private-b").await, 1);
     other.emit("subscribe", subscribe("private-b", &token(1))).await;
     server.subscribed("private-b", 2).await;

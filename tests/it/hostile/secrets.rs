@@ -1,4 +1,4 @@
-//! Secrets of nothing, which everybody knows.
+//! Empty secrets, which anyone can guess.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::json;

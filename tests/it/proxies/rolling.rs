@@ -1,4 +1,4 @@
-//! A rolling restart: two nodes behind HAProxy, an event every moment, and clients that come back by themselves.
+//! A rolling restart: two nodes behind HAProxy, a steady stream of events, and clients that reconnect on their own.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::support::polling::Polling;
 use crate::support::redis::Publisher;
 use crate::support::{Client, DEADLINE, Node, Redis, SlowApp, free_port, until};
 
-/// A presence channel, since it tells when one is in.
+/// A presence channel, because it confirms the subscription.
 const CHANNEL: &str = "presence-news";
 
-/// Enough for both nodes to move theirs off in groups.
+/// Enough clients that both nodes disconnect theirs in groups.
 const DIRECT: usize = 220;
 const POLLING: usize = 20;
 const CLIENTS: usize = DIRECT + POLLING;
@@ -28,19 +28,19 @@ const CLIENTS: usize = DIRECT + POLLING;
 /// `auth.maxConcurrent` of a node.
 const CALLBACKS: usize = 4;
 
-/// Between two events.
+/// Interval between two events.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// So many events behind the others is a client at most when its connection closes. HAProxy tries a server that takes
-/// no connections for 3 s unless it is told otherwise: that is 30 events.
+/// How many events a client may be behind the others when its connection closes. By default HAProxy retries a server that
+/// refuses connections for 3 s, which is 30 events.
 const BEHIND: usize = 20;
 
-/// Two nodes behind HAProxy, and how far the events are.
+/// Two nodes behind HAProxy, and the progress of the events.
 struct Site {
     address: SocketAddr,
-    /// How many are published, or just being published.
+    /// Number of events published or being published.
     published: AtomicUsize,
-    /// How many have come to a client.
+    /// Number of events that have reached any client.
     delivered: AtomicUsize,
     /// The next event is the last one.
     is_over: CancellationToken,
@@ -48,13 +48,13 @@ struct Site {
 
 /// One connection of a client, from its subscription to its end.
 struct Stay {
-    /// How many events were published when it was in: all later ones are owed to it.
+    /// Number of events published when it was subscribed: all later ones must arrive.
     published: usize,
-    /// Numbers of the events that came.
+    /// Numbers of the received events.
     seen: Vec<usize>,
-    /// How long the client had been away before.
+    /// How long the client had been disconnected before.
     away: Duration,
-    /// How many events had come to a client when it was closed.
+    /// Number of events that had reached any client when this one was closed.
     delivered: usize,
 }
 
@@ -90,7 +90,7 @@ impl Connection {
 }
 
 impl Site {
-    /// Publishes until it is over; the numbers begin with 0, and the last event says so.
+    /// Publishes until it is over; numbers start at 0, and the last event is marked.
     async fn publish(&self, mut redis: Publisher) {
         let mut clock = tokio::time::interval(PAUSE);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -105,10 +105,10 @@ impl Site {
         }
     }
 
-    /// Connects, and comes back as socket.io-client does, a little faster, until the last event. Tells each time it is in.
+    /// Connects and, until the last event, reconnects like socket.io-client but faster. Reports each subscription.
     async fn live(&self, polls: bool, arrivals: mpsc::Sender<()>) -> Vec<Stay> {
         let (mut stays, mut closed) = (Vec::new(), None::<Instant>);
-        // As a browser keeps them: the proxy knows the client's node by one.
+        // A browser keeps cookies, by which the proxy knows the client's node.
         let mut cookies = Vec::new();
         loop {
             let mut connection = self.come_back(polls, closed.is_some(), &cookies).await;
@@ -136,7 +136,7 @@ impl Site {
         }
     }
 
-    /// A connection that is in the channel. It is tried after a random delay, which grows.
+    /// Connects and subscribes. Each attempt comes after a random and growing delay.
     async fn come_back(&self, polls: bool, is_again: bool, cookies: &[(String, String)]) -> Connection {
         let mut delay = Duration::from_millis(200);
         let mut waits = is_again;
@@ -162,7 +162,7 @@ impl Site {
 }
 
 impl Stay {
-    /// That nothing but what was published while the client was away is missing.
+    /// Asserts that only events published while the client was disconnected are missing.
     fn check(&self) {
         assert!(self.seen.windows(2).all(|pair| pair[1] == pair[0] + 1), "a gap, or out of order: {:?}", self.seen);
         assert!(self.away < DEADLINE, "away for {:?}", self.away);
@@ -174,14 +174,14 @@ impl Stay {
     }
 }
 
-/// Whether the proxy sends new clients to this node; its cookie tells.
+/// Whether the proxy sends new clients to this node, according to its cookie.
 async fn is_served(proxy: &Proxy, name: &str) -> bool {
     let Ok(answer) = reqwest::get(format!("http://{}/health", proxy.address)).await else { return false };
     answer.headers().get("set-cookie").is_some_and(|cookie| cookie.as_bytes().starts_with(format!("ECHO_NODE={name};").as_bytes()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_restart_costs_each_client_its_way_back_and_the_application_one_question() {
+async fn a_rolling_restart_costs_each_client_one_reconnect_and_one_callback() {
     let (redis, app) = (Redis::start().await, SlowApp::start(Duration::from_millis(20)).await);
     app.answers(200, r#"{"channel_data":{"user_id":1}}"#);
     let settings = json!({
@@ -238,7 +238,7 @@ async fn a_rolling_restart_costs_each_client_its_way_back_and_the_application_on
     for stay in lives.iter().flatten() {
         stay.check();
     }
-    // Node one's clients went to node two, and all came back from there.
+    // Node one's clients moved to node two, and all of those moved back.
     assert_eq!(lives.iter().map(Vec::len).sum::<usize>(), CLIENTS + moved.iter().sum::<usize>());
     assert!(app.callbacks() <= CLIENTS + moved.iter().sum::<usize>(), "{} callbacks", app.callbacks());
     assert!(app.peak() <= 2 * CALLBACKS, "{} callbacks at once", app.peak());

@@ -1,4 +1,4 @@
-//! Clients that come back to another node: their node stopped, was killed, or is there and they came elsewhere.
+//! Clients that resume on another node: theirs was stopped or killed, or still runs and they reached another one.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -29,16 +29,16 @@ async fn node(redis: &Redis, laravel: &Laravel) -> TestServer {
     node
 }
 
-/// Two nodes that count alike.
+/// Two nodes that assign the same offsets.
 async fn nodes(redis: &Redis, laravel: &Laravel) -> [TestServer; 2] {
     let nodes = [node(redis, laravel).await, node(redis, laravel).await];
     in_order(redis, [nodes[0].address, nodes[1].address]).await;
     nodes
 }
 
-/// Waits until these nodes give the same offset to the same event.
+/// Waits until these nodes give the same event the same offset.
 async fn in_order(redis: &Redis, addresses: [std::net::SocketAddr; 2]) {
-    until("both nodes to hear Redis", async || redis.publish_text("x", "{}").await == 2).await;
+    until("both nodes to subscribe to Redis", async || redis.publish_text("x", "{}").await == 2).await;
     let mut probes = Vec::new();
     for (address, count) in addresses.into_iter().zip(1..) {
         let mut probe = Client::connect(address, &[("cookie", "user=9")]).await;
@@ -58,7 +58,7 @@ async fn in_order(redis: &Redis, addresses: [std::net::SocketAddr; 2]) {
     .await;
 }
 
-/// Waits until so many sessions can be gone on with elsewhere, with this channel in each.
+/// Waits until this many sessions, each with this channel, can be resumed on other nodes.
 async fn written(redis: &Redis, count: usize, channel: &str) {
     until("the sessions to be written", async || {
         let keys = redis.keys("laravel-echo:session:*").await;
@@ -76,7 +76,7 @@ async fn publish(redis: &Redis, channel: &str, n: u64, socket: Option<&str>) {
 }
 
 #[tokio::test]
-async fn a_private_channel_that_is_open_by_its_rule_is_gone_on_with() {
+async fn a_session_with_a_rule_opened_private_channel_is_resumed() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let open = async || {
         let mut all = settings(&redis, &laravel);
@@ -98,7 +98,7 @@ async fn a_private_channel_that_is_open_by_its_rule_is_gone_on_with() {
 }
 
 #[tokio::test]
-async fn a_node_that_stops_hands_its_clients_over() {
+async fn a_stopping_node_hands_over_its_sessions() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes(&redis, &laravel).await;
     let mut before = client(&one).await;
@@ -118,11 +118,11 @@ async fn a_node_that_stops_hands_its_clients_over() {
     publish(&redis, "private-orders", 7, None).await;
     assert_eq!(numbers(&mut after, 4).await, [2, 3, 6, 7]);
     assert_eq!(after.event("presence:subscribed").await[1][0]["user_id"], 1);
-    assert_eq!(laravel.callbacks().len(), callbacks, "grants hold");
+    assert_eq!(laravel.callbacks().len(), callbacks, "grants remain valid");
 }
 
 #[tokio::test]
-async fn clients_of_a_node_that_was_killed_go_on_elsewhere_and_where_it_was() {
+async fn clients_of_a_killed_node_resume_on_another_node_and_after_its_restart() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let mut killed = Node::start(settings(&redis, &laravel)).await;
     let other = node(&redis, &laravel).await;
@@ -136,12 +136,12 @@ async fn clients_of_a_node_that_was_killed_go_on_elsewhere_and_where_it_was() {
     killed.signal(Signal::KILL);
     before.closed().await;
     publish(&redis, "news", 1, None).await;
-    // It had received no event: it has everything from the moment it came.
+    // It had received no event, so it gets everything since it subscribed.
     let mut after = Client::come_back(other.address, &pid, None).await;
     assert_eq!(after.id, id);
     assert_eq!(numbers(&mut after, 1).await, [1]);
     assert_eq!(after.event("presence:subscribed").await[1].as_array().map(Vec::len), Some(1));
-    // And back, once the node is there again and has heard of an event since.
+    // And back to the first node, once that has restarted and received an event.
     killed.again().await;
     in_order(&redis, [killed.address, other.address]).await;
     publish(&redis, "news", 2, None).await;
@@ -156,7 +156,7 @@ async fn clients_of_a_node_that_was_killed_go_on_elsewhere_and_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_client_that_comes_to_another_node_leaves_nothing_behind() {
+async fn a_client_that_resumes_on_another_node_leaves_nothing_behind() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes(&redis, &laravel).await;
     let mut watcher = other.client_of(2).await;
@@ -168,7 +168,7 @@ async fn a_client_that_comes_to_another_node_leaves_nothing_behind() {
     watcher.event("presence:joining").await;
     written(&redis, 2, "presence-room").await;
     let (id, pid) = (before.id.clone(), before.pid.clone());
-    // The first node does not know yet that the connection is broken.
+    // The first node has not noticed the broken connection.
     let mut after = Client::come_back(other.address, &pid, None).await;
     assert_eq!(after.id, id);
     assert!(before.closed().await.iter().all(|packet| packet.starts_with("42")));
@@ -180,13 +180,13 @@ async fn a_client_that_comes_to_another_node_leaves_nothing_behind() {
     carol.subscribe("presence-room").await;
     assert_eq!(carol.event("presence:subscribed").await[1].as_array().map(Vec::len), Some(3));
     assert_eq!(watcher.event("presence:joining").await[1]["user_id"], 3);
-    assert_eq!(watcher.left_over(), ["sent"], "nobody came or went");
+    assert_eq!(watcher.left_over(), ["sent"], "no member joined or left");
     drop(after);
     assert_eq!(watcher.event("presence:leaving").await[1]["user_id"], 1);
 }
 
 #[tokio::test]
-async fn nobody_gets_what_was_in_a_channel_before_it_was() {
+async fn a_resumed_client_gets_no_events_from_before_its_subscribe() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes(&redis, &laravel).await;
     let mut thief = one.client_of(1).await;
@@ -211,7 +211,7 @@ async fn nobody_gets_what_was_in_a_channel_before_it_was() {
 }
 
 #[tokio::test]
-async fn words_that_no_node_gave_out_are_a_fresh_session() {
+async fn a_forged_private_id_starts_a_new_session() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes(&redis, &laravel).await;
     let foreign = TestServer::start(json!({})).await.client().await;
@@ -229,7 +229,7 @@ async fn words_that_no_node_gave_out_are_a_fresh_session() {
         let pid = before.pid.clone();
         let fresh = Client::come_back(other.address, &pid, Some(offset)).await;
         assert!(!pid.starts_with(&fresh.id), "{offset}");
-        // Its session is over then, wherever it was.
+        // Resuming ends the earlier session on any node.
         before.closed().await;
         written(&redis, 0, "presence-room").await;
         let again = Client::come_back(one.address, &pid, None).await;
@@ -238,7 +238,7 @@ async fn words_that_no_node_gave_out_are_a_fresh_session() {
 }
 
 #[tokio::test]
-async fn of_many_with_the_same_words_one_goes_on() {
+async fn only_one_of_many_concurrent_resumes_succeeds() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes(&redis, &laravel).await;
     let before = client(&one).await;
@@ -249,11 +249,11 @@ async fn of_many_with_the_same_words_one_goes_on() {
     let clients = futures_util::future::join_all(all).await;
     assert!(clients.iter().any(|client| client.id == id));
     drop(clients);
-    until("everybody to be gone", async || one.subscription_count("news").await + other.subscription_count("news").await == 0).await;
+    until("all clients to be gone", async || one.subscription_count("news").await + other.subscription_count("news").await == 0).await;
 }
 
 #[tokio::test]
-async fn what_waits_while_a_session_is_looked_for_is_bounded() {
+async fn packets_held_while_a_session_is_looked_up_are_bounded() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes(&redis, &laravel).await;
     let before = client(&one).await;
@@ -264,7 +264,7 @@ async fn what_waits_while_a_session_is_looked_for_is_bounded() {
     again.packet().await.expect("an open packet");
     again.send_text(&format!("40{}", json!({ "pid": before.pid }))).await;
     for _ in 0..5 {
-        // It may be gone already.
+        // The connection may already be closed.
         let _ = again.try_send(&format!("42{}", json!(["subscribe", { "channel": "x".repeat(40_000) }]))).await;
     }
     assert_eq!(again.closed().await, Vec::<String>::new());
@@ -272,7 +272,7 @@ async fn what_waits_while_a_session_is_looked_for_is_bounded() {
 }
 
 #[tokio::test]
-async fn who_was_sent_away_after_its_node_was_killed_does_not_come_back() {
+async fn a_user_terminated_after_its_node_was_killed_cannot_resume() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     for path in ["/users/1/terminate_connections", "/users/1/unsubscribe", "/channels/private-orders/recheck"] {
         let killed = Node::start(settings(&redis, &laravel)).await;
@@ -294,12 +294,12 @@ async fn who_was_sent_away_after_its_node_was_killed_does_not_come_back() {
 }
 
 #[tokio::test]
-async fn what_only_one_node_heard_is_no_place_for_another() {
+async fn an_offset_known_to_one_node_only_is_not_resumed_on_another() {
     let (mut redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes(&redis, &laravel).await;
     let mut before = client(&one).await;
     redis.down();
-    // It goes to the clients of this node alone.
+    // It only reaches clients of this node.
     let url = one.url(&format!("/apps/app/events?auth_key={KEY}"));
     let body = json!({ "channel": "news", "name": "sent", "data": 1 }).to_string();
     until("an event to go to this node", async || {
@@ -319,7 +319,7 @@ async fn what_only_one_node_heard_is_no_place_for_another() {
 }
 
 #[tokio::test]
-async fn with_single_channels_a_client_starts_afresh_elsewhere() {
+async fn in_exact_mode_a_client_starts_a_new_session_on_another_node() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let mut all = settings(&redis, &laravel);
     merge(&mut all, json!({ "subscribers": { "redis": true, "redisMode": "exact" } }));
@@ -333,12 +333,12 @@ async fn with_single_channels_a_client_starts_afresh_elsewhere() {
     before.vanish();
     assert!(!pid.starts_with(&Client::come_back(other.address, &pid, None).await.id));
     assert!(redis.keys("laravel-echo:session:*").await.is_empty());
-    // And where it was it goes on.
+    // On its own node it resumes.
     assert!(pid.starts_with(&Client::come_back(one.address, &pid, None).await.id));
 }
 
 #[tokio::test]
-async fn what_a_session_needs_elsewhere_ends_by_itself() {
+async fn stored_sessions_expire() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let mut all = settings(&redis, &laravel);
     merge(&mut all, json!({ "subscribers": { "redis": true }, "recovery": { "window": "1s" } }));
@@ -352,7 +352,7 @@ async fn what_a_session_needs_elsewhere_ends_by_itself() {
     written(&redis, 2, "presence-room").await;
     gone.send_text("41").await;
     written(&redis, 1, "presence-room").await;
-    // Longer than a session lasts that nobody writes again.
+    // Longer than the lifetime of a stored session that is not renewed.
     tokio::time::sleep(Duration::from_secs(4)).await;
     written(&redis, 1, "presence-room").await;
     stays.vanish();

@@ -1,13 +1,13 @@
-//! Many connections that do nothing.
+//! Many idle connections.
 
 use tokio::io::AsyncBufReadExt as _;
 
 use super::*;
 
-/// `bench/idle-publishers.mjs` takes ten times as many, and says what they cost.
+/// `bench/idle-publishers.mjs` opens ten times as many and measures their cost.
 const CROWD: usize = 1_000;
 
-/// Both ends of all connections are in this process.
+/// Raises the limit, since both ends of all connections are in this process.
 fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -15,7 +15,7 @@ fn raise_open_files() {
 }
 
 #[tokio::test]
-async fn a_crowd_that_does_nothing_is_in_nobodys_way() {
+async fn many_idle_connections_do_not_affect_others() {
     raise_open_files();
     let setup = setup(json!({ "maxClients": CROWD + 1 })).await;
     let mut client = setup.subscriber().await;

@@ -1,4 +1,4 @@
-//! `redisServer.tls`, with the clients that publish over it.
+//! `redisServer.tls`, with real publishers.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::*;
 use crate::tls::Certificate;
 
-/// A server with TLS and a certificate of the endpoint's own.
+/// A server with TLS and a separate certificate for the endpoint.
 async fn with_tls(certificate: &Certificate) -> Setup {
     setup(json!({ "tls": files(certificate) })).await
 }
@@ -23,7 +23,7 @@ async fn connect(setup: &Setup) -> MultiplexedConnection {
     client.get_multiplexed_async_connection().await.expect("the endpoint answers")
 }
 
-/// redis-cli that believes this certificate alone.
+/// redis-cli that trusts only this certificate.
 fn cli(setup: &Setup, certificate: &Path, args: &[&str]) -> Command {
     let mut command = Command::new("redis-cli");
     command.args(["-p", &setup.port.to_string(), "--tls", "--cacert"]).arg(certificate).args(args);
@@ -46,7 +46,7 @@ async fn all_clients_publish_over_tls() {
     assert_eq!(output(&mut cli(&setup, &crt, &["PUBLISH", "news", &event(500)])).await, "1\n");
     expect(&mut client, [500]).await;
 
-    // As Laravel connects with `scheme` tls; `context` goes to phpredis and `ssl` to predis as they are.
+    // Like Laravel with `scheme` tls; `context` is passed to phpredis and `ssl` to predis unchanged.
     let phpredis = "$redis = new Redis();
         $redis->connect('tls://127.0.0.1', PORT, 10, null, 0, 10, ['stream' => ['cafile' => 'CRT', 'peer_name' => 'localhost']]);
         $eval = fn ($script, ...$args) => $redis->eval($script, $args, 0);";
@@ -63,7 +63,7 @@ async fn all_clients_publish_over_tls() {
 }
 
 #[tokio::test]
-async fn the_certificate_of_https_will_do_and_is_renewed_with_it() {
+async fn the_certificate_of_https_is_the_default_and_is_renewed_with_it() {
     let (first, second) = (Certificate::new("redis-first"), Certificate::new("redis-second"));
     let settings = |certificate: &Certificate| json!({ "sslCertPath": certificate.0.join("crt"), "sslKeyPath": certificate.0.join("key") });
     let port = free_port();
@@ -80,7 +80,7 @@ async fn the_certificate_of_https_will_do_and_is_renewed_with_it() {
     let reload = &setup.server.reload;
     assert_eq!(reload.reload(&setup.server.changed(settings(&second))).unwrap(), [""; 0]);
     assert!(believes(&second).await && !believes(&first).await);
-    // A certificate of its own, and one that cannot be used: all stays as it was.
+    // A separate certificate, and an unusable one: nothing changes.
     let mut wrong = files(&first);
     wrong["keyPath"] = json!("/nowhere.key");
     let error = reload.reload(&setup.server.changed(json!({ "redisServer": { "tls": wrong } }))).unwrap_err();
@@ -88,12 +88,12 @@ async fn the_certificate_of_https_will_do_and_is_renewed_with_it() {
     assert!(believes(&second).await);
     reload.reload(&setup.server.changed(json!({ "redisServer": { "tls": files(&first) } }))).unwrap();
     assert!(believes(&first).await);
-    // The connection from before has seen nothing of it.
+    // The earlier connection is not affected.
     assert_eq!(redis.publish("news", event(1)).await.unwrap(), 0);
 }
 
 #[tokio::test]
-async fn whoever_speaks_the_wrong_one_is_told() {
+async fn a_client_with_the_wrong_protocol_gets_an_error() {
     let certificate = Certificate::new("redis-wrong");
     let tls = with_tls(&certificate).await;
     assert_eq!(talk(&tls, b"PING\r\n").await, "-ERR this port speaks TLS: connect with scheme tls (redis-cli --tls)\r\n");
@@ -101,7 +101,7 @@ async fn whoever_speaks_the_wrong_one_is_told() {
     let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
     assert_eq!(talk(&plain, &hello).await, "-ERR this port does not speak TLS: set redisServer.tls, or connect without TLS\r\n");
 
-    // Neither half a handshake nor a plain client keeps others from theirs.
+    // Neither an incomplete handshake nor a plaintext client delays the handshakes of others.
     let mut half = tls.raw().await;
     half.write_all(&hello).await.unwrap();
     assert_eq!(connect(&tls).await.publish("news", event(1)).await.unwrap(), 0);

@@ -1,4 +1,4 @@
-//! The Redis store where Redis, or a node, is not as it should be.
+//! The Redis store when Redis or a node misbehaves.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ pub(super) async fn node(redis: &Redis, extra: Value) -> Store {
     store
 }
 
-/// What the hub does whenever the store is due. Returns the users who are gone by it.
+/// Runs the store's maintenance as the hub does. Returns the users who left by it.
 async fn settle(store: &Store) -> Vec<(String, String)> {
     let mut gone = Vec::new();
     let Ok(beat) = store.heartbeat().await else { return gone };
@@ -33,7 +33,7 @@ async fn settle(store: &Store) -> Vec<(String, String)> {
     gone
 }
 
-/// Keeps a node's lease as the hub does.
+/// Renews a node's lease as the hub does.
 fn keep(store: &Store) -> tokio::task::JoinHandle<()> {
     let store = std::sync::Arc::clone(store);
     tokio::spawn(async move {
@@ -49,7 +49,7 @@ fn channel() -> ChannelName {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_leaves_a_redis_that_was_emptied_is_gone() {
+async fn a_leave_after_redis_lost_its_data_takes_effect() {
     let redis = Redis::start().await;
     let store = node(&redis, json!({ "presence": { "lease": "1h" } })).await;
     for (n, name) in [(1, 1), (2, 1), (3, 2)] {
@@ -59,7 +59,7 @@ async fn who_leaves_a_redis_that_was_emptied_is_gone() {
     assert_eq!(store.leave(&channel(), socket(1)).await.unwrap(), Left::Remains, "with another socket");
     assert_eq!(store.leave(&channel(), socket(2)).await.unwrap(), Left::Gone(user(1)));
     assert!(store.join(&channel(), socket(4), user(3)).await.unwrap().has_lost, "user 2 is missing");
-    // It is put right now, and not when the lease is due.
+    // Repairs start at once, not at the next lease renewal.
     tokio::time::timeout(crate::support::DEADLINE, store.next_maintenance()).await.expect("the store is due at once");
     assert!(store.heartbeat().await.unwrap().has_lost, "the lease is gone, too");
     settle(&store).await;
@@ -81,7 +81,7 @@ async fn nodes_share_members() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_of_a_dead_node_go_once() {
+async fn members_of_a_dead_node_leave_once() {
     let redis = Redis::start().await;
     let dead = node(&redis, json!({})).await;
     let lasting = json!({ "presence": { "lease": "30s" } });
@@ -113,15 +113,15 @@ async fn members_of_a_dead_node_go_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_thought_dead_puts_its_members_back() {
+async fn a_node_wrongly_thought_dead_restores_its_members() {
     let redis = Redis::start().await;
     let (stopped, survivor) = (node(&redis, json!({})).await, node(&redis, json!({})).await);
     let keeping = keep(&survivor);
     for n in 0..3 {
         stopped.join(&channel(), socket(n), user(n)).await.unwrap();
     }
-    until("the members to be taken out", async || survivor.members(&channel()).await.unwrap().is_empty()).await;
-    // It comes back, and somebody leaves and somebody joins before its lease is looked after.
+    until("the members to be removed", async || survivor.members(&channel()).await.unwrap().is_empty()).await;
+    // It resumes, and a member leaves and another joins before its lease is renewed.
     assert_eq!(stopped.leave(&channel(), socket(1)).await.unwrap(), Left::Gone(user(1)), "as far as this node knows");
     stopped.join(&channel(), socket(5), user(5)).await.unwrap();
     settle(&stopped).await;
@@ -137,7 +137,7 @@ async fn a_node_thought_dead_puts_its_members_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_redis_forgets_comes_back_in_order() {
+async fn data_lost_by_redis_is_restored_in_order() {
     let mut redis = Redis::start().await;
     let store = node(&redis, json!({ "presence": { "lease": "600ms" } })).await;
     for n in 0..5 {
@@ -156,9 +156,9 @@ async fn what_redis_forgets_comes_back_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_redis_nothing_hangs_and_nothing_is_forgotten() {
+async fn without_redis_nothing_hangs_and_nothing_is_lost() {
     let mut redis = Redis::not_yet();
-    // The start does not need it.
+    // Starting does not need Redis.
     let store = node(&redis, json!({})).await;
     let started = Instant::now();
     let joined = store.join(&channel(), socket(1), user(1)).await.unwrap();
@@ -186,7 +186,7 @@ async fn without_redis_nothing_hangs_and_nothing_is_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_short_outage_is_waited_for() {
+async fn joins_wait_for_a_short_outage_to_end() {
     let mut redis = Redis::start().await;
     let store = node(&redis, json!({})).await;
     store.join(&channel(), socket(1), user(1)).await.unwrap();
@@ -200,7 +200,7 @@ async fn a_short_outage_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_redis_hangs_nobody_waits_long() {
+async fn while_redis_hangs_no_join_waits_long() {
     let redis = Redis::start().await;
     let store = node(&redis, json!({})).await;
     redis.pause();
@@ -222,7 +222,7 @@ async fn while_redis_hangs_nobody_waits_long() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clean_end_leaves_nothing_behind() {
+async fn a_clean_shutdown_leaves_nothing_behind() {
     let redis = Redis::start().await;
     let store = node(&redis, json!({ "databaseConfig": { "membersMirror": false } })).await;
     store.join(&channel(), socket(1), user(1)).await.unwrap();
@@ -232,12 +232,12 @@ async fn a_clean_end_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_stays_of_an_id_that_a_flush_made_a_dead_one() {
+async fn no_key_remains_of_a_node_id_that_died_by_a_flush() {
     let redis = Redis::start().await;
     let store = node(&redis, json!({ "presence": { "lease": "30s" }, "databaseConfig": { "membersMirror": false } })).await;
     store.join(&channel(), socket(1), user(1)).await.unwrap();
     redis.flush().await;
-    // Written under a lease that this node takes for good.
+    // Written under a lease that this node still believes in.
     let other = ChannelName::from("presence-other");
     store.join(&other, socket(2), user(2)).await.unwrap();
     settle(&store).await;
@@ -253,7 +253,7 @@ async fn nothing_stays_of_an_id_that_a_flush_made_a_dead_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_indexed_under_an_id_whose_lease_is_gone() {
+async fn nothing_is_indexed_under_a_node_id_without_a_lease() {
     let redis = Redis::start().await;
     let store = node(&redis, json!({ "presence": { "lease": "1h" } })).await;
     let id = async || {
@@ -270,7 +270,7 @@ async fn nothing_is_indexed_under_an_id_whose_lease_is_gone() {
     assert_ne!(old, new);
     let written = redis.keys("app_laravel-echo:node:*").await;
     assert_eq!(written, [format!("{new}:channels"), format!("{new}:lease")]);
-    // The join has found the loss; it is told of as if the renewal had.
+    // The join has detected the loss, which is reported as if the renewal had.
     tokio::time::timeout(crate::support::DEADLINE, store.next_maintenance()).await.expect("the store is due at once");
     let beat = store.heartbeat().await.unwrap();
     assert!(beat.has_lost);
@@ -278,7 +278,7 @@ async fn nothing_is_indexed_under_an_id_whose_lease_is_gone() {
         store.reconcile(&channel).await.unwrap();
     }
     assert!(!store.heartbeat().await.unwrap().has_lost);
-    // All of them are under the new id: they are found when this node dies.
+    // All members are under the new id, so they are found if this node dies.
     assert_eq!(store.members(&channel()).await.unwrap(), [(socket(1), user(1))]);
     drop(store);
     redis.delete(&format!("{new}:lease")).await;
@@ -290,7 +290,7 @@ async fn nothing_is_indexed_under_an_id_whose_lease_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_late_to_renew_its_lease_still_counts() {
+async fn a_node_with_an_expired_lease_still_counts_until_removed() {
     let redis = Redis::start().await;
     let lasting = json!({ "presence": { "lease": "1h" } });
     let late = node(&redis, lasting.clone()).await;
@@ -301,11 +301,11 @@ async fn a_node_that_is_late_to_renew_its_lease_still_counts() {
     assert_eq!(other.other_nodes().await.unwrap(), 1, "it may live, and is asked");
     settle(&other).await;
     settle(&other).await;
-    assert_eq!(other.other_nodes().await.unwrap(), 0, "it is dead once its members are taken out");
+    assert_eq!(other.other_nodes().await.unwrap(), 0, "it is dead once its members are removed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_of_nodes_that_was_lost_comes_back() {
+async fn a_lost_list_of_nodes_is_restored() {
     let redis = Redis::start().await;
     let lasting = json!({ "presence": { "lease": "1h" } });
     let dead = node(&redis, lasting.clone()).await;
@@ -317,13 +317,13 @@ async fn a_list_of_nodes_that_was_lost_comes_back() {
         settle(store).await;
         assert_eq!(store.other_nodes().await.unwrap(), 2);
     }
-    // As a Redis Cluster may when it loses one shard: leases and members last.
+    // A Redis Cluster may lose only one shard: leases and members remain.
     redis.delete("app_laravel-echo:nodes").await;
-    assert_eq!(one.other_nodes().await.unwrap(), 2, "whoever misses itself puts the list back");
+    assert_eq!(one.other_nodes().await.unwrap(), 2, "a node that is missing restores the list");
     redis.delete("app_laravel-echo:nodes").await;
     settle(&one).await;
     assert_eq!(other.other_nodes().await.unwrap(), 2, "a renewal does, too");
-    // A node that ends before it could list itself again is found.
+    // A node that stops before it could list itself again is still found.
     redis.delete("app_laravel-echo:nodes").await;
     drop(dead);
     redis.delete(&lease_of_the_dead).await;
@@ -340,9 +340,9 @@ async fn mirrored(redis: &Redis) -> Option<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_readable_list_follows_at_most_once_a_second() {
+async fn the_readable_list_is_updated_at_most_once_a_second() {
     let redis = Redis::start().await;
-    // A new lease is a SET, too.
+    // Long, because renewing a lease is a SET, too.
     let store = node(&redis, json!({ "presence": { "lease": "30s" } })).await;
     let member = |n: usize| json!({ "user_id": n, "user_info": "", "socketId": socket(n) });
     store.join(&channel(), socket(1), user(1)).await.unwrap();
@@ -364,7 +364,7 @@ async fn the_readable_list_follows_at_most_once_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_readable_list_can_be_off() {
+async fn the_readable_list_can_be_disabled() {
     let redis = Redis::start().await;
     let store = node(&redis, json!({ "databaseConfig": { "membersMirror": false } })).await;
     store.join(&channel(), socket(1), user(1)).await.unwrap();

@@ -1,4 +1,4 @@
-//! A client that speaks as laravel-echo on socket.io-client 4 over websocket does.
+//! A client that behaves like laravel-echo with socket.io-client 4 over a websocket.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,14 +16,14 @@ use super::DEADLINE;
 /// A connected Socket.IO client.
 pub(crate) struct Client {
     pub(crate) id: String,
-    /// By which it can come back.
+    /// The private id with which it can resume its session.
     pub(crate) pid: String,
-    /// Of the last event.
+    /// The offset of the last event.
     pub(crate) offset: Option<String>,
     stream: WebSocketStream<TcpStream>,
-    /// Its end is that of a lost connection, and not of a page that is closed.
+    /// On drop, the connection is lost without a CLOSE, unlike when a page is closed.
     vanishes: bool,
-    /// Events that came while another was waited for: `[name, argument, …]`.
+    /// Events received while waiting for another one: `[name, argument, …]`.
     inbox: VecDeque<Vec<Value>>,
 }
 
@@ -32,12 +32,12 @@ impl Client {
         Self::connect_from(IpAddr::V4(Ipv4Addr::LOCALHOST), address, headers).await
     }
 
-    /// Connects from this address of the machine.
+    /// Connects from this local address.
     pub(crate) async fn connect_from(from: IpAddr, address: SocketAddr, headers: &[(&str, &str)]) -> Self {
         Self::try_connect(from, address, headers).await.expect("the server takes websockets")
     }
 
-    /// As [`Self::connect_from`]; `None` when nobody takes the client.
+    /// As [`Self::connect_from`]; `None` when the client is rejected.
     pub(crate) async fn try_connect(from: IpAddr, address: SocketAddr, headers: &[(&str, &str)]) -> Option<Self> {
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
         let mut client = Self::open(from, address, &url, headers).await?;
@@ -51,7 +51,7 @@ impl Client {
         Some(client)
     }
 
-    /// A websocket on which nothing was said yet.
+    /// A websocket on which nothing has been sent yet.
     pub(crate) async fn open(from: IpAddr, address: SocketAddr, url: &str, headers: &[(&str, &str)]) -> Option<Self> {
         let mut request = url.into_client_request().expect("a valid request");
         for (name, value) in headers {
@@ -65,12 +65,12 @@ impl Client {
         Some(Self { id: String::new(), pid: String::new(), offset: None, stream, vanishes: false, inbox: VecDeque::new() })
     }
 
-    /// Sends a packet as it is.
+    /// Sends a packet unchanged.
     pub(crate) async fn send_text(&mut self, packet: &str) {
         self.stream.send(Message::text(packet)).await.expect("the connection is open");
     }
 
-    /// Sends a packet as it is; fails when the server has ended the connection.
+    /// Sends a packet unchanged; fails when the server has ended the connection.
     pub(crate) async fn try_send(&mut self, packet: &str) -> Result<(), tokio_tungstenite::tungstenite::Error> {
         self.stream.send(Message::text(packet)).await
     }
@@ -92,7 +92,7 @@ impl Client {
         self.emit("client event", json!({ "channel": channel, "event": event, "data": data })).await;
     }
 
-    /// The next event with this name; returns its arguments. Others wait for their turn.
+    /// The arguments of the next event with this name. Other events stay in the inbox.
     pub(crate) async fn event(&mut self, name: &str) -> Vec<Value> {
         let is_it = |event: &Vec<Value>| event[0] == name;
         if let Some(at) = self.inbox.iter().position(is_it) {
@@ -107,18 +107,18 @@ impl Client {
         }
     }
 
-    /// Names of events that came while others were waited for.
+    /// Names of the events in the inbox.
     pub(crate) fn left_over(&self) -> Vec<&str> {
         self.inbox.iter().map(|event| event[0].as_str().expect("an event has a name")).collect()
     }
 
-    /// The next event, whatever its name; `None` when the server has closed the connection.
+    /// The next event of any name; `None` when the server has closed the connection.
     pub(crate) async fn next(&mut self) -> Option<Vec<Value>> {
         loop {
             let packet = self.packet().await?;
             if let Some(event) = packet.strip_prefix("42") {
                 let mut event: Vec<Value> = serde_json::from_str(event).expect("an event is a list");
-                // Its offset, which only tests of recovery look at.
+                // The offset, which only tests of recovery use.
                 self.offset = event
                     .pop_if(|last| last.as_str().is_some_and(is_offset))
                     .and_then(|last| last.as_str().map(str::to_owned))
@@ -130,7 +130,7 @@ impl Client {
         }
     }
 
-    /// Waits for another offset than this one; what else comes waits for its turn.
+    /// Waits until the offset differs from this one; other events stay in the inbox.
     pub(crate) async fn position_after(&mut self, offset: Option<&str>) {
         while self.offset.as_deref() == offset {
             let packet = self.packet().await.expect("the connection stays");
@@ -142,7 +142,7 @@ impl Client {
         }
     }
 
-    /// Comes back on a new connection to the session of `pid`; `offset` is that of the last event it received.
+    /// Resumes the session of `pid` on a new connection; `offset` is that of the last event it received.
     pub(crate) async fn come_back(address: SocketAddr, pid: &str, offset: Option<&str>) -> Self {
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
         let mut client = Self::open(IpAddr::V4(Ipv4Addr::LOCALHOST), address, &url, &[]).await.expect("the server takes websockets");
@@ -159,12 +159,12 @@ impl Client {
         client
     }
 
-    /// Loses the connection without a word.
+    /// Drops the connection without a CLOSE.
     pub(crate) fn vanish(mut self) {
         self.vanishes = true;
     }
 
-    /// Waits until the server has closed the connection; returns the packets that came before.
+    /// Waits until the server has closed the connection; returns the packets received until then.
     pub(crate) async fn closed(&mut self) -> Vec<String> {
         let mut packets = Vec::new();
         while let Some(packet) = self.packet().await {
@@ -173,7 +173,7 @@ impl Client {
         packets
     }
 
-    /// The next packet but heartbeats, which are answered.
+    /// The next packet; heartbeats are answered and skipped.
     pub(crate) async fn packet(&mut self) -> Option<String> {
         loop {
             let message = tokio::time::timeout(DEADLINE, self.stream.next()).await.expect("a packet within the deadline");
@@ -187,17 +187,17 @@ impl Client {
     }
 }
 
-/// The page is closed: a browser says CLOSE with 1001, and does not wait for the answer.
+/// Acts like a closed page: a browser sends CLOSE 1001 and does not wait for the answer.
 impl Drop for Client {
     fn drop(&mut self) {
         if !self.vanishes {
-            // A connection that is over already takes nothing.
+            // Fails if the connection has already ended.
             let _ = self.stream.get_ref().try_write(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9]);
         }
     }
 }
 
-/// Whether a text has the form `<hex>-<number>`.
+/// Whether a text has the form `<hex>-<number>` of an offset.
 pub(super) fn is_offset(text: &str) -> bool {
     text.split_once('-').is_some_and(|(epoch, number)| u64::from_str_radix(epoch, 16).is_ok() && number.parse::<u64>().is_ok())
 }

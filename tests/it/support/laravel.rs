@@ -1,4 +1,4 @@
-//! A Laravel application that answers callbacks at will and remembers them.
+//! A fake Laravel application that answers callbacks and records them.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use tokio::sync::Notify;
 
-/// A callback that came in.
+/// A received callback.
 #[derive(Debug, Clone)]
 pub(crate) struct Callback {
     pub(crate) channel: String,
@@ -23,7 +23,7 @@ struct Inner {
     released: Notify,
 }
 
-/// Grants what does not contain `forbidden`. The user of a presence channel is the cookie `user=<id>`.
+/// Grants every channel whose name does not contain `forbidden`. The user of a presence channel is the cookie `user=<id>`.
 #[derive(Clone)]
 pub(crate) struct Laravel {
     pub(crate) url: String,
@@ -44,12 +44,12 @@ impl Laravel {
         self.inner.callbacks.lock().expect("no test panicked here").clone()
     }
 
-    /// From now on answers wait.
+    /// Holds back all answers from now on.
     pub(crate) fn hold(&self) {
         *self.inner.is_holding.lock().expect("no test panicked here") = true;
     }
 
-    /// Lets all answers go that wait.
+    /// Sends all answers that are held back.
     pub(crate) fn release(&self) {
         *self.inner.is_holding.lock().expect("no test panicked here") = false;
         self.inner.released.notify_waiters();

@@ -1,4 +1,4 @@
-//! A server as a process of its own, which can be killed, stopped and started again.
+//! A server in a process of its own, which can be killed, stopped and started again.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::server::KEY;
 use super::{free_port, merge, until};
 
-/// A server process; it is killed with the value.
+/// A server process; killed on drop.
 pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     process: Child,
@@ -17,9 +17,9 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// A node that is ready; `settings` come on top of the tests' own, as JSON with the names of the config file.
+    /// A node that is ready; `settings` are merged into the tests' defaults, as JSON with the keys of the config file.
     pub(crate) async fn start(settings: Value) -> Self {
-        // For reqwest. Another node of this test may have been first.
+        // For reqwest. Fails if another node of this test has already installed it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let port = free_port();
         let folder = std::env::temp_dir().join(format!("echo-node-{}-{port}", std::process::id()));
@@ -46,7 +46,7 @@ impl Node {
         until("the node to end", async || self.process.try_wait().expect("a child").is_some()).await;
     }
 
-    /// Starts it again where it was, once it has ended.
+    /// Restarts the process on the same address, once it has ended.
     pub(crate) async fn again(&mut self) {
         self.ended().await;
         self.process = run(&self.folder);
@@ -66,7 +66,7 @@ fn run(folder: &std::path::Path) -> Child {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // It may be dead already.
+        // Fails if the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.folder);

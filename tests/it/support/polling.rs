@@ -1,4 +1,4 @@
-//! A client that polls, of Engine.IO 3 or 4, with the cookies of a browser, and that can go over to a websocket.
+//! A polling client of Engine.IO 3 or 4, with a browser's cookies, that can upgrade to a websocket.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -21,13 +21,13 @@ pub(crate) struct Polling {
 }
 
 impl Polling {
-    /// Connects from this address of the machine, with these cookies.
+    /// Connects from this local address, with these cookies.
     pub(crate) async fn connect(address: SocketAddr, version: u8, from: IpAddr, cookies: &[(&str, &str)]) -> Self {
         let cookies = cookies.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self::try_connect(address, version, from, cookies).await.expect("the server takes clients that poll")
     }
 
-    /// As [`Self::connect`]; `None` when nobody takes the client.
+    /// As [`Self::connect`]; `None` when the client is rejected.
     pub(crate) async fn try_connect(address: SocketAddr, version: u8, from: IpAddr, cookies: Vec<(String, String)>) -> Option<Self> {
         let http = reqwest::Client::builder().local_address(from).timeout(DEADLINE).build().expect("an HTTP client");
         let mut client = Self { http, from, address, version, sid: String::new(), cookies, inbox: VecDeque::new() };
@@ -56,14 +56,14 @@ impl Polling {
         self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
     }
 
-    /// `None` when the server has ended the session, or is not there.
+    /// `None` when the server has ended the session or cannot be reached.
     async fn request(&mut self, body: Option<String>) -> Option<String> {
         let url = format!("http://{}", self.query("polling"));
         let request = match body {
             Some(body) => self.http.post(url).header("content-type", "text/plain;charset=UTF-8").body(body),
             None => self.http.get(url),
         };
-        // What a visitor says of its own address is not to be believed.
+        // A forged address that the server must not trust.
         let answer = request.header(COOKIE, self.cookie()).header("x-forwarded-for", "6.6.6.6").send().await.ok()?;
         let status = answer.status();
         for cookie in answer.headers().get_all(SET_COOKIE) {
@@ -76,7 +76,7 @@ impl Polling {
         (status == 200).then_some(text)
     }
 
-    /// Sends a packet as it is; `None` when the server has ended the session.
+    /// Sends a packet unchanged; `None` when the server has ended the session.
     pub(crate) async fn try_send(&mut self, packet: &str) -> Option<()> {
         let body = if self.version == 4 { packet.to_owned() } else { format!("{}:{packet}", packet.chars().count()) };
         let answer = self.request(Some(body)).await?;
@@ -84,7 +84,7 @@ impl Polling {
         Some(())
     }
 
-    /// The next packet but heartbeats, which are answered; `None` when the server has ended the session.
+    /// The next packet; heartbeats are answered and skipped. `None` when the server has ended the session.
     async fn packet(&mut self) -> Option<String> {
         loop {
             while let Some(packet) = self.inbox.pop_front() {
@@ -111,7 +111,7 @@ impl Polling {
         }
     }
 
-    /// The next event with this name; others are dropped. Returns its arguments.
+    /// The arguments of the next event with this name; other events are dropped.
     pub(crate) async fn event(&mut self, name: &str) -> Vec<Value> {
         loop {
             let mut event = self.next().await.unwrap_or_else(|| panic!("the session ended before `{name}`"));
@@ -123,10 +123,10 @@ impl Polling {
 
     pub(crate) async fn subscribe(&mut self, channel: &str) {
         let event = json!(["subscribe", { "channel": channel, "auth": { "headers": {} } }]);
-        self.try_send(&format!("42{event}")).await.expect("the session goes on");
+        self.try_send(&format!("42{event}")).await.expect("the session is open");
     }
 
-    /// Goes over to a websocket, as socket.io-client does once it is connected.
+    /// Upgrades to a websocket, as socket.io-client does once it is connected.
     pub(crate) async fn upgrade(self) -> Client {
         let url = format!("ws://{}", self.query("websocket"));
         let mut client =
@@ -138,7 +138,7 @@ impl Polling {
     }
 }
 
-/// Packets of Engine.IO 3: each with its length in characters before it.
+/// Packets of Engine.IO 3, each preceded by its length in characters.
 fn packets(payload: &str) -> VecDeque<String> {
     let mut packets = VecDeque::new();
     let mut rest = payload;

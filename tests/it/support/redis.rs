@@ -1,4 +1,4 @@
-//! A redis-server of one's own.
+//! A private redis-server.
 
 use std::process::{Child, Command, Stdio};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{DEADLINE, free_port, until};
 
-/// A running redis-server without persistence; it ends with the value.
+/// A running redis-server without persistence; killed on drop.
 pub(crate) struct Redis {
     pub(crate) port: u16,
     process: Option<Child>,
@@ -20,7 +20,7 @@ impl Redis {
         redis
     }
 
-    /// A place where a Redis may be started later.
+    /// A port on which a Redis may be started later.
     pub(crate) fn not_yet() -> Self {
         Self { port: free_port(), process: None }
     }
@@ -29,7 +29,7 @@ impl Redis {
         self.up_with(&[]).await;
     }
 
-    /// With further options of redis-server.
+    /// Starts it with further options of redis-server.
     pub(crate) async fn up_with(&mut self, options: &[&str]) {
         let process = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/tmp"])
@@ -42,7 +42,7 @@ impl Redis {
         until("redis-server to answer", async || self.connect().await.is_some()).await;
     }
 
-    /// Kills the server; what it held is lost.
+    /// Kills the server; its data is lost.
     pub(crate) fn down(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().expect("redis-server can be killed");
@@ -50,7 +50,7 @@ impl Redis {
         }
     }
 
-    /// Forgets everything.
+    /// Deletes all data.
     pub(crate) async fn flush(&self) {
         let mut connection = self.connect().await.expect("redis-server runs");
         redis::cmd("FLUSHALL").exec_async(&mut connection).await.expect("FLUSHALL succeeds");
@@ -66,7 +66,7 @@ impl Redis {
         connection.del(key).await.expect("DEL succeeds");
     }
 
-    /// How often a command was run so far.
+    /// How often a command has been run so far.
     pub(crate) async fn calls(&self, command: &str) -> u64 {
         let mut connection = self.connect().await.expect("redis-server runs");
         let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("INFO succeeds");
@@ -82,18 +82,18 @@ impl Redis {
         keys
     }
 
-    /// Sets a field of a hash, as another program might.
+    /// Sets a field of a hash, as another program could.
     pub(crate) async fn set_field(&self, key: &str, field: &str, value: &str) {
         let mut connection = self.connect().await.expect("redis-server runs");
         redis::cmd("HSET").arg(key).arg(field).arg(value).exec_async(&mut connection).await.expect("HSET succeeds");
     }
 
-    /// Stops the server's process, which keeps its connections.
+    /// Suspends the process (SIGSTOP); its connections stay open.
     pub(crate) fn pause(&self) {
         self.signal(rustix::process::Signal::STOP);
     }
 
-    /// What a script answers.
+    /// The result of a script.
     pub(crate) async fn eval<T: redis::FromRedisValue>(&self, script: &str, keys: &[&str], arguments: &[&str]) -> T {
         let mut connection = self.connect().await.expect("redis-server runs");
         let mut eval = redis::cmd("EVAL");
@@ -101,7 +101,7 @@ impl Redis {
         eval.query_async(&mut connection).await.expect("EVAL succeeds")
     }
 
-    /// Lets it go on.
+    /// Resumes the process.
     pub(crate) fn resume(&self) {
         self.signal(rustix::process::Signal::CONT);
     }
@@ -113,12 +113,12 @@ impl Redis {
 
     async fn connect(&self) -> Option<redis::aio::MultiplexedConnection> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a valid URL");
-        // By itself it gives up after a second at most, which a machine with other work may take.
+        // The client's default timeout of a second may be too short on a busy machine.
         let patience = AsyncConnectionConfig::new().set_connection_timeout(Some(DEADLINE)).set_response_timeout(Some(DEADLINE));
         client.get_multiplexed_async_connection_with_config(&patience).await.ok()
     }
 
-    /// How many subscribers each of these channels has by its name; patterns do not count.
+    /// Number of subscribers of each channel by name, not counting patterns.
     pub(crate) async fn subscribers(&self, channels: &[String]) -> Vec<u64> {
         let mut connection = self.connect().await.expect("redis-server runs");
         let counts: Vec<(String, u64)> =
@@ -126,12 +126,12 @@ impl Redis {
         counts.into_iter().map(|(_, count)| count).collect()
     }
 
-    /// Publishes as Laravel's RedisBroadcaster does. Returns how many subscribers Redis gave it to.
+    /// Publishes like Laravel's RedisBroadcaster. Returns the number of subscribers that Redis reports.
     pub(crate) async fn publish(&self, channel: &str, event: &str, data: &Value, socket: Option<&str>) -> usize {
         self.publish_text(channel, &json!({ "event": event, "data": data, "socket": socket }).to_string()).await
     }
 
-    /// Waits until a server hears what is published on a channel.
+    /// Waits until a server receives what is published on a channel.
     pub(crate) async fn heard(&self, channel: &str) {
         until("a server to listen", async || self.publish(channel, "x", &json!(1), None).await == 1).await;
     }
@@ -142,12 +142,12 @@ impl Redis {
         connection.publish(channel, text).await.expect("PUBLISH succeeds")
     }
 
-    /// A connection that publishes again and again.
+    /// A connection for repeated publishing.
     pub(crate) async fn publisher(&self) -> Publisher {
         Publisher(self.connect().await.expect("redis-server runs"))
     }
 
-    /// Publishes many texts in one go.
+    /// Publishes many texts in one pipeline.
     pub(crate) async fn publish_all(&self, channel: &str, texts: impl Iterator<Item = String>) {
         let mut pipeline = redis::pipe();
         texts.for_each(|text| {
@@ -162,7 +162,7 @@ impl Redis {
 pub(crate) struct Publisher(redis::aio::MultiplexedConnection);
 
 impl Publisher {
-    /// Publishes as Laravel's RedisBroadcaster does.
+    /// Publishes like Laravel's RedisBroadcaster.
     pub(crate) async fn publish(&mut self, channel: &str, event: &str, data: &Value) {
         let text = json!({ "event": event, "data": data, "socket": null }).to_string();
         self.0.publish(channel, text).await.expect("PUBLISH succeeds");

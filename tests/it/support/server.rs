@@ -1,4 +1,4 @@
-//! A server of one's own, on a free port.
+//! A private server on a free port.
 
 use std::net::SocketAddr;
 
@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Client, Laravel, Redis, until};
 
-/// A running server; it ends with the value.
+/// A running server; stopped on drop.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
-    /// Plain HTTP beside https.
+    /// The plain HTTP port beside https.
     pub(crate) http_address: Option<SocketAddr>,
-    /// Gives the running server other settings.
+    /// Reloads the settings of the running server.
     pub(crate) reload: Reload,
-    /// Cancelled when the end has begun.
+    /// Cancelled when shutdown has begun.
     pub(crate) draining: CancellationToken,
     settings: Value,
     stop: CancellationToken,
@@ -29,7 +29,7 @@ pub(crate) struct TestServer {
 pub(crate) const KEY: &str = "test-key";
 
 impl TestServer {
-    /// A server without Redis; `settings` come on top of the tests' own, as JSON with the names of the config file.
+    /// A server without Redis; `settings` are merged into the tests' defaults, as JSON with the keys of the config file.
     pub(crate) async fn start(settings: Value) -> Self {
         let mut all = json!({
             "host": "127.0.0.1",
@@ -38,7 +38,7 @@ impl TestServer {
         });
         merge(&mut all, settings);
         let mut config: Config = serde_json::from_value(all.clone()).expect("valid settings");
-        // 0 is no port of a config file, but here the system is to choose one.
+        // 0 is not valid in a config file, but here it lets the system choose a port.
         config.port.0 = 0;
         config.http_port = config.http_port.map(|_| Port(0));
         let server = Server::bind(config).await.expect("the server can be bound");
@@ -54,7 +54,7 @@ impl TestServer {
         Self { address, http_address, reload, draining, settings: all, stop, running: Some(running) }
     }
 
-    /// A server that listens to `redis` and asks `laravel`.
+    /// A server that subscribes to `redis` and asks `laravel`.
     pub(crate) async fn with(redis: &Redis, laravel: &Laravel, settings: Value) -> Self {
         let mut all = json!({
             "authHost": laravel.url,
@@ -69,12 +69,12 @@ impl TestServer {
         format!("http://{}{path}", self.address)
     }
 
-    /// A connected client of Engine.IO 4.
+    /// A connected Engine.IO 4 client.
     pub(crate) async fn client(&self) -> Client {
         Client::connect(self.address, &[]).await
     }
 
-    /// A connected client in a channel where nobody else is.
+    /// A connected client that is alone in a channel.
     pub(crate) async fn client_in(&self, channel: &str) -> Client {
         let mut client = self.client().await;
         client.subscribe(channel).await;
@@ -82,12 +82,12 @@ impl TestServer {
         client
     }
 
-    /// A connected client with the session cookie of a user.
+    /// A connected client with a user's session cookie.
     pub(crate) async fn client_of(&self, user: u32) -> Client {
         Client::connect(self.address, &[("cookie", &format!("user={user}"))]).await
     }
 
-    /// How many sockets are in a channel, by the HTTP API.
+    /// Number of sockets in a channel, from the HTTP API.
     pub(crate) async fn subscription_count(&self, channel: &str) -> u64 {
         let url = self.url(&format!("/apps/app/channels/{channel}?auth_key={KEY}"));
         let body = reqwest::get(url).await.expect("the API answers").text().await.expect("the API answers");
@@ -95,12 +95,12 @@ impl TestServer {
         answer["subscription_count"].as_u64().expect("a count")
     }
 
-    /// Waits until so many sockets are in a channel.
+    /// Waits until this many sockets are in a channel.
     pub(crate) async fn subscribed(&self, channel: &str, count: u64) {
         until(&format!("{count} in {channel}"), async || self.subscription_count(channel).await == count).await;
     }
 
-    /// The server's settings with others on top.
+    /// The server's settings with others merged in.
     pub(crate) fn changed(&self, settings: Value) -> Config {
         let mut all = self.settings.clone();
         merge(&mut all, settings);
@@ -109,12 +109,12 @@ impl TestServer {
         config
     }
 
-    /// Tells the server to end, and does not wait for it.
+    /// Starts the shutdown without waiting for it.
     pub(crate) fn begin_to_stop(&self) {
         self.stop.cancel();
     }
 
-    /// Tells the server to end, as SIGTERM does, and waits for it.
+    /// Shuts the server down, as SIGTERM does, and waits until it has ended.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         let running = self.running.take().expect("it is stopped once");
@@ -128,7 +128,7 @@ impl Drop for TestServer {
     }
 }
 
-/// Merges objects recursively; anything else replaces what was there.
+/// Merges objects recursively; other values are replaced.
 pub(crate) fn merge(base: &mut Value, extra: Value) {
     match (base, extra) {
         (Value::Object(base), Value::Object(extra)) => {

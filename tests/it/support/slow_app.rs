@@ -1,4 +1,4 @@
-//! An application that takes its time, and counts how much it is asked at once.
+//! An application that answers slowly and counts concurrent callbacks.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,13 +10,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use tokio::net::TcpListener;
 
-/// What it does, and what it saw.
+/// Its behaviour, and what it has counted.
 pub(crate) struct Work {
     delay: Mutex<Duration>,
     in_flight: AtomicUsize,
     pub(crate) peak: AtomicUsize,
     pub(crate) callbacks: AtomicUsize,
-    /// Status of the answers, and their body.
+    /// Status and body of its answers.
     answer: Mutex<(u16, String)>,
 }
 
@@ -31,7 +31,7 @@ impl SlowApp {
         Self::start_on(0, delay).await
     }
 
-    /// Starts where another was expected before.
+    /// Starts on a port where it was expected before.
     pub(crate) async fn start_on(port: u16, delay: Duration) -> Self {
         let work = Arc::new(Work {
             delay: Mutex::new(delay),
@@ -47,12 +47,12 @@ impl SlowApp {
         Self { url, work }
     }
 
-    /// From now on it answers so.
+    /// Answers with this from now on.
     pub(crate) fn answers(&self, status: u16, body: &str) {
         *self.work.answer.lock().expect("no test panicked here") = (status, body.to_owned());
     }
 
-    /// From now on it takes so long for an answer.
+    /// Takes this long for each answer from now on.
     pub(crate) fn takes(&self, delay: Duration) {
         *self.work.delay.lock().expect("no test panicked here") = delay;
     }
@@ -66,7 +66,7 @@ impl SlowApp {
     }
 }
 
-/// Counts a callback out, also when the server has given it up.
+/// Counts a callback as finished, even if the server has cancelled it.
 struct Leaving<'a>(&'a Work);
 
 impl Drop for Leaving<'_> {

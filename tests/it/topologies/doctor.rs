@@ -1,4 +1,4 @@
-//! `doctor` in front of sentinels and of a Redis Cluster.
+//! `doctor` with sentinels and with a Redis Cluster.
 
 use serde_json::{Value, json};
 
@@ -11,10 +11,10 @@ fn findings(redis: &Value) -> Vec<(String, String, String)> {
     findings_with(redis, "redis")
 }
 
-/// The same with members kept in memory, or there.
+/// Like [`findings`], with members kept in memory or in Redis.
 fn findings_with(redis: &Value, database: &str) -> Vec<(String, String, String)> {
     let folder = Folder::new();
-    // Nobody is asked about callbacks here.
+    // The application is not asked about callbacks in these tests.
     let config = json!({
         "host": "127.0.0.1", "port": free_port(), "authHost": format!("http://127.0.0.1:{}", free_port()),
         "databaseConfig": { "redis": redis }, "database": database,
@@ -28,7 +28,7 @@ fn findings_with(redis: &Value, database: &str) -> Vec<(String, String, String)>
     findings.iter().map(finding).collect()
 }
 
-/// Whether there is a finding of this check and status that holds these words.
+/// Asserts that a finding of this check and status contains these words.
 #[track_caller]
 fn assert_found(findings: &[(String, String, String)], check: &str, status: &str, words: &[&str]) {
     let is_it =
@@ -37,7 +37,7 @@ fn assert_found(findings: &[(String, String, String)], check: &str, status: &str
 }
 
 #[tokio::test]
-async fn sentinels_lead_to_the_master() {
+async fn the_master_is_found_through_sentinels() {
     let (master, _replica, sentinel, settings) = watched_by_a_sentinel().await;
     let found = findings(&settings);
     let at = format!("127.0.0.1:{}", master.port);
@@ -68,7 +68,7 @@ async fn sentinels_lead_to_the_master() {
     drop(master);
     until("the sentinel to miss the master", async || {
         let found = findings(&settings);
-        // By then it may have put the replica in its place.
+        // The sentinel may already have promoted the replica.
         found.iter().any(|(check, status, _)| check == "sentinel" && status == "problem")
             || found.iter().any(|(check, status, text)| check == "redis" && status == "ok" && !text.contains(&at))
     })
@@ -76,7 +76,7 @@ async fn sentinels_lead_to_the_master() {
 }
 
 #[tokio::test]
-async fn a_cluster_serves_all_slots() {
+async fn a_cluster_has_to_serve_all_slots() {
     let (mut nodes, seeds) = cluster_of_three().await;
     let found = findings(&json!({ "cluster": seeds }));
     let first = format!("127.0.0.1:{}", nodes[0].port);
@@ -84,7 +84,7 @@ async fn a_cluster_serves_all_slots() {
     assert_found(&found, "redis", "ok", &[&first, "answers"]);
     assert_found(&found, "events", "unknown", &["Redis accepts the subscription"]);
 
-    // Named by one address alone.
+    // Configured as a single host.
     let lone = json!({ "host": "127.0.0.1", "port": nodes[0].port });
     for (database, status) in [("redis", "problem"), ("memory", "warning")] {
         let fix = format!("cluster = [{{ host = \"127.0.0.1\", port = {} }}]", nodes[0].port);

@@ -10,7 +10,7 @@ use super::{Answer, Receiver, SECRET, metric, server, short, told};
 use crate::support::{TestServer, until};
 
 #[tokio::test]
-async fn what_fails_is_tried_again_in_order() {
+async fn failed_deliveries_are_retried_in_order() {
     let receiver = Receiver::start().await;
     let (server, _laravel) = server(&receiver, json!({}), json!({})).await;
     for status in [500, 302, 429] {
@@ -51,7 +51,7 @@ async fn a_target_that_hangs_delays_no_other() {
 }
 
 #[tokio::test]
-async fn a_target_that_hangs_is_tried_again_after_the_timeout() {
+async fn a_target_that_hangs_is_retried_after_the_timeout() {
     let receiver = Receiver::start().await;
     receiver.answer(Answer::Hang);
     let (server, _laravel) = server(&receiver, json!({}), json!({ "webhooksDelivery": { "timeout": "300ms" } })).await;
@@ -62,7 +62,7 @@ async fn a_target_that_hangs_is_tried_again_after_the_timeout() {
 }
 
 #[tokio::test]
-async fn connections_that_are_reset_are_made_again() {
+async fn reset_connections_are_reopened() {
     let resets = Arc::new(AtomicUsize::new(0));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -87,7 +87,7 @@ async fn connections_that_are_reset_are_made_again() {
 }
 
 #[tokio::test]
-async fn what_waits_is_bounded_and_the_newest_is_kept() {
+async fn the_queue_is_bounded_and_keeps_the_newest() {
     let receiver = Receiver::start().await;
     receiver.answer(Answer::Status(503));
     let (server, _laravel) = server(&receiver, json!({}), json!({ "webhooksDelivery": { "queue": 10 } })).await;
@@ -105,7 +105,7 @@ async fn what_waits_is_bounded_and_the_newest_is_kept() {
 }
 
 #[tokio::test]
-async fn what_is_too_old_is_given_up() {
+async fn deliveries_that_are_too_old_are_dropped() {
     let receiver = Receiver::start().await;
     receiver.answer(Answer::Status(500));
     let (server, _laravel) = server(&receiver, json!({}), json!({ "webhooksDelivery": { "retryFor": "1s" } })).await;

@@ -1,4 +1,4 @@
-//! Webhooks as jobs of a real Laravel, which works them off.
+//! Webhooks as jobs that a real Laravel worker processes.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -42,7 +42,7 @@ fn work(redis: &Redis) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn laravel_works_off_what_it_is_told() {
+async fn laravel_processes_webhook_jobs() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let webhook = json!({ "target": "queue", "job": "EchoWebhook" });
     let settings = json!({ "webhooks": [webhook], "databaseConfig": { "redis": { "keyPrefix": "app_" } } });

@@ -1,4 +1,4 @@
-//! An application that takes deliveries, verifies them, and fails at will.
+//! An application that receives deliveries, verifies them, and fails on demand.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,16 +11,16 @@ use sha2::Sha256;
 
 pub(crate) const SECRET: &str = "webhook-secret";
 
-/// What it does with a delivery.
+/// How it responds to a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// Answers with it. Only what is answered with 200 counts as told.
+    /// Responds with this status. Only deliveries answered with 200 count as accepted.
     Status(u16),
     /// Never answers.
     Hang,
 }
 
-/// A delivery that was taken.
+/// An accepted delivery.
 #[derive(Debug, Clone)]
 pub(crate) struct Delivery {
     headers: HeaderMap,
@@ -59,7 +59,7 @@ impl Receiver {
         Self { url, inner }
     }
 
-    /// From now on deliveries are answered so.
+    /// Responds to deliveries like this from now on.
     pub(crate) fn answer(&self, answer: Answer) {
         *self.inner.answer.lock().expect("no test panicked here") = answer;
     }
@@ -68,12 +68,12 @@ impl Receiver {
         self.inner.deliveries.lock().expect("no test panicked here").clone()
     }
 
-    /// Deliveries that were not taken.
+    /// Number of rejected deliveries.
     pub(crate) fn refused(&self) -> usize {
         *self.inner.refused.lock().expect("no test panicked here")
     }
 
-    /// All events that were taken.
+    /// All accepted events.
     pub(crate) fn events(&self) -> Vec<Value> {
         self.deliveries().iter().flat_map(|delivery| delivery.body["events"].as_array().expect("a list").clone()).collect()
     }

@@ -1,4 +1,4 @@
-//! Webhooks that Redis keeps: of several nodes, and over the death of a node.
+//! Webhooks stored in Redis: from several nodes, and across the death of a node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,7 +16,7 @@ async fn node(redis: &Redis, laravel: &Laravel, receiver: &Receiver, extra: Valu
         "subscribers": { "redis": true },
         "databaseConfig": { "redis": { "host": "127.0.0.1", "port": redis.port, "keyPrefix": "app_" } },
         "presence": { "lease": "2s" },
-        // A client with unread messages ends by a reset, which may look like a lost connection.
+        // A client with unread messages closes with a reset, which may look like a lost connection.
         "recovery": { "window": "1s" },
         "webhooks": [entry],
         "webhooksDelivery": { "grace": "300ms", "store": "redis", "retryFor": "1h" },
@@ -40,7 +40,7 @@ async fn join(node: &Node, user: u32, channel: &str) -> Client {
     client
 }
 
-/// Who is where by what was told, where nothing goes back: an event whose `seq` is not above the last of its channel is skipped.
+/// The members per channel according to the events. An event whose `seq` is not above the last one of its channel is skipped.
 fn view(events: &[Value]) -> BTreeMap<String, BTreeSet<String>> {
     let mut view: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut seqs: BTreeMap<String, u64> = BTreeMap::new();
@@ -58,20 +58,20 @@ fn view(events: &[Value]) -> BTreeMap<String, BTreeSet<String>> {
             "channel_vacated" => assert!(view.remove(&channel).is_some_and(|users| users.is_empty()), "vacated too early: {event}"),
             "member_added" => assert!(view.get_mut(&channel).expect("it is occupied").insert(user()), "added twice: {event}"),
             "member_removed" => assert!(view.get_mut(&channel).expect("it is occupied").remove(&user()), "removed twice: {event}"),
-            other => panic!("nobody asked for {other}"),
+            other => panic!("unexpected event {other}"),
         }
     }
     view
 }
 
-/// The seqs of each channel in the order of their coming, which must grow, unless something is said again.
+/// Asserts that the `seq`s of each channel increase in order of arrival, except for repeated deliveries.
 fn assert_no_repetition(events: &[Value]) {
     let all: Vec<u64> = events.iter().map(|event| event["seq"].as_u64().expect("a number")).collect();
     assert!(all.is_sorted_by(|one, next| one < next), "{all:?}");
 }
 
 #[tokio::test]
-async fn three_nodes_tell_the_truth_once() {
+async fn three_nodes_deliver_every_change_once() {
     let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
     let mut nodes = Vec::new();
     for _ in 0..3 {
@@ -95,16 +95,16 @@ async fn three_nodes_tell_the_truth_once() {
     until("the truth to be told", async || view(&receiver.events()) == truth).await;
     let events = receiver.events();
     assert_no_repetition(&events);
-    // Everybody leaves, and one of the nodes dies meanwhile.
+    // All clients leave, and one of the nodes is killed meanwhile.
     nodes[1].signal(Signal::KILL);
     drop(here);
-    until("everybody's leave to be told", async || view(&receiver.events()).is_empty()).await;
+    until("all leaves to be delivered", async || view(&receiver.events()).is_empty()).await;
 }
 
 #[tokio::test]
-async fn the_death_of_the_node_that_tells_loses_nothing() {
+async fn the_death_of_the_leader_loses_no_event() {
     let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
-    // The first leads.
+    // The first node becomes the leader.
     let first = node(&redis, &laravel, &receiver, cluster()).await;
     let ann = join(&first, 1, "presence-room").await;
     told(&receiver, 2).await;
@@ -129,7 +129,7 @@ async fn the_death_of_the_node_that_tells_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_killed_node_tells_what_waited_when_it_is_back() {
+async fn a_restarted_node_delivers_what_was_queued() {
     let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
     receiver.answer(Answer::Status(500));
     let events = json!(["channel_occupied", "channel_vacated", "member_added", "member_removed", "client_event"]);
@@ -178,7 +178,7 @@ async fn a_full_stream_drops_whispers_first() {
     until("the empty list of whispers to be gone", async || redis.keys("app_laravel-echo:*out:*:clients").await.is_empty()).await;
 }
 
-/// The bytes that wait for a target.
+/// The number of bytes queued for a target.
 const BYTES: &str = "local n = 0 for _, one in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do n = n + #one[2][4] end return n";
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn a_stream_is_bounded_in_bytes() {
 }
 
 #[tokio::test]
-async fn bytes_of_a_delivery_that_is_recorded_twice_count_once() {
+async fn bytes_of_a_delivery_recorded_twice_count_once() {
     const DONE: &str = include_str!("../../../src/webhooks/done.lua");
     let redis = Redis::start().await;
     let add = async |json: &str, of_clients: &str| {
@@ -223,15 +223,15 @@ async fn bytes_of_a_delivery_that_is_recorded_twice_count_once() {
         assert_eq!(redis.eval::<i64>(BYTES, &["out"], &[]).await, 9);
     }
     redis.eval::<()>(DONE, &["out"], &[&first, &second]).await;
-    // The stream stays, so that no id comes again.
+    // The stream itself remains, so that no id is reused.
     assert_eq!(redis.keys("*").await, ["out"]);
 }
 
 #[tokio::test]
-async fn what_waits_for_the_leader_is_bounded_in_bytes() {
+async fn the_queue_for_the_leader_is_bounded_in_bytes() {
     const MOST: i64 = 16 * 1024 * 1024;
     let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
-    // Another node leads, and does nothing.
+    // Another node is the leader, and does nothing.
     redis.eval::<()>("redis.call('SET', KEYS[1], 'another')", &["app_laravel-echo:{webhooks}:leader"], &[]).await;
     let entry = json!({ "url": receiver.url, "key": "echo", "secret": SECRET, "events": ["client_event"] });
     let node = node(&redis, &laravel, &receiver, json!({ "webhooks": [entry] })).await;
@@ -250,7 +250,7 @@ async fn what_waits_for_the_leader_is_bounded_in_bytes() {
 }
 
 #[tokio::test]
-async fn who_subscribes_to_public_channels_pushes_out_no_member() {
+async fn public_subscribes_do_not_displace_member_events() {
     for store in ["memory", "redis"] {
         let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
         receiver.answer(Answer::Status(500));
@@ -271,7 +271,7 @@ async fn who_subscribes_to_public_channels_pushes_out_no_member() {
 }
 
 #[tokio::test]
-async fn a_restart_and_a_redis_that_is_away_are_not_told() {
+async fn restarts_and_redis_outages_cause_no_events() {
     let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
     let mut node = node(&redis, &laravel, &receiver, json!({ "webhooksDelivery": { "grace": "15s" } })).await;
     let ann = join(&node, 1, "presence-room").await;
