@@ -1,8 +1,8 @@
 /**
  * Compressed messages (`permessage-deflate`) with real clients, over plain connections and TLS: socket.io-client with its
- * default options, and `ws`, which compresses what it sends. What comes over the wire is counted at the client's socket.
+ * default options, and `ws`, which compresses what it sends. Received bytes are counted at the client's socket.
  *
- * Input: the server's binary, ECHO_BIN. Each test has a server of its own on a free port.
+ * Input: the server's binary, ECHO_BIN. Each test has its own server on a free port.
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -35,7 +35,7 @@ async function start(t, scheme) {
   return { port, api, publish: (name, data) => api('events', { name, channel: 'news', data: JSON.stringify(data) }) };
 }
 
-/** Bytes that came over the client's socket while `during` went on. */
+/** Bytes received on the client's socket while `during` ran. */
 async function bytesRead(websocket, during) {
   const { _socket: socket } = websocket;
   const before = socket.bytesRead;
@@ -45,7 +45,7 @@ async function bytesRead(websocket, during) {
 
 for (const scheme of ['http', 'https']) {
   for (const [title, name] of Object.entries(CLIENTS)) {
-    test(`${title} over ${scheme} gets a long event compressed, and a short one as it is`, TEST, async (t) => {
+    test(`${title} over ${scheme} gets a long event compressed and a short one uncompressed`, TEST, async (t) => {
       const server = await start(t, scheme);
       const { default: io } = await import(name);
       const socket = io(`${scheme}://127.0.0.1:${server.port}`, { forceNew: true, rejectUnauthorized: false });

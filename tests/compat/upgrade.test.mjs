@@ -1,8 +1,8 @@
 /**
- * Upgrades of real clients through what stands between them and the server: proxies that let the handshake through and
- * then swallow, close or hold the websocket, nginx, and HAProxy.
+ * Upgrades of real clients through various proxies: ones that pass the handshake and then swallow, close or delay the
+ * websocket, nginx, and HAProxy.
  *
- * Input: the server's binary, ECHO_BIN. Each test has a server and a proxy of its own on free ports.
+ * Input: the server's binary, ECHO_BIN. Each test has its own server and proxy on free ports.
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -21,7 +21,7 @@ async function api(port, what, body) {
 
 const publish = (port, number) => api(port, 'events', { name: 'told', channel: 'news', data: JSON.stringify(number) });
 
-/** A connected client in the channel. */
+/** A connected client that has subscribed to the channel. */
 async function join(t, name, through, server) {
   const { default: io } = await import(name);
   const socket = io(`http://127.0.0.1:${through}`, { forceNew: true });
@@ -36,7 +36,7 @@ async function join(t, name, through, server) {
   return client;
 }
 
-/** Events that are published one after the other arrive in this order, each before the next one is published. */
+/** Asserts that events arrive in order, each before the next one is published. */
 async function hears(client, server, from) {
   for (let number = from; number < from + EVENTS; number++) {
     await publish(server, number);
@@ -45,7 +45,7 @@ async function hears(client, server, from) {
   assert.deepEqual(client.heard, Array.from({ length: from + EVENTS }, (_, number) => number));
 }
 
-/** A proxy that counts requests, and does something to websockets once their handshake is answered. */
+/** A proxy that counts requests and interferes with websockets after their handshake. */
 async function startProxy(t, server, toWebsocket) {
   const proxy = { requests: 0, websockets: 0 };
   const listener = createServer((client) => {
@@ -70,7 +70,7 @@ async function startProxy(t, server, toWebsocket) {
   return Object.assign(proxy, { port: listener.address().port });
 }
 
-/** Requests of a client that polls: four or five until it is in the channel, and a poll for each event. */
+/** Requests of a polling client: four or five until it has subscribed, and a poll for each event. */
 const mostRequests = (events) => 8 + 2 * events;
 
 for (const [title, name] of Object.entries(CLIENTS)) {
@@ -87,7 +87,7 @@ for (const [title, name] of Object.entries(CLIENTS)) {
     });
   }
 
-  test(`${title}: an upgrade that comes late loses nothing`, { timeout: 2 * DEADLINE_MS }, async (t) => {
+  test(`${title}: a late upgrade loses nothing`, { timeout: 2 * DEADLINE_MS }, async (t) => {
     const server = await startServer(t);
     const held = [];
     let isHeld = true;
@@ -98,7 +98,7 @@ for (const [title, name] of Object.entries(CLIENTS)) {
     assert.equal(client.transport(), 'polling');
     isHeld = false;
     for (const write of held) write();
-    // Events go on while the client changes over.
+    // Events continue while the client upgrades.
     await hears(client, server, EVENTS);
     await until('the upgrade', () => client.transport() === 'websocket');
     await hears(client, server, 2 * EVENTS);
@@ -114,7 +114,7 @@ for (const [title, name] of Object.entries(CLIENTS)) {
 
   test(`${title}: behind an nginx that drops the Upgrade header the client polls`, { timeout: 2 * DEADLINE_MS }, async (t) => {
     const [server, port] = [await startServer(t), await freePort()];
-    // As nginx does by itself: HTTP/1.0, and a connection for each request.
+    // nginx's default: HTTP/1.0, and one connection per request.
     await run(t, port, 'nginx', (folder) => ['-e', 'stderr', '-c', `${folder}/nginx.conf`], nginx(port, `location / { proxy_pass http://127.0.0.1:${server}; }`));
     const client = await join(t, name, port, server);
     await hears(client, server, 0);

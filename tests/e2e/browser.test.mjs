@@ -1,6 +1,6 @@
 /**
- * Pages in a real browser: socket.io-client from the echo server, which is another origin than the
- * page's, or a 2.x of one's own; laravel-echo's browser build; real cookies and real CORS.
+ * Pages in a real browser: socket.io-client from the echo server, whose origin differs from the
+ * page's, or the page's own 2.x; laravel-echo's browser build; real cookies and real CORS.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -43,7 +43,7 @@ after(async () => {
   await stack?.stop();
 }, SETUP);
 
-/** A tab for one test. */
+/** A browser tab for one test. */
 async function openTab(t) {
   const tab = await Tab.open(browser, stack);
   t.after(() => tab.close());
@@ -68,7 +68,7 @@ for (const { name, protocol, scripts } of PAGES) {
       assert.deepEqual(tab.problems, []);
     });
 
-    test('a long event comes compressed', TEST, async (t) => {
+    test('a long event arrives compressed', TEST, async (t) => {
       const tab = await openTab(t);
       const protocol = await tab.context.newCDPSession(tab.page);
       const extensions = [];

@@ -1,4 +1,4 @@
-/** The dashboard in a real browser, with a real Laravel that broadcasts and decides. */
+/** The dashboard in a real browser, with a real Laravel that broadcasts and authorizes. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -34,7 +34,7 @@ describe('the dashboard', { skip: isOriginal }, () => {
     await stack?.stop();
   }, SETUP);
 
-  /** A page with its own cookies; whatever goes wrong in it fails the test. */
+  /** A page with its own cookies; any error in it fails the test. */
   async function open(t, { path = '', signIn = true, ...options } = {}) {
     const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
     context.setDefaultTimeout(DEADLINE_MS);
@@ -42,7 +42,7 @@ describe('the dashboard', { skip: isOriginal }, () => {
     page.problems = [];
     page.on('pageerror', (error) => page.problems.push(String(error)));
     page.on('console', (message) => {
-      // Asking whether somebody is signed in is answered 401, which the browser takes for an error.
+      // The request for the current session is answered 401, which the browser logs as an error.
       if (message.type() === 'error' && !message.location().url.endsWith('/dashboard/session')) page.problems.push(message.text());
     });
     t.after(async () => {
@@ -65,7 +65,7 @@ describe('the dashboard', { skip: isOriginal }, () => {
     return client;
   }
 
-  /** axe's findings on what the page shows now. */
+  /** axe's findings for the current state of the page. */
   async function findings(page) {
     await page.evaluate(axe);
     const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
@@ -133,28 +133,28 @@ describe('the dashboard', { skip: isOriginal }, () => {
     await form.getByLabel('Event').fill('OrderShipped');
     await page.keyboard.press('Enter');
     await page.locator('#findings .wrong').getByText('clients are in "offers"').waitFor();
-    // It follows what happens.
+    // It updates live.
     await form.getByLabel('Channel').fill('later');
     await page.keyboard.press('Enter');
     await page.locator('#findings .wrong').getByText('nobody is subscribed to "later"').waitFor();
     await guest.listen(guest.echo.channel('later'), 'OrderShipped');
     await guest.visitor.ship({ id: 1 }, ['public:later']);
     await page.locator('#findings .fine').getByText("listen('OrderShipped'").waitFor();
-    // What doctor looks at, with the real Laravel and the real Redis.
+    // The checks of doctor, with the real Laravel and the real Redis.
     await page.locator('#checks .fine').getByText('to an unknown channel, as it should').waitFor();
     await page.locator('#checks .fine').getByText(`redis: 127.0.0.1:${stack.redis.port} answers`).waitFor();
   });
 
-  test('a page of another origin can do nothing in the name of who is signed in', TEST, async (t) => {
+  test('a page of another origin cannot act for a signed-in user', TEST, async (t) => {
     const page = await open(t);
     const guest = await connect(t);
     await guest.listen(guest.echo.channel('quiet'), 'OrderShipped');
-    // Of another port of this machine, which cookies do not tell apart.
+    // On another port of this machine, which cookies do not distinguish.
     const other = await page.context().newPage();
     await other.goto(`${stack.laravel.url}/me`);
     const event = JSON.stringify({ channel: 'quiet', name: 'said', data: 'stolen' });
     const reach = (path, options) => other.evaluate(([url, init]) => fetch(url, { credentials: 'include', ...init }).then(() => 'read', () => 'refused'), [`${stack.echo.url}/dashboard/${path}`, options]);
-    // What it is answered it may not read either.
+    // Nor may it read the response.
     assert.equal(await reach('api/event', { method: 'POST', mode: 'no-cors', headers: { 'Content-Type': 'text/plain' }, body: event }), 'refused');
     assert.equal(await reach('api/event', { method: 'POST', headers: { 'X-Dashboard': '1' }, body: event }), 'refused');
     assert.equal(await reach('api/channels', {}), 'refused');
@@ -166,7 +166,7 @@ describe('the dashboard', { skip: isOriginal }, () => {
       element.submit();
     }, `${stack.echo.url}/dashboard/api/act`);
     assert.equal((await form).status(), 403);
-    // What came before this would be in the trace by then.
+    // If an earlier request had had an effect, it would be in the trace by now.
     await guest.visitor.ship({ id: 1 }, ['public:quiet']);
     await page.locator('#trace [data-kind=event]', { hasText: 'OrderShipped on quiet' }).first().waitFor();
     assert.equal(await page.locator('#trace [data-kind=event]', { hasText: 'said on quiet' }).count(), 0);
@@ -259,7 +259,7 @@ describe('the dashboard', { skip: isOriginal }, () => {
           await page.keyboard.press('Enter');
           await page.locator('#findings li').first().waitFor();
         }
-        // The rows' own glow fades first.
+        // Waits until the highlight of new rows has faded.
         await page.waitForFunction(() => document.getAnimations().length === 0);
         assert.deepEqual(await findings(page), [], view);
         const width = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);

@@ -1,4 +1,4 @@
-/** The README's first command: the demo of a server with nothing else on the machine, in a real browser. */
+/** The README's first command: the demo, with nothing else on the machine, in a real browser. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { launchBrowser } from './lib/browser.mjs';
@@ -34,12 +34,12 @@ demo('a visitor sends an event and sees it arrive in the dashboard', { timeout: 
   await page.locator('#trace [data-kind=event]', { hasText: 'delivered to 1' }).waitFor();
   assert.equal(new URL(page.url()).hash.includes('demo'), false, 'the key is not left in the address');
 
-  // Where Laravel would publish to.
+  // Laravel would publish to this port.
   const port = Number(new URL(url).port) + 1;
   assert.match(await page.locator('#laravel').textContent(), new RegExp(`REDIS_PORT=${port} .*REDIS_PREFIX= php artisan tinker --execute=`));
   assert.match(child.output, new RegExp(`REDIS_PORT=${port} `));
 
-  // The command that the page and the terminal show does the same.
+  // The command shown on the page and in the terminal does the same.
   const [, endpoint, body] = /POST '([^']+)' -d '([^']+)'/.exec(await page.locator('#curl').textContent());
   assert.match(child.output, new RegExp(endpoint.split('auth_key=')[1]));
   assert.equal((await fetch(endpoint, { method: 'POST', body })).status, 200);

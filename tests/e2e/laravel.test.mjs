@@ -1,6 +1,6 @@
 /**
- * A real Laravel publishes through Redis, decides who may listen, and real laravel-echo clients
- * with its session cookie see the outcome. Each client generation goes through all of it.
+ * A real Laravel publishes through Redis and authorizes channels; real laravel-echo clients with
+ * its session cookie receive the events. Every client generation runs all of these tests.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -15,7 +15,7 @@ const TEST = { timeout: 60_000 };
 
 const FORBIDDEN = 403;
 
-/** Connects a client of one test as a user, or as a guest. */
+/** Connects a client for one test, as a user or as a guest. */
 async function connect(t, name, stack, user) {
   const visitor = user ? await stack.laravel.login(user) : await stack.laravel.guest();
   const client = await EchoClient.connect(name, stack, visitor);
@@ -24,7 +24,7 @@ async function connect(t, name, stack, user) {
 }
 
 let number = 0;
-/** For the names of channels that no other test uses. */
+/** A number for channel names that no other test uses. */
 const unusedNumber = () => (number += 1);
 
 describe('Laravel with phpredis', () => {
@@ -45,7 +45,7 @@ describe('Laravel with phpredis', () => {
         assert.deepEqual(await shipped.next(), { order, socket: null });
       });
 
-      test('a private channel is open to whom Laravel grants it', TEST, async (t) => {
+      test('a private channel is open to users whom Laravel grants it', TEST, async (t) => {
         const ann = await connect(t, name, stack, 'ann');
         const channel = `orders.${unusedNumber()}`;
         const shipped = await ann.listen(ann.echo.private(channel), 'OrderShipped');
@@ -66,7 +66,7 @@ describe('Laravel with phpredis', () => {
           const news = await client.listen(client.echo.channel(`news.${number}`), 'OrderShipped');
           assert.equal(await client.refusal(`private-orders.${number}`), FORBIDDEN);
 
-          // Published on the private channel first: had it been delivered, it had come before the news.
+          // Published on the private channel first: if it were delivered, it would arrive before the news.
           await client.visitor.ship({ id: 1 }, [`private:orders.${number}`, `public:news.${number}`]);
           assert.deepEqual(await news.next(), { order: { id: 1 }, socket: null });
           assert.deepEqual(secrets.all, []);
@@ -74,7 +74,7 @@ describe('Laravel with phpredis', () => {
       }
 
       for (const header of ['X-HTTP-Method-Override', 'x_http_method_override', 'X-Http-Method']) {
-        test(`nobody gets in by ${header}: OPTIONS, which Laravel answers 200 with nothing`, TEST, async (t) => {
+        test(`${header}: OPTIONS grants nothing, although Laravel answers it 200 with an empty body`, TEST, async (t) => {
           const guest = await connect(t, name, stack);
           const channel = `private-orders.${unusedNumber()}`;
           guest.echo.connector.socket.emit('subscribe', { channel, auth: { headers: { [header]: 'OPTIONS' } } });
@@ -119,14 +119,14 @@ describe('Laravel with phpredis', () => {
         assert.deepEqual(await shipped.next(), { order: { id: 2 }, socket: null });
       });
 
-      test('a presence channel is closed to whom Laravel refuses it', TEST, async (t) => {
+      test('a presence channel is closed to users whom Laravel refuses it', TEST, async (t) => {
         const ann = await connect(t, name, stack, 'ann');
         ann.echo.join('chat.closed');
 
         assert.equal(await ann.refusal('presence-chat.closed'), FORBIDDEN);
       });
 
-      test('toOthers() leaves out the sender', TEST, async (t) => {
+      test('toOthers() excludes the sender', TEST, async (t) => {
         const ann = await connect(t, name, stack, 'ann');
         const bob = await connect(t, name, stack, 'bob');
         const channel = `orders.${unusedNumber()}`;
@@ -139,12 +139,12 @@ describe('Laravel with phpredis', () => {
 
         assert.deepEqual(await bobs.next(), { order: { id: 1 }, socket: socketId });
         assert.deepEqual(await bobs.next(), { order: { id: 2 }, socket: null });
-        // The order of a channel is kept, so nothing can come after this one.
+        // A channel keeps its order, so the excluded event cannot arrive after this one.
         assert.deepEqual(await anns.next(), { order: { id: 2 }, socket: null });
         assert.equal(anns.all.length, 1);
       });
 
-      test('a notification reaches its user alone', TEST, async (t) => {
+      test('a notification reaches only its user', TEST, async (t) => {
         const ann = await connect(t, name, stack, 'ann');
         const bob = await connect(t, name, stack, 'bob');
         const channel = `App.Models.User.${USERS.ann.id}`;

@@ -1,6 +1,6 @@
 /**
- * Stock Echo on pusher-js in a real browser, which has logged in to Laravel: with Laravel's `pusher` driver, and with its
- * `redis` driver, which signs nothing.
+ * Stock Echo on pusher-js in a real browser that is logged in to Laravel: with Laravel's `pusher` driver, and with its
+ * `redis` driver, which cannot sign.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -19,7 +19,7 @@ let browser;
 before(async () => (browser = await launchBrowser()), SETUP);
 after(() => browser?.close(), SETUP);
 
-/** With the `redis` driver it is this server that is asked about presence channels, in Laravel's place. */
+/** With the `redis` driver, this server is asked about presence channels instead of Laravel. */
 const DRIVERS = {
   pusher: { start: () => Stack.startWithPusher(), asked: ({ laravel }) => laravel.url, joins: true },
   redis: { start: () => Stack.start({ settings: { clients: [{ appId, key, secret }] } }), asked: ({ laravel }) => laravel.url, joins: false },
@@ -42,7 +42,7 @@ for (const [driver, { start, asked, joins }] of target.pusherClients.length ? Ob
     }, SETUP);
 
     for (const broadcaster of ['pusher', 'reverb']) {
-      /** A tab with the page, of a user or of a guest. */
+      /** A tab with the page, for a user or a guest. */
       async function openTab(t, user) {
         const tab = await Tab.open(browser, stack);
         t.after(() => tab.close());
@@ -51,7 +51,7 @@ for (const [driver, { start, asked, joins }] of target.pusherClients.length ? Ob
         return tab;
       }
 
-      test(`${broadcaster}: with the session cookie events of Laravel appear in the page`, TEST, async (t) => {
+      test(`${broadcaster}: with the session cookie Laravel's events appear in the page`, TEST, async (t) => {
         const tab = await openTab(t, 'ann');
         await tab.shows('subscribed', 'news orders');
         const bob = await stack.laravel.login('bob');
@@ -68,7 +68,7 @@ for (const [driver, { start, asked, joins }] of target.pusherClients.length ? Ob
         assert.deepEqual(tab.problems, []);
       });
 
-      test(`${broadcaster}: a guest hears public events alone`, TEST, async (t) => {
+      test(`${broadcaster}: a guest gets only public events`, TEST, async (t) => {
         const tab = await openTab(t);
         await tab.shows('refused', 'orders 403');
         await tab.shows('subscribed', 'news');

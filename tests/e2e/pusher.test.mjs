@@ -1,6 +1,6 @@
 /**
- * A real Laravel with its `pusher` driver in place of `redis`: it publishes to the server's HTTP API and signs the
- * answers of /broadcasting/auth. Clients of both protocols share its channels.
+ * A real Laravel with its `pusher` driver instead of `redis`: it publishes to the server's HTTP API and signs the answers of
+ * /broadcasting/auth. Clients of both protocols share its channels.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -17,7 +17,7 @@ const FORBIDDEN = 403;
 const [socketIo] = target.clients;
 
 let number = 0;
-/** For the names of channels that no other test uses. */
+/** A number for channel names that no other test uses. */
 const unusedNumber = () => (number += 1);
 
 for (const name of target.pusherClients) {
@@ -38,7 +38,7 @@ for (const name of target.pusherClients) {
     }
 
     for (const kind of Object.keys(kinds)) {
-      test(`${kind}: public and private events, for whom Laravel lets in`, TEST, async (t) => {
+      test(`${kind}: public and private events, for users whom Laravel authorizes`, TEST, async (t) => {
         const [ann, guest, eve] = [await connect(t, kind, 'ann'), await connect(t, kind), await connect(t, kind, 'eve')];
         const n = unusedNumber();
         const news = await guest.listen(guest.echo.channel(`news.${n}`), 'OrderShipped');
@@ -63,7 +63,7 @@ for (const name of target.pusherClients) {
         assert.deepEqual(notification, { hello: 'wörld ✓', type: 'App\\Notifications\\Pinged' });
       });
 
-      test(`${kind}: a presence channel that Laravel closes is refused`, TEST, async (t) => {
+      test(`${kind}: a presence channel that Laravel refuses stays closed`, TEST, async (t) => {
         const ann = await connect(t, kind, 'ann');
         ann.echo.join('chat.closed');
         assert.equal(await ann.refusal('presence-chat.closed'), FORBIDDEN);
@@ -81,7 +81,7 @@ for (const name of target.pusherClients) {
         await ann.visitor.ship({ id: 2 }, [`private:${channel}`], { socketId });
         assert.deepEqual(await bobs.next(), { order: { id: 1 } });
         assert.deepEqual(await bobs.next(), { order: { id: 2 } });
-        // The order of a channel is kept, so nothing can come after this one.
+        // A channel keeps its order, so the excluded event cannot arrive after this one.
         assert.deepEqual(await anns.next(), { order: { id: 2 } });
         assert.equal(anns.all.length, 1);
       });
@@ -109,7 +109,7 @@ for (const name of target.pusherClients) {
       });
     }
 
-    test('a user with a tab of each protocol is one member, and is sent away from both', TEST, async (t) => {
+    test('a user with a tab in each protocol is one member, and both are terminated', TEST, async (t) => {
       const [bob, first, second] = [await connect(t, 'pusher', 'bob'), await connect(t, 'pusher', 'ann'), await connect(t, 'socket.io', 'ann')];
       const channel = `chat.${unusedNumber()}`;
       for (const client of [first, second]) {

@@ -1,8 +1,8 @@
 /**
- * The README's steps 0 to 3 as they stand there, in a project of Debian's Laravel 8 and a real browser: what a newcomer types and
- * pastes works. Three things are not as at a newcomer's desk: `npm i` finds its packages on this machine instead of downloading
- * them, the server has a free port behind the 6001 that the README names, and the commands for a Laravel from 11 on are not run,
- * since Debian has none.
+ * The README's steps 0 to 3, taken from it verbatim, in a project of Debian's Laravel 8 and a real browser: what a newcomer types
+ * and pastes works. Three things differ: `npm i` finds its packages on this machine instead of downloading them, the server has a
+ * free port behind the 6001 that the README names, and the commands for Laravel 11 and later are not run, since Debian has no
+ * such version.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -22,12 +22,12 @@ const TEST = { timeout: 60_000 };
 
 const IMPORTS = { 'laravel-echo': '/laravel-echo.mjs', 'socket.io-client': '/socket.io-client.mjs' };
 
-/** A page as a bundler would make it. */
+/** A page as a bundler would build it. */
 const page = (script) => `<!doctype html><link rel="icon" href="data:,">
 <script type="importmap">${JSON.stringify({ imports: IMPORTS })}</script>
 <script type="module">${script}</script>`;
 
-// The original serves no socket.io-client 4.
+// The original does not serve socket.io-client 4.
 const ours = process.env.TARGET === 'original' ? () => {} : test;
 
 const started = [];
@@ -74,7 +74,7 @@ after(async () => {
   project?.remove();
 }, SETUP);
 
-/** A tab of Ann's with the page in it, which joins a private channel by `window.Echo`. */
+/** A tab of Ann's with the page, which joins a private channel through `window.Echo`. */
 async function open(t, script) {
   const tab = await Tab.open(browser, stack);
   t.after(() => tab.close());

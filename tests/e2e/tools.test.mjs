@@ -1,4 +1,4 @@
-/** What is missing is named with its Debian package, and fails rather than skips. */
+/** A missing program is named with its Debian package, and fails the tests instead of skipping them. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { program, requireLaravel } from './lib/tools.mjs';

@@ -1,4 +1,4 @@
-/** A real Laravel is told who comes into a channel and who leaves: by signed requests, and by jobs that its worker works off. */
+/** A real Laravel is notified of joins and leaves: by signed requests, and by jobs that its worker processes. */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
@@ -19,7 +19,7 @@ const settings = (laravelUrl) => ({
 
 for (const redisClient of ['phpredis', 'predis']) {
   const skip = process.env.TARGET === 'original' && 'it has no webhooks';
-  test(`Laravel with ${redisClient} is told who comes and who leaves`, { timeout: 90_000, skip }, async (t) => {
+  test(`Laravel with ${redisClient} is notified of joins and leaves`, { timeout: 90_000, skip }, async (t) => {
     const stack = await Stack.start({ redisClient, settings });
     t.after(() => stack.stop());
     const worker = stack.laravel.artisan('queue:work', 'redis', '--sleep=0.1', '--tries=3');

@@ -1,6 +1,6 @@
 /**
- * No Redis anywhere: a real Laravel broadcasts straight to the server (redisServer), through the connection `echo` of
- * its config/database.php. The probes that find out whether a channel was joined come from ioredis.
+ * Without Redis: a real Laravel broadcasts directly to the server (redisServer), through the connection `echo` in its
+ * config/database.php. The probes that detect whether a channel was joined are published with ioredis.
  */
 import { after, before, describe, test } from 'node:test';
 import { allWaysArrive } from './lib/all-ways.mjs';

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Checks docs/openapi.json, as the server serves it, against that server with schemathesis.
+# Tests the server against the docs/openapi.json that it serves, with schemathesis.
 #
 # Needs Python 3.10 or newer with venv, and the server's binary: ECHO_BIN, or target/debug/laravel-echo-server.
-# EXAMPLES is how many requests each phase makes per operation. Exits with 0 when nothing was found.
+# EXAMPLES is the number of requests per operation and phase. Exits with 0 when nothing was found.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -30,7 +30,7 @@ TOML
 (cd "$work" && exec "$server" start --no-lock) >"$work/log" 2>&1 &
 pid=$!
 
-# schemathesis waits for the document to be there. One worker: hypothesis' code generation is not thread-safe.
+# schemathesis waits until the document is available. One worker: hypothesis' code generation is not thread-safe.
 (cd "$work" && "$venv/bin/schemathesis" --config-file "$here/schemathesis.toml" run "http://127.0.0.1:$port/openapi.json" \
     --wait-for-schema 20 --workers 1 --max-examples "${EXAMPLES:-25}" --seed 1 --generation-codec ascii \
     --generation-database none --request-timeout 20 --no-color) || { status=$?; sed 's/^/server: /' "$work/log" | tail -20; exit "$status"; }

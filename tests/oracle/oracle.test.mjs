@@ -1,8 +1,8 @@
 /**
- * The same sessions, scripted and random, given to this server and to socket.io 2 and 4 (engine.io 3 and 6).
+ * Runs the same scripted and random sessions against this server and against socket.io 2 and 4 (engine.io 3 and 6).
  *
- * Input: the server's binary, ECHO_BIN; ORACLE_RUNS and ORACLE_SEED for more sessions than the usual ones. What differs
- * and is meant to is in DECISIONS; anything else fails.
+ * Input: the server's binary, ECHO_BIN; ORACLE_RUNS and ORACLE_SEED for additional sessions. Intended differences are
+ * listed in DECISIONS; any other difference fails.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -24,22 +24,22 @@ const RUNS = Number(process.env.ORACLE_RUNS ?? 10);
 const SEED = Number(process.env.ORACLE_SEED ?? 1);
 const SUBSCRIBE = '42["subscribe",{"channel":"news","auth":{"headers":{}}}]';
 
-/** What is meant to differ, each as a rewriting of what was seen into words that fit both. */
+/** Intended differences, each as a rewrite of the observations into a common form. */
 const DECISIONS = {
   'a session that ends says nothing: told `1`, some clients never come back': (seen) => seen.replace(/^(poll \d+): (dropped|200 1)$/, '$1: the end'),
   'a second poll is refused with 400, not 500': (seen) => seen.replace(/^(poll \d+): 500$/, '$1: 400'),
 };
 /**
- * When a websocket ends that carries no session any more: after the client's `1` at once here, and there when the client
- * closes it; that of a probe whose session is over within 10 s here, and at once there.
+ * When a websocket without a session ends: here right after the client's `1`, there when the client closes it; and a
+ * probe whose session is over ends here within 10 s, there at once.
  */
 const isLeftOver = (seen) => /^websocket \d+ is closed$/.test(seen);
 const decided = (seen) => Object.values(DECISIONS).reduce((text, rewrite) => rewrite(text), seen.trim());
 
 /**
- * Where a client of Engine.IO 4 speaks before CONNECT, or says DISCONNECT. Who speaks without being connected loses the
- * session with both servers; a poll that waits is then answered with NOOP here, and with `1` there. A second CONNECT is
- * ignored here, and ends the session there.
+ * Engine.IO 4 clients that send something before CONNECT, or DISCONNECT. A message before CONNECT ends the session on
+ * both servers; a pending poll is then answered with NOOP here and with `1` there. A second CONNECT is ignored here and
+ * ends the session there.
  */
 function firstOutOfTurn(steps) {
   let isConnected = false;
@@ -99,7 +99,7 @@ async function startOracle(version) {
   };
 }
 
-/** What is seen of a session, step by step. */
+/** The observations of a session, step by step. */
 async function transcript({ port, publish }, version, steps) {
   const session = new Session(version, port, publish);
   const seen = [];
@@ -114,7 +114,7 @@ async function transcript({ port, publish }, version, steps) {
 const told = (transcript) =>
   transcript.map(({ step, seen }) => `${JSON.stringify(step)} → ${seen.filter((what) => !isLeftOver(what)).map(decided).join('; ')}`).join('\n');
 
-/** With Engine.IO 3 clients are connected by the handshake. */
+/** Engine.IO 3 clients are connected by the handshake. */
 const CONNECTS = [['connect']];
 const SUBSCRIBES = [['post', [SUBSCRIBE]]];
 const PROBES = [['websocket'], ['frame', '2probe']];
@@ -139,7 +139,7 @@ const packet = fc.constantFrom(SUBSCRIBE, '41', '42["nothing"]', '431[1]', '40/o
 const step = fc.oneof(
   { weight: 4, arbitrary: fc.constant(['waitingPoll']) },
   { weight: 4, arbitrary: fc.array(packet, { minLength: 1, maxLength: 3 }).map((packets) => ['post', packets]) },
-  // Alone: socket.io 4 closes a session that says something in the same payload as CONNECT, which waits for it here.
+  // Alone: socket.io 4 closes a session with another packet in CONNECT's payload, which is held here.
   { weight: 1, arbitrary: fc.constant(['post', ['40']]) },
   { weight: 3, arbitrary: fc.integer({ min: 0, max: 99 }).map((number) => ['event', number]) },
   { weight: 2, arbitrary: fc.constant(['websocket']) },
@@ -148,7 +148,7 @@ const step = fc.oneof(
   { weight: 1, arbitrary: packet.map((text) => ['frame', text]) },
   { weight: 1, arbitrary: fc.constant(['closeWebsocket']) },
 );
-/** Most sessions are those of a client that has subscribed. */
+/** Most sessions have a client that has subscribed. */
 const sessions = fc.tuple(fc.boolean(), fc.array(step, { maxLength: 9 })).map(([isIn, steps]) => (isIn ? [...CONNECTS, ...SUBSCRIBES, ...steps] : steps));
 
 for (const version of [3, 4]) {

@@ -1,13 +1,13 @@
 /**
  * One Engine.IO session, driven step by step with bare HTTP requests and websockets.
  *
- * Input: steps. Output: what a client saw after each, in words that are the same for every server that behaves the same.
+ * Input: steps. Output: the client's observations after each, in a form that is equal for servers that behave equally.
  */
 import { once } from 'node:events';
 import http from 'node:http';
 import WebSocket from 'ws';
 
-/** What has not come so long after the server has answered another request does not come. */
+/** What has not arrived this long after the server answered another request will not arrive. */
 const QUIET_MS = 30;
 const PROBED_MS = 700;
 
@@ -22,7 +22,7 @@ export class Session {
   #websockets = [];
   #pending = new Set();
 
-  /** `publish` sends an event to all who have subscribed. */
+  /** `publish` sends an event to all subscribers. */
   constructor(version, port, publish) {
     Object.assign(this, { version, port, publish });
   }
@@ -49,13 +49,13 @@ export class Session {
     this.#seen.push(what);
   }
 
-  /** Runs `work` beside the session. What it sees counts for the step in which it is seen. */
+  /** Runs `work` concurrently. Its observations count for the step in which they are made. */
   #beside(work) {
     const pending = work.finally(() => this.#pending.delete(pending));
     this.#pending.add(pending);
   }
 
-  /** Takes a step, and returns what was seen until nothing more came, in an order that does not depend on chance. */
+  /** Takes a step, and returns what was observed until nothing more arrived, in a deterministic order. */
   async step([name, argument]) {
     await this[name](argument);
     for (let before = -1; before !== this.#seen.length; ) {
@@ -95,7 +95,7 @@ export class Session {
     if (websocket?.hasAsked && websocket.readyState === WebSocket.OPEN) await this.#probed();
   }
 
-  /** While it is probed, polls are answered here and by engine.io, each after times of its own. */
+  /** During a probe, this server and engine.io answer polls, each at its own intervals. */
   #probed() {
     return Promise.race([Promise.allSettled([...this.#pending]), pause(PROBED_MS)]);
   }
@@ -121,7 +121,7 @@ export class Session {
     await Promise.allSettled([...this.#pending].slice(-1));
   }
 
-  /** No client changes over without having asked: this server would refuse it, and engine.io would not. */
+  /** No client upgrades without a probe: this server would refuse it, and engine.io would not. */
   async frame(text) {
     const websocket = this.#websockets.at(-1);
     if (websocket?.readyState !== WebSocket.OPEN || (text === '5' && !websocket.hasAsked)) return;

@@ -1,4 +1,4 @@
-/** Laravel's hooks for React and Vue, unchanged, in a page without a browser: over Reverb's broadcaster and over Socket.IO's. */
+/** Laravel's unmodified hooks for React and Vue, in a page without a browser, with Reverb's broadcaster and with Socket.IO's. */
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { after, before, describe, test } from 'node:test';
@@ -9,7 +9,7 @@ const require = createRequire(import.meta.url);
 const io = require('socket.io-client');
 const TEST = { timeout: 60_000 };
 
-// The libraries look for a page when they are loaded.
+// The libraries check for a page when they are loaded.
 const { window } = new JSDOM('<!doctype html><div id="page"></div>', { url: 'http://127.0.0.1/' });
 const globals = { window, ...Object.fromEntries(['document', 'navigator', 'Element', 'SVGElement', 'HTMLElement'].map((name) => [name, window[name]])) };
 for (const [name, value] of Object.entries(globals)) Object.defineProperty(globalThis, name, { value, configurable: true });
@@ -19,7 +19,7 @@ const [react, { createRoot }, vue, forReact, forVue] = await Promise.all([
 
 const EVENT = '.sent';
 
-/** Shows what comes in the channels; returns how to take the page away. */
+/** Shows the events of the channels; returns a function that unmounts the page. */
 const PAGES = {
   react(place) {
     const { createElement, useState } = react;
@@ -75,7 +75,7 @@ describe("Laravel's hooks", () => {
 
   for (const [name, page] of Object.entries(PAGES)) {
     for (const [broadcaster, options] of Object.entries(OPTIONS)) {
-      test(`${name}, ${broadcaster}: events appear, and a page that is taken away leaves its channels`, TEST, async (t) => {
+      test(`${name}, ${broadcaster}: events appear, and an unmounted page leaves its channels`, TEST, async (t) => {
         HOOKS[name].configureEcho(options());
         t.after(() => HOOKS[name].echo().disconnect());
         const place = window.document.body.appendChild(window.document.createElement('div'));

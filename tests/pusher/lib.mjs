@@ -1,4 +1,4 @@
-/** What the tests share: a server process, an application that signs nothing, and records of what clients hear. */
+/** Shared by the tests: a server process, an application that cannot sign, and recorders of what clients receive. */
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer as createHttp } from 'node:http';
@@ -34,7 +34,7 @@ export async function until(what, probe, time = DEADLINE) {
   }
 }
 
-/** Collects what is pushed, and waits for the next of it. */
+/** Collects pushed values, and waits for the next one. */
 export function record(what) {
   const all = [];
   let taken = 0;
@@ -48,7 +48,7 @@ export function record(what) {
   return push;
 }
 
-/** Laravel with its `redis` driver: grants by cookie or token, and signs nothing. */
+/** Laravel with its `redis` driver: authorizes by cookie or token, and cannot sign. */
 export async function application() {
   const calls = [];
   const server = createHttp((request, response) => {
@@ -68,7 +68,7 @@ export async function application() {
   return { url: `http://127.0.0.1:${server.address().port}`, calls, stop: () => { server.closeAllConnections(); server.close(); } };
 }
 
-/** A server, ready for clients. */
+/** A server that is ready for clients. */
 export async function startServer(settings = {}) {
   const port = await freePort();
   const folder = mkdtempSync(path.join(tmpdir(), 'echo-pusher-'));
@@ -93,10 +93,10 @@ export async function startServer(settings = {}) {
   return { port, child, stop };
 }
 
-/** What publishes to the server at this port, as Laravel's `pusher` driver does. */
+/** Publishes to the server at this port like Laravel's `pusher` driver. */
 export const publisherTo = (port, options) => new Publisher({ appId: 'app', key: KEY, secret: SECRET, host: '127.0.0.1', port, useTLS: false, ...options });
 
-/** An application, a server that asks it, and what publishes to it. */
+/** An application, a server that asks it, and a publisher. */
 export async function startAll() {
   const app = await application();
   const server = await startServer({ authHost: app.url }).catch((error) => {

@@ -1,4 +1,4 @@
-/** One large event to many clients costs no copy for each of them, whatever carries them. */
+/** One large event to many clients costs no copy per client, on any transport. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -10,7 +10,7 @@ const io = require('socket.io-client');
 const CLIENTS = 40;
 const MIB = 1024 * 1024;
 
-/** By how much the most memory that the server ever had grows by one event of 4 MB. */
+/** How much an event of 4 MB raises the server's peak memory. */
 async function growth(transports) {
   const server = await startServer({ authHost: 'http://127.0.0.1:1', recovery: { enabled: false } });
   const peak = () => Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${server.child.pid}/status`, 'utf8'))[1]) * 1024;
@@ -39,7 +39,7 @@ test('polling and upgraded clients share the bytes of an event as websockets do'
   const websocket = await growth(['websocket']);
   for (const transports of [['polling', 'websocket'], ['polling']]) {
     const grown = await growth(transports);
-    // The allocator's own ups and downs are a few megabytes.
+    // The allocator itself varies by a few megabytes.
     assert.ok(grown <= 1.5 * websocket + 8 * MIB, `${transports}: ${grown / MIB} MiB, by websocket ${websocket / MIB} MiB`);
   }
 });

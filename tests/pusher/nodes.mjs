@@ -1,4 +1,4 @@
-/** Nodes behind HAProxy, a publisher like Laravel, and clients of Echo that note what they hear. */
+/** Nodes behind HAProxy, a publisher like Laravel, and Echo clients that record what they receive. */
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -12,14 +12,14 @@ const versions = { 4.6: require('socket.io-client-4-6'), 4.7: require('socket.io
 const { default: Echo2 } = await import('echo');
 const Echo1 = require('echo-1').default ?? require('echo-1');
 
-/** As they are by themselves: polling, then a websocket. */
+/** The default: polling, then a websocket. */
 const DEFAULT = undefined;
 const TRANSPORTS = [['websocket'], DEFAULT, ['polling'], DEFAULT];
 
-/** Waits for a condition. On a busy machine clients take their time to come back. */
+/** Waits for a condition. On a busy machine clients take long to reconnect. */
 export const until = (what, probe) => wait(what, probe, 60_000);
 
-/** A process, and how to end it. */
+/** A process, and a way to end it. */
 export function run(program, args, options = {}) {
   const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'], ...options });
   let log = '';
@@ -31,7 +31,7 @@ export function run(program, args, options = {}) {
 const isReady = async (port) => (await fetch(`http://127.0.0.1:${port}/ready`).catch(() => ({ status: 0 }))).status === 200;
 const command = (words) => `*${words.length}\r\n${words.map((word) => `$${Buffer.byteLength(word)}\r\n${word}\r\n`).join('')}`;
 
-/** How many sessions other nodes can go on with. */
+/** How many sessions other nodes can resume. */
 export const sessions = (port) => new Promise((resolve, reject) => {
   const socket = connect(port, '127.0.0.1', () => socket.write(command(['KEYS', 'laravel-echo:session:*'])));
   socket.once('data', (reply) => { socket.destroy(); resolve(Number(/^\*(\d+)/.exec(reply)[1])); }).once('error', reject);
@@ -51,7 +51,7 @@ class Node {
   }
 }
 
-/** HAProxy before these ports. Clients in Node keep no cookies as browsers do, so it knows them by their token. */
+/** HAProxy in front of these ports. Clients in Node keep no cookies, unlike browsers, so it identifies them by their token. */
 async function haproxy(folder, port, nodes) {
   const file = path.join(folder, 'haproxy.cfg');
   writeFileSync(file, `global
@@ -80,7 +80,7 @@ ${nodes.map((to, n) => `    server n${n} 127.0.0.1:${to} check`).join('\n')}
   return proxy;
 }
 
-/** A client, what it has heard, and what is wrong with it. */
+/** A client, the events it received, and its errors. */
 export class Listener {
   constructor(port, n) {
     const [version, io] = Object.entries(versions)[n % 3];
@@ -104,12 +104,12 @@ export class Listener {
     this.echo.private('orders').listen('.sent', ({ n: number }) => this.heard.push(number));
   }
 
-  /** Whether it has heard nothing of one of its channels since this event. */
+  /** Whether one of its channels has received nothing since this event. */
   isDeafSince(from) {
     return !this.heard.some((n) => n >= from && n % 2) || !this.heard.some((n) => n >= from && !(n % 2));
   }
 
-  /** Events that did not come, and those that came twice or too late. */
+  /** Events that are missing, and those that arrived twice or too late. */
   faults(first, last) {
     const seen = new Set();
     let [doubled, reordered, before] = [0, 0, -1];
@@ -135,7 +135,7 @@ export class Site {
   number = 0;
   listeners = [];
 
-  /** `nodes(folder, redisPort, appUrl)`: the nodes, each with `port`, `start()` and, once it was started, `process`. */
+  /** `nodes(folder, redisPort, appUrl)`: the nodes, each with `port`, `start()` and, once started, `process`. */
   static async start(nodes, pause = 5) {
     const site = new Site();
     site.folder = mkdtempSync(path.join(tmpdir(), 'echo-nodes-'));
@@ -150,7 +150,7 @@ export class Site {
     const publisher = connect(site.redisPort, '127.0.0.1');
     await new Promise((resolve, reject) => publisher.once('connect', resolve).once('error', reject));
     publisher.resume();
-    // As Laravel does, by the protocol of Redis.
+    // Like Laravel, with Redis commands.
     site.traffic = setInterval(() => {
       const channel = site.number % 2 ? 'private-orders' : 'news';
       publisher.write(command(['PUBLISH', channel, JSON.stringify({ event: 'sent', data: { n: site.number }, socket: null })]));
@@ -168,7 +168,7 @@ export class Site {
     for (let n = 0; n < count; n += 1) this.listeners.push(new Listener(this.port, n));
   }
 
-  /** All have heard something of both channels since this event. */
+  /** All have received something in both channels since this event. */
   async hears(from) {
     const deaf = () => this.listeners.filter((listener) => listener.isDeafSince(from));
     await until('event', () => deaf().length === 0).catch(() => {
@@ -193,7 +193,7 @@ export class Site {
   }
 }
 
-/** Two nodes of this server, which know of each other. */
+/** Two nodes of this server in a cluster. */
 export async function twoNodes(folder, redisPort, authHost) {
   const settings = {
     authHost, database: 'redis', databaseConfig: { redis: { host: '127.0.0.1', port: redisPort } }, cluster: { enabled: true },

@@ -1,6 +1,6 @@
 /**
- * Unchanged socket.io-client with laravel-echo behind HAProxy and two nodes, 200 events a second: a rolling restart, then
- * a node that is killed. Every client gets every event, once and in order: by websocket, polling, and as it is by itself.
+ * Unmodified socket.io-client with laravel-echo behind HAProxy and two nodes, 200 events a second: a rolling restart, then
+ * a killed node. Every client gets every event once and in order: over websockets, over polling, and with default transports.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -25,7 +25,7 @@ test('a rolling restart and a killed node cost no event', { timeout: 300_000 }, 
     assert.deepEqual(faults.filter(([, fault]) => fault.missed || fault.doubled || fault.reordered), []);
     return recovered;
   };
-  // Two restarts move every client once at least. Many come back to the node that has just started.
+  // Two restarts move every client at least once. Many reconnect to the node that has just started.
   for (const node of nodes) {
     await node.process.end('SIGTERM');
     await node.start();
@@ -33,7 +33,7 @@ test('a rolling restart and a killed node cost no event', { timeout: 300_000 }, 
   }
   const recovered = await settled('the rolling restart', first);
   assert.ok(recovered >= CLIENTS, `${recovered} came back`);
-  // What came a moment ago is not written yet.
+  // The most recent events are not stored yet.
   await until('all sessions to be written', async () => (await sessions(site.redisPort)) === CLIENTS);
   const before = site.number;
   await nodes[0].process.end('SIGKILL');

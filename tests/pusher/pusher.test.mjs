@@ -1,4 +1,4 @@
-/** Unchanged pusher-js, laravel-echo, socket.io-client and npm's `pusher` on the same channels. */
+/** Unmodified pusher-js, laravel-echo, socket.io-client and npm's `pusher` on the same channels. */
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { after, before, describe, test } from 'node:test';
@@ -23,7 +23,7 @@ describe('Pusher clients beside Socket.IO', () => {
     await stop?.();
   }, TEST);
 
-  /** Signs as Laravel's `pusher` and `reverb` drivers do. */
+  /** Signs like Laravel's `pusher` and `reverb` drivers. */
   const authorizer = (user) => (channel) => ({
     authorize: (socketId, callback) => {
       const data = channel.name.startsWith('presence-') ? { user_id: String(user), user_info: { name: `User ${user}` } } : undefined;
@@ -125,7 +125,7 @@ describe('Pusher clients beside Socket.IO', () => {
     assert.equal((await failed.next()).status, 401);
   });
 
-  test('presence with Laravel\'s redis driver, by the endpoint of this server', TEST, async () => {
+  test('presence with Laravel\'s redis driver, signed by this server', TEST, async () => {
     const endpoint = `http://127.0.0.1:${server.port}/broadcasting/auth`;
     const { authorizer: _, ...rest } = options('8', 1);
     const client = new PUSHERS['8'](KEY, { ...rest, channelAuthorization: { endpoint, transport: 'ajax', headers: { Authorization: 'Bearer user=9' } } });
@@ -135,7 +135,7 @@ describe('Pusher clients beside Socket.IO', () => {
     assert.deepEqual([room.members.me.id, room.members.me.info], ['9', { name: 'User 9' }]);
   });
 
-  test('a user who signs in is sent events and can be sent away', TEST, async () => {
+  test('a signed-in user gets events and can be terminated', TEST, async () => {
     const client = new PUSHERS['8'](KEY, {
       ...options('8', 1),
       userAuthentication: { customHandler: ({ socketId }, callback) => callback(null, publisher.authenticateUser(socketId, { id: '42' })) },
@@ -151,7 +151,7 @@ describe('Pusher clients beside Socket.IO', () => {
     await until('end', () => ['disconnected', 'failed'].includes(client.connection.state));
   });
 
-  test('encrypted channels pass through untouched', TEST, async () => {
+  test('encrypted channels are forwarded unchanged', TEST, async () => {
     const master = Buffer.alloc(32, 7).toString('base64');
     const secret = publisherTo(server.port, { encryptionMasterKeyBase64: master });
     const plain = io(`http://127.0.0.1:${server.port}`, { transports: ['websocket'], extraHeaders: { Cookie: 'user=1' } });
@@ -165,7 +165,7 @@ describe('Pusher clients beside Socket.IO', () => {
   });
 });
 
-test('clients come back at once after a drain', TEST, async () => {
+test('clients reconnect at once after a drain', TEST, async () => {
   const app = await application();
   const server = await startServer({ authHost: app.url });
   const client = new PUSHERS['8'](KEY, { wsHost: '127.0.0.1', wsPort: server.port, cluster: 'mt1', forceTLS: false, enabledTransports: ['ws'], disableStats: true });

@@ -1,4 +1,4 @@
-/** Unchanged socket.io-client with laravel-echo: what was broadcast while the connection was lost arrives, once and in order. */
+/** Unmodified socket.io-client with laravel-echo: events missed during a lost connection arrive, once and in order. */
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { connect, createServer } from 'node:net';
@@ -10,7 +10,7 @@ const io = require('socket.io-client');
 const { default: Echo } = await import('echo');
 const TEST = { timeout: 60_000 };
 
-/** A network that can be cut. */
+/** A network that can be interrupted. */
 async function network(target) {
   const sockets = new Set();
   let isDown = false;

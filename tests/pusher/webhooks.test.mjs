@@ -8,7 +8,7 @@ import { application, freePort, KEY, publisherTo, startServer, until } from './l
 const require = createRequire(import.meta.url);
 const Client = require('pusher-js-8');
 
-test('npm’s pusher takes deliveries for valid, and reads their events', { timeout: 60_000 }, async (t) => {
+test('npm’s pusher accepts deliveries as valid and reads their events', { timeout: 60_000 }, async (t) => {
   const publisher = publisherTo(await freePort());
   const webhooks = [];
   const receiver = createServer((request, response) => {

@@ -17,7 +17,7 @@ import socketio
 
 DEADLINE = 30
 KEY = "test-key"
-# These clients end a session when an answer to a poll brings more packets than 16.
+# These clients end a session when a poll response has more than 16 packets.
 SETTINGS = "[socketio]\nmaxPollPackets = 16\n"
 BURST = 100
 
@@ -93,7 +93,7 @@ class Client:
         self.events = queue.Queue()
         self.io = socketio.Client(reconnection_delay=0.1, reconnection_delay_max=0.5)
         self.io.on("connect", lambda: self.io.emit("subscribe", {"channel": "news", "auth": {"headers": {}}}))
-        # Clients of Engine.IO 4 get an offset behind the data.
+        # Engine.IO 4 clients get an offset after the data.
         self.io.on("told", lambda channel, data, *offset: self.events.put((channel, data)))
         self.io.connect(f"http://127.0.0.1:{server.port}", transports=transports)
 

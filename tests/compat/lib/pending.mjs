@@ -1,4 +1,4 @@
-/** The scenarios that await features the target does not have yet: pending.json. */
+/** Scenarios for features that the target does not have yet: pending.json. */
 import { readFileSync } from 'node:fs';
 
 const FILE = new URL('../pending.json', import.meta.url);

@@ -40,7 +40,7 @@ export class PlainClient {
     this.socket.emit(...args);
   }
 
-  /** The next event, in the order of arrival. */
+  /** The next event, in order of arrival. */
   async next() {
     await until(() => {
       const reason = this.hopeless();

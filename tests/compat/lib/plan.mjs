@@ -37,7 +37,7 @@ export function byName(scenarios, wanted) {
   return scenarios.filter((scenario) => wanted.some((pattern) => matches(pattern)(scenario)));
 }
 
-/** Client combinations by selection. The quick ones have each Echo and each socket.io-client from 2 once. */
+/** Client combinations by selection. The quick one has each Echo, and each socket.io-client from 2 on, once. */
 const SELECTIONS = {
   quick: ['e16s2', 'e1s3', 'e2s4'],
   full: ['e1s1', 'e16s2', 'e1s2', 'e1s3', 'e2s4'],
@@ -56,12 +56,12 @@ function product(combos, transports, formats) {
   return combos.flatMap((combo) => transports.flatMap((transport) => formats.map((format) => ({ combo, transport, format }))));
 }
 
-/** socket.io-client 1 reads text beyond ASCII wrongly over polling, from any server; seed-socketio-1 has its polling. */
+/** socket.io-client 1 misreads non-ASCII text over polling, from any server; seed-socketio-1 tests its polling. */
 const fits = ({ combo, transport }) => !combo.endsWith('s1') || transport === 'websocket';
 
 /**
- * Few combinations that together hold each client, each transport and, where there are two or more,
- * each format. `shift` varies which of them meet, from scenario to scenario.
+ * A small set of combinations that covers each client, each transport and, where there are two or more,
+ * each format. `shift` varies the combinations from scenario to scenario.
  */
 function spread(combos, transports, formats, shift) {
   const count = Math.max(combos.length, transports.length);
@@ -74,7 +74,7 @@ function spread(combos, transports, formats, shift) {
 
 /**
  * The runs, each { scenario, combo, transport, format, skip? }, all of them names: plain data that
- * can be sent to another process. `skip` says why a run is left out.
+ * can be sent to another process. `skip` is the reason why a run is skipped.
  */
 export function plan(scenarios, target, { selection, clients, transports, formats }) {
   oneOf('--selection', [selection], Object.keys(SELECTIONS));

@@ -1,4 +1,4 @@
-/** Shares the runs out to worker processes; each has a Redis and a fake Laravel of its own. */
+/** Distributes the runs over worker processes; each has its own Redis and fake Laravel. */
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { portRange } from './util.mjs';
@@ -7,7 +7,7 @@ const WORKER = fileURLToPath(new URL('./worker.mjs', import.meta.url));
 
 /**
  * Execute `runs`, `jobs` at a time, and call `report(run, outcome)` for each, in the order of
- * `runs`. Resolves to what the calls returned. A worker that dies fails its run and is replaced.
+ * `runs`. Resolves to the results of the calls. A worker that dies fails its run and is replaced.
  */
 export async function runAll(runs, { targetFile, jobs }, report) {
   const outcomes = new Array(runs.length);

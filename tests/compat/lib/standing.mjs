@@ -1,4 +1,4 @@
-/** Programs of the tests of node's runner, each on its port and in a folder of its own until its test ends. */
+/** Programs for tests with node's test runner, each on its own port and in its own directory until its test ends. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -19,7 +19,7 @@ const listens = (port) =>
     socket.on('error', () => resolve(false));
   });
 
-/** Starts a program with the files it needs. `args` and `files` get its folder. */
+/** Starts a program with the files it needs. `args` and `files` receive its directory. */
 export async function run(t, port, program, args, files) {
   const folder = mkdtempSync(path.join(tmpdir(), 'echo-standing-'));
   for (const [name, text] of Object.entries(files(folder))) writeFileSync(path.join(folder, name), text);
@@ -34,7 +34,7 @@ export async function run(t, port, program, args, files) {
   });
 }
 
-/** Starts the server with the HTTP API alone, and these settings. Returns its port. */
+/** Starts the server with only the HTTP API and these settings. Returns its port. */
 export async function startServer(t, settings) {
   const port = await freePort();
   const all = { host: '127.0.0.1', port, clients: [{ appId: 'app', key: KEY, secret: 'secret' }], subscribers: { http: true, redis: false }, ...settings };

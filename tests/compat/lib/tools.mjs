@@ -1,4 +1,4 @@
-/** Programs the scenarios need besides Node. One that is missing fails the run. */
+/** Programs that the scenarios need besides Node. A missing one fails the run. */
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { runToEnd } from './process.mjs';
@@ -31,7 +31,7 @@ export async function makeCertificate(dir, commonName) {
   return { cert, key };
 }
 
-/** Words to put before a command so that it knows `hosts` ({ name: address }) besides localhost. */
+/** Command prefix that makes `hosts` ({ name: address }) resolvable besides localhost. */
 export function withHosts(dir, hosts) {
   const file = path.join(dir, 'hosts');
   const lines = ['127.0.0.1 localhost', ...Object.entries(hosts).map(([name, address]) => `${address} ${name}`)];

@@ -1,8 +1,8 @@
 /**
  * weapp.socket.io, the Socket.IO client of WeChat mini programs, outside of WeChat: its file is run
  * with a `wx` made here. Mini programs have WebSockets only, and no cookies.
- * Version 3 calls `wx` itself; 2.2.1 as published wants a WebSocket in `window`, which mini programs
- * make of `wx` with an adapter. Both speak Engine.IO 4.
+ * Version 3 calls `wx` itself; 2.2.1 as published expects a WebSocket in `window`, which mini programs
+ * provide with an adapter over `wx`. Both use Engine.IO 4.
  */
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';

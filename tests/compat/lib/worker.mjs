@@ -1,5 +1,5 @@
 /**
- * One worker of the pool: takes a run as a message, executes it, answers with the outcome
+ * A worker of the pool: receives a run as a message, executes it, answers with the outcome
  * { failures, transcript, log, ms }. Ends when the pool disconnects.
  * Arguments: the target file, the range of ports.
  */

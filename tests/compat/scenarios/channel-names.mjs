@@ -15,7 +15,7 @@ const NAMES = [
   '0',
 ];
 
-/** Any text is a channel name, also those that mean something to JavaScript or to Redis patterns. */
+/** Any text is a valid channel name, even if it has a meaning in JavaScript or Redis patterns. */
 export async function run(ctx) {
   for (const channel of NAMES) {
     await ctx.check(JSON.stringify(channel), async () => {

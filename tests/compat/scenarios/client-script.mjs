@@ -9,7 +9,7 @@ export const clients = 'none';
 const FOLDER = path.join(path.dirname(createRequire(import.meta.url).resolve('sio-4/package.json')), 'dist');
 export const config = { socketio: { clientPath: FOLDER } };
 
-/** socketio.clientPath: the client library of that folder is served under /socket.io/. */
+/** socketio.clientPath: the client library in that directory is served under /socket.io/. */
 export async function run(ctx) {
   for (const file of ['socket.io.js', 'socket.io.min.js', 'socket.io.js.map', 'socket.io.min.js.map']) {
     await ctx.check(file, async () => {

@@ -8,7 +8,7 @@ export const clients = 'none';
 export const formats = 'each';
 export const server = 'manual';
 
-/** Values a config cannot have: [overrides, what the message must name]. */
+/** Invalid config values: [overrides, what the message must name]. */
 const WRONG = {
   'a port of letters': [{ port: 'http' }, ['port', 'http']],
   'a port that is too large': [{ port: 70_000 }, ['port', '70000']],
@@ -19,7 +19,7 @@ const WRONG = {
   'an unknown duration': [{ auth: { timeout: 'soon' } }, ['auth.timeout', 'soon']],
 };
 
-/** What is wrong with a config is said with key and value, and the exit status shows it. */
+/** Config errors are reported with key and value, and by the exit status. */
 export async function run(ctx) {
   const start = async (dir = ctx.dir) => {
     const server = ctx.launch({ dir });

@@ -1,9 +1,9 @@
 export const name = 'engine-ping';
 export const transports = ['websocket', 'polling', 'upgrade'];
-// As in the original: with recovery, who may come back stays a member until then.
+// As in the original: with recovery, a client that may resume stays a member until the window ends.
 export const config = { recovery: { enabled: false }, socketio: { pingInterval: 1_000, pingTimeout: 1_500 } };
 
-/** Pings keep a quiet connection alive, and find out that a client no longer answers. */
+/** Pings keep an idle connection alive, and detect a client that no longer answers. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   alice.join('room', '.sent');

@@ -2,7 +2,7 @@ export const name = 'env-redis-without-section';
 export const clients = 'none';
 export const server = 'manual';
 
-/** The environment names Redis, the config has no databaseConfig at all. */
+/** The environment configures Redis; the config has no databaseConfig at all. */
 export async function run(ctx) {
   const { databaseConfig, ...config } = ctx.config;
   ctx.writeConfig(config);

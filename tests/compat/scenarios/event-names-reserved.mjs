@@ -1,10 +1,10 @@
 export const name = 'event-names-reserved';
 export const transports = ['websocket', 'polling'];
 
-/** Names that mean something to the emitters of Socket.IO; a server that passes them on confuses its clients. */
+/** Names with a meaning for Socket.IO's emitters; a server that forwards them confuses its clients. */
 const RESERVED = ['connect', 'connect_error', 'disconnect', 'disconnecting', 'newListener', 'removeListener'];
 
-/** Reserved names over Redis are skipped, over HTTP refused; the connection and what comes next are not touched. */
+/** Reserved names are skipped over Redis and refused over HTTP; the connection and later events are not affected. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   alice.channel('names', '.sent');

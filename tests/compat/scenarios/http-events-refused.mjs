@@ -4,7 +4,7 @@ export const clients = 'one';
 
 const EVENT = { channel: 'news', name: 'sent', data: { a: 1 } };
 
-/** Bodies that are no event: [body, status]. */
+/** Bodies that are not events: [body, status]. */
 const BODIES = {
   nothing: ['', 400],
   'no JSON': ['hello', 400],
@@ -23,7 +23,7 @@ const BODIES = {
   'more than 10 MB': [{ ...EVENT, data: 'x'.repeat(11 * 1024 * 1024) }, 413],
 };
 
-/** Each is answered with a reason, and what comes next is served. */
+/** Each is refused with a reason, and later requests are served. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   alice.channel('news', '.sent');

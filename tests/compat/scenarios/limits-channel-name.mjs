@@ -4,7 +4,7 @@ export const transports = ['websocket', 'polling'];
 
 const LONGEST = 200;
 
-/** Channel names have up to 200 bytes; a longer one is refused and Laravel is not asked. */
+/** Channel names may have up to 200 bytes; a longer one is refused without asking Laravel. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   const marker = async (name) => {

@@ -6,7 +6,7 @@ export const transports = ['websocket', 'polling', 'upgrade'];
 
 const MB = 1024 * 1024;
 
-/** What a client may send at once: maxHttpBufferSize, 1 MB unless the config says otherwise, on every transport. */
+/** The maximum size of a client's message: maxHttpBufferSize, by default 1 MB, on every transport. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   alice.channel('news', '.sent');

@@ -1,7 +1,7 @@
 export const name = 'log-auth-failure';
 export const requires = ['ours'];
 
-/** A failed callback is logged without --dev too: address, status and the first line of the answer. */
+/** A failed callback is logged even without --dev: address, status and the first line of the answer. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   const ask = async (channel, behaviour) => {

@@ -6,7 +6,7 @@ export const clients = 'one';
 export const transports = ['websocket', 'polling'];
 export const timeout = 120_000;
 
-/** Frames below the level of events: Engine.IO and Socket.IO packets as no library writes them. */
+/** Malformed Engine.IO and Socket.IO packets, below the level of events. */
 const FRAMES = [
   '', '0', '1', '2', '3', '4', '5', '6', '7', '9', 'x', '\u0000', '2probe', '3probe', '4x', '40', '40{', '40null', '40[]', '40/other,', '40/other,{',
   '41', '41/other,', '42', '42[', '42[]', '42{}', '42null', '42"subscribe"', '42[null]', '42[5]', '42[["subscribe"]]', '42[{}]', '42["subscribe"', '42/other,["subscribe",{"channel":"x"}]',
@@ -16,7 +16,7 @@ const FRAMES = [
 const BINARY = [Buffer.alloc(0), Buffer.from([0]), Buffer.from([4, 0x32]), Buffer.from([0xff, 0xfe, 0xfd]), Buffer.alloc(10_000, 0xff)];
 const BODIES = [...FRAMES, '1:', '1:4', '-1:4', '99999999999:42[]', '2:42\u001e2:42', '\u001e', '\u001e\u001e42', 'd=4', ':', '0:', '3:42[3:42[3:42['];
 
-/** Whatever one connection sends, the server lives and another connection does not notice. */
+/** Whatever one connection sends, the server survives and other connections are not affected. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   alice.channel('news', '.sent');

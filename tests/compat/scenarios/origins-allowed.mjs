@@ -8,7 +8,7 @@ export const config = { allowedOrigins: ['http://app.test', 'https://*.good.test
 const ALLOWED = ['http://app.test', 'https://a.good.test', 'https://a.b.good.test'];
 const REFUSED = ['http://evil.test', 'https://app.test', 'http://app.test:8080', 'http://a.good.test', 'https://good.test', 'https://evilgood.test', 'http://app.test.evil.test'];
 
-/** allowedOrigins closes polling and WebSocket handshakes to pages of other origins. */
+/** allowedOrigins refuses polling and WebSocket handshakes of pages from other origins. */
 export async function run(ctx) {
   const path = `/socket.io/?EIO=${ctx.combo.eio}&transport=`;
   const polling = (Origin) => ctx.http('GET', `${path}polling`, { headers: { Origin } });

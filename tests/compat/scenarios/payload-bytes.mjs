@@ -12,7 +12,7 @@ const DATA = {
   'text beyond ASCII': '{"text":"ž 日本語 😀"}',
 };
 
-/** `data` is carried byte for byte, where JSON allows several ways to write the same. */
+/** `data` is forwarded byte for byte, even where JSON allows several spellings. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   alice.channel('news');

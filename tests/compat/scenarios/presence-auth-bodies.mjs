@@ -1,5 +1,5 @@
 export const name = 'presence-auth-bodies';
-// The original joins without a member, and dies when that socket leaves.
+// The original joins without a member, and crashes when that socket leaves.
 export const requires = ['ours'];
 
 const JSON_TYPE = 'application/json';
@@ -16,14 +16,14 @@ const UNUSABLE = {
   'channel_data of a list': ['{"channel_data":[]}', undefined, [500]],
   'channel_data without user_id': ['{"channel_data":{"user_info":{"id":1}}}', undefined, [500]],
   'channel_data as text that is no JSON': ['{"channel_data":"alice"}', undefined, [500]],
-  // These plainly refuse, and name no user either.
+  // These explicitly refuse, and name no user either.
   empty: ['', undefined, [403, 500]],
   false: ['false', undefined, [403, 500]],
   null: ['null', undefined, [403, 500]],
   'a login page': ['<!DOCTYPE html><html></html>', 'text/html; charset=UTF-8', [403, 500]],
 };
 
-/** Without a user in the answer nobody joins, the client is told, and everyone else is served. */
+/** If the answer has no user, the client does not join and is told so, and other clients are served. */
 export async function run(ctx) {
   const bob = await ctx.client('bob');
   for (const [label, [body, type, statuses]] of Object.entries(UNUSABLE)) {

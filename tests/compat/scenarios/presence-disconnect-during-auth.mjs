@@ -3,7 +3,7 @@ import { until } from '../lib/util.mjs';
 export const name = 'presence-disconnect-during-auth';
 export const transports = ['websocket', 'polling'];
 
-/** A client that is gone when Laravel answers does not become a member. */
+/** A client that has disconnected before Laravel answers does not become a member. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   alice.join('room', '.sent');

@@ -3,7 +3,7 @@ import { until } from '../lib/util.mjs';
 export const name = 'presence-publish-updates';
 export const config = { databaseConfig: { publishPresence: true } };
 
-/** With publishPresence every change of a member list is published for Laravel, and goes to no client. */
+/** With publishPresence every change of a member list is published for Laravel, and not sent to clients. */
 export async function run(ctx) {
   const tap = await ctx.redis.tap('PresenceChannelUpdated');
   ctx.onCleanup(tap.stop);

@@ -1,7 +1,7 @@
 export const name = 'presence-unsubscribe-never';
 export const transports = ['websocket', 'polling'];
 
-/** Unsubscribing from a presence channel one is not in: nothing happens, least of all to its members. */
+/** Unsubscribing from a presence channel without being in it has no effect, in particular not on its members. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   const bob = await ctx.client('bob');

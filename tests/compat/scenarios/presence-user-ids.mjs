@@ -1,6 +1,6 @@
 export const name = 'presence-user-ids';
 
-/** User ids are equal when their text is; the type in which an id came is kept. */
+/** User ids are equal if their text is; the type of an id is preserved. */
 export async function run(ctx) {
   const { users } = ctx.laravel;
   users.number = { user_id: 7, user_info: { as: 'number' } };

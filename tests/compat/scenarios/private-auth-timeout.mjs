@@ -2,7 +2,7 @@ export const name = 'private-auth-timeout';
 export const requires = ['ours'];
 export const config = { auth: { timeout: '1s' } };
 
-/** Laravel does not answer in time: status 0, and an answer that comes later changes nothing. */
+/** Laravel does not answer in time: status 0, and a later answer has no effect. */
 export async function run(ctx) {
   let answer;
   ctx.laravel.respond('private-slow', { hold: new Promise((resolve) => (answer = resolve)), body: true });

@@ -2,7 +2,7 @@ export const name = 'private-authhost-empty';
 export const config = { authHost: '', host: null };
 export const server = 'manual';
 
-/** Nobody to ask: the server says so at the start, or refuses each private channel; it does not die of it. */
+/** No authHost: the server reports that at the start, or refuses each private channel; it does not crash. */
 export async function run(ctx) {
   const server = ctx.launch();
   ctx.server = server;

@@ -5,14 +5,14 @@ export const server = 'manual';
 
 const HOSTS = ['app.example.test', 'evil-example.test', 'example.test', 'other.test'];
 
-/** An entry that begins with a dot stands for the names under it: where the request goes is for the config to say. */
+/** An entry that starts with a dot stands for the names below it: the config decides where the request goes. */
 export async function run(ctx) {
   ctx.laravel.respond('*', { body: true });
   const { port } = ctx.laravel;
   const wrap = withHosts(ctx.dir, Object.fromEntries(HOSTS.map((host) => [host, '127.0.0.1'])));
   let count = 0;
 
-  /** The Host header Laravel sees, or the error the client is told. */
+  /** The Host header that Laravel gets, or the error that the client gets. */
   const hostFor = async (headers) => {
     const channel = `private-w${++count}`;
     const client = await ctx.client(`client${count}`, { user: 'alice', headers });
@@ -33,7 +33,7 @@ export async function run(ctx) {
     await ctx.server.stop();
   };
   const first = `127.0.0.1:${port}`;
-  // The original knows entries with a dot and without a scheme only, and takes the last entry instead.
+  // The original supports only entries with a dot and without a scheme, and uses the last entry instead.
   const ours = (host) => (ctx.ours ? host : 'error 0');
   const page = (host, scheme = 'http') => ({ Referer: `${scheme}://${host}/page` });
 

@@ -15,7 +15,7 @@ const ODD = {
   'no name': { '': 'a' },
 };
 
-/** Values that are no text and names that are no header do no harm: the rest of the headers counts. */
+/** Values that are not strings and invalid header names are ignored; the other headers count. */
 export async function run(ctx) {
   const nobody = await ctx.client('nobody', { user: null });
   const ask = async (room, headers) => {

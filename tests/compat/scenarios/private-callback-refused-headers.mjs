@@ -1,7 +1,7 @@
 export const name = 'private-callback-refused-headers';
 export const transports = ['websocket', 'polling'];
 
-/** Headers a client may not choose: they would change where the request goes or from whom it seems to come. */
+/** Headers that a client may not set, because they would change the request's target or its apparent sender. */
 const DROPPED = {
   Host: 'other.test',
   'X-Forwarded-For': '10.0.0.1',

@@ -4,7 +4,7 @@ import { RedisServer } from '../lib/redis.mjs';
 export const name = 'redis-unix-socket';
 export const server = 'manual';
 
-/** databaseConfig.redis takes the path of a socket in place of host and port. */
+/** databaseConfig.redis accepts the path of a socket instead of host and port. */
 export async function run(ctx) {
   const socket = path.join(ctx.dir, 'redis.sock');
   const redis = await RedisServer.start(['--unixsocket', socket]);

@@ -3,7 +3,7 @@ import { RedisServer } from '../lib/redis.mjs';
 export const name = 'redis-username';
 export const server = 'manual';
 
-/** databaseConfig.redis takes the name and password of a Redis user. */
+/** databaseConfig.redis accepts the name and password of a Redis user. */
 export async function run(ctx) {
   const redis = await RedisServer.start();
   ctx.onCleanup(() => redis.stop());

@@ -1,7 +1,7 @@
 export const name = 'redis-weird-messages';
 export const transports = ['websocket', 'polling'];
 
-/** What anybody may publish on the same Redis. */
+/** Messages that other programs may publish on the same Redis. */
 const MESSAGES = {
   'an empty object': '{}',
   'a number': '5',
@@ -24,7 +24,7 @@ const MESSAGES = {
   'deeply nested': `{"event":${'['.repeat(100_000)}${']'.repeat(100_000)}}`,
 };
 
-/** Messages that are no event are skipped: clients see none of them, and the next event arrives. */
+/** Messages that are not events are skipped: clients see none of them, and the next event arrives. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   alice.channel('news', '.sent');
@@ -37,7 +37,7 @@ export async function run(ctx) {
       alice.invalidPackets.length = 0;
       for (const channel of ['news', 'private-desk']) await ctx.redis.publishRaw(channel, message);
       await ctx.publish('news', 'sent', { label });
-      // Not UTF-8: the original replaces the bytes and passes the rest on.
+      // Not UTF-8: the original replaces these bytes and forwards the rest.
       if (!ctx.ours && label === 'no UTF-8 within') {
         await alice.wire('sent', 'news');
         await alice.wire('sent', 'private-desk');

@@ -1,7 +1,7 @@
 export const name = 'rooms-are-channels';
 export const transports = ['websocket', 'polling'];
 
-/** A channel named like the id of another socket is just a channel: it gives no view of that socket. */
+/** A channel named like another socket's id is an ordinary channel: it does not receive that socket's messages. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   const spy = await ctx.client('spy', { user: null });

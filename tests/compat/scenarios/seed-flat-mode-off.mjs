@@ -5,7 +5,7 @@ export const clients = 'none';
 
 const io = createRequire(import.meta.url)('sio-2-plain');
 
-/** Without flatChannels a socket receives what it subscribed to, in one form. */
+/** Without flatChannels a socket receives only what it subscribed to, in one form. */
 export async function run(ctx) {
   const page = await ctx.plainClient('page', io, { transports: ['websocket'] });
   page.emit('subscribe', { channel: 'orders' });

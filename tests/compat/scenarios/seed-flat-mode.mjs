@@ -9,7 +9,7 @@ export const config = { flatChannels: ['news', 'public.*', '*-desk', '*-room'] }
 const require = createRequire(import.meta.url);
 const io = require('sio-2-plain');
 
-/** A page without Echo listens to '<channel>:<event>' and subscribes to nothing. */
+/** A page without Echo listens for '<channel>:<event>' and subscribes to nothing. */
 export async function run(ctx) {
   for (const transport of ['websocket', 'polling']) {
     const first = await ctx.plainClient(`first ${transport}`, io, { transports: [transport] });

@@ -4,7 +4,7 @@ export const name = 'seed-socketio-1';
 export const clients = ['e1s1'];
 export const transports = ['websocket', 'polling', 'upgrade'];
 
-/** socket.io-client 1.7 with Echo 1, as sites have it that were never updated. */
+/** socket.io-client 1.7 with Echo 1, as on sites that were never updated. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   const bob = await ctx.client('bob');

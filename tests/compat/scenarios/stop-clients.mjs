@@ -5,7 +5,7 @@ export const requires = ['ours'];
 export const server = 'manual';
 export const transports = ['websocket', 'polling', 'upgrade'];
 
-/** A server that is told to stop ends soon, with status 0; its clients come back to the next one by themselves. */
+/** A server that is told to stop exits soon, with status 0; its clients reconnect to the next one on their own. */
 export async function run(ctx) {
   for (const signal of ['SIGTERM', 'SIGINT']) {
     await ctx.check(signal, async () => {

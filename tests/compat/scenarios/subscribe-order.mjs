@@ -3,7 +3,7 @@ export const transports = ['websocket', 'polling', 'upgrade'];
 
 const PAIRS = 100;
 
-/** What one client sends takes effect in the order in which it was sent. */
+/** A client's messages take effect in the order in which it sent them. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   const bob = await ctx.client('bob');

@@ -8,7 +8,7 @@ export const formats = 'each';
 const TOTAL = 400;
 const AT_ONCE = 40;
 
-/** A client that has its channels ready subscribes at once when it is connected: none is lost. */
+/** A client that knows its channels subscribes as soon as it is connected: no subscribe is lost. */
 export async function run(ctx) {
   const protocols = ctx.target.can('engine-io-4') ? [3, 4] : [3];
   for (const eio of protocols) {
@@ -25,7 +25,7 @@ export async function run(ctx) {
   }
 }
 
-/** Subscribe in the moment in which the server says that the client is connected. */
+/** Subscribe at the moment in which the server confirms the connection. */
 function open(port, eio, channel) {
   return new Promise((resolve, reject) => {
     const socket = new WebSocket(`ws://127.0.0.1:${port}/socket.io/?EIO=${eio}&transport=websocket`);

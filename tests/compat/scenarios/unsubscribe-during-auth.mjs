@@ -3,7 +3,7 @@ import { until } from '../lib/util.mjs';
 export const name = 'unsubscribe-during-auth';
 export const transports = ['websocket', 'polling'];
 
-/** Who unsubscribes while Laravel is still being asked is not subscribed by its answer. */
+/** A client that unsubscribes while Laravel is being asked is not subscribed by the answer. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   const bob = await ctx.client('bob');

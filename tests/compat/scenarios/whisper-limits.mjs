@@ -3,7 +3,7 @@ export const requires = ['ours'];
 export const transports = ['websocket', 'polling'];
 export const config = { limits: { whisperBytes: '2KB', whispersPerSecond: 10 } };
 
-/** Whispers that are too large or too many are not passed on; the sender stays, and may whisper again. */
+/** Whispers over the size or rate limit are dropped; the sender stays connected and may whisper again. */
 export async function run(ctx) {
   const alice = await ctx.client('alice');
   const bob = await ctx.client('bob');

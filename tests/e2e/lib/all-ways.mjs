@@ -1,4 +1,4 @@
-/** What a Laravel tells a private channel, all ways in one: to everyone, to others than the sender, and as a notification. */
+/** All ways in which Laravel sends to a private channel: to everyone, to others than the sender, and as a notification. */
 import assert from 'node:assert/strict';
 import { USERS } from './laravel.mjs';
 

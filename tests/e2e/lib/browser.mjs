@@ -1,4 +1,4 @@
-/** Headless Chromium, and what a user does in it. */
+/** Headless Chromium, and the actions of a user in it. */
 import { chromium } from 'playwright-core';
 import { program } from './tools.mjs';
 import { DEADLINE_MS, until } from './wait.mjs';
@@ -17,7 +17,7 @@ export function launchBrowser(...flags) {
   return chromium.launch({ executablePath: program('chromium'), headless: true, args: [...FLAGS, ...flags], timeout: DEADLINE_MS });
 }
 
-/** A tab with cookies of its own that keeps what went wrong in it. */
+/** A tab with its own cookies that records errors. */
 export class Tab {
   static async open(browser, stack) {
     const context = await browser.newContext();

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { KEY_PREFIX } from './redis.mjs';
 import { until } from './wait.mjs';
 
-/** What a package exports, whether it is written as an ES module or as CommonJS. */
+/** The exports of a package, whether it is an ES module or CommonJS. */
 async function load(name) {
   const { default: exported } = await import(name);
   return exported.default ?? exported;
@@ -57,7 +57,7 @@ export class EchoClient {
     return this.echo.socketId();
   }
 
-  /** Record what `register(callback)` calls back with. */
+  /** Record the values with which `register(callback)` calls back. */
   record(what, register) {
     const recording = new Recording(() => `${what}; the server's log:\n${this.stack.echo.log}`);
     register((value) => recording.add(value));
@@ -107,7 +107,7 @@ export class EchoClient {
   }
 }
 
-/** The values that a callback was called with, in order. */
+/** The values with which a callback was called, in order. */
 export class Recording {
   #values = [];
   #read = 0;
@@ -121,7 +121,7 @@ export class Recording {
     this.#values.push(value);
   }
 
-  /** The next value that was not read yet; waits for it. */
+  /** The next unread value; waits for it. */
   async next() {
     await until(() => this.#values.length > this.#read, this.#what);
     this.#read += 1;

@@ -4,7 +4,7 @@ import path from 'node:path';
 
 const isTable = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** TOML of an object of texts, numbers, booleans, lists of these, and such objects. */
+/** TOML of an object of strings, numbers, booleans, lists of these, and such objects. */
 function toToml(table, prefix = []) {
   const entries = Object.entries(table);
   const lines = entries.filter(([, value]) => !isTable(value)).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);

@@ -1,4 +1,4 @@
-/** Starts the server under test on a config of its own. */
+/** Starts the server under test with its own config. */
 import { writeConfig } from './config.mjs';
 import { makeFolder, removeFolder } from './folder.mjs';
 import { Child, onFreePort } from './process.mjs';
@@ -11,7 +11,7 @@ const ownRedis = (port) => ({
   redisServer: { enabled: true, port, password: ENDPOINT_PASSWORD },
 });
 
-/** Laravel publishes over the HTTP API alone. */
+/** Laravel publishes only over the HTTP API. */
 const byHttp = ({ appId, key, secret }) => ({
   database: 'memory',
   subscribers: { http: true, redis: false },

@@ -1,4 +1,4 @@
-/** Temporary folders that are gone after the tests, also when these are interrupted. */
+/** Temporary directories that are removed after the tests, even if these are interrupted. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';

@@ -1,4 +1,4 @@
-/** Runs fixtures/laravel-app, and visits it as a browser would. */
+/** Runs fixtures/laravel-app, and visits it like a browser. */
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { makeFolder, removeFolder } from './folder.mjs';
@@ -18,8 +18,8 @@ export const USERS = {
 
 export class LaravelApp {
   /**
-   * `client`: "phpredis" or "predis". `echoPort`: of the echo server's own endpoint, to broadcast to that. `app`: the folder of a
-   * copy, with settings of its own. `pusher`: `{ appId, key, secret, port }` of the echo server, to broadcast to its HTTP API.
+   * `client`: "phpredis" or "predis". `echoPort`: the port of the echo server's own endpoint, to broadcast to it. `app`: the directory
+   * of a copy with its own settings. `pusher`: `{ appId, key, secret, port }` of the echo server, to broadcast to its HTTP API.
    */
   static async start({ redisPort, echoPort, pusher, client = 'phpredis', app = APP }) {
     requireLaravel();
@@ -72,7 +72,7 @@ export class LaravelApp {
     return visitor;
   }
 
-  /** Someone who has a session but no account. */
+  /** A visitor with a session but no account. */
   async guest() {
     const visitor = new Visitor(this.url);
     await visitor.get('/me');
@@ -119,7 +119,7 @@ export class Visitor {
     });
   }
 
-  /** POST /ship: publish an order on channels such as "private:orders.1". */
+  /** POST /ship: publishes an order on channels such as "private:orders.1". */
   ship(order, on, { others = false, socketId } = {}) {
     return this.post('/ship', { order, on, others }, socketId ? { 'X-Socket-ID': socketId } : {});
   }

@@ -1,4 +1,4 @@
-/** A web server for the files in pages/, on an origin that is not the echo server's. */
+/** A web server for the files in pages/, on another origin than the echo server's. */
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import { fileURLToPath } from 'node:url';
@@ -14,7 +14,7 @@ const SCRIPTS = {
   '/socket.io-client.mjs': 'node_modules/sio-4/dist/socket.io.esm.min.js',
 };
 
-/** Sends a request to another server, and its answer back. */
+/** Forwards a request to another server, and its response back. */
 function passOn(request, response, { hostname, port, pathname }) {
   const { method, headers } = request;
   const passed = http.request({ hostname, port, path: pathname, method, headers }, (answer) => {
@@ -26,7 +26,7 @@ function passOn(request, response, { hostname, port, pathname }) {
 }
 
 export class PageServer {
-  /** `backends`: paths that are passed on, as by the web server before Laravel, to these origins. */
+  /** `backends`: paths to forward to these origins, like a web server in front of Laravel does. */
   static async start(backends = {}) {
     const pages = new PageServer(backends);
     await new Promise((resolve, reject) => {
@@ -56,7 +56,7 @@ export class PageServer {
     return this.addHtml(this.#filled(values, page));
   }
 
-  /** The address of a page with this text. */
+  /** The address of a page with this content. */
   addHtml(html) {
     const address = `/page-${this.#pages.size}`;
     this.#pages.set(address, html);

@@ -12,7 +12,7 @@ process.once('exit', () => {
 });
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.once(name, () => process.exit(1));
 
-/** A program in a process group of its own, because PHP's workers outlive their parent. */
+/** A program in its own process group, because PHP's workers outlive their parent. */
 export class Child {
   constructor(argv, { cwd, env = {} } = {}) {
     this.argv = argv;
@@ -39,7 +39,7 @@ export class Child {
     });
   }
 
-  /** Wait until the probe is true; a child that ended first is a failure. */
+  /** Wait until the probe is true; fails if the child ends first. */
   async whenReady(probe) {
     const name = this.argv.join(' ');
     await until(

@@ -1,6 +1,6 @@
 /**
- * A Laravel 8 project in a folder of its own, as a newcomer has it before the first step of the README: broadcasting is switched
- * off, events wait in a queue. It is fixtures/laravel-app, on Debian's Laravel.
+ * A Laravel 8 project in its own directory, in a newcomer's state before the first step of the README: broadcasting is disabled
+ * and events are queued. It is fixtures/laravel-app, on Debian's Laravel.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -13,7 +13,7 @@ import { target } from './targets.mjs';
 
 const PACKAGES = new URL('../node_modules/', import.meta.url);
 
-/** What `npm i` would download is installed with these tests, under other names. Other commands of npm fail. */
+/** The packages that `npm i` would download are installed with these tests, under other names. Other npm commands fail. */
 const NPM = `#!/usr/bin/env node
 const { mkdirSync, symlinkSync } = require('node:fs');
 const [command, ...packages] = process.argv.slice(2);
@@ -23,7 +23,7 @@ mkdirSync('node_modules', { recursive: true });
 for (const name of packages) symlinkSync(${JSON.stringify(PACKAGES.pathname)} + installed[name], 'node_modules/' + name);
 `;
 
-/** As in Laravel's own .env.example, but for the ports and the queue. */
+/** As in Laravel's own .env.example, except for the ports and the queue. */
 const variables = (redisPort) => `APP_NAME="First Shop"
 APP_ENV=local
 APP_URL=http://localhost
@@ -56,7 +56,7 @@ export class Project {
     this.env = { PATH: `${shims}:${process.env.PATH}`, APP_STORAGE: this.storage };
   }
 
-  /** Edits a file, which must change it. */
+  /** Edits a file; the edit has to change it. */
   change(file, edit) {
     const place = path.join(this.folder, file);
     const before = readFileSync(place, 'utf8');
@@ -65,7 +65,7 @@ export class Project {
     writeFileSync(place, after);
   }
 
-  /** Types a command and its answers: to a question that fits a pattern its text, to others Enter. Returns what it printed. */
+  /** Runs a command and answers its questions: one that matches a pattern with its text, others with Enter. Returns the output. */
   type(command, answers = []) {
     const child = spawn('bash', ['-c', command], { cwd: this.folder, env: { ...process.env, ...this.env } });
     let output = '';

@@ -2,7 +2,7 @@
 import { Recording } from './clients.mjs';
 import { until } from './wait.mjs';
 
-/** The entry of the echo server's `clients` that Laravel and its pages use. */
+/** The entry in the echo server's `clients` that Laravel and its pages use. */
 export const PUSHER_APP = { appId: 'shop', key: 'shop-key', secret: 'shop-secret' };
 
 /** Publishes with the application's key. */
@@ -29,7 +29,7 @@ const CLIENTS = {
   'echo 1, pusher': ['echo-1', 'pusher-js-7', 'pusher'],
 };
 
-/** One user's page: Echo with the cookies of a visitor, and the same methods as the EchoClient of Socket.IO. */
+/** One user's page: Echo with a visitor's cookies, with the same methods as the EchoClient of Socket.IO. */
 export class PusherClient {
   static async connect(name, stack, visitor) {
     const [echo, pusher, broadcaster] = CLIENTS[name];
@@ -42,7 +42,7 @@ export class PusherClient {
     this.stack = stack;
     this.visitor = visitor;
     const { hostname, port } = new URL(stack.echo.url);
-    /** Asks Laravel with the visitor's session, as pusher-js does in a page of Laravel's. */
+    /** Asks Laravel with the visitor's session, as pusher-js does in a page of Laravel. */
     const ask = async (path, form, callback) => {
       try {
         callback(null, await visitor.post(path, form));
@@ -82,15 +82,15 @@ export class PusherClient {
     return recording;
   }
 
-  /** The server confirms a subscribe of this protocol. */
+  /** This protocol confirms a subscribe. */
   async whenDelivering(name) {
     await until(() => this.pusher.channel(name)?.subscribed, () => `${name} to be joined; the server's log:\n${this.stack.echo.log}`);
   }
 
-  /** The status with which a channel is refused; to be asked right after the subscribe. */
+  /** The status with which a channel is refused; call it right after the subscribe. */
   async refusal(name) {
     const refused = this.record(`${name} to be refused`, (callback) => this.pusher.channel(name).bind('pusher:subscription_error', callback));
-    // What its own handlers answer, pusher-js passes on as text.
+    // pusher-js passes on the answers of its own handlers as text.
     return Number(/ answered (\d+)/.exec((await refused.next()).error)?.[1]);
   }
 

@@ -1,4 +1,4 @@
-/** A Redis server of one's own, without persistence. */
+/** A private Redis server without persistence. */
 import Redis from 'ioredis';
 import { Child, onFreePort } from './process.mjs';
 import { program } from './tools.mjs';
@@ -9,7 +9,7 @@ export const KEY_PREFIX = 'laravel_database_';
 /** Password of the echo server's own endpoint. */
 export const ENDPOINT_PASSWORD = 'endpoint secret';
 
-/** Publish as Laravel does; resolves to the number that Redis answers. */
+/** Publish as Laravel does; resolves to the number that Redis returns. */
 const publish = (connection, channel, event, data) =>
   connection.publish(KEY_PREFIX + channel, JSON.stringify({ event, data, socket: null }));
 

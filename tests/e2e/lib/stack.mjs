@@ -24,7 +24,7 @@ export class Stack {
     return stack;
   }
 
-  /** The same without a Redis: Laravel broadcasts to the echo server itself. */
+  /** The same without Redis: Laravel broadcasts to the echo server itself. */
   static async startWithoutRedis({ redisClient, format } = {}) {
     const stack = new Stack();
     try {

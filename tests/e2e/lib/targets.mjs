@@ -1,4 +1,4 @@
-/** The servers that can be tested: ours, and the original from npm with TARGET=original. */
+/** The servers under test: this repository's, and the original from npm with TARGET=original. */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 const require = createRequire(import.meta.url);
 const repository = fileURLToPath(new URL('../../..', import.meta.url));
 
-/** The folder of an installed npm package. */
+/** The directory of an installed npm package. */
 const packageFolder = (name) => path.join(fileURLToPath(new URL('../node_modules', import.meta.url)), name);
 
 function ourBinary() {
@@ -36,7 +36,7 @@ const TARGETS = {
     endpointClients: ['phpredis', 'predis'],
     pusherClients: ['echo 2, reverb', 'echo 1, pusher'],
   }),
-  // Speaks Engine.IO 3 alone, so socket.io-client 2 alone; brings that script itself.
+  // Speaks only Engine.IO 3, so it supports only socket.io-client 2; brings that script itself.
   original: () => ({
     command: [process.execPath, require.resolve('laravel-echo-server/bin/server.js')],
     configFormats: ['json'],

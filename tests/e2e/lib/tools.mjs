@@ -1,4 +1,4 @@
-/** The programs that must be installed, and the Debian packages they come in. */
+/** The programs that must be installed, and the Debian packages that contain them. */
 import { execFileSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
 import path from 'node:path';

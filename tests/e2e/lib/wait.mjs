@@ -1,9 +1,9 @@
 /** Waiting with a deadline. */
 
-/** How long to wait for what must happen; generous, the machine may be busy. */
+/** How long to wait for an expected event; generous, because the machine may be busy. */
 export const DEADLINE_MS = Number(process.env.E2E_DEADLINE_MS ?? 20_000);
 
-/** Thrown by a probe when waiting longer is useless. */
+/** Thrown by a probe when further waiting is useless. */
 export class GiveUp extends Error {}
 
 /**
