@@ -1,11 +1,11 @@
 #!/usr/bin/env node
-// A storm of subscribes to private channels, against this server and laravel-echo-server 1.6.3.
+// A burst of subscribes to private channels, against this server and laravel-echo-server 1.6.3.
 //
 //   cd tests/compat && npm ci && cd ../..
 //   cargo build --release && ECHO_BIN=target/release/laravel-echo-server node bench/auth-storm.mjs
 //
-// 50 sockets subscribe to 100 channels each; a stand-in for Laravel takes 50 ms for a callback. Prints per server: the
-// most callbacks at once, the time until all are subscribed, the CPU time of the server, and its memory at the end.
+// 50 sockets subscribe to 100 channels each; a stand-in for Laravel takes 50 ms per callback. Prints per server: the
+// maximum number of concurrent callbacks, the time until all are subscribed, the server's CPU time, and its memory at the end.
 
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -34,7 +34,7 @@ const servers = {
 
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Answers every callback after DELAY, and counts. */
+/** Answers every callback after DELAY, and counts callbacks. */
 async function slowApp() {
   const counts = { now: 0, peak: 0, answered: 0 };
   const server = http.createServer((request, response) => {
@@ -64,7 +64,7 @@ async function until(what, probe) {
   }
 }
 
-/** A socket.io-client 2 on websocket, as little of it as is needed. */
+/** A minimal socket.io-client 2 over a websocket. */
 function connect(port) {
   return new Promise((resolve, reject) => {
     const socket = new WebSocket(`ws://127.0.0.1:${port}/socket.io/?EIO=3&transport=websocket`);

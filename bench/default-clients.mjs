@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 /**
- * What real clients cost: those with Echo's default options (polling, then the upgrade), with a websocket at once, and
- * with polling alone; here and at laravel-echo-server 1.6.3, in one run.
+ * The cost of real clients: with Echo's default options (polling, then the upgrade), with a websocket at once, and
+ * with polling only; for this server and laravel-echo-server 1.6.3, in one run.
  *
  *   cargo build --release && (cd tests/compat && npm ci) && node bench/default-clients.mjs [CLIENTS=1000] [SECONDS=6]
  *
  * Input: ECHO_BIN or target/release/laravel-echo-server; clients and the original from tests/compat; redis-server.
- * Output: a table in Markdown. CPU is that of the server's process, memory what it grew by.
+ * Output: a Markdown table. CPU is that of the server's process, memory is its growth.
  */
 import { fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -30,7 +30,7 @@ const SETTLE_MS = 2000;
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** The process of the clients: connects when it is told to, and counts events. */
+/** The process with the clients: connects on demand, and counts events. */
 async function clients(port, count, library, kind) {
   const io = require(library);
   const transports = kind === 'default' ? ['polling', 'websocket'] : [kind];

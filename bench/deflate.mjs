@@ -1,11 +1,11 @@
 #!/usr/bin/env node
 /**
- * What compressed messages cost and save: the same events to clients that have agreed to them, and to clients that have not.
+ * The cost and savings of compression: the same events to clients that negotiated it and to clients that did not.
  *
  *   cargo build --release && node bench/deflate.mjs [CLIENTS=1000] [EVENTS=60]
  *
- * Input: ECHO_BIN or target/release/laravel-echo-server. The clients count bytes and inflate nothing. Output: a table in
- * Markdown. CPU is that of the server's process, memory what it grew by until all clients were in the channel.
+ * Input: ECHO_BIN or target/release/laravel-echo-server. The clients count bytes and decompress nothing. Output: a Markdown
+ * table. CPU is that of the server's process, memory is its growth until all clients had subscribed.
  */
 import { connect } from 'node:net';
 import { cpu, freePort, memory, startServer } from './lib/server.mjs';
@@ -25,7 +25,7 @@ async function until(what, probe) {
 
 const frame = (text) => Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), Buffer.from(text)]);
 
-/** A client in the channel that counts what comes. */
+/** A subscribed client that counts received bytes. */
 async function client(port, extension) {
   const socket = connect(port, '127.0.0.1').setNoDelay();
   const state = { socket, bytes: 0 };
@@ -44,7 +44,7 @@ async function client(port, extension) {
   return state;
 }
 
-/** Rows of a table, as applications send them: text that repeats its keys. */
+/** Rows of a table, as applications send them: text with repeated keys. */
 function data(bytes) {
   const rows = [];
   for (let id = 0, length = 0; length < bytes; id++) {

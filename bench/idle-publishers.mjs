@@ -1,18 +1,18 @@
 #!/usr/bin/env node
-// Connections that do nothing, at the built-in Redis endpoint: what they cost, and whether others notice.
+// The cost of idle connections to the built-in Redis endpoint, and their effect on others.
 //
 //   cargo build --release && ECHO_BIN=target/release/laravel-echo-server node bench/idle-publishers.mjs
 //
-// Opens CONNECTIONS (10,000), each of which has published once and then says nothing. Prints the server's memory before
-// and after, the time of one PUBLISH on a new connection beside them, what the one too many is told, and the memory once
-// all are gone. The server raises its limit of open files itself; this process does, too, as Node always does.
+// Opens CONNECTIONS (10,000), each of which has published once and is then idle. Prints the server's memory before and
+// after, the time of a PUBLISH on a new connection beside them, the reply to one connection too many, and the memory once
+// all are closed. The server raises its limit of open files itself; so does this process, as Node always does.
 
 import { once } from 'node:events';
 
 import { ask, connect, freePort, memory, startServer } from './lib/server.mjs';
 
 const CONNECTIONS = Number(process.env.CONNECTIONS ?? 10_000);
-/** Connections that are opened at the same time: fewer than a listener's backlog. */
+/** Connections opened at the same time: fewer than a listener's backlog. */
 const AT_ONCE = 100;
 const EVENT = JSON.stringify({ event: 'App\\Events\\OrderShipped', data: { order: { id: 1 } }, socket: null });
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What a large presence channel costs: its members join, and one of them comes and goes without end.
+"""The cost of a large presence channel: its members join, and one of them leaves and rejoins again and again.
 
     presence.py [--members 2000] [--flaps 600]
 
-Input: ECHO_BIN or target/release/laravel-echo-server. The members are websockets that read and say nothing; the application
-that grants is here, too. Output: bytes that the server sent and CPU that it took, for the joins and for the flaps.
+Input: ECHO_BIN or target/release/laravel-echo-server. The members are websockets that only read; the application that grants
+runs here, too. Output: the server's sent bytes and CPU time, for the joins and for the flaps.
 """
 import argparse, json, os, re, select, shutil, socket, subprocess, tempfile, threading, time
 

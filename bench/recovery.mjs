@@ -1,12 +1,12 @@
 #!/usr/bin/env node
-// What clients miss when connections break, at a deploy, and when a node is killed: two nodes of this server, and beside
-// them one of socket.io with connectionStateRecovery, each behind HAProxy with 200 events a second. A table in Markdown.
+// How many events clients miss when connections break, at a deploy, and when a node is killed: two nodes of this server, and for
+// comparison one of socket.io with connectionStateRecovery, each behind HAProxy with 200 events a second. A Markdown table.
 //
 //   for tests in pusher oracle compat; do (cd tests/$tests && npm ci); done
 //   cargo build --release && ECHO_BIN=target/release/laravel-echo-server node bench/recovery.mjs [clients: 120]
 //
-// Needs redis-server and haproxy. Clients: socket.io-client 4.6, 4.7 and 4.8, Echo 1 and 2, by websocket, by polling, and
-// as they are by themselves.
+// Needs redis-server and haproxy. Clients: socket.io-client 4.6, 4.7 and 4.8, Echo 1 and 2, over websockets, over polling, and
+// with default transports.
 
 import { fileURLToPath } from 'node:url';
 import { freePort, listens } from '../tests/pusher/lib.mjs';
@@ -56,7 +56,7 @@ for (const [phase, cause] of Object.entries(PHASES)) {
     try {
       site.connect(clients);
       await site.hears(0);
-      // What came a moment ago is not written yet.
+      // The most recent events are not stored yet.
       await sleep(1000);
       const first = site.number;
       await cause(site);

@@ -1,11 +1,11 @@
 #!/usr/bin/env node
-// Clients that do not keep up with `deliver = "latest"`, beside those that do, and what such a rule costs these.
+// Clients that fall behind with `deliver = "latest"`, beside clients that keep up, and the cost of such a rule for the latter.
 //
 //   cargo build --release && node bench/slow-clients.mjs
 //
-// CLIENTS (1,000) websockets are in one channel; SLOW (100) of them stop reading. PER_SECOND (1,000) events come for
-// SECONDS (30); then all read again. Prints for each rule how many clients are connected still, how many have seen the newest
-// event in the end, and the server's memory and CPU. Clients are sockets that look at the end of what comes.
+// CLIENTS (1,000) websockets are in one channel; SLOW (100) of them stop reading. PER_SECOND (1,000) events are published for
+// SECONDS (30); then all read again. Prints for each rule how many clients are still connected, how many received the newest
+// event in the end, and the server's memory and CPU. Clients are sockets that inspect the end of their stream.
 
 import { once } from 'node:events';
 import net from 'node:net';
@@ -17,16 +17,16 @@ const CLIENTS = Number(process.env.CLIENTS ?? 1000);
 const SLOW = Number(process.env.SLOW ?? 100);
 const PER_SECOND = Number(process.env.PER_SECOND ?? 1000);
 const SECONDS = Number(process.env.SECONDS ?? 30);
-/** Events are published in portions, at so many times a second. */
+/** How often per second a batch of events is published. */
 const PORTIONS = 50;
-/** As much of a client's stream as is kept to find the newest event in. */
+/** How much of a client's stream is kept, to find the newest event in it. */
 const TAIL = 2000;
 const CHANNEL = 'positions';
-/** Makes an event of some 300 bytes, so that what waits does not fit the buffers of the kernel. */
+/** Pads an event to about 300 bytes, so that the queue does not fit into the kernel's buffers. */
 const WHO = 'x'.repeat(200);
 const UPGRADE = 'GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n';
 
-/** A heartbeat; its first byte stands in no event. */
+/** A heartbeat; its first byte occurs in no event. */
 const PING = Buffer.from([0x81, 1, 0x32]);
 
 /** A text frame of a client, masked with zeros. */
@@ -55,13 +55,13 @@ class Client {
     return client;
   }
 
-  /** The number of the newest event that has come. */
+  /** The number of the newest received event. */
   newest() {
     return Math.max(0, ...[...this.tail.toString('latin1').matchAll(/"n":(\d+)\}/g)].map(([, n]) => Number(n)));
   }
 }
 
-/** What becomes of `slow` clients among all with this rule. */
+/** What happens to `slow` clients among all clients under this rule. */
 async function run(rule, slow) {
   const [port, publishing] = [await freePort(), await freePort()];
   const server = await startServer(

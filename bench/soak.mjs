@@ -1,14 +1,14 @@
 #!/usr/bin/env node
-// A soak: all kinds of clients come and go, some stop reading, Redis and the application go away and come back, while
-// other clients stay and check that nothing is lost. Says what is left when all have gone.
+// A soak test: all kinds of clients connect and disconnect, some stop reading, Redis and the application go down and come back,
+// while other clients stay and check that no event is lost. Reports what is left when all have gone.
 //
 //   cd tests/compat && npm ci && cd ../..
 //   cargo build --release && node bench/soak.mjs [minutes: 30]
 //
-// Needs redis-server. ECHO_BIN is another server than target/release/laravel-echo-server. Three rounds, of a tenth,
-// four tenths and half of the time; after each everybody leaves. Exit status 1 when something is wrong: an event lost,
-// twice or out of order, a client thrown out, connections or members left over, memory that grows from round to round,
-// an unexpected line in the log.
+// Needs redis-server. ECHO_BIN overrides target/release/laravel-echo-server. Three rounds, of a tenth, four tenths and half
+// of the time; after each all clients leave. Exit status 1 if something is wrong: an event lost, duplicated or out of order,
+// a client disconnected, connections or members left over, memory that grows from round to round, or an unexpected
+// log line.
 
 import { sleep, until } from '../tests/compat/lib/util.mjs';
 import { Stack } from './soak/stack.mjs';
@@ -17,11 +17,11 @@ import { Counts, Round } from './soak/traffic.mjs';
 const minutes = Number(process.argv[2] ?? 30);
 if (!(minutes > 0)) throw new Error('usage: soak.mjs [minutes]');
 const ROUNDS = [0.1, 0.4, 0.5];
-/** Memory of the last rest may be above that of the first by this factor and this many MB: the allocator's share. */
+/** Memory after the last round may exceed that after the first by this factor and this many MB, for the allocator. */
 const GROWTH = { factor: 1.25, extra: 8 };
-/** Connections to the application and to Redis that may be kept open for later. */
+/** Connections to the application and to Redis that may be kept open for reuse. */
 const IDLE = 20;
-/** Time for dead clients to be found out, and for the allocator to give back what it will. */
+/** Time for dead clients to be detected, and for the allocator to return memory. */
 const REST = 15_000;
 
 const findings = new Counts();
@@ -34,7 +34,7 @@ function note(when, most) {
   console.error(`${new Date().toISOString().slice(11, 19)} ${when}: ${rss.toFixed(1)} MB, ${files} open files`);
 }
 
-/** Waits until nobody is left, and says what is. */
+/** Waits until no client is left, and reports what is. */
 async function rest(name) {
   const left = async () => {
     const metrics = await stack.metrics();

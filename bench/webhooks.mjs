@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 /**
- * What webhooks cost the server: the same joins and leaves of public channels with and without them, in turns, in one run.
+ * The cost of webhooks for the server: the same joins and leaves of public channels with and without them, alternating, in one run.
  *
  *   cargo build --release && (cd tests/compat && npm ci) && node bench/webhooks.mjs [CHANGES_PER_SECOND=10000] [SECONDS=10]
  *
- * Input: ECHO_BIN or target/release/laravel-echo-server; `ws` from tests/compat; redis-server. Output: a table in Markdown. CPU is that
- * of the server's process. "told": every join is the first of its channel and every leave the last, and both are told. "silent":
- * the same channels are never empty, so there is nothing to tell.
+ * Input: ECHO_BIN or target/release/laravel-echo-server; `ws` from tests/compat; redis-server. Output: a Markdown table. CPU is that
+ * of the server's process. "told": every join is the first of its channel and every leave the last, and both are delivered.
+ * "silent": the same channels are never empty, so there is nothing to deliver.
  */
 import { fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -28,7 +28,7 @@ const TICK_MS = 10;
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** The process of the clients: joins and leaves in a steady rate. `kind`: "told" or "silent". */
+/** The process with the clients: joins and leaves at a steady rate. `kind`: "told" or "silent". */
 async function clients(port, rate, kind) {
   const WebSocket = require('ws');
   const open = async () => {

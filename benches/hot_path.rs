@@ -1,7 +1,7 @@
-//! What an event, a client's message and a join cost inside the server, without sockets: `cargo bench`.
+//! The cost of an event, a client's message and a join inside the server, without sockets: `cargo bench`.
 //!
-//! Input: messages as Laravel and Echo send them. Output: time, and memory taken, for each. Whole servers with real
-//! connections are measured by `bench/load`.
+//! Input: messages as Laravel and Echo send them. Output: time and allocated memory for each. `bench/load` measures whole
+//! servers with real connections.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot be set up is over")]
 
@@ -31,7 +31,7 @@ fn main() {
     divan::main();
 }
 
-/// A client that takes what it is sent, as one that keeps up does.
+/// A client that accepts everything, like one that keeps up.
 #[derive(Clone)]
 struct Sink(Arc<Inner>);
 
@@ -81,7 +81,7 @@ impl Socket for Sink {
     fn terminate(&self) {}
 }
 
-/// Lets everybody in, in the order of their asking.
+/// Authorizes everyone, in the order of the callbacks.
 #[derive(Default)]
 struct Everybody(AtomicUsize);
 
@@ -104,7 +104,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Connects a client and waits until it is in the channel and has taken `expected` messages.
+/// Connects a client and waits until it has subscribed and received `expected` messages.
 async fn join(hub: &Arc<Hub<Sink>>, n: usize, channel: &str, expected: usize) -> Sink {
     let sink = Sink::new(n);
     hub.connect(sink.clone());
@@ -166,7 +166,7 @@ fn subscribe_and_unsubscribe(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// A user joins a channel in which so many others are, and leaves: all others are told twice.
+/// A user joins a channel that has this many other users, and leaves: each time all others are told.
 #[divan::bench(args = [1, 100, 1_000])]
 fn presence_join_and_leave_among(bencher: Bencher<'_, '_>, others: usize) {
     let runtime = runtime();

@@ -1,5 +1,5 @@
 /**
- * A server to be measured, in a folder of its own. Input: ECHO_BIN or target/release/laravel-echo-server, settings as TOML.
+ * A server to be measured, in its own directory. Input: ECHO_BIN or target/release/laravel-echo-server, settings as TOML.
  * Output: its process, once it is ready. It ends with this process.
  */
 import { spawn } from 'node:child_process';
@@ -26,12 +26,12 @@ export const memory = (pid) => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/
 
 /** CPU time of a process so far, in seconds. */
 export function cpu(pid) {
-  // Fields 14 and 15, in hundredths of a second; the second one, a name, is in brackets.
+  // Fields 14 and 15, in hundredths of a second; field 2, a name, is in parentheses.
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
   return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
-/** Starts a server with these settings, which hold its port. */
+/** Starts a server with these settings, which include its port. */
 export async function startServer(settings) {
   const dir = mkdtempSync(path.join(tmpdir(), 'echo-bench-'));
   writeFileSync(path.join(dir, 'laravel-echo-server.toml'), settings);
@@ -53,7 +53,7 @@ export async function startServer(settings) {
   return server;
 }
 
-/** A connection that sends commands of Redis one after the other. */
+/** A connection that sends Redis commands one at a time. */
 export async function connect(port) {
   const socket = net.connect(port, '127.0.0.1');
   socket.setNoDelay();
@@ -61,10 +61,10 @@ export async function connect(port) {
   return socket;
 }
 
-/** A command in the protocol of Redis. */
+/** A command in the Redis protocol. */
 export const command = (...words) => `*${words.length}\r\n${words.map((word) => `$${Buffer.byteLength(word)}\r\n${word}\r\n`).join('')}`;
 
-/** Sends a command and returns the line that comes back. */
+/** Sends a command and returns the line of its reply. */
 export async function ask(socket, ...words) {
   socket.write(command(...words));
   const [answer] = await once(socket, 'data');

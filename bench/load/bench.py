@@ -4,10 +4,10 @@
     bench.py --out results.jsonl [--runs 3] [--servers les,floor,...] [--scenarios fanout1000_rate,...]
     bench.py --table results.jsonl          medians of a results file as Markdown
 
-Each run gets a fresh redis-server and a fresh server on random free ports of 127.0.0.1; both are ended, by pid,
-when the run is over. Servers take turns within a scenario, so that a drift of the machine hits all alike. A run
-during which other processes took more than --max-other CPUs is repeated (--attempts in all).
-Where the servers are: ECHO_BIN (ours), PEERS or LES_DIR, SOKETI_ECHO_DIR, SOCKUDO_BIN, LOAD_BIN (folder of load, floor, sioxide).
+Each run gets a fresh redis-server and a fresh server on random free ports of 127.0.0.1; both are killed, by pid,
+after the run. Servers take turns within a scenario, so that drift of the machine affects all alike. A run during
+which other processes used more than --max-other CPUs is repeated (up to --attempts in all).
+Paths of the servers: ECHO_BIN (ours), PEERS or LES_DIR, SOKETI_ECHO_DIR, SOCKUDO_BIN, LOAD_BIN (directory of load, floor, sioxide).
 """
 import argparse, json, os, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 
@@ -189,7 +189,7 @@ SCENARIOS = {
 }
 
 
-# What a server does not do.
+# Scenarios that a server does not support.
 SKIP = {("floor", "presence500"), ("floor", "connect2000_private"), ("sioxide", "presence500")}
 
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""`subscribers.redisMode`: what "pattern" and "exact" cost with 100,000 channels. Prints one Markdown table a question.
+"""`subscribers.redisMode`: the cost of "pattern" and "exact" with 100,000 channels. Prints one Markdown table per question.
 
     cargo build --release && bench/load/exact.py [--channels 100000] [--local 1000] [--rounds 3]
 
 A fresh redis-server and a fresh server for each question and mode. CPU is user and system time of each process.
 share    --local of --channels have a client on this node; one event is PUBLISHed to each of the channels
 many     the node's clients are in all of the channels: memory of both, the time to subscribe, to subscribe again after
-         the connection was cut, and to let go of all; the longest PING of another client of Redis meanwhile
-Where the server is: ECHO_BIN.
+         the connection was cut, and to unsubscribe; the longest PING of another Redis client meanwhile
+ECHO_BIN is the path of the server.
 """
 import argparse, os, socket, subprocess, sys, threading, time
 

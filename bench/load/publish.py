@@ -4,8 +4,8 @@
     cargo build --release && bench/load/publish.py [--rounds 5] [--count 200000]
 
 Both run all the time; they take turns, and the table has medians. CPU is user and system time of each process.
-Nobody is in the channel, neither here nor at Redis.
-Where the server is: ECHO_BIN.
+The channel has no subscribers, neither here nor in Redis.
+ECHO_BIN is the path of the server.
 """
 import argparse, os, statistics, subprocess, sys
 
@@ -16,7 +16,7 @@ from exact import cpu
 
 EVENT = '{"event":"App\\\\Events\\\\OrderShipped","data":{"order":{"id":1,"note":"%s"}},"socket":null}'
 SHORT, LONG = EVENT % "a note of some length", EVENT % ("x" * 700)
-# What Laravel broadcasts with, and how the command goes on: no keys, payload, channel.
+# Laravel's broadcast script, and the rest of the command: no keys, payload, channel.
 SCRIPT = "for i = 2, #ARGV do\n  redis.call('publish', ARGV[i], ARGV[1])\nend"
 CASES = [
     ("PUBLISH, 120 bytes", 1, ["PUBLISH", "news", SHORT]),

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Many connections for a while: 10,000 on 1,000 channels for five minutes, with others coming and going.
+"""Many connections for a while: 10,000 on 1,000 channels for five minutes, while others connect and disconnect.
 
     scale.py [--conns 10000] [--groups 1000] [--secs 300] [--rate 500] [--churn 100]
     scale.py --conns 100000 --groups 10000
 
-One `load` for every 25,000 connections keeps them and counts every message, each with channels of its own and at an address
-of its own (127.0.0.1, 127.0.0.2, ...: an address has 28,000 ports); another one connects and leaves all the time, about
---churn connections a second. Prints the server's memory every half minute, CPU, latency, and what was lost. Ends with 1 when
-anything was lost or out of order, or when memory at the end is more than a tenth above that after the first half minute.
+One `load` for every 25,000 connections holds them and counts every message, each with its own channels and address (127.0.0.1,
+127.0.0.2, ...: an address has 28,000 ports); another one keeps connecting and disconnecting, about --churn connections a second.
+Prints the server's memory every half minute, CPU, latency, and lost messages. Exits with 1 when anything was lost or out of
+order, or when memory at the end is more than a tenth above that after the first half minute.
 """
 import argparse, json, os, resource, subprocess, sys, tempfile, time
 

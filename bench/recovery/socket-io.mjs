@@ -1,5 +1,5 @@
-// A server of socket.io with connectionStateRecovery, as its documentation shows it, that serves Echo's clients what Laravel
-// publishes to Redis: `socket-io.mjs PORT REDIS_PORT`.
+// A socket.io server with connectionStateRecovery, as in its documentation, that sends Echo clients what Laravel publishes to
+// Redis: `socket-io.mjs PORT REDIS_PORT`.
 
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';

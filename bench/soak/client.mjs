@@ -1,5 +1,5 @@
-// An Echo client that can misbehave: both versions of Engine.IO, all three ways onto a server, and endings that no
-// library offers. Input: packets of the server. Output: `onEvent`, and `onEnd` when the connection ends unasked.
+// An Echo client that can misbehave: both versions of Engine.IO, all three transports, and ways to disconnect that no library
+// offers. Input: packets of the server. Output: `onEvent`, and `onEnd` when the connection ends unexpectedly.
 
 import http from 'node:http';
 import { createRequire } from 'node:module';
@@ -7,10 +7,10 @@ import { createRequire } from 'node:module';
 const require = createRequire(new URL('../../tests/compat/package.json', import.meta.url));
 const WebSocket = require('ws');
 
-/** How long a client waits for what the server owes it. */
+/** How long a client waits for an expected answer. */
 const PATIENCE = 20_000;
 
-/** Every kind of client: `upgrade` begins with polling. */
+/** Every kind of client; `upgrade` begins with polling. */
 export const KINDS = ['websocket', 'polling', 'upgrade'].flatMap((way) => [3, 4].map((engine) => ({ way, engine })));
 
 /** Rejects when `promise` takes too long. */
@@ -40,7 +40,7 @@ export class Client {
     return `/socket.io/?EIO=${this.engine}${this.sid ? `&sid=${this.sid}` : ''}`;
   }
 
-  /** Resolves when the namespace is joined, and the upgrade done. */
+  /** Resolves when the namespace is joined, and any upgrade is done. */
   async open() {
     if (this.way === 'websocket') {
       this.socket = this.#webSocket();
@@ -65,13 +65,13 @@ export class Client {
     this.emit('client event', { channel, event, data });
   }
 
-  /** Reads no more, and answers no more. */
+  /** Stops reading and answering. */
   freeze() {
     this.isMute = true;
     this.socket?._socket?.pause();
   }
 
-  /** Ends in one of the ways that clients end: `goodbye`, `drop`, `silent` (the server has to find out by itself). */
+  /** Disconnects as clients do: `goodbye`, `drop`, `silent` (the server has to detect it). */
   async leave(manner) {
     this.hasEnded = true;
     clearInterval(this.heartbeat);
@@ -176,7 +176,7 @@ export class Client {
     return packets;
   }
 
-  /** Asks for packets until the client ends or takes a websocket. */
+  /** Polls until the client ends or switches to a websocket. */
   async #poll() {
     try {
       while (!this.hasEnded && !this.held && !this.isMute) (await this.#get()).forEach((packet) => this.#packet(packet));
@@ -192,7 +192,7 @@ export class Client {
       socket.on('close', () => reject(new Error('the probe was refused')));
       socket.once('message', resolve);
     });
-    // As engine.io-client: nothing is posted from now on, and the poll that waits is answered first.
+    // Like engine.io-client: posts nothing from now on, and waits for the pending poll first.
     this.held = [];
     await Promise.all([this.polling, this.posting]);
     this.socket = socket;

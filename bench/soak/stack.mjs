@@ -1,5 +1,5 @@
-// What the soak runs against: the server, its Redis, and a stand-in for the Laravel application. All three can be asked
-// how they are, and the last two can go away.
+// The environment of the soak test: the server, its Redis, and a stand-in for the Laravel application. All three report their
+// state, and the last two can go down.
 
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { spawn } from 'node:child_process';
@@ -14,7 +14,7 @@ const KEY = 'soak-key';
 /** Clock ticks per second of /proc/<pid>/stat. */
 const TICKS = 100;
 
-/** Log lines that belong to what the soak does; all others of this level are findings. */
+/** Expected log lines; all others of this level are findings. */
 const EXPECTED = [
   /^lost the connection to Redis|^still no connection to Redis|^cannot reach Redis|until Redis is back$/,
   /^Error authenticating client$|^Client can not be authenticated, got HTTP status \d+$/,
@@ -35,7 +35,7 @@ export class App {
       request.on('data', (chunk) => (body += chunk));
       request.on('end', () => setTimeout(() => this.#answer(request, response, new URLSearchParams(body).get('channel_name')), 5 + Math.random() * 25));
     });
-    // The answer to an idle connection that closes right now would look like an outage.
+    // Closing an idle connection just as it is reused would look like an outage.
     this.server.keepAliveTimeout = 60_000;
     await new Promise((resolve) => this.server.listen(this.port ?? 0, '127.0.0.1', 4096, resolve));
     this.port = this.server.address().port;
@@ -80,7 +80,7 @@ export class Stack {
       databaseConfig: { redis: { host: '127.0.0.1', port: stack.redis.port }, publishPresence: true },
       subscribers: { http: true, redis: true },
       clients: [{ appId: 'app', key: KEY }],
-      // Dead clients and slow ones are to be found out many times.
+      // Small limits, so that dead and slow clients are detected many times.
       socketio: { pingInterval: 5_000, pingTimeout: 5_000 },
       limits: { clientQueueBytes: 1_000_000 },
       log: { format: 'json' },
@@ -114,7 +114,7 @@ export class Stack {
     });
   }
 
-  /** Log lines that nothing the soak does explains. */
+  /** Unexpected log lines. */
   get surprises() {
     const isExpected = (text) => EXPECTED.some((pattern) => pattern.test(text.replace(/^\w+ /, '')));
     return [...this.log.keys()].filter((text) => !isExpected(text));
@@ -156,7 +156,7 @@ export class Stack {
     if (!response.ok) throw new Error(`POST /events: ${response.status} ${await response.text()}`);
   }
 
-  /** Keys in Redis that tell of members. The mirror of a channel without members stays, as an empty list. */
+  /** Keys in Redis about members. The list of a channel without members remains, as an empty list. */
   async keysLeft() {
     const left = [];
     for (const key of await this.redis.client.keys('*')) {
@@ -168,7 +168,7 @@ export class Stack {
     return left;
   }
 
-  /** Resolves once the server hears a Redis that has come back. */
+  /** Resolves once the server has reconnected to a restarted Redis. */
   async restartRedis(pause) {
     await this.redis.down();
     await sleep(pause);
@@ -187,7 +187,7 @@ export class Stack {
     };
   }
 
-  /** Ends everything; the server's exit status. */
+  /** Stops everything; returns the server's exit status. */
   async stop() {
     if (this.exit === undefined) {
       this.child.kill('SIGTERM');

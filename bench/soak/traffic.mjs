@@ -1,5 +1,5 @@
-// What goes on during a round of the soak: clients that stay and check every event, clients that come and go, frozen
-// readers, and outages. All of it ends with the round.
+// The activity during a round of the soak test: clients that stay and check every event, clients that connect and disconnect,
+// frozen readers, and outages. All of it ends with the round.
 
 import { sleep, until } from '../../tests/compat/lib/util.mjs';
 import { Client, KINDS } from './client.mjs';
@@ -9,11 +9,11 @@ const between = (from, to) => from + Math.random() * (to - from);
 const chance = (share) => Math.random() < share;
 
 const CHANNELS = ['news', 'private-orders', 'presence-office'];
-/** Of each kind of client, so many stay for the round. */
+/** Number of clients of each kind that stay for the round. */
 const STAYING_OF_A_KIND = 4;
-/** Events per second, half of them by Redis and half by HTTP. */
+/** Events per second, half of them over Redis and half over HTTP. */
 const RATE = 8;
-/** Clients that come per second, and the longest that one stays. */
+/** Clients that connect per second, and the longest time that one stays. */
 const CHURN = 6;
 const LONGEST_STAY = 20_000;
 const FLOOD = 40_000;
@@ -26,19 +26,19 @@ export class Counts extends Map {
 }
 
 export class Round {
-  /** `findings` are what must not happen, `counts` what was done. */
+  /** `findings` are errors, `counts` what was done. */
   constructor(stack, findings, counts) {
     Object.assign(this, { stack, findings, counts });
     this.isOver = false;
     this.redisIsAway = false;
     this.appIsAway = false;
-    /** How many events were sent, by channel and source. */
+    /** Number of events sent, by channel and source. */
     this.sent = {};
     this.staying = [];
     this.visitors = new Set();
   }
 
-  /** Lets everything go on for so long, and sees everybody off. */
+  /** Runs all activity for this long, then disconnects all clients. */
   async run(ms) {
     await this.#settleIn();
     const tasks = [this.#publish('redis'), this.#publish('http'), this.#whispers(), this.#churn(), this.#freezing(ms), this.#outages(ms)];
@@ -49,7 +49,7 @@ export class Round {
     await Promise.all([...this.staying.map((witness) => witness.client.leave('goodbye')), ...this.visitors]);
   }
 
-  /** Every now and then, until the round is over. Errors are findings. */
+  /** Repeats an action at intervals until the round is over. Errors are findings. */
   async #every(ms, what, act) {
     while (!this.isOver) {
       const started = Date.now();
@@ -120,7 +120,7 @@ export class Round {
       const isExpected = channel.includes('forbidden') ? status === 403 || wasAway.app : wasAway.app || (wasAway.redis && channel.startsWith('presence-'));
       (isExpected ? this.counts : this.findings).add(`subscription_error ${status} for ${channel.replace(/\d+/, 'N')}`);
     };
-    const onEnd = (reason) => this.findings.add(`a visitor by ${kind.way} was thrown out: ${reason}`);
+    const onEnd = (reason) => this.findings.add(`a visitor by ${kind.way} was disconnected: ${reason}`);
     const client = new Client(this.stack.port, kind, { cookie: `user=${Math.floor(between(1, 200))}`, onEvent, onEnd });
     this.counts.add(`visitors by ${kind.way}, Engine.IO ${kind.engine}`);
     await client.open();
@@ -128,7 +128,7 @@ export class Round {
     if (chance(0.1)) rooms.push('private-forbidden');
     if (chance(0.2)) rooms.push(pick(CHANNELS));
     rooms.forEach((room) => client.subscribe(room));
-    // Some go while the application is still asked.
+    // Some disconnect while the application is still being asked.
     if (chance(0.8)) {
       const end = Date.now() + between(500, LONGEST_STAY) * Math.random();
       while (Date.now() < end && !this.isOver) {
@@ -148,7 +148,7 @@ export class Round {
     }
   }
 
-  /** One reader after the other stops reading under a flood of its own, until the server closes it. */
+  /** One reader after the other stops reading during a flood of events of its own, until the server closes it. */
   #freezing(ms) {
     return this.#every(Math.min(60_000, ms / 4), 'freezing a reader', async () => {
       const client = new Client(this.stack.port, pick(KINDS));
@@ -165,7 +165,7 @@ export class Round {
     });
   }
 
-  /** Redis and the application go away in turn. */
+  /** Redis and the application go down in turn. */
   async #outages(ms) {
     const pause = Math.min(45_000, ms / 6);
     for (let turn = 0; ; turn += 1) {
@@ -180,7 +180,7 @@ export class Round {
 
   async #redisOutage() {
     this.redisIsAway = true;
-    // What was published before the outage is under way no more.
+    // All events published before the outage have arrived by now.
     await sleep(500);
     await this.stack.restartRedis(between(500, 5_000));
     this.redisIsAway = false;
@@ -198,7 +198,7 @@ export class Round {
     await sleep(between(1_000, 4_000));
     await this.stack.app.up();
     this.counts.add('restarts of the application');
-    // Those who waited for it are told by now.
+    // Clients that were queued for it have been answered by now.
     await sleep(3_000);
     this.appIsAway = false;
   }
@@ -213,14 +213,14 @@ export class Round {
     this.appIsAway = false;
   }
 
-  /** Waits until those who stayed have everything that was sent. */
+  /** Waits until the clients that stayed have received everything. */
   async #hasAll() {
     const missing = () => this.staying.flatMap((witness) => witness.missing());
     await until(() => missing().length === 0, 'the last events', 15_000, 100).catch(() => missing().forEach((text) => this.findings.add(text)));
   }
 }
 
-/** A client that stays for the round and counts what arrives. */
+/** A client that stays for the round and counts received events. */
 class Witness {
   constructor(round, kind, user) {
     Object.assign(this, { round, kind, user });
@@ -228,7 +228,7 @@ class Witness {
     this.client = new Client(round.stack.port, kind, {
       cookie: `user=${user}`,
       onEvent: (name, channel, data) => this.#check(name, channel, data),
-      onEnd: (reason) => round.findings.add(`a client that stays (${this.#name}) was thrown out: ${reason}`),
+      onEnd: (reason) => round.findings.add(`a client that stays (${this.#name}) was disconnected: ${reason}`),
     });
   }
 
@@ -236,7 +236,7 @@ class Witness {
     return `${this.kind.way} ${this.kind.engine}`;
   }
 
-  /** What has not arrived yet. Nobody hears own whispers. */
+  /** What has not arrived yet. A client does not receive its own whispers. */
   missing() {
     return Object.entries(this.round.sent)
       .filter(([key, count]) => key !== `whispers of ${this.user}` && (this.next[key] ?? 0) !== count)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Memory of the server under clients that never read, while ever more is published. Clients that are closed come back.
+"""The server's memory with clients that never read, while more and more is published. Closed clients are replaced.
 
   cargo build --release && bench/load/checks/frozen.py [--clients 1000] [--queue-bytes 8000000] [--channels one|each]
 
-`one`: all are on one channel, and get the same events. `each`: every client has a channel and events of its own, the worst case.
-Needs nothing but the server; ECHO_BIN is another one than target/release/laravel-echo-server."""
+`one`: all are on one channel, and get the same events. `each`: every client has its own channel and events, the worst case.
+Needs only the server; ECHO_BIN overrides target/release/laravel-echo-server."""
 import argparse, http.client, json, os, resource, socket, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -25,7 +25,7 @@ class Server:
     def __init__(self, queue_bytes):
         self.port = free_port()
         self.dir = tempfile.TemporaryDirectory()
-        # Nobody here answers a heartbeat.
+        # These clients answer no heartbeats.
         config = {"host": "127.0.0.1", "port": self.port, "subscribers": {"redis": False}, "clients": [{"appId": "app", "key": KEY}],
                   "database": "memory", "limits": {"clientQueueBytes": queue_bytes}, "socketio": {"pingInterval": 3_600_000}, "log": {"level": "error"}}
         with open(os.path.join(self.dir.name, "laravel-echo-server.json"), "w") as f:
@@ -72,7 +72,7 @@ class Crowd:
         return client
 
     def fill_up(self):
-        # Those that do not read do not see their end either; the oldest are the likeliest.
+        # Clients that do not read do not notice that they were closed; the oldest are the likeliest.
         for _ in range(len(self.members) - self.server.metric("connections")):
             self.members[self.oldest].s.close()
             self.members[self.oldest] = self.connect(self.oldest)
@@ -97,7 +97,7 @@ def main():
     print(f"{args.clients} clients that never read, {args.channels} channel, limits.clientQueueBytes = {args.queue_bytes}\n")
     print("| published to each client | memory | most so far | above that without events, per client | closed so far |\n|---|---|---|---|---|")
     print(f"| nothing | {before:.0f} MB | | | 0 |")
-    # A round is about what one client may have waiting, in the kernel and here; twice that closes everybody.
+    # A round is about what one client may have queued, in the kernel and in the server; twice that closes all clients.
     each_round = 2 * (args.queue_bytes + 300_000) // args.event_bytes
     channels = sorted({channel_of(n) for n in range(args.clients)})
     published = 0

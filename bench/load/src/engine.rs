@@ -17,7 +17,7 @@ use crate::{http, procstat, ws};
 const PUB_BASE: usize = 1 << 28;
 const AUTH_LISTEN: usize = 1 << 29;
 const AUTH_BASE: usize = AUTH_LISTEN + 1;
-/// Sequence numbers from here on are probes: they show that a subscription is in effect.
+/// Sequence numbers from here on are probes, which show that a subscription is in effect.
 const PROBE: u64 = 1_000_000_000_000;
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
@@ -41,7 +41,7 @@ struct Conn {
     chan: u32,
     partial: Vec<u8>,
     out: Vec<u8>,
-    /// A fragmented message under way.
+    /// A fragmented message in progress.
     frag: Vec<u8>,
     next_seq: u64,
     recv: u64,
@@ -67,8 +67,8 @@ struct PubConn {
     out: Vec<u8>,
     at: usize,
     inbuf: Vec<u8>,
-    /// HTTP: requests not yet written. One at a time while `serial`, which the first answer that keeps the
-    /// connection ends; then they are pipelined.
+    /// HTTP: requests not yet written. One at a time while `serial`, until the first answer that keeps the
+    /// connection open; then they are pipelined.
     queue: VecDeque<Vec<u8>>,
     serial: bool,
     waiting: bool,
