@@ -39,7 +39,7 @@ impl Demo {
             jwt: None,
             webhooks: Vec::new(),
         });
-        // Whoever opens the demo has full access, so by default only this machine can.
+        // The demo gives full access, so by default only this machine can open it.
         config.host.get_or_insert_with(|| "127.0.0.1".to_owned());
         config.dashboard.enabled = Toggle(true);
         config.dashboard.actions = Toggle(true);

@@ -30,7 +30,7 @@ use crate::net::websocket::{End, FAREWELL, Outbox, text_frame};
 /// How long an Engine.IO 4 client may take to send CONNECT, as in socket.io.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// How long a polling client may take to send its second request. Whoever only opens sessions must not hold slots for long.
+/// How long a polling client may take to send its second request. A client that only opens sessions must not hold slots.
 const FIRST_POLL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// socket.io-client-cpp 1.2 to 1.6 requests Engine.IO 4 but speaks 3: it silently waits for the unsolicited `40` of version

@@ -384,7 +384,7 @@ async fn filters_select_by_channel_user_and_kind() {
 }
 
 #[tokio::test]
-async fn kicking_and_closing_meet_those_who_are_named() {
+async fn kicking_and_closing_affect_only_the_named_targets() {
     let laravel = Laravel::start().await;
     let mut settings = acting();
     merge(&mut settings, json!({ "authHost": laravel.url }));

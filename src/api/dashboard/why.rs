@@ -179,7 +179,7 @@ fn name(settings: &Settings, channel: &str, findings: &mut Findings) {
     }
 }
 
-/// Whether there are any.
+/// Reports how many sockets are subscribed.
 fn subscribers(settings: &Settings, channel: &str, count: usize, has_refusals: bool, findings: &mut Findings) {
     if count > 0 {
         let sockets = if count == 1 { "1 socket is".to_owned() } else { format!("{count} sockets are") };
@@ -205,7 +205,7 @@ fn is_about(known: &str, channel: &str) -> bool {
     known == channel || near_miss(channel, known).is_some() || near_miss(known, channel).is_some()
 }
 
-/// Whether there are any.
+/// Reports refusals about the channel. Returns whether there are any.
 fn refusals(kept: &[Arc<Entry>], channel: &str, weight: Weight, findings: &mut Findings) -> bool {
     let of_channel = kept.iter().rev().filter(|entry| entry.kind() == "refused");
     let of_channel = of_channel.filter(|entry| entry.channel.as_deref().is_some_and(|known| is_about(known, channel)));

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Laravel, Redis, TestServer, until};
 
-/// Works off the jobs of a queue with Laravel's own worker, and prints what each was given. Each is tried again once: Laravel writes
-/// it anew then.
+/// Runs the jobs of a queue with Laravel's own worker, and prints their payloads. Each job is retried once; for that Laravel writes
+/// it again.
 const WORKER: &str = r#"<?php
 require '/usr/share/php/Illuminate/autoload.php';
 class EchoWebhook {

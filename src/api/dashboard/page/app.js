@@ -303,7 +303,7 @@ function takeFigures({ samples: fresh, by, everywhere, redis, redisServer, total
   show('connections', number.format(last('connections')), all + (kinds.join(', ') || (all && 'none')));
   show('events', number.format(last('delivered') + last('unheard')), last('unheard') ? `${number.format(last('unheard'))} found nobody` : '');
   show('deliveries', number.format(last('deliveries')), last('whispers') ? plural(last('whispers'), 'whisper') : '');
-  const troubles = [totals.slow && `${plural(totals.slow, 'slow client')} closed`, totals.gaps && `${plural(totals.gaps, 'client')} met a gap`].filter(Boolean);
+  const troubles = [totals.slow && `${plural(totals.slow, 'slow client')} closed`, totals.gaps && `${plural(totals.gaps, 'client')} missed events`].filter(Boolean);
   show('refusals', number.format(last('refusals')), troubles.length ? `${troubles.join(', ')} so far` : '');
   show('callbacks', number.format(last('callbacks')));
   const answered = samples.findLast(({ values }) => values[columns.indexOf('callbacks')] > 0);
@@ -467,14 +467,14 @@ function words(entry) {
     case 'subscribed': return ['subscribe', '', [socket, ' is in ', channel], plural(entry.count, 'socket') + ' here', ''];
     case 'granted': return ['grant', 'good', [socket, ' to ', channel, user ? [', ', ...user] : null].flat(), `${entry.by === 'application' ? 'Laravel said yes' : `by ${GRANTS[entry.by]}`}${entry.took === undefined ? '' : `, ${entry.took} ms`}`, 'good'];
     case 'refused': return ['refused', 'bad', [socket, ' to ', channel], entry.status ? `status ${entry.status}` : entry.status === 0 ? 'no answer' : 'dropped', 'bad'];
-    case 'turned': return ['refused', 'bad', [entry.origin ? ['a client of ', h('span', { class: 'mono' }, entry.origin)] : 'a client'].flat(), 'did not get in', 'bad'];
+    case 'turned': return ['refused', 'bad', [entry.origin ? ['a client of ', h('span', { class: 'mono' }, entry.origin)] : 'a client'].flat(), 'was rejected', 'bad'];
     case 'left': return ['leave', '', [socket, ' out of ', channel], entry.reason, ''];
     case 'joined': return ['join', '', [...(user ?? []), ' in ', channel], '', ''];
     case 'gone': return ['gone', '', [...(user ?? []), ' out of ', channel], '', ''];
     case 'miss': return ['cache miss', '', [channel, ' has no event yet'], '', ''];
     case 'returned': return ['back', 'good', [socket, ' came back'], `${plural(entry.count, 'event')} sent again`, 'good'];
-    case 'afresh': return ['gap', 'warn', [socket, ' came back, and starts afresh'], 'not all is kept', 'warn'];
-    case 'gap': return ['gap', 'warn', ['Redis is heard again'], 'events may be missing', 'warn'];
+    case 'afresh': return ['gap', 'warn', [socket, ' came back with a new session'], 'not all events are kept', 'warn'];
+    case 'gap': return ['gap', 'warn', ['Redis is connected again'], 'events may be missing', 'warn'];
     case 'connected': return ['connect', '', [socket], '', ''];
     default: return [entry.kind === 'disconnected' ? 'disconnect' : entry.kind, '', [socket], entry.reason ?? '', ''];
   }
@@ -485,7 +485,7 @@ const GRANTS = { application: "Laravel's answer", token: 'a token', signature: "
 const CAUSES = {
   malformed: 'a malformed message', channel_name: 'the name of the channel is too long', subscriptions: 'too many channels',
   subscribe_rate: 'subscribes too fast', headers: 'headers are too large', origin: 'the origin of its page is not allowed', connections: 'too many clients', connections_per_ip: 'too many clients of one address',
-  draining: 'the server is stopping', whisper: 'the whisper breaks a rule', whisper_size: 'the whisper is too large',
+  draining: 'the server is stopping', whisper: 'the whisper is not allowed', whisper_size: 'the whisper is too large',
   whisper_rate: 'whispers too fast', whisper_queue: 'no room on the way to the other nodes',
 };
 
@@ -625,13 +625,13 @@ async function showChannel() {
   const parts = [
     h('h2', { class: 'mono' }, name),
     list([...facts, ['Events', rateOf]]),
-    found.here === 0 && found.near && h('p', { class: 'warn' }, 'Nobody is here, but clients are in ', channelButton(found.near.channel), `: ${found.near.hint}`),
+    found.here === 0 && found.near && h('p', { class: 'warn' }, 'No client is here, but clients are in ', channelButton(found.near.channel), `: ${found.near.hint}`),
     h('div', { class: 'buttons' },
       h('button', { click: () => { $('ask-channel').value = name; go('why'); $('ask').requestSubmit(); } }, 'Why did my event not arrive?'),
       me.actions && h('button', { click: () => { $('send-channel').value = name; go('send'); } }, 'Send an event'),
-      me.actions && isGuarded && sure('Ask Laravel again', 'Ask about everybody?', async () => {
+      me.actions && isGuarded && sure('Ask Laravel again', 'Ask about all sockets?', async () => {
         const done = await post('api/act', { do: 'askAgain', channel: name });
-        toast(`Laravel was asked about ${plural(done.checked, 'socket')}; ${number.format(done.removed)} had to leave${done.undecided ? `, ${done.undecided} without an answer` : ''}.`);
+        toast(`Laravel was asked about ${plural(done.checked, 'socket')}; ${number.format(done.removed)} were removed${done.undecided ? `, ${done.undecided} without an answer` : ''}.`);
         showChannel();
       })),
     found.members && found.members.length > 0 && [
@@ -734,15 +734,15 @@ async function showWho() {
         ['Address', socket.address ?? 'not known'],
         ['Client', `${clientName(socket.engine)} by ${socket.transport}`],
         ['Connected for', duration(socket.age)],
-        ['Waits for it', waiting],
+        ['Queued for it', waiting],
         ...(socket.origin ? [['Page', socket.origin]] : []),
         ...(socket.browser ? [['Browser', socket.browser]] : []),
       ]),
       h('div', { class: 'buttons' }, trace, me.actions && closeSocket(id)),
-      h('h3', {}, socket.channels.length ? 'Channels' : 'It is in no channel'),
+      h('h3', {}, socket.channels.length ? 'Channels' : 'Not in any channel'),
       socket.channels.length ? table(['Channel', 'Granted by', 'Until', me.actions && ''], socket.channels.map((stay) => [
         channelButton(stay.channel),
-        stay.joined ? GRANTS[stay.by] ?? 'nobody, it is open' : 'waiting for Laravel…',
+        stay.joined ? GRANTS[stay.by] ?? 'nothing, the channel is open' : 'waiting for Laravel…',
         stay.endsIn === null ? 'no end' : `${duration(stay.endsIn)} from now`,
         me.actions && kickSocket(id, stay.channel),
       ])) : '');
@@ -796,11 +796,11 @@ const kickUser = (user, channel) => sure('Kick', 'Kick out?', async () => {
 });
 const kickSocket = (socket, channel) => sure('Kick', 'Kick out?', async () => {
   const done = await post('api/act', { do: 'kickSocket', socket, channel });
-  toast(done.sockets ? 'Taken out of the channel.' : 'It was not there any more.');
+  toast(done.sockets ? 'Taken out of the channel.' : 'It was no longer in the channel.');
 });
 const closeSocket = (socket) => sure('Close', 'Close it?', async () => {
   const done = await post('api/act', { do: 'closeSocket', socket });
-  toast(done.sockets ? 'Closed.' : 'It was gone already.');
+  toast(done.sockets ? 'Closed.' : 'It was already closed.');
 });
 
 $('send').addEventListener('submit', async (event) => {
@@ -852,7 +852,7 @@ const showFindings = (place, findings) => place.replaceChildren(...findings.map(
 async function check() {
   if (!me.checks || $('check').disabled) return;
   $('check').disabled = true;
-  $('checks-state').textContent = 'Looking, which takes a few seconds…';
+  $('checks-state').textContent = 'Checking, which takes a few seconds…';
   try {
     const { findings } = await ask('api/checks');
     const weights = { problem: 'wrong', warning: 'doubt', unknown: 'note', ok: 'fine' };
@@ -874,7 +874,7 @@ async function showWhy() {
   if (text === showWhy.last) return;
   showWhy.last = text;
   showFindings($('findings'), found.findings);
-  $('ask-live').textContent = 'Live: send the event, and this changes.';
+  $('ask-live').textContent = 'Live: send the event, and this updates.';
 }
 
 function askAgainSoon() {
