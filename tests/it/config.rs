@@ -143,7 +143,7 @@ fn a_server_js_of_the_original_is_refused_with_instructions() {
     folder.write("server.js", "require('laravel-echo-server').run({ port: 6001 });");
     let ended = folder.run(&["import", "server.js"]);
     assert_eq!(ended.code, 1);
-    assert!(ended.stderr.contains("put the object that it gives to `run({…})`"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("save the object that it passes to `run({…})`"), "{}", ended.stderr);
 }
 
 #[test]

@@ -453,7 +453,7 @@ fn without_arguments_it_shows_the_next_command_in_a_project() {
     assert_eq!(fresh.code, 0, "{}", fresh.stderr);
     assert_holds(
         &fresh.stdout,
-        &["without a config file", "databaseConfig.redis.keyPrefix = shop_", "laravel-echo-server init ", "laravel-echo-server start "],
+        &["has no config file", "databaseConfig.redis.keyPrefix = shop_", "laravel-echo-server init ", "laravel-echo-server start "],
     );
 
     let config = "port = 6009\nauthHost = \"http://shop.test\"\n[databaseConfig.redis]\nhost = \"cache.test\"\nkeyPrefix = \"shop_\"\n";
