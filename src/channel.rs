@@ -58,7 +58,7 @@ pub fn kind_of(name: &str) -> ChannelKind {
 /// Prefix of a single user's channel (Pusher's `sendToUser`): only sockets signed in as that user may join, whatever Laravel says.
 const USER_PREFIX: &str = "#server-to-user-";
 
-/// The user whose own channel this is, if it is such a channel.
+/// The user that this channel belongs to, if it is a single user's channel.
 #[must_use]
 pub fn user_of(name: &str) -> Option<&str> {
     name.strip_prefix(USER_PREFIX)

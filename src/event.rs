@@ -115,7 +115,7 @@ impl<'de> Deserialize<'de> for SocketId {
 pub enum CloseReason {
     /// The client closed the connection, or failed to send what the protocol requires.
     TransportClose,
-    /// The client's page was closed or left. Its members leave their presence channels at once.
+    /// The client's page was closed or left. It leaves its presence channels at once.
     PageLeft,
     /// The connection broke.
     TransportError,

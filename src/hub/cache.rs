@@ -16,7 +16,7 @@ use super::{Hub, Message, Observation, Push, Socket};
 use crate::channel::{ChannelName, is_cached};
 use crate::cluster::control::{KeptEvent, Question};
 
-/// Channels that are remembered; beyond, expired ones are dropped, and new ones are not kept.
+/// Channels that are remembered; beyond this, expired ones are dropped, and new ones are not kept.
 const MAX_CHANNELS: usize = 10_000;
 
 /// An event that new subscribers receive.

@@ -1,4 +1,4 @@
-//! `pusher.subscriptionCount`: tells a channel's subscribers how many they are.
+//! `pusher.subscriptionCount`: tells a channel's subscribers how many of them there are.
 //!
 //! Input: sockets that join and leave. Output: a push to the channel: after each change, or every five seconds in channels with more
 //! than 100 subscribers. With several nodes, the node that sees a change sums over all nodes a second later, and tells all nodes.

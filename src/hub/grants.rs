@@ -170,7 +170,7 @@ impl<S: Socket> Hub<S> {
             }
             let was_in = session.state().take_out(channel);
             if was_in {
-                self.left(channel, id, "taken out by the HTTP API");
+                self.left(channel, id, "removed by the HTTP API");
                 self.refuse(&session, channel.as_str(), TAKEN_OUT, Refusal::Unauthorized);
                 removed += 1;
             }
@@ -218,7 +218,7 @@ impl<S: Socket> Hub<S> {
             state.terms(channel.as_str()).is_none() && state.leave(channel.as_str())
         };
         if was_in {
-            self.left(channel, id, "not open any more");
+            self.left(channel, id, "no longer open");
             self.refuse(&session, channel.as_str(), ENDED, Refusal::Unauthorized);
         }
     }
@@ -255,7 +255,7 @@ impl<S: Socket> Hub<S> {
             state.take_out(channel)
         };
         if was_in {
-            self.left(channel, session.socket.id(), "not allowed any more");
+            self.left(channel, session.socket.id(), "no longer allowed");
         }
         self.refuse(session, channel.as_str(), status, Refusal::Unauthorized);
         true

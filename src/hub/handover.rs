@@ -1,7 +1,7 @@
 //! Lets other nodes resume the sessions of this one: when it stops or dies, or when a client reconnects to another node.
 //!
 //! Input: changes of the sessions here, and clients of other nodes. Output: sessions in the [`SessionStore`], in batches, and
-//! sessions that are resumed from there. All nodes count the messages of Redis alike (see [`super::history`]), and each keeps
+//! sessions that are resumed from there. All nodes count the messages of Redis in step (see [`super::history`]), and each keeps
 //! all of them: so the offset of a client says what it missed, whichever node it was on.
 
 use std::collections::{HashMap, HashSet};
@@ -29,7 +29,7 @@ use record::{Record, ban};
 
 /// Delay between two batches, so that all channels that a client subscribes to when it connects become one write.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Delay between two attempts while the store is unreachable, and between two checks whether all nodes count alike.
+/// Delay between two attempts while the store is unreachable, and between two checks whether all nodes count in step.
 const RETRY: Duration = Duration::from_secs(1);
 /// Polling interval while waiting for another node's past events, or for this node to catch up.
 const LOOK: Duration = Duration::from_millis(20);
@@ -54,7 +54,7 @@ pub(super) struct Handover {
     changed: Notify,
     /// The store failed or was too slow for the sessions of this node as it stops; it is not tried again.
     has_given_up: AtomicBool,
-    /// Notified when this node no longer counts like the others.
+    /// Notified when this node is out of step with the others.
     pub(super) out_of_order: Notify,
 }
 
@@ -128,7 +128,7 @@ impl<S: Socket> Hub<S> {
         });
     }
 
-    /// Whenever this node does not count like the others, makes all of them begin a new epoch at the same message.
+    /// Whenever this node is out of step with the others, makes all of them begin a new epoch at the same message.
     async fn keep_order(&self, handover: &Handover, recovery: &Recovery) {
         loop {
             let name = Some(recovery.history())
@@ -141,7 +141,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// All nodes that receive this begin a new epoch here. One of those that counted alike before gives the others its past events.
+    /// All nodes that receive this begin a new epoch here. One of those that were in step gives the others its past events.
     pub(super) fn enter_order(self: &Arc<Self>, name: u64) {
         let (Some(_), Some(recovery)) = (&self.handover, &self.recovery) else { return };
         let mut history = recovery.history();
@@ -423,7 +423,7 @@ impl<S: Socket> Hub<S> {
     /// Another node has resumed a session.
     pub(super) fn let_go(self: &Arc<Self>, id: SocketId) {
         let (Some(handover), Some(recovery)) = (&self.handover, &self.recovery) else { return };
-        // Before ending it, too: the entry in the store is the other node's by now, and must not be deleted when the session ends here.
+        // Also before ending it: the entry in the store is the other node's by now, and must not be deleted when the session ends here.
         handover.forget(id);
         if let Some(live) = self.session(id) {
             self.end(&live.socket, CloseReason::ServerLeft);

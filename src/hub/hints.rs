@@ -21,7 +21,7 @@ const LOOK_AGAIN: u32 = 10;
 /// subscribers, which may be 100,000, so there are six per second at most; a wrong prefix shows in any of them.
 const PLACES: usize = 64;
 
-/// Pairs of names that are remembered as reported. Beyond, all are forgotten: clients may make up any number of names.
+/// Pairs of names that are remembered as reported. Beyond this, all are forgotten: clients may make up any number of names.
 const MAX_SAID: usize = 1000;
 
 /// What was checked, and what was reported.
@@ -175,7 +175,7 @@ impl Miss<'_> {
             }
             Self::DoubledByEvent => format!("PrivateChannel and PresenceChannel add the prefix themselves; the event went to `{event}`"),
             Self::PrefixOnClients(prefix) => {
-                format!("clients should not name the prefix `{prefix}`: Laravel's events come without it here")
+                format!("clients should leave out the prefix `{prefix}`: Laravel's events arrive here without it")
             }
             Self::Case => "names of channels are case sensitive: write them alike in broadcastOn() and in Echo".to_owned(),
         }

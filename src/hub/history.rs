@@ -5,7 +5,7 @@
 //!
 //! Input: events as they are sent. Output: those that a client missed, all or none. An offset is `<epoch>-<number>`: a random name,
 //! and how far this process has counted since it adopted that name. Several nodes receive the same messages from Redis in the same
-//! order, adopt the same name at the same message, and so count alike: each node understands the offsets of the others.
+//! order, adopt the same name at the same message, and so count in step: each node understands the offsets of the others.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -78,8 +78,8 @@ impl Epoch {
         Self { name, begin, end: None, is_shared, is_alone: false, is_filled: false }
     }
 
-    /// Whether the events before it can be fetched from another node. Only for the epoch that this process started with: what
-    /// it has counted later would have other numbers on the other node.
+    /// Whether the events before it can be fetched from another node. Only if it began before this process counted any
+    /// message: numbers that were counted before it would differ from the other node's.
     fn lacks_past(&self) -> bool {
         !self.is_shared && !self.is_alone && !self.is_filled && self.begin == FIRST && !self.is_empty()
     }
@@ -224,7 +224,7 @@ impl History {
         }
     }
 
-    /// Whether this node counts like the others.
+    /// Whether this node counts in step with the others.
     pub(super) fn is_in_order(&self) -> bool {
         self.epoch().is_shared
     }
@@ -248,7 +248,7 @@ impl History {
     }
 
     /// What this node received before all nodes adopted this name, in parts: a [`Past`], and events, each as a line of JSON
-    /// followed by its bytes. `None` when this node did not count like the others then.
+    /// followed by its bytes. `None` when this node was out of step with the others then.
     pub(super) fn past(&self, name: u64, max_bytes: usize) -> Option<Vec<Vec<u8>>> {
         let at = self.epochs.iter().rposition(|epoch| epoch.name == name)?;
         let end = self.epochs[at].begin;
@@ -293,7 +293,7 @@ impl History {
         let Some(at) = self.epochs.iter().rposition(|epoch| epoch.name == name) else { return false };
         let end = self.epochs[at].begin;
         let past = parts.split_first().and_then(|(past, events)| Some((serde_json::from_slice::<Past>(past).ok()?, events)));
-        // Nothing was missed since, so both nodes count back alike what came between this one's first message and the name.
+        // Nothing was missed since, so counted back from the name, this node's messages have the same numbers on both nodes.
         let Some((past, events)) = past.filter(|_| self.wants_past(name)) else { return false };
         self.epochs[at - 1].is_filled = true;
         while let Some(own) = self.sent.pop_front_if(|own| own.number <= end) {
@@ -368,7 +368,7 @@ impl History {
         self.position(offset).or_else(|| Offset::parse(offset).filter(|offset| self.is_older(offset.epoch)).map(|_| 0))
     }
 
-    /// Whether no event that was sent after this number had this offset. All nodes count alike, so a client that comes from a
+    /// Whether no event that was sent after this number had this offset. All nodes count in step, so a client that comes from a
     /// node which was ahead receives again what it has received, at the same offset.
     pub(super) fn is_before(&self, offset: &str, number: u64) -> bool {
         match (self.position(offset), Offset::parse(offset)) {
@@ -407,8 +407,8 @@ impl History {
         })
     }
 
-    /// The frames that were sent after `position`, for a socket that is in the channels for which `since` returns a number: the
-    /// one from which on. `None`: some of them are no longer kept.
+    /// The frames that were sent after `position`, for a socket in the channels for which `since` returns the number from which
+    /// it was in. `None`: some of them are no longer kept.
     pub(super) fn missed(&mut self, position: u64, socket: SocketId, since: impl Fn(&[u8]) -> Option<u64>) -> Option<Vec<Bytes>> {
         self.forget(Instant::now());
         if position < self.lost {
@@ -563,7 +563,7 @@ mod tests {
         other.enter_order(9);
         assert_eq!(other.past(9, 10_000).unwrap().len(), 4);
         assert_eq!(other.past(9, 100).unwrap().len(), 2);
-        // A node that has sent something alone counts differently.
+        // A node that has sent something alone is out of step.
         let mut alone = history(100, 1000);
         alone.gap();
         alone.go_alone();

@@ -125,7 +125,7 @@ impl<S: Socket> Hub<S> {
         }
         let was_in = session.state().take_out(channel);
         if was_in {
-            self.left(channel, id, "taken out by the dashboard");
+            self.left(channel, id, "removed by the dashboard");
             self.refuse(&session, channel.as_str(), TAKEN_OUT, Refusal::Unauthorized);
         }
         was_in

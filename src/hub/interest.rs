@@ -224,7 +224,7 @@ impl InterestSet {
 }
 
 impl Table {
-    /// Resets to the channels that are wanted, none of which Redis knows.
+    /// Resets to the channels that are wanted, none of which is subscribed to.
     fn forget(&mut self) {
         self.channels.retain(|_, topic| topic.interest.strong_count() > 0);
         for topic in self.channels.values_mut() {

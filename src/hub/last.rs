@@ -22,10 +22,10 @@ use crate::channel::ChannelName;
 use crate::config::Deliver;
 use crate::event::{Event, SocketId};
 
-/// Maximum bytes of all events that are kept; beyond, the oldest are dropped.
+/// Maximum bytes of all events that are kept; beyond this, the oldest are dropped.
 const MAX_BYTES: usize = 64_000_000;
 
-/// Estimated bytes of an event beside its name and data, with its share of its channel.
+/// Estimated bytes of an event besides its name and data, including its share of its channel.
 const EVENT_BYTES: usize = 256;
 
 /// Maximum number of names whose newest event is kept, per channel with `deliver = "latest"`.

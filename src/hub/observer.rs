@@ -107,7 +107,7 @@ pub enum Observation<'a> {
         source: Source,
         /// How many sockets it was queued for.
         delivered: usize,
-        /// Whether the socket that does not receive it was in the channel.
+        /// Whether the socket that the event leaves out was in the channel.
         has_left_out: bool,
     },
     /// A client of this node whispered.

@@ -340,7 +340,7 @@ impl State {
         views
     }
 
-    /// Whether these headers fit beside those that the socket's subscriptions are based on.
+    /// Whether these headers fit in addition to those that the socket's subscriptions are based on.
     pub(super) fn has_room_for(&mut self, headers: &SubscribeHeaders) -> bool {
         self.headers.retain(|known| Arc::strong_count(known) > 1);
         self.headers.iter().any(|known| **known == *headers) || self.header_bytes() + bytes_of(headers) <= MAX_KEPT_HEADER_BYTES

@@ -113,13 +113,13 @@ impl<S: Socket> Hub<S> {
         let is_guarded = self.is_guarded(channel.as_str());
         let bytes = bytes_of(&headers);
         if is_guarded && bytes > MAX_HEADER_BYTES {
-            let hint = "what does the page put into auth.headers of Echo? A token of some KB is enough";
+            let hint = "check what the page puts into auth.headers of Echo; a token takes a few KB at most";
             warn_throttled!(class = 431, key = channel.as_str(), %channel, bytes, most = MAX_HEADER_BYTES, hint, "subscribe refused: its auth.headers are too large");
             return self.refuse(&session, channel.as_str(), 431, Refusal::Headers);
         }
         if is_guarded && !session.state().has_room_for(&headers) {
             let hint = "send the same auth.headers with every subscribe";
-            warn_throttled!(class = 432, key = channel.as_str(), %channel, hint, "subscribe refused: the different auth.headers of this socket are too large together");
+            warn_throttled!(class = 432, key = channel.as_str(), %channel, hint, "subscribe refused: the different auth.headers of this socket are too large in total");
             return self.refuse(&session, channel.as_str(), 431, Refusal::Headers);
         }
         let headers = Arc::new(headers);

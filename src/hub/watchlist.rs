@@ -102,7 +102,7 @@ impl Watchlists {
         self.table().signed_in.contains_key(user)
     }
 
-    /// Those of the users who are signed in here, each with the number of its connections.
+    /// Those of `users` who are signed in here, each with the number of its connections.
     pub(super) fn counts(&self, users: &[String]) -> Vec<(String, usize)> {
         let table = self.table();
         users.iter().filter_map(|user| Some((user.clone(), *table.signed_in.get(user.as_str())?))).collect()
@@ -190,7 +190,7 @@ impl<S: Socket> Hub<S> {
         self.emit(socket, &Push::new(Message::Watched { online: &online, offline: &offline }));
     }
 
-    /// Those of the users who are signed in on any node; `None` when a node did not answer in time.
+    /// Those of `users` who are signed in on any node; `None` when a node did not answer in time.
     async fn signed_in_everywhere(self: &Arc<Self>, users: Vec<String>) -> Option<HashSet<String>> {
         let found = self.ask_nodes(Question::SignedIn(users)).await;
         (!found.is_partial).then(|| found.value.into_keys().collect())

@@ -256,7 +256,7 @@ enum Step {
     Fetch {
         node: usize,
     },
-    /// All nodes begin a new epoch if one of them counts differently, and write what has changed.
+    /// All nodes begin a new epoch if one of them is out of step, and write what has changed.
     Tick,
     Seconds(u64),
 }
