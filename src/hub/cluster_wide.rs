@@ -1,6 +1,6 @@
-//! What the HTTP API asks about all nodes at once. A single node answers by itself.
+//! What the HTTP API asks about all nodes at once. A single node answers alone.
 //!
-//! Input: questions of the API, and of other nodes. Output: sums over the nodes, which say when somebody did not answer.
+//! Input: questions of the API, and of other nodes. Output: sums over the nodes, marked as partial when a node did not answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const UNDECIDED: &str = "undecided";
 /// A sum over all nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterWide<T> {
-    /// The sum of what is known.
+    /// The sum of the answers.
     pub value: T,
     /// Whether a node did not answer in time.
     pub is_partial: bool,
@@ -34,7 +34,7 @@ impl<S: Socket> Hub<S> {
         self.total(Question::Count(channel.as_str().to_owned())).await
     }
 
-    /// Channels whose name starts with `prefix`, with their counts of sockets on all nodes.
+    /// Channels whose name starts with `prefix`, with their socket counts on all nodes.
     pub async fn channels_everywhere(self: &Arc<Self>, prefix: &str) -> ClusterWide<BTreeMap<String, usize>> {
         self.ask_nodes(Question::Channels(prefix.to_owned())).await
     }
@@ -73,7 +73,7 @@ impl<S: Socket> Hub<S> {
         ClusterWide { value: sum, is_partial }
     }
 
-    /// What the other nodes answer, and whether that is not all.
+    /// The answers of the other nodes, and whether some are missing.
     pub(super) async fn ask_others(&self, question: &Question) -> (Vec<Answer>, bool) {
         let Some(nodes) = &self.nodes else { return (Vec::new(), false) };
         match self.store.other_nodes().await {
@@ -110,13 +110,13 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// A message from another node, or from this one, has come. `false`: a single node knows no such messages.
+    /// Handles a message from another node, or from this one. `false`: a single node has no such messages.
     pub fn handle_control(self: &Arc<Self>, payload: &[u8]) -> bool {
         let Some(nodes) = &self.nodes else { return false };
         match serde_json::from_slice(payload) {
             Ok(Message::Ask { from, id, question }) if from != nodes.bus.node_id() => {
                 let hub = Arc::clone(self);
-                // It may have to ask the application, and events do not wait for that.
+                // The answer may take a request to the application, and events must not wait for that.
                 self.tasks.spawn(async move {
                     let answer = hub.closing.run_until_cancelled(hub.answer(&question)).await;
                     if let (Some(nodes), Some(Answer { counts, event })) = (&hub.nodes, answer) {

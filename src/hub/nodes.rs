@@ -1,4 +1,4 @@
-//! The hub among other nodes: what goes out to them.
+//! The hub among other nodes: what it sends to them.
 //!
 //! Input: events of the HTTP API and whispers. Output: the same events to the clients of every node, each once. Presence channels
 //! among nodes are in [`presence`](super::presence).
@@ -16,15 +16,15 @@ use crate::config::PresenceConfig;
 use crate::event::Event;
 use crate::metrics::Source;
 
-/// What a hub among other nodes has besides.
+/// What a hub has in addition when there are other nodes.
 pub(super) struct Nodes {
     pub(super) bus: Bus,
     pub(super) presence: SharedPresence,
-    /// Where what other dashboards say goes to, if there is a dashboard here.
+    /// Receives the notes of other dashboards, if there is a dashboard here.
     dashboard: OnceLock<mpsc::Sender<DashboardNote>>,
 }
 
-/// Notes of other dashboards that wait; what comes beyond is dropped.
+/// Notes of other dashboards that may wait; further ones are dropped.
 const MAX_NOTES: usize = 256;
 
 impl Nodes {
@@ -44,7 +44,7 @@ impl Nodes {
 }
 
 impl<S: Socket> Hub<S> {
-    /// Begins to send to the other nodes; ends when the hub closes. A single node has nobody to send to.
+    /// Starts to send to the other nodes; ends when the hub closes. A single node has no one to send to.
     pub fn run_bus(self: &Arc<Self>) {
         self.run_handover();
         if self.nodes.is_some() {
@@ -60,7 +60,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// What the dashboards of other nodes say from now on; for one listener, and `None` for a single node.
+    /// The notes of other nodes' dashboards from now on; for one listener, and `None` for a single node.
     #[must_use]
     pub fn hear_dashboards(&self) -> Option<mpsc::Receiver<DashboardNote>> {
         let (sender, notes) = mpsc::channel(MAX_NOTES);
@@ -68,18 +68,18 @@ impl<S: Socket> Hub<S> {
         Some(notes)
     }
 
-    /// Says something to the dashboards of all other nodes, or to that of one.
+    /// Sends a note to the dashboards of all other nodes, or to that of one.
     pub fn tell_dashboards(&self, to: Option<u64>, note: Box<RawValue>) {
         if let Some(nodes) = &self.nodes {
             nodes.bus.send_control(&Message::Dashboard { to, note: DashboardNote { from: nodes.bus.node_id(), note } });
         }
     }
 
-    /// Sends events to the subscribers of their channels on every node, or on this one alone while Redis is away: all of them
-    /// or none, as far as [`Bus::publish`] can.
+    /// Sends events to the subscribers of their channels on every node, or only on this one while Redis is unreachable: all of
+    /// them or none, as far as [`Bus::publish`] can.
     ///
     /// # Errors
-    /// [`BusError`] when Redis was lost meanwhile, and nobody knows whether they were sent.
+    /// [`BusError`] when Redis was lost meanwhile, so that it is unknown whether they were sent.
     pub async fn publish_everywhere(self: &Arc<Self>, events: &[Event<'_>], source: Source) -> Result<Reach, BusError> {
         match &self.nodes {
             Some(nodes) => nodes.bus.publish(events).await,
@@ -92,7 +92,7 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Sends what Redis could not be given to the clients of this node.
+    /// Sends this node's clients an event that Redis could not take.
     fn deliver_here(self: &Arc<Self>, event: &Event<'_>, is_whisper: bool) {
         if is_whisper {
             self.send(event, &self.rules.load().of(event.channel), false);

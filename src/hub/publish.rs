@@ -1,7 +1,7 @@
-//! Events on their way out: whom they reach, and what becomes of those who do not keep up.
+//! Events on their way out: which sockets they reach, and what happens to slow clients.
 //!
-//! Input: events of every ingress, and messages from Redis that may be none. Output: [`Push`]es to the sockets in the
-//! channel, counts, and a warning when a channel of nearly the same name has subscribers.
+//! Input: events of every ingress, and messages from Redis that may not be events. Output: [`Push`]es to the sockets in the
+//! channel, counts, and a warning when a channel with nearly the same name has subscribers.
 
 use std::borrow::Borrow;
 use std::convert::Infallible;
@@ -24,11 +24,11 @@ use crate::event::{CloseReason, Event, Origin, SocketId};
 use crate::metrics::{Outcome, Source};
 use crate::warn_throttled;
 
-/// Names that are compared to find a hint.
+/// Maximum number of names that are compared to find a hint.
 const MAX_COMPARED: usize = 10_000;
 
 impl<S: Socket> Hub<S> {
-    /// Sends an event to the subscribers of its channel. Returns how many sockets it went to.
+    /// Sends an event to the subscribers of its channel. Returns how many sockets it was queued for.
     ///
     /// Events of one channel arrive in the order of these calls; it never waits for a client.
     pub fn publish<'a>(self: &Arc<Self>, event: &Event<'a>, source: Source) -> usize {
@@ -36,11 +36,11 @@ impl<S: Socket> Hub<S> {
         delivered
     }
 
-    /// [`Self::publish`] for a message that `read` makes an event of, and tells who wrote it. One that nobody here waits for is not
-    /// read, but for a sample: most are meant for other nodes.
+    /// Like [`Self::publish`], for a message from which `read` makes an event and its origin. A message that no client here
+    /// needs is not parsed, except for a sample: most are meant for other nodes.
     ///
     /// # Errors
-    /// What `read` says of a message that is no event.
+    /// The error of `read`, for a message that is not an event.
     pub fn receive<'a, T: Borrow<Event<'a>>, E>(
         self: &Arc<Self>,
         channel: &str,
@@ -49,7 +49,7 @@ impl<S: Socket> Hub<S> {
     ) -> Result<usize, E> {
         let mut is_counted = false;
         let received = self.take_up(channel, source, read, &mut is_counted);
-        // Whatever comes of it: other nodes count it, too.
+        // Whatever the outcome: the other nodes count it too.
         if let Some(recovery) = self.recovery.as_ref().filter(|_| source == Source::Redis && !is_counted && self.shares_sessions()) {
             recovery.history().count();
         }
@@ -105,8 +105,8 @@ impl<S: Socket> Hub<S> {
         Ok(delivered)
     }
 
-    /// Sends an event to those in its channel, and in flat mode to everyone, and keeps it for those who come back. Returns how
-    /// many sockets it went to. `is_heard_by_all`: other nodes hear it at the same place.
+    /// Sends an event to the sockets in its channel, and in flat mode to all sockets, and keeps it for clients that resume.
+    /// Returns how many sockets it was queued for. `is_heard_by_all`: other nodes receive it at the same position.
     pub(super) fn send(self: &Arc<Self>, event: &Event<'_>, rule: &Rule<'_>, is_heard_by_all: bool) -> usize {
         let channel = event.channel;
         let is_stamped = rule.stamps() && is_whisper(&event.name);
@@ -123,7 +123,7 @@ impl<S: Socket> Hub<S> {
                 }
                 history.count();
             }
-            // Under the lock: whoever comes back meanwhile is in this audience, or finds the event in the history.
+            // Under the lock: a client that resumes meanwhile is in this audience, or finds the event in the history.
             let in_channel = self.rooms.snapshot(channel);
             let everyone = rule.is_flat.then(|| self.everyone().snapshot());
             let audiences = [(in_channel, false)].into_iter().chain(everyone.map(|everyone| (Some(everyone), true)));
@@ -133,7 +133,7 @@ impl<S: Socket> Hub<S> {
                 push.keep = rule.keep(|| self.hasher.hash_one((channel, name, is_flat)));
                 if let Some(history) = &mut history {
                     push.offset = Some(history.place(is_flat));
-                    // Of the others the newest is kept, or none: they would push out what has to be delivered whole.
+                    // Only events that must all be delivered: those of which the newest counts, or none, would push them out.
                     if rule.behaviour.deliver == Deliver::All
                         && let Some(frame) = push.encoded(Dialect::Recoverable, S::recoverable)
                     {
@@ -154,19 +154,19 @@ impl<S: Socket> Hub<S> {
         delivered
     }
 
-    /// Whether events of a channel go to anybody, and otherwise whether somebody may come back for them.
+    /// Whether events of a channel are sent to any socket, and otherwise whether a client may resume that needs them.
     fn wanted_by(&self, rule: &Rule<'_>, channel: &str) -> (bool, bool) {
         if self.has_audience(rule, channel) {
             return (true, false);
         }
         let Some(recovery) = &self.recovery else { return (false, false) };
-        // Again, under the lock: nobody comes back between the two questions, and whoever breaks off is kept before it leaves.
+        // Again, under the lock: no client resumes between the two checks, and a session that disconnects is saved before it leaves.
         let _history = recovery.history();
         let has_audience = self.has_audience(rule, channel);
         (has_audience, !has_audience && recovery.is_waited_for())
     }
 
-    /// Whether events of a channel go to anybody.
+    /// Whether events of a channel are sent to any socket.
     fn has_audience(&self, rule: &Rule<'_>, channel: &str) -> bool {
         self.rooms.count(channel) > 0 || rule.is_flat && self.everyone().len() > 0
     }
@@ -175,14 +175,14 @@ impl<S: Socket> Hub<S> {
         self.everyone.read()
     }
 
-    /// An event found nobody: warns when a channel of nearly the same name has subscribers.
+    /// An event found no subscriber: warns when a channel with nearly the same name has some.
     fn hint(&self, channel: &str) {
         self.hints.say(channel, self.near(channel).iter().map(ChannelName::as_str));
     }
 
     /// Channels with subscribers that have nearly the same name.
     pub(super) fn near(&self, channel: &str) -> Vec<ChannelName> {
-        // Clients may make up any number of names; a hint is not worth holding up events.
+        // Clients may make up any number of names, and a hint is not worth delaying events.
         let mut left = MAX_COMPARED;
         let near = self.rooms.channels(|name| {
             left = left.saturating_sub(1);
@@ -191,7 +191,7 @@ impl<S: Socket> Hub<S> {
         near.into_iter().map(|(name, _)| name).collect()
     }
 
-    /// Puts a push into the queue of everyone in a channel but `except`. Returns how many that were.
+    /// Queues a push for all sockets in a channel but `except`. Returns how many there were.
     pub(super) fn fan_out(self: &Arc<Self>, channel: &str, push: &Push<'_>, except: Option<SocketId>) -> usize {
         let Some(snapshot) = self.rooms.snapshot(channel) else { return 0 };
         let mut slow = Vec::new();
@@ -202,7 +202,7 @@ impl<S: Socket> Hub<S> {
         delivered
     }
 
-    /// Puts a push into the queues of these sockets. Those that do not keep up are `slow`.
+    /// Queues a push for these sockets. Those whose queue is full are added to `slow`.
     fn push_to(snapshot: &Snapshot<S>, push: &Push<'_>, except: Option<SocketId>, slow: &mut Vec<S>) -> usize {
         let mut delivered = 0;
         for (id, socket) in snapshot.iter() {
@@ -218,14 +218,14 @@ impl<S: Socket> Hub<S> {
         delivered
     }
 
-    /// Puts a push into one socket's queue.
+    /// Queues a push for one socket.
     pub(super) fn emit(self: &Arc<Self>, socket: &S, push: &Push<'_>) {
         if socket.push(push) == Err(PushError::Full) {
             self.evict(socket.id(), socket);
         }
     }
 
-    /// Closes a client that has missed something, so that it comes back and starts afresh.
+    /// Closes a client that has missed something, so that it reconnects and starts a new session.
     pub(super) fn evict(self: &Arc<Self>, id: SocketId, socket: &S) {
         self.metrics.slow_clients.inc();
         let limits = self.limits.load();

@@ -25,15 +25,15 @@ pub struct Whisper<'a> {
     pub data: &'a RawValue,
 }
 
-/// Whether an event of this name is a client's.
+/// Whether an event with this name is a client event.
 pub(super) fn is_whisper(name: &str) -> bool {
     name.starts_with("client-")
 }
 
 impl<S: Socket> Hub<S> {
-    /// Relays a client event to the others in its channel. What breaks a rule is dropped and counted.
+    /// Relays a client event to the others in its channel. An event that breaks a rule is dropped and counted.
     ///
-    /// Compat: the name must start with `client-`. The original takes any that contains it
+    /// Compat: the name must start with `client-`. The original accepts any name that contains it
     /// (`src/channels/channel.ts:97`), which lets a client imitate events of the application.
     ///
     /// # Errors
@@ -52,13 +52,13 @@ impl<S: Socket> Hub<S> {
                 self.metrics.whispers.inc();
             }
             Err(cause) => {
-                // No limit holds for the names of what is refused, and it may come without end.
+                // Cut, because the names of refused whispers have no maximum length, and their number has no limit.
                 let (channel, event) = (shown(channel), shown(event));
                 self.metrics.refusal(cause);
                 self.observers.tell(|| Observation::Refused { channel, socket: from, cause, status: None, reason: None });
                 debug!(socket_id = %from, channel, event, ?cause, "whisper dropped");
                 let hint = match cause.limit() {
-                    Some(key) => Some(format!("a whisper is over `{key}`: raise it if the page is not at fault")),
+                    Some(key) => Some(format!("a whisper exceeds `{key}`: raise it if the page is not at fault")),
                     None if cause == Refusal::Whisper && rule.behaviour.whispers == Whispers::Off => {
                         Some("`whispers` is \"off\" in the rule of this channel in `[[channels]]`".to_owned())
                     }
@@ -85,7 +85,7 @@ impl<S: Socket> Hub<S> {
         if has_room { Ok(()) } else { Err(Refusal::WhisperQueue) }
     }
 
-    /// In a presence channel, and where whispers are stamped, who sends it.
+    /// Returns the sender's user, in presence channels and where whispers are stamped.
     fn judge_whisper(&self, from: SocketId, whisper: Whisper<'_>, rule: &Rule<'_>) -> Result<Option<Arc<str>>, Refusal> {
         let limits = self.limits.load();
         let has_name = is_whisper(whisper.event) && whisper.event.len() as u64 <= limits.event_name.0;
@@ -105,10 +105,10 @@ impl<S: Socket> Hub<S> {
         if rule.kind() != ChannelKind::Presence && !rule.stamps() {
             return Ok(None);
         }
-        // Who has entered, and whose grant is not noted yet, would be nobody.
+        // A socket that has joined, but whose grant is not stored yet, would appear without a user.
         let user = session.state().user_in(whisper.channel).ok_or(Refusal::Whisper)?;
         if user.is_none() {
-            let (channel, hint) = (whisper.channel, "let the callback in routes/channels.php return an array in place of true");
+            let (channel, hint) = (whisper.channel, "let the callback in routes/channels.php return an array instead of true");
             warn_throttled!(
                 class = 0,
                 key = channel,
