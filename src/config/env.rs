@@ -106,6 +106,16 @@ impl Environment {
         environment
     }
 
+    /// Whether it says where the application or its Redis is, or who may publish, by this server's names or those of an image of the
+    /// original: enough to start without a file. A port or a debug mode alone is not.
+    #[must_use]
+    pub fn suffices(&self) -> bool {
+        let is_enough = |item: &Override| matches!(&*item.path, "authHost" | "clients") || item.path.starts_with("databaseConfig.redis.");
+        let of_images = self.of_images(|_| false, &mut Vec::new());
+        // A start says what is wrong with bad ones.
+        self.overrides(&mut Vec::new()).map_or(true, |own| own.iter().chain(&of_images).any(is_enough))
+    }
+
     /// Every variable in sight, as it is written.
     #[must_use]
     pub fn variables(&self) -> BTreeMap<String, String> {

@@ -117,10 +117,19 @@ fn list(paths: &[PathBuf]) -> String {
 
 /// Finds and reads the settings of the process: file, `.env` beside it, `.env` of the working directory, environment.
 ///
+/// No file is needed when none was named and the environment [`suffices`](Environment::suffices), as in a container.
+///
 /// # Errors
 /// See [`LoadError`].
 pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
-    let found = find(options)?;
+    let found = match find(options) {
+        Err(LoadError::NotFound(_)) if options.config.is_none() && options.dir.is_none() && Environment::of_process().suffices() => {
+            let mut loaded = load(&LoadOptions { defaults: true, ..LoadOptions::default() })?;
+            loaded.warnings.insert(0, format!("there is no {TOML_FILE} and no {JSON_FILE} here: all settings come from the environment"));
+            return Ok(loaded);
+        }
+        found => found?,
+    };
     let beside = found.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
     let environment = Environment::read(&[beside, Path::new("")]);
     load_with(options, &environment)

@@ -27,6 +27,25 @@ fn it_prints_the_originals_lines_in_order() {
 }
 
 #[test]
+fn a_container_that_is_given_variables_alone_needs_no_file() {
+    for (mark, host, redis) in [
+        ("LARAVEL_ECHO_SERVER_HOST", "LARAVEL_ECHO_SERVER_AUTH_HOST", "LARAVEL_ECHO_SERVER_REDIS_PORT"),
+        ("LARAVEL_ECHO_SERVER_GENERATE_CONFIG", "LARAVEL_ECHO_AUTH_HOST", "REDIS_PORT"),
+        ("ECHO_HOST", "ECHO_AUTH_HOST", "ECHO_REDIS_PORT"),
+    ] {
+        let (folder, server) = (Folder::new(), Redis::start(free_port(), &[]));
+        let mut command = folder.command(&["start"]);
+        command.env("LARAVEL_ECHO_SERVER_PORT", free_port().to_string()).env(mark, "127.0.0.1");
+        command.env(host, "http://127.0.0.1:1").env(redis, server.port.to_string());
+        let mut running = Running::spawn(command);
+        running.wait_for("Listening for redis events...");
+        running.wait_for("Server ready!");
+        assert!(running.has_seen("all settings come from the environment"), "{:#?}", running.seen);
+        assert_eq!(folder.names(), [""; 0], "nothing is created");
+    }
+}
+
+#[test]
 fn without_dev_mode_it_prints_less() {
     let (folder, _) = Folder::with_config();
     let running = folder.start(&[]);

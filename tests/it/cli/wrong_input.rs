@@ -40,6 +40,11 @@ fn every_command_that_needs_a_file_reports_a_missing_one() {
         refuses(&folder, arguments, 1, &["The config file could not be found", "laravel-echo-server.json"]);
     }
     refuses(&folder, &["start", "--config", "nope.json"], 1, &["could not be found", "nope.json"]);
+    let mut command = folder.command(&["start"]);
+    command.env("LARAVEL_ECHO_SERVER_PORT", "6001").env("LARAVEL_ECHO_SERVER_DEBUG", "true").env("REDIS_HOST", "redis");
+    let ended = super::ended(command);
+    assert_eq!(ended.code, 1);
+    assert_holds(&ended.stderr, &["could not be found"]);
     assert_eq!(folder.names(), [""; 0], "nothing is created");
 }
 
