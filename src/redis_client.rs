@@ -56,7 +56,10 @@ pub fn client(config: &RedisConfig) -> Result<redis::Client, RedisConfigError> {
 }
 
 fn tcp_settings() -> TcpSettings {
-    let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
+    let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY);
+    // Windows Server 2016 and Wine do not have this option, and the connection would fail.
+    #[cfg(not(windows))]
+    let keepalive = keepalive.with_retries(3);
     let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
     // On other systems only keepalive detects a dead peer.
     #[cfg(target_os = "linux")]
