@@ -72,13 +72,15 @@ impl Demo {
         )
     }
 
-    /// A command that sends an event to the page.
+    /// A command that sends an event to the page, in the words of the system's shell.
     #[must_use]
     pub fn command(&self, port: u16) -> String {
-        format!(
-            "curl -X POST 'http://localhost:{port}/apps/{NAME}/events?auth_key={}' -d '{{\"channel\":\"{NAME}\",\"name\":\"hello\",\"data\":{{\"text\":\"Hi\"}}}}'",
-            self.key
-        )
+        let url = format!("http://localhost:{port}/apps/{NAME}/events?auth_key={}", self.key);
+        let body = format!("{{\"channel\":\"{NAME}\",\"name\":\"hello\",\"data\":{{\"text\":\"Hi\"}}}}");
+        if cfg!(windows) {
+            return format!("curl -X POST \"{url}\" -d \"{}\"", body.replace('"', "\\\""));
+        }
+        format!("curl -X POST '{url}' -d '{body}'")
     }
 }
 
