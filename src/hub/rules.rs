@@ -121,10 +121,10 @@ impl Rule<'_> {
         self.behaviour.whispers == Whispers::Stamped && self.is_guarded()
     }
 
-    /// What to say to the operator of a channel that takes no more users.
+    /// The hint that the log gives when a channel has as many users as its rule allows.
     pub(super) fn full(&self) -> String {
         let (most, pattern) = (self.behaviour.max_members, self.pattern.unwrap_or_default());
-        format!("the channel is full: maxMembers = {most} of the rule {pattern:?} in `channels`; raise it if more users are to be in")
+        format!("the channel is full: maxMembers = {most} of the rule {pattern:?} in `channels`; raise it to admit more users")
     }
 
     /// Whether events are kept for new subscribers.
