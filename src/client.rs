@@ -13,7 +13,7 @@ use http::HeaderMap;
 use crate::event::SocketId;
 use crate::hub::{Allowance, Dialect, Keep, Message, Offset, Push, PushError, Socket};
 use crate::metrics::ConnectionLabels;
-use crate::net::websocket::{End, Limits, Outbox, SendError, deflated, text_bytes};
+use crate::net::websocket::{End, Limits, Outbox, Queued, SendError, deflated, text_bytes};
 
 mod connections;
 
@@ -117,6 +117,22 @@ impl Client {
         let transport = if self.is_polling() { "polling" } else { "websocket" };
         ConnectionLabels { engine: self.0.speech.version(), transport }
     }
+
+    /// Queues a push; `None` if the protocol has no such message.
+    fn queue(&self, push: &Push<'_>) -> Result<Option<Queued<'_>>, PushError> {
+        let speech = self.0.speech;
+        let Some(frame) = push.encoded(speech.dialect(), |message, offset| speech.encode(message, offset)) else {
+            return Ok(None);
+        };
+        let is_long = text_bytes(frame) as u64 >= self.0.deflate_from.load(Ordering::Relaxed).into();
+        let frame = if is_long { push.deflated(speech.dialect(), frame, deflated) } else { frame };
+        let queued = match push.keep {
+            Keep::All => self.outbox().queue(frame.clone()),
+            Keep::Latest(key) => self.outbox().queue_latest(key, frame.clone()),
+            Keep::Volatile(key) => self.outbox().queue_volatile(key, frame.clone()),
+        };
+        queued.map(Some).map_err(refused)
+    }
 }
 
 impl Socket for Client {
@@ -137,18 +153,18 @@ impl Socket for Client {
     }
 
     fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
-        let speech = self.0.speech;
-        let Some(frame) = push.encoded(speech.dialect(), |message, offset| speech.encode(message, offset)) else {
-            return Ok(());
-        };
-        let is_long = text_bytes(frame) as u64 >= self.0.deflate_from.load(Ordering::Relaxed).into();
-        let frame = if is_long { push.deflated(speech.dialect(), frame, deflated) } else { frame };
-        let sent = match push.keep {
-            Keep::All => self.outbox().send(frame.clone()),
-            Keep::Latest(key) => self.outbox().send_latest(key, frame.clone()),
-            Keep::Volatile(key) => self.outbox().send_volatile(key, frame.clone()),
-        };
-        sent.map_err(refused)
+        if let Some(queued) = self.queue(push)? {
+            queued.wake();
+        }
+        Ok(())
+    }
+
+    fn defer(&self, push: &Push<'_>) -> Result<bool, PushError> {
+        Ok(self.queue(push)?.is_some_and(Queued::defer))
+    }
+
+    fn flush(&self) {
+        self.outbox().flush();
     }
 
     fn is_same(&self, other: &Self) -> bool {

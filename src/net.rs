@@ -8,5 +8,6 @@ pub(crate) mod deflate;
 pub(crate) mod headers;
 pub mod listen;
 pub(crate) mod replay;
+pub(crate) mod shared;
 pub mod tls;
 pub(crate) mod websocket;

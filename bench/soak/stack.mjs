@@ -20,7 +20,7 @@ const EXPECTED = [
   /^Error authenticating client$|^Client can not be authenticated, got HTTP status \d+$/,
   /^the application does not answer|^subscribe refused: the application/,
   /^closed a client that does not keep up/,
-  /^could not (store|remove) a presence member|^presence members could not be put right/,
+  /^could not (store|remove) a presence member|^could not repair presence members/,
   /^open files allow for about|^net\.core\.somaxconn is/,
 ];
 

@@ -80,10 +80,11 @@ impl Connections {
             protocol.deflates(least);
         }
         let (max_message_bytes, inflates) = (self.max_message_bytes, agreed.is_some());
+        let writer = connection.writer();
         connection.upgraded();
         self.tasks.spawn(async move {
             match upgrade.await {
-                Ok(stream) => Connection::new(TokioIo::new(stream), protocol, max_message_bytes, inflates).run().await,
+                Ok(stream) => Connection::new(TokioIo::new(stream), writer, protocol, max_message_bytes, inflates).run().await,
                 Err(error) => {
                     debug!(%error, "a websocket handshake failed");
                     protocol.ended(CloseReason::TransportError);

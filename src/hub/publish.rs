@@ -27,6 +27,61 @@ use crate::warn_throttled;
 /// Maximum number of names that are compared to find a hint.
 const MAX_COMPARED: usize = 10_000;
 
+/// Up to this many sockets are written to at once: a task would cost more than their system calls.
+const FLUSHED_AT_ONCE: usize = 4;
+
+/// Maximum number of sockets that one task writes to, so that it yields after some 500 microseconds.
+const FLUSHED_TOGETHER: usize = 128;
+
+/// The outcome of queueing an event for many sockets.
+struct FanOut<S> {
+    /// How many sockets it was queued for.
+    delivered: usize,
+    /// Those of them that need [`Socket::flush`].
+    deferred: Vec<S>,
+    /// Sockets whose queue is full.
+    slow: Vec<S>,
+}
+
+impl<S> Default for FanOut<S> {
+    fn default() -> Self {
+        Self { delivered: 0, deferred: Vec::new(), slow: Vec::new() }
+    }
+}
+
+impl<S: Socket> FanOut<S> {
+    /// Queues a push for these sockets but `except`.
+    fn push(&mut self, receivers: &Snapshot<S>, push: &Push<'_>, except: Option<SocketId>) {
+        for (id, socket) in receivers.iter() {
+            if Some(id) == except {
+                continue;
+            }
+            match socket.defer(push) {
+                Ok(is_deferred) => {
+                    self.delivered += 1;
+                    if is_deferred {
+                        self.deferred.push(socket.clone());
+                    }
+                }
+                Err(PushError::Closed) => {}
+                Err(PushError::Full) => self.slow.push(socket.clone()),
+            }
+        }
+    }
+}
+
+/// Writes to these sockets: at once if they are few, else in tasks of their own, so that no publisher waits for the kernel.
+fn flush<S: Socket>(mut sockets: Vec<S>) {
+    if sockets.len() <= FLUSHED_AT_ONCE {
+        return sockets.iter().for_each(S::flush);
+    }
+    while !sockets.is_empty() {
+        let rest = sockets.split_off(sockets.len().min(FLUSHED_TOGETHER));
+        let some = std::mem::replace(&mut sockets, rest);
+        tokio::spawn(async move { some.iter().for_each(S::flush) });
+    }
+}
+
 impl<S: Socket> Hub<S> {
     /// Sends an event to the subscribers of its channel. Returns how many sockets it was queued for.
     ///
@@ -110,8 +165,7 @@ impl<S: Socket> Hub<S> {
     pub(super) fn send(self: &Arc<Self>, event: &Event<'_>, rule: &Rule<'_>, is_heard_by_all: bool) -> usize {
         let channel = event.channel;
         let is_stamped = rule.stamps() && is_whisper(&event.name);
-        let mut slow = Vec::new();
-        let mut delivered = 0;
+        let mut fan_out = FanOut::default();
         {
             let mut last = self.last_for(rule, &event.name);
             let mut history = self.recovery.as_ref().map(Recovery::history);
@@ -144,14 +198,11 @@ impl<S: Socket> Hub<S> {
                     last.put(event, rule, history.as_ref().map_or(0, |history| history.number() - 1));
                 }
                 if let Some(receivers) = receivers {
-                    delivered += Self::push_to(&receivers, &push, event.except, &mut slow);
+                    fan_out.push(&receivers, &push, event.except);
                 }
             }
         }
-        for socket in slow {
-            self.evict(socket.id(), &socket);
-        }
-        delivered
+        self.finish(fan_out)
     }
 
     /// Whether events of a channel are sent to any socket, and otherwise whether a client may resume that needs them.
@@ -194,26 +245,17 @@ impl<S: Socket> Hub<S> {
     /// Queues a push for all sockets in a channel but `except`. Returns how many there were.
     pub(super) fn fan_out(self: &Arc<Self>, channel: &str, push: &Push<'_>, except: Option<SocketId>) -> usize {
         let Some(snapshot) = self.rooms.snapshot(channel) else { return 0 };
-        let mut slow = Vec::new();
-        let delivered = Self::push_to(&snapshot, push, except, &mut slow);
-        for socket in slow {
-            self.evict(socket.id(), &socket);
-        }
-        delivered
+        let mut fan_out = FanOut::default();
+        fan_out.push(&snapshot, push, except);
+        self.finish(fan_out)
     }
 
-    /// Queues a push for these sockets. Those whose queue is full are added to `slow`.
-    fn push_to(snapshot: &Snapshot<S>, push: &Push<'_>, except: Option<SocketId>, slow: &mut Vec<S>) -> usize {
-        let mut delivered = 0;
-        for (id, socket) in snapshot.iter() {
-            if Some(id) == except {
-                continue;
-            }
-            match socket.push(push) {
-                Ok(()) => delivered += 1,
-                Err(PushError::Closed) => {}
-                Err(PushError::Full) => slow.push(socket.clone()),
-            }
+    /// Writes what was queued, and closes clients whose queue is full. Returns how many sockets the event was queued for.
+    fn finish(self: &Arc<Self>, fan_out: FanOut<S>) -> usize {
+        let FanOut { delivered, deferred, slow } = fan_out;
+        flush(deferred);
+        for socket in slow {
+            self.evict(socket.id(), &socket);
         }
         delivered
     }

@@ -181,6 +181,17 @@ pub trait Socket: Clone + Send + Sync + 'static {
     /// [`PushError::Full`] when the queue is full, [`PushError::Closed`] when the client is gone.
     fn push(&self, push: &Push<'_>) -> Result<(), PushError>;
 
+    /// Like [`Self::push`], for one of many receivers. `true`: the caller has to call [`Self::flush`], which writes the push.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    fn defer(&self, push: &Push<'_>) -> Result<bool, PushError> {
+        self.push(push).map(|()| false)
+    }
+
+    /// Writes what [`Self::defer`] queued.
+    fn flush(&self) {}
+
     /// Whether both handles are of one connection. Different connections have different ids, unless a client resumed its session.
     fn is_same(&self, other: &Self) -> bool {
         self.id() == other.id()

@@ -7,8 +7,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::answer::{Answered, Waiting};
+use super::shared::Writer;
 
 /// Maximum number of buffers in one vectored write that includes the held bytes, which count as one.
 const WITH_HELD: usize = 4;
@@ -33,6 +34,8 @@ pub struct ConnectionHandle {
     has_asked: AtomicBool,
     /// A poll that waits for its response.
     waiting: Mutex<Option<Waiting>>,
+    /// Writes to the stream from outside of its task; unset with TLS.
+    writer: OnceLock<Writer>,
     /// The first byte received, plus [`A_BYTE`]; 0 before there is one.
     first_byte: AtomicU16,
 }
@@ -52,6 +55,7 @@ impl ConnectionHandle {
             is_blocked: AtomicBool::new(false),
             has_asked: AtomicBool::new(false),
             waiting: Mutex::new(None),
+            writer: OnceLock::new(),
             first_byte: AtomicU16::new(0),
         })
     }
@@ -71,6 +75,16 @@ impl ConnectionHandle {
     /// Marks the connection as a websocket, whose client has to send heartbeats.
     pub fn upgraded(&self) {
         self.is_websocket.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets others write to the stream, too.
+    pub(crate) fn share(&self, writer: Writer) {
+        let _ = self.writer.set(writer);
+    }
+
+    /// A handle to write to the stream; `None` with TLS, which encrypts what is written.
+    pub(crate) fn writer(&self) -> Option<Writer> {
+        self.writer.get().cloned()
     }
 
     /// Holds back the next write, the answer to a handshake, until the first frame follows it a moment later. Both then take a

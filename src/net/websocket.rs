@@ -22,7 +22,7 @@ mod reader;
 
 pub(crate) use connection::{Connection, Protocol};
 pub(crate) use extension::agree_to_deflate;
-pub(crate) use outbox::{End, Limits, Outbox, SendError};
+pub(crate) use outbox::{End, Limits, Outbox, Queued, SendError};
 
 /// How long a client that was told to disconnect may take to close the connection.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(10);

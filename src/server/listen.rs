@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::net::answer::{Answer, Dropped};
 use crate::net::connection::{ConnectionHandle, MonitoredStream, Peer};
 use crate::net::replay::Replay;
+use crate::net::shared::SharedStream;
 use crate::net::tls;
 use crate::proxies::TrustedProxies;
 use crate::pusher;
@@ -185,6 +186,8 @@ async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, setti
     match settings.tls {
         None => {
             if let Some(stream) = one_request::serve(stream, &handle, &service, patience).await {
+                let stream = stream.map(SharedStream::new);
+                handle.share(stream.get_ref().writer());
                 http(MonitoredStream::new(stream, Arc::clone(&handle), patience), handle, service, stop).await;
             }
         }

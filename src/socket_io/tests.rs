@@ -69,7 +69,7 @@ impl Peer {
         let origin = Origin { peer: [127, 0, 0, 1].into(), handshake: headers, is_polling: false };
         let socket = Session::new(Arc::clone(&websockets.0), protocol, origin);
         let connection =
-            Connection::new(wrap(ours), Carrier::session(socket.clone(), None), websockets.0.connections.max_message_bytes, false);
+            Connection::new(wrap(ours), None, Carrier::session(socket.clone(), None), websockets.0.connections.max_message_bytes, false);
         let connection = websockets.0.connections.spawn(connection.run());
         let client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
         Self { websockets, socket, client, connection }

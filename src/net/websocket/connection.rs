@@ -14,12 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::outbox::{Batch, End, Outbox, SendError};
+use super::outbox::{Batch, End, GATHERED, Outbox, SendError, gathered};
 use super::reader::{Message, Reader, Violation};
 use crate::event::CloseReason;
-
-/// Maximum number of frames per write.
-const GATHERED: usize = 64;
+use crate::net::shared::Writer;
 
 /// Bytes per read, into a buffer on the stack, so that idle clients hold no read buffer.
 const READ_BYTES: usize = 8 * 1024;
@@ -94,6 +92,8 @@ pub(crate) struct Connection<S, P> {
     stream: S,
     reader: Reader,
     protocol: P,
+    /// Lets others write to the stream, unless it is encrypted.
+    writer: Option<Writer>,
     batch: Batch,
     /// Whether the stream has no buffered output left.
     is_flushed: bool,
@@ -103,10 +103,10 @@ pub(crate) struct Connection<S, P> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
     /// A websocket after its handshake. A message may have up to `max_message_bytes`; `inflates`: compressed ones were agreed
-    /// on.
-    pub(crate) fn new(stream: S, protocol: P, max_message_bytes: usize, inflates: bool) -> Self {
+    /// on. `writer` lets others write to `stream`.
+    pub(crate) fn new(stream: S, writer: Option<Writer>, protocol: P, max_message_bytes: usize, inflates: bool) -> Self {
         let reader = Reader::new(max_message_bytes, inflates);
-        Self { stream, reader, protocol, batch: Batch::default(), is_flushed: true, closing: None }
+        Self { stream, reader, protocol, writer, batch: Batch::default(), is_flushed: true, closing: None }
     }
 
     /// Serves the client until the connection ends.
@@ -212,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
     /// Writes queued frames. Ready only when the connection ends.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         loop {
-            match self.protocol.outbox().poll_batch(&mut self.batch, cx) {
+            match self.protocol.outbox().poll_batch(&mut self.batch, self.writer.as_ref(), cx) {
                 Poll::Pending => return self.poll_flush(cx),
                 Poll::Ready(Ok(())) => match ready!(self.poll_write(cx)) {
                     Ok(0) | Err(_) => return Poll::Ready(CloseReason::TransportError),
@@ -253,12 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
         if frames.len() == 1 {
             return stream.poll_write(cx, &frames[0]);
         }
-        let mut slices = [IoSlice::new(&[]); GATHERED];
-        let count = frames.len().min(GATHERED);
-        for (slice, frame) in slices.iter_mut().zip(frames) {
-            *slice = IoSlice::new(frame);
-        }
-        stream.poll_write_vectored(cx, &slices[..count])
+        stream.poll_write_vectored(cx, gathered(frames, &mut [IoSlice::new(&[]); GATHERED]))
     }
 }
 

@@ -1,15 +1,24 @@
 //! [`Outbox`]: frames queued for one client.
 //!
 //! Input: frames, shared by all their receivers. Output: batches for the client's transport: the task of its websocket, or
-//! a poll request.
+//! a poll request. A fan-out writes to idle websockets without waking their tasks, see [`Queued::defer`].
 
 use std::collections::{HashMap, VecDeque};
+use std::io::IoSlice;
+use std::sync::Weak;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf as _, Bytes};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::event::CloseReason;
+use crate::net::shared::Writer;
+
+/// Maximum number of frames that one system call writes.
+pub(super) const GATHERED: usize = 64;
+
+/// More bytes than this are left to the client's task, so that no client holds up the other receivers of an event.
+const MAX_FLUSHED_BYTES: u64 = 64 * 1024;
 
 /// Frame capacity that an empty queue keeps.
 const KEPT_FRAMES: usize = 16;
@@ -44,10 +53,27 @@ struct State {
     end: Option<End>,
     /// The websocket's task or the pending poll.
     task: Option<Waker>,
-    /// The task has nothing to write and wants to be woken for the next frame.
-    is_idle: bool,
+    stage: Stage,
+    /// Whether several frames were queued at the last write: they arrive faster than they are written.
+    is_rush: bool,
+    /// Whether a part of the first frame is written.
+    is_begun: bool,
+    /// Writes to the client's stream from outside of its task.
+    writer: Option<Writer>,
     /// A task that only wants to know when the outbox ends.
     watcher: Option<Waker>,
+}
+
+/// Who writes the next frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Stage {
+    /// The client's task, which is going to look at the queue anyway.
+    #[default]
+    Busy,
+    /// The client's task, once it is woken.
+    Idle,
+    /// The caller of [`Queued::defer`], in [`Outbox::flush`], unless the task looks at the queue first.
+    Deferred,
 }
 
 /// Queued frames that have a kind, at most one of each, between those that have none.
@@ -147,43 +173,57 @@ impl Outbox {
     /// # Errors
     /// [`SendError::Full`] when too many frames or bytes are queued, [`SendError::Closed`] after the end.
     pub fn send(&self, frame: Bytes) -> Result<(), SendError> {
+        self.queue(frame).map(Queued::wake)
+    }
+
+    /// Like [`Self::send`], but the caller chooses who writes the frame.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn queue(&self, frame: Bytes) -> Result<Queued<'_>, SendError> {
         let mut state = self.state();
         state.check(&self.limits, frame.len())?;
         (state.count, state.bytes) = (state.count + 1, state.bytes + frame.len() as u64);
         state.frames.push_back(frame);
-        wake_idle(state);
-        Ok(())
+        Ok(Queued(state))
     }
 
-    /// Like [`Self::send`], but drops a queued frame of the same kind, so that only the newest is sent.
+    /// Like [`Self::queue`], but drops a queued frame of the same kind, so that only the newest is sent.
     ///
     /// # Errors
     /// As [`Self::send`].
-    pub fn send_latest(&self, kind: u64, frame: Bytes) -> Result<(), SendError> {
+    pub fn queue_latest(&self, kind: u64, frame: Bytes) -> Result<Queued<'_>, SendError> {
         let mut state = self.state();
         if let Some(old) = state.kinds.as_mut().and_then(|kinds| kinds.waiting.remove(&kind)) {
             (state.count, state.bytes) = (state.count - 1, state.bytes - old.frame.len() as u64);
         }
         state.check(&self.limits, frame.len())?;
         state.put(kind, frame);
-        wake_idle(state);
-        Ok(())
+        Ok(Queued(state))
     }
 
-    /// Like [`Self::send`], but drops the new frame if one of its kind is queued, or if the queue is full.
+    /// Like [`Self::queue`], but drops the new frame if one of its kind is queued, or if the queue is full.
     ///
     /// # Errors
     /// [`SendError::Closed`] after the end.
-    pub fn send_volatile(&self, kind: u64, frame: Bytes) -> Result<(), SendError> {
+    pub fn queue_volatile(&self, kind: u64, frame: Bytes) -> Result<Queued<'_>, SendError> {
         let mut state = self.state();
         match state.check(&self.limits, frame.len()) {
-            Err(SendError::Full) => Ok(()),
-            Err(SendError::Closed) => Err(SendError::Closed),
-            Ok(()) if state.kinds.as_ref().is_some_and(|kinds| kinds.waiting.contains_key(&kind)) => Ok(()),
-            Ok(()) => {
-                state.put(kind, frame);
-                wake_idle(state);
-                Ok(())
+            Err(SendError::Closed) => return Err(SendError::Closed),
+            Err(SendError::Full) => {}
+            Ok(()) if state.kinds.as_ref().is_some_and(|kinds| kinds.waiting.contains_key(&kind)) => {}
+            Ok(()) => state.put(kind, frame),
+        }
+        Ok(Queued(state))
+    }
+
+    /// Writes the frames since [`Queued::defer`], in one system call. What the socket does not accept is left to the client's task.
+    pub fn flush(&self) {
+        let mut state = self.state();
+        if state.stage == Stage::Deferred {
+            state.stage = Stage::Idle;
+            if !state.write() {
+                state.wake_idle();
             }
         }
     }
@@ -241,14 +281,16 @@ impl Outbox {
     }
 
     /// For a websocket's task: accounts for written frames, and refills `batch` when it is empty. `Pending` when the queue is
-    /// empty; an error when the connection is to end.
+    /// empty, from when on `writer` may write the next frames; an error when the connection is to end.
     ///
     /// # Errors
     /// [`End`]; [`End::Flushed`] only once everything is written.
-    pub fn poll_batch(&self, batch: &mut Batch, cx: &Context<'_>) -> Poll<Result<(), End>> {
+    pub fn poll_batch(&self, batch: &mut Batch, writer: Option<&Writer>, cx: &Context<'_>) -> Poll<Result<(), End>> {
         let mut state = self.state();
+        batch.is_begun |= std::mem::take(&mut state.is_begun);
         state.count = state.count.saturating_sub(std::mem::take(&mut batch.count));
         state.bytes = state.bytes.saturating_sub(std::mem::take(&mut batch.bytes));
+        state.stage = Stage::Busy;
         state.remember(cx);
         if state.end == Some(End::Now) {
             return Poll::Ready(Err(End::Now));
@@ -266,7 +308,11 @@ impl Outbox {
             std::mem::swap(&mut state.frames, &mut batch.frames);
         }
         if !batch.frames.is_empty() {
+            state.is_rush = batch.frames.len() > 1;
             return Poll::Ready(Ok(()));
+        }
+        if state.writer.is_none() {
+            state.writer = writer.cloned();
         }
         state.idle()
     }
@@ -277,6 +323,7 @@ impl Outbox {
     /// [`End`]; [`End::Flushed`] only once everything is taken out.
     pub fn poll_take(&self, most: usize, cx: &Context<'_>) -> Poll<Result<VecDeque<Bytes>, End>> {
         let mut state = self.state();
+        state.stage = Stage::Busy;
         state.remember(cx);
         if state.end == Some(End::Now) {
             return Poll::Ready(Err(End::Now));
@@ -291,13 +338,39 @@ impl Outbox {
     }
 }
 
-/// Wakes the task if it is waiting for the next frame.
-fn wake_idle(mut state: MutexGuard<'_, State>) {
-    let task = if std::mem::take(&mut state.is_idle) { state.task.clone() } else { None };
-    drop(state);
-    if let Some(task) = task {
-        task.wake();
+/// A queued frame, for which the caller chooses who writes it.
+#[must_use]
+#[derive(Debug)]
+pub struct Queued<'a>(MutexGuard<'a, State>);
+
+impl Queued<'_> {
+    /// Leaves it to the client's task or poll, and wakes it.
+    pub fn wake(mut self) {
+        self.0.wake_idle();
     }
+
+    /// Leaves it to the caller, who has to call [`Outbox::flush`] if this returns `true`: cheaper than waking a task for each
+    /// receiver of an event. In a rush it wakes the task after all, which then writes more frames per system call.
+    pub fn defer(mut self) -> bool {
+        let state = &mut *self.0;
+        let is_idle = state.stage == Stage::Idle && !state.is_rush;
+        let is_deferred = is_idle && state.writer.is_some() && state.bytes <= MAX_FLUSHED_BYTES;
+        if is_deferred {
+            state.stage = Stage::Deferred;
+        } else {
+            state.wake_idle();
+        }
+        is_deferred
+    }
+}
+
+/// The first frames, as many as one system call writes.
+pub(super) fn gathered<'a>(frames: &'a VecDeque<Bytes>, slices: &'a mut [IoSlice<'a>; GATHERED]) -> &'a [IoSlice<'a>] {
+    let count = frames.len().min(GATHERED);
+    for (slice, frame) in slices.iter_mut().zip(frames) {
+        *slice = IoSlice::new(frame);
+    }
+    &slices[..count]
 }
 
 impl State {
@@ -347,6 +420,37 @@ impl State {
         taken
     }
 
+    /// Wakes a task that has nothing to write.
+    fn wake_idle(&mut self) {
+        if self.stage == Stage::Idle {
+            self.stage = Stage::Busy;
+            if let Some(task) = &self.task {
+                task.wake_by_ref();
+            }
+        }
+    }
+
+    /// Writes in place of the task, which is idle. `false`: some of it is left.
+    fn write(&mut self) -> bool {
+        let Some(writer) = self.writer.as_ref().and_then(Weak::upgrade).filter(|_| self.bytes <= MAX_FLUSHED_BYTES) else {
+            return false;
+        };
+        if self.is_empty() {
+            return true;
+        }
+        let mut batch = Batch { frames: self.take(usize::MAX), ..Batch::default() };
+        self.is_rush = batch.frames.len() > 1;
+        let written = match batch.frames.len() {
+            1 => writer.try_write(&batch.frames[0]),
+            _ => writer.try_write_vectored(gathered(&batch.frames, &mut [IoSlice::new(&[]); GATHERED])),
+        };
+        // The task gets the same error, and handles it.
+        batch.written(written.unwrap_or(0));
+        (self.count, self.bytes) = (self.count - batch.count, self.bytes - batch.bytes);
+        (self.frames, self.is_begun) = (batch.frames, batch.is_begun);
+        self.frames.is_empty()
+    }
+
     fn remember(&mut self, cx: &Context<'_>) {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             self.task = Some(cx.waker().clone());
@@ -358,7 +462,7 @@ impl State {
         match self.end {
             Some(end) => Poll::Ready(Err(end)),
             None => {
-                self.is_idle = true;
+                self.stage = Stage::Idle;
                 Poll::Pending
             }
         }
@@ -367,11 +471,16 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
+    use crate::net::shared::SharedStream;
 
     fn outbox(frames: usize, bytes: u64) -> Outbox {
         Outbox::new(Limits { frames, bytes })
@@ -399,13 +508,13 @@ mod tests {
         }
         assert_eq!(outbox.send(bytes(10)), Err(SendError::Full));
         let mut batch = Batch::default();
-        assert_eq!(outbox.poll_batch(&mut batch, &cx), Poll::Ready(Ok(())));
+        assert_eq!(outbox.poll_batch(&mut batch, None, &cx), Poll::Ready(Ok(())));
         assert_eq!(batch.frames.len(), 3);
         assert_eq!(outbox.send(bytes(10)), Err(SendError::Full));
         batch.written(15);
         assert_eq!(batch.frames.iter().map(Bytes::len).collect::<Vec<_>>(), [5, 10]);
         assert!(batch.is_begun);
-        assert_eq!(outbox.poll_batch(&mut batch, &cx), Poll::Ready(Ok(())));
+        assert_eq!(outbox.poll_batch(&mut batch, None, &cx), Poll::Ready(Ok(())));
         outbox.send(bytes(10)).unwrap();
         assert_eq!(outbox.send(bytes(1)), Err(SendError::Full));
     }
@@ -438,7 +547,7 @@ mod tests {
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(Arc::clone(&wakes));
         let mut batch = Batch::default();
-        assert_eq!(outbox.poll_batch(&mut batch, &Context::from_waker(&waker)), Poll::Pending);
+        assert_eq!(outbox.poll_batch(&mut batch, None, &Context::from_waker(&waker)), Poll::Pending);
         outbox.send(bytes(1)).unwrap();
         outbox.send(bytes(1)).unwrap();
         assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
@@ -452,25 +561,25 @@ mod tests {
         outbox.end(End::Flushed);
         assert_eq!(outbox.send(bytes(1)), Err(SendError::Closed));
         let mut batch = Batch::default();
-        assert_eq!(outbox.poll_batch(&mut batch, &cx), Poll::Ready(Ok(())));
+        assert_eq!(outbox.poll_batch(&mut batch, None, &cx), Poll::Ready(Ok(())));
         batch.written(1);
-        assert_eq!(outbox.poll_batch(&mut batch, &cx), Poll::Ready(Err(End::Flushed)));
+        assert_eq!(outbox.poll_batch(&mut batch, None, &cx), Poll::Ready(Err(End::Flushed)));
         outbox.end(End::Now);
-        assert_eq!(outbox.poll_batch(&mut batch, &cx), Poll::Ready(Err(End::Now)));
+        assert_eq!(outbox.poll_batch(&mut batch, None, &cx), Poll::Ready(Err(End::Now)));
     }
 
     /// What a task takes out now.
     fn written(outbox: &Outbox) -> Vec<u8> {
         let mut batch = Batch::default();
-        let _ = outbox.poll_batch(&mut batch, &Context::from_waker(Waker::noop()));
+        let _ = outbox.poll_batch(&mut batch, None, &Context::from_waker(Waker::noop()));
         batch.frames.iter().flatten().copied().collect()
     }
 
     fn send(outbox: &Outbox, text: &'static str) {
         for frame in text.split_inclusive(|_: char| true) {
             match frame.as_bytes()[0] {
-                kind @ b'a'..=b'z' => outbox.send_latest(kind.into(), Bytes::from(frame)).unwrap(),
-                kind @ b'0'..=b'9' => outbox.send_volatile(kind.into(), Bytes::from(frame)).unwrap(),
+                kind @ b'a'..=b'z' => outbox.queue_latest(kind.into(), Bytes::from(frame)).unwrap().wake(),
+                kind @ b'0'..=b'9' => outbox.queue_volatile(kind.into(), Bytes::from(frame)).unwrap().wake(),
                 _ => outbox.send(Bytes::from(frame)).unwrap(),
             }
         }
@@ -494,15 +603,15 @@ mod tests {
         let outbox = outbox(2, 30);
         outbox.send(bytes(10)).unwrap();
         for _ in 0..1000 {
-            outbox.send_latest(1, bytes(20)).unwrap();
+            outbox.queue_latest(1, bytes(20)).unwrap().wake();
         }
-        assert_eq!(outbox.send_latest(2, bytes(1)), Err(SendError::Full));
-        assert_eq!(outbox.send_volatile(2, bytes(1)), Ok(()), "dropped");
+        assert_eq!(outbox.queue_latest(2, bytes(1)).map(Queued::wake), Err(SendError::Full));
+        assert_eq!(outbox.queue_volatile(2, bytes(1)).map(Queued::wake), Ok(()), "dropped");
         assert_eq!((outbox.waiting(), outbox.state().bytes), (2, 30));
         assert_eq!(written(&outbox).len(), 30);
         outbox.end(End::Now);
-        assert_eq!(outbox.send_latest(1, bytes(1)), Err(SendError::Closed));
-        assert_eq!(outbox.send_volatile(1, bytes(1)), Err(SendError::Closed));
+        assert_eq!(outbox.queue_latest(1, bytes(1)).map(Queued::wake), Err(SendError::Closed));
+        assert_eq!(outbox.queue_volatile(1, bytes(1)).map(Queued::wake), Err(SendError::Closed));
     }
 
     #[test]
@@ -520,6 +629,74 @@ mod tests {
         assert_eq!(outbox.waiting(), 3);
         assert_eq!(take(usize::MAX), b"bca");
         assert_eq!(outbox.poll_take(1, &cx), Poll::Pending);
+    }
+
+    /// An outbox whose task is idle, how often it is woken, its stream, and the client's end.
+    async fn idle() -> (Outbox, Arc<Wakes>, SharedStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let stream = SharedStream::new(listener.accept().await.unwrap().0);
+        std::future::poll_fn(|cx| stream.tcp().poll_write_ready(cx)).await.unwrap();
+        let (outbox, wakes) = (outbox(1000, 1_000_000), Arc::new(Wakes::default()));
+        let waker = Waker::from(Arc::clone(&wakes));
+        let polled = outbox.poll_batch(&mut Batch::default(), Some(&stream.writer()), &Context::from_waker(&waker));
+        assert_eq!(polled, Poll::Pending);
+        (outbox, wakes, stream, client)
+    }
+
+    #[tokio::test]
+    async fn deferred_frames_are_written_together_without_the_task() {
+        let (outbox, wakes, _stream, mut client) = idle().await;
+        assert!(outbox.queue(Bytes::from("one")).unwrap().defer());
+        assert!(!outbox.queue(Bytes::from("two")).unwrap().defer(), "the first caller writes both");
+        outbox.flush();
+        let mut received = [0; 6];
+        client.read_exact(&mut received).await.unwrap();
+        assert_eq!((&received, outbox.backlog(), wakes.0.load(Ordering::SeqCst)), (b"onetwo", (0, 0), 0));
+        assert!(!outbox.queue(Bytes::from("three")).unwrap().defer(), "two frames at once are a rush");
+        assert_eq!((outbox.waiting(), wakes.0.load(Ordering::SeqCst)), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_looks_first_writes_what_was_deferred() {
+        let (outbox, _, _stream, client) = idle().await;
+        assert!(outbox.queue(Bytes::from("one")).unwrap().defer());
+        assert_eq!(written(&outbox), b"one");
+        outbox.send(Bytes::from("two")).unwrap();
+        outbox.flush();
+        assert_eq!((outbox.waiting(), client.try_read(&mut [0]).unwrap_err().kind()), (2, ErrorKind::WouldBlock));
+    }
+
+    #[tokio::test]
+    async fn what_a_socket_does_not_accept_is_left_to_the_task() {
+        let (outbox, wakes, _stream, mut client) = idle().await;
+        let mut sent = Vec::new();
+        for byte in (0..=u8::MAX).cycle() {
+            let frame = vec![byte; 50_000];
+            sent.extend_from_slice(&frame);
+            assert!(outbox.queue(frame.into()).unwrap().defer());
+            outbox.flush();
+            if outbox.waiting() > 0 {
+                break;
+            }
+        }
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+        let rest = written(&outbox);
+        let mut received = vec![0; sent.len() - rest.len()];
+        client.read_exact(&mut received).await.unwrap();
+        assert!([received, rest].concat() == sent);
+    }
+
+    #[tokio::test]
+    async fn frames_for_a_stream_that_others_cannot_write_to_wake_the_task() {
+        let (outbox, wakes, stream, _client) = idle().await;
+        drop(stream);
+        assert!(outbox.queue(Bytes::from("one")).unwrap().defer());
+        outbox.flush();
+        assert_eq!((outbox.waiting(), wakes.0.load(Ordering::SeqCst)), (1, 1), "the stream is closed");
+        let polled = self::outbox(1, 1);
+        assert_eq!(polled.poll_take(1, &Context::from_waker(Waker::noop())), Poll::Pending);
+        assert!(!polled.queue(Bytes::from("one")).unwrap().defer(), "a poll carries the client, or TLS");
     }
 
     proptest::proptest! {
@@ -542,13 +719,13 @@ mod tests {
                     b'a'..=b'z' => {
                         list.retain(|other| *other != step);
                         list.push(step);
-                        outbox.send_latest(step.into(), Bytes::copy_from_slice(&[step])).unwrap();
+                        outbox.queue_latest(step.into(), Bytes::copy_from_slice(&[step])).unwrap().wake();
                     }
                     b'0'..=b'9' => {
                         if !list.contains(&step) {
                             list.push(step);
                         }
-                        outbox.send_volatile(step.into(), Bytes::copy_from_slice(&[step])).unwrap();
+                        outbox.queue_volatile(step.into(), Bytes::copy_from_slice(&[step])).unwrap().wake();
                     }
                     _ => {
                         list.push(step);

@@ -113,7 +113,7 @@ impl Client {
         let polling = self.socket_io.0.sessions.get(crate::socket_io::session::SessionId::parse(&self.sid[5..])?)?;
         let carrier = Carrier::probe(polling)?;
         let (ours, theirs) = tokio::io::duplex(4096);
-        let connection = tokio::spawn(Connection::new(ours, carrier, self.socket_io.0.connections.max_message_bytes, false).run());
+        let connection = tokio::spawn(Connection::new(ours, None, carrier, self.socket_io.0.connections.max_message_bytes, false).run());
         let role = tokio_tungstenite::tungstenite::protocol::Role::Client;
         Some((WebSocketStream::from_raw_socket(theirs, role, None).await, connection))
     }
