@@ -88,10 +88,10 @@ impl Api {
             hub,
             clients: clients.collect::<Result<_, _>>()?,
             readiness,
-            body_limit: bytes(limits.api_body.0),
+            body_limit: bytes(limits.api_body),
             channel_limit: bytes(limits.api_channels),
-            channel_name_limit: bytes(limits.channel_name.0),
-            event_name_limit: bytes(limits.event_name.0),
+            channel_name_limit: bytes(limits.channel_name),
+            event_name_limit: bytes(limits.event_name),
         })))
     }
 }
@@ -108,11 +108,11 @@ pub(crate) fn router(config: &Config, api: Api) -> Router {
         ("/apps/{app_id}/channels/{channel}/users", reads(get(channels::users))),
         ("/apps/{app_id}/users/{user}/terminate_connections", writes(post(users::terminate))),
     ];
-    if config.subscribers.http.0 {
+    if config.subscribers.http {
         routes.push(("/apps/{app_id}/events", writes(post(events))));
         routes.push(("/apps/{app_id}/batch_events", writes(post(batch))));
     }
-    if config.metrics.enabled.0 && config.metrics.port.is_none() {
+    if config.metrics.enabled && config.metrics.port.is_none() {
         routes.push(("/metrics", reads(get(metrics::with_key))));
     }
     let mut router = Router::new().route("/", reads(get(async || Html("OK")))).merge(moderation::routes());

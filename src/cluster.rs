@@ -139,13 +139,13 @@ impl Bus {
     /// # Errors
     /// [`RedisConfigError`] when the Redis settings are invalid.
     pub fn open(config: &Config) -> Result<Option<Self>, RedisConfigError> {
-        if !config.cluster.enabled.0 {
+        if !config.cluster.enabled {
             return Ok(None);
         }
         let redis = &config.database_config.redis;
         // With a Redis Cluster nodes receive messages in different orders; with single-channel subscriptions, only some of them.
         let is_one_order = redis.cluster.is_empty() && config.subscribers.redis_mode == RedisMode::Pattern;
-        let sessions: Option<Arc<dyn SessionStore>> = if is_one_order && config.recovery.enabled.0 {
+        let sessions: Option<Arc<dyn SessionStore>> = if is_one_order && config.recovery.enabled {
             let link = ReconnectingClient::new(Redis::new(redis)?, "clients cannot resume their sessions on other nodes");
             Some(Arc::new(RedisSessions::new(link, &redis.key_prefix)))
         } else {
@@ -340,7 +340,7 @@ mod tests {
 
     fn bus() -> Bus {
         let mut config = Config::default();
-        config.cluster.enabled.0 = true;
+        config.cluster.enabled = true;
         Bus::open(&config).unwrap().unwrap()
     }
 

@@ -49,9 +49,9 @@ pub use pusher::PusherConfig;
 pub use recovery::RecoveryConfig;
 pub use redis_server::{RedisServerConfig, RedisServerTls};
 pub use shutdown::ShutdownConfig;
-pub use socketio::{Compression, Cookie, SameSite, SessionCookie, SocketIoConfig};
+pub use socketio::{Cookie, SameSite, SocketIoConfig};
 pub use subscribers::{RedisMode, Subscribers};
-use value::{OneOrMany, Port, Secret, Toggle};
+use value::{As, OneOrMany, Port, Secret, Toggle};
 pub use webhooks::{Webhook, WebhookConfig, WebhookEvent, WebhookStore, WebhookTarget, WebhooksDelivery};
 
 /// Every setting of the server, resolved.
@@ -59,7 +59,8 @@ pub use webhooks::{Webhook, WebhookConfig, WebhookEvent, WebhookStore, WebhookTa
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
     /// Base URL of the Laravel application, or several to choose from by the page's `Referer` or `Origin`.
-    pub auth_host: OneOrMany,
+    #[serde(with = "As::<OneOrMany>")]
+    pub auth_host: Vec<String>,
     /// Path (and query) that is asked before anyone joins a private or presence channel.
     pub auth_endpoint: String,
     /// Applications that may use the HTTP API.
@@ -69,13 +70,16 @@ pub struct Config {
     /// Connection details of the databases.
     pub database_config: DatabaseConfig,
     /// Log joins, leaves and events.
-    pub dev_mode: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub dev_mode: bool,
     /// Address to listen on; none means all interfaces.
     pub host: Option<String>,
     /// Port to listen on.
-    pub port: Port,
+    #[serde(with = "As::<Port>")]
+    pub port: u16,
     /// Port for plain HTTP beside `https`.
-    pub http_port: Option<Port>,
+    #[serde(with = "As::<Option<Port>>")]
+    pub http_port: Option<u16>,
     /// `http` or `https`.
     pub protocol: Protocol,
     /// Engine options under the names of socket.io 2.
@@ -98,13 +102,16 @@ pub struct Config {
     pub secure_options: Option<i64>,
 
     /// Channels (with `*`) also sent as `<channel>:<event>` to every connected socket.
-    pub flat_channels: OneOrMany,
+    #[serde(with = "As::<OneOrMany>")]
+    pub flat_channels: Vec<String>,
     /// How channels behave, by pattern; the first that fits counts.
     pub channels: Vec<ChannelRule>,
     /// Origins (with `*`) that may open sockets.
-    pub allowed_origins: OneOrMany,
+    #[serde(with = "As::<OneOrMany>")]
+    pub allowed_origins: Vec<String>,
     /// Addresses (or networks) of proxies whose `X-Forwarded-For` is believed.
-    pub trust_proxies: OneOrMany,
+    #[serde(with = "As::<OneOrMany>")]
+    pub trust_proxies: Vec<String>,
     /// What presence members see and how long they last.
     pub presence: PresenceConfig,
     /// Pusher's clients.
@@ -140,21 +147,21 @@ impl Config {
         let is_open = |client: &ApiClient| {
             !client.key.expose().is_empty() && client.secret.as_ref().is_some_and(|secret| !secret.expose().is_empty())
         };
-        self.pusher.enabled.0 && self.clients.iter().any(is_open)
+        self.pusher.enabled && self.clients.iter().any(is_open)
     }
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            auth_host: OneOrMany::one("http://localhost"),
+            auth_host: vec!["http://localhost".to_owned()],
             auth_endpoint: "/broadcasting/auth".into(),
             clients: Vec::new(),
             database: Database::Memory,
             database_config: DatabaseConfig::default(),
-            dev_mode: Toggle(false),
+            dev_mode: false,
             host: None,
-            port: Port(6001),
+            port: 6001,
             http_port: None,
             protocol: Protocol::Http,
             socketio: SocketIoConfig::default(),
@@ -166,10 +173,10 @@ impl Default for Config {
             api_origin_allow: ApiOriginAllow::default(),
             headers: BTreeMap::new(),
             secure_options: None,
-            flat_channels: OneOrMany::none(),
+            flat_channels: Vec::new(),
             channels: Vec::new(),
-            allowed_origins: OneOrMany::many(["*"]),
-            trust_proxies: OneOrMany::none(),
+            allowed_origins: ["*"].map(str::to_owned).into(),
+            trust_proxies: Vec::new(),
             presence: PresenceConfig::default(),
             pusher: PusherConfig::default(),
             recovery: RecoveryConfig::default(),

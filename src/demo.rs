@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use crate::api::dashboard;
-use crate::config::value::{Secret, Toggle};
+use crate::config::value::Secret;
 use crate::config::{ApiClient, Config};
 
 /// Application id of the demo, and the channel that its page subscribes to.
@@ -35,15 +35,15 @@ impl Demo {
             app_id: NAME.into(),
             key: Secret(key.clone()),
             secret: None,
-            require_signature: Toggle(false),
+            require_signature: false,
             jwt: None,
             webhooks: Vec::new(),
         });
         // The demo gives full access, so by default only this machine can open it.
         config.host.get_or_insert_with(|| "127.0.0.1".to_owned());
-        config.dashboard.enabled = Toggle(true);
-        config.dashboard.actions = Toggle(true);
-        let redis_server = config.redis_server.enabled.0.then_some(config.redis_server.port.0);
+        config.dashboard.enabled = true;
+        config.dashboard.actions = true;
+        let redis_server = config.redis_server.enabled.then_some(config.redis_server.port);
         Self { key, redis_server }
     }
 

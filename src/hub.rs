@@ -143,11 +143,11 @@ impl<S: Socket> Hub<S> {
         let subscribers = &config.subscribers;
         let sessions = bus.as_ref().and_then(Bus::sessions);
         // Compat: unless Pusher's clients are served, a channel with such a name is an ordinary channel.
-        let cache = cache::EventCache::new(if config.serves_pusher() { config.pusher.cache_ttl.0 } else { Duration::ZERO });
+        let cache = cache::EventCache::new(if config.serves_pusher() { config.pusher.cache_ttl } else { Duration::ZERO });
         // The events of cache channels are kept even without subscribers.
         let cached = CACHED_PREFIXES.iter().filter(|prefix| cache.keeps(prefix)).map(|prefix| Pattern::new(&format!("{prefix}*")));
         let heard = rules.heard_always().into_iter().chain(cached).collect();
-        let is_exact = subscribers.redis.0 && subscribers.redis_mode == RedisMode::Exact;
+        let is_exact = subscribers.redis && subscribers.redis_mode == RedisMode::Exact;
         Arc::new(Self {
             sessions: (0..SHARDS).map(|_| RwLock::default()).collect(),
             hasher: RandomState::new(),
@@ -164,18 +164,18 @@ impl<S: Socket> Hub<S> {
             hints: Hints::default(),
             observers: Observers::new(),
             removals: removals::Removals::default(),
-            recovery: config.recovery.enabled.0.then(|| recovery::Recovery::new(&config.recovery, sessions.is_some())),
-            handover: sessions.map(|sessions| handover::Handover::new(sessions, config.recovery.window.0)),
+            recovery: config.recovery.enabled.then(|| recovery::Recovery::new(&config.recovery, sessions.is_some())),
+            handover: sessions.map(|sessions| handover::Handover::new(sessions, config.recovery.window)),
             cache,
             twice: twice::Twice::default(),
             watchlists: watchlist::Watchlists::default(),
             rules: Arc::new(ArcSwap::from_pointee(rules)),
             last: Mutex::default(),
-            counts: config.pusher.subscription_count.0.then(counts::Counts::default),
+            counts: config.pusher.subscription_count.then(counts::Counts::default),
             options: Options {
-                expose_socket_id: config.presence.expose_socket_id.0,
-                leave_grace: config.presence.leave_grace.0,
-                dev_mode: config.dev_mode.0,
+                expose_socket_id: config.presence.expose_socket_id,
+                leave_grace: config.presence.leave_grace,
+                dev_mode: config.dev_mode,
             },
             limits: ArcSwap::from_pointee(config.limits.clone()),
             metrics,

@@ -61,12 +61,7 @@ impl Pusher {
     /// Reads `pusher` and the settings of [`Connections`].
     #[must_use]
     pub fn new(config: &Config, hub: Arc<Hub<Client>>, authorizer: Arc<dyn Authorizer>) -> Self {
-        Self(Arc::new(Shared {
-            hub,
-            authorizer,
-            activity_timeout: config.pusher.activity_timeout.0,
-            connections: Connections::new(config),
-        }))
+        Self(Arc::new(Shared { hub, authorizer, activity_timeout: config.pusher.activity_timeout, connections: Connections::new(config) }))
     }
 
     /// Ends all remaining connections and waits until they are gone.

@@ -88,11 +88,11 @@ fn connection_info(config: &RedisConfig) -> Result<ConnectionInfo, redis::RedisE
         Some(path) => ConnectionAddr::Unix(path.into()),
         None if config.tls.enabled => ConnectionAddr::TcpTls {
             host: config.host.clone(),
-            port: config.port.0,
+            port: config.port,
             insecure: !config.tls.reject_unauthorized,
             tls_params: None,
         },
-        None => ConnectionAddr::Tcp(config.host.clone(), config.port.0),
+        None => ConnectionAddr::Tcp(config.host.clone(), config.port),
     };
     let info = address.into_connection_info()?;
     let mut settings = info.redis_settings().clone().set_db(config.db);

@@ -132,11 +132,11 @@ impl Server {
         let redis_tls = Tls::redis_server(&config)?;
         let redis_acceptor = redis_tls.as_ref().map(Tls::acceptor).transpose()?;
         let store = store::open(&config).await?;
-        let proxies = TrustedProxies::new(&config.trust_proxies.0);
+        let proxies = TrustedProxies::new(&config.trust_proxies);
         let authorizer = auth::open(&config, &proxies, &metrics)?;
         let hub = Hub::new(&config, Arc::clone(&authorizer), store, Bus::open(&config)?, Arc::clone(&metrics));
 
-        let wants_redis = config.subscribers.redis.0;
+        let wants_redis = config.subscribers.redis;
         let (state, redis_state) = watch::channel(if wants_redis { RedisState::Connecting } else { RedisState::Off });
         let redis = if wants_redis {
             let redis = &config.database_config.redis;
@@ -152,7 +152,7 @@ impl Server {
         let api = Api::new(&config, Arc::clone(&hub), readiness.clone())?;
         let dashboard = Dashboard::new(&config, api, proxies.clone());
         let metrics = metrics_listener(&config, &hub, &readiness, dashboard.as_ref()).await?;
-        let redis_server = match config.redis_server.enabled.0 {
+        let redis_server = match config.redis_server.enabled {
             true => Some(RedisServer::bind(&config, Arc::clone(&hub), redis_acceptor).await?),
             false => None,
         };
@@ -283,13 +283,13 @@ impl Server {
         info!("stopping: removing presence members, asking clients to reconnect");
         parts.admission.drain();
         parts.draining.cancel();
-        let ShutdownConfig { drain: time, timeout } = &self.config.shutdown;
+        let ShutdownConfig { drain: time, timeout } = self.config.shutdown;
         let ending = async {
             // Leaves at least half of the time for `end`.
-            drain::drain(&parts.hub, time.0.min(timeout.0 / 2)).await;
-            end(parts, ingresses, listening, self.webhooks, (timeout.0 / 3, &stop_redis, &stop.serving)).await;
+            drain::drain(&parts.hub, time.min(timeout / 2)).await;
+            end(parts, ingresses, listening, self.webhooks, (timeout / 3, &stop_redis, &stop.serving)).await;
         };
-        if tokio::time::timeout(timeout.0, ending).await.is_err() {
+        if tokio::time::timeout(timeout, ending).await.is_err() {
             warn!("shutdown.timeout has passed; aborting the remaining tasks");
         }
         if let Some(fault) = fault {

@@ -73,9 +73,9 @@ impl SocketIo {
     #[must_use]
     pub fn new(config: &Config, hub: Arc<Hub<Client>>) -> Self {
         let options = &config.socketio;
-        let max_message_bytes = options.max_http_buffer_size.0;
+        let max_message_bytes = options.max_http_buffer_size;
         let most = usize::try_from(max_message_bytes).unwrap_or(usize::MAX);
-        let has = |name: &str| options.transports.0.iter().any(|transport| transport == name);
+        let has = |name: &str| options.transports.iter().any(|transport| transport == name);
         Self(Arc::new(Shared {
             hub,
             ping_interval: Duration::from_millis(options.ping_interval),
@@ -88,7 +88,7 @@ impl SocketIo {
             has_polling: has("polling") || !has("websocket"),
             has_websocket: has("websocket") || !has("polling"),
             parser: ParseConfig { max_incoming_binary_buf_size: most, ..ParseConfig::default() },
-            pids: config.recovery.enabled.0.then(pid::Pids::new),
+            pids: config.recovery.enabled.then(pid::Pids::new),
             sessions: Sessions::default(),
             connections: Connections::new(config),
         }))

@@ -89,7 +89,7 @@ impl Webhooks {
             let books = Books::open(config, Arc::clone(&targets))?;
             let delivery = &config.webhooks_delivery;
             let (feed, metrics) = (Arc::clone(&feed), Arc::clone(metrics));
-            let (complaints, grace, retry_for) = (Complaints::default(), delivery.grace.0, delivery.retry_for.0);
+            let (complaints, grace, retry_for) = (Complaints::default(), delivery.grace, delivery.retry_for);
             let common = shared::Common { books, truth, feed, targets, metrics, complaints, grace, retry_for };
             shared::start(common, &mut tasks, &last);
         } else {

@@ -42,7 +42,7 @@ impl Client {
             app_id: client.app_id.clone(),
             key: client.key.clone(),
             secret: client.secret.clone(),
-            requires_signature: client.require_signature.0,
+            requires_signature: client.require_signature,
             token_key,
             requests: std::num::NonZeroU32::new(requests_per_second).map(|rate| RateLimiter::direct(Quota::per_second(rate))),
         })

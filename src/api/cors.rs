@@ -21,7 +21,7 @@ impl Cors {
     pub(crate) fn new(config: &Config) -> Self {
         let mut headers = HeaderMap::new();
         let allow = &config.api_origin_allow;
-        if allow.allow_cors.0 {
+        if allow.allow_cors {
             for (name, value) in [
                 (header::ACCESS_CONTROL_ALLOW_ORIGIN, &allow.allow_origin),
                 (header::ACCESS_CONTROL_ALLOW_METHODS, &allow.allow_methods),

@@ -79,7 +79,7 @@ struct Settings {
 
 impl Settings {
     fn new(config: &Config, api: Api) -> Self {
-        Self { api, credentials: Credentials::new(config), allows_actions: config.dashboard.actions.0, config: config.clone() }
+        Self { api, credentials: Credentials::new(config), allows_actions: config.dashboard.actions, config: config.clone() }
     }
 }
 
@@ -95,7 +95,7 @@ impl Dashboard {
     /// A dashboard without open pages; `None` if it is disabled.
     #[must_use]
     pub(crate) fn new(config: &Config, api: Api, proxies: TrustedProxies) -> Option<Self> {
-        config.dashboard.enabled.0.then(|| {
+        config.dashboard.enabled.then(|| {
             let feed = Feed::new(Arc::clone(&api.hub));
             Self(Arc::new(Inner {
                 settings: ArcSwap::from_pointee(Settings::new(config, api)),
@@ -106,7 +106,7 @@ impl Dashboard {
                 proxies,
                 set_up: SetUp::default(),
                 pages: Pages::default(),
-                node: (format!("{:x}", rand::random::<u64>()), format!("{}:{}", host_name(), config.port.0)),
+                node: (format!("{:x}", rand::random::<u64>()), format!("{}:{}", host_name(), config.port)),
             }))
         })
     }

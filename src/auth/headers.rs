@@ -54,8 +54,8 @@ impl Forward {
             let name = name.as_str();
             !OF_THE_CONNECTION.contains(&name) && !name.starts_with("content-") && !name.starts_with("proxy-")
         };
-        let names = config.auth.forward.0.iter().filter_map(|name| name.parse().ok()).filter(is_ours);
-        let allowed = config.auth.headers.allow.as_ref().map(|allowed| allowed.0.iter().filter_map(|name| name.parse().ok()).collect());
+        let names = config.auth.forward.iter().filter_map(|name| name.parse().ok()).filter(is_ours);
+        let allowed = config.auth.headers.allow.as_ref().map(|allowed| allowed.iter().filter_map(|name| name.parse().ok()).collect());
         Self { names: names.collect(), allowed, proxies }
     }
 
@@ -161,7 +161,7 @@ mod tests {
 
     fn forward(names: &[&str], proxies: &[&str]) -> Forward {
         let mut config = Config::default();
-        config.auth.forward.0 = names.iter().map(|&name| name.to_owned()).collect();
+        config.auth.forward = names.iter().map(|&name| name.to_owned()).collect();
         let proxies: Vec<_> = proxies.iter().map(|&proxy| proxy.to_owned()).collect();
         Forward::new(&config, TrustedProxies::new(&proxies))
     }
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn an_allow_list_lets_nothing_else_through() {
         let mut config = Config::default();
-        config.auth.headers.allow = Some(crate::config::value::OneOrMany(vec!["authorization".to_owned(), "X-HTTP-Method".to_owned()]));
+        config.auth.headers.allow = Some(vec!["authorization".to_owned(), "X-HTTP-Method".to_owned()]);
         let forward = Forward::new(&config, TrustedProxies::new(&[]));
         let sent = subscribe(&[("Authorization", "Bearer x"), ("X-Tenant", "a"), ("X-HTTP-Method", "OPTIONS")]);
         let headers = callback_headers(&sent, &HeaderMap::new(), &forward);

@@ -70,7 +70,7 @@ impl HttpApplication {
     /// # Errors
     /// [`AuthClientError`] when the certificate authority cannot be read or TLS cannot be set up.
     pub fn new(config: &Config, proxies: &TrustedProxies, metrics: Arc<Metrics>) -> Result<Self, AuthClientError> {
-        let hosts = AuthHosts::new(&config.auth_host.0);
+        let hosts = AuthHosts::new(&config.auth_host);
         let endpoint = config.auth_endpoint.clone();
         Ok(Self {
             client: client(config)?,
@@ -78,11 +78,8 @@ impl HttpApplication {
             hosts,
             endpoint,
             forward: Forward::new(config, proxies.clone()),
-            sends_socket_id: config
-                .auth
-                .send_socket_id
-                .map_or_else(|| config.clients.iter().any(|client| client.secret.is_some()), |sends| sends.0),
-            dev_mode: config.dev_mode.0,
+            sends_socket_id: config.auth.send_socket_id.unwrap_or_else(|| config.clients.iter().any(|client| client.secret.is_some())),
+            dev_mode: config.dev_mode,
             metrics,
         })
     }
@@ -137,11 +134,11 @@ impl HttpApplication {
 /// # Errors
 /// [`AuthClientError`] when the certificate authority cannot be read or TLS cannot be set up.
 pub fn client(config: &Config) -> Result<reqwest::Client, AuthClientError> {
-    let is_plain = config.auth_host.0.iter().all(|host| host.starts_with("http://"));
+    let is_plain = config.auth_host.iter().all(|host| host.starts_with("http://"));
     let builder = client_builder(config, is_plain)?
         .redirect(reqwest::redirect::Policy::none())
-        .timeout(config.auth.timeout.0)
-        .tls_danger_accept_invalid_certs(!config.auth.tls.verify.0);
+        .timeout(config.auth.timeout)
+        .tls_danger_accept_invalid_certs(!config.auth.tls.verify);
     Ok(builder.build()?)
 }
 

@@ -150,7 +150,7 @@ impl<A: Authorizer> JwtAuthorizer<A> {
             validation: validation(jwt, algorithm),
             channels_claim: jwt.channels_claim.clone(),
             info_claim: jwt.info_claim.clone(),
-            removed: Removed::new(config.auth.kicked_for.0),
+            removed: Removed::new(config.auth.kicked_for),
             metrics,
         })
     }
@@ -201,7 +201,7 @@ impl<A: Authorizer> JwtAuthorizer<A> {
 
 fn validation(jwt: &JwtConfig, algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
-    validation.leeway = jwt.leeway.0.as_secs().min(MAX_LEEWAY_SECONDS);
+    validation.leeway = jwt.leeway.as_secs().min(MAX_LEEWAY_SECONDS);
     validation.validate_nbf = true;
     // `iss` and `aud` are required if configured, and ignored otherwise. `exp` is optional: that is the application's choice.
     validation.required_spec_claims.clear();

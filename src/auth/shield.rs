@@ -188,11 +188,11 @@ impl<A: Application> Shield<A> {
         Self(Arc::new(Inner {
             application,
             max_concurrent: config.max_concurrent as usize,
-            queue_timeout: config.queue_timeout.0,
+            queue_timeout: config.queue_timeout,
             limiters: Mutex::default(),
             open: Mutex::default(),
             budget: WaitBudget::default(),
-            cache: (!config.cache_ttl.0.is_zero()).then(|| Cache::new(config.cache_ttl.0)),
+            cache: (!config.cache_ttl.is_zero()).then(|| Cache::new(config.cache_ttl)),
             metrics,
         }))
     }

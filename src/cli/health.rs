@@ -75,7 +75,7 @@ fn base(config: &Config) -> String {
         _ => host.to_owned(),
     };
     let scheme = if config.protocol == Protocol::Https { "https" } else { "http" };
-    format!("{scheme}://{host}:{}", config.port.0)
+    format!("{scheme}://{host}:{}", config.port)
 }
 
 #[cfg(test)]

@@ -117,11 +117,11 @@ fn lint(loaded: &Loaded) -> Vec<String> {
     };
     let any = |list: &[String]| list.iter().any(|origin| origin == "*");
     remark(
-        any(&config.allowed_origins.0),
+        any(&config.allowed_origins),
         "`allowedOrigins` is \"*\": any web page can open sockets on behalf of your users; list your application's origins",
     );
     remark(
-        config.api_origin_allow.allow_cors.0 && config.api_origin_allow.allow_origin == "*",
+        config.api_origin_allow.allow_cors && config.api_origin_allow.allow_origin == "*",
         "`apiOriginAllow.allowOrigin` is \"*\": the HTTP API is open to pages of all origins that know a key",
     );
     remark(
@@ -130,18 +130,18 @@ fn lint(loaded: &Loaded) -> Vec<String> {
          it should be the prefix of Laravel's config/database.php",
     );
     remark(
-        config.database_config.publish_presence.0,
+        config.database_config.publish_presence,
         "`databaseConfig.publishPresence` tells every listener on that Redis who is in which channel",
     );
     remark(
-        config.auth_host.0.iter().all(|host| host.contains("://.") || host.starts_with('.')),
+        config.auth_host.iter().all(|host| host.contains("://.") || host.starts_with('.')),
         "`authHost` has wildcards only: subscribes without a Referer or Origin cannot be authorised; put the main address first",
     );
     remark(
         config.clients.iter().any(|client| client.key.expose().len() < 16),
         "a key in `clients` is shorter than 16 characters; `laravel-echo-server client:add <appId>` generates a good one",
     );
-    remark(config.dev_mode.0, "`devMode` is on: every join and event is logged");
+    remark(config.dev_mode, "`devMode` is on: every join and event is logged");
     remarks
 }
 
@@ -187,10 +187,10 @@ mod tests {
     fn origins_of_cors_are_carried_over() {
         for origin in [json!("https://a.test"), json!(["https://a.test"])] {
             let (_, after, text) = imported(&json!({"socketio": {"cors": {"origin": origin}}}));
-            assert_eq!(after.allowed_origins.0, ["https://a.test"], "{text}");
+            assert_eq!(after.allowed_origins, ["https://a.test"], "{text}");
         }
         let (_, after, _) = imported(&json!({"socketio": {"cors": {"origin": "https://a.test"}}, "allowedOrigins": "https://b.test"}));
-        assert_eq!(after.allowed_origins.0, ["https://b.test"]);
+        assert_eq!(after.allowed_origins, ["https://b.test"]);
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
         assert!(keys(&loaded).contains("`allowedOrigins`"));
         assert!(!keys(&loaded).contains("keyPrefix"));
         loaded.config.database = Database::Redis;
-        loaded.config.database_config.publish_presence.0 = true;
+        loaded.config.database_config.publish_presence = true;
         assert!(keys(&loaded).contains("keyPrefix") && keys(&loaded).contains("publishPresence"));
     }
 }

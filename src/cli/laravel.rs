@@ -101,7 +101,7 @@ impl Project {
     pub(super) fn publishes_to(&self, endpoint: &RedisServerConfig) -> bool {
         let is_here = |host: &str| matches!(host, "localhost" | "::1" | "[::1]") || host.starts_with("127.") || host == endpoint.host;
         self.broadcaster.as_ref().and_then(Broadcaster::redis_connection).is_some_and(|name| name != DEFAULT_CONNECTION)
-            && self.text("databaseConfig.redis.port").and_then(|port| port.parse().ok()) == Some(endpoint.port.0)
+            && self.text("databaseConfig.redis.port").and_then(|port| port.parse().ok()) == Some(endpoint.port)
             && self.text("databaseConfig.redis.host").is_some_and(is_here)
     }
 

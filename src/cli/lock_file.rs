@@ -71,7 +71,7 @@ pub(crate) fn beside(config: &Path) -> PathBuf {
 
 /// How long a server with these settings may take to stop.
 pub(crate) fn patience(config: &Config) -> Duration {
-    config.shutdown.timeout.0 + MARGIN
+    config.shutdown.timeout + MARGIN
 }
 
 impl LockFile {

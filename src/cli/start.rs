@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use laravel_echo_server::config::load::{self, LoadOptions, Loaded, Source};
-use laravel_echo_server::config::value::Toggle;
 use laravel_echo_server::config::{Config, Subscribers};
 use laravel_echo_server::demo::Demo;
 use laravel_echo_server::readiness::RedisState;
@@ -78,7 +77,7 @@ impl Start {
             tracing::warn!("--watch: stderr is not a terminal, so there is no status line");
         }
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        if loaded.config.dev_mode.0 {
+        if loaded.config.dev_mode {
             output::line(output::paint(output::CAUTION, "⚠ Starting server in DEV mode...\n"));
         }
 
@@ -98,7 +97,7 @@ impl Start {
     fn load(&self) -> anyhow::Result<Loaded> {
         let mut loaded = load::load(&self.options())?;
         if self.dev {
-            loaded.config.dev_mode = Toggle(true);
+            loaded.config.dev_mode = true;
         }
         let project = loaded.path.as_deref().and_then(Path::parent);
         loaded.config.socketio.client_path = loaded.config.socketio.client_path.or_else(|| installed_client(project?));
@@ -151,7 +150,7 @@ async fn serve(
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen(lock.as_ref().map(LockFile::path))?;
     let reaper = signals::reap_orphans()?;
-    let (subscribers, dev_mode) = (config.subscribers.clone(), config.dev_mode.0);
+    let (subscribers, dev_mode) = (config.subscribers.clone(), config.dev_mode);
     let host = config.host.clone().unwrap_or_else(|| "localhost".to_owned());
 
     machine::prepare();
@@ -255,11 +254,11 @@ async fn announce(
     if dev_mode {
         output::done("Channels are ready.");
     }
-    if subscribers.http.0 {
+    if subscribers.http {
         output::done("Listening for http events...");
     }
     let mut is_late = false;
-    if subscribers.redis.0 {
+    if subscribers.redis {
         match tokio::time::timeout(REDIS_TIMEOUT, subscribed(&mut redis)).await {
             Ok(true) => output::done(LISTENING_FOR_REDIS),
             Ok(false) => {}

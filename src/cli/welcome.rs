@@ -60,20 +60,20 @@ fn commands(commands: &[(&str, &str)]) {
 fn plan(config: &Config) -> Vec<(&'static str, String)> {
     let scheme = if config.protocol == Protocol::Https { "https" } else { "http" };
     let host = config.host.as_deref().filter(|host| !host.is_empty()).unwrap_or("all interfaces");
-    let mut plan = vec![("listen on", format!("{host}, port {} ({scheme})", config.port.0))];
-    if config.subscribers.redis.0 {
+    let mut plan = vec![("listen on", format!("{host}, port {} ({scheme})", config.port))];
+    if config.subscribers.redis {
         let redis = &config.database_config.redis;
         let address = Redis::new(redis).map_or_else(|error| error.to_string(), |redis| redis.address().to_owned());
         plan.push(("events from", format!("Redis at {address}, key prefix \"{}\"", redis.key_prefix)));
     }
-    if config.redis_server.enabled.0 {
+    if config.redis_server.enabled {
         let endpoint = &config.redis_server;
-        plan.push(("events from", format!("Laravel itself, as a Redis at {}:{}", endpoint.host, endpoint.port.0)));
+        plan.push(("events from", format!("Laravel itself, as a Redis at {}:{}", endpoint.host, endpoint.port)));
     }
-    if config.subscribers.http.0 && !config.clients.is_empty() {
+    if config.subscribers.http && !config.clients.is_empty() {
         plan.push(("events from", "the HTTP API".to_owned()));
     }
-    let hosts: Vec<_> = config.auth_host.0.iter().map(|host| format!("{host}{}", config.auth_endpoint)).collect();
+    let hosts: Vec<_> = config.auth_host.iter().map(|host| format!("{host}{}", config.auth_endpoint)).collect();
     plan.push(("authorise at", hosts.join(", ")));
     plan
 }

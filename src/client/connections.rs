@@ -40,14 +40,14 @@ impl Connections {
     /// `socketio.perMessageDeflate` and `auth.forward`.
     #[must_use]
     pub(crate) fn new(config: &Config) -> Self {
-        let forwarded = config.auth.forward.0.iter().filter_map(|name| name.parse().ok());
+        let forwarded = config.auth.forward.iter().filter_map(|name| name.parse().ok());
         Self {
             outbox: Limits {
                 frames: usize::try_from(config.limits.client_queue).unwrap_or(usize::MAX),
-                bytes: config.limits.client_queue_bytes.0,
+                bytes: config.limits.client_queue_bytes,
             },
-            max_message_bytes: usize::try_from(config.socketio.max_http_buffer_size.0).unwrap_or(usize::MAX),
-            deflate_from: config.socketio.per_message_deflate.threshold().map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
+            max_message_bytes: usize::try_from(config.socketio.max_http_buffer_size).unwrap_or(usize::MAX),
+            deflate_from: config.socketio.per_message_deflate.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
             closing: CancellationToken::new(),
             kept_headers: KEPT_HEADERS.into_iter().chain([HeaderName::from_static(FORWARDED_FOR)]).chain(forwarded).collect(),
             tasks: TaskTracker::new(),

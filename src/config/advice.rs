@@ -34,9 +34,9 @@ fn asks_itself(config: &Config) -> Option<String> {
     let leads_here = |text: &&String| {
         let scheme = if text.contains("://") { "" } else { "http://" };
         let Ok(uri) = format!("{scheme}{text}").parse::<http::Uri>() else { return false };
-        uri.host().is_some_and(is_here) && uri.port_u16() == Some(config.port.0)
+        uri.host().is_some_and(is_here) && uri.port_u16() == Some(config.port)
     };
-    let host = config.auth_host.0.iter().find(leads_here)?;
+    let host = config.auth_host.iter().find(leads_here)?;
     Some(format!(
         "`authHost` is {host:?}, which is this server itself: name the address of the Laravel application, where its pages come from"
     ))
@@ -86,8 +86,8 @@ fn sqlite(config: &Config) -> Option<String> {
 
 /// Browsers drop such a cookie.
 fn cookie(config: &Config) -> Option<String> {
-    let cookie = config.socketio.cookie.0.as_ref()?;
-    let is_dropped = cookie.same_site == Some(SameSite::None) && !cookie.secure.0;
+    let cookie = config.socketio.cookie.as_ref()?;
+    let is_dropped = cookie.same_site == Some(SameSite::None) && !cookie.secure;
     is_dropped.then(|| {
         "`socketio.cookie` has sameSite \"none\" without `secure`: browsers drop it; set `secure` to true, and serve over https".to_owned()
     })

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::WebhookConfig;
-use super::value::{self, Secret, Toggle};
+use super::value::{self, As, Secret, Toggle};
 
 /// One application that may use the HTTP API.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,7 +22,8 @@ pub struct ApiClient {
     pub secret: Option<Secret>,
     /// Refuse requests that carry no valid signature.
     #[serde(default)]
-    pub require_signature: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub require_signature: bool,
     /// Key that verifies JWTs for the API: an HS256 secret, or a PEM public key.
     #[serde(default, deserialize_with = "value::secret", skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Secret>,
@@ -36,7 +37,8 @@ pub struct ApiClient {
 #[serde(rename_all = "camelCase", default)]
 pub struct ApiOriginAllow {
     /// Whether they are sent at all.
-    pub allow_cors: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub allow_cors: bool,
     /// `Access-Control-Allow-Origin`.
     pub allow_origin: String,
     /// `Access-Control-Allow-Methods`.

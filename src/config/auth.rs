@@ -7,32 +7,38 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{self, OneOrMany, Seconds, Secret, Toggle};
+use super::value::{self, As, OneOrMany, Seconds, Secret, Toggle};
 
 /// How the Laravel application is asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AuthConfig {
     /// Time for one callback.
-    pub timeout: Seconds,
+    #[serde(with = "As::<Seconds>")]
+    pub timeout: Duration,
     /// Certificate of `authHost`.
     pub tls: AuthTls,
     /// Callbacks in flight per host.
     #[serde(deserialize_with = "value::integer")]
     pub max_concurrent: u32,
     /// How long a subscribe may wait for its turn.
-    pub queue_timeout: Seconds,
+    #[serde(with = "As::<Seconds>")]
+    pub queue_timeout: Duration,
     /// Share an answer for so long; 0 turns it off.
-    pub cache_ttl: Seconds,
+    #[serde(with = "As::<Seconds>")]
+    pub cache_ttl: Duration,
     /// Further handshake headers to pass on.
-    pub forward: OneOrMany,
+    #[serde(with = "As::<OneOrMany>")]
+    pub forward: Vec<String>,
     /// Headers that clients may add to the callback.
     pub headers: AuthHeaders,
     /// Whether the callback carries the socket's id; unset: when an entry of `clients` has a `secret`, as Laravel's `pusher` and
     /// `reverb` drivers sign it.
-    pub send_socket_id: Option<Toggle>,
+    #[serde(with = "As::<Option<Toggle>>")]
+    pub send_socket_id: Option<bool>,
     /// A token does not grant a channel again that its holder was removed from, for so long.
-    pub kicked_for: Seconds,
+    #[serde(with = "As::<Seconds>")]
+    pub kicked_for: Duration,
     /// Tokens that grant channels without a callback.
     pub jwt: JwtConfig,
 }
@@ -40,15 +46,15 @@ pub struct AuthConfig {
 impl Default for AuthConfig {
     fn default() -> Self {
         Self {
-            timeout: Seconds(Duration::from_secs(10)),
+            timeout: Duration::from_secs(10),
             tls: AuthTls::default(),
             max_concurrent: 64,
-            queue_timeout: Seconds(Duration::from_secs(30)),
-            cache_ttl: Seconds(Duration::ZERO),
-            forward: OneOrMany::none(),
+            queue_timeout: Duration::from_secs(30),
+            cache_ttl: Duration::ZERO,
+            forward: Vec::new(),
             headers: AuthHeaders::default(),
             send_socket_id: None,
-            kicked_for: Seconds(Duration::from_secs(300)),
+            kicked_for: Duration::from_secs(300),
             jwt: JwtConfig::default(),
         }
     }
@@ -59,7 +65,8 @@ impl Default for AuthConfig {
 #[serde(rename_all = "camelCase", default)]
 pub struct AuthHeaders {
     /// The only ones, if there is such a list. Those that change what the request is are never let through.
-    pub allow: Option<OneOrMany>,
+    #[serde(with = "As::<Option<OneOrMany>>")]
+    pub allow: Option<Vec<String>>,
 }
 
 /// Certificate of `authHost`.
@@ -67,14 +74,15 @@ pub struct AuthHeaders {
 #[serde(rename_all = "camelCase", default)]
 pub struct AuthTls {
     /// `false` accepts any certificate.
-    pub verify: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub verify: bool,
     /// File with the certificate authority (PEM), besides the system's.
     pub ca: Option<PathBuf>,
 }
 
 impl Default for AuthTls {
     fn default() -> Self {
-        Self { verify: Toggle(true), ca: None }
+        Self { verify: true, ca: None }
     }
 }
 
@@ -96,7 +104,8 @@ pub struct JwtConfig {
     /// Required `aud`.
     pub audience: Option<String>,
     /// Clock difference that is forgiven.
-    pub leeway: Seconds,
+    #[serde(with = "As::<Seconds>")]
+    pub leeway: Duration,
     /// Claim with the list of channels.
     pub channels_claim: String,
     /// Claim that becomes `user_info`.
@@ -112,7 +121,7 @@ impl Default for JwtConfig {
             jwks: None,
             issuer: None,
             audience: None,
-            leeway: Seconds(Duration::ZERO),
+            leeway: Duration::ZERO,
             channels_claim: "channels".into(),
             info_claim: "info".into(),
         }

@@ -3,10 +3,12 @@
 //! Input: the tables as [`load`](super::load) finds them, in their order. Output: a part of [`Config`](super::Config); the
 //! first whose pattern fits a channel is that channel's.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::WebhookEvent;
-use super::value::{self, Seconds};
+use super::value::{self, As, Seconds};
 
 /// Most events that `last` may ask for.
 pub(super) const MAX_LAST: u32 = 1000;
@@ -28,7 +30,8 @@ pub struct ChannelRule {
     pub last: Option<u32>,
     /// How old these may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_for: Option<Seconds>,
+    #[serde(with = "As::<Option<Seconds>>")]
+    pub last_for: Option<Duration>,
     /// Most users in a presence channel; 0: any number.
     #[serde(default, deserialize_with = "value::some_integer", skip_serializing_if = "Option::is_none")]
     pub max_members: Option<u32>,

@@ -4,12 +4,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::value::Toggle;
+use super::value::{As, Toggle};
 
 /// Several nodes on one Redis.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ClusterConfig {
     /// Whether other nodes use this Redis too.
-    pub enabled: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub enabled: bool,
 }

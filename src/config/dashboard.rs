@@ -4,23 +4,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{self, Secret, Toggle};
+use super::value::{self, As, Secret, Toggle};
 
 /// The page that shows what happens.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DashboardConfig {
     /// Whether `/dashboard` answers.
-    pub enabled: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub enabled: bool,
     /// What opens it, besides what opens the HTTP API.
     #[serde(deserialize_with = "value::secret")]
     pub password: Option<Secret>,
     /// Whether it may do more than look: send events, take clients out, ask the application again.
-    pub actions: Toggle,
-}
-
-impl Default for DashboardConfig {
-    fn default() -> Self {
-        Self { enabled: Toggle(false), password: None, actions: Toggle(false) }
-    }
+    #[serde(with = "As::<Toggle>")]
+    pub actions: bool,
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{self, Port, Secret, Toggle};
+use super::value::{self, As, Port, Secret, Toggle};
 
 /// Where presence members are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,19 +29,16 @@ pub struct DatabaseConfig {
     /// What the original kept in SQLite; read and not used.
     pub sqlite: SqliteConfig,
     /// Publish the member list on `PresenceChannelUpdated` at every change.
-    pub publish_presence: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub publish_presence: bool,
     /// Keep the original's readable `<channel>:members` key.
-    pub members_mirror: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub members_mirror: bool,
 }
 
 impl Default for DatabaseConfig {
     fn default() -> Self {
-        Self {
-            redis: RedisConfig::default(),
-            sqlite: SqliteConfig::default(),
-            publish_presence: Toggle(false),
-            members_mirror: Toggle(true),
-        }
+        Self { redis: RedisConfig::default(), sqlite: SqliteConfig::default(), publish_presence: false, members_mirror: true }
     }
 }
 
@@ -52,7 +49,8 @@ pub struct RedisConfig {
     /// Host name or address.
     pub host: String,
     /// TCP port.
-    pub port: Port,
+    #[serde(with = "As::<Port>")]
+    pub port: u16,
     /// ACL user.
     pub username: Option<String>,
     /// Password.
@@ -82,7 +80,7 @@ impl Default for RedisConfig {
     fn default() -> Self {
         Self {
             host: "127.0.0.1".into(),
-            port: Port(6379),
+            port: 6379,
             username: None,
             password: None,
             db: 0,
@@ -106,12 +104,13 @@ pub struct RedisNode {
     pub host: String,
     /// TCP port.
     #[serde(default = "RedisNode::default_port")]
-    pub port: Port,
+    #[serde(with = "As::<Port>")]
+    pub port: u16,
 }
 
 impl RedisNode {
-    const fn default_port() -> Port {
-        Port(6379)
+    const fn default_port() -> u16 {
+        6379
     }
 }
 

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{self, ByteSize};
+use super::value::{self, As, ByteSize};
 
 /// Limits against runaway or hostile clients; 0 means no limit where the comment says so.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,14 +17,17 @@ pub struct Limits {
     #[serde(deserialize_with = "value::integer")]
     pub connections_per_ip: u64,
     /// Headers of the request that opens a session or a websocket, in bytes.
-    pub handshake_headers: ByteSize,
+    #[serde(with = "As::<ByteSize>")]
+    pub handshake_headers: u64,
     /// Channels per socket.
     #[serde(deserialize_with = "value::integer")]
     pub subscriptions: u64,
     /// Length of a channel name in bytes.
-    pub channel_name: ByteSize,
+    #[serde(with = "As::<ByteSize>")]
+    pub channel_name: u64,
     /// Length of an event name in bytes.
-    pub event_name: ByteSize,
+    #[serde(with = "As::<ByteSize>")]
+    pub event_name: u64,
     /// Subscribes per second and socket, with a burst of twice as many.
     #[serde(deserialize_with = "value::integer")]
     pub subscribes_per_second: u32,
@@ -32,14 +35,17 @@ pub struct Limits {
     #[serde(deserialize_with = "value::integer")]
     pub whispers_per_second: u32,
     /// Data of one whisper.
-    pub whisper_bytes: ByteSize,
+    #[serde(with = "As::<ByteSize>")]
+    pub whisper_bytes: u64,
     /// Undelivered messages per socket; beyond, it is closed.
     #[serde(deserialize_with = "value::integer")]
     pub client_queue: u64,
     /// Undelivered bytes per socket; beyond, it is closed.
-    pub client_queue_bytes: ByteSize,
+    #[serde(with = "As::<ByteSize>")]
+    pub client_queue_bytes: u64,
     /// Body of an HTTP API request.
-    pub api_body: ByteSize,
+    #[serde(with = "As::<ByteSize>")]
+    pub api_body: u64,
     /// Channels of one HTTP event.
     #[serde(deserialize_with = "value::integer")]
     pub api_channels: u64,
@@ -53,16 +59,16 @@ impl Default for Limits {
         Self {
             connections: 0,
             connections_per_ip: 0,
-            handshake_headers: ByteSize(32_000),
+            handshake_headers: 32_000,
             subscriptions: 1000,
-            channel_name: ByteSize(200),
-            event_name: ByteSize(200),
+            channel_name: 200,
+            event_name: 200,
             subscribes_per_second: 1000,
             whispers_per_second: 200,
-            whisper_bytes: ByteSize(100_000),
+            whisper_bytes: 100_000,
             client_queue: 10_000,
-            client_queue_bytes: ByteSize(8_000_000),
-            api_body: ByteSize(10_000_000),
+            client_queue_bytes: 8_000_000,
+            api_body: 10_000_000,
             api_channels: 100,
             api_requests_per_second: 0,
         }

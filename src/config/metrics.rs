@@ -4,22 +4,24 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{Port, Toggle};
+use super::value::{As, Port, Toggle};
 
 /// Prometheus metrics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MetricsConfig {
     /// Whether `/metrics` answers.
-    pub enabled: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub enabled: bool,
     /// Address of the separate listener.
     pub host: String,
     /// Port of a separate listener that asks for no key; none means the main port, with a client's key.
-    pub port: Option<Port>,
+    #[serde(with = "As::<Option<Port>>")]
+    pub port: Option<u16>,
 }
 
 impl Default for MetricsConfig {
     fn default() -> Self {
-        Self { enabled: Toggle(true), host: "127.0.0.1".into(), port: None }
+        Self { enabled: true, host: "127.0.0.1".into(), port: None }
     }
 }

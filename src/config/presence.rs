@@ -6,23 +6,26 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{Seconds, Toggle};
+use super::value::{As, Seconds, Toggle};
 
 /// What presence members see and how long they last.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PresenceConfig {
     /// Send `socketId` in member data to clients, as the original did.
-    pub expose_socket_id: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub expose_socket_id: bool,
     /// Wait before `presence:leaving`, to hide a page reload.
-    pub leave_grace: Seconds,
+    #[serde(with = "As::<Seconds>")]
+    pub leave_grace: Duration,
     /// How long the members of a dead node stay.
-    pub lease: Seconds,
+    #[serde(with = "As::<Seconds>")]
+    pub lease: Duration,
 }
 
 impl Default for PresenceConfig {
     fn default() -> Self {
-        Self { expose_socket_id: Toggle(false), leave_grace: Seconds(Duration::ZERO), lease: Seconds(Duration::from_secs(30)) }
+        Self { expose_socket_id: false, leave_grace: Duration::ZERO, lease: Duration::from_secs(30) }
     }
 }
 
@@ -31,6 +34,6 @@ impl PresenceConfig {
     /// seconds at the least, so that members Redis has lost are back soon with a long lease, too.
     #[must_use]
     pub fn heartbeat(&self) -> Duration {
-        (self.lease.0 / 4).min(Duration::from_secs(10))
+        (self.lease / 4).min(Duration::from_secs(10))
     }
 }

@@ -6,22 +6,26 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{Seconds, Toggle};
+use super::value::{As, Seconds, Toggle};
 
 /// Pusher's clients. They need an entry in `clients` with `key` and `secret`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PusherConfig {
     /// Whether they are served.
-    pub enabled: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub enabled: bool,
     /// What stands before `/app/<key>`, as `wsPath` of the client, and before `/apps` as well as without it.
     pub path: String,
     /// After so long without a word the client asks for a sign of life.
-    pub activity_timeout: Seconds,
+    #[serde(with = "As::<Seconds>")]
+    pub activity_timeout: Duration,
     /// How long the last event of a cache channel is kept.
-    pub cache_ttl: Seconds,
+    #[serde(with = "As::<Seconds>")]
+    pub cache_ttl: Duration,
     /// Whether channels hear how many are subscribed.
-    pub subscription_count: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub subscription_count: bool,
 }
 
 impl PusherConfig {
@@ -38,11 +42,11 @@ impl PusherConfig {
 impl Default for PusherConfig {
     fn default() -> Self {
         Self {
-            enabled: Toggle(true),
+            enabled: true,
             path: String::new(),
-            activity_timeout: Seconds(Duration::from_secs(30)),
-            cache_ttl: Seconds(Duration::from_secs(30 * 60)),
-            subscription_count: Toggle(false),
+            activity_timeout: Duration::from_secs(30),
+            cache_ttl: Duration::from_secs(30 * 60),
+            subscription_count: false,
         }
     }
 }

@@ -6,25 +6,28 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{self, ByteSize, Seconds, Toggle};
+use super::value::{self, As, ByteSize, Seconds, Toggle};
 
 /// What is kept for clients that come back after a lost connection: socket.io-client 4.6 and newer ask for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RecoveryConfig {
     /// Whether anything is kept; events to socket.io-client 3 and 4 then end with their offset.
-    pub enabled: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub enabled: bool,
     /// For how long.
-    pub window: Seconds,
+    #[serde(with = "As::<Seconds>")]
+    pub window: Duration,
     /// Most events.
     #[serde(deserialize_with = "value::integer")]
     pub events: u64,
     /// Most bytes of events.
-    pub bytes: ByteSize,
+    #[serde(with = "As::<ByteSize>")]
+    pub bytes: u64,
 }
 
 impl Default for RecoveryConfig {
     fn default() -> Self {
-        Self { enabled: Toggle(true), window: Seconds(Duration::from_secs(120)), events: 10_000, bytes: ByteSize(64_000_000) }
+        Self { enabled: true, window: Duration::from_secs(120), events: 10_000, bytes: 64_000_000 }
     }
 }

@@ -4,18 +4,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{self, ByteSize, Port, Secret, Toggle};
+use super::value::{self, As, ByteSize, Port, Secret, Toggle};
 
 /// The built-in endpoint that Laravel can publish to without a Redis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RedisServerConfig {
     /// Whether it listens.
-    pub enabled: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub enabled: bool,
     /// Address to listen on.
     pub host: String,
     /// Port to listen on.
-    pub port: Port,
+    #[serde(with = "As::<Port>")]
+    pub port: u16,
     /// Password that clients must send.
     pub password: Option<Secret>,
     /// User that goes with the password.
@@ -24,7 +26,8 @@ pub struct RedisServerConfig {
     #[serde(deserialize_with = "value::integer")]
     pub max_clients: u32,
     /// Largest command.
-    pub max_message_bytes: ByteSize,
+    #[serde(with = "As::<ByteSize>")]
+    pub max_message_bytes: u64,
     /// TLS: `true`, or a table with a certificate of its own.
     pub tls: RedisServerTls,
 }
@@ -32,13 +35,13 @@ pub struct RedisServerConfig {
 impl Default for RedisServerConfig {
     fn default() -> Self {
         Self {
-            enabled: Toggle(false),
+            enabled: false,
             host: "127.0.0.1".into(),
-            port: Port(6380),
+            port: 6380,
             password: None,
             username: None,
             max_clients: 1000,
-            max_message_bytes: ByteSize(10_000_000),
+            max_message_bytes: 10_000_000,
             tls: RedisServerTls::default(),
         }
     }

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::value::{OneOrMany, Secret};
+use super::value::Secret;
 use super::{ApiClient, ChannelAuth, ChannelRule, Config, Deliver, RedisNode, WebhookConfig, Whispers};
 
 /// Options of socket.io and engine.io 2 to 4 that are understood by the original and do nothing here.
@@ -88,12 +88,12 @@ pub(crate) fn shape() -> Value {
         app_id: String::new(),
         key: Secret::default(),
         secret: Some(Secret::default()),
-        require_signature: super::value::Toggle(false),
+        require_signature: false,
         jwt: Some(Secret::default()),
         webhooks: vec![webhook.clone()],
     });
     sample.webhooks.push(webhook);
-    let node = RedisNode { host: String::new(), port: super::value::Port(6379) };
+    let node = RedisNode { host: String::new(), port: 6379 };
     sample.database_config.redis.sentinels.push(node.clone());
     sample.database_config.redis.cluster.push(node);
     sample.channels.push(ChannelRule {
@@ -101,12 +101,12 @@ pub(crate) fn shape() -> Value {
         whispers: Some(Whispers::Members),
         deliver: Some(Deliver::All),
         last: Some(0),
-        last_for: Some(super::value::Seconds(std::time::Duration::ZERO)),
+        last_for: Some(std::time::Duration::ZERO),
         max_members: Some(0),
         auth: Some(ChannelAuth::Callback),
         webhooks: Some(Vec::new()),
     });
-    sample.socketio.origins = Some(OneOrMany::none());
+    sample.socketio.origins = Some(Vec::new());
     serde_json::to_value(sample).expect("a Config serialises to JSON: its map keys are texts")
 }
 

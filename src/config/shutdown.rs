@@ -6,20 +6,22 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::value::Seconds;
+use super::value::{As, Seconds};
 
 /// How the server ends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ShutdownConfig {
     /// Time over which clients are moved off in small groups.
-    pub drain: Seconds,
+    #[serde(with = "As::<Seconds>")]
+    pub drain: Duration,
     /// Time after which the process ends in any case.
-    pub timeout: Seconds,
+    #[serde(with = "As::<Seconds>")]
+    pub timeout: Duration,
 }
 
 impl Default for ShutdownConfig {
     fn default() -> Self {
-        Self { drain: Seconds(Duration::from_secs(5)), timeout: Seconds(Duration::from_secs(15)) }
+        Self { drain: Duration::from_secs(5), timeout: Duration::from_secs(15) }
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{self, ByteSize, OneOrMany, Toggle};
+use super::value::{self, As, ByteSize, OneOrMany, Toggle};
 
 /// Engine options under the names of socket.io 2.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,20 +22,26 @@ pub struct SocketIoConfig {
     #[serde(deserialize_with = "value::integer")]
     pub ping_timeout: u64,
     /// Largest message a client may send, on both transports.
-    pub max_http_buffer_size: ByteSize,
+    #[serde(with = "As::<ByteSize>")]
+    pub max_http_buffer_size: u64,
     /// `polling`, `websocket` or both.
-    pub transports: OneOrMany,
+    #[serde(with = "As::<OneOrMany>")]
+    pub transports: Vec<String>,
     /// The cookie with the session id on polling handshakes (for sticky sessions): its name, a table, or `false`.
-    pub cookie: SessionCookie,
+    #[serde(with = "As::<SessionCookie>")]
+    pub cookie: Option<Cookie>,
     /// Answers to polls in gzip: `true`, `false`, or `{ threshold = 1024 }`.
-    pub http_compression: Compression,
+    #[serde(with = "As::<Compression>")]
+    pub http_compression: Option<u64>,
     /// Events to websockets that take it, compressed once for all: `true`, `false`, or `{ threshold = 1024 }`.
-    pub per_message_deflate: Compression,
+    #[serde(with = "As::<Compression>")]
+    pub per_message_deflate: Option<u64>,
     /// Most packets in the answer to a poll (0: all that wait). python-socketio takes 16.
     #[serde(deserialize_with = "value::integer")]
     pub max_poll_packets: u64,
     /// socket.io 2's origins (`"*:*"`, space separated); `allowedOrigins` wins when it is given.
-    pub origins: Option<OneOrMany>,
+    #[serde(with = "As::<Option<OneOrMany>>")]
+    pub origins: Option<Vec<String>>,
     /// Folder with `socket.io.js` to serve.
     pub client_path: Option<PathBuf>,
 }
@@ -46,11 +52,11 @@ impl Default for SocketIoConfig {
             path: "/socket.io".into(),
             ping_interval: 25_000,
             ping_timeout: 20_000,
-            max_http_buffer_size: ByteSize(1_000_000),
-            transports: OneOrMany::many(["polling", "websocket"]),
-            cookie: SessionCookie(Some(Cookie::named("io"))),
-            http_compression: Compression::default(),
-            per_message_deflate: Compression::default(),
+            max_http_buffer_size: 1_000_000,
+            transports: ["polling", "websocket"].map(str::to_owned).into(),
+            cookie: Some(Cookie::named("io")),
+            http_compression: Compression::default().0,
+            per_message_deflate: Compression::default().0,
             max_poll_packets: 0,
             origins: None,
             client_path: None,
@@ -60,7 +66,7 @@ impl Default for SocketIoConfig {
 
 /// The session cookie; `false` in the file means none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionCookie(pub Option<Cookie>);
+pub(super) struct SessionCookie(pub(super) Option<Cookie>);
 
 /// A cookie, with the options that the original gives to npm's `cookie`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,9 +80,11 @@ pub struct Cookie {
     #[serde(deserialize_with = "value::same_site", skip_serializing_if = "Option::is_none")]
     pub same_site: Option<SameSite>,
     /// `Secure`.
-    pub secure: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub secure: bool,
     /// `HttpOnly`.
-    pub http_only: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub http_only: bool,
     /// `Domain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
@@ -87,8 +95,8 @@ pub struct Cookie {
 
 impl Default for Cookie {
     fn default() -> Self {
-        let (path, http_only) = ("/".into(), Toggle(true));
-        Self { name: "io".into(), path, same_site: None, secure: Toggle(false), http_only, domain: None, max_age: None }
+        let (path, http_only) = ("/".into(), true);
+        Self { name: "io".into(), path, same_site: None, secure: false, http_only, domain: None, max_age: None }
     }
 }
 
@@ -116,10 +124,10 @@ impl Cookie {
         if !self.path.is_empty() {
             add(&format!("Path={}", self.path));
         }
-        if self.http_only.0 {
+        if self.http_only {
             add("HttpOnly");
         }
-        if self.secure.0 {
+        if self.secure {
             add("Secure");
         }
         match self.same_site {
@@ -146,20 +154,12 @@ pub enum SameSite {
 
 /// What is compressed from so many bytes on; `None`: nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Compression(pub Option<u64>);
+pub(super) struct Compression(pub(super) Option<u64>);
 
 impl Default for Compression {
     /// The threshold of Engine.IO.
     fn default() -> Self {
         Self(Some(1024))
-    }
-}
-
-impl Compression {
-    /// Bytes from which on something is compressed.
-    #[must_use]
-    pub const fn threshold(self) -> Option<u64> {
-        self.0
     }
 }
 

@@ -4,23 +4,25 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::value::Toggle;
+use super::value::{As, Toggle};
 
 /// Sources of events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Subscribers {
     /// `POST /apps/:id/events`.
-    pub http: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub http: bool,
     /// What is PUBLISHed to Redis.
-    pub redis: Toggle,
+    #[serde(with = "As::<Toggle>")]
+    pub redis: bool,
     /// How Redis is listened to.
     pub redis_mode: RedisMode,
 }
 
 impl Default for Subscribers {
     fn default() -> Self {
-        Self { http: Toggle(true), redis: Toggle(true), redis_mode: RedisMode::Pattern }
+        Self { http: true, redis: true, redis_mode: RedisMode::Pattern }
     }
 }
 

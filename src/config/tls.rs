@@ -6,7 +6,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::value::{Secret, Toggle};
+use super::value::{As, Secret, Toggle};
 use super::{RedisServerTls, RedisTls};
 
 /// Reads a table, or a switch as the table `{enabled: …}`; `keys` are those that an error names.
@@ -23,8 +23,8 @@ fn switch_or_table<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer:
     serde_json::from_value(table).map_err(D::Error::custom)
 }
 
-const fn on() -> Toggle {
-    Toggle(true)
+const fn on() -> bool {
+    true
 }
 
 impl<'de> Deserialize<'de> for RedisTls {
@@ -32,14 +32,14 @@ impl<'de> Deserialize<'de> for RedisTls {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Table {
-            #[serde(default = "on")]
-            enabled: Toggle,
+            #[serde(default = "on", with = "As::<Toggle>")]
+            enabled: bool,
             ca: Option<std::path::PathBuf>,
-            #[serde(default = "on")]
-            reject_unauthorized: Toggle,
+            #[serde(default = "on", with = "As::<Toggle>")]
+            reject_unauthorized: bool,
         }
         let table: Table = switch_or_table(deserializer, "ca and rejectUnauthorized")?;
-        Ok(Self { enabled: table.enabled.0, ca: table.ca, reject_unauthorized: table.reject_unauthorized.0 })
+        Ok(Self { enabled: table.enabled, ca: table.ca, reject_unauthorized: table.reject_unauthorized })
     }
 }
 
@@ -48,7 +48,8 @@ impl<'de> Deserialize<'de> for RedisServerTls {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase", default)]
         struct Table {
-            enabled: Toggle,
+            #[serde(with = "As::<Toggle>")]
+            enabled: bool,
             cert_path: String,
             key_path: String,
             chain_path: String,
@@ -62,7 +63,7 @@ impl<'de> Deserialize<'de> for RedisServerTls {
         }
         let table: Table = switch_or_table(deserializer, "certPath and keyPath")?;
         let Table { enabled, cert_path, key_path, chain_path, passphrase } = table;
-        Ok(Self { enabled: enabled.0, cert_path, key_path, chain_path, passphrase })
+        Ok(Self { enabled, cert_path, key_path, chain_path, passphrase })
     }
 }
 

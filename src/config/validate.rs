@@ -82,25 +82,25 @@ impl Found {
         }
         if let Some(port) = config.http_port {
             if config.protocol == Protocol::Http {
-                self.refuse("httpPort", port.0, "`protocol` to be https")
+                self.refuse("httpPort", port, "`protocol` to be https")
                     .fix("plain HTTP is spoken on `port` already; `httpPort` is a second port beside https");
-            } else if port == config.port && port.0 != 0 {
-                self.refuse("httpPort", port.0, "another port than `port`");
+            } else if port == config.port && port != 0 {
+                self.refuse("httpPort", port, "another port than `port`");
             }
         }
         if config.metrics.port == Some(config.port) {
-            self.refuse("metrics.port", config.port.0, "a port of its own")
+            self.refuse("metrics.port", config.port, "a port of its own")
                 .fix("without `metrics.port`, /metrics answers on the main port for callers with a client's key");
         }
         let server = &config.redis_server;
-        if server.enabled.0 && server.port == config.port {
-            self.refuse("redisServer.port", server.port.0, "another port than `port`");
+        if server.enabled && server.port == config.port {
+            self.refuse("redisServer.port", server.port, "another port than `port`");
         }
-        if server.enabled.0 && server.password.is_none() && !is_loopback(&server.host) {
+        if server.enabled && server.password.is_none() && !is_loopback(&server.host) {
             self.refuse("redisServer.password", UNSET, "a password, because `redisServer.host` is open to the network")
                 .fix("set `redisServer.password`, or `redisServer.host` to \"127.0.0.1\"");
         }
-        if server.enabled.0 && server.tls.enabled {
+        if server.enabled && server.tls.enabled {
             let (own, tls) = (server.tls.has_files(), &server.tls);
             let (certificate, key) = if own { (&tls.cert_path, &tls.key_path) } else { (&config.ssl_cert_path, &config.ssl_key_path) };
             for (name, path) in [("redisServer.tls.certPath", certificate), ("redisServer.tls.keyPath", key)] {
@@ -125,14 +125,14 @@ impl Found {
             self.refuse("dashboard.password", "too short", format!("{MIN_PASSWORD} characters or more"))
                 .fix("whoever knows it sees every event; `openssl rand -base64 18` makes a good one");
         }
-        if config.dashboard.enabled.0 && password.is_none() && config.clients.is_empty() {
+        if config.dashboard.enabled && password.is_none() && config.clients.is_empty() {
             self.refuse("dashboard.password", UNSET, "a password, because no entry of `clients` could sign in either")
                 .fix("set `dashboard.password`, or add a client with `laravel-echo-server client:add`");
         }
     }
 
     fn laravel(&mut self, config: &Config) {
-        for host in &config.auth_host.0 {
+        for host in &config.auth_host {
             if !is_auth_host(host) {
                 let problem = self.refuse(
                     "authHost",
@@ -150,14 +150,14 @@ impl Found {
             self.refuse("authEndpoint", quoted(endpoint), "a path that starts with a slash, such as `/broadcasting/auth`");
         }
         for (key, value) in [("auth.timeout", config.auth.timeout), ("auth.queueTimeout", config.auth.queue_timeout)] {
-            if value.0.is_zero() {
+            if value.is_zero() {
                 self.refuse(key, "0", "a duration such as `10s`");
             }
         }
         if config.auth.max_concurrent == 0 {
             self.refuse("auth.maxConcurrent", "0", "1 or more");
         }
-        for name in &config.auth.forward.0 {
+        for name in &config.auth.forward {
             if http::HeaderName::try_from(name.as_str()).is_err() {
                 self.refuse("auth.forward", quoted(name), "names of HTTP headers");
             }
@@ -166,10 +166,10 @@ impl Found {
 
     fn sockets(&mut self, config: &Config) {
         let socketio = &config.socketio;
-        if socketio.transports.0.is_empty() {
+        if socketio.transports.is_empty() {
             self.refuse("socketio.transports", "empty", "`polling`, `websocket` or both");
         }
-        for transport in &socketio.transports.0 {
+        for transport in &socketio.transports {
             if !matches!(transport.as_str(), "polling" | "websocket") {
                 self.refuse("socketio.transports", quoted(transport), "`polling`, `websocket` or both");
             }
@@ -184,7 +184,7 @@ impl Found {
                 "with it, requests for the API would reach the Socket.IO engine instead; take the default `/socket.io`, or a path of its own",
             );
         }
-        if let Some(cookie) = &socketio.cookie.0 {
+        if let Some(cookie) = &socketio.cookie {
             let name = &cookie.name;
             if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)) {
                 self.refuse("socketio.cookie", quoted(name), "the name of a cookie, or false");
@@ -195,13 +195,13 @@ impl Found {
                 }
             }
         }
-        for pattern in &config.flat_channels.0 {
+        for pattern in &config.flat_channels {
             if pattern.is_empty() || pattern.contains("private-") || pattern.contains("presence-") {
                 self.refuse("flatChannels", quoted(pattern), "names of public channels, `*` for any text")
                     .fix("channels with `private-` or `presence-` in their name need authorisation and are never flat");
             }
         }
-        for origin in &config.allowed_origins.0 {
+        for origin in &config.allowed_origins {
             if !is_origin(origin) {
                 self.refuse(
                     "allowedOrigins",
@@ -210,7 +210,7 @@ impl Found {
                 );
             }
         }
-        for proxy in &config.trust_proxies.0 {
+        for proxy in &config.trust_proxies {
             if !is_network(proxy) {
                 self.refuse("trustProxies", quoted(proxy), "addresses such as `10.0.0.7` or networks such as `10.0.0.0/8`");
             }
@@ -219,10 +219,10 @@ impl Found {
 
     fn redis(&mut self, config: &Config) {
         let redis = &config.database_config.redis;
-        if config.cluster.enabled.0 && config.database != Database::Redis {
+        if config.cluster.enabled && config.database != Database::Redis {
             self.refuse("cluster.enabled", "true", "`database` to be `redis`, where all nodes keep the members");
         }
-        if config.cluster.enabled.0 && !config.subscribers.redis.0 {
+        if config.cluster.enabled && !config.subscribers.redis {
             self.refuse("cluster.enabled", "true", "`subscribers.redis` to be true, since that is how the nodes hear of each other");
         }
         if let Some(url) = &redis.url {
@@ -261,7 +261,7 @@ impl Found {
                 self.refuse(format!("clients[{index}].key"), "empty", "a key")
                     .fix(format!("`laravel-echo-server client:add {}` makes a new one", client.app_id));
             }
-            if client.require_signature.0 && client.secret.is_none() {
+            if client.require_signature && client.secret.is_none() {
                 self.refuse(
                     format!("clients[{index}].secret"),
                     UNSET,
@@ -296,16 +296,16 @@ impl Found {
         let (limits, socketio) = (&config.limits, &config.socketio);
         let at_least_one = [
             ("limits.subscriptions", limits.subscriptions),
-            ("limits.channelName", limits.channel_name.0),
-            ("limits.eventName", limits.event_name.0),
+            ("limits.channelName", limits.channel_name),
+            ("limits.eventName", limits.event_name),
             ("limits.subscribesPerSecond", limits.subscribes_per_second.into()),
             ("limits.clientQueue", limits.client_queue),
-            ("limits.clientQueueBytes", limits.client_queue_bytes.0),
-            ("limits.apiBody", limits.api_body.0),
+            ("limits.clientQueueBytes", limits.client_queue_bytes),
+            ("limits.apiBody", limits.api_body),
             ("limits.apiChannels", limits.api_channels),
             ("socketio.pingInterval", socketio.ping_interval),
             ("socketio.pingTimeout", socketio.ping_timeout),
-            ("socketio.maxHttpBufferSize", socketio.max_http_buffer_size.0),
+            ("socketio.maxHttpBufferSize", socketio.max_http_buffer_size),
         ];
         for (key, _) in at_least_one.iter().filter(|(_, value)| *value == 0) {
             self.refuse(*key, "0", "1 or more");
@@ -314,7 +314,6 @@ impl Found {
             self.refuse("limits.clientQueue", limits.client_queue, format!("at most {MAX_MESSAGES}"));
         }
         let (auth, presence) = (&config.auth, &config.presence);
-        let millis = |millis| Seconds(Duration::from_millis(millis));
         let times = [
             ("auth.timeout", auth.timeout),
             ("auth.queueTimeout", auth.queue_timeout),
@@ -327,14 +326,14 @@ impl Found {
             ("webhooksDelivery.retryFor", config.webhooks_delivery.retry_for),
             ("shutdown.drain", config.shutdown.drain),
             ("shutdown.timeout", config.shutdown.timeout),
-            ("socketio.pingInterval", millis(socketio.ping_interval)),
-            ("socketio.pingTimeout", millis(socketio.ping_timeout)),
+            ("socketio.pingInterval", Duration::from_millis(socketio.ping_interval)),
+            ("socketio.pingTimeout", Duration::from_millis(socketio.ping_timeout)),
         ];
-        for (key, time) in times.iter().filter(|(_, time)| time.0 > MAX_TIME) {
-            self.refuse(*key, time, "at most 10 years");
+        for (key, time) in times.iter().filter(|(_, time)| *time > MAX_TIME) {
+            self.refuse(*key, Seconds(*time), "at most 10 years");
         }
-        if config.presence.lease.0.as_secs() == 0 {
-            self.refuse("presence.lease", config.presence.lease, "one second or more");
+        if config.presence.lease.as_secs() == 0 {
+            self.refuse("presence.lease", Seconds(config.presence.lease), "one second or more");
         }
     }
 

@@ -1,14 +1,84 @@
-//! Value types of the settings that take more than one spelling: ports as text or number, durations with a unit,
-//! sizes with a unit, one text or a list of them. Everything also reads from text, for environment variables.
+//! How settings are written that take more than one spelling: ports as text or number, durations with a unit, sizes
+//! with a unit, one text or a list of them. Everything also reads from text, for environment variables.
+//!
+//! Input: a value of a file or a variable. Output: plain values for the fields of [`Config`](super::Config), by way of [`As`];
+//! only a [`Secret`] stays what it is, so that nobody prints it by accident.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Compression, Cookie, SameSite, SessionCookie};
+use super::socketio::{Compression, SessionCookie};
+use super::{Cookie, SameSite};
+
+/// A form in which a plain value is written.
+pub(super) trait Form {
+    /// What is read from it.
+    type Plain;
+    fn plain(self) -> Self::Plain;
+    fn of(plain: &Self::Plain) -> Self;
+}
+
+/// Reads and writes a field as the form `F`: `#[serde(with = "As::<Seconds>")]`.
+pub(super) struct As<F>(PhantomData<F>);
+
+impl<F: Form> As<F> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<F::Plain, D::Error>
+    where
+        F: Deserialize<'de>,
+    {
+        F::deserialize(deserializer).map(F::plain)
+    }
+
+    pub(super) fn serialize<S: Serializer>(plain: &F::Plain, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        F: Serialize,
+    {
+        F::of(plain).serialize(serializer)
+    }
+}
+
+impl<F: Form> Form for Option<F> {
+    type Plain = Option<F::Plain>;
+
+    fn plain(self) -> Self::Plain {
+        self.map(F::plain)
+    }
+
+    fn of(plain: &Self::Plain) -> Self {
+        plain.as_ref().map(F::of)
+    }
+}
+
+macro_rules! forms {
+    ($($form:ident($plain:ty)),*) => {$(
+        impl Form for $form {
+            type Plain = $plain;
+
+            fn plain(self) -> $plain {
+                self.0
+            }
+
+            fn of(plain: &$plain) -> Self {
+                Self(plain.clone())
+            }
+        }
+    )*};
+}
+
+forms!(
+    Port(u16),
+    Toggle(bool),
+    Seconds(Duration),
+    ByteSize(u64),
+    OneOrMany(Vec<String>),
+    Compression(Option<u64>),
+    SessionCookie(Option<Cookie>)
+);
 
 /// A TCP port. The original took the last digits of any text (`tcp://host:6001/`), so this does too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,43 +86,23 @@ pub struct Port(pub u16);
 
 /// On or off; text `"true"`, `"1"`, `"on"`, `"yes"` and their opposites count too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Toggle(pub bool);
+pub(super) struct Toggle(pub(super) bool);
 
 /// A span of time: text with a unit (`"10s"`, `"500ms"`, `"2m"`, `"1h"`) or a number of seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seconds(pub Duration);
+pub(super) struct Seconds(pub(super) Duration);
 
 /// A size in bytes: a number, or text with a unit (`"100KB"`, `"1MB"`; powers of 1,000; `KiB`, `MiB` of 1,024).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ByteSize(pub u64);
+pub(super) struct ByteSize(pub(super) u64);
 
 /// One text or a list of texts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct OneOrMany(pub Vec<String>);
+pub(super) struct OneOrMany(pub(super) Vec<String>);
 
 /// Text that never shows in logs or debug output.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(pub String);
-
-impl OneOrMany {
-    /// A single text.
-    #[must_use]
-    pub fn one(text: &str) -> Self {
-        Self(vec![text.to_owned()])
-    }
-
-    /// Several.
-    #[must_use]
-    pub fn many<const N: usize>(texts: [&str; N]) -> Self {
-        Self(texts.iter().map(|&text| text.to_owned()).collect())
-    }
-
-    /// The empty list.
-    #[must_use]
-    pub const fn none() -> Self {
-        Self(Vec::new())
-    }
-}
 
 impl Secret {
     /// The text itself; do not log it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{self, ByteSize, OneOrMany, Seconds, Secret};
+use super::value::{self, As, ByteSize, OneOrMany, Seconds, Secret};
 use super::{ApiClient, Config};
 
 /// One target that is told what happens in channels. A wrong key would leave a default in force, unseen: it is an error.
@@ -21,7 +21,8 @@ pub struct WebhookConfig {
     /// What it is told of.
     pub events: Vec<WebhookEvent>,
     /// The channels (with `*`) it is told about.
-    pub channels: OneOrMany,
+    #[serde(with = "As::<OneOrMany>")]
+    pub channels: Vec<String>,
     /// Further headers of deliveries.
     pub headers: BTreeMap<String, String>,
     /// The entry of `clients` whose key and secret sign deliveries.
@@ -47,7 +48,7 @@ impl Default for WebhookConfig {
             target: WebhookTarget::Http,
             url: String::new(),
             events: vec![ChannelOccupied, ChannelVacated, MemberAdded, MemberRemoved],
-            channels: OneOrMany::one("*"),
+            channels: vec!["*".to_owned()],
             headers: BTreeMap::new(),
             app_id: None,
             key: None,
@@ -124,16 +125,20 @@ impl WebhookEvent {
 #[serde(rename_all = "camelCase", default)]
 pub struct WebhooksDelivery {
     /// Time in which a channel that was vacated, or a member who left, may come back untold.
-    pub grace: Seconds,
+    #[serde(with = "As::<Seconds>")]
+    pub grace: Duration,
     /// Time for one delivery.
-    pub timeout: Seconds,
+    #[serde(with = "As::<Seconds>")]
+    pub timeout: Duration,
     /// How long a delivery is tried.
-    pub retry_for: Seconds,
+    #[serde(with = "As::<Seconds>")]
+    pub retry_for: Duration,
     /// Most events that wait for one target.
     #[serde(deserialize_with = "value::integer")]
     pub queue: u64,
     /// Most bytes of them.
-    pub queue_bytes: ByteSize,
+    #[serde(with = "As::<ByteSize>")]
+    pub queue_bytes: u64,
     /// Where they wait.
     pub store: WebhookStore,
 }
@@ -141,11 +146,11 @@ pub struct WebhooksDelivery {
 impl Default for WebhooksDelivery {
     fn default() -> Self {
         Self {
-            grace: Seconds(Duration::from_secs(3)),
-            timeout: Seconds(Duration::from_secs(10)),
-            retry_for: Seconds(Duration::from_secs(600)),
+            grace: Duration::from_secs(3),
+            timeout: Duration::from_secs(10),
+            retry_for: Duration::from_secs(600),
             queue: 10_000,
-            queue_bytes: ByteSize(32_000_000),
+            queue_bytes: 32_000_000,
             store: WebhookStore::Memory,
         }
     }
@@ -217,6 +222,6 @@ impl Config {
     /// Whether webhooks keep what they have to tell in Redis. Several nodes always do.
     #[must_use]
     pub fn webhooks_use_redis(&self) -> bool {
-        self.cluster.enabled.0 || self.webhooks_delivery.store == WebhookStore::Redis
+        self.cluster.enabled || self.webhooks_delivery.store == WebhookStore::Redis
     }
 }

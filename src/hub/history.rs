@@ -165,9 +165,9 @@ impl History {
             sent: VecDeque::new(),
             blocks: Blocks::default(),
             bytes: 0,
-            window: config.window.0,
+            window: config.window,
             max_events: usize::try_from(config.events).unwrap_or(usize::MAX),
-            max_bytes: config.bytes.0,
+            max_bytes: config.bytes,
         }
     }
 
@@ -426,15 +426,9 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::value::{ByteSize, Seconds};
 
     fn history(events: u64, bytes: u64) -> History {
-        History::new(&RecoveryConfig {
-            events,
-            bytes: ByteSize(bytes),
-            window: Seconds(Duration::from_secs(60)),
-            ..RecoveryConfig::default()
-        })
+        History::new(&RecoveryConfig { events, bytes, window: Duration::from_secs(60), ..RecoveryConfig::default() })
     }
 
     /// Sends the next event; its frame is its ordinal number.

@@ -173,7 +173,7 @@ impl<S: Socket> Hub<S> {
     pub(super) fn show_last(self: &Arc<Self>, session: &Session<S>, rule: &Rule<'_>, channel: &str, last: &LastEvents) -> bool {
         let limits = self.limits.load();
         let most = rule.behaviour.last.min(usize::try_from(limits.client_queue / 4).unwrap_or(usize::MAX));
-        let mut room = limits.client_queue_bytes.0 / 4;
+        let mut room = limits.client_queue_bytes / 4;
         let own = session.socket.id();
         let newest = last.of(channel).rev().filter(|kept| kept.except != Some(own));
         let fits = |kept: &&Kept| {

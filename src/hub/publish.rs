@@ -271,7 +271,7 @@ impl<S: Socket> Hub<S> {
     pub(super) fn evict(self: &Arc<Self>, id: SocketId, socket: &S) {
         self.metrics.slow_clients.inc();
         let limits = self.limits.load();
-        let (queue, bytes) = (limits.client_queue, limits.client_queue_bytes.0);
+        let (queue, bytes) = (limits.client_queue, limits.client_queue_bytes);
         warn_throttled!(class = 0, key = &id, socket_id = %id, queue, bytes, "closed a client that does not keep up; it will reconnect");
         self.end(socket, CloseReason::TooSlow);
         socket.close();

@@ -193,8 +193,8 @@ impl Recovery {
     /// `keeps_all`: events are kept even when no client of this node may need them.
     pub(super) fn new(config: &RecoveryConfig, keeps_all: bool) -> Self {
         let sessions =
-            Sessions { by_id: HashMap::new(), order: VecDeque::new(), bytes: 0, max_bytes: config.bytes.0, removals: 0, removing: 0 };
-        Self { window: config.window.0, keeps_all, history: Mutex::new(History::new(config)), saved: Mutex::new(sessions) }
+            Sessions { by_id: HashMap::new(), order: VecDeque::new(), bytes: 0, max_bytes: config.bytes, removals: 0, removing: 0 };
+        Self { window: config.window, keeps_all, history: Mutex::new(History::new(config)), saved: Mutex::new(sessions) }
     }
 
     /// Held while an event is sent, so that all clients receive events in the order of their numbers.
@@ -486,7 +486,7 @@ impl<S: Socket> Hub<S> {
         let limits = self.limits.load();
         let bytes: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
         // One place for the message that tells the client that it is connected.
-        (frames.len() as u64) < limits.client_queue && bytes < limits.client_queue_bytes.0
+        (frames.len() as u64) < limits.client_queue && bytes < limits.client_queue_bytes
     }
 }
 

@@ -61,7 +61,7 @@ impl From<&ChannelRule> for Behaviour {
             whispers: rule.whispers.unwrap_or_default(),
             deliver: rule.deliver.unwrap_or_default(),
             last: number(rule.last),
-            last_for: rule.last_for.map_or(LAST_FOR, |time| time.0),
+            last_for: rule.last_for.unwrap_or(LAST_FOR),
             max_members: number(rule.max_members),
             auth: rule.auth,
             webhooks: rule.webhooks.clone(),
@@ -72,7 +72,7 @@ impl From<&ChannelRule> for Behaviour {
 impl Rules {
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            flat: config.flat_channels.0.iter().map(|text| Pattern::new(text)).collect(),
+            flat: config.flat_channels.iter().map(|text| Pattern::new(text)).collect(),
             by_pattern: config.channels.iter().map(|rule| (Pattern::new(&rule.pattern), rule.into())).collect(),
             other: Behaviour::default(),
         }

@@ -87,7 +87,7 @@ impl<S: Socket> Hub<S> {
         if !session.socket.allowance().may_subscribe() {
             return self.refuse(&session, channel, 429, Refusal::SubscribeRate);
         }
-        if channel.len() as u64 > limits.channel_name.0 {
+        if channel.len() as u64 > limits.channel_name {
             return self.refuse(&session, shown(channel), 414, Refusal::ChannelName);
         }
         let channel = ChannelName::from(channel);

@@ -88,7 +88,7 @@ impl<S: Socket> Hub<S> {
     /// Returns the sender's user, in presence channels and where whispers are stamped.
     fn judge_whisper(&self, from: SocketId, whisper: Whisper<'_>, rule: &Rule<'_>) -> Result<Option<Arc<str>>, Refusal> {
         let limits = self.limits.load();
-        let has_name = is_whisper(whisper.event) && whisper.event.len() as u64 <= limits.event_name.0;
+        let has_name = is_whisper(whisper.event) && whisper.event.len() as u64 <= limits.event_name;
         if !has_name || !rule.is_guarded() || rule.behaviour.whispers == Whispers::Off {
             return Err(Refusal::Whisper);
         }
@@ -96,7 +96,7 @@ impl<S: Socket> Hub<S> {
         if !session.is_in(whisper.channel) {
             return Err(Refusal::Whisper);
         }
-        if whisper.data.get().len() as u64 > limits.whisper_bytes.0 {
+        if whisper.data.get().len() as u64 > limits.whisper_bytes {
             return Err(Refusal::WhisperSize);
         }
         if !session.socket.allowance().may_whisper() {

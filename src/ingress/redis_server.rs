@@ -87,7 +87,7 @@ impl<S: Socket> Shared<S> {
             publisher: Publisher::new(config, hub)?,
             access: Access::new(options),
             max_clients: options.max_clients as usize,
-            max_message: usize::try_from(options.max_message_bytes.0).unwrap_or(usize::MAX),
+            max_message: usize::try_from(options.max_message_bytes).unwrap_or(usize::MAX),
             pending: AtomicUsize::new(0),
             clients: AtomicUsize::new(0),
             said: Mutex::default(),

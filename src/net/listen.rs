@@ -39,27 +39,27 @@ impl Address {
     /// The address of `host` and `port`.
     #[must_use]
     pub fn main(config: &Config) -> Self {
-        Self { host: some(config.host.as_deref()), port: config.port.0, host_key: "host", port_key: "port" }
+        Self { host: some(config.host.as_deref()), port: config.port, host_key: "host", port_key: "port" }
     }
 
     /// The address of `httpPort`: plain HTTP beside https.
     #[must_use]
     pub fn http(config: &Config) -> Option<Self> {
         let port = config.http_port.filter(|_| config.protocol == Protocol::Https)?;
-        Some(Self { port: port.0, port_key: "httpPort", ..Self::main(config) })
+        Some(Self { port, port_key: "httpPort", ..Self::main(config) })
     }
 
     /// The address of `metrics.port`, if metrics have their own listener.
     #[must_use]
     pub fn metrics(config: &Config) -> Option<Self> {
-        let port = config.metrics.port.filter(|_| config.metrics.enabled.0)?;
-        Some(Self { host: some(Some(&config.metrics.host)), port: port.0, host_key: "metrics.host", port_key: "metrics.port" })
+        let port = config.metrics.port.filter(|_| config.metrics.enabled)?;
+        Some(Self { host: some(Some(&config.metrics.host)), port, host_key: "metrics.host", port_key: "metrics.port" })
     }
 
     /// The address of the built-in Redis endpoint, whether or not that is enabled.
     #[must_use]
     pub fn redis_server(config: &Config) -> Self {
-        let (host, port) = (some(Some(&config.redis_server.host)), config.redis_server.port.0);
+        let (host, port) = (some(Some(&config.redis_server.host)), config.redis_server.port);
         Self { host, port, host_key: "redisServer.host", port_key: "redisServer.port" }
     }
 

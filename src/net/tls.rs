@@ -197,7 +197,7 @@ impl Tls {
     /// As [`Self::new`].
     pub fn redis_server(config: &Config) -> Result<Option<Arc<Self>>, TlsError> {
         let options = &config.redis_server;
-        (options.enabled.0 && options.tls.enabled).then(|| Self::open(config, Use::RedisServer)).transpose()
+        (options.enabled && options.tls.enabled).then(|| Self::open(config, Use::RedisServer)).transpose()
     }
 
     fn open(config: &Config, used_for: Use) -> Result<Arc<Self>, TlsError> {

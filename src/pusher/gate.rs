@@ -51,10 +51,10 @@ impl Gate {
         });
         Self(Arc::new(Inner {
             prefix: config.pusher.prefix(),
-            is_enabled: config.pusher.enabled.0,
-            origins: Origins::new(&config.allowed_origins.0),
+            is_enabled: config.pusher.enabled,
+            origins: Origins::new(&config.allowed_origins),
             apps: apps.collect(),
-            max_header_bytes: config.limits.handshake_headers.0,
+            max_header_bytes: config.limits.handshake_headers,
             pusher,
             admission,
             proxies,

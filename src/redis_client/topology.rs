@@ -69,7 +69,7 @@ impl Redis {
     /// [`RedisConfigError`] when an address, URL or certificate cannot be used.
     pub fn new(config: &RedisConfig) -> Result<Self, RedisConfigError> {
         let list = |nodes: &[RedisNode]| {
-            let addresses: Vec<_> = nodes.iter().map(|node| format!("{}:{}", node.host, node.port.0)).collect();
+            let addresses: Vec<_> = nodes.iter().map(|node| format!("{}:{}", node.host, node.port)).collect();
             addresses.join(", ")
         };
         let topology = Topology::new(config)?;
@@ -284,9 +284,9 @@ fn tls_mode(config: &RedisConfig) -> Option<TlsMode> {
 fn sentinel(config: &RedisConfig, name: &str) -> Result<SentinelClient, RedisConfigError> {
     let address = |node: &RedisNode| match tls_mode(config) {
         Some(mode) => {
-            ConnectionAddr::TcpTls { host: node.host.clone(), port: node.port.0, insecure: mode == TlsMode::Insecure, tls_params: None }
+            ConnectionAddr::TcpTls { host: node.host.clone(), port: node.port, insecure: mode == TlsMode::Insecure, tls_params: None }
         }
-        None => ConnectionAddr::Tcp(node.host.clone(), node.port.0),
+        None => ConnectionAddr::Tcp(node.host.clone(), node.port),
     };
     let mut builder = SentinelClientBuilder::new(config.sentinels.iter().map(address), name, SentinelServerType::Master)?
         .set_client_to_redis_db(config.db)

@@ -56,7 +56,7 @@ fn start(connections: u64) -> Server {
         "limits": { "connections": connections, "subscriptions": 10, "channelName": 60, "eventName": 60, "apiBody": 4000 },
     });
     let mut config: Config = serde_json::from_value(settings).expect("valid settings");
-    config.port.0 = 0;
+    config.port = 0;
     block_on(Server::bind(config)).expect("the server can be bound")
 }
 

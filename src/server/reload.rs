@@ -114,7 +114,7 @@ impl Reload {
         parts.hub.set_limits(&effective.limits);
         parts.hub.set_rules(&effective);
         parts.admission.set_limits(&effective.limits);
-        parts.proxies.set(&effective.trust_proxies.0);
+        parts.proxies.set(&effective.trust_proxies);
         self.0.service.store(Arc::new(front));
         let later = differing(&effective, config);
         *current = effective;
@@ -127,7 +127,7 @@ fn check_files(config: &Config) -> Result<(), BindError> {
     Tls::new(config)?;
     Tls::redis_server(config)?;
     // With metrics that are thrown away.
-    auth::open(config, &TrustedProxies::new(&config.trust_proxies.0), &Arc::new(Metrics::new()))?;
+    auth::open(config, &TrustedProxies::new(&config.trust_proxies), &Arc::new(Metrics::new()))?;
     Redis::new(&config.database_config.redis)?;
     Ok(())
 }
@@ -178,7 +178,7 @@ fn differing(one: &Config, other: &Config) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::config::Protocol;
-    use crate::config::value::{Port, Secret, Toggle};
+    use crate::config::value::Secret;
 
     /// Reloads `new` over `old`: the settings in force, and the keys that need a restart.
     fn reloaded(old: &Config, new: &Config) -> (Config, Vec<String>) {
@@ -195,23 +195,23 @@ mod tests {
         let mut new = old.clone();
         new.limits.connections = 5;
         new.ssl_passphrase = Secret("x".to_owned());
-        new.trust_proxies.0.push("::1".to_owned());
+        new.trust_proxies.push("::1".to_owned());
         new.headers.insert("x-served-by".to_owned(), "one".to_owned());
         assert_eq!(reloaded(&old, &new), (new.clone(), vec![]));
         let live = new.clone();
-        new.port = Port(7000);
+        new.port = 7000;
         new.limits.client_queue = 5;
-        new.auth.timeout.0 *= 2;
+        new.auth.timeout *= 2;
         new.socketio.path = "/ws".to_owned();
         new.redis_server.tls.enabled = true;
         new.redis_server.tls.cert_path = "/c".to_owned();
-        new.subscribers = Subscribers { http: Toggle(false), redis: Toggle(false), ..new.subscribers };
+        new.subscribers = Subscribers { http: false, redis: false, ..new.subscribers };
         let (effective, named) = reloaded(&old, &new);
         let later = ["auth.timeout", "limits.clientQueue", "port", "redisServer.tls.enabled", "socketio.path", "subscribers.redis"];
         assert_eq!(named, later);
         let mut expected = live;
         expected.redis_server.tls.cert_path = "/c".to_owned();
-        expected.subscribers.http = Toggle(false);
+        expected.subscribers.http = false;
         assert_eq!(effective, expected);
     }
 

@@ -31,7 +31,7 @@ async fn who_answers_heartbeats_and_never_connects_is_closed_and_leaves_its_plac
     // The ping timeout is long enough that only the missing CONNECT can end a session here.
     let settings = json!({ "host": "127.0.0.1", "limits": { "connections": 1 }, "socketio": { "pingTimeout": 1_000_000 } });
     let mut config: Config = serde_json::from_value(settings).unwrap();
-    config.port.0 = 0;
+    config.port = 0;
     let server = Server::bind(config).await.unwrap();
     let (ours, theirs) = tokio::io::duplex(4096);
     let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());

@@ -66,10 +66,10 @@ impl Gate {
         let options = &config.socketio;
         Self(Arc::new(Inner {
             path: format!("/{}", options.path.trim_matches('/')),
-            origins: Origins::new(&config.allowed_origins.0),
-            cookie: options.cookie.0.clone(),
-            max_header_bytes: config.limits.handshake_headers.0,
-            compression: options.http_compression.threshold().map(compression::Threshold),
+            origins: Origins::new(&config.allowed_origins),
+            cookie: options.cookie.clone(),
+            max_header_bytes: config.limits.handshake_headers,
+            compression: options.http_compression.map(compression::Threshold),
             script: ClientScript::new(options.client_path.clone()),
             socket_io,
             failed: FailedHandshakes::default(),

@@ -20,7 +20,6 @@ use super::version::EngineVersion;
 use super::*;
 use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
 use crate::client::Origin;
-use crate::config::value::ByteSize;
 use crate::event::Event;
 use crate::hub::Socket as _;
 use crate::metrics::{Metrics, Source};
@@ -58,7 +57,7 @@ impl Peer {
         wrap: impl FnOnce(DuplexStream) -> S,
     ) -> Self {
         let mut config = Config::default();
-        config.recovery.enabled.0 = false;
+        config.recovery.enabled = false;
         change(&mut config);
         let store = crate::store::open(&config).await.unwrap();
         let hub = Hub::new(&config, Arc::new(AllowAll), store, None, Arc::new(Metrics::new()));
@@ -293,7 +292,7 @@ async fn only_a_protocol_violation_is_answered_with_a_close_frame() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_over_the_limit_ends_the_connection() {
-    let mut peer = Peer::with(EngineVersion::V3, 4096, |config| config.socketio.max_http_buffer_size = ByteSize(100)).await;
+    let mut peer = Peer::with(EngineVersion::V3, 4096, |config| config.socketio.max_http_buffer_size = 100).await;
     peer.hear().await;
     peer.hear().await;
     peer.say(&"4".repeat(101)).await;

@@ -91,7 +91,7 @@ impl RedisStore {
             Redis::new(&database.redis)?,
             "presence lists show only this node's members, which are not shared",
         ));
-        let keys = Keys::new(&database.redis.key_prefix, config.cluster.enabled.0);
+        let keys = Keys::new(&database.redis.key_prefix, config.cluster.enabled);
         let lease = Lease::new(&config.presence);
         Ok(Self {
             mirror: Mirror::new(database, &client, &keys),

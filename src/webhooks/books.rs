@@ -93,10 +93,10 @@ impl Books {
             client: ReconnectingClient::new(Redis::new(redis)?, "webhooks are not sent"),
             prefix: format!("{}laravel-echo:{{webhooks}}:", redis.key_prefix),
             node: format!("{:016x}", rand::random::<u64>()),
-            lease: config.presence.lease.0.min(LEASE),
+            lease: config.presence.lease.min(LEASE),
             targets,
             max_events: config.webhooks_delivery.queue,
-            max_bytes: config.webhooks_delivery.queue_bytes.0,
+            max_bytes: config.webhooks_delivery.queue_bytes,
         })
     }
 

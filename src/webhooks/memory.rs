@@ -46,16 +46,16 @@ impl<T: Truth> Local<T> {
     ) {
         let delivery = &config.webhooks_delivery;
         let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        let outbox = |_| Arc::new(MemoryOutbox::new(size(delivery.queue), size(delivery.queue_bytes.0), Arc::clone(metrics)));
+        let outbox = |_| Arc::new(MemoryOutbox::new(size(delivery.queue), size(delivery.queue_bytes), Arc::clone(metrics)));
         let outboxes: Vec<_> = targets.iter().map(outbox).collect();
         for (index, outbox) in outboxes.iter().enumerate() {
-            let sender = Sender { targets: Arc::clone(&targets), index, retry_for: delivery.retry_for.0, metrics: Arc::clone(metrics) };
+            let sender = Sender { targets: Arc::clone(&targets), index, retry_for: delivery.retry_for, metrics: Arc::clone(metrics) };
             tasks.spawn(sender.run(Arc::clone(outbox) as Arc<dyn Outbox>, stop.clone()));
         }
         let local = Self {
             truth,
             feed: Arc::clone(feed),
-            tracker: Tracker::new(delivery.grace.0),
+            tracker: Tracker::new(delivery.grace),
             numbers: Numbers::default(),
             targets,
             outboxes,

@@ -78,10 +78,10 @@ impl Post {
             // Pusher's PHP library reads `X-Pusher-Key` by `getallheaders()`, which gives names as they were sent.
             .http1_title_case_headers()
             .redirect(Policy::none())
-            .timeout(config.webhooks_delivery.timeout.0)
+            .timeout(config.webhooks_delivery.timeout)
             .pool_max_idle_per_host(1)
             .tcp_keepalive(Duration::from_secs(60))
-            .tls_danger_accept_invalid_certs(!config.auth.tls.verify.0)
+            .tls_danger_accept_invalid_certs(!config.auth.tls.verify)
             .user_agent(concat!("laravel-echo-server/", env!("CARGO_PKG_VERSION")));
         let (key, secret) = webhook.credentials(config).unwrap_or_default();
         let header = |(name, value): (&String, &String)| Some((name.parse::<HeaderName>().ok()?, value.parse::<HeaderValue>().ok()?));

@@ -82,7 +82,7 @@ impl Target {
             label: label(webhook),
             id: hex(&Sha256::digest(place)[..8]),
             events: Events::new(&entry.events),
-            channels: entry.channels.0.iter().map(|text| Pattern::new(text)).collect(),
+            channels: entry.channels.iter().map(|text| Pattern::new(text)).collect(),
             rules: Arc::clone(rules),
             way: match entry.target {
                 WebhookTarget::Http => Way::Http(Box::new(Post::new(webhook, config)?)),

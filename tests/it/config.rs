@@ -20,7 +20,7 @@ fn load(name: &str) -> Loaded {
 fn the_originals_init_file_equals_the_defaults_with_members_in_redis() {
     let loaded = load("init.json");
     let mut expected = Config { database: Database::Redis, secure_options: Some(67_108_864), ..Config::default() };
-    expected.auth.tls.verify.0 = false;
+    expected.auth.tls.verify = false;
     assert_eq!(loaded.config, expected);
     assert_eq!(loaded.warnings, [""; 0]);
 }
@@ -132,7 +132,7 @@ async fn the_originals_configs_start_here_with_warnings_about_differences() {
             assert!(warning.contains(part), "{part} in {warning}");
         }
         let mut config = loaded.config;
-        (config.host, config.port.0) = (Some("127.0.0.1".to_owned()), 0);
+        (config.host, config.port) = (Some("127.0.0.1".to_owned()), 0);
         laravel_echo_server::Server::bind(config).await.unwrap_or_else(|error| panic!("{text}: {error}"));
     }
 }

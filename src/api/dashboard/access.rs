@@ -75,7 +75,7 @@ impl Credentials {
             .iter()
             .map(|client| {
                 let exposed = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
-                (&client.app_id, client.key.expose(), exposed(&client.secret), exposed(&client.jwt), client.require_signature.0)
+                (&client.app_id, client.key.expose(), exposed(&client.secret), exposed(&client.jwt), client.require_signature)
             })
             .collect();
         let password = config.dashboard.password.clone();

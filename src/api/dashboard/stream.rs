@@ -142,7 +142,7 @@ impl Page {
             "by": self.dashboard.figures.breakdown(hub),
             "everywhere": self.everywhere.as_ref().map(|(_, found)| json!({ "connections": found.value, "partial": found.is_partial })),
             "redis": redis,
-            "redisServer": settings.config.redis_server.enabled.0,
+            "redisServer": settings.config.redis_server.enabled,
             "totals": totals(&hub.metrics().totals()),
             "log": hub.recovery_log().map(|(events, bytes, age)| json!({ "events": events, "bytes": bytes, "age": age.as_secs() })),
         })

@@ -145,10 +145,10 @@ fn sources(settings: &Settings, is_prefix_wrong: bool, findings: &mut Findings) 
             ),
         ),
         RedisState::Up => findings.add(Weight::Fine, "Redis is connected, and events have come from it", ""),
-        RedisState::Off if !settings.config.redis_server.enabled.0 => findings.add(
+        RedisState::Off if !settings.config.redis_server.enabled => findings.add(
             Weight::Note,
             "subscribers.redis is false: events come only through the HTTP API",
-            if settings.config.subscribers.http.0 { "" } else { "subscribers.http is false, too: no event can arrive" },
+            if settings.config.subscribers.http { "" } else { "subscribers.http is false, too: no event can arrive" },
         ),
         RedisState::Off => findings.add(
             Weight::Note,

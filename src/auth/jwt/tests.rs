@@ -180,7 +180,7 @@ async fn only_tokens_that_list_channels_are_looked_at() {
 
 #[tokio::test]
 async fn a_token_describes_a_member_and_its_end() {
-    let authorizer = authorizer(|jwt| jwt.leeway.0 = Duration::from_secs(5));
+    let authorizer = authorizer(|jwt| jwt.leeway = Duration::from_secs(5));
     let token = hs256(&json!({ "sub": "7", "info": { "name": "Žofie" }, "channels": ["presence-*"], "exp": get_current_timestamp() + 60 }));
     let grant = subscribe(&authorizer, "presence-room", &token).await.unwrap();
     assert_eq!(grant.channel_data.unwrap().get(), r#"{"user_id":"7","user_info":{"name":"Žofie"}}"#);

@@ -169,7 +169,7 @@ async fn a_question_lives_as_long_as_somebody_wants_to_know() {
 async fn who_waits_too_long_is_refused_with_503() {
     let change = |config: &mut AuthConfig| {
         config.max_concurrent = 1;
-        config.queue_timeout.0 = Duration::from_millis(50);
+        config.queue_timeout = Duration::from_millis(50);
     };
     let setup = setup(0, Duration::ZERO, change);
     let first = tokio::spawn(subscribe(Arc::clone(&setup.shield), "private-a".to_owned(), String::new(), false));
@@ -196,7 +196,7 @@ async fn a_connection_that_failed_is_tried_once_more() {
 
 #[tokio::test]
 async fn answers_are_kept_only_when_asked_to_and_never_for_a_recheck() {
-    let setup = setup(100, Duration::ZERO, |config| config.cache_ttl.0 = Duration::from_secs(60));
+    let setup = setup(100, Duration::ZERO, |config| config.cache_ttl = Duration::from_secs(60));
     lock(&setup.told.replies).push(Reply::Refused(Denied::new(403)));
     for _ in 0..3 {
         assert_eq!(setup.subscribe("private-a", "").await.unwrap_err().status, 403);
@@ -231,7 +231,7 @@ async fn while_the_application_is_away_one_at_a_time_looks_for_it() {
 
 #[tokio::test]
 async fn an_application_that_stays_away_is_a_503() {
-    let setup = setup(1_000, Duration::ZERO, |config| config.queue_timeout.0 = Duration::from_millis(100));
+    let setup = setup(1_000, Duration::ZERO, |config| config.queue_timeout = Duration::from_millis(100));
     lock(&setup.told.replies).extend((0..1_000).map(|_| unanswered(false)));
     for n in 0..10 {
         assert_eq!(setup.subscribe(&format!("private-{n}"), "").await.unwrap_err().status, 0);

@@ -17,7 +17,7 @@ const UNKNOWN_CHANNEL: &str = "private-laravel-echo-server-doctor";
 
 /// The application's own pages may connect.
 pub(super) fn origins(config: &Config, project: &Project, report: &mut Report) {
-    let allowed = &config.allowed_origins.0;
+    let allowed = &config.allowed_origins;
     let url = project.text("authHost");
     let Some((origin, own)) = url.and_then(|url| Some((laravel::origin_of(url)?, laravel::origins_of(url)))) else {
         return report.ok("origins", format!("allowed are {}", allowed.join(", ")));
@@ -44,7 +44,7 @@ pub(super) fn broadcaster(config: &Config, project: &Project, report: &mut Repor
     let Some(broadcaster) = &project.broadcaster else { return };
     let shown = broadcaster.shown();
     match broadcaster.way() {
-        Way::Redis if config.subscribers.redis.0 || config.redis_server.enabled.0 => {
+        Way::Redis if config.subscribers.redis || config.redis_server.enabled => {
             report.ok("laravel", format!("broadcasts to {shown}"));
         }
         Way::Redis => report.problem(
@@ -52,7 +52,7 @@ pub(super) fn broadcaster(config: &Config, project: &Project, report: &mut Repor
             format!("broadcasts to {shown}, and this server listens to none"),
             "[subscribers] redis = true, or without a Redis: [redisServer] enabled = true, and that as Laravel's connection",
         ),
-        Way::Http if config.subscribers.http.0 && !config.clients.is_empty() => {
+        Way::Http if config.subscribers.http && !config.clients.is_empty() => {
             report.ok("laravel", format!("broadcasts to {shown}: `host` and `port` of that connection have to be this server's"));
         }
         Way::Http => report.problem(
@@ -78,7 +78,7 @@ pub(super) async fn callback(config: &Config, report: &mut Report) {
     };
     let mut asked = 0;
     // A wildcard has no address until a page names it.
-    let hosts = AuthHosts::new(&config.auth_host.0);
+    let hosts = AuthHosts::new(&config.auth_host);
     for base in hosts.bases() {
         asked += 1;
         let url = format!("{base}{}", config.auth_endpoint);

@@ -22,7 +22,7 @@ const LOCK_FILES: [LockFile; 3] = [("package-lock.json", of_npm), ("yarn.lock", 
 
 /// Whether the front end's client can come back to its session.
 pub(super) fn recovery(config: &Config, dir: &Path, report: &mut Report) {
-    if !config.recovery.enabled.0 {
+    if !config.recovery.enabled {
         return;
     }
     let found = LOCK_FILES.iter().find_map(|(file, version)| {

@@ -31,7 +31,7 @@ pub(super) async fn ports(loaded: &Loaded, report: &mut Report) {
         }
         Err(error) => port_problem(&error, report),
     }
-    let redis_server = config.redis_server.enabled.0.then(|| Address::redis_server(config));
+    let redis_server = config.redis_server.enabled.then(|| Address::redis_server(config));
     for address in [Address::http(config), Address::metrics(config), redis_server].into_iter().flatten() {
         let (port, key) = (address.port, address.port_key);
         match address.bind().await {
@@ -70,7 +70,7 @@ async fn is_echo_server(config: &Config) -> bool {
     let scheme = if config.protocol == Protocol::Https { "https" } else { "http" };
     let host = config.host.as_deref().unwrap_or("127.0.0.1");
     let address =
-        host.parse::<IpAddr>().map_or_else(|_| format!("{host}:{}", config.port.0), |ip| SocketAddr::new(ip, config.port.0).to_string());
+        host.parse::<IpAddr>().map_or_else(|_| format!("{host}:{}", config.port), |ip| SocketAddr::new(ip, config.port).to_string());
     // Its certificate is for the name that clients use, not for this address.
     let client = reqwest::Client::builder().timeout(ANSWER).tls_danger_accept_invalid_certs(true).build();
     let Ok(client) = client else { return false };

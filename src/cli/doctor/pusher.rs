@@ -29,7 +29,7 @@ pub(super) async fn examine(config: &Config, project: &Project, report: &mut Rep
         report.ok(CHECK, format!("id, key and secret of the `{}` driver are those of an entry of `clients`", driver.driver));
         ask(config, driver, report).await;
     }
-    if !config.pusher.enabled.0 {
+    if !config.pusher.enabled {
         report.warning(
             CHECK,
             "pages with Echo's `pusher` or `reverb` broadcaster cannot connect: `pusher.enabled` is false",
@@ -87,12 +87,12 @@ fn address(config: &Config, driver: &Connection, report: &mut Report) {
         return report.problem(CHECK, format!("the `{}` driver publishes to Pusher's own servers: `host` is not set", driver.driver), fix);
     };
     let is_local = matches!(host.value.as_str(), "localhost" | "::1" | "[::1]" | "0.0.0.0") || host.value.starts_with("127.");
-    let ports = [Some(config.port.0), config.http_port.map(|port| port.0)];
+    let ports = [Some(config.port), config.http_port];
     if is_local && !ports.iter().flatten().any(|port| port.to_string() == driver.port()) {
-        let fix = format!("{}={} in Laravel's .env, or port = {} here", driver.variable("PORT"), config.port.0, driver.port());
+        let fix = format!("{}={} in Laravel's .env, or port = {} here", driver.variable("PORT"), config.port, driver.port());
         report.problem(
             CHECK,
-            format!("Laravel publishes to port {} of this machine, and this server listens on {}", driver.port(), config.port.0),
+            format!("Laravel publishes to port {} of this machine, and this server listens on {}", driver.port(), config.port),
             fix,
         );
     }

@@ -33,13 +33,13 @@ const MAX_NAMES: usize = 1000;
 pub(super) async fn examine(config: &Config, project: &Project, listen: Duration, report: &mut Report) {
     let settings = &config.database_config.redis;
     prefix(&settings.key_prefix, project, report);
-    let brings_events = config.subscribers.redis.0;
+    let brings_events = config.subscribers.redis;
     if !brings_events {
-        let sources = if config.redis_server.enabled.0 { "HTTP and the built-in endpoint (`redisServer`)" } else { "HTTP only" };
+        let sources = if config.redis_server.enabled { "HTTP and the built-in endpoint (`redisServer`)" } else { "HTTP only" };
         report.ok("redis", format!("`subscribers.redis` is false: events come over {sources}"));
     }
     let own = &config.redis_server;
-    if brings_events && own.enabled.0 && settings.url.is_none() && settings.port == own.port && is_here(&settings.host, &own.host) {
+    if brings_events && own.enabled && settings.url.is_none() && settings.port == own.port && is_here(&settings.host, &own.host) {
         let message = "`databaseConfig.redis` is this server's own endpoint (`redisServer`): it would listen to itself";
         return report.problem("redis", message, "[subscribers] redis = false");
     }

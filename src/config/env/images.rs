@@ -179,7 +179,7 @@ mod tests {
         ]);
         assert_eq!(loaded.config.database_config.redis.host, "cache");
         assert_eq!(loaded.config.clients[0].app_id, "shop");
-        assert!(loaded.config.dev_mode.0);
+        assert!(loaded.config.dev_mode);
     }
 
     #[test]

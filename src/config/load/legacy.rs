@@ -5,7 +5,6 @@ use serde_json::Value;
 
 use super::{Format, Layers, Source};
 use crate::config::Config;
-use crate::config::value::{OneOrMany, Toggle};
 
 /// What the original's file means where it says nothing.
 const JSON_DEFAULT: Source = Source::Rule("the default of laravel-echo-server.json");
@@ -83,7 +82,7 @@ pub(super) fn relax(config: &mut Config, layers: &mut Layers, format: Format) {
     if format != Format::Json || layers.sources.contains_key("auth.tls.verify") || config.auth.tls.ca.is_some() {
         return;
     }
-    config.auth.tls.verify = Toggle(false);
+    config.auth.tls.verify = false;
     layers.sources.insert("auth.tls.verify".to_owned(), JSON_DEFAULT);
     if is_https(&config.auth_host) {
         layers.warnings.push(
@@ -94,8 +93,8 @@ pub(super) fn relax(config: &mut Config, layers: &mut Layers, format: Format) {
     }
 }
 
-fn is_https(hosts: &OneOrMany) -> bool {
-    hosts.0.iter().any(|host| host.trim_start().to_ascii_lowercase().starts_with("https:"))
+fn is_https(hosts: &[String]) -> bool {
+    hosts.iter().any(|host| host.trim_start().to_ascii_lowercase().starts_with("https:"))
 }
 
 #[cfg(test)]

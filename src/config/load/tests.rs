@@ -1,5 +1,7 @@
 //! Tests of files, environment and defaults together.
 
+use std::time::Duration;
+
 use super::*;
 use crate::config::{Database, Protocol, schema};
 
@@ -46,7 +48,7 @@ fn toml(text: &str) -> Result<Loaded, LoadError> {
 fn the_commented_defaults_are_the_defaults_but_need_no_redis() {
     let loaded = toml(DEFAULTS).unwrap();
     let mut expected = Config::default();
-    (expected.subscribers.redis.0, expected.redis_server.enabled.0) = (false, true);
+    (expected.subscribers.redis, expected.redis_server.enabled) = (false, true);
     assert_eq!(loaded.config, expected);
     assert_eq!(loaded.warnings, [""; 0]);
 }
@@ -56,13 +58,13 @@ fn without_a_file_the_server_is_its_own_redis_unless_one_is_named() {
     let load = |variables: &[(&str, &str)]| {
         let options = LoadOptions { defaults: true, ..LoadOptions::default() };
         let config = load_with(&options, &environment(variables)).unwrap().config;
-        (config.subscribers.redis.0, config.redis_server.enabled.0)
+        (config.subscribers.redis, config.redis_server.enabled)
     };
     assert_eq!(load(&[]), (false, true));
     assert_eq!(load(&[("LARAVEL_ECHO_SERVER_PORT", "6002"), ("LARAVEL_ECHO_SERVER_REDIS_SERVER_PORT", "6381")]), (false, true));
     assert_eq!(load(&[("LARAVEL_ECHO_SERVER_REDIS_HOST", "redis")]), (true, false));
     assert_eq!(load(&[("LARAVEL_ECHO_SERVER_SUBSCRIBERS_REDIS", "false")]), (false, false));
-    assert!(!toml("").unwrap().config.redis_server.enabled.0, "a file says what it means");
+    assert!(!toml("").unwrap().config.redis_server.enabled, "a file says what it means");
 }
 
 #[test]
@@ -147,20 +149,20 @@ fn a_config_of_the_original_works_unchanged() {
     );
     let config = loaded.config;
     assert_eq!(config.database, Database::Redis);
-    assert_eq!((config.port.0, config.database_config.redis.port.0), (6002, 6380));
+    assert_eq!((config.port, config.database_config.redis.port), (6002, 6380));
     assert_eq!(config.database_config.redis.password, None);
     assert_eq!(config.clients[0].app_id, "1234");
-    assert!(config.dev_mode.0 && !config.subscribers.http.0 && config.subscribers.redis.0);
-    assert!(!config.auth.tls.verify.0);
+    assert!(config.dev_mode && !config.subscribers.http && config.subscribers.redis);
+    assert!(!config.auth.tls.verify);
     assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
     assert!(loaded.warnings[1].contains("auth.tls.verify"), "{:?}", loaded.warnings);
 }
 
 #[test]
 fn certificates_are_verified_unless_an_old_config_leaves_it_open() {
-    assert!(toml("authHost = 'https://app.test'").unwrap().config.auth.tls.verify.0);
+    assert!(toml("authHost = 'https://app.test'").unwrap().config.auth.tls.verify);
     let strict = json(r#"{"authHost": "https://app.test", "auth": {"tls": {"verify": true}}}"#, &[]);
-    assert!(strict.config.auth.tls.verify.0);
+    assert!(strict.config.auth.tls.verify);
     assert_eq!(strict.warnings, [""; 0]);
     assert_eq!(json(r#"{"authHost": "http://app.test"}"#, &[]).warnings, [""; 0]);
 }
@@ -183,16 +185,16 @@ fn variables_win_over_the_file_and_tables_appear_as_needed() {
             ("LARAVEL_ECHO_SERVER_REDIS_TLS", "true"),
         ],
     );
-    assert_eq!(loaded.config.port.0, 7000);
+    assert_eq!(loaded.config.port, 7000);
     assert_eq!(loaded.config.database_config.redis.host, "redis");
-    assert!(loaded.config.dev_mode.0 && loaded.config.database_config.redis.tls.enabled);
-    assert_eq!(loaded.config.auth.timeout.to_string(), "3s");
+    assert!(loaded.config.dev_mode && loaded.config.database_config.redis.tls.enabled);
+    assert_eq!(loaded.config.auth.timeout, Duration::from_secs(3));
     assert_eq!(loaded.sources["port"].to_string(), "LARAVEL_ECHO_SERVER_PORT in the environment");
 }
 
 #[test]
 fn auth_host_falls_back_to_the_host_of_the_environment() {
-    let auth_host = |file, variables: &[(&str, &str)]| json(file, variables).config.auth_host.0.join(" ");
+    let auth_host = |file, variables: &[(&str, &str)]| json(file, variables).config.auth_host.join(" ");
     let host = &[("LARAVEL_ECHO_SERVER_HOST", "app.test")];
     assert_eq!(auth_host("{}", host), "http://app.test");
     assert_eq!(auth_host(r#"{"authHost": "http://laravel.test"}"#, host), "http://laravel.test");
@@ -204,7 +206,7 @@ fn auth_host_falls_back_to_the_host_of_the_environment() {
 
 #[test]
 fn origins_of_socket_io_2_count_unless_allowed_origins_are_given() {
-    let origins = |file| json(file, &[]).config.allowed_origins.0;
+    let origins = |file| json(file, &[]).config.allowed_origins;
     assert_eq!(origins(r#"{"socketio": {"origins": "http://a.test:80 https://b.test:8443"}}"#), ["http://a.test", "https://b.test:8443"]);
     assert_eq!(origins(r#"{"socketio": {"origins": ["*:*"]}}"#), ["*"]);
     assert_eq!(origins(r#"{"socketio": {"origins": "*:*"}, "allowedOrigins": "https://c.test"}"#), ["https://c.test"]);
@@ -343,7 +345,7 @@ fn a_broken_file_is_said_with_the_place() {
 fn toml_is_taken_where_both_are_and_that_is_said() {
     let folder = Folder::new(&[(TOML_FILE, "port = 1"), (JSON_FILE, "{}")]);
     let loaded = folder.load(&[]).unwrap();
-    assert_eq!(loaded.config.port.0, 1);
+    assert_eq!(loaded.config.port, 1);
     assert!(loaded.warnings[0].contains("laravel-echo-server.json is not read"), "{:?}", loaded.warnings);
 }
 
@@ -355,12 +357,12 @@ fn the_config_can_have_any_name() {
         load_with(&options, &Environment::default()).unwrap().config
     };
     assert_eq!((load("echo.conf").protocol, load("echo.conf").database), (Protocol::Http, Database::Redis));
-    assert_eq!(load("echo").port.0, 5);
+    assert_eq!(load("echo").port, 5);
 }
 
 #[test]
 fn without_a_file_the_environment_still_counts() {
     let options = LoadOptions { defaults: true, ..LoadOptions::default() };
     let loaded = load_with(&options, &environment(&[("LARAVEL_ECHO_SERVER_PORT", "9")])).unwrap();
-    assert_eq!((loaded.config.port.0, loaded.path), (9, None));
+    assert_eq!((loaded.config.port, loaded.path), (9, None));
 }

@@ -3,6 +3,7 @@
 use super::{Found, MAX_TIME, quoted};
 use crate::channel::{ChannelKind, Pattern, kind_of};
 use crate::config::channels::MAX_LAST;
+use crate::config::value::Seconds;
 use crate::config::{ChannelAuth, ChannelRule, Config, Deliver, Whispers};
 
 impl Found {
@@ -36,12 +37,12 @@ impl Found {
             self.refuse(key("last"), last, "none beside `deliver = \"volatile\"`, whose events are not worth keeping")
                 .fix("leave `last` out, or write `deliver = \"latest\"`: it gives the last event of each name to whoever subscribes");
         }
-        if let Some(time) = &rule.last_for {
+        if let Some(time) = rule.last_for {
             if last == 0 {
-                self.refuse(key("lastFor"), time, "`last` beside it")
+                self.refuse(key("lastFor"), Seconds(time), "`last` beside it")
                     .fix("write `last = 20` for the last 20 events, or leave `lastFor` out");
-            } else if time.0.is_zero() || time.0 > MAX_TIME {
-                self.refuse(key("lastFor"), time, "a duration such as `10m`");
+            } else if time.is_zero() || time > MAX_TIME {
+                self.refuse(key("lastFor"), Seconds(time), "a duration such as `10m`");
             }
         }
     }

@@ -15,9 +15,9 @@ impl Found {
         }
         let delivery = &config.webhooks_delivery;
         for (key, is_zero) in [
-            ("webhooksDelivery.timeout", delivery.timeout.0.is_zero()),
+            ("webhooksDelivery.timeout", delivery.timeout.is_zero()),
             ("webhooksDelivery.queue", delivery.queue == 0),
-            ("webhooksDelivery.queueBytes", delivery.queue_bytes.0 == 0),
+            ("webhooksDelivery.queueBytes", delivery.queue_bytes == 0),
         ] {
             if is_zero {
                 self.refuse(key, "0", "1 or more");
@@ -30,7 +30,7 @@ impl Found {
         if entry.events.is_empty() {
             self.refuse(format!("{path}.events"), "empty", "names such as `channel_occupied`; leave it out for the usual four");
         }
-        if entry.channels.0.is_empty() {
+        if entry.channels.is_empty() {
             self.refuse(format!("{path}.channels"), "empty", "patterns such as `presence-*`; leave it out for all channels");
         }
         match entry.target {

@@ -17,7 +17,7 @@ const EVENTS: usize = 2_000;
 /// What each of 40 sockets receives while three threads publish at once.
 fn heard(has_recovery: bool) -> Vec<Vec<String>> {
     let mut config = Config::default();
-    config.recovery.enabled.0 = has_recovery;
+    config.recovery.enabled = has_recovery;
     let hub: Arc<Hub<Recorder>> = Hub::new(&config, Arc::new(Told), Arc::new(MemoryStore::default()), None, Arc::new(Metrics::new()));
     let sockets: Vec<_> = (0..40).map(|n| Recorder::new(&format!("1.{n}"))).collect();
     for socket in &sockets {

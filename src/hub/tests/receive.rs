@@ -8,7 +8,6 @@ use serde_json::value::RawValue;
 use super::Recorder;
 use super::delays::Told;
 use crate::config::Config;
-use crate::config::value::OneOrMany;
 use crate::event::{Event, Origin};
 use crate::hub::{Hub, Socket as _};
 use crate::metrics::{Metrics, Source};
@@ -56,7 +55,7 @@ async fn of_what_nobody_waits_for_a_sample_is_read() {
 
 #[tokio::test]
 async fn in_flat_mode_everyone_waits_for_public_events() {
-    let hub = hub(|config| config.flat_channels = OneOrMany::many(["*"]));
+    let hub = hub(|config| config.flat_channels = vec!["*".to_owned()]);
     assert_eq!(receive(&hub, "news", 2), (vec![0; 2], 1));
     hub.connect(Recorder::new("123.456"));
     assert_eq!(receive(&hub, "news", 2), (vec![1; 2], 2));

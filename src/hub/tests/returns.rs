@@ -286,7 +286,7 @@ fn steps() -> impl Strategy<Value = Step> {
 impl World {
     fn new() -> Self {
         let mut config = Config::default();
-        config.cluster.enabled.0 = true;
+        config.cluster.enabled = true;
         config.limits.subscribes_per_second = 0;
         // So few that some are dropped.
         config.recovery.events = 12;

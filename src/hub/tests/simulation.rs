@@ -58,8 +58,8 @@ pub(super) struct World {
 pub(super) fn config(leave_grace: Duration) -> Config {
     let mut config = Config::default();
     config.limits.subscribes_per_second = 0;
-    config.presence.leave_grace.0 = leave_grace;
-    config.presence.lease.0 = LEASE;
+    config.presence.leave_grace = leave_grace;
+    config.presence.lease = LEASE;
     config
 }
 
@@ -67,7 +67,7 @@ impl World {
     /// This many nodes without any pages.
     pub(super) fn new(nodes: usize, leave_grace: Duration, seed: u64) -> Self {
         let mut config = config(leave_grace);
-        config.cluster.enabled.0 = nodes > 1;
+        config.cluster.enabled = nodes > 1;
         let mut world = Self {
             config,
             seed,
@@ -151,7 +151,7 @@ impl World {
             return;
         }
         let page = self.pages.remove(page % self.pages.len());
-        let until = Instant::now() + self.config.presence.leave_grace.0;
+        let until = Instant::now() + self.config.presence.leave_grace;
         let members = page.stays.iter().filter_map(|(&room, stay)| Some((room, stay, stay.member?)));
         let sure = members.filter(|(_, stay, user)| stay.is_surely(*user));
         self.lingering.extend(sure.map(|(room, _, user)| (page.node, room, user, until)));

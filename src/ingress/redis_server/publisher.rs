@@ -37,8 +37,8 @@ pub(super) struct ClusterError;
 impl<S: Socket> Publisher<S> {
     pub(super) fn new(config: &Config, hub: Arc<Hub<S>>) -> Result<Self, RedisConfigError> {
         let redis = &config.database_config.redis;
-        let cluster = match config.cluster.enabled.0 {
-            true => Some(Cluster { redis: Redis::new(redis)?, link: Mutex::default(), is_heard_here: config.subscribers.redis.0 }),
+        let cluster = match config.cluster.enabled {
+            true => Some(Cluster { redis: Redis::new(redis)?, link: Mutex::default(), is_heard_here: config.subscribers.redis }),
             false => None,
         };
         Ok(Self { hub, key_prefix: redis.key_prefix.clone(), cluster })

@@ -6,7 +6,6 @@ use tokio::io::AsyncReadExt as _;
 
 use super::*;
 use crate::config::Limits;
-use crate::config::value::Port;
 use crate::event::SocketId;
 use crate::hub::tests::Nobody;
 use crate::hub::{Allowance, Push, PushError};
@@ -48,7 +47,7 @@ impl Socket for Faulty {
 #[tokio::test]
 async fn a_panic_ends_only_its_own_client() {
     let mut config = Config::default();
-    config.redis_server.port = Port(0);
+    config.redis_server.port = 0;
     let store = crate::store::open(&config).await.unwrap();
     let hub = Hub::new(&config, Arc::new(Nobody), store, None, Arc::new(Metrics::new()));
     let socket = Faulty(Arc::new((http::HeaderMap::new(), Allowance::new(&Limits::default()))));

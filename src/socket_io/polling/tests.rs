@@ -49,7 +49,7 @@ type Body = axum::body::Body;
 impl Client {
     async fn with(version: u8, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
-        config.recovery.enabled.0 = false;
+        config.recovery.enabled = false;
         change(&mut config);
         let store = crate::store::open(&config).await.unwrap();
         let hub = Hub::new(&config, Arc::new(AllowAll), store, None, Arc::new(Metrics::new()));
@@ -211,7 +211,7 @@ async fn heartbeats_work_over_polling() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_too_large_is_refused_and_the_session_continues() {
-    let client = Client::with(4, |config| config.socketio.max_http_buffer_size.0 = 100).await;
+    let client = Client::with(4, |config| config.socketio.max_http_buffer_size = 100).await;
     assert_eq!(client.post(&"4".repeat(101)).await, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(client.post(r#"42["subscribe",{"channel":"news"}]"#).await, StatusCode::OK);
     client.publish(1);

@@ -54,7 +54,7 @@ impl Lease {
     pub(super) fn new(config: &PresenceConfig) -> Self {
         let interval = config.heartbeat();
         let state = RwLock::new(State { node: new_id(), renewed: None, known: BTreeSet::new() });
-        Self { duration: config.lease.0 - interval, interval, state, renewing: tokio::sync::Mutex::default() }
+        Self { duration: config.lease - interval, interval, state, renewing: tokio::sync::Mutex::default() }
     }
 
     /// The id that members are currently written under.

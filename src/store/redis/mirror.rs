@@ -65,7 +65,7 @@ struct Update<'a> {
 
 impl Mirror {
     pub(super) fn new(config: &DatabaseConfig, client: &Arc<ReconnectingClient>, keys: &Keys) -> Self {
-        let targets = [(config.members_mirror.0, Target::Key), (config.publish_presence.0, Target::Message)];
+        let targets = [(config.members_mirror, Target::Key), (config.publish_presence, Target::Message)];
         let wanted = targets.into_iter().filter(|(is_wanted, _)| *is_wanted);
         let writers =
             wanted.map(|(_, target)| Arc::new(Writer { target, client: Arc::clone(client), keys: keys.clone(), busy: Mutex::default() }));

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use laravel_echo_server::config::value::Port;
 use laravel_echo_server::server::Reload;
 use laravel_echo_server::{Config, Server};
 use serde_json::{Value, json};
@@ -39,8 +38,8 @@ impl TestServer {
         merge(&mut all, settings);
         let mut config: Config = serde_json::from_value(all.clone()).expect("valid settings");
         // 0 is not valid in a config file, but here it lets the system choose a port.
-        config.port.0 = 0;
-        config.http_port = config.http_port.map(|_| Port(0));
+        config.port = 0;
+        config.http_port = config.http_port.map(|_| 0);
         let server = Server::bind(config).await.expect("the server can be bound");
         let (address, http_address) = (server.local_addr(), server.http_addr());
         let (reload, draining) = (server.reload(), server.draining());
@@ -105,7 +104,7 @@ impl TestServer {
         let mut all = self.settings.clone();
         merge(&mut all, settings);
         let mut config: Config = serde_json::from_value(all).expect("valid settings");
-        config.port.0 = 0;
+        config.port = 0;
         config
     }
 

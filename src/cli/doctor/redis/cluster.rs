@@ -1,7 +1,6 @@
 //! Checks of a Redis Cluster: its nodes answer, it serves all slots, and the addresses that it tells are those of nodes
 //! that can be reached from here. Output: the settings of a node.
 
-use laravel_echo_server::config::value::Port;
 use laravel_echo_server::config::{Config, Database, RedisConfig, RedisNode};
 use laravel_echo_server::redis_client::topology::CLUSTER_NODE;
 use redis::aio::MultiplexedConnection;
@@ -28,10 +27,10 @@ pub(super) async fn node(settings: &RedisConfig, report: &mut Report) -> Option<
         }
     }
     let (node, info, nodes) = found?;
-    let address = format!("{}:{}", node.host, node.port.0);
+    let address = format!("{}:{}", node.host, node.port);
     let masters = masters(&nodes, &node.host);
     for (host, port) in &masters {
-        let master = of(settings, host, Port(*port));
+        let master = of(settings, host, *port);
         if let Err(Fault { message, fix }) = open(&master).await {
             let fix = format!("{fix}\nnodes must announce addresses that other machines reach: cluster-announce-ip, cluster-announce-port");
             report.problem(CHECK, format!("{address} names a node that cannot be used: {message}"), fix);
@@ -65,7 +64,7 @@ pub(super) async fn lone_node(config: &Config, connection: &mut MultiplexedConne
 }
 
 /// The settings of one node. A cluster has no databases but 0.
-fn of(settings: &RedisConfig, host: &str, port: Port) -> RedisConfig {
+fn of(settings: &RedisConfig, host: &str, port: u16) -> RedisConfig {
     RedisConfig { host: host.to_owned(), port, db: 0, cluster: Vec::new(), ..settings.clone() }
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use laravel_echo_server::config::value::Port;
 use laravel_echo_server::config::{RedisConfig, RedisNode};
 use redis::RedisError;
 
@@ -72,7 +71,7 @@ pub(super) async fn master(settings: &RedisConfig, report: &mut Report) -> Optio
             "without one nothing takes the master's place: `replicaof` on another server",
         );
     }
-    let (host, port) = (first.host.clone(), Port(first.port));
+    let (host, port) = (first.host.clone(), first.port);
     Some(RedisConfig { host, port, sentinels: Vec::new(), name: None, ..settings.clone() })
 }
 

@@ -188,7 +188,7 @@ fn is_imitation(channel: &str, payload: &[u8]) -> bool {
 /// An ingress that is fed by hand, with its hub.
 fn ingress() -> RedisIngress<Page> {
     let mut config = Config::default();
-    config.cluster.enabled.0 = true;
+    config.cluster.enabled = true;
     config.database_config.redis.key_prefix = PREFIX.to_owned();
     let bus = Bus::open(&config).expect("the settings can be used");
     let hub = Hub::new(&config, Arc::new(LetIn), Arc::new(Versioned::default()), bus, Arc::new(Metrics::new()));

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::config::Config;
-use crate::config::value::{ByteSize, Secret};
+use crate::config::value::Secret;
 use crate::hub::Hub;
 use crate::hub::tests::{Nobody, Recorder};
 use crate::metrics::Metrics;
@@ -22,7 +22,7 @@ impl Served {
     async fn new(password: Option<&str>) -> Self {
         let mut config = Config::default();
         config.redis_server.password = password.map(|password| Secret(password.to_owned()));
-        config.redis_server.max_message_bytes = ByteSize(1_000_000);
+        config.redis_server.max_message_bytes = 1_000_000;
         let store = crate::store::open(&config).await.unwrap();
         let hub = Hub::new(&config, Arc::new(Nobody), store, None, Arc::new(Metrics::new()));
         let shared = Arc::new(Shared::new(&config, hub, None).unwrap());
