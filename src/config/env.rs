@@ -111,7 +111,7 @@ impl Environment {
     #[must_use]
     pub fn suffices(&self) -> bool {
         let is_enough = |item: &Override| matches!(&*item.path, "authHost" | "clients") || item.path.starts_with("databaseConfig.redis.");
-        let of_images = self.of_images(|_| false, &mut Vec::new());
+        let of_images = self.of_images(|_| false, false, &mut Vec::new());
         // A start says what is wrong with bad ones.
         self.overrides(&mut Vec::new()).map_or(true, |own| own.iter().chain(&of_images).any(is_enough))
     }
@@ -199,10 +199,10 @@ impl Environment {
     }
 
     /// The values of the variables of the original's Docker images, for keys that nothing else sets.
-    pub(super) fn of_images(&self, is_set: impl Fn(&str) -> bool, warnings: &mut Vec<String>) -> Vec<Override> {
+    pub(super) fn of_images(&self, is_set: impl Fn(&str) -> bool, has_file: bool, warnings: &mut Vec<String>) -> Vec<Override> {
         let shape = schema::shape();
         let value = |path: &str, text: &str| to_value(schema::at(&shape, path).unwrap_or(&Value::Null), text).ok();
-        images::overrides(self, is_set, value, warnings)
+        images::overrides(self, is_set, has_file, value, warnings)
     }
 
     /// Our prefix with a name behind it that is nearly a key's. Others are the application's own: the prefix is this

@@ -171,7 +171,7 @@ fn resolve(file: Option<(PathBuf, Value, Format)>, warnings: Vec<String>, enviro
     if let Some(path) = &path {
         layers.take_file(path);
     }
-    layers.take_environment(environment)?;
+    layers.take_environment(environment, path.is_some())?;
     if path.is_none() {
         alone::fill_in(&mut layers);
     }

@@ -16,6 +16,8 @@ struct Image {
     keys: &'static [(&'static str, &'static str)],
     /// The names of the one client's id and key.
     client: Option<(&'static str, &'static str)>,
+    /// Keys and their values in the config file that the image writes, for variables that are not set.
+    defaults: &'static [(&'static str, &'static str)],
 }
 
 /// What oanhnn's image takes to write a config file; every setting is read from the environment here.
@@ -41,6 +43,7 @@ const IMAGES: &[Image] = &[
             ("REDIS_DB", "databaseConfig.redis.db"),
         ],
         client: Some(("LARAVEL_ECHO_CLIENT_APP_ID", "LARAVEL_ECHO_CLIENT_APP_KEY")),
+        defaults: &[("database", "redis"), ("databaseConfig.redis.host", "redis"), ("databaseConfig.redis.keyPrefix", "laravel_database_")],
     },
     // mintopia and imifarago: their names say whose they are.
     Image {
@@ -59,6 +62,10 @@ const IMAGES: &[Image] = &[
             ("ECHO_ALLOW_ORIGIN", "apiOriginAllow.allowOrigin"),
             ("ECHO_ALLOW_METHODS", "apiOriginAllow.allowMethods"),
             ("ECHO_ALLOW_HEADERS", "apiOriginAllow.allowHeaders"),
+            ("ECHO_API_ORIGIN_CORS", "apiOriginAllow.allowCors"),
+            ("ECHO_API_ORIGIN_ALLOW", "apiOriginAllow.allowOrigin"),
+            ("ECHO_API_ORIGIN_METHODS", "apiOriginAllow.allowMethods"),
+            ("ECHO_API_ORIGIN_HEADERS", "apiOriginAllow.allowHeaders"),
             ("ECHO_SSL_CERT_PATH", "sslCertPath"),
             ("ECHO_SSL_KEY_PATH", "sslKeyPath"),
             ("ECHO_SSL_CHAIN_PATH", "sslCertChainPath"),
@@ -67,20 +74,41 @@ const IMAGES: &[Image] = &[
             ("ECHO_AUTH_ENDPOINT", "authEndpoint"),
             ("ECHO_DATABASE", "database"),
             ("ECHO_HOST", "host"),
+            ("ECHO_PORT", "port"),
             ("ECHO_SUBSCRIBER_HTTP", "subscribers.http"),
             ("ECHO_SUBSCRIBER_REDIS", "subscribers.redis"),
         ],
         client: Some(("ECHO_APP_ID", "ECHO_APP_KEY")),
+        defaults: &[],
+    },
+    // What imifarago's alone has.
+    Image {
+        marks: &["ECHO_AUTH_HOST", "ECHO_AUTH_ENDPOINT", "ECHO_APP_ID", "ECHO_DATABASE", "ECHO_REDIS_HOST", "ECHO_REDIS_KEYPREFIX"],
+        keys: &[],
+        client: None,
+        defaults: &[
+            ("authEndpoint", "/api/broadcasting/auth"),
+            ("database", "redis"),
+            ("databaseConfig.redis.host", "redis"),
+            ("databaseConfig.redis.keyPrefix", "redis_database_"),
+        ],
     },
     // fauzie
-    Image { marks: &["CLIENT_APP_ID"], keys: &[("DATABASE", "database")], client: Some(("CLIENT_APP_ID", "CLIENT_APP_KEY")) },
+    Image {
+        marks: &["CLIENT_APP_ID"],
+        keys: &[("DATABASE", "database")],
+        client: Some(("CLIENT_APP_ID", "CLIENT_APP_KEY")),
+        defaults: &[],
+    },
 ];
 
 /// The values of an image's variables, for keys that `is_set` says nothing else sets. Only those of the process count: in a
-/// Laravel project's `.env` the same names are the application's.
+/// Laravel project's `.env` the same names are the application's. Without a file (`has_file`) they stand in the one that the image
+/// writes, so its other values count, too.
 pub(super) fn overrides(
     environment: &Environment,
     is_set: impl Fn(&str) -> bool,
+    has_file: bool,
     to_value: impl Fn(&str, &str) -> Option<Value>,
     warnings: &mut Vec<String>,
 ) -> Vec<Override> {
@@ -89,6 +117,7 @@ pub(super) fn overrides(
         _ => None,
     };
     let mut found: Vec<Override> = Vec::new();
+    let mut silent = Vec::new();
     let mut take = |name: &str, path: &str, value: Option<Value>| {
         if is_set(path) || found.iter().any(|item| item.path == path) {
             return;
@@ -99,9 +128,11 @@ pub(super) fn overrides(
         found.push(Override { path: path.to_owned(), name: name.to_owned(), origin: Origin::Process, value });
     };
     for image in IMAGES {
-        if !image.marks.is_empty() && !image.marks.iter().any(|mark| get(mark).is_some()) {
+        let mark = image.marks.iter().find(|mark| get(mark).is_some());
+        if !image.marks.is_empty() && mark.is_none() {
             continue;
         }
+        silent.extend(mark.into_iter().flat_map(|mark| image.defaults.iter().map(move |(path, text)| (*mark, *path, *text))));
         for (name, path) in image.keys {
             if let Some(text) = get(name) {
                 take(name, path, to_value(path, text));
@@ -111,6 +142,15 @@ pub(super) fn overrides(
             && let (Some(app_id), Some(key)) = (get(id), get(key))
         {
             take(id, "clients", Some(json!([{"appId": app_id, "key": key}])));
+        }
+    }
+    for (mark, path, text) in silent.into_iter().filter(|(_, path, _)| !has_file && !is_set(path)) {
+        if let (Some(value), false) = (to_value(path, text), found.iter().any(|item| item.path == path)) {
+            let ours = super::variable_of(path);
+            warnings.push(format!(
+                "`{path}` is {text:?}, as in the Docker image of the original that `{mark}` belongs to; `{ours}` changes it"
+            ));
+            found.push(Override { path: path.to_owned(), name: mark.to_owned(), origin: Origin::Process, value });
         }
     }
     // In that image one name turns both on.
@@ -134,6 +174,32 @@ mod tests {
         load_with(&LoadOptions { defaults: true, ..LoadOptions::default() }, &environment).expect("they are settings")
     }
 
+    #[test]
+    fn what_an_image_writes_by_itself_counts_without_a_file() {
+        let of = |variables: &[(&str, &str)]| {
+            let Loaded { config, warnings, .. } = load(variables);
+            (config.database_config.redis.host, config.database_config.redis.key_prefix, config.auth_endpoint, warnings)
+        };
+        let (host, prefix, endpoint, warnings) = of(&[("LARAVEL_ECHO_AUTH_HOST", "http://app")]);
+        assert_eq!((&*host, &*prefix, &*endpoint), ("redis", "laravel_database_", "/broadcasting/auth"));
+        assert!(warnings.iter().any(|line| line.starts_with("`databaseConfig.redis.host` is \"redis\"")), "{warnings:?}");
+        let (host, prefix, endpoint, _) = of(&[("ECHO_AUTH_HOST", "http://app"), ("ECHO_REDIS_HOST", "cache")]);
+        assert_eq!((&*host, &*prefix, &*endpoint), ("cache", "redis_database_", "/api/broadcasting/auth"));
+        let (host, prefix, ..) = of(&[("LARAVEL_ECHO_AUTH_HOST", "http://app"), ("LARAVEL_ECHO_SERVER_REDIS_PREFIX", "shop_")]);
+        assert_eq!((&*host, &*prefix), ("redis", "shop_"));
+        let (host, ..) = of(&[("ECHO_REDIS_HOSTNAME", "mintopia")]);
+        assert_eq!(host, "mintopia");
+
+        // The images leave a file that is there as it is.
+        let file = std::env::temp_dir().join(format!("echo-images-{:016x}.toml", rand::random::<u64>()));
+        std::fs::write(&file, "authHost = \"http://app\"\n").unwrap();
+        let mut environment = Environment::default();
+        environment.push(Origin::Process, [("LARAVEL_ECHO_AUTH_HOST".to_owned(), "http://other".to_owned())]);
+        let loaded = load_with(&LoadOptions { config: Some(file.clone()), ..LoadOptions::default() }, &environment).unwrap();
+        std::fs::remove_file(file).unwrap();
+        assert_eq!(loaded.config.database_config.redis.host, "127.0.0.1");
+    }
+
     /// Variable, text, key, value as JSON. The mark of the image stands before it, where it needs one.
     const TABLE: &[(Option<&str>, &str, &str, &str, &str)] = &[
         (None, "LARAVEL_ECHO_AUTH_HOST", "http://app", "authHost", "http://app"),
@@ -155,6 +221,9 @@ mod tests {
         (None, "ECHO_ALLOW_METHODS", "GET", "apiOriginAllow.allowMethods", "GET"),
         (None, "ECHO_SUBSCRIBER_REDIS", "false", "subscribers.redis", "false"),
         (None, "ECHO_HOST", "127.0.0.1", "host", "127.0.0.1"),
+        (None, "ECHO_PORT", "6009", "port", "6009"),
+        (None, "ECHO_API_ORIGIN_CORS", "true", "apiOriginAllow.allowCors", "true"),
+        (None, "ECHO_API_ORIGIN_ALLOW", "http://a", "apiOriginAllow.allowOrigin", "http://a"),
     ];
 
     #[test]

@@ -31,7 +31,7 @@ impl Layers {
         }
     }
 
-    pub(super) fn take_environment(&mut self, environment: &Environment) -> Result<(), Problems> {
+    pub(super) fn take_environment(&mut self, environment: &Environment, has_file: bool) -> Result<(), Problems> {
         let overrides = environment.overrides(&mut self.warnings).map_err(|bad| {
             let problem = |bad: BadVariable| Problem {
                 key: bad.name,
@@ -48,7 +48,7 @@ impl Layers {
             let source = Source::Variable { name: item.name, origin: item.origin };
             self.set(&item.path, item.value, source);
         }
-        for item in environment.of_images(|key| self.sources.contains_key(key), &mut self.warnings) {
+        for item in environment.of_images(|key| self.sources.contains_key(key), has_file, &mut self.warnings) {
             let source = Source::Variable { name: item.name, origin: item.origin };
             self.set(&item.path, item.value, source);
         }

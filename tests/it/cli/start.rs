@@ -28,15 +28,15 @@ fn it_prints_the_originals_lines_in_order() {
 
 #[test]
 fn a_container_that_is_given_variables_alone_needs_no_file() {
-    for (mark, host, redis) in [
-        ("LARAVEL_ECHO_SERVER_HOST", "LARAVEL_ECHO_SERVER_AUTH_HOST", "LARAVEL_ECHO_SERVER_REDIS_PORT"),
-        ("LARAVEL_ECHO_SERVER_GENERATE_CONFIG", "LARAVEL_ECHO_AUTH_HOST", "REDIS_PORT"),
-        ("ECHO_HOST", "ECHO_AUTH_HOST", "ECHO_REDIS_PORT"),
+    for (mark, app, redis) in [
+        ("LARAVEL_ECHO_SERVER_HOST", "LARAVEL_ECHO_SERVER_AUTH_HOST", "LARAVEL_ECHO_SERVER_REDIS"),
+        ("LARAVEL_ECHO_SERVER_GENERATE_CONFIG", "LARAVEL_ECHO_AUTH_HOST", "REDIS"),
+        ("ECHO_HOST", "ECHO_AUTH_HOST", "ECHO_REDIS"),
     ] {
         let (folder, server) = (Folder::new(), Redis::start(free_port(), &[]));
         let mut command = folder.command(&["start"]);
-        command.env("LARAVEL_ECHO_SERVER_PORT", free_port().to_string()).env(mark, "127.0.0.1");
-        command.env(host, "http://127.0.0.1:1").env(redis, server.port.to_string());
+        command.env("LARAVEL_ECHO_SERVER_PORT", free_port().to_string()).env(mark, "127.0.0.1").env(app, "http://127.0.0.1:1");
+        command.env(format!("{redis}_HOST"), "127.0.0.1").env(format!("{redis}_PORT"), server.port.to_string());
         let mut running = Running::spawn(command);
         running.wait_for("Listening for redis events...");
         running.wait_for("Server ready!");
