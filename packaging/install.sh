@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs laravel-echo-server from a release's archive, after comparing its sha256.
+# Installs laravel-echo-server from a release archive, after verifying its sha256.
 #
-#   BASE_URL=<where the archives are> VERSION=2.0.0 sh install.sh
+#   BASE_URL=<URL of the folder with the archives> VERSION=2.0.0 sh install.sh
 #
-# PREFIX is where it goes: /usr/local for root, ~/.local for anyone else.
+# PREFIX is the installation folder: by default /usr/local for root, ~/.local for other users.
 set -eu
 [ -n "${BASE_URL:-}" ] && [ -n "${VERSION:-}" ] || { sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 fail() { echo "install.sh: $*" >&2; exit 1; }
@@ -31,10 +31,10 @@ for file in "$name.tar.gz" "$name.tar.gz.sha256"; do
   fi
 done
 if command -v sha256sum > /dev/null; then check="sha256sum -c"; else check="shasum -a 256 -c"; fi
-(cd "$work" && $check "$name.tar.gz.sha256" > /dev/null 2>&1) || fail "$name.tar.gz is not the file that its sha256 was made of"
+(cd "$work" && $check "$name.tar.gz.sha256" > /dev/null 2>&1) || fail "$name.tar.gz does not match its sha256"
 tar -xzf "$work/$name.tar.gz" -C "$work"
 mkdir -p "$prefix/bin" "$prefix/share/man/man1"
-# By a rename, so that a server that runs is not written over.
+# By a rename, because the binary of a running server cannot be overwritten.
 cp "$work/$name/laravel-echo-server" "$prefix/bin/.laravel-echo-server.new"
 chmod 755 "$prefix/bin/.laravel-echo-server.new"
 mv "$prefix/bin/.laravel-echo-server.new" "$prefix/bin/laravel-echo-server"

@@ -1,8 +1,8 @@
-/** `true`, or as text from an environment: `"true"`, `"1"`, `"on"`, `"yes"`. */
+/** A boolean, or a string as in environment variables: `"true"`, `"1"`, `"on"`, `"yes"`. */
 type Toggle = boolean | string;
 
 declare namespace server {
-  /** The keys of laravel-echo-server.json, with those of laravel-echo-server.toml beside them. */
+  /** The keys of laravel-echo-server.json; those of laravel-echo-server.toml are accepted, too. */
   interface Options {
     authHost?: string | string[];
     authEndpoint?: string;
@@ -30,9 +30,9 @@ declare namespace server {
   }
 
   interface EchoServer {
-    /** Starts the server. Resolves when it is ready; rejects with its errors when it ends before. */
+    /** Starts the server. Resolves when it is ready; rejects with its error output when it exits before that. */
     run(options?: Options): Promise<EchoServer>;
-    /** Stops the server. Resolves when its process has ended. */
+    /** Stops the server. Resolves when its process has exited. */
     stop(): Promise<void>;
   }
 }

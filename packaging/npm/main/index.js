@@ -1,5 +1,5 @@
 'use strict';
-// require('laravel-echo-server') as in 1.6.3: run(options) starts a server, stop() ends it.
+// require('laravel-echo-server') as in 1.6.3: run(options) starts a server, stop() stops it.
 
 const { spawn } = require('child_process');
 const fs = require('fs');
@@ -18,15 +18,15 @@ class EchoServer {
   #child = null;
   #starting = null;
   #folder = null;
-  /** Arguments by which `start` and `stop` mean the same server. */
+  /** Arguments that make `start` and `stop` refer to the same server. */
   #place = [];
 
   /**
-   * Starts a server with the options of laravel-echo-server.json. Settles when it is ready, or has failed.
+   * Starts a server with the options of laravel-echo-server.json. Resolves when it is ready; rejects when it fails.
    * @returns {Promise<EchoServer>}
    */
   run(options = {}) {
-    if (this.#starting) return Promise.reject(new Error('laravel-echo-server runs already: stop() it first'));
+    if (this.#starting) return Promise.reject(new Error('laravel-echo-server is already running: call stop() first'));
     this.#starting = this.#start(options);
     this.#starting.catch(() => {});
     return this.#starting;
@@ -34,7 +34,7 @@ class EchoServer {
 
   #start(options) {
     return new Promise((resolve, reject) => {
-      // Options can hold passwords: a folder and a file for this user only. Paths in them start at the working directory.
+      // Options can contain passwords, so only this user can read the folder and the file. Relative paths in them start at the cwd.
       this.#folder = fs.mkdtempSync(path.join(os.tmpdir(), 'laravel-echo-server-'));
       let child;
       try {
@@ -79,13 +79,13 @@ class EchoServer {
   }
 
   #forget() {
-    // Windows keeps a file for as long as a process has it open.
+    // On Windows a file cannot be deleted while a process has it open, so retry.
     fs.rmSync(this.#folder, { recursive: true, force: true, maxRetries: 10 });
     this.#child = this.#starting = null;
   }
 
   /**
-   * Stops the server; settles when its process has ended.
+   * Stops the server. Resolves when its process has exited.
    * @returns {Promise<void>}
    */
   stop() {
@@ -93,9 +93,9 @@ class EchoServer {
     if (!child) return Promise.resolve();
     return new Promise((resolve) => {
       child.once('close', () => resolve());
-      // Not a signal: on Windows that would end it at once, without a word to its clients.
+      // Not a signal: on Windows that would kill the server without disconnecting its clients.
       const asking = command(['stop', ...this.#place], 'ignore');
-      // One that has not got as far as its lock file has no clients yet.
+      // A server that has not created its lock file yet has no clients.
       const instead = () => child.kill('SIGTERM');
       asking.once('error', instead);
       asking.once('exit', (code) => code !== 0 && instead());

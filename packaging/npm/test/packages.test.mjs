@@ -17,10 +17,10 @@ const archive = (file) => `file:${path.join(process.env.PACKAGES, file)}`;
 const NAME = '@laravel-echo-server/server';
 const PLATFORM = `${NAME}-${process.platform}-${process.arch}`;
 const root = fs.mkdtempSync(path.join(os.tmpdir(), 'npm-packages-'));
-// pm2 keeps its daemon's files in its home; its socket's path has to be short.
+// pm2 keeps its daemon's files in its home, whose path must be short enough for a Unix socket.
 const env = { ...process.env, PATH: `${tools}:${process.env.PATH}`, HOME: root, PM2_HOME: path.join(root, 'pm2') };
 delete env.ECHO_BIN;
-// node --test marks its children, and pm2 is silent for it.
+// node --test sets this for its children, and pm2 prints nothing then.
 delete env.NODE_TEST_CONTEXT;
 
 const DEADLINE = { timeout: 120_000 };
@@ -103,7 +103,7 @@ function serverOf(port) {
         if (fs.readlinkSync(`/proc/${pid}/fd/${fd}`) === `socket:[${inode}]`) return Number(pid);
       }
     } catch {
-      // A process that has just ended.
+      // The process has just exited.
     }
   }
   return undefined;
@@ -174,7 +174,7 @@ for (const [name, { install, start }] of Object.entries(managers)) {
   test(`${name}: installs, starts, stops`, DEADLINE, async () => {
     const folder = install ? project(name, install) : npm;
     const server = await started(folder, start[0], start.slice(1));
-    // Managers differ in what they do with signals; the server's own process is what a supervisor would end.
+    // Package managers handle signals differently, so signal the server's own process, as a supervisor would.
     process.kill(serverOf(server.port), 'SIGTERM');
     await server.ended;
     assert.equal(await answers(server.port), false);

@@ -1,6 +1,6 @@
 'use strict';
-// Finds the server's binary: LARAVEL_ECHO_SERVER_BINARY, else the package of this platform.
-// The variable is taken out of the environment, because the server knows each of its own.
+// Finds the server's binary: LARAVEL_ECHO_SERVER_BINARY, or else the package for this platform.
+// The variable is removed from the server's environment, because the server warns about unknown variables with its prefix.
 
 const path = require('path');
 
@@ -20,7 +20,7 @@ exports.binary = function binary(env) {
           '  Install again without --omit=optional; a lock file made on another system can also leave it out:\n' +
           '  delete node_modules and the lock file, then run npm install'
         : `laravel-echo-server: there is no binary for ${platform}, only for ${known.join(', ')}\n` +
-          '  Build one with `cargo build --release` and name it in LARAVEL_ECHO_SERVER_BINARY'
+          '  Build one with `cargo build --release` and set LARAVEL_ECHO_SERVER_BINARY to its path'
     );
   }
 };

@@ -1,13 +1,13 @@
 #!/usr/bin/env node
 'use strict';
-// Runs the server with this process's arguments. Where Node has process.execve the server takes this process over: the
-// process id, signals and exit code are its own. Else it is a child that gets this process's signals and stdio.
+// Runs the server with this process's arguments. If Node has process.execve, the server replaces this process, and so has its
+// process id, signals and exit code. Otherwise it is a child process that gets this process's signals and stdio.
 
 const { spawn } = require('child_process');
 const os = require('os');
 const { binary, environment } = require('./binary');
 
-// After the text is out: pm2 writes it to its log asynchronously.
+// Exit only after the text is written: pm2 writes it to its log asynchronously.
 function fail(message) {
   process.stderr.write(`${message}\n`, 'utf8', () => process.exit(1));
 }
@@ -28,9 +28,9 @@ try {
 const args = process.argv.slice(2);
 const env = environment(process.env);
 
-// pm2 reads a pipe of this process and talks over an IPC channel, neither of which survives execve.
+// Not under pm2, which reads a pipe of this process and uses an IPC channel; neither survives execve.
 if (process.execve && process.platform !== 'win32' && !process.send) {
-  // Node warns that execve is experimental; operators cannot do anything about it.
+  // Suppress Node's warning that execve is experimental, which operators cannot do anything about.
   process.removeAllListeners('warning');
   try {
     process.execve(file, [file, ...args], env);
@@ -39,13 +39,13 @@ if (process.execve && process.platform !== 'win32' && !process.send) {
   }
 }
 
-// A terminal, systemd and pm2 signal the child as well; the server takes signals that come together for one.
+// Terminals, systemd and pm2 signal the child as well; the server treats signals in quick succession as one.
 const child = spawn(file, args, { stdio: 'inherit', env, windowsHide: true });
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR2', 'SIGQUIT']) {
-  // On Windows the console tells the server itself, and a signal would end it at once.
+  // On Windows the console notifies the server directly, and a signal would kill it.
   process.on(signal, () => process.platform !== 'win32' && child.kill(signal));
 }
-// pm2 with shutdown_with_message.
+// Sent by pm2 with shutdown_with_message.
 process.on('message', (message) => message === 'shutdown' && child.kill('SIGTERM'));
 process.on('exit', () => child.exitCode === null && child.signalCode === null && child.kill('SIGTERM'));
 child.on('error', (error) => fail(`laravel-echo-server: cannot start ${file}: ${error.message}`));
