@@ -1,15 +1,15 @@
-//! [`Webhooks`]: tells the application what happens in channels, in Pusher's form.
+//! [`Webhooks`]: notifies the application of what happens in channels, in Pusher's format.
 //!
 //! ```text
 //!   Hub ─▶ feed ─▶ tracker ─▶ outbox ─▶ sender ─▶ post: the application's URL
-//!        marks     what was    what      batches,
-//!                  told, and   waits     retries
-//!                  is true now
+//!        marks     compares    queues    batches,
+//!                  sent with   events    retries
+//!                  current
 //! ```
 //!
 //! Input: the hub's [`Observation`](crate::hub::Observation)s, which only mark channels and users as changed. Output: signed
-//! deliveries. What is told of who is where is the difference between what was told last and what is true when it is looked at,
-//! so it cannot be told in the wrong order. Whispers and the like are told as they happen.
+//! deliveries. Events about occupancy and members are the difference between the state sent last and the current state, so
+//! they cannot be sent in the wrong order. Whispers and other client events are sent as they happen.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,33 +47,33 @@ use truth::Here;
 pub use target::{WebhookError, label};
 pub use trial::redis_trials;
 
-/// Changes are collected for so long before they are looked at, and told together.
+/// How long changes are collected before they are evaluated and sent together.
 const BATCH_TIME: Duration = Duration::from_millis(50);
 
-/// Most events of one delivery, as Pusher's.
+/// Maximum number of events in one delivery, as in Pusher's.
 const BATCH: usize = 100;
 
-/// Most bytes of one delivery, unless one event is larger; far below PHP's `post_max_size`.
+/// Maximum bytes of one delivery, unless a single event is larger; far below PHP's `post_max_size`.
 const BATCH_BYTES: usize = 1_000_000;
 
-/// Time to write to the log what is given up at the end.
+/// How long shutdown waits for undelivered events to be logged.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Tells the application what happens in channels.
+/// Notifies the application of what happens in channels.
 pub struct Webhooks {
     feed: Arc<Feed>,
     tasks: JoinSet<()>,
-    /// Cancelled when nothing more happens, and what is left is to be told.
+    /// Cancelled when nothing more happens, and the remaining events have to be sent.
     last: CancellationToken,
-    /// Cancelled when there is no more time.
+    /// Cancelled when the time for shutdown is over.
     stop: CancellationToken,
 }
 
 impl Webhooks {
-    /// Begins to tell what happens in `hub`. `None` when there is nobody to tell.
+    /// Starts sending what happens in `hub`. `None` when there are no targets.
     ///
     /// # Errors
-    /// [`WebhookError`] when the certificates for deliveries cannot be used.
+    /// [`WebhookError`] for invalid certificates or Redis settings.
     pub fn start<S: Socket>(config: &Config, hub: &Arc<Hub<S>>, metrics: &Arc<Metrics>) -> Result<Option<Self>, WebhookError> {
         let targets = Target::all(config, &hub.rules())?;
         if targets.is_empty() {
@@ -98,13 +98,13 @@ impl Webhooks {
         Ok(Some(Self { feed, tasks, last, stop }))
     }
 
-    /// Tells what is left, for at most `time`. To be called when everybody has left the hub.
+    /// Sends the remaining events, for at most `time`. Call this after all clients have left the hub.
     pub async fn end(mut self, time: Duration) {
         self.last.cancel();
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(time, ended).await.is_err() {
             self.stop.cancel();
-            // What is left to do takes no time, unless Redis does not answer.
+            // The tasks only log the rest now, which is quick unless Redis does not respond.
             let ended = async { while self.tasks.join_next().await.is_some() {} };
             if tokio::time::timeout(LAST_WORDS, ended).await.is_err() {
                 self.tasks.shutdown().await;

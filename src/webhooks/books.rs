@@ -1,16 +1,16 @@
-//! [`Books`]: what webhooks keep in Redis, where a restart and other nodes find it.
+//! [`Books`]: the state of webhooks in Redis, which survives restarts and is shared by nodes.
 //!
-//! Input: what a node says of its channels, and what the leader has told. Output: marks, counts and what was told. All keys are
-//! in one slot, so that each step is one script: it happens once, or not at all.
+//! Input: reports of nodes about their channels, and what the leader has sent. Output: marks, counts and the state sent last. All
+//! keys are in one slot, so that each step is one atomic script.
 //!
 //! | key, under `<prefix>laravel-echo:{webhooks}:` | |
 //! |---|---|
-//! | `leader` | the token of the node that tells; it expires |
-//! | `nodes`, `node:<id>` | nodes by the time at which they are dead; their channels with counts of sockets |
-//! | `marks`, `events`, `events:bytes` | channels and users to look at; what clients caused, to be told as it happened; its length |
-//! | `told`, `users:<channel>` | channels told to be occupied with the count that was told; their members |
-//! | `seq`, `batches` | the last number; the last batch of each node |
-//! | `out:<target>`, `out:<target>:clients`, `out:<target>:bytes` | what waits for a target: a stream; those of it that clients caused; the length of its JSON |
+//! | `leader` | the token of the leading node; it expires |
+//! | `nodes`, `node:<id>` | nodes by the time when their lease ends; their channels with counts of sockets |
+//! | `marks`, `events`, `events:bytes` | channels and users to check; client events, to be sent as they happened; their size |
+//! | `told`, `users:<channel>` | channels sent as occupied, with the count sent last; their members |
+//! | `seq`, `batches` | the last event number; the number of each node's last report |
+//! | `out:<target>`, `out:<target>:clients`, `out:<target>:bytes` | a target's queue: a stream; ids of client events; size of its JSON |
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -33,20 +33,20 @@ const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redi
 /// Writes as the others do, and takes it away again.
 const TRY: &str = "redis.call('TIME') redis.call('XADD', KEYS[1], '*', 't', '') redis.call('DEL', KEYS[1])";
 
-/// Most marks that wait for the leader. Beyond, it looks at everything.
+/// Maximum number of marks queued for the leader. Beyond it, the leader checks everything.
 const MAX_MARKS: usize = 100_000;
-/// Most marks that are looked at together.
+/// Maximum number of marks that are checked together.
 const MARKS: usize = 5_000;
 /// The mark for everything.
 pub(super) const EVERYTHING: &str = "[]";
-/// Channels that are asked about, events that are taken, and events that are told, in one command.
+/// Channels queried, events pulled, and events committed in one command.
 const AT_ONCE: usize = 1_000;
 
-/// What webhooks keep in Redis.
+/// The state of webhooks in Redis.
 pub(super) struct Books {
     client: ReconnectingClient,
     prefix: String,
-    /// Of this process.
+    /// The id of this process.
     pub(super) node: String,
     pub(super) lease: Duration,
     targets: Arc<[Target]>,
@@ -54,21 +54,21 @@ pub(super) struct Books {
     max_bytes: u64,
 }
 
-/// Something that had to go for what is newer: the place of its target, and its JSON.
+/// Events dropped from a full outbox for newer ones: the index of the target, and the JSON.
 pub(super) type Dropped = Vec<(usize, String)>;
 
-/// One thing that a node says. Said twice, it counts once.
+/// A report of a node. It is idempotent: sent twice, it counts once.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) number: u64,
-    /// It begins anew: what was said before does not count.
+    /// It replaces all earlier reports of the node.
     pub(super) is_anew: bool,
     pub(super) counts: Vec<(ChannelName, usize)>,
     pub(super) marks: Vec<String>,
     pub(super) events: Vec<Happening>,
 }
 
-/// What the leader finds.
+/// The work that the leader pulls.
 #[derive(Debug, Default)]
 pub(super) struct Pulled {
     pub(super) marks: Vec<String>,
@@ -77,7 +77,7 @@ pub(super) struct Pulled {
     pub(super) dead: Vec<String>,
 }
 
-/// What is known of a channel that was told to be occupied.
+/// The state sent last of an occupied channel.
 pub(super) struct Known {
     pub(super) channel: ChannelName,
     pub(super) count: usize,
@@ -86,7 +86,7 @@ pub(super) struct Known {
 
 impl Books {
     pub(super) fn open(config: &Config, targets: Arc<[Target]>) -> Result<Self, RedisConfigError> {
-        /// A leader that died is followed by another in this time, or sooner where members go sooner.
+        /// Another node takes over from a dead leader within this time, or sooner if `presence.lease` is shorter.
         const LEASE: Duration = Duration::from_secs(10);
         let redis = &config.database_config.redis;
         Ok(Self {
@@ -116,7 +116,7 @@ impl Books {
         u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The places of the targets that are told of it, as scripts take them.
+    /// The numbers of the targets that receive the event, in the format of the scripts.
     fn places(&self, happening: &Happening) -> String {
         let wants = |target: &Target| target.wants(happening.event, &happening.channel);
         let places = self.targets.iter().zip(1..).filter(|(target, _)| wants(target)).map(|(_, place)| place.to_string());
@@ -135,7 +135,7 @@ impl Books {
         self.client.query::<redis::Value>(&pipeline).await.map(drop)
     }
 
-    /// Says something. Returns whether this node was known, and how many events had no room.
+    /// Writes a report. Returns whether this node was known, and how many events were dropped for lack of room.
     pub(super) async fn report(&self, report: &Report) -> Result<(bool, u64), QueryError> {
         let mut pipeline = redis::pipe();
         let keys = [self.key("nodes"), self.node_key(&self.node), self.key("marks"), self.key("batches"), self.key("events")];
@@ -154,7 +154,7 @@ impl Books {
         Ok(answer)
     }
 
-    /// Removes what is known of a node.
+    /// Removes the state of a node.
     pub(super) async fn forget(&self, node: &str) -> Result<(), QueryError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("ZREM").arg(self.key("nodes")).arg(node);
@@ -163,7 +163,7 @@ impl Books {
         self.client.query::<redis::Value>(&pipeline).await.map(drop)
     }
 
-    /// Goes on leading, or begins to when nobody does. `None` when somebody else leads.
+    /// Keeps the lead, or takes it if no node has it, and pulls work. `None` if another node leads.
     pub(super) async fn pull(&self, token: &str, is_leading: bool) -> Result<Option<Pulled>, QueryError> {
         let mut pipeline = redis::pipe();
         let keys = [self.key("leader"), self.key("nodes"), self.key("marks"), self.key("events")];
@@ -174,7 +174,7 @@ impl Books {
         Ok(found.map(|(marks, events, live, dead)| Pulled { marks, events, live, dead }))
     }
 
-    /// Makes the lease last. Whether this node leads still.
+    /// Renews the lease, and returns whether this node still leads.
     pub(super) async fn renew(&self, token: &str) -> Result<bool, QueryError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("EVAL").arg(RENEW).arg(1).arg(self.key("leader")).arg(token).arg(self.millis());
@@ -182,14 +182,14 @@ impl Books {
         Ok(leads)
     }
 
-    /// Gives the lead up.
+    /// Releases the lead.
     pub(super) async fn release(&self, token: &str) -> Result<(), QueryError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("EVAL").arg(RELEASE).arg(1).arg(self.key("leader")).arg(token);
         self.client.query::<redis::Value>(&pipeline).await.map(drop)
     }
 
-    /// Forgets nodes that died. Returns the channels they had.
+    /// Removes the state of dead nodes. Returns their channels.
     pub(super) async fn forget_dead(&self, dead: &[String]) -> Result<HashSet<ChannelName>, QueryError> {
         let channels = self.channels(dead).await?;
         for node in dead {
@@ -198,7 +198,7 @@ impl Books {
         Ok(channels)
     }
 
-    /// How many sockets are in these channels, on these nodes.
+    /// The number of sockets in these channels, summed over these nodes.
     pub(super) async fn counts(
         &self,
         channels: &HashSet<ChannelName>,
@@ -234,7 +234,7 @@ impl Books {
         Ok(channels)
     }
 
-    /// Everything that was told.
+    /// The complete state sent last.
     pub(super) async fn told(&self) -> Result<Vec<Known>, QueryError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("HGETALL").arg(self.key("told"));
@@ -256,8 +256,8 @@ impl Books {
         Ok(known)
     }
 
-    /// Writes down what is told now, and puts it into outboxes: what was found, then what clients caused. So many of the marks and
-    /// events that were pulled are done with then. `None` when somebody else leads: then nothing more was done.
+    /// Records what is sent now, and puts it into outboxes: `told`, then client `events`. Removes that many of the pulled marks and
+    /// events. `None` if another node leads: then nothing more was written.
     pub(super) async fn commit(
         &self,
         token: &str,
@@ -268,7 +268,7 @@ impl Books {
         let keys: Vec<String> = ["leader", "seq", "told", "marks", "events"].iter().map(|name| self.key(name)).collect();
         let outboxes: Vec<String> = (0..self.targets.len()).map(|index| self.outbox(index)).collect();
         let mut all_dropped = Vec::new();
-        // The last of them is the end of the marks and the events, also with nothing to tell.
+        // The last part removes the marks and events, even if there is nothing to send.
         let parts: Vec<&[Happening]> = told.chunks(AT_ONCE).chain([events]).collect();
         for (place, some) in parts.iter().enumerate() {
             let (marks, events) = if place + 1 == parts.len() { (marks, events_done) } else { (0, 0) };
@@ -289,13 +289,13 @@ impl Books {
             }
             let (dropped,): (Option<Vec<(usize, String)>>,) = self.client.query(&pipeline).await?;
             let Some(dropped) = dropped else { return Ok(None) };
-            // Scripts count from 1.
+            // Scripts count targets from 1.
             all_dropped.extend(dropped.into_iter().map(|(place, json)| (place.saturating_sub(1).min(self.targets.len() - 1), json)));
         }
         Ok(Some(all_dropped))
     }
 
-    /// The first events that wait for a target, and how many wait.
+    /// The first events queued for a target, and the length of the queue.
     pub(super) async fn first(&self, index: usize, count: usize) -> Result<(Vec<Waiting>, usize), QueryError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("XRANGE").arg(self.outbox(index)).arg("-").arg("+").arg("COUNT").arg(count);
@@ -311,7 +311,7 @@ impl Books {
         Ok((waiting.collect(), len))
     }
 
-    /// These wait no more.
+    /// Removes these events from a target's outbox.
     pub(super) async fn done(&self, index: usize, events: &[Waiting]) -> Result<(), QueryError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("EVAL").arg(DONE).arg(1).arg(self.outbox(index));
@@ -322,7 +322,7 @@ impl Books {
     }
 }
 
-/// Marks as other nodes read them: `["channel"]`, `["channel","user"]`, `["channel",true]` for everybody in it.
+/// Serialises marks for other nodes: `["channel"]`, `["channel","user"]`, `["channel",true]` for all of its members.
 pub(super) fn written(marks: &Marks) -> Vec<String> {
     let text = |mark: serde_json::Value| mark.to_string();
     let channels = marks.channels.iter().map(|channel| text(serde_json::json!([channel.as_str()])));
@@ -334,7 +334,7 @@ pub(super) fn written(marks: &Marks) -> Vec<String> {
     channels.chain(whole).chain(users).collect()
 }
 
-/// Marks that other nodes have written.
+/// Parses marks of other nodes.
 pub(super) fn read(written: &[String]) -> Marks {
     let mut marks = Marks::default();
     for mark in written {
@@ -343,14 +343,14 @@ pub(super) fn read(written: &[String]) -> Marks {
             Ok([serde_json::Value::String(channel), serde_json::Value::String(user)]) => marks.user(channel, user),
             Ok([serde_json::Value::String(channel), serde_json::Value::Bool(true)]) => drop(marks.whole.insert(channel.as_str().into())),
             Ok([]) => marks.everything = true,
-            // Of a later version.
+            // Written by a later version.
             _ => {}
         }
     }
     marks
 }
 
-/// An event that a node has written. `None`: of a later version.
+/// Parses an event of a node. `None` if a later version has written it.
 pub(super) fn event(written: &str) -> Option<Happening> {
     let (event, channel, time_ms, json) = serde_json::from_str(written).ok()?;
     Some(Happening { event, channel, what: Box::default(), time_ms, json })

@@ -1,7 +1,7 @@
--- What the leader tells. KEYS: leader, seq, told, marks, events, then the outbox of each target. ARGV: token, prefix of the sets of
--- users, most events of an outbox, most bytes of them, how many marks and events this is the end of, then for each event: what it
--- changes (`occupied`, `vacated`, `added`, `removed`, `count`, or nothing), channel, user or count, time, JSON, places of outboxes,
--- whether clients can cause as many as they like. Returns nothing when somebody else leads, else what had to go: place and JSON.
+-- Records and queues what the leader sends. KEYS: leader, seq, told, marks, events, then the outbox of each target. ARGV: token,
+-- prefix of the user sets, maximum events and bytes of an outbox, number of marks and events to remove, then for each event: its
+-- change (`occupied`, `vacated`, `added`, `removed`, `count`, or nothing), channel, user or count, time, JSON, numbers of outboxes,
+-- whether it is a client event. Returns nothing if another node leads, otherwise the dropped events: outbox number and JSON.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
 local seq, told, users, max, max_bytes = KEYS[2], KEYS[3], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local marks_done, events_done = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -15,9 +15,9 @@ if events_done > 0 then
 end
 local dropped = {}
 
--- Numbers an event and puts it into outboxes. Numbers grow, also when they were lost: they start at the time in microseconds.
--- In a full outbox the oldest event of clients goes, then the oldest of all: `<outbox>:clients` lists the first kind, and
--- `<outbox>:bytes` has the length of all JSON. The newest event stays, however long it is.
+-- Numbers an event and puts it into outboxes. Numbers start at the time in microseconds, so they grow even after data loss.
+-- A full outbox drops the oldest client event first, then the oldest of all: `<outbox>:clients` lists client events, and
+-- `<outbox>:bytes` is the size of all JSON. The newest event is kept regardless of its size.
 local function append(time_ms, json, places, is_of_clients)
   if places == '' then return end
   local time = redis.call('TIME')

@@ -1,5 +1,5 @@
--- These events of an outbox wait no more. KEYS: the outbox. ARGV: their ids. Those that are gone already, because this was said before
--- and the answer was lost, or because they were dropped, do not count again.
+-- Removes events from an outbox. KEYS: the outbox. ARGV: their ids. Events that were removed already, because this is a retry after a
+-- lost reply or because they were dropped, are skipped.
 local outbox = KEYS[1]
 local bytes = 0
 for _, id in ipairs(ARGV) do
@@ -11,7 +11,7 @@ for _, id in ipairs(ARGV) do
   end
 end
 if redis.call('XLEN', outbox) == 0 then
-  -- The empty stream stays, so that no id is used again.
+  -- The empty stream is kept, so that no id is used again.
   redis.call('DEL', outbox .. ':bytes')
 elseif bytes > 0 then
   redis.call('DECRBY', outbox .. ':bytes', bytes)

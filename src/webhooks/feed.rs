@@ -1,8 +1,8 @@
-//! [`Feed`]: what has changed in the hub since it was last looked at.
+//! [`Feed`]: collects what has changed in the hub since the last check.
 //!
-//! Input: the hub's observations, in the middle of its work. Output: [`Marks`]: channels and users to look at, and what is told
-//! as it happened. Marks of one channel are one mark, and what cannot be marked singly any more is marked as a whole, so the
-//! memory is bounded.
+//! Input: the hub's observations, made synchronously during its work. Output: [`Marks`]: channels and users to check, and events
+//! to send as they happened. Memory is bounded: marks of the same channel are merged, and beyond a limit whole channels, or
+//! everything, are marked.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::hub::{Observation, Observer};
 use crate::metrics::Metrics;
 use crate::warn_throttled;
 
-/// Users that are marked singly; beyond, whole channels are.
+/// Maximum number of individually marked users; beyond it, their channels are marked as a whole.
 const MAX_USERS: usize = 50_000;
-/// Channels that are marked singly; beyond, everything is.
+/// Maximum number of individually marked channels; beyond it, everything is marked.
 const MAX_CHANNELS: usize = 200_000;
-/// Events that wait to be taken, and bytes of them: on one node, and for the leader.
+/// Maximum number and bytes of collected events: on one node, and those queued for the leader.
 pub(super) const MAX_EVENTS: usize = 10_000;
 pub(super) const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
 
@@ -32,13 +32,13 @@ pub(super) const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
 pub(super) struct Marks {
     /// Channels whose subscribers have changed.
     pub(super) channels: HashSet<ChannelName>,
-    /// Presence channels of which everybody is to be looked at.
+    /// Presence channels whose complete member list has to be checked.
     pub(super) whole: HashSet<ChannelName>,
-    /// Users that came or went.
+    /// Users who joined or left.
     pub(super) users: HashMap<ChannelName, HashSet<Box<str>>>,
-    /// Everything is to be looked at.
+    /// Everything has to be checked.
     pub(super) everything: bool,
-    /// What is told as it happened.
+    /// Events to send as they happened.
     pub(super) events: Vec<Happening>,
     user_count: usize,
     event_bytes: usize,
@@ -78,7 +78,7 @@ impl Marks {
         self.user_count += usize::from(is_new);
     }
 
-    /// Whether there was room.
+    /// Adds an event, and returns whether there was room.
     fn event(&mut self, event: Happening) -> bool {
         if self.events.len() >= MAX_EVENTS || self.event_bytes + event.json.len() > MAX_EVENT_BYTES {
             return false;
@@ -89,14 +89,14 @@ impl Marks {
     }
 }
 
-/// Hears the hub.
+/// Observes the hub.
 pub(super) struct Feed {
     targets: Arc<[Target]>,
     metrics: Arc<Metrics>,
     marks: Mutex<Marks>,
-    /// Told when there are marks.
+    /// Notified when there are marks.
     pub(super) marked: Notify,
-    /// Who counts subscribers has to look at each that comes and goes.
+    /// Whether a target wants `subscription_count`, and so every subscribe and unsubscribe is a mark.
     counts: bool,
 }
 
@@ -110,7 +110,7 @@ impl Feed {
         self.marks.lock()
     }
 
-    /// What has changed since this was last called.
+    /// Takes the changes since the last call.
     pub(super) fn take(&self) -> Marks {
         std::mem::take(&mut self.marks())
     }
@@ -127,12 +127,12 @@ impl Feed {
         }
     }
 
-    /// Whether any target is told of `event` in `channel`.
+    /// Whether any target wants `event` in `channel`.
     pub(super) fn wants(&self, event: WebhookEvent, channel: &str) -> bool {
         self.targets.iter().any(|target| target.wants(event, channel))
     }
 
-    /// Whether any target is told who is in a channel, or that anybody is.
+    /// Whether any target wants events about the occupancy or members of a channel.
     pub(super) fn follows(&self, channel: &str) -> bool {
         self.targets.iter().any(|target| target.follows(channel))
     }
@@ -155,7 +155,7 @@ impl Feed {
         }
     }
 
-    /// What was marked and not taken is lost now.
+    /// Counts and logs the events that were not taken, and are lost now.
     pub(super) fn close(&self) {
         let events = self.take().events.len();
         if events > 0 {
@@ -180,7 +180,7 @@ impl Observer for Feed {
                 }
             }
             Observation::Joined { channel, member } | Observation::Left { channel, member } => {
-                // The last member may go long after the last socket.
+                // With a leave grace, the last member may leave long after the last socket.
                 if matches!(observation, Observation::Left { .. }) && self.follows(channel) {
                     self.mark(|marks| marks.channel(channel));
                 }

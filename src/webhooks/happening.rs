@@ -1,4 +1,4 @@
-//! [`Happening`]: one event of a delivery, written as Pusher writes it.
+//! [`Happening`]: one event of a delivery, in Pusher's format.
 //!
 //! Input: what happened. Output: JSON such as `{"name":"member_added","channel":"presence-room","user_id":"1","time_ms":…,"seq":…}`.
 
@@ -8,7 +8,7 @@ use crate::channel::{ChannelKind, kind_of};
 use crate::clock::{milliseconds, since_1970};
 use crate::config::WebhookEvent;
 
-/// What happened, beside its name and its channel.
+/// The fields of an event in addition to its name and channel.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(super) struct Detail<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,22 +37,22 @@ struct Written<'a> {
     time_ms: u64,
 }
 
-/// One event, ready but for its number.
+/// One event, complete except for its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Happening {
     pub(super) event: WebhookEvent,
-    /// Empty for events of no channel.
+    /// Empty for events that have no channel.
     pub(super) channel: Box<str>,
-    /// Of a member the user, of a count the number.
+    /// The user of a member event, or the number of a count.
     pub(super) what: Box<str>,
     /// When it happened, in milliseconds since 1970.
     pub(super) time_ms: u64,
-    /// The JSON without its last brace, so that the number can follow.
+    /// The JSON without its closing brace, so that the number can be appended.
     pub(super) json: String,
 }
 
 impl Happening {
-    /// Something that happens now.
+    /// An event that happens now.
     pub(super) fn now(event: WebhookEvent, channel: &str, detail: Detail<'_>) -> Self {
         let time_ms = now_ms();
         let written = Written { name: event.as_str(), channel, detail, time_ms };
@@ -63,15 +63,15 @@ impl Happening {
         Self { event, channel: channel.into(), what, time_ms, json }
     }
 
-    /// Whether clients can cause as many as they like: such an event is dropped before one that says who is there. Anybody can go
-    /// into public channels, and make up their names.
+    /// Whether clients can cause any number of such events: they are dropped before other events about occupancy and members. Public
+    /// channels count as well, because anyone can join them and make up their names.
     pub(super) fn is_of_clients(&self) -> bool {
         use WebhookEvent::{ChannelOccupied, ChannelVacated, SubscriptionCount};
         let is_of_channel = matches!(self.event, ChannelOccupied | ChannelVacated | SubscriptionCount);
         self.event.is_of_clients() || is_of_channel && kind_of(&self.channel) == ChannelKind::Public
     }
 
-    /// The whole JSON. `seq` grows with every event.
+    /// The complete JSON. `seq` grows with every event.
     pub(super) fn numbered(&self, seq: u64) -> String {
         format!("{},\"seq\":{seq}}}", self.json)
     }

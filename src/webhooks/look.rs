@@ -1,4 +1,4 @@
-//! [`look`]: the one pass from marks to what is told. Input: marks, what is due, and the truth. Output: happenings, in order.
+//! [`look`]: evaluates marks. Input: marks, due checks, and the current state. Output: the events to send, in order.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::channel::{ChannelKind, ChannelName};
 use crate::config::WebhookEvent as Name;
 use crate::store::StoreError;
 
-/// Marks with what is due.
+/// Adds the checks that are due to the marks.
 pub(super) fn gather(tracker: &mut Tracker, mut marks: Marks, now: Instant) -> Marks {
     for due in tracker.take_due(now) {
         match due {
@@ -24,10 +24,10 @@ pub(super) fn gather(tracker: &mut Tracker, mut marks: Marks, now: Instant) -> M
     marks
 }
 
-/// Looks at what is marked, and adds what there is to tell to `out`. Of channels `count` says how many sockets are in them.
+/// Checks everything that is marked, and appends the events to send to `out`. `count` returns the sockets in a channel.
 ///
 /// # Errors
-/// [`StoreError`] when members cannot be read. What is in `out` holds then, too, and what could not be looked at is due again.
+/// [`StoreError`] when members cannot be read. The events in `out` are valid even then; failed checks are scheduled again.
 pub(super) async fn look(
     tracker: &mut Tracker,
     truth: &impl Truth,
@@ -47,7 +47,7 @@ pub(super) async fn look(
     for channel in &channels {
         let mut here = count(channel.as_str());
         if here == 0 && channel.kind() == ChannelKind::Presence && tracker.is_occupied(channel.as_str()) {
-            // Whoever may come back after a lost connection is a member still, and the channel not vacant.
+            // A user who may still reconnect remains a member, so the channel is not vacant.
             match truth.members(channel).await {
                 Ok(members) => here = members.len(),
                 Err(error) => {

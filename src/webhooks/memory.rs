@@ -1,7 +1,7 @@
 //! [`Local`]: webhooks of a single node, with everything in memory.
 //!
-//! Input: the marks of the feed. Output: events in the outbox of each target, and a sender for each. What was told is forgotten at
-//! the end, so the end tells that everybody has left.
+//! Input: the marks of the feed. Output: events in the outbox of each target, and a sender for each. The state sent last is lost at
+//! shutdown, so shutdown sends that all channels are vacated.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(super) struct Local<T> {
 }
 
 impl<T: Truth> Local<T> {
-    /// Begins. Of the two tokens, the first says that nothing more happens, the second that there is no more time.
+    /// Starts the tasks. `last` is cancelled when nothing more happens, `stop` when the time for shutdown is over.
     pub(super) fn start(
         config: &Config,
         truth: T,
@@ -69,13 +69,13 @@ impl<T: Truth> Local<T> {
             let marks = self.feed.take();
             self.look(marks).await;
         }
-        // Everybody has left, and nobody will be there to tell it later.
+        // All clients have left, and there is no later time to send that.
         self.tracker.hurry();
         let mut marks = self.feed.take();
         self.tracker.channels().for_each(|channel| marks.channel(channel.as_str()));
         self.look(marks).await;
         self.outboxes.iter().for_each(|outbox| outbox.close());
-        // The senders end by themselves, or are stopped.
+        // The senders end when their outbox is empty, or are stopped.
         let is_empty = async {
             for outbox in &self.outboxes {
                 while !outbox.is_empty() {
@@ -89,7 +89,7 @@ impl<T: Truth> Local<T> {
         }
     }
 
-    /// Waits until there is something to look at, and a little longer for what happens along with it.
+    /// Waits until there is something to check, and a little longer for related changes.
     async fn wait(&self) {
         let due = async {
             match self.tracker.next_due() {
@@ -110,7 +110,7 @@ impl<T: Truth> Local<T> {
         let counts = |channel: &str| self.truth.count(channel);
         let mut told = Vec::new();
         if let Err(error) = look(&mut self.tracker, &self.truth, counts, marks, &self.feed, now, &mut told).await {
-            // Members in memory can always be read, those in Redis later.
+            // This can only fail with members in Redis; the failed checks are scheduled again.
             warn!(%error, "webhooks cannot read members now; changes are sent later");
         }
         for happening in told.iter().chain(&events) {

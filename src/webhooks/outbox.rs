@@ -1,6 +1,6 @@
-//! [`Outbox`]: what waits for one target.
+//! [`Outbox`]: the queue of one target.
 //!
-//! Input: events in the order in which they are to be told. Output: the first of them, again and again, until they are done.
+//! Input: events in the order of delivery. Output: the first of them, repeatedly until they are marked as done.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,28 +15,28 @@ use super::happening::now_ms;
 use super::{BATCH, BATCH_BYTES};
 use crate::metrics::Metrics;
 
-/// One event that waits.
+/// One queued event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Waiting {
-    /// Its name in the outbox.
+    /// Its id in the outbox.
     pub(super) id: String,
     /// When it happened, in milliseconds since 1970.
     pub(super) time_ms: u64,
-    /// Clients can cause as many of its kind as they like.
+    /// Clients can cause any number of such events.
     pub(super) is_of_clients: bool,
     pub(super) json: Arc<str>,
 }
 
-/// What waits for one target.
+/// The queue of one target.
 #[async_trait]
 pub(super) trait Outbox: Send + Sync + 'static {
-    /// The first events: at least one, and as many as one delivery may have. `None` at the end.
+    /// Waits for the first events: at least one, and at most as many as fit into one delivery. `None` when the outbox has ended.
     async fn first(&self) -> Option<Vec<Waiting>>;
-    /// These are done with, one way or the other.
+    /// Removes events that were delivered or dropped.
     async fn done(&self, events: &[Waiting]);
 }
 
-/// Numbers of events: they grow, also over restarts and as long as clocks are right.
+/// Numbers events. Numbers keep growing across restarts, unless the clock goes backwards.
 #[derive(Debug, Default)]
 pub(super) struct Numbers(AtomicU64);
 
@@ -49,12 +49,12 @@ impl Numbers {
     }
 }
 
-/// What waits in memory.
+/// A queue in memory.
 pub(super) struct MemoryOutbox {
     queue: Mutex<Queue>,
-    /// Told when something has come.
+    /// Notified when an event was added.
     filled: Notify,
-    /// Cancelled when nothing more comes.
+    /// Cancelled when no more events will be added.
     closed: CancellationToken,
     max_events: usize,
     max_bytes: usize,
@@ -65,12 +65,12 @@ pub(super) struct MemoryOutbox {
 struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// No event before this place is of clients, so that a full queue is not searched anew for each event that comes.
+    /// No event before this index is a client event, so that a full queue is not searched from the start for each new event.
     searched: usize,
 }
 
 impl Queue {
-    /// Takes out the oldest event of clients, or else the oldest of all.
+    /// Removes the oldest client event, or else the oldest event.
     fn make_room(&mut self) -> Option<Waiting> {
         let is_of_clients = |place: &usize| self.waiting[*place].is_of_clients;
         match (self.searched..self.waiting.len()).find(is_of_clients) {
@@ -105,8 +105,8 @@ impl MemoryOutbox {
         self.queue.lock()
     }
 
-    /// Takes an event. Returns those that had to go for it: the oldest of what clients can send as much of as they like, then the
-    /// oldest of all, since the newest say how things are.
+    /// Adds an event. Returns the events dropped for it: the oldest client events first, then the oldest of all, because the newest
+    /// ones describe the current state.
     pub(super) fn push(&self, event: Waiting) -> Vec<Waiting> {
         let mut dropped = Vec::new();
         {
@@ -123,7 +123,7 @@ impl MemoryOutbox {
         dropped
     }
 
-    /// Nothing more comes.
+    /// Ends the queue: no more events will be added.
     pub(super) fn close(&self) {
         self.closed.cancel();
     }
@@ -132,7 +132,7 @@ impl MemoryOutbox {
         self.queue().waiting.is_empty()
     }
 
-    /// Everything that still waits.
+    /// Removes and returns all queued events.
     pub(super) fn drain(&self) -> Vec<Waiting> {
         let mut queue = self.queue();
         let Queue { waiting, .. } = std::mem::take(&mut *queue);
@@ -141,7 +141,7 @@ impl MemoryOutbox {
     }
 }
 
-/// The first of `events` that fit into one delivery: at least one.
+/// The first of `events` that fit into one delivery; at least one.
 pub(super) fn batch(events: impl Iterator<Item = Waiting>) -> Vec<Waiting> {
     let mut bytes = 0;
     let fits = |event: &Waiting| {
@@ -173,7 +173,7 @@ impl Outbox for MemoryOutbox {
 
     async fn done(&self, events: &[Waiting]) {
         let mut queue = self.queue();
-        // Some may have had to go meanwhile.
+        // Some may have been dropped in the meantime.
         let before = queue.waiting.len();
         while queue.pop_front_if(|first| events.iter().any(|event| event.id == first.id)).is_some() {}
         let removed = before - queue.waiting.len();
@@ -226,7 +226,7 @@ mod tests {
         let first = outbox.first().await.unwrap();
         assert_eq!(outbox.push(event(3, 10)), [event(0, 10)]);
         assert_eq!(outbox.push(event(4, 95)).len(), 3);
-        // What went meanwhile is none the less done.
+        // An event that was dropped in the meantime can still be marked as done.
         outbox.done(&first).await;
         assert_eq!(outbox.first().await.unwrap(), [event(4, 95)]);
         outbox.done(&[event(4, 95)]).await;

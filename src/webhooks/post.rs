@@ -1,4 +1,4 @@
-//! [`Post`]: one signed delivery. Input: a body. Output: a POST to the target, and whether it was taken.
+//! [`Post`]: one signed delivery. Input: a body. Output: a POST to the target, and whether it was accepted.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use crate::config::{Config, Webhook};
 use crate::net::tls::refused_certificate;
 use crate::signature::sign;
 
-/// Of an answer so much is read, so that its connection can be used again.
+/// How much of a response is read, so that its connection can be reused.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// Why a delivery was not taken.
+/// Why a delivery was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
-    /// The target wants no more of it: 410.
+    /// The target refuses this delivery for good: 410.
     #[error("the target answered 410")]
     Gone,
-    /// It answered something else than 2xx.
+    /// It answered with another status than 2xx.
     #[error("the target answered {0}")]
     Status(u16),
-    /// It did not answer.
+    /// It could not be reached or did not respond.
     #[error("{0}")]
     Unreachable(String),
     /// Redis did not take it.
@@ -38,19 +38,19 @@ pub enum DeliveryError {
 }
 
 impl DeliveryError {
-    /// What to do about it.
+    /// How to fix it.
     #[must_use]
     pub fn hint(&self) -> &str {
         match self {
-            Self::Gone => "the application is finished with it; take this target out of the settings",
-            Self::Status(301..=399) => "redirects are not followed: write the address that it leads to",
+            Self::Gone => "the application no longer wants deliveries: remove this target from the settings",
+            Self::Status(301..=399) => "redirects are not followed: set `url` to the address that it redirects to",
             Self::Status(401 | 403) => "does the application know the key and secret of this target?",
-            Self::Status(404) => "is `url` right, and is the route there?",
-            Self::Status(405) => "the route has to take POST",
-            Self::Status(419) => "take the route out of Laravel's CSRF protection",
-            Self::Status(_) => "the application's log says why",
+            Self::Status(404) => "is `url` right, and does the route exist?",
+            Self::Status(405) => "the route has to accept POST",
+            Self::Status(419) => "exclude the route from Laravel's CSRF protection",
+            Self::Status(_) => "see the application's log",
             Self::Unreachable(cause) if cause.contains("certificate") => {
-                refused_certificate(cause).unwrap_or("name the certificate's authority in `auth.tls.ca`")
+                refused_certificate(cause).unwrap_or("set `auth.tls.ca` to the certificate's authority")
             }
             Self::Unreachable(_) => "is the application running, and is `url` its address as seen from here?",
             Self::Redis { hint, .. } => hint,
@@ -71,11 +71,11 @@ impl Post {
     /// A client for the entry.
     ///
     /// # Errors
-    /// [`WebhookError::Client`] when certificates cannot be used.
+    /// [`WebhookError::Client`] for invalid certificates.
     pub fn new(webhook: &Webhook<'_>, config: &Config) -> Result<Self, WebhookError> {
         let entry = webhook.config;
         let builder = client_builder(config, entry.url.starts_with("http://"))?
-            // Pusher's PHP library reads `X-Pusher-Key` by `getallheaders()`, which gives names as they were sent.
+            // Pusher's PHP library reads `X-Pusher-Key` with `getallheaders()`, which keeps the case of names.
             .http1_title_case_headers()
             .redirect(Policy::none())
             .timeout(config.webhooks_delivery.timeout)
@@ -94,10 +94,10 @@ impl Post {
         })
     }
 
-    /// Sends a body, signed as Pusher signs it.
+    /// Sends a body, signed like Pusher's.
     ///
     /// # Errors
-    /// [`DeliveryError`] when it was not taken.
+    /// [`DeliveryError`] when it was not accepted.
     pub async fn send(&self, body: String) -> Result<(), DeliveryError> {
         let signature = sign(self.secret.expose().as_bytes(), body.as_bytes());
         let mut headers = self.headers.clone();
@@ -124,7 +124,7 @@ impl Post {
     }
 }
 
-/// What went wrong, without the address.
+/// The cause of an error, without the URL.
 fn cause(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer within webhooksDelivery.timeout".to_owned();

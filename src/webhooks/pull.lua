@@ -1,6 +1,6 @@
--- The leader goes on, or a node becomes it. KEYS: leader, nodes, marks, events. ARGV: token, lease in ms, most marks, most events, whether
--- it leads already. Returns nothing when somebody else leads, else: marks and events, which stay until they are committed, nodes that
--- live, nodes that died.
+-- Keeps the lead or takes it, and pulls work. KEYS: leader, nodes, marks, events. ARGV: token, lease in ms, maximum marks, maximum
+-- events, whether this node leads already. Returns nothing if another node leads, otherwise: marks and events, which remain until they
+-- are committed, live nodes, dead nodes.
 local leader, nodes = KEYS[1], KEYS[2]
 local token, lease = ARGV[1], ARGV[2]
 local current = redis.call('GET', leader)

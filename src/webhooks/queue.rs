@@ -1,9 +1,9 @@
 //! [`QueuePush`]: deliveries as jobs of Laravel.
 //!
-//! Input: the body of a delivery. Output: an entry of `<prefix>queues:<name>`, in the form that `Illuminate\Queue\RedisQueue` has
-//! taken since Laravel 5.3 (`src/Illuminate/Queue/RedisQueue.php`, `Jobs/Job.php`): the class of the settings is made by
-//! Laravel's container and its method called with the job and `data`. `data.body` is the body as text: Redis' Lua, through which
-//! Laravel passes the payload when a job is tried again, changes empty lists and large numbers.
+//! Input: the body of a delivery. Output: an entry of `<prefix>queues:<name>`, in the format that `Illuminate\Queue\RedisQueue`
+//! reads since Laravel 5.3 (`src/Illuminate/Queue/RedisQueue.php`, `Jobs/Job.php`): Laravel's container creates the configured
+//! class and calls its method with the job and `data`. `data.body` is the body as a string, because Laravel retries jobs through
+//! Lua in Redis, which would change empty lists and large numbers in JSON.
 
 use serde_json::json;
 
@@ -11,13 +11,13 @@ use super::post::DeliveryError;
 use crate::config::{Config, WebhookConfig};
 use crate::redis_client::{ReconnectingClient, Redis, RedisConfigError};
 
-/// As Laravel pushes: a job, and a sign for workers that block (`block_for`). Versions before 5.8 take no signs away, so there are
-/// never more of them than jobs.
+/// Pushes like Laravel: a job, and a notification for blocking workers (`block_for`). Versions before 5.8 never remove
+/// notifications, so there are never more of them than jobs.
 const PUSH: &str = "
 redis.call('RPUSH', KEYS[1], ARGV[1])
 if redis.call('LLEN', KEYS[2]) < redis.call('LLEN', KEYS[1]) then redis.call('RPUSH', KEYS[2], 1) end";
 
-/// Pushes and takes away again, in one step that no worker sees.
+/// Pushes an empty entry and removes it again, in one atomic step, so that no worker sees it.
 const TRY: &str = "
 for _, key in ipairs(KEYS) do
   redis.call('RPUSH', key, '')
@@ -35,7 +35,7 @@ impl QueuePush {
     /// The queue of the entry.
     ///
     /// # Errors
-    /// [`RedisConfigError`] when the settings of Redis cannot be used.
+    /// [`RedisConfigError`] when the Redis settings are invalid.
     pub(super) fn new(entry: &WebhookConfig, config: &Config) -> Result<Self, RedisConfigError> {
         let redis = &config.database_config.redis;
         Ok(Self {
@@ -48,12 +48,12 @@ impl QueuePush {
     /// Pushes a body.
     ///
     /// # Errors
-    /// [`DeliveryError::Redis`] when Redis did not take it.
+    /// [`DeliveryError::Redis`] when Redis did not accept it.
     pub(super) async fn send(&self, body: &str) -> Result<(), DeliveryError> {
         self.eval(PUSH, &[payload(&self.job, body)]).await
     }
 
-    /// Whether it can push; the queue is as it was then.
+    /// Checks whether it can push; leaves the queue unchanged.
     ///
     /// # Errors
     /// As [`Self::send`].
@@ -77,7 +77,7 @@ fn payload(job: &str, body: &str) -> String {
         .to_string()
 }
 
-/// As Laravel's `Str::random(32)`.
+/// A random id, of the same length as Laravel's `Str::random(32)`.
 fn random_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }

@@ -1,7 +1,7 @@
--- What one node says. KEYS: nodes, the node's counts, marks, batches, events. ARGV: node, lease in ms, number of the batch, whether it
--- says everything anew, most marks, events and bytes of events that wait, numbers of counts and marks, then these: channel and count;
--- mark; event.
--- Returns whether the node was known, and how many events had no room.
+-- Writes a node's report. KEYS: nodes, the node's counts, marks, batches, events. ARGV: node, lease in ms, number of the report, whether
+-- it replaces earlier reports, maximum queued marks, events and bytes of events, number of counts and of marks, then the counts (channel
+-- and count), marks and events.
+-- Returns whether the node was known, and how many events were dropped for lack of room.
 local nodes, counts, marks, batches, events = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local node, lease, batch, anew = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local max_marks, max_events, max_bytes = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -19,18 +19,18 @@ for at = 10, first_mark - 1, 2 do
   end
 end
 if redis.call('LLEN', marks) + first_event - first_mark > max_marks then
-  -- Everything is to be looked at then.
+  -- Too many marks: mark everything instead.
   if redis.call('LINDEX', marks, -1) ~= '[]' then redis.call('RPUSH', marks, '[]') end
 else
   for at = first_mark, first_event - 1 do redis.call('RPUSH', marks, ARGV[at]) end
 end
--- Said again, because the answer was lost, it happens once.
+-- A report that is retried after a lost reply must not queue its events twice.
 if batch <= tonumber(redis.call('HGET', batches, node) or '0') then return { was_known, 0 } end
 redis.call('HSET', batches, node, batch)
 local room = max_events - redis.call('LLEN', events)
 local before = tonumber(redis.call('GET', events .. ':bytes') or '0')
 local bytes, left = before, first_event
--- One that has no room ends it: those after it are newer, and would be told before it.
+-- Stop at the first event without room: later events must not be sent before it.
 while left <= #ARGV and room > 0 and bytes + #ARGV[left] <= max_bytes do
   redis.call('RPUSH', events, ARGV[left])
   bytes, room, left = bytes + #ARGV[left], room - 1, left + 1

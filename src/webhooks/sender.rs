@@ -1,7 +1,7 @@
-//! [`Sender`]: brings what waits for one target to it.
+//! [`Sender`]: delivers the queue of one target.
 //!
-//! Input: an [`Outbox`]. Output: deliveries, one at a time and so in order; again after a growing time when one fails, for
-//! `webhooksDelivery.retryFor`. What is given up is written to the log. Each target has a sender of its own.
+//! Input: an [`Outbox`]. Output: deliveries, one at a time and so in order; a failed one is retried with exponential backoff for
+//! `webhooksDelivery.retryFor`. Events that are given up are logged. Each target has its own sender.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,23 +18,23 @@ use super::target::Target;
 use crate::metrics::Metrics;
 use crate::warn_throttled;
 
-/// Times between two tries.
+/// Minimum and maximum time between two attempts.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
-/// A target that goes on failing for the same reason is spoken of again after this time.
+/// A target that keeps failing for the same reason is logged again after this time.
 pub(super) const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-/// Of events that are given up, so many bytes are logged in one line.
+/// Maximum bytes of undelivered events in one log line.
 const MAX_LOGGED: usize = 16 * 1024;
 
 /// Why events are dropped from a full outbox.
-pub(super) const NO_ROOM: &str = "more events wait than webhooksDelivery.queue, or queueBytes, allows";
+pub(super) const NO_ROOM: &str = "more events are queued than webhooksDelivery.queue or queueBytes allows";
 
-/// Brings what waits for one target to it.
+/// Delivers the queue of one target.
 pub(super) struct Sender {
     pub(super) targets: Arc<[Target]>,
-    /// Which of them.
+    /// The index of its target.
     pub(super) index: usize,
     pub(super) retry_for: Duration,
     pub(super) metrics: Arc<Metrics>,
@@ -45,7 +45,7 @@ impl Sender {
         &self.targets[self.index]
     }
 
-    /// Sends until the outbox ends, or `stop`.
+    /// Sends until the outbox ends or `stop` is cancelled.
     pub(super) async fn run(self, outbox: Arc<dyn Outbox>, stop: CancellationToken) {
         let mut failures = 0;
         let mut told: Option<(String, Instant)> = None;
@@ -54,7 +54,7 @@ impl Sender {
                 match self.target().send(body(events.iter().map(|event| &*event.json))).await {
                     Ok(()) => {
                         if failures > 0 {
-                            info!(webhook = self.target().label, failures, "webhook target takes deliveries again");
+                            info!(webhook = self.target().label, failures, "webhook target accepts deliveries again");
                             failures = 0;
                             told = None;
                         }
@@ -79,12 +79,12 @@ impl Sender {
                                 cause = text,
                                 failures,
                                 hint = cause.hint(),
-                                "webhook delivery failed; trying again"
+                                "webhook delivery failed; retrying"
                             );
                             told = Some((text, Instant::now()));
                         }
                         let oldest = now_ms().saturating_sub(u64::try_from(self.retry_for.as_millis()).unwrap_or(u64::MAX));
-                        // In order, so those that are not too old come after all that are.
+                        // Events are in order of time, so those that are too old come first.
                         let too_old = events.iter().take_while(|event| event.time_ms < oldest).count();
                         if too_old > 0 {
                             self.give_up(&events[..too_old], &format!("{cause}, for longer than webhooksDelivery.retryFor"));
@@ -98,13 +98,13 @@ impl Sender {
         stop.run_until_cancelled(sending).await;
     }
 
-    /// Events that nobody will be told of.
+    /// Logs events that will not be delivered.
     pub(super) fn give_up(&self, events: &[Waiting], cause: &str) {
         dead_letter(&self.metrics, &self.target().label, events, cause);
     }
 }
 
-/// Writes events that are given up to the log.
+/// Logs and counts events that will not be delivered.
 pub(super) fn dead_letter(metrics: &Metrics, target: &str, events: &[Waiting], cause: &str) {
     if events.is_empty() {
         return;
@@ -114,7 +114,7 @@ pub(super) fn dead_letter(metrics: &Metrics, target: &str, events: &[Waiting], c
     warn_throttled!(class = 0, key = target, webhook = target, cause, count, events = listed(events), "webhook events given up");
 }
 
-/// The first of them, as the log shows them.
+/// The first events, as a JSON list for the log.
 fn listed(events: &[Waiting]) -> String {
     let mut text = String::from("[");
     for event in events {
@@ -131,7 +131,7 @@ fn listed(events: &[Waiting]) -> String {
     text
 }
 
-/// The time before another try: it doubles, and varies so that targets of many nodes do not meet.
+/// The time before the next attempt: exponential backoff with jitter, so that many nodes do not retry at the same time.
 fn pause(failures: u32) -> Duration {
     let longest = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(MAX_RETRY);
     longest.mul_f64(rand::rng().random_range(0.5..=1.0))

@@ -1,9 +1,9 @@
-//! Webhooks of several nodes, or of one whose webhooks outlive it: what was told, and what waits, is in Redis.
+//! Webhooks of several nodes, or of one node with `store = "redis"`: the state sent last and the queues are in Redis.
 //!
-//! Every node says how many sockets it has in which channel, what to look at, and what clients caused ([`report`]). One of them leads
-//! ([`Leader`]): it compares what is true with what was told, puts what it tells into the outboxes in the same step in which it
-//! writes that down, and sends. When it dies, another takes the lead after the lease and goes on with what was told; what was on
-//! the way to a target then is sent again.
+//! Every node reports its sockets per channel, what to check, and client events ([`report`]). One node leads ([`Leader`]): it
+//! compares the current state with the state sent last, records the difference and puts it into the outboxes in one atomic step,
+//! and sends it. When the leader dies, another node takes over once the lease has expired and continues from the recorded state;
+//! a delivery that was in flight at that time is sent again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,16 +32,16 @@ use crate::metrics::Metrics;
 use crate::redis_client::QueryError;
 use crate::store::StoreError;
 
-/// The leader looks at everything this often, whatever is marked: marks are complete as long as Redis' PUBLISH is.
+/// How often the leader checks everything, regardless of marks: a mark can be missing if Redis has lost a PUBLISH.
 const SWEEP: Duration = Duration::from_secs(600);
-/// Between two tries while Redis is away.
+/// Time between two attempts while Redis is unreachable.
 const RETRY: Duration = Duration::from_millis(500);
-/// How long the end waits for Redis, to say that this node is gone.
+/// How long shutdown waits for Redis to remove this node's state.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Counts of one report.
+/// Maximum number of counts in one report.
 const COUNTS: usize = 5_000;
 
-/// What all parts use.
+/// Shared by the tasks.
 pub(super) struct Common<T> {
     pub(super) books: Books,
     pub(super) truth: T,
@@ -70,7 +70,7 @@ impl<T> Common<T> {
     }
 }
 
-/// Begins to report, and to lead when it is this node's turn.
+/// Starts reporting, and leading when no other node leads.
 pub(super) fn start<T: Truth>(common: Common<T>, tasks: &mut JoinSet<()>, last: &CancellationToken) {
     let common = Arc::new(common);
     let reported = CancellationToken::new();
@@ -78,7 +78,7 @@ pub(super) fn start<T: Truth>(common: Common<T>, tasks: &mut JoinSet<()>, last: 
     tasks.spawn(lead(common, last.clone(), reported));
 }
 
-/// Says what has changed here, until the end; then that this node is gone.
+/// Reports this node's changes until shutdown; then removes the node.
 async fn report<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, reported: CancellationToken) {
     let mut number = 0;
     let mut is_anew = true;
@@ -99,7 +99,7 @@ async fn report<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, repor
         if is_last {
             break;
         }
-        // Redis has forgotten this node, or thought it dead.
+        // Redis has lost this node's state, or its lease had expired: report everything again.
         is_anew = !was_known || marks.everything;
         if !is_anew {
             tokio::select! {
@@ -115,10 +115,10 @@ async fn report<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, repor
     reported.cancel();
 }
 
-/// All counts of this node, in place of what it said before.
+/// Reports that replace all earlier ones with this node's complete counts.
 fn everything<T: Truth>(common: &Common<T>) -> Vec<Report> {
     let counts: Vec<_> = common.truth.counts().into_iter().filter(|(channel, _)| common.feed.follows(channel.as_str())).collect();
-    // What was said before may have been of channels that are empty now.
+    // Mark everything, because earlier reports may have been about channels that are empty now.
     let mut reports = vec![Report { is_anew: true, marks: vec![books::EVERYTHING.to_owned()], ..Report::default() }];
     reports.extend(counts.chunks(COUNTS).map(|some| {
         let mut marks = Marks::default();
@@ -133,18 +133,18 @@ fn everything<T: Truth>(common: &Common<T>) -> Vec<Report> {
     reports
 }
 
-/// Sends a report until Redis has it, or until the end. `false`: Redis did not know this node.
+/// Sends a report until Redis has accepted it, or until shutdown. `false` if Redis did not know this node.
 async fn send<T: Truth>(common: &Common<T>, report: &Report, last: &CancellationToken) -> bool {
     loop {
         match common.books.report(report).await {
             Ok((was_known, dropped)) => {
                 if dropped > 0 {
                     common.metrics.webhooks.dropped.inc_by(dropped);
-                    warn!(events = dropped, "webhook events dropped: too many wait for the leading node");
+                    warn!(events = dropped, "webhook events dropped: too many are queued for the leading node");
                 }
                 return was_known || report.is_anew;
             }
-            // Sent again as it is: it counts once. What happens meanwhile is marked, and bounded.
+            // Retried unchanged, so that it counts once. Changes in the meantime are collected in the feed, which is bounded.
             Err(error) if !last.is_cancelled() => {
                 common.complain("could not write changes to Redis", &error);
                 sleep(RETRY).await;
@@ -163,7 +163,7 @@ async fn send<T: Truth>(common: &Common<T>, report: &Report, last: &Cancellation
     }
 }
 
-/// Why a node leads no more.
+/// Why a node has stopped leading.
 #[derive(Debug, thiserror::Error)]
 enum LeadError {
     #[error("another node leads")]
@@ -174,7 +174,7 @@ enum LeadError {
     Store(#[from] StoreError),
 }
 
-/// Leads whenever nobody else does, until this node has said its last.
+/// Leads whenever no other node does, until this node has sent its last report.
 async fn lead<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, reported: CancellationToken) {
     let token = format!("{}-{:016x}", common.books.node, rand::random::<u64>());
     while !last.is_cancelled() {
@@ -207,7 +207,7 @@ async fn lead<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, reporte
     }
 }
 
-/// Renews the lease, however long the leader looks at something, until it cannot.
+/// Renews the lease independently of how long a check takes. Returns when that fails.
 async fn keep(books: &Books, token: &str, until: &Mutex<Instant>) -> LeadError {
     loop {
         let before = Instant::now();
@@ -220,12 +220,12 @@ async fn keep(books: &Books, token: &str, until: &Mutex<Instant>) -> LeadError {
     }
 }
 
-/// The one node that tells.
+/// The state of the leading node.
 struct Leader<'a, T> {
     common: &'a Arc<Common<T>>,
     token: &'a str,
     tracker: Tracker,
-    /// Until when no other node can lead.
+    /// The time until which no other node can lead.
     until: Arc<Mutex<Instant>>,
 }
 
@@ -235,7 +235,7 @@ impl<'a, T: Truth> Leader<'a, T> {
         Self { common, token, tracker, until: Arc::new(Mutex::new(Instant::now())) }
     }
 
-    /// Leads until this node has said its last, or cannot go on.
+    /// Leads until this node has sent its last report, or the lead is lost.
     async fn run(mut self, pulled: Pulled, reported: &CancellationToken) -> Result<(), LeadError> {
         let books = &self.common.books;
         for known in books.told().await? {
@@ -305,12 +305,12 @@ impl<'a, T: Truth> Leader<'a, T> {
     }
 }
 
-/// What waits in Redis for one target, as long as this node leads.
+/// The queue in Redis of one target, as long as this node leads.
 struct RedisOutbox<T> {
     common: Arc<Common<T>>,
     index: usize,
     until: Arc<Mutex<Instant>>,
-    /// As the gauge has it.
+    /// This queue's share of the gauge.
     waiting: AtomicI64,
 }
 
@@ -337,7 +337,7 @@ impl<T: Truth> Outbox for RedisOutbox<T> {
     async fn first(&self) -> Option<Vec<Waiting>> {
         loop {
             match self.common.books.first(self.index, BATCH).await {
-                // Who was stopped for long, or has no Redis, leads no more and does not know it yet.
+                // A node that was suspended or cut off from Redis may have lost the lead without knowing yet.
                 Ok((events, len)) if self.leads() => {
                     self.note_waiting(len);
                     if !events.is_empty() {
@@ -352,7 +352,7 @@ impl<T: Truth> Outbox for RedisOutbox<T> {
     }
 
     async fn done(&self, events: &[Waiting]) {
-        // Else they are told again, and nothing is to be told before.
+        // Retried until it succeeds: otherwise these events would be sent again, and later ones must not be sent before them.
         while let Err(error) = self.common.books.done(self.index, events).await {
             self.common.complain("could not record a delivery in Redis", &error);
             sleep(RETRY).await;

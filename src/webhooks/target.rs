@@ -1,4 +1,4 @@
-//! [`Target`]: one entry of `[[webhooks]]`, resolved. Input: the settings. Output: whether it is told of an event, and how.
+//! [`Target`]: one resolved entry of `[[webhooks]]`. Input: the settings. Output: whether it wants an event, and how to send it.
 
 use std::sync::Arc;
 
@@ -16,15 +16,15 @@ use crate::signature::hex;
 /// Webhooks cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// The client for deliveries.
+    /// The HTTP client for deliveries.
     #[error("cannot set up the client for webhooks")]
     Client(#[from] AuthClientError),
-    /// Settings of Redis.
+    /// Redis settings.
     #[error(transparent)]
     Redis(#[from] crate::redis_client::RedisConfigError),
 }
 
-/// What is told of who is in a channel.
+/// The events about occupancy and members.
 const ABOUT_PRESENCE: [WebhookEvent; 5] = [
     WebhookEvent::ChannelOccupied,
     WebhookEvent::ChannelVacated,
@@ -47,27 +47,27 @@ impl Events {
     }
 }
 
-/// How a target is told.
+/// How events are delivered to a target.
 enum Way {
     Http(Box<Post>),
     Queue(Box<QueuePush>),
 }
 
-/// Whom to tell, of what, and how.
+/// A target of webhooks: which events it wants, and how they are delivered.
 pub(super) struct Target {
-    /// What the log calls it.
+    /// Its name in the log.
     pub(super) label: String,
-    /// The same on all nodes and after a restart.
+    /// Its id, the same on all nodes and after a restart.
     pub(super) id: String,
     pub(super) events: Events,
     channels: Vec<Pattern>,
-    /// Rules of channels, which may keep an event back.
+    /// Channel rules, which may suppress an event.
     rules: Arc<ArcSwap<Rules>>,
     way: Way,
 }
 
 impl Target {
-    /// All targets of the settings.
+    /// All configured targets.
     pub(super) fn all(config: &Config, rules: &Arc<ArcSwap<Rules>>) -> Result<Arc<[Self]>, WebhookError> {
         config.all_webhooks().map(|webhook| Self::new(&webhook, config, rules)).collect()
     }
@@ -91,7 +91,7 @@ impl Target {
         })
     }
 
-    /// Brings it a body.
+    /// Delivers a body.
     pub(super) async fn send(&self, body: String) -> Result<(), DeliveryError> {
         match &self.way {
             Way::Http(post) => post.send(body).await,
@@ -99,12 +99,12 @@ impl Target {
         }
     }
 
-    /// Whether it is told of `event` in `channel`; events of no channel know no patterns.
+    /// Whether it wants `event` in `channel`; patterns do not apply to events without a channel.
     pub(super) fn wants(&self, event: WebhookEvent, channel: &str) -> bool {
         self.events.has(event) && (channel.is_empty() || self.fits(channel) && self.rules.load().of(channel).tells(event))
     }
 
-    /// Whether it is told who is in a channel, or that anybody is.
+    /// Whether it wants events about the occupancy or members of a channel.
     pub(super) fn follows(&self, channel: &str) -> bool {
         let mut asked = ABOUT_PRESENCE.into_iter().filter(|event| self.events.has(*event)).peekable();
         asked.peek().is_some() && self.fits(channel) && {
@@ -119,7 +119,7 @@ impl Target {
     }
 }
 
-/// What the log calls a target: no user, no password, no query.
+/// The name of a target in the log, without user, password and query.
 #[must_use]
 pub fn label(webhook: &Webhook<'_>) -> String {
     match webhook.config.target {

@@ -1,7 +1,7 @@
-//! [`Tracker`]: what was told of who is where, and what to tell next.
+//! [`Tracker`]: the state sent last, and the events to send next.
 //!
-//! Input: the truth about channels and users that may have changed. Output: the [`Happening`]s that lead from what was told to
-//! that truth, in order. Who came is told at once, who is gone when that has lasted for `webhooksDelivery.grace`. No I/O.
+//! Input: the current state of channels and users that may have changed. Output: the [`Happening`]s that lead from the state sent
+//! last to the current one, in order. Arrivals are sent at once, departures after `webhooksDelivery.grace`. No I/O.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -12,42 +12,42 @@ use super::happening::{Detail, Happening};
 use crate::channel::{ChannelKind, ChannelName};
 use crate::config::WebhookEvent as Name;
 
-/// Counts of larger channels are told as seldom as Pusher tells them.
+/// Counts of larger channels are throttled to one in this time, as by Pusher.
 const LARGE: usize = 100;
 const COUNT_PACE: Duration = Duration::from_secs(5);
 
-/// What could not be looked at is looked at again after this time.
+/// A check that failed is repeated after this time.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What was told of one channel. There is one while it is told to be occupied.
+/// The state sent last of one channel, which exists while the channel was sent as occupied.
 #[derive(Debug, Default)]
 struct Told {
-    /// It is empty since then, untold.
+    /// Since when it is empty without that having been sent.
     empty_since: Option<Instant>,
     count: usize,
     counted: Option<Instant>,
-    /// A count is to be told later.
+    /// A throttled count has to be sent later.
     is_count_due: bool,
-    /// Users told to be here, and since when they are gone, untold.
+    /// Users sent as present, each with the time since when they are absent without that having been sent.
     users: HashMap<Box<str>, Option<Instant>>,
 }
 
-/// What to look at when its time has come.
+/// A scheduled check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Due {
     Channel(ChannelName),
     User(ChannelName, Box<str>),
-    /// Everybody in a channel.
+    /// All members of a channel.
     Whole(ChannelName),
 }
 
-/// What was told, and what to tell next.
+/// The state sent last of all channels, and scheduled checks.
 #[derive(Debug)]
 pub(super) struct Tracker {
     grace: Duration,
     channels: HashMap<ChannelName, Told>,
     due: BTreeMap<(Instant, u64), Due>,
-    /// Tells apart what is due at the same time.
+    /// Distinguishes checks that are due at the same time.
     next: u64,
 }
 
@@ -60,17 +60,17 @@ impl Tracker {
         Self { grace, channels: HashMap::new(), due: BTreeMap::new(), next: 0 }
     }
 
-    /// From now on nothing is waited for.
+    /// Drops the grace period: departures are sent at once from now on.
     pub(super) fn hurry(&mut self) {
         self.grace = Duration::ZERO;
     }
 
-    /// When something is due.
+    /// When the next check is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.due.keys().next().map(|(at, _)| *at)
     }
 
-    /// Takes what is due.
+    /// Removes and returns the checks that are due.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Due> {
         let later = self.due.split_off(&(now, u64::MAX));
         std::mem::replace(&mut self.due, later).into_values().collect()
@@ -81,28 +81,28 @@ impl Tracker {
         self.due.insert((at, self.next), due);
     }
 
-    /// A channel was told to be occupied, with this count and these users.
+    /// Restores a channel that was sent as occupied, with this count and these users.
     pub(super) fn load(&mut self, channel: ChannelName, count: usize, users: HashSet<Box<str>>) {
         let users = users.into_iter().map(|user| (user, None)).collect();
         self.channels.insert(channel, Told { count, users, ..Told::default() });
     }
 
-    /// This could not be looked at now.
+    /// Repeats a failed check later.
     pub(super) fn again(&mut self, now: Instant, due: Due) {
         self.later(now + RETRY, due);
     }
 
-    /// Every channel that was told to be occupied.
+    /// All channels that were sent as occupied.
     pub(super) fn channels(&self) -> impl Iterator<Item = &ChannelName> {
         self.channels.keys()
     }
 
-    /// Whether a channel was told to be occupied.
+    /// Whether a channel was sent as occupied.
     pub(super) fn is_occupied(&self, channel: &str) -> bool {
         self.channels.contains_key(channel)
     }
 
-    /// So many sockets are in a channel. Whether it was vacant by what was told, so that its members are to be looked at.
+    /// Updates the number of sockets in a channel. Returns whether a presence channel is newly occupied: check its members then.
     pub(super) fn channel(&mut self, name: &ChannelName, count: usize, now: Instant, out: &mut Vec<Happening>) -> bool {
         let is_new = !self.channels.contains_key(name);
         if is_new {
@@ -114,7 +114,7 @@ impl Tracker {
         let told = self.channels.entry(name.clone()).or_default();
         let mut due = None;
         if name.kind() != ChannelKind::Presence && told.count != count {
-            // Who goes over the limit, or below it, is large, too.
+            // A channel that crosses the limit in either direction counts as large.
             let next = told.counted.filter(|_| told.count.max(count) > LARGE).map(|counted| counted + COUNT_PACE);
             match next.filter(|next| *next > now) {
                 None => {
@@ -156,7 +156,7 @@ impl Tracker {
         out.push(happening(Name::ChannelVacated, name, None));
     }
 
-    /// These and no others are in a presence channel.
+    /// Updates the complete member list of a presence channel.
     pub(super) fn members(&mut self, name: &ChannelName, users: &HashSet<&str>, now: Instant, out: &mut Vec<Happening>) {
         let Some(told) = self.channels.get(name) else { return };
         let gone: Vec<Box<str>> = told.users.keys().filter(|user| !users.contains(&***user)).cloned().collect();
@@ -168,8 +168,8 @@ impl Tracker {
         }
     }
 
-    /// A user is in a presence channel, or is not. Of a channel that was told to be vacant nothing is told of users: they are
-    /// looked at when it is told to be occupied.
+    /// Updates whether a user is in a presence channel. Ignored for channels sent as vacant: all members are checked when the
+    /// channel is sent as occupied.
     pub(super) fn user(&mut self, name: &ChannelName, user: &str, is_in: bool, now: Instant, out: &mut Vec<Happening>) {
         let Some(told) = self.channels.get_mut(name) else { return };
         match (told.users.get_mut(user), is_in) {
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(case.channel("presence-a", 0), [""; 0]);
         assert_eq!(case.after(GRACE / 2).channel("presence-a", 1), [""; 0]);
         assert_eq!(case.user("presence-a", "1", true), [""; 0]);
-        // Looked at in time for the first absence: it has been back since.
+        // Checked when the first absence is due, but the user has been back since.
         assert_eq!(case.tracker.next_due(), Some(case.now + GRACE / 2));
         assert_eq!(case.after(GRACE / 2).due().len(), 2);
         assert_eq!(case.user("presence-a", "1", false), [""; 0]);

@@ -1,5 +1,5 @@
-//! [`redis_trials`]: whether webhooks can write to Redis. Input: the settings. Output: what was tried, and how it went; nothing is left
-//! there.
+//! [`redis_trials`]: checks whether webhooks can write to Redis. Input: the settings. Output: the result of each check, which leaves
+//! no data in Redis.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::target::label;
 use crate::config::{Config, WebhookTarget};
 use crate::redis_client::RedisConfigError;
 
-/// Tries the queue of each `target = "queue"`, and what keeps events where that is Redis.
+/// Tries the queue of each `target = "queue"`, and the keys of webhooks themselves if they use Redis.
 pub async fn redis_trials(config: &Config) -> Vec<(String, Result<(), DeliveryError>)> {
     let mut trials = Vec::new();
     for webhook in config.all_webhooks().filter(|webhook| webhook.config.target == WebhookTarget::Queue) {

@@ -1,4 +1,4 @@
-//! [`Truth`]: who is where now. Input: channels and users to look at. Output: what the hub, and the store, say at this moment.
+//! [`Truth`]: the current state. Input: channels and users to check. Output: what the hub and the store know at this moment.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use crate::channel::ChannelName;
 use crate::hub::{Hub, Socket};
 use crate::store::{Members, StoreError};
 
-/// Who is where now.
+/// The current state of channels and members.
 #[async_trait]
 pub(super) trait Truth: Send + Sync + 'static {
-    /// How many sockets are in a channel on this node.
+    /// The number of sockets in a channel on this node.
     fn count(&self, channel: &str) -> usize;
-    /// Every channel of this node with its count of sockets.
+    /// All channels of this node with their number of sockets.
     fn counts(&self) -> Vec<(ChannelName, usize)>;
     /// Everyone in a presence channel, on all nodes.
     async fn members(&self, channel: &ChannelName) -> Result<Members, StoreError>;
@@ -21,7 +21,7 @@ pub(super) trait Truth: Send + Sync + 'static {
     async fn have_joined(&self, channel: &ChannelName, users: &[&str]) -> Result<Vec<bool>, StoreError>;
 }
 
-/// What the hub says.
+/// The state according to the hub.
 pub(super) struct Here<S>(pub(super) Arc<Hub<S>>);
 
 #[async_trait]
