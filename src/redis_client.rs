@@ -111,7 +111,7 @@ pub fn address(client: &redis::Client) -> String {
     client.get_connection_info().addr().to_string()
 }
 
-/// The command that asks the same Redis for a sign of life; with sentinels or a cluster, the first node that the settings name.
+/// A command that pings the same Redis; with sentinels or a cluster, the first configured node.
 #[must_use]
 pub fn ping_command(config: &RedisConfig) -> String {
     let of = |node: &RedisNode| RedisConfig { host: node.host.clone(), port: node.port, url: None, path: None, ..config.clone() };

@@ -1,5 +1,5 @@
-//! [`Loss`]: why Redis cannot be used. Input: an error of a connection. Output: its text for the log, and a [`Cause`] with a hint that
-//! the log and `doctor` share and a sentence for those who may not learn host names.
+//! [`Loss`]: why Redis cannot be used. Input: a connection error. Output: its text for the log, and a [`Cause`] with a hint that the
+//! log and `doctor` share, and a sentence without host names for `/ready`.
 
 use redis::{ErrorKind, RedisError};
 
@@ -8,22 +8,22 @@ use crate::net::tls::refused_certificate;
 /// Why Redis cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
-    /// What was said, for the log. It may name hosts.
+    /// The error for the log. It may contain host names.
     pub reason: String,
-    /// The kind of it.
+    /// The kind of error.
     pub cause: Cause,
 }
 
-/// The kinds of reasons why Redis cannot be used.
+/// The kinds of errors that make Redis unusable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// It does not answer, or has closed the connection.
+    /// It does not respond, or has closed the connection.
     Unreachable,
-    /// Its name has no address.
+    /// Its host name cannot be resolved.
     UnknownHost,
     /// It does not have the configured database.
     NoDatabase,
-    /// It asks for a password, and none is configured.
+    /// It requires a password, but none is configured.
     NoPassword,
     /// It refuses the password or the user.
     WrongPassword,
@@ -36,7 +36,7 @@ pub enum Cause {
 }
 
 impl Loss {
-    /// Without an error of Redis: it stays silent, or hangs up.
+    /// Redis is silent or has closed the connection, without an error.
     pub(crate) fn unreachable(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), cause: Cause::Unreachable }
     }
@@ -51,10 +51,10 @@ impl From<&RedisError> for Loss {
 }
 
 impl Cause {
-    /// The kind of an error that a connection, or its first command, failed with.
+    /// The kind of an error of a connection or its first command.
     #[must_use]
     pub fn of(error: &RedisError) -> Self {
-        const UNTRUSTED: &str = "name your authority in `databaseConfig.redis.tls.ca`, or set `tls.rejectUnauthorized` to false there";
+        const UNTRUSTED: &str = "set `databaseConfig.redis.tls.ca` to your authority, or `tls.rejectUnauthorized` to false there";
         match error.code() {
             Some("NOAUTH") => Self::NoPassword,
             Some("WRONGPASS") => Self::WrongPassword,
@@ -70,12 +70,12 @@ impl Cause {
         }
     }
 
-    /// What is wrong, without the names of hosts.
+    /// What is wrong, without host names.
     #[must_use]
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::Unreachable => "the connection to Redis is lost",
-            Self::UnknownHost => "the host name of Redis has no address",
+            Self::UnknownHost => "the host name of Redis cannot be resolved",
             Self::NoDatabase => "Redis does not have the configured database",
             Self::NoPassword => "Redis asks for a password (NOAUTH)",
             Self::WrongPassword => "Redis refuses the password or the user (WRONGPASS)",
@@ -85,28 +85,28 @@ impl Cause {
         }
     }
 
-    /// Whether Redis answered, and does not want this server.
+    /// Whether Redis responded with a refusal.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
         matches!(self, Self::NoPassword | Self::WrongPassword | Self::NoPermission | Self::NoDatabase)
     }
 
-    /// What to do about it. `ping` is the command that asks the same Redis, see [`ping_command`](super::ping_command).
+    /// How to fix it. `ping` is a command that pings the same Redis, see [`ping_command`](super::ping_command).
     #[must_use]
     pub fn hint(self, ping: &str) -> String {
         let hint = match self {
             Self::Unreachable => {
                 return format!(
-                    "does it run (`{ping}`), is this its address in `databaseConfig.redis`, as seen from this machine (or container), and \
-                     is `databaseConfig.redis.tls` what that port speaks?"
+                    "is it running (`{ping}`), is this its address in `databaseConfig.redis`, as seen from this machine (or container), \
+                     and does `databaseConfig.redis.tls` match that port?"
                 );
             }
             Self::UnknownHost => {
-                "is `databaseConfig.redis.host` spelled right, and known on this machine (or in this container: both on one network)?"
+                "is `databaseConfig.redis.host` spelled right, and known on this machine (or in this container: same network)?"
             }
             Self::NoDatabase => {
-                "set `databaseConfig.redis.db` to a database that it has (0 to 15, unless its `databases` says otherwise) and restart; \
-                 events arrive whichever it is"
+                "set `databaseConfig.redis.db` to an existing database (0 to 15, unless its `databases` says otherwise) and restart; \
+                 events arrive regardless of it"
             }
             Self::NoPassword => {
                 "set `databaseConfig.redis.password` to the value of REDIS_PASSWORD in Laravel's .env, and restart laravel-echo-server"

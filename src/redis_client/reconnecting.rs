@@ -1,7 +1,7 @@
-//! [`ReconnectingClient`]: a connection for commands, made again when it breaks.
+//! [`ReconnectingClient`]: a connection for commands that reconnects when it breaks.
 //!
-//! Input: pipelines. Output: their answers, or an error within a bounded time: a moment's outage is waited for, a
-//! longer one fails what is asked at once.
+//! Input: pipelines. Output: their replies, or an error within a bounded time: queries wait during a short outage, and
+//! fail at once during a longer one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,23 +13,23 @@ use tracing::{info, warn};
 use super::loss::{Cause, Loss};
 use super::topology::{ANSWER_TIMEOUT, Connection, Redis};
 
-/// How long an outage may last before what is asked fails: as long as Redis takes for a restart or a failover of the
-/// quick kind, and no longer than a visitor waits for a page.
+/// How long an outage may last before queries fail: long enough for a restart or a quick failover of Redis, and no
+/// longer than a visitor waits for a page.
 const OUTAGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two tries to connect.
+/// Time between two attempts to connect.
 pub(crate) const RETRY: Duration = Duration::from_millis(250);
-/// Between two looks whether somebody has connected.
+/// Interval for checking whether another query has connected.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A connection for commands.
+/// A connection for commands that reconnects when it breaks.
 pub struct ReconnectingClient {
-    /// What cannot be done without Redis, for the log.
+    /// What does not work without Redis, for the log.
     purpose: &'static str,
     redis: Redis,
     state: Mutex<State>,
-    /// Counts connections: what was written over an older one may be lost.
+    /// Counts connections: data written over an older one may be lost.
     generation: AtomicU64,
-    /// Told when a connection breaks.
+    /// Notified when a connection breaks.
     pub broken: Notify,
 }
 
@@ -43,29 +43,29 @@ struct Outage {
     since: Instant,
     tried: Instant,
     loss: Loss,
-    /// The causes that were warned about.
+    /// The causes that have been logged.
     told: Vec<Cause>,
 }
 
-/// Why there is no answer.
+/// Why a query failed.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// No connection can be had. Nothing was done.
-    #[error("Redis is away: {}", .0.reason)]
+    /// There is no connection. Nothing was executed.
+    #[error("Redis is unreachable: {}", .0.reason)]
     Away(Loss),
-    /// The connection broke. It is not known whether it was done.
+    /// The connection broke. It is unknown whether the commands were executed.
     #[error("the connection to Redis broke")]
     Broken(#[source] RedisError),
-    /// Redis took too long. It is not known whether it was done.
+    /// Redis took too long. It is unknown whether the commands were executed.
     #[error("Redis did not answer in time")]
     Late(#[source] RedisError),
-    /// Redis refused.
+    /// Redis refused the commands.
     #[error("Redis refused")]
     Refused(#[source] RedisError),
 }
 
 impl QueryError {
-    /// With its cause, for an error that keeps text alone.
+    /// The error with its cause, for errors that only keep text.
     #[must_use]
     pub fn full_text(&self) -> String {
         match self {
@@ -75,17 +75,17 @@ impl QueryError {
     }
 }
 
-/// Redis's own sentence about the first command that it refused, else what the client says.
+/// Redis's own message about the first refused command, or else the client's message.
 fn sentence(error: &RedisError) -> String {
     let refused = error.clone().into_server_errors();
     let first = refused.as_deref().and_then(<[_]>::first).map(|(_, refusal)| refusal.to_string());
     first.unwrap_or_else(|| error.to_string())
 }
 
-/// What to do about a command that Redis refused with these words.
+/// How to fix an error that Redis returned with this message.
 fn refusal_hint(words: &str) -> Result<&'static str, Cause> {
     let says = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
-    // Scripts say in words of their own what their user may not do.
+    // For commands in scripts, the message about a missing permission is different.
     if says(&["NOPERM", "NoPerm", "ACL failure", "executing the script can't"]) {
         Err(Cause::NoPermission)
     } else if says(&["OOM", "used memory > 'maxmemory'"]) {
@@ -93,12 +93,12 @@ fn refusal_hint(words: &str) -> Result<&'static str, Cause> {
     } else if says(&["MISCONF"]) {
         Ok("Redis cannot write to its disk; its log says why")
     } else {
-        Ok("Redis answers, and does not do it: the reason says why")
+        Ok("Redis responds, but refuses the command: the reason says why")
     }
 }
 
 impl ReconnectingClient {
-    /// A connection that is made when it is first used. `purpose` says what cannot be done without it.
+    /// A client that connects on first use. `purpose` says what does not work without it.
     #[must_use]
     pub fn new(redis: Redis, purpose: &'static str) -> Self {
         Self { purpose, redis, state: Mutex::default(), generation: AtomicU64::new(0), broken: Notify::new() }
@@ -110,7 +110,7 @@ impl ReconnectingClient {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Whether the last try to connect failed.
+    /// Whether the last attempt to connect failed.
     pub async fn is_down(&self) -> bool {
         self.state.lock().await.outage.is_some()
     }
@@ -121,7 +121,7 @@ impl ReconnectingClient {
         self.redis.is_cluster()
     }
 
-    /// What to do about an error of [`Self::query`].
+    /// How to fix an error of [`Self::query`].
     #[must_use]
     pub fn hint(&self, error: &QueryError) -> String {
         let cause = match error {
@@ -135,7 +135,7 @@ impl ReconnectingClient {
         self.redis.hint(cause)
     }
 
-    /// Asks, and reads the answers of the pipeline's commands as one tuple or list.
+    /// Executes a pipeline, and reads the replies of its commands as one tuple or list.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -160,7 +160,7 @@ impl ReconnectingClient {
         }
     }
 
-    /// `None`: not now, but there is hope.
+    /// `None` if there is no connection yet, but the outage may be short.
     async fn try_connection(&self) -> Result<Option<(Connection, u64)>, QueryError> {
         let mut state = self.state.lock().await;
         if let Some(connection) = &state.connection {
@@ -184,7 +184,7 @@ impl ReconnectingClient {
         }
     }
 
-    /// `before`: how long the outage has lasted already if this is the first sign of it.
+    /// `before`: how long the outage has lasted already, if this is the first sign of it.
     fn note_outage(&self, state: &mut State, error: &RedisError, before: Duration) {
         let now = Instant::now();
         let loss = Loss::from(error);
@@ -200,7 +200,7 @@ impl ReconnectingClient {
         state.outage = Some(Outage { since, tried: now, loss, told });
     }
 
-    /// The connection of this generation is of no use any more.
+    /// Drops the connection of this generation.
     async fn discard(&self, generation: u64, error: &RedisError) {
         let mut state = self.state.lock().await;
         if state.connection.is_some() && self.generation() == generation {
@@ -213,12 +213,12 @@ impl ReconnectingClient {
     }
 }
 
-/// Whether Redis answered, and will answer the next question: the connection is fine.
+/// Whether Redis responded with an error, so that the connection is fine.
 fn is_refusal(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::Server(kind) => !matches!(
             kind,
-            // These come while a failover or a restart is under way.
+            // These occur during a failover or a restart, so reconnect.
             ServerErrorKind::BusyLoading | ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown | ServerErrorKind::ClusterDown
         ),
         ErrorKind::Extension | ErrorKind::UnexpectedReturnType | ErrorKind::Client => true,

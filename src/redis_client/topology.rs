@@ -1,7 +1,7 @@
-//! [`Redis`]: one Redis, a master that sentinels watch, or a Redis Cluster, behind the same two questions.
+//! [`Redis`]: a single Redis, a master behind sentinels, or a Redis Cluster, with the same two methods to connect.
 //!
-//! Input: [`RedisConfig`]. Output: a [`Connection`] for commands, and a connection for PUBLISHed messages. Every call looks
-//! for the master, or for a node that answers, afresh: whoever holds a broken connection drops it and asks again.
+//! Input: [`RedisConfig`]. Output: a [`Connection`] for commands, and a connection for PUBLISHed messages. Every call looks up
+//! the master, or a node that responds, again: after a connection breaks, callers drop it and connect again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,18 +22,18 @@ use super::{Cause, RedisConfigError, certificates, client, tcp_settings};
 use crate::config::value::Secret;
 use crate::config::{RedisConfig, RedisNode};
 
-/// Time for one step of connecting.
+/// Timeout for one step of connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time for the answer to a pipeline: far more than a busy Redis takes.
+/// Timeout for the reply to a pipeline: far longer than a busy Redis takes.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What `INFO cluster` of a node of a Redis Cluster has in it.
+/// Part of `INFO cluster` on a node of a Redis Cluster.
 pub const CLUSTER_NODE: &str = "cluster_enabled:1";
 
-/// Where `databaseConfig.redis` leads.
+/// The Redis of `databaseConfig.redis`.
 pub struct Redis {
     topology: Topology,
-    /// The same without a password, or without that of the sentinels: they may need none.
+    /// The same without the password of Redis, of the sentinels, or both, because they may need none.
     open: Vec<Topology>,
     address: String,
     ping: String,
@@ -46,9 +46,9 @@ enum Topology {
     Sentinel(Box<Mutex<SentinelClient>>),
     Cluster {
         client: Box<ClusterClient>,
-        /// A message published on any node reaches all of them, so one that answers is enough.
+        /// A message published on any node reaches all of them, so one that responds is enough.
         seeds: Vec<Client>,
-        /// The seed to try next; one that hangs is not to be tried first each time.
+        /// The seed to try next, so that one that hangs is not tried first each time.
         next: AtomicUsize,
     },
 }
@@ -63,10 +63,10 @@ pub enum Connection {
 }
 
 impl Redis {
-    /// Reads the settings; nothing is connected yet.
+    /// Reads the settings; does not connect yet.
     ///
     /// # Errors
-    /// [`RedisConfigError`] when an address, URL or certificate cannot be used.
+    /// [`RedisConfigError`] for an invalid address, URL or certificate.
     pub fn new(config: &RedisConfig) -> Result<Self, RedisConfigError> {
         let list = |nodes: &[RedisNode]| {
             let addresses: Vec<_> = nodes.iter().map(|node| format!("{}:{}", node.host, node.port)).collect();
@@ -84,13 +84,13 @@ impl Redis {
         Ok(Self { topology, open, address, ping, has_told_of_password, has_asked_for_cluster })
     }
 
-    /// Where this leads, without credentials.
+    /// The address, without credentials.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// What to do about an error of it.
+    /// How to fix an error of this Redis.
     #[must_use]
     pub fn hint(&self, cause: Cause) -> String {
         cause.hint(&self.ping)
@@ -102,14 +102,14 @@ impl Redis {
         matches!(self.topology, Topology::Cluster { .. })
     }
 
-    /// A connection for commands, known to answer.
+    /// A connection for commands, which has responded to a PING.
     ///
     /// # Errors
-    /// When none can be had within a few seconds.
+    /// When no connection can be made within a few seconds.
     pub async fn connect(&self) -> RedisResult<Connection> {
         let (connection, _) = self.reach().await?;
         if let (Topology::Single(_), false) = (&self.topology, self.has_asked_for_cluster.load(Ordering::Relaxed)) {
-            // Nothing waits for this answer.
+            // In the background: nothing depends on the result.
             tokio::spawn(look_for_cluster(connection.clone(), self.address.clone(), Arc::clone(&self.has_asked_for_cluster)));
         }
         Ok(connection)
@@ -118,19 +118,19 @@ impl Redis {
     /// A connection for PUBLISHed messages.
     ///
     /// # Errors
-    /// When none can be had within a few seconds.
+    /// When no connection can be made within a few seconds.
     pub async fn pubsub(&self) -> RedisResult<PubSub> {
         match self.topology.pubsub().await {
             Err(error) if self.topology.may_need_no_password(&error) => match self.reach().await {
                 Ok((_, topology)) => topology.pubsub().await,
-                // It says more.
+                // This error is more specific.
                 Err(error) => Err(error),
             },
             outcome => outcome,
         }
     }
 
-    /// A connection, and the settings that led to it. As ioredis, this goes on without a password where none is needed.
+    /// A connection, and the topology that it was made with. Like ioredis, this omits the password if Redis needs none.
     async fn reach(&self) -> RedisResult<(Connection, &Topology)> {
         let error = match self.topology.connect().await {
             Ok(connection) => return Ok((connection, &self.topology)),
@@ -140,7 +140,7 @@ impl Redis {
             for topology in &self.open {
                 if let Ok(connection) = topology.connect().await {
                     if !self.has_told_of_password.swap(true, Ordering::Relaxed) {
-                        let hint = "take the password out of databaseConfig.redis, or set one in Redis (requirepass)";
+                        let hint = "remove the password from databaseConfig.redis, or set one in Redis (requirepass)";
                         warn!(redis = self.address, hint, "a password is configured for a Redis that needs none; going on without it");
                     }
                     return Ok((connection, topology));
@@ -151,18 +151,18 @@ impl Redis {
     }
 }
 
-/// Says that a Redis reached by one address is a node of a cluster: what is published there arrives, but members belong to
-/// other nodes.
+/// Warns if a Redis configured by a single address is a node of a cluster: events published there arrive, but members may
+/// belong to other nodes.
 async fn look_for_cluster(mut connection: Connection, address: String, has_asked: Arc<AtomicBool>) {
     let Ok(info) = redis::cmd("INFO").arg("cluster").query_async::<String>(&mut connection).await else { return };
     if !has_asked.swap(true, Ordering::Relaxed) && info.contains(CLUSTER_NODE) {
-        let hint = "name its nodes in databaseConfig.redis.cluster = [{ host = \"…\", port = 6379 }], in place of host and port";
+        let hint = "set its nodes in databaseConfig.redis.cluster = [{ host = \"…\", port = 6379 }], instead of host and port";
         warn!(redis = address, hint, "this Redis is a node of a Redis Cluster: presence channels fail with `Moved`");
     }
 }
 
-/// The settings without the password, without that of the sentinels, and without both: a Redis that needs none refuses one.
-/// Empty with a user, who has a password.
+/// The settings without the password, without that of the sentinels, and without both: a Redis without a password refuses one.
+/// Empty if there is a username, because users have passwords.
 #[must_use]
 pub fn without_passwords(config: &RedisConfig) -> Vec<RedisConfig> {
     if given(config.username.as_deref()).is_some() {
@@ -187,7 +187,7 @@ pub fn without_passwords(config: &RedisConfig) -> Vec<RedisConfig> {
     possible.map(|(redis, sentinels)| open(redis, sentinels)).collect()
 }
 
-/// `redis://:password@host` without its password; `None` when it has none, or a user.
+/// `redis://:password@host` without its password; `None` if it has no password, or a user.
 fn without_password(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?']).next()?;
@@ -216,7 +216,7 @@ impl Topology {
                 Self::Sentinel(sentinel) => Connection::Single(sentinel.lock().await.get_async_connection_with_config(&config).await?),
                 Self::Cluster { client, .. } => Connection::Cluster(client.get_async_connection().await?),
             };
-            // A stopped server's kernel accepts connections as well.
+            // The kernel accepts connections even for a suspended server, so check that it responds.
             redis::cmd("PING").exec_async(&mut connection).await?;
             Ok(connection)
         };
@@ -238,7 +238,7 @@ impl Topology {
         }
     }
 
-    /// Whether a password may be what is wrong. Sentinels and clusters put other errors in place of the one about it.
+    /// Whether the password may be the problem. Sentinels and clusters replace the error about it with others.
     fn may_need_no_password(&self, error: &RedisError) -> bool {
         match self {
             Self::Single(_) => error.kind() == ErrorKind::AuthenticationFailed,
@@ -246,7 +246,7 @@ impl Topology {
         }
     }
 
-    /// The error with Redis's own sentence about a password that it refuses.
+    /// The error with Redis's own message about a refused password.
     async fn explained(&self, error: RedisError) -> RedisError {
         let Self::Single(client) = self else { return error };
         if error.kind() != ErrorKind::AuthenticationFailed {
@@ -311,7 +311,7 @@ fn sentinel(config: &RedisConfig, name: &str) -> Result<SentinelClient, RedisCon
 }
 
 fn cluster(config: &RedisConfig) -> Result<Topology, RedisConfigError> {
-    // A cluster has no databases but 0.
+    // A cluster only has database 0.
     let seed = |node: &RedisNode| RedisConfig { host: node.host.clone(), port: node.port, db: 0, ..config.clone() };
     let seeds = config.cluster.iter().map(|node| client(&seed(node))).collect::<Result<Vec<_>, _>>()?;
     let nodes = seeds.iter().map(|seed| seed.get_connection_info().clone());
