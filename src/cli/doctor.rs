@@ -1,5 +1,5 @@
-//! `doctor`: why does my event not arrive? Input: the settings and the live set-up around them: port, Redis, Laravel,
-//! this machine. Output: a line for each thing looked at, with what to type where it is not well.
+//! `doctor`: finds out why events do not arrive. Input: the settings and the live environment: port, Redis, Laravel, this
+//! machine. Output: a line for each check, with the command or setting that fixes a problem.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,7 +27,7 @@ mod webhooks;
 
 use report::Report;
 
-/// How long events are listened for beside a running server.
+/// How long the running server's checks listen for events.
 const LISTEN_BESIDE: Duration = Duration::from_secs(3);
 
 /// What to do where the checks fail beside a running server.
@@ -47,10 +47,10 @@ pub(super) struct Doctor {
     /// Seconds to listen for events; publish one meanwhile
     #[arg(long, value_name = "SECONDS", default_value_t = 3)]
     listen: u64,
-    /// Connections that are expected at once [default: limits.connections, or 1000]
+    /// Expected number of concurrent connections [default: limits.connections, or 1000]
     #[arg(long, value_name = "NUMBER")]
     connections: Option<u64>,
-    /// Send a signed delivery without events to every target of webhooks
+    /// Send a signed delivery without events to every webhook target
     #[arg(long)]
     webhooks: bool,
 }
@@ -70,7 +70,7 @@ impl Doctor {
     }
 
     async fn examine(&self, loaded: &Loaded, report: &mut Report) -> anyhow::Result<()> {
-        // One crypto provider for everything that speaks TLS; nothing else in this process chose one.
+        // One crypto provider for all TLS; nothing else in this process installs one.
         let provider = rustls::crypto::ring::default_provider().install_default();
         anyhow::ensure!(provider.is_ok(), "TLS is set up twice");
         let dir = loaded.path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
@@ -88,7 +88,7 @@ impl Doctor {
     }
 }
 
-/// Laravel, its front end, and its answers to this server.
+/// Checks Laravel, its front end, and its responses to this server.
 async fn set_up(config: &Config, project: &Project, dir: &Path, report: &mut Report) {
     app::project(project, report);
     app::broadcaster(config, project, report);
@@ -98,11 +98,11 @@ async fn set_up(config: &Config, project: &Project, dir: &Path, report: &mut Rep
     app::callback(config, report).await;
 }
 
-/// What can be looked at beside the running server, for its dashboard. The project is that around the config file in `dir`.
+/// The checks that the running server can make for its dashboard. The Laravel project is the one around the config file in `dir`.
 pub(super) fn beside_the_server(dir: PathBuf) -> Checks {
     Arc::new(move |config| {
         let dir = dir.clone();
-        // In a thread of its own: it reads files, and asks PHP what they come to.
+        // In a blocking thread, because it reads files and runs PHP.
         let looking = tokio::task::spawn_blocking(move || {
             let mut report = Report::new(true);
             let project = Project::read(&dir);

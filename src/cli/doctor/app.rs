@@ -1,4 +1,4 @@
-//! Checks of the Laravel application: its answer to a channel that nobody may join, and the origins of its pages.
+//! Checks of the Laravel application: its response for a channel that no one may join, and the origins of its pages.
 
 use http::header::{AUTHORIZATION, HeaderValue};
 use laravel_echo_server::auth;
@@ -12,15 +12,15 @@ use super::report::{Report, Status};
 use crate::cli::laravel::broadcaster::Way;
 use crate::cli::laravel::{self, Project};
 
-/// A channel that no application has.
+/// A channel that does not exist in any application.
 const UNKNOWN_CHANNEL: &str = "private-laravel-echo-server-doctor";
 
-/// The application's own pages may connect.
+/// Checks that the application's own pages may connect.
 pub(super) fn origins(config: &Config, project: &Project, report: &mut Report) {
     let allowed = &config.allowed_origins;
     let url = project.text("authHost");
     let Some((origin, own)) = url.and_then(|url| Some((laravel::origin_of(url)?, laravel::origins_of(url)))) else {
-        return report.ok("origins", format!("allowed are {}", allowed.join(", ")));
+        return report.ok("origins", format!("allowed origins: {}", allowed.join(", ")));
     };
     let fix = || format!("allowedOrigins = {own:?}");
     if !allowed.iter().any(|pattern| Pattern::new(pattern.trim_end_matches('/')).matches(&origin)) {
@@ -32,14 +32,14 @@ pub(super) fn origins(config: &Config, project: &Project, report: &mut Report) {
     }
 }
 
-/// Laravel's settings can be read, by Laravel and from here.
+/// Reports why Laravel's settings could not be read.
 pub(super) fn project(project: &Project, report: &mut Report) {
     for error in &project.errors {
         report.warning("laravel", error, "fix that, or run this as the user that Laravel runs as");
     }
 }
 
-/// What Laravel broadcasts can come here.
+/// Checks that Laravel's broadcasts can reach this server.
 pub(super) fn broadcaster(config: &Config, project: &Project, report: &mut Report) {
     let Some(broadcaster) = &project.broadcaster else { return };
     let shown = broadcaster.shown();
@@ -49,19 +49,19 @@ pub(super) fn broadcaster(config: &Config, project: &Project, report: &mut Repor
         }
         Way::Redis => report.problem(
             "laravel",
-            format!("broadcasts to {shown}, and this server listens to none"),
-            "[subscribers] redis = true, or without a Redis: [redisServer] enabled = true, and that as Laravel's connection",
+            format!("broadcasts to {shown}, but this server does not receive events from Redis"),
+            "[subscribers] redis = true, or without a Redis: [redisServer] enabled = true, and point Laravel's connection to it",
         ),
         Way::Http if config.subscribers.http && !config.clients.is_empty() => {
-            report.ok("laravel", format!("broadcasts to {shown}: `host` and `port` of that connection have to be this server's"));
+            report.ok("laravel", format!("broadcasts to {shown}: `host` and `port` of that connection must be this server's"));
         }
         Way::Http => report.problem(
             "laravel",
-            format!("broadcasts to {shown}, and no such application may publish here"),
-            format!("{}; or `laravel-echo-server client:add`, and point the connection here", broadcaster.fix()),
+            format!("broadcasts to {shown}, but no such application may publish here"),
+            format!("{}; or run `laravel-echo-server client:add` and point the connection to this server", broadcaster.fix()),
         ),
         Way::Elsewhere => {
-            report.problem("laravel", format!("broadcasts to {shown}: no event comes here"), broadcaster.fix());
+            report.problem("laravel", format!("broadcasts to {shown}: no events reach this server"), broadcaster.fix());
         }
         Way::Undefined => {
             let message = format!("has no broadcast connection {shown}: every page fails with `Broadcast connection […] is not defined.`");
@@ -70,14 +70,14 @@ pub(super) fn broadcaster(config: &Config, project: &Project, report: &mut Repor
     }
 }
 
-/// Every address of `authHost` refuses a channel that it does not know.
+/// Checks that every address of `authHost` refuses an unknown channel.
 pub(super) async fn callback(config: &Config, report: &mut Report) {
     let client = match auth::http::client(config) {
         Ok(client) => client,
         Err(error) => return report.problem("auth", format!("{:#}", anyhow::Error::from(error)), "check `auth.tls.ca`"),
     };
     let mut asked = 0;
-    // A wildcard has no address until a page names it.
+    // Wildcards are skipped: their address depends on the page.
     let hosts = AuthHosts::new(&config.auth_host);
     for base in hosts.bases() {
         asked += 1;
@@ -89,12 +89,12 @@ pub(super) async fn callback(config: &Config, report: &mut Report) {
         report.warning(
             "auth",
             "`authHost` has wildcards only",
-            "add the address to ask for pages that send neither Referer nor Origin, in first place",
+            "add an address without a wildcard as the first entry, for pages that send neither Referer nor Origin",
         );
     }
 }
 
-/// Asks as the server does; `credentials` are those of `authHost` itself.
+/// Sends the same request as the server; `credentials` are those in `authHost`.
 async fn ask(client: &reqwest::Client, base: &str, url: &str, credentials: Option<&HeaderValue>) -> (Status, String, String) {
     let mut request =
         client.post(url).header("X-Requested-With", "XMLHttpRequest").header("Content-Type", "application/x-www-form-urlencoded");
@@ -123,11 +123,11 @@ async fn ask(client: &reqwest::Client, base: &str, url: &str, credentials: Optio
             }
             let fix = if cause.to_string().contains("certificate") {
                 tls::refused_certificate(&cause.to_string())
-                    .unwrap_or("name your authority in `auth.tls.ca`, or set `auth.tls.verify` to false")
+                    .unwrap_or("set `auth.tls.ca` to your certificate authority, or `auth.tls.verify` to false")
             } else if error.is_timeout() {
                 "the application is too slow, or a firewall drops the packets"
             } else if laravel::is_bare_localhost(base) {
-                "is the application running, and is `authHost` its address? `php artisan serve` has http://127.0.0.1:8000"
+                "is the application running, and is `authHost` its address? `php artisan serve` listens on http://127.0.0.1:8000"
             } else {
                 "is the application running, and is `authHost` its address as seen from this machine (or container)?"
             };
@@ -136,24 +136,24 @@ async fn ask(client: &reqwest::Client, base: &str, url: &str, credentials: Optio
     }
 }
 
-/// What an answer to the unknown channel says about the application.
+/// Judges the application by its response for the unknown channel.
 fn judge(answer: Answer<'_>, location: Option<&str>) -> (Status, String, String) {
     let Answer { status, body, .. } = answer;
-    // Nobody is logged in, and nothing is to be done about that.
+    // `true`, because hints about missing credentials do not apply: doctor has none.
     let hint = || answer.hint(true).to_owned();
     let says = |text: &str| format!("answers {status}{text}");
     match status {
         403 => (Status::Ok, says(" to an unknown channel, as it should"), String::new()),
-        401 => (Status::Ok, says(" to somebody who is not logged in, as it should"), String::new()),
+        401 => (Status::Ok, says(" without a login, as it should"), String::new()),
         200 if answer.judge().is_ok() => {
             let fix =
-                "routes/channels.php grants a channel that nobody knows: look for a `{…}` pattern or a callback that always returns true";
-            (Status::Problem, says(" and lets anybody into an unknown channel"), fix.to_owned())
+                "routes/channels.php grants a channel that does not exist: look for a `{…}` pattern or a callback that always returns true";
+            (Status::Problem, says(" and lets anyone into an unknown channel"), fix.to_owned())
         }
-        200 if body.trim().is_empty() => (Status::Problem, says(" with nothing"), hint()),
-        200 => (Status::Problem, says(" with a page in place of an answer"), hint()),
+        200 if body.trim().is_empty() => (Status::Problem, says(" with an empty body"), hint()),
+        200 => (Status::Problem, says(" with a page instead of an answer"), hint()),
         300..=399 => {
-            let to = location.map_or_else(String::new, |location| format!(" and sends to {location}"));
+            let to = location.map_or_else(String::new, |location| format!(" and redirects to {location}"));
             (Status::Problem, says(&to), hint())
         }
         _ => (Status::Problem, says(&format!(": {}", answer.summary())), hint()),

@@ -1,6 +1,6 @@
-//! Check of the front end: whether its socket.io-client gets what it missed after a lost connection.
+//! Check of the front end: whether its socket.io-client recovers missed events after a lost connection.
 //!
-//! Input: the lock file of npm, Yarn or pnpm in the project's folder. Output: the version it names, and whether that can.
+//! Input: the lock file of npm, Yarn or pnpm in the project's folder. Output: the version in it, and whether it supports that.
 
 use std::path::Path;
 
@@ -12,15 +12,15 @@ use super::report::{Report, Status};
 /// The library, as lock files name it.
 const CLIENT: &str = "socket.io-client";
 
-/// The first version that can come back.
+/// The first version that can resume a session.
 const FIRST: (u64, u64) = (4, 6);
 
-/// A lock file, and how the version is found in it.
+/// A lock file, and a function that finds the version in it.
 type LockFile = (&'static str, fn(&str) -> Option<String>);
 
 const LOCK_FILES: [LockFile; 3] = [("package-lock.json", of_npm), ("yarn.lock", of_yarn), ("pnpm-lock.yaml", of_pnpm)];
 
-/// Whether the front end's client can come back to its session.
+/// Checks whether the front end's client can resume its session.
 pub(super) fn recovery(config: &Config, dir: &Path, report: &mut Report) {
     if !config.recovery.enabled {
         return;
@@ -31,15 +31,10 @@ pub(super) fn recovery(config: &Config, dir: &Path, report: &mut Report) {
     });
     let Some((file, version)) = found else { return };
     if can_recover(&version) {
-        report.ok("front end", format!("{CLIENT} {version} ({file}) gets what it missed when it lost its connection"));
+        report.ok("front end", format!("{CLIENT} {version} ({file}) recovers events that it missed while disconnected"));
     } else {
-        let message = format!("{CLIENT} {version} ({file}) does not ask for what it missed when it lost its connection");
-        report.add(
-            "front end",
-            Status::Ok,
-            message,
-            format!("{CLIENT} 4.6 and newer do: npm install {CLIENT}@4, and build the assets again"),
-        );
+        let message = format!("{CLIENT} {version} ({file}) does not recover events that it missed while disconnected");
+        report.add("front end", Status::Ok, message, format!("{CLIENT} 4.6 and newer do: npm install {CLIENT}@4, and rebuild the assets"));
     }
 }
 
@@ -55,7 +50,7 @@ fn of_npm(text: &str) -> Option<String> {
     entry.iter().find_map(|entry| entry["version"].as_str()).map(str::to_owned)
 }
 
-/// `socket.io-client@^4.7.0:` or `"socket.io-client@npm:^4.7.0":`, and the version in one of the next lines.
+/// `socket.io-client@^4.7.0:` or `"socket.io-client@npm:^4.7.0":`, with the version in one of the next lines.
 fn of_yarn(text: &str) -> Option<String> {
     let mut lines = text.lines().skip_while(|line| !line.trim_start_matches('"').starts_with(&format!("{CLIENT}@")));
     let version = lines.find_map(|line| line.trim().strip_prefix("version"))?;

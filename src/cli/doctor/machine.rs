@@ -14,17 +14,17 @@ use crate::cli::lock_file::{self, Found};
 use crate::cli::program::Program;
 use crate::cli::start::machine::{OWN_FILES, most_open_files};
 
-/// Time for the server on our port to answer.
+/// Timeout for a response from the server on the port.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// Each port is free, or our server has it.
+/// Checks that each port is free, or used by this server.
 pub(super) async fn ports(loaded: &Loaded, report: &mut Report) {
     let config = &loaded.config;
     let main = Address::main(config);
     let port = main.port;
     let mut is_running = false;
     match main.bind().await {
-        Ok(_) => report.ok("port", format!("{port} is free: no server runs yet, `laravel-echo-server start` starts one")),
+        Ok(_) => report.ok("port", format!("{port} is free: no server is running, `laravel-echo-server start` starts one")),
         Err(error) if is_taken(&error) && is_echo_server(config).await => {
             is_running = true;
             served(loaded, port, report);
@@ -36,10 +36,10 @@ pub(super) async fn ports(loaded: &Loaded, report: &mut Report) {
         let (port, key) = (address.port, address.port_key);
         match address.bind().await {
             Ok(_) if is_running => {
-                report.warning("port", format!("{port} (`{key}`) is free, though the server runs"), "restart it to take this config");
+                report.warning("port", format!("{port} (`{key}`) is free, but the server is running"), "restart it to apply this config");
             }
             Ok(_) => report.ok("port", format!("{port} (`{key}`) is free")),
-            Err(error) if is_taken(&error) && is_running => report.ok("port", format!("{port} (`{key}`) is in use, as the server runs")),
+            Err(error) if is_taken(&error) && is_running => report.ok("port", format!("{port} (`{key}`) is in use by the server")),
             Err(error) => port_problem(&error, report),
         }
     }
@@ -54,24 +54,24 @@ fn port_problem(error: &ListenError, report: &mut Report) {
     let (port, port_key, host_key) = (address.port, address.port_key, address.host_key);
     if is_taken(error) {
         let what = if port_key == "port" { "a program other than laravel-echo-server" } else { "another program" };
-        let fix = format!("`ss -ltnp 'sport = :{port}'` shows what it is; stop it, or set another `{port_key}`");
+        let fix = format!("`ss -ltnp 'sport = :{port}'` shows which one; stop it, or set another `{port_key}`");
         report.problem("port", format!("{port} (`{port_key}`) is in use by {what}"), fix);
     } else if source.kind() == io::ErrorKind::PermissionDenied {
-        // The server may well run as somebody who may.
-        let fix = "ports below 1024 need root or CAP_NET_BIND_SERVICE, which the systemd unit gives; or set another one";
-        report.warning("port", format!("{port} (`{port_key}`) cannot be tested by this user"), fix);
+        // The server may run as another user, with that permission.
+        let fix = "ports below 1024 need root or CAP_NET_BIND_SERVICE, which the systemd unit grants; or set another one";
+        report.warning("port", format!("this user cannot test {port} (`{port_key}`)"), fix);
     } else {
         report.problem("port", format!("{error}: {source}"), format!("set `{host_key}` to an address of this machine"));
     }
 }
 
-/// `GET /` answers `OK`, as the original does.
+/// Whether `GET /` answers `OK`, as this server and the original do.
 async fn is_echo_server(config: &Config) -> bool {
     let scheme = if config.protocol == Protocol::Https { "https" } else { "http" };
     let host = config.host.as_deref().unwrap_or("127.0.0.1");
     let address =
         host.parse::<IpAddr>().map_or_else(|_| format!("{host}:{}", config.port), |ip| SocketAddr::new(ip, config.port).to_string());
-    // Its certificate is for the name that clients use, not for this address.
+    // The certificate is for the server's public name, not for this address.
     let client = reqwest::Client::builder().timeout(ANSWER).tls_danger_accept_invalid_certs(true).build();
     let Ok(client) = client else { return false };
     match client.get(format!("{scheme}://{address}/")).send().await {
@@ -108,10 +108,10 @@ fn served(loaded: &Loaded, port: u16, report: &mut Report) {
     }
 }
 
-/// Certificate and key can be used.
+/// Checks that certificate and key can be used.
 pub(super) fn certificate(config: &Config, report: &mut Report) {
     match Tls::new(config) {
-        Ok(Some(_)) => report.ok("tls", format!("{} and {} fit", config.ssl_cert_path, config.ssl_key_path)),
+        Ok(Some(_)) => report.ok("tls", format!("{} and {} match", config.ssl_cert_path, config.ssl_key_path)),
         Ok(None) => {}
         Err(error) => {
             let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
@@ -120,16 +120,16 @@ pub(super) fn certificate(config: &Config, report: &mut Report) {
     }
 }
 
-/// Each connection takes an open file.
+/// Checks the limit of open files: each connection needs one.
 pub(super) fn open_files(connections: u64, report: &mut Report) {
     let needed = connections.saturating_add(OWN_FILES);
-    // The start raises the soft limit up to this one.
+    // `start` raises the soft limit to this hard limit.
     match most_open_files() {
         Some(limit) if limit < needed => {
             let fix = format!(
                 "`ulimit -Hn {needed}` as root before the start, LimitNOFILE={needed} in a systemd unit, or --ulimit nofile={needed} for docker"
             );
-            report.warning("files", format!("{limit} open files are allowed at most, {connections} connections need {needed}"), fix);
+            report.warning("files", format!("at most {limit} open files are allowed, but {connections} connections need {needed}"), fix);
         }
         Some(limit) => report.ok("files", format!("the limit of {limit} open files is enough for {connections} connections")),
         None => report.ok("files", "open files are not limited"),
@@ -145,7 +145,7 @@ mod tests {
     fn a_low_limit_of_open_files_is_told_with_the_number_that_is_needed() {
         let mut report = Report::new(true);
         open_files(u64::MAX, &mut report);
-        // No machine allows that many, unless it sets no limit at all.
+        // No machine allows that many, unless it has no limit.
         if most_open_files().is_some() {
             assert_eq!(report.findings()[0].status, Status::Warning);
             assert!(report.findings()[0].fix.contains("ulimit -Hn"), "{report:?}");

@@ -1,33 +1,33 @@
-//! What the names of Redis channels say about the prefix. Input: the configured prefix and the names that were heard.
-//! Output: a finding. Pure.
+//! Checks the key prefix against the names of Redis channels. Input: the configured prefix and the names of channels with
+//! events. Output: a finding. Pure.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::report::Status;
 
-/// Names shown at most.
+/// Maximum number of names shown.
 const SHOWN: usize = 3;
 
-/// What stands behind the prefix in the channels by which nodes and dashboards talk.
+/// The start, after the prefix, of the channels through which nodes and dashboards communicate.
 const SERVERS_OWN: &str = "laravel-echo:";
 
-/// Ends of the prefixes that Laravel makes by itself: older and newer versions.
+/// The ends of Laravel's default prefixes, in older and newer versions.
 const USUAL_ENDS: [&str; 2] = ["_database_", "-database-"];
 
 /// Status, message, and how to fix it.
 pub(super) fn judge(prefix: &str, heard: &BTreeSet<String>, listened: Duration) -> (Status, String, String) {
-    // Redis' own news, and what servers tell each other, are no events.
+    // Keyspace notifications, and messages between servers, are not events.
     let is_event = |name: &&String| !name.starts_with("__key") && !name.ends_with("PresenceChannelUpdated") && !name.contains(SERVERS_OWN);
     let events: Vec<_> = heard.iter().filter(is_event).collect();
     if events.is_empty() {
         let message = match listened.as_secs() {
-            0 => "Redis accepts the subscription; `--listen 0` waits for no event".to_owned(),
+            0 => "Redis accepts the subscription; `--listen 0` does not wait for events".to_owned(),
             1 => "nothing was published within a second".to_owned(),
             seconds => format!("nothing was published within {seconds} seconds"),
         };
-        let fix = "run this again with `--listen 30` and fire an event in Laravel meanwhile; if it stays silent, BROADCAST_CONNECTION \
-                    (or BROADCAST_DRIVER) is not redis, the queue worker does not run, or Laravel uses another Redis";
+        let fix = "run this again with `--listen 30` and fire an event in Laravel meanwhile; if none arrives, BROADCAST_CONNECTION (or \
+                    BROADCAST_DRIVER) is not redis, the queue worker is not running, or Laravel uses another Redis";
         return (Status::Unknown, message, fix.to_owned());
     }
     if let Some((name, found)) = events.iter().find_map(|name| Some((name, actual_prefix(name, prefix)?))) {
@@ -36,7 +36,7 @@ pub(super) fn judge(prefix: &str, heard: &BTreeSet<String>, listened: Duration) 
     }
     let (ours, strangers): (Vec<_>, Vec<_>) = events.into_iter().partition(|name| name.starts_with(prefix));
     if ours.is_empty() {
-        let message = format!("nothing of what was published has the prefix {prefix:?}: {}", shown(&strangers));
+        let message = format!("none of the published channels has the prefix {prefix:?}: {}", shown(&strangers));
         return (
             Status::Warning,
             message,
@@ -48,17 +48,17 @@ pub(super) fn judge(prefix: &str, heard: &BTreeSet<String>, listened: Duration) 
         several => format!("{several} channels have the configured prefix, such as {}", shown(&ours)),
     };
     if !strangers.is_empty() {
-        message += &format!("; not counted is what lacks it, such as {}", shown(&strangers));
+        message += &format!("; ignored channels without it, such as {}", shown(&strangers));
     }
     (Status::Ok, message, String::new())
 }
 
-/// The prefix that this name seems to have, if it is not the configured one.
+/// The prefix that this name seems to have, if it differs from the configured one.
 fn actual_prefix(name: &str, configured: &str) -> Option<String> {
     let guarded = ["private-", "presence-"].iter().filter_map(|kind| name.find(kind)).min();
     let usual = || USUAL_ENDS.iter().find_map(|end| name.find(end).map(|at| at + end.len()));
     let found = &name[..guarded.or_else(usual)?];
-    // Names can hold such a word themselves: behind the right prefix nothing is wrong.
+    // After the right prefix, a name may contain such a word itself.
     let is_right = found == configured || !configured.is_empty() && name.starts_with(configured);
     (!is_right).then(|| found.to_owned())
 }
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn strangers_are_not_shown_as_ours() {
         let message = |names: &[&str]| judge("shop_", &names.iter().map(|name| (*name).to_owned()).collect(), Duration::ZERO).1;
-        let expected = "1 channel has the configured prefix: `shop_news`; not counted is what lacks it, such as `other_news`";
+        let expected = "1 channel has the configured prefix: `shop_news`; ignored channels without it, such as `other_news`";
         assert_eq!(message(&["other_news", "shop_news"]), expected);
         assert_eq!(message(&["shop_a", "shop_b"]), "2 channels have the configured prefix, such as `shop_a`, `shop_b`");
     }

@@ -1,7 +1,7 @@
-//! Checks of Laravel's `pusher` or `reverb` driver: its id, key, secret and address are this server's.
+//! Checks of Laravel's `pusher` or `reverb` driver: whether its id, key, secret and address are this server's.
 //!
-//! Input: the driver's connection and the settings. Output: findings; one of them is what the server at that address answers
-//! to a request that is signed as the driver signs.
+//! Input: the driver's connection and the settings. Output: findings; one of them is the response of the server at that
+//! address to a request signed like the driver's.
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ use crate::cli::laravel::pusher::{Connection, Setting};
 
 const CHECK: &str = "pusher";
 
-/// Time for the server to answer.
+/// Timeout of the request.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// The driver and this server know each other.
+/// Checks that the driver and this server have the same credentials and address.
 pub(super) async fn examine(config: &Config, project: &Project, report: &mut Report) {
     let Some(driver) = &project.pusher else { return };
     let before = report.problems();
     credentials(config, driver, report);
     address(config, driver, report);
     if report.problems() == before {
-        report.ok(CHECK, format!("id, key and secret of the `{}` driver are those of an entry of `clients`", driver.driver));
+        report.ok(CHECK, format!("id, key and secret of the `{}` driver match an entry of `clients`", driver.driver));
         ask(config, driver, report).await;
     }
     if !config.pusher.enabled {
@@ -62,11 +62,11 @@ fn credentials(config: &Config, driver: &Connection, report: &mut Report) {
     match client.secret.as_ref().map(|ours| ours.expose()).filter(|ours| !ours.is_empty()) {
         None => report.problem(
             CHECK,
-            format!("the entry of `clients` for {:?} has no `secret`, and nothing that Laravel signs can be verified", id.value),
-            format!("secret = the value of {}, in that entry", secret.place),
+            format!("the entry of `clients` for {:?} has no `secret`, so Laravel's signatures cannot be verified", id.value),
+            format!("in that entry: secret = the value of {}", secret.place),
         ),
         Some(ours) if ours != secret.value => {
-            report.problem(CHECK, differs(client, "secret", secret), "make them the same, then `php artisan config:clear`")
+            report.problem(CHECK, differs(client, "secret", secret), "use the same secret in both, then run `php artisan config:clear`")
         }
         Some(_) => {}
     }
@@ -92,13 +92,13 @@ fn address(config: &Config, driver: &Connection, report: &mut Report) {
         let fix = format!("{}={} in Laravel's .env, or port = {} here", driver.variable("PORT"), config.port, driver.port());
         report.problem(
             CHECK,
-            format!("Laravel publishes to port {} of this machine, and this server listens on {}", driver.port(), config.port),
+            format!("Laravel publishes to port {} of this machine, but this server listens on {}", driver.port(), config.port),
             fix,
         );
     }
 }
 
-/// Asks for the channels at the driver's address, with its signature.
+/// Requests the list of channels from the driver's address, with its signature.
 async fn ask(config: &Config, driver: &Connection, report: &mut Report) {
     let (Some([id, key, secret]), Some(host)) = (driver.application(), &driver.host) else { return };
     let Ok(client) = auth::http::client(config) else { return };
@@ -108,15 +108,15 @@ async fn ask(config: &Config, driver: &Connection, report: &mut Report) {
     let signature = sign(secret.as_bytes(), format!("GET\n{path}\n{query}").as_bytes());
     let place = format!("{}://{}:{}", driver.scheme(), host.value, driver.port());
     match client.get(format!("{place}{path}?{query}&auth_signature={signature}")).timeout(ANSWER).send().await {
-        Ok(answer) if answer.status().is_success() => report.ok(CHECK, format!("{place} takes what this driver signs")),
+        Ok(answer) if answer.status().is_success() => report.ok(CHECK, format!("{place} accepts this driver's signature")),
         Ok(answer) => {
             let status = answer.status().as_u16();
             let fix = match status {
                 401 | 403 => "the server there runs with another key or secret: restart it with this config",
-                404 => "a proxy before this server has to pass on /apps, as it does /app",
-                _ => "is that this server, or a proxy before it?",
+                404 => "a proxy in front of this server has to forward /apps as well as /app",
+                _ => "is that this server, or a proxy in front of it?",
             };
-            report.problem(CHECK, format!("{place} answers {status} to what this driver signs"), fix);
+            report.problem(CHECK, format!("{place} answers {status} to a request signed like this driver's"), fix);
         }
         Err(error) => {
             let mut cause: &dyn std::error::Error = &error;
@@ -124,7 +124,7 @@ async fn ask(config: &Config, driver: &Connection, report: &mut Report) {
                 cause = deeper;
             }
             let fix = match driver.scheme() {
-                "https" => format!("start the server; if it speaks http: {}=http in Laravel's .env", driver.variable("SCHEME")),
+                "https" => format!("start the server; if it serves plain http: {}=http in Laravel's .env", driver.variable("SCHEME")),
                 _ => "start the server, then run this again".to_owned(),
             };
             report.warning(CHECK, format!("{place} cannot be reached: {cause}"), fix);

@@ -1,5 +1,5 @@
-//! Checks of Redis: it answers, takes the credentials, lets us subscribe, has the same time, and the events on it
-//! carry the configured prefix. Sentinels and clusters have checks of their own before, which find the server for these.
+//! Checks of Redis: whether it responds, accepts the credentials and subscriptions, has the same time, and its events have
+//! the configured prefix. Sentinels and clusters are checked first, to find the server for these checks.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,16 +20,16 @@ use crate::cli::laravel::broadcaster::Way;
 mod cluster;
 mod sentinel;
 
-/// Time for connecting.
+/// Timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Clocks further apart than this make tokens look expired, or not valid yet.
+/// With a larger difference in seconds, tokens may appear to be expired or not valid yet.
 const CLOCK: u64 = 5;
 
-/// Names kept while listening.
+/// Maximum number of channel names collected while listening.
 const MAX_NAMES: usize = 1000;
 
-/// All checks, as far as each makes sense after the one before.
+/// Runs all checks; a failed one skips those that depend on it.
 pub(super) async fn examine(config: &Config, project: &Project, listen: Duration, report: &mut Report) {
     let settings = &config.database_config.redis;
     prefix(&settings.key_prefix, project, report);
@@ -40,10 +40,10 @@ pub(super) async fn examine(config: &Config, project: &Project, listen: Duration
     }
     let own = &config.redis_server;
     if brings_events && own.enabled && settings.url.is_none() && settings.port == own.port && is_here(&settings.host, &own.host) {
-        let message = "`databaseConfig.redis` is this server's own endpoint (`redisServer`): it would listen to itself";
+        let message = "`databaseConfig.redis` is this server's own endpoint (`redisServer`): it would subscribe to itself";
         return report.problem("redis", message, "[subscribers] redis = false");
     }
-    // A cluster of nodes keeps its members there too.
+    // With `database = "redis"` members are kept there as well.
     if !brings_events && config.database != Database::Redis {
         return;
     }
@@ -71,12 +71,12 @@ pub(super) async fn examine(config: &Config, project: &Project, listen: Duration
     }
 }
 
-/// Whether an address is that of an endpoint on this machine.
+/// Whether a host is the same as the endpoint's on this machine.
 fn is_here(host: &str, endpoint: &str) -> bool {
     matches!(host, "localhost" | "::1") || host.starts_with("127.") || host == endpoint
 }
 
-/// Looks at a server; `None` when it is of no use.
+/// Checks a server; `None` if it cannot be used.
 async fn examine_server(settings: &RedisConfig, report: &mut Report) -> Option<Open> {
     let mut open = match open(settings).await {
         Ok(open) => open,
@@ -106,28 +106,28 @@ struct Open {
     client: redis::Client,
     connection: MultiplexedConnection,
     address: String,
-    /// It would not take the configured password, and needs none.
+    /// It refuses the configured password, because it needs none.
     needs_no_password: bool,
 }
 
 impl Open {
-    /// Warns about a password that the server goes on without.
+    /// Warns about a password that the server ignores.
     fn tell_of_password(&self, check: &'static str, key: &str, report: &mut Report) {
         if self.needs_no_password {
-            let message = format!("{} needs no password, and one is configured; the server goes on without it", self.address);
-            report.warning(check, message, format!("take `{key}` out of `databaseConfig.redis`, or set one in Redis (requirepass)"));
+            let message = format!("{} needs no password, but one is configured; the server goes on without it", self.address);
+            report.warning(check, message, format!("remove `{key}` from `databaseConfig.redis`, or set one in Redis (requirepass)"));
         }
     }
 }
 
-/// A server that has not, and what to do about it.
+/// Why a server cannot be used, and how to fix it.
 struct Fault {
     message: String,
     fix: String,
 }
 
-/// Connects to the one server that `host` and `port`, `path` or `url` name; without a password where it needs none, as the
-/// server does.
+/// Connects to the server of `host` and `port`, `path` or `url`; without a password if Redis needs none, like the
+/// server itself.
 async fn open(settings: &RedisConfig) -> Result<Open, Fault> {
     let client = redis_client::client(settings)
         .map_err(|error| Fault { message: error.to_string(), fix: "check `databaseConfig.redis`".to_owned() })?;
@@ -138,7 +138,7 @@ async fn open(settings: &RedisConfig) -> Result<Open, Fault> {
             let others = if error.kind() == ErrorKind::AuthenticationFailed { without_passwords(settings) } else { Vec::new() };
             for settings in others {
                 let Ok(mut open) = Box::pin(open(&settings)).await else { continue };
-                // One that needs another password accepts the connection, and answers nothing.
+                // If it needs another password, it accepts the connection, but refuses commands.
                 if redis::cmd("PING").exec_async(&mut open.connection).await.is_ok() {
                     return Ok(Open { needs_no_password: true, ..open });
                 }
@@ -162,14 +162,14 @@ fn fault(error: &RedisError, address: &str, settings: &RedisConfig) -> Fault {
     Fault { message, fix: fix_of(error, settings) }
 }
 
-/// The configured prefix is the one of the project that the config stands in, where that publishes to a Redis.
+/// Checks that the configured prefix is that of the Laravel project around the config file, if it publishes to Redis.
 fn prefix(configured: &str, project: &Project, report: &mut Report) {
     const KEY: &str = "databaseConfig.redis.keyPrefix";
     if project.broadcaster.as_ref().is_some_and(|broadcaster| broadcaster.way() != Way::Redis) {
         return;
     }
     if let Some(unread) = project.unread.iter().find(|unread| unread.key == KEY) {
-        let message = format!("Laravel's could not be read: {}; `{KEY}` is {configured:?}", unread.reason);
+        let message = format!("Laravel's prefix could not be read: {}; `{KEY}` is {configured:?}", unread.reason);
         return report.warning("prefix", message, "compare it with `php artisan config:show database.redis.options`");
     }
     let Some(found) = project.findings.iter().find(|finding| finding.key == KEY) else { return };
@@ -188,17 +188,13 @@ fn clock(theirs: u64, report: &mut Report) {
     let ours = since_1970().as_secs();
     let difference = ours.abs_diff(theirs);
     if difference > CLOCK {
-        report.warning(
-            "clock",
-            format!("differs by {difference} seconds from that of Redis"),
-            "`timedatectl set-ntp true` on both machines",
-        );
+        report.warning("clock", format!("differs by {difference} seconds from Redis's"), "`timedatectl set-ntp true` on both machines");
     } else {
         report.ok("clock", "agrees with that of Redis");
     }
 }
 
-/// The names of the channels that something is published to meanwhile.
+/// Listens for a while and returns the names of the channels with events.
 async fn events(client: &redis::Client, listen: Duration) -> Result<BTreeSet<String>, RedisError> {
     let mut pubsub = client.get_async_pubsub().await?;
     pubsub.psubscribe("*").await?;

@@ -1,4 +1,4 @@
-//! The findings of `doctor`. Input: what each check says. Output: a line as soon as it is known, or one JSON at the end.
+//! The findings of `doctor`. Input: the results of checks. Output: a line for each as soon as it is known, or JSON at the end.
 
 use std::fmt::Display;
 
@@ -39,7 +39,7 @@ impl Report {
         self.findings.push(finding);
     }
 
-    /// How many problems there are so far.
+    /// The number of problems so far.
     pub(super) fn problems(&self) -> usize {
         self.findings.iter().filter(|finding| finding.status == Status::Problem).count()
     }
@@ -49,12 +49,12 @@ impl Report {
         &self.findings
     }
 
-    /// All findings, for somebody else to show.
+    /// All findings, to be shown elsewhere.
     pub(super) fn into_findings(self) -> Vec<Finding> {
         self.findings
     }
 
-    /// Prints the sum, or everything as JSON. `true` when there is no problem.
+    /// Prints the totals, or everything as JSON. `true` if there are no problems.
     pub(super) fn finish(self) -> bool {
         let count = |status| self.findings.iter().filter(|finding| finding.status == status).count();
         let (problems, warnings) = (count(Status::Problem), count(Status::Warning));

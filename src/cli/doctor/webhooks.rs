@@ -1,5 +1,5 @@
-//! Checks of webhooks: whether each target takes a delivery. Input: the settings. Output, when that was asked for: a signed delivery
-//! without events to each URL, and writes to Redis that leave nothing, where webhooks use it.
+//! Checks of webhooks: whether each target accepts a delivery. Input: the settings. Output, if requested: a signed delivery
+//! without events to each URL, and writes to Redis that leave no trace, if webhooks use it.
 
 use laravel_echo_server::config::{Config, WebhookTarget};
 use laravel_echo_server::webhooks::post::Post;
@@ -7,10 +7,10 @@ use laravel_echo_server::webhooks::{label, redis_trials};
 
 use super::report::Report;
 
-/// A delivery that tells nothing.
+/// A delivery without events.
 const EMPTY: &str = r#"{"time_ms":0,"events":[]}"#;
 
-/// Looks at every target.
+/// Checks every target.
 pub(super) async fn examine(config: &Config, delivers: bool, report: &mut Report) {
     let targets: Vec<_> = config.all_webhooks().collect();
     if !delivers {
@@ -20,7 +20,7 @@ pub(super) async fn examine(config: &Config, delivers: bool, report: &mut Report
         return;
     }
     if targets.is_empty() {
-        return report.ok("webhooks", "no targets are set up");
+        return report.ok("webhooks", "no targets are configured");
     }
     for webhook in targets.iter().filter(|webhook| webhook.config.target == WebhookTarget::Http) {
         let label = label(webhook);
@@ -32,13 +32,13 @@ pub(super) async fn examine(config: &Config, delivers: bool, report: &mut Report
             }
         };
         match post.send(EMPTY.to_owned()).await {
-            Ok(()) => report.ok("webhooks", format!("{label} takes deliveries")),
+            Ok(()) => report.ok("webhooks", format!("{label} accepts deliveries")),
             Err(error) => report.problem("webhooks", format!("{label}: {error}"), error.hint()),
         }
     }
     for (label, outcome) in redis_trials(config).await {
         match outcome {
-            Ok(()) => report.ok("webhooks", format!("{label} takes what is written")),
+            Ok(()) => report.ok("webhooks", format!("{label} accepts writes")),
             Err(error) => report.problem("webhooks", format!("{label}: {error}"), error.hint()),
         }
     }

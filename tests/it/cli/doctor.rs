@@ -76,7 +76,7 @@ fn each_fault_is_reported_with_a_fix() {
     let nowhere = format!("http://127.0.0.1:{}", free_port());
     for (auth_host, more, check, parts) in [
         (app("404 Not Found"), "password = \"secret\"", "auth", ["answers 404", "authEndpoint"]),
-        (app("302 Found\r\nLocation: /login"), "password = \"secret\"", "auth", ["answers 302 and sends to /login", "redirects"]),
+        (app("302 Found\r\nLocation: /login"), "password = \"secret\"", "auth", ["answers 302 and redirects to /login", "redirects"]),
         (app("419 Expired"), "password = \"secret\"", "auth", ["answers 419", "CSRF"]),
         (app("200 OK\r\nContent-Type: application/json"), "password = \"secret\"", "auth", ["lets anybody", "routes/channels.php"]),
         (nowhere, "password = \"secret\"", "auth", ["cannot be reached", "authHost"]),
@@ -300,7 +300,7 @@ fn every_port_is_checked() {
     let _running = folder.start(&[]);
     let (code, report) = examine(&folder, "0");
     assert_eq!(code, 0, "{report:#}");
-    assert!(ports(&report)[1..].iter().all(|port| port.starts_with("ok") && port.ends_with("is in use, as the server runs")), "{report:#}");
+    assert!(ports(&report)[1..].iter().all(|port| port.starts_with("ok") && port.ends_with("is in use by the server")), "{report:#}");
 }
 
 #[test]
@@ -500,5 +500,5 @@ fn pusher_credentials_are_compared_with_clients_and_tested() {
     let _running = folder.start(&[]);
     let (code, report) = examine(&folder, "0");
     assert_eq!(code, 0, "{report:#}");
-    assert!(asked(&report)[1].contains("takes what this driver signs"), "{report:#}");
+    assert!(asked(&report)[1].contains("accepts this driver's signature"), "{report:#}");
 }

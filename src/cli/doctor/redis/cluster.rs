@@ -1,5 +1,5 @@
-//! Checks of a Redis Cluster: its nodes answer, it serves all slots, and the addresses that it tells are those of nodes
-//! that can be reached from here. Output: the settings of a node.
+//! Checks of a Redis Cluster: whether its nodes respond, it serves all slots, and the addresses that it announces can be
+//! reached from here. Output: the settings of a node.
 
 use laravel_echo_server::config::{Config, Database, RedisConfig, RedisNode};
 use laravel_echo_server::redis_client::topology::CLUSTER_NODE;
@@ -10,7 +10,7 @@ use crate::cli::doctor::report::Report;
 
 const CHECK: &str = "cluster";
 
-/// Asks all configured nodes. `None`: none of them belongs to a cluster.
+/// Asks all configured nodes. `None` if none of them belongs to a cluster.
 pub(super) async fn node(settings: &RedisConfig, report: &mut Report) -> Option<RedisConfig> {
     let (mut found, mut faults) = (None, Vec::new());
     for node in &settings.cluster {
@@ -19,7 +19,7 @@ pub(super) async fn node(settings: &RedisConfig, report: &mut Report) -> Option<
             Err(fault) => faults.push(fault),
         }
     }
-    // With another node to begin with, everything works; without one, nothing does.
+    // If another node responds, everything still works: only a warning.
     for Fault { message, fix } in faults {
         match found {
             None => report.problem(CHECK, message, fix),
@@ -33,42 +33,42 @@ pub(super) async fn node(settings: &RedisConfig, report: &mut Report) -> Option<
         let master = of(settings, host, *port);
         if let Err(Fault { message, fix }) = open(&master).await {
             let fix = format!("{fix}\nnodes must announce addresses that other machines reach: cluster-announce-ip, cluster-announce-port");
-            report.problem(CHECK, format!("{address} names a node that cannot be used: {message}"), fix);
+            report.problem(CHECK, format!("{address} announces a node that cannot be used: {message}"), fix);
         }
     }
     match (field(&info, "cluster_state"), field(&info, "cluster_slots_ok")) {
         ("ok", _) => report.ok(CHECK, format!("{address} serves all slots, with {} masters", masters.len())),
         (state, slots) => report.problem(
             CHECK,
-            format!("{address} says that the cluster's state is {state}: {slots} of 16384 slots are served"),
-            format!("`redis-cli --cluster check {address}` tells what is missing"),
+            format!("{address} reports the cluster state {state}: {slots} of 16384 slots are served"),
+            format!("`redis-cli --cluster check {address}` shows what is missing"),
         ),
     }
     Some(node)
 }
 
-/// A Redis that is named by one address is no node of a cluster. As the server says at its start.
+/// Checks that a Redis configured by a single address is not a node of a cluster; the server warns about that at start.
 pub(super) async fn lone_node(config: &Config, connection: &mut MultiplexedConnection, address: &str, report: &mut Report) {
     let info = redis::cmd("INFO").arg("cluster").query_async::<String>(connection).await;
     if !info.is_ok_and(|info| info.contains(CLUSTER_NODE)) {
         return;
     }
     let message =
-        format!("{address} is a node of a Redis Cluster: events arrive, and presence channels of `database = \"redis\"` fail with `Moved`");
+        format!("{address} is a node of a Redis Cluster: events arrive, but presence channels of `database = \"redis\"` fail with `Moved`");
     let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
-    let fix = format!("[databaseConfig.redis] cluster = [{{ host = {host:?}, port = {port} }}], in place of `host` and `port`");
+    let fix = format!("[databaseConfig.redis] cluster = [{{ host = {host:?}, port = {port} }}], instead of `host` and `port`");
     match config.database {
         Database::Redis => report.problem(CHECK, message, fix),
         _ => report.warning(CHECK, message, fix),
     }
 }
 
-/// The settings of one node. A cluster has no databases but 0.
+/// The settings of one node. A cluster only has database 0.
 fn of(settings: &RedisConfig, host: &str, port: u16) -> RedisConfig {
     RedisConfig { host: host.to_owned(), port, db: 0, cluster: Vec::new(), ..settings.clone() }
 }
 
-/// What a node says of the cluster: `CLUSTER INFO` and `CLUSTER NODES`.
+/// A node's view of the cluster: `CLUSTER INFO` and `CLUSTER NODES`.
 async fn ask(settings: &RedisConfig, node: &RedisNode) -> Result<(RedisConfig, String, String), Fault> {
     let node = of(settings, &node.host, node.port);
     let Open { mut connection, address, .. } = open(&node).await?;
@@ -77,8 +77,8 @@ async fn ask(settings: &RedisConfig, node: &RedisNode) -> Result<(RedisConfig, S
     match question.query_async::<(String, String)>(&mut connection).await {
         Ok((info, nodes)) => Ok((node, info, nodes)),
         Err(error) if error.to_string().contains("cluster support disabled") => Err(Fault {
-            message: format!("{address} is a Redis of its own, no node of a cluster"),
-            fix: "write `host` and `port` in place of `databaseConfig.redis.cluster`, or set `cluster-enabled yes` there".to_owned(),
+            message: format!("{address} is a standalone Redis, not a node of a cluster"),
+            fix: "set `host` and `port` instead of `databaseConfig.redis.cluster`, or `cluster-enabled yes` in that Redis".to_owned(),
         }),
         Err(error) => {
             Err(Fault { message: format!("cannot read the cluster's state from {address}: {error}"), fix: fix_of(&error, &node) })
@@ -90,8 +90,8 @@ fn field<'a>(info: &'a str, name: &str) -> &'a str {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
 }
 
-/// Host and port of every master that is not given up; `asked` is the host of the node that said so, which may not know
-/// its own address.
+/// Host and port of every master that is not failed; `asked` is the host of the queried node, which may not know its own
+/// address.
 fn masters(nodes: &str, asked: &str) -> Vec<(String, u16)> {
     let master = |line: &str| {
         let mut words = line.split(' ');

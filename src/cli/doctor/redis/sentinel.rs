@@ -1,5 +1,5 @@
-//! Checks of sentinels: they answer, know the master by its name, agree on where it is, and could put another in its
-//! place. Output: the settings of the master.
+//! Checks of sentinels: whether they respond, know the master by its name, agree on its address, and could start a
+//! failover. Output: the settings of the master.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -16,14 +16,14 @@ struct Answer {
     sentinel: String,
     host: String,
     port: u16,
-    /// It takes the master for dead.
+    /// Whether it considers the master dead.
     is_down: bool,
     replicas: String,
-    /// Why a failover would not come about.
+    /// Why it could not start a failover.
     obstacle: Option<RedisError>,
 }
 
-/// Asks all sentinels. `None`: none of them leads to a master.
+/// Asks all sentinels. `None` if none of them knows the master.
 pub(super) async fn master(settings: &RedisConfig, report: &mut Report) -> Option<RedisConfig> {
     let name = settings.name.as_deref().unwrap_or_default();
     let (mut answers, mut faults) = (Vec::new(), Vec::new());
@@ -33,7 +33,7 @@ pub(super) async fn master(settings: &RedisConfig, report: &mut Report) -> Optio
             Err(fault) => faults.push(fault),
         }
     }
-    // With another that leads there, everything works; without one, nothing does.
+    // If another sentinel knows the master, everything still works: only a warning.
     for Fault { message, fix } in faults {
         match answers.is_empty() {
             true => report.problem(CHECK, message, fix),
@@ -46,18 +46,14 @@ pub(super) async fn master(settings: &RedisConfig, report: &mut Report) -> Optio
     if places.len() > 1 {
         let places: Vec<_> = places.into_iter().collect();
         let message = format!("the sentinels name different masters of `{name}`: {}", places.join(", "));
-        report.warning(
-            CHECK,
-            message,
-            "a failover is under way, or they are not of one group: `redis-cli -p 26379 sentinel master <name>`",
-        );
+        report.warning(CHECK, message, "a failover is in progress, or they are not one group: `redis-cli -p 26379 sentinel master <name>`");
     } else {
         let count = format!("{} of {} sentinels", answers.len(), settings.sentinels.len());
         report.ok(CHECK, format!("{place} is the master of `{name}`, by {count}; replicas: {}", first.replicas));
     }
     for answer in &answers {
         if answer.is_down {
-            let message = format!("{} takes the master {place} for dead", answer.sentinel);
+            let message = format!("{} considers the master {place} dead", answer.sentinel);
             report.problem(CHECK, message, "start it again, or `redis-cli -p 26379 sentinel failover <name>`");
         } else if let Some(obstacle) = &answer.obstacle {
             let message = format!("{} could not start a failover: {}", answer.sentinel, obstacle.detail().unwrap_or_default());
@@ -65,11 +61,7 @@ pub(super) async fn master(settings: &RedisConfig, report: &mut Report) -> Optio
         }
     }
     if answers.iter().all(|answer| answer.replicas == "0") {
-        report.warning(
-            CHECK,
-            format!("`{name}` has no replica"),
-            "without one nothing takes the master's place: `replicaof` on another server",
-        );
+        report.warning(CHECK, format!("`{name}` has no replica"), "without one no failover is possible: set `replicaof` on another server");
     }
     let (host, port) = (first.host.clone(), first.port);
     Some(RedisConfig { host, port, sentinels: Vec::new(), name: None, ..settings.clone() })
@@ -106,7 +98,7 @@ async fn ask(settings: &RedisConfig, node: &RedisNode, name: &str, report: &mut 
     })
 }
 
-/// The sentinel does not tell where the master is.
+/// The problem for a sentinel that does not know the master.
 async fn unknown(connection: &mut redis::aio::MultiplexedConnection, address: &str, name: &str, error: &RedisError) -> Fault {
     let masters = redis::cmd("SENTINEL").arg("MASTERS").query_async::<Vec<HashMap<String, String>>>(connection).await;
     match masters {
@@ -118,7 +110,7 @@ async fn unknown(connection: &mut redis::aio::MultiplexedConnection, address: &s
         }
         Err(_) => Fault {
             message: format!("{address} is not a sentinel: {error}"),
-            fix: "`databaseConfig.redis.sentinels` takes the ports of the sentinels (26379 mostly), not those of Redis".to_owned(),
+            fix: "`databaseConfig.redis.sentinels` needs the ports of the sentinels (usually 26379), not those of Redis".to_owned(),
         },
     }
 }
