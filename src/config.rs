@@ -1,10 +1,10 @@
-//! The settings: plain data with defaults, under the key names users already know. No I/O happens here.
+//! The settings: plain data with defaults, under the key names of the original. No I/O happens here.
 //!
 //! Input: [`load`] reads a file, `.env` and the environment into a [`Config`]; [`validate`] rejects what cannot work.
-//! Output: [`crate::server::Server`] takes the resolved value and hands typed parts down. Each table has a file of its own.
+//! Output: the resolved value, whose typed parts [`crate::server::Server`] passes on. Each table has its own file.
 //!
-//! Keys are camelCase in the TOML and in the legacy JSON alike. The first block of [`Config`] is that of
-//! laravel-echo-server 1.6.3 (`src/echo-server.ts:17-48`); everything below it is new.
+//! Keys are camelCase in both TOML and the legacy JSON. The first block of [`Config`] has the keys of laravel-echo-server
+//! 1.6.3 (`src/echo-server.ts:17-48`); everything below it is new.
 
 use std::collections::BTreeMap;
 
@@ -61,7 +61,7 @@ pub struct Config {
     /// Base URL of the Laravel application, or several to choose from by the page's `Referer` or `Origin`.
     #[serde(with = "As::<OneOrMany>")]
     pub auth_host: Vec<String>,
-    /// Path (and query) that is asked before anyone joins a private or presence channel.
+    /// Path (and query) of the request that authorises joining a private or presence channel.
     pub auth_endpoint: String,
     /// Applications that may use the HTTP API.
     pub clients: Vec<ApiClient>,
@@ -77,7 +77,7 @@ pub struct Config {
     /// Port to listen on.
     #[serde(with = "As::<Port>")]
     pub port: u16,
-    /// Port for plain HTTP beside `https`.
+    /// Port for plain HTTP in addition to `https`.
     #[serde(with = "As::<Option<Port>>")]
     pub http_port: Option<u16>,
     /// `http` or `https`.
@@ -96,35 +96,35 @@ pub struct Config {
     pub subscribers: Subscribers,
     /// CORS headers of the HTTP API.
     pub api_origin_allow: ApiOriginAllow,
-    /// Further headers on every HTTP API response, as the original's undocumented `headers`.
+    /// Additional headers in every HTTP API response, like the original's undocumented `headers`.
     pub headers: BTreeMap<String, String>,
-    /// OpenSSL option bits of the original; read and ignored, TLS 1.2 is the least that is spoken.
+    /// OpenSSL option bits of the original; ignored, because TLS 1.2 is always the minimum.
     pub secure_options: Option<i64>,
 
     /// Channels (with `*`) also sent as `<channel>:<event>` to every connected socket.
     #[serde(with = "As::<OneOrMany>")]
     pub flat_channels: Vec<String>,
-    /// How channels behave, by pattern; the first that fits counts.
+    /// Channel rules by pattern; the first one that matches applies.
     pub channels: Vec<ChannelRule>,
     /// Origins (with `*`) that may open sockets.
     #[serde(with = "As::<OneOrMany>")]
     pub allowed_origins: Vec<String>,
-    /// Addresses (or networks) of proxies whose `X-Forwarded-For` is believed.
+    /// Addresses (or networks) of proxies whose `X-Forwarded-For` is trusted.
     #[serde(with = "As::<OneOrMany>")]
     pub trust_proxies: Vec<String>,
-    /// What presence members see and how long they last.
+    /// Presence members: what clients see, and leases.
     pub presence: PresenceConfig,
-    /// Pusher's clients.
+    /// Clients that speak Pusher's protocol.
     pub pusher: PusherConfig,
-    /// What is kept for clients that come back.
+    /// What is kept for clients that reconnect.
     pub recovery: RecoveryConfig,
     /// Several nodes on one Redis.
     pub cluster: ClusterConfig,
-    /// Whom to tell what happens in channels.
+    /// Targets of webhooks.
     pub webhooks: Vec<WebhookConfig>,
-    /// How they are told.
+    /// How webhooks are delivered.
     pub webhooks_delivery: WebhooksDelivery,
-    /// How the Laravel application is asked.
+    /// Authorization by the Laravel application or tokens.
     pub auth: AuthConfig,
     /// The built-in endpoint that Laravel can publish to without a Redis.
     pub redis_server: RedisServerConfig,
@@ -132,16 +132,16 @@ pub struct Config {
     pub limits: Limits,
     /// Prometheus metrics.
     pub metrics: MetricsConfig,
-    /// The page that shows what happens.
+    /// The dashboard page.
     pub dashboard: DashboardConfig,
-    /// How the server ends.
+    /// How the server shuts down.
     pub shutdown: ShutdownConfig,
     /// What is logged and how.
     pub log: LogConfig,
 }
 
 impl Config {
-    /// Whether an entry of `clients` lets Pusher's clients in: it takes a key and a secret.
+    /// Whether Pusher clients can connect: that takes an entry of `clients` with a key and a secret.
     #[must_use]
     pub fn serves_pusher(&self) -> bool {
         let is_open = |client: &ApiClient| {

@@ -14,13 +14,13 @@ pub struct ApiClient {
     /// Id in the path `/apps/<appId>/…`.
     #[serde(deserialize_with = "value::text")]
     pub app_id: String,
-    /// Bearer key, also taken as `auth_key`.
+    /// Bearer key, also accepted as `auth_key`.
     #[serde(default)]
     pub key: Secret,
     /// Secret of Pusher signatures; empty means none.
     #[serde(default, deserialize_with = "value::secret", skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
-    /// Refuse requests that carry no valid signature.
+    /// Refuse requests without a valid signature.
     #[serde(default)]
     #[serde(with = "As::<Toggle>")]
     pub require_signature: bool,
@@ -36,7 +36,7 @@ pub struct ApiClient {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApiOriginAllow {
-    /// Whether they are sent at all.
+    /// Whether these headers are sent.
     #[serde(with = "As::<Toggle>")]
     pub allow_cors: bool,
     /// `Access-Control-Allow-Origin`.

@@ -1,4 +1,4 @@
-//! Settings: how the Laravel application is asked, and what tokens say in its place: `[auth]`.
+//! Settings: authorization by the Laravel application, or by tokens in its place: `[auth]`.
 //!
 //! Input: the table as [`load`](super::load) finds it. Output: a part of [`Config`](super::Config).
 
@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::value::{self, As, OneOrMany, Seconds, Secret, Toggle};
 
-/// How the Laravel application is asked.
+/// Authorization by the Laravel application or tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AuthConfig {
-    /// Time for one callback.
+    /// Timeout of one callback.
     #[serde(with = "As::<Seconds>")]
     pub timeout: Duration,
     /// Certificate of `authHost`.
@@ -24,19 +24,19 @@ pub struct AuthConfig {
     /// How long a subscribe may wait for its turn.
     #[serde(with = "As::<Seconds>")]
     pub queue_timeout: Duration,
-    /// Share an answer for so long; 0 turns it off.
+    /// How long an answer is cached; 0 turns the cache off.
     #[serde(with = "As::<Seconds>")]
     pub cache_ttl: Duration,
-    /// Further handshake headers to pass on.
+    /// Additional handshake headers to forward.
     #[serde(with = "As::<OneOrMany>")]
     pub forward: Vec<String>,
     /// Headers that clients may add to the callback.
     pub headers: AuthHeaders,
-    /// Whether the callback carries the socket's id; unset: when an entry of `clients` has a `secret`, as Laravel's `pusher` and
+    /// Whether the callback carries the socket's id; unset: if an entry of `clients` has a `secret`, because Laravel's `pusher` and
     /// `reverb` drivers sign it.
     #[serde(with = "As::<Option<Toggle>>")]
     pub send_socket_id: Option<bool>,
-    /// A token does not grant a channel again that its holder was removed from, for so long.
+    /// How long a token is refused for a channel that its holder was removed from.
     #[serde(with = "As::<Seconds>")]
     pub kicked_for: Duration,
     /// Tokens that grant channels without a callback.
@@ -64,7 +64,7 @@ impl Default for AuthConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AuthHeaders {
-    /// The only ones, if there is such a list. Those that change what the request is are never let through.
+    /// If set, the only allowed headers. Headers that change the meaning of the request are never allowed.
     #[serde(with = "As::<Option<OneOrMany>>")]
     pub allow: Option<Vec<String>>,
 }
@@ -76,7 +76,7 @@ pub struct AuthTls {
     /// `false` accepts any certificate.
     #[serde(with = "As::<Toggle>")]
     pub verify: bool,
-    /// File with the certificate authority (PEM), besides the system's.
+    /// File with the certificate authority (PEM), in addition to the system's.
     pub ca: Option<PathBuf>,
 }
 
@@ -86,7 +86,7 @@ impl Default for AuthTls {
     }
 }
 
-/// Tokens that grant channels without a callback. Nothing set means that no token is looked at.
+/// Tokens that grant channels without a callback. Disabled if `algorithm` is not set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct JwtConfig {
@@ -103,7 +103,7 @@ pub struct JwtConfig {
     pub issuer: Option<String>,
     /// Required `aud`.
     pub audience: Option<String>,
-    /// Clock difference that is forgiven.
+    /// Tolerated clock difference.
     #[serde(with = "As::<Seconds>")]
     pub leeway: Duration,
     /// Claim with the list of channels.

@@ -1,7 +1,7 @@
-//! Settings: how channels behave, by pattern: `[[channels]]`.
+//! Settings: channel rules by pattern: `[[channels]]`.
 //!
 //! Input: the tables as [`load`](super::load) finds them, in their order. Output: a part of [`Config`](super::Config); the
-//! first whose pattern fits a channel is that channel's.
+//! first rule whose pattern matches a channel applies to it.
 
 use std::time::Duration;
 
@@ -10,62 +10,62 @@ use serde::{Deserialize, Serialize};
 use super::WebhookEvent;
 use super::value::{self, As, Seconds};
 
-/// Most events that `last` may ask for.
+/// Maximum value of `last`.
 pub(super) const MAX_LAST: u32 = 1000;
 
-/// How the channels of a pattern behave. What is not set is as without a rule.
+/// A rule for the channels of a pattern. Fields that are not set behave as without a rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChannelRule {
-    /// The channels: `*` stands for any text, `{name}` for one segment.
+    /// The channels: `*` matches any text, `{name}` one segment.
     pub pattern: String,
-    /// Who may whisper, and what the others are told of the sender.
+    /// Who may whisper, and whether receivers see the sender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whispers: Option<Whispers>,
-    /// What becomes of events for clients that do not keep up.
+    /// What happens to events for clients that do not keep up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliver: Option<Deliver>,
-    /// How many of the last events whoever subscribes gets.
+    /// How many of the last events a new subscriber gets.
     #[serde(default, deserialize_with = "value::some_integer", skip_serializing_if = "Option::is_none")]
     pub last: Option<u32>,
-    /// How old these may be.
+    /// Maximum age of these events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(with = "As::<Option<Seconds>>")]
     pub last_for: Option<Duration>,
-    /// Most users in a presence channel; 0: any number.
+    /// Maximum number of users in a presence channel; 0: no limit.
     #[serde(default, deserialize_with = "value::some_integer", skip_serializing_if = "Option::is_none")]
     pub max_members: Option<u32>,
     /// Who decides who may join.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<ChannelAuth>,
-    /// What the application's webhooks are told of.
+    /// The webhook events that are sent for these channels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhooks: Option<Vec<WebhookEvent>>,
 }
 
-/// Who may whisper, and what the others are told of the sender.
+/// Who may whisper, and whether receivers see the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Whispers {
-    /// Whoever is in the channel.
+    /// Every subscriber.
     #[default]
     Members,
-    /// Nobody.
+    /// No one.
     Off,
-    /// Whoever is in the channel, and the others get the sender's user id with it.
+    /// Every subscriber, and receivers also get the sender's user id.
     Stamped,
 }
 
-/// What becomes of events for clients that do not keep up.
+/// What happens to events for clients that do not keep up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Deliver {
     /// All are delivered; a client that does not keep up is closed.
     #[default]
     All,
-    /// A newer event takes the place of one of the same name that still waits.
+    /// A newer event replaces a queued one with the same name.
     Latest,
-    /// An event is dropped while one of the same name still waits.
+    /// An event is dropped while one with the same name is queued.
     Volatile,
 }
 
@@ -73,11 +73,11 @@ pub enum Deliver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelAuth {
-    /// The application alone, whatever tokens say.
+    /// Only the application; tokens are ignored.
     Callback,
-    /// Tokens of `auth.jwt` alone.
+    /// Only tokens of `auth.jwt`.
     Jwt,
-    /// Nobody: anyone may join.
+    /// No one: anyone may join.
     None,
 }
 

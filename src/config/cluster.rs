@@ -10,7 +10,7 @@ use super::value::{As, Toggle};
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ClusterConfig {
-    /// Whether other nodes use this Redis too.
+    /// Whether this server is one of several nodes on the same Redis.
     #[serde(with = "As::<Toggle>")]
     pub enabled: bool,
 }

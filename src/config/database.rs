@@ -16,7 +16,7 @@ pub enum Database {
     Memory,
     /// In Redis, shared by nodes.
     Redis,
-    /// The original's SQLite table: in memory, too, since what a file held from before is of no use after a start.
+    /// The original's SQLite table: kept in memory as well, because old content is useless after a restart.
     Sqlite,
 }
 
@@ -24,14 +24,14 @@ pub enum Database {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DatabaseConfig {
-    /// The Redis that events come from, and members are kept in.
+    /// The Redis that events come from and members are kept in.
     pub redis: RedisConfig,
-    /// What the original kept in SQLite; read and not used.
+    /// The original's SQLite settings; accepted but not used.
     pub sqlite: SqliteConfig,
     /// Publish the member list on `PresenceChannelUpdated` at every change.
     #[serde(with = "As::<Toggle>")]
     pub publish_presence: bool,
-    /// Keep the original's readable `<channel>:members` key.
+    /// Copy the list to the original's `<channel>:members` key.
     #[serde(with = "As::<Toggle>")]
     pub members_mirror: bool,
 }
@@ -55,24 +55,24 @@ pub struct RedisConfig {
     pub username: Option<String>,
     /// Password.
     pub password: Option<Secret>,
-    /// Database number for stored members; PUBLISH knows no databases.
+    /// Database number for stored members; PUBLISH does not depend on it.
     #[serde(deserialize_with = "value::integer")]
     pub db: i64,
-    /// Laravel's Redis prefix, cut off channel names.
+    /// Laravel's Redis prefix, which is removed from channel names.
     pub key_prefix: String,
-    /// Unix socket, in place of host and port.
+    /// Unix socket, instead of host and port.
     pub path: Option<String>,
-    /// `redis://` or `rediss://` URL, in place of all the above.
+    /// `redis://` or `rediss://` URL, instead of all the above.
     pub url: Option<Secret>,
     /// TLS: `true`, or a table with `ca` and `rejectUnauthorized`.
     pub tls: RedisTls,
     /// Sentinels to ask for the master `name`.
     pub sentinels: Vec<RedisNode>,
-    /// Name of the master the sentinels watch.
+    /// Name of the master that the sentinels monitor.
     pub name: Option<String>,
     /// Password of the sentinels.
     pub sentinel_password: Option<Secret>,
-    /// First nodes of a Redis Cluster.
+    /// Initial nodes of a Redis Cluster.
     pub cluster: Vec<RedisNode>,
 }
 
@@ -118,9 +118,9 @@ impl RedisNode {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RedisTls {
-    /// Whether TLS is spoken.
+    /// Whether TLS is used.
     pub enabled: bool,
-    /// File with the certificate authority (PEM), besides the system's.
+    /// File with the certificate authority (PEM), in addition to the system's.
     pub ca: Option<PathBuf>,
     /// `false` accepts any certificate.
     pub reject_unauthorized: bool,
@@ -132,7 +132,7 @@ impl Default for RedisTls {
     }
 }
 
-/// The original's SQLite file; read and not used.
+/// The original's SQLite file; accepted but not used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SqliteConfig {

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::value::{self, As, ByteSize};
 
-/// Limits against runaway or hostile clients; 0 means no limit where the comment says so.
+/// Limits against runaway or hostile clients; 0 means no limit if the comment says so.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Limits {
-    /// Sockets in all (0: no limit).
+    /// Sockets in total (0: no limit).
     #[serde(deserialize_with = "value::integer")]
     pub connections: u64,
     /// Sockets per client address (0: no limit).
@@ -28,22 +28,22 @@ pub struct Limits {
     /// Length of an event name in bytes.
     #[serde(with = "As::<ByteSize>")]
     pub event_name: u64,
-    /// Subscribes per second and socket, with a burst of twice as many.
+    /// Subscribes per second and socket; bursts of twice as many are allowed.
     #[serde(deserialize_with = "value::integer")]
     pub subscribes_per_second: u32,
-    /// Whispers per second and socket, with a burst of twice as many.
+    /// Whispers per second and socket; bursts of twice as many are allowed.
     #[serde(deserialize_with = "value::integer")]
     pub whispers_per_second: u32,
-    /// Data of one whisper.
+    /// Size of a whisper's data.
     #[serde(with = "As::<ByteSize>")]
     pub whisper_bytes: u64,
-    /// Undelivered messages per socket; beyond, it is closed.
+    /// Undelivered messages per socket; beyond this it is closed.
     #[serde(deserialize_with = "value::integer")]
     pub client_queue: u64,
-    /// Undelivered bytes per socket; beyond, it is closed.
+    /// Undelivered bytes per socket; beyond this it is closed.
     #[serde(with = "As::<ByteSize>")]
     pub client_queue_bytes: u64,
-    /// Body of an HTTP API request.
+    /// Size of an HTTP API request body.
     #[serde(with = "As::<ByteSize>")]
     pub api_body: u64,
     /// Channels of one HTTP event.

@@ -1,5 +1,5 @@
-//! Puts the settings together. Input: a TOML file or the original's JSON, `.env` files and the environment over it.
-//! Output: a validated [`Config`] with what the operator should know about it; nothing is printed here.
+//! Loads the settings. Input: a TOML file or the original's JSON, with `.env` files and the environment over it. Output: a
+//! validated [`Config`] with warnings for the operator; nothing is printed here.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,21 +26,21 @@ pub const TOML_FILE: &str = "laravel-echo-server.toml";
 /// The original's file, looked for next.
 pub const JSON_FILE: &str = "laravel-echo-server.json";
 
-/// All keys with their defaults and a comment, as it stands in the repository.
+/// The file from the repository: all keys with their defaults and a comment.
 pub const DEFAULTS: &str = include_str!("../../laravel-echo-server.toml");
 
-/// Where to look.
+/// Where to look for the config file.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
     /// Folder of the config file; the working directory if none is given.
     pub dir: Option<PathBuf>,
     /// The config file, relative to `dir`.
     pub config: Option<PathBuf>,
-    /// Read no file and take the defaults.
+    /// Read no file and use the defaults.
     pub defaults: bool,
 }
 
-/// How a config file is written.
+/// The format of a config file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// The format of this server.
@@ -75,38 +75,38 @@ impl fmt::Display for Source {
     }
 }
 
-/// The settings and how they came about.
+/// The settings and their sources.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The settings, validated.
     pub config: Config,
-    /// The file, unless the defaults were asked for.
+    /// The file, unless defaults were requested.
     pub path: Option<PathBuf>,
-    /// What the operator should be told.
+    /// Warnings for the operator.
     pub warnings: Vec<String>,
     /// Source of each value that is not a default, by key path.
     pub sources: BTreeMap<String, Source>,
 }
 
-/// Why there are no settings.
+/// Why the settings could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// No file at the place that was named, or at the usual places.
+    /// No file at the given path, or at the default paths.
     #[error(
         "The config file could not be found.\n  looked for: {}\n  `laravel-echo-server init` writes one, `--dir` and `--config` say where one is, \
          `start --defaults` runs without one",
         list(.0)
     )]
     NotFound(Vec<PathBuf>),
-    /// The file is there, but cannot be read or is not TOML or JSON.
+    /// The file exists, but cannot be read or is not valid TOML or JSON.
     #[error("There was a problem reading the config file.\n  {}: {reason}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with the place.
+        /// What is wrong, with the position.
         reason: String,
     },
-    /// Values are of the wrong kind, or cannot work.
+    /// Values have the wrong type, or cannot work.
     #[error(transparent)]
     Invalid(#[from] validate::Problems),
 }
@@ -115,7 +115,7 @@ fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Finds and reads the settings of the process: file, `.env` beside it, `.env` of the working directory, environment.
+/// Finds and reads the settings of the process: file, `.env` next to it, `.env` of the working directory, environment.
 ///
 /// No file is needed when none was named and the environment [`suffices`](Environment::suffices), as in a container.
 ///
@@ -135,7 +135,7 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
     load_with(options, &environment)
 }
 
-/// [`load`] with the environment given.
+/// [`load`] with the given environment.
 ///
 /// # Errors
 /// See [`LoadError`].
@@ -148,7 +148,7 @@ pub fn load_with(options: &LoadOptions, environment: &Environment) -> Result<Loa
     Ok(loaded)
 }
 
-/// Pages that load `socket.io.js` from the server would not get the one that was meant.
+/// Warns about a `clientPath` without a script: pages would load a different `socket.io.js` than intended, or none.
 fn missing_script(config: &Config) -> Option<String> {
     let folder = config.socketio.client_path.as_ref().filter(|folder| !folder.join("socket.io.js").is_file())?;
     Some(format!(
@@ -157,7 +157,7 @@ fn missing_script(config: &Config) -> Option<String> {
     ))
 }
 
-/// The settings of a file, if there is one, and of the environment.
+/// Resolves the settings of a file, if there is one, and of the environment.
 fn resolve(file: Option<(PathBuf, Value, Format)>, warnings: Vec<String>, environment: &Environment) -> Result<Loaded, LoadError> {
     let (path, mut tree, format) = match file {
         Some((path, tree, format)) => (Some(path), tree, format),
@@ -183,7 +183,7 @@ fn resolve(file: Option<(PathBuf, Value, Format)>, warnings: Vec<String>, enviro
     Ok(Loaded { config, path, warnings: layers.warnings, sources: layers.sources })
 }
 
-/// The file the options lead to.
+/// Finds the config file.
 ///
 /// # Errors
 /// [`LoadError::NotFound`].
@@ -202,7 +202,7 @@ pub fn find(options: &LoadOptions) -> Result<Option<PathBuf>, LoadError> {
     }
 }
 
-/// Whether there is a file, or may be one where nobody may look.
+/// Whether the file exists, or may exist in a folder that cannot be read.
 fn is_there(path: &Path) -> bool {
     match path.metadata() {
         Ok(metadata) => metadata.is_file(),
@@ -210,14 +210,14 @@ fn is_there(path: &Path) -> bool {
     }
 }
 
-/// Two files side by side are easily edited in the wrong place.
+/// Warns about an ignored JSON file next to a TOML file, which is easily edited by mistake.
 fn ignored_neighbour(options: &LoadOptions, path: &Path) -> Option<String> {
     let neighbour = path.with_file_name(JSON_FILE);
     let both = options.config.is_none() && path.file_name()? == TOML_FILE && neighbour.is_file();
-    both.then(|| format!("{} is not read, because {} is there", neighbour.display(), path.display()))
+    both.then(|| format!("{} is ignored, because {} exists", neighbour.display(), path.display()))
 }
 
-/// JSON if the name or, with another name, the first character says so.
+/// The format by the file's extension or, with another extension, by its first character.
 #[must_use]
 pub fn format_of(path: &Path, text: &str) -> Format {
     match path.extension().and_then(|extension| extension.to_str()) {
@@ -239,7 +239,7 @@ pub fn read(path: &Path) -> Result<(Value, Format), LoadError> {
     parse(path, &text)
 }
 
-/// Reads the text of a file.
+/// Parses the text of a file.
 fn parse(path: &Path, text: &str) -> Result<(Value, Format), LoadError> {
     let unreadable = |reason: String| LoadError::Unreadable { path: path.to_owned(), reason };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -254,7 +254,7 @@ fn parse(path: &Path, text: &str) -> Result<(Value, Format), LoadError> {
     }
 }
 
-/// `line 294, column 8: unclosed array, expected ]`, which a line of the log holds.
+/// The error on one line: `line 294, column 8: unclosed array, expected ]`.
 fn in_one_line(text: &str, error: &toml::de::Error) -> String {
     let mut message = error.message().lines().collect::<Vec<_>>().join(", ");
     let Some((before, rest)) = error.span().and_then(|span| text.split_at_checked(span.start)) else { return message };
@@ -269,7 +269,7 @@ fn in_one_line(text: &str, error: &toml::de::Error) -> String {
     format!("line {line}, column {column}: {message}")
 }
 
-/// The line that has `key` before a second one: the header of a table, or a key in the same table.
+/// The line with the first occurrence of a duplicate `key`: the header of a table, or a key in the same table.
 fn first_of(before: &str, key: &str) -> Option<usize> {
     let start = before.rfind('\n').map_or(0, |at| at + 1);
     let is_header = before[start..].trim_start().starts_with('[');

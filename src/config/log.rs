@@ -1,15 +1,15 @@
 //! Settings: what is logged and how: `[log]`.
 //!
-//! Input: the table as [`load`](super::load) finds it. Output: a part of [`Config`](super::Config), and the one rule for filters, which
-//! is that of `RUST_LOG`, too.
+//! Input: the table as [`load`](super::load) finds it. Output: a part of [`Config`](super::Config), and the parser of filters, which
+//! `RUST_LOG` uses as well.
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-/// What a filter looks like, for messages about one that does not.
+/// The valid forms of a filter, for error messages.
 pub(crate) const FILTER_FORM: &str = "error, warn, info, debug, trace, off, or pairs such as `info,laravel_echo_server=debug`";
 
-/// The target of all log lines of this server begins with it.
+/// The prefix of the targets of this server's log lines.
 const OWN: &str = "laravel_echo_server";
 
 /// What is logged and how.
@@ -18,7 +18,7 @@ const OWN: &str = "laravel_echo_server";
 pub struct LogConfig {
     /// `text` or `json`.
     pub format: LogFormat,
-    /// `error`, `warn`, `info`, `debug`, `trace`, `off`, or a filter such as `info,laravel_echo_server=debug`, in any case.
+    /// `error`, `warn`, `info`, `debug`, `trace`, `off`, or a filter such as `info,laravel_echo_server=debug`; case-insensitive.
     pub level: String,
 }
 
@@ -28,21 +28,21 @@ impl Default for LogConfig {
     }
 }
 
-/// Form of the log lines.
+/// Format of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Reads a filter: a level, or levels and `target=level` pairs with commas between. A plain level is meant for this server, not for the
-/// libraries below it: they only warn.
+/// Parses a filter: a level, or comma-separated levels and `target=level` pairs. A plain level applies to this server; libraries log
+/// at most warnings.
 ///
 /// # Errors
-/// What to write instead, where [`FILTER_FORM`] does not say it: a filter that matches nothing would switch the log off without a word.
+/// How to fix it, if [`FILTER_FORM`] does not say so: a filter that matches nothing would silently switch the log off.
 pub(crate) fn filter(text: &str) -> Result<Targets, Option<String>> {
     if let Some(level) = level(text.trim()) {
         return Ok(Targets::new().with_default(level.min(LevelFilter::WARN)).with_target(OWN, level));
@@ -68,10 +68,10 @@ pub(crate) fn filter(text: &str) -> Result<Targets, Option<String>> {
     if is_about_us {
         return Ok(targets);
     }
-    Err(Some(format!("nothing in it is about `{OWN}`, whose log would be off: put a level before it, as in `info,{}`", text.trim())))
+    Err(Some(format!("it has no level for `{OWN}`, whose log would be off: put a level first, as in `info,{}`", text.trim())))
 }
 
-/// A level by its name; the numbers that stand for some elsewhere are taken for mistakes.
+/// A level by its name; numbers, which some tools use for levels, are treated as mistakes.
 fn level(word: &str) -> Option<LevelFilter> {
     word.parse().ok().filter(|_| word.starts_with(|first: char| first.is_ascii_alphabetic()))
 }

@@ -15,7 +15,7 @@ pub struct MetricsConfig {
     pub enabled: bool,
     /// Address of the separate listener.
     pub host: String,
-    /// Port of a separate listener that asks for no key; none means the main port, with a client's key.
+    /// Port of a separate listener that requires no key; none means the main port, with a client's key.
     #[serde(with = "As::<Option<Port>>")]
     pub port: Option<u16>,
 }

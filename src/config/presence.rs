@@ -1,4 +1,4 @@
-//! Settings: what presence members see and how long they last: `[presence]`.
+//! Settings: presence members: `[presence]`.
 //!
 //! Input: the table as [`load`](super::load) finds it. Output: a part of [`Config`](super::Config).
 
@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use super::value::{As, Seconds, Toggle};
 
-/// What presence members see and how long they last.
+/// Presence members: what clients see, and leases.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PresenceConfig {
-    /// Send `socketId` in member data to clients, as the original did.
+    /// Send `socketId` in member data to clients, as the original does.
     #[serde(with = "As::<Toggle>")]
     pub expose_socket_id: bool,
-    /// Wait before `presence:leaving`, to hide a page reload.
+    /// Delay before `presence:leaving`, to hide page reloads.
     #[serde(with = "As::<Seconds>")]
     pub leave_grace: Duration,
-    /// How long the members of a dead node stay.
+    /// How long the members of a dead node remain.
     #[serde(with = "As::<Seconds>")]
     pub lease: Duration,
 }
@@ -30,8 +30,8 @@ impl Default for PresenceConfig {
 }
 
 impl PresenceConfig {
-    /// How often a node renews its lease at Redis and looks for leases that have ended: four times a lease, and every 10
-    /// seconds at the least, so that members Redis has lost are back soon with a long lease, too.
+    /// How often a node renews its lease in Redis and looks for expired ones: four times per lease, but at least every 10
+    /// seconds, so that members that Redis has lost are restored soon even with a long lease.
     #[must_use]
     pub fn heartbeat(&self) -> Duration {
         (self.lease / 4).min(Duration::from_secs(10))

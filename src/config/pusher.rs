@@ -1,4 +1,4 @@
-//! Settings: Pusher's clients: `[pusher]`.
+//! Settings: clients that speak Pusher's protocol: `[pusher]`.
 //!
 //! Input: the table as [`load`](super::load) finds it. Output: a part of [`Config`](super::Config).
 
@@ -8,28 +8,28 @@ use serde::{Deserialize, Serialize};
 
 use super::value::{As, Seconds, Toggle};
 
-/// Pusher's clients. They need an entry in `clients` with `key` and `secret`.
+/// Clients that speak Pusher's protocol. They need an entry in `clients` with `key` and `secret`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PusherConfig {
     /// Whether they are served.
     #[serde(with = "As::<Toggle>")]
     pub enabled: bool,
-    /// What stands before `/app/<key>`, as `wsPath` of the client, and before `/apps` as well as without it.
+    /// The prefix of `/app/<key>`, which is `wsPath` of the client; `/apps` works with and without it.
     pub path: String,
-    /// After so long without a word the client asks for a sign of life.
+    /// After this time without a message the client sends a ping.
     #[serde(with = "As::<Seconds>")]
     pub activity_timeout: Duration,
     /// How long the last event of a cache channel is kept.
     #[serde(with = "As::<Seconds>")]
     pub cache_ttl: Duration,
-    /// Whether channels hear how many are subscribed.
+    /// Whether subscribers are told how many sockets are subscribed.
     #[serde(with = "As::<Toggle>")]
     pub subscription_count: bool,
 }
 
 impl PusherConfig {
-    /// The path without a slash at the end, such as `/ws`; empty where there is none.
+    /// The path without a trailing slash, such as `/ws`; empty if there is none.
     #[must_use]
     pub fn prefix(&self) -> String {
         match self.path.trim_matches('/') {

@@ -1,4 +1,4 @@
-//! Settings: what is kept for clients that come back: `[recovery]`.
+//! Settings: what is kept for clients that reconnect: `[recovery]`.
 //!
 //! Input: the table as [`load`](super::load) finds it. Output: a part of [`Config`](super::Config).
 
@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 
 use super::value::{self, As, ByteSize, Seconds, Toggle};
 
-/// What is kept for clients that come back after a lost connection: socket.io-client 4.6 and newer ask for it.
+/// What is kept for clients that reconnect after a lost connection: socket.io-client 4.6 and newer request it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RecoveryConfig {
-    /// Whether anything is kept; events to socket.io-client 3 and 4 then end with their offset.
+    /// Whether events and sessions are kept; events to socket.io-client 3 and 4 then end with their offset.
     #[serde(with = "As::<Toggle>")]
     pub enabled: bool,
-    /// For how long.
+    /// How long they are kept.
     #[serde(with = "As::<Seconds>")]
     pub window: Duration,
-    /// Most events.
+    /// Maximum number of events.
     #[serde(deserialize_with = "value::integer")]
     pub events: u64,
-    /// Most bytes of events.
+    /// Maximum bytes of events.
     #[serde(with = "As::<ByteSize>")]
     pub bytes: u64,
 }

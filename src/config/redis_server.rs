@@ -22,13 +22,13 @@ pub struct RedisServerConfig {
     pub password: Option<Secret>,
     /// User that goes with the password.
     pub username: Option<String>,
-    /// Connections at once.
+    /// Maximum number of connections.
     #[serde(deserialize_with = "value::integer")]
     pub max_clients: u32,
-    /// Largest command.
+    /// Maximum size of a command.
     #[serde(with = "As::<ByteSize>")]
     pub max_message_bytes: u64,
-    /// TLS: `true`, or a table with a certificate of its own.
+    /// TLS: `true`, or a table with a separate certificate.
     pub tls: RedisServerTls,
 }
 
@@ -47,24 +47,24 @@ impl Default for RedisServerConfig {
     }
 }
 
-/// TLS of the built-in endpoint. Without files of its own it shows the certificate of `sslCertPath`.
+/// TLS of the built-in endpoint. Without its own files it uses the certificate of `sslCertPath`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RedisServerTls {
-    /// Whether TLS is spoken.
+    /// Whether TLS is used.
     pub enabled: bool,
     /// File with the certificate (PEM).
     pub cert_path: String,
     /// File with its private key (PEM).
     pub key_path: String,
-    /// File with the certificates between it and the authority's (PEM).
+    /// File with the intermediate certificates (PEM).
     pub chain_path: String,
     /// Passphrase of the key.
     pub passphrase: Secret,
 }
 
 impl RedisServerTls {
-    /// Whether it names files of its own.
+    /// Whether it has its own files.
     #[must_use]
     pub fn has_files(&self) -> bool {
         [&self.cert_path, &self.key_path, &self.chain_path].iter().any(|path| !path.is_empty())

@@ -1,4 +1,4 @@
-//! Settings: how the server ends: `[shutdown]`.
+//! Settings: how the server shuts down: `[shutdown]`.
 //!
 //! Input: the table as [`load`](super::load) finds it. Output: a part of [`Config`](super::Config).
 
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::value::{As, Seconds};
 
-/// How the server ends.
+/// How the server shuts down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ShutdownConfig {
-    /// Time over which clients are moved off in small groups.
+    /// Time over which clients are disconnected in small groups.
     #[serde(with = "As::<Seconds>")]
     pub drain: Duration,
-    /// Time after which the process ends in any case.
+    /// Time after which the process exits in any case.
     #[serde(with = "As::<Seconds>")]
     pub timeout: Duration,
 }

@@ -18,10 +18,10 @@ pub struct SocketIoConfig {
     /// Milliseconds between heartbeats.
     #[serde(deserialize_with = "value::integer")]
     pub ping_interval: u64,
-    /// Milliseconds to wait for the answer to a heartbeat.
+    /// Milliseconds to wait for the reply to a heartbeat.
     #[serde(deserialize_with = "value::integer")]
     pub ping_timeout: u64,
-    /// Largest message a client may send, on both transports.
+    /// Maximum size of a client's message, on both transports.
     #[serde(with = "As::<ByteSize>")]
     pub max_http_buffer_size: u64,
     /// `polling`, `websocket` or both.
@@ -30,13 +30,13 @@ pub struct SocketIoConfig {
     /// The cookie with the session id on polling handshakes (for sticky sessions): its name, a table, or `false`.
     #[serde(with = "As::<SessionCookie>")]
     pub cookie: Option<Cookie>,
-    /// Answers to polls in gzip: `true`, `false`, or `{ threshold = 1024 }`.
+    /// Compress responses to polls with gzip: `true`, `false`, or `{ threshold = 1024 }`.
     #[serde(with = "As::<Compression>")]
     pub http_compression: Option<u64>,
-    /// Events to websockets that take it, compressed once for all: `true`, `false`, or `{ threshold = 1024 }`.
+    /// Compress events for websockets that support it, once for all of them: `true`, `false`, or `{ threshold = 1024 }`.
     #[serde(with = "As::<Compression>")]
     pub per_message_deflate: Option<u64>,
-    /// Most packets in the answer to a poll (0: all that wait). python-socketio takes 16.
+    /// Maximum packets in the response to a poll (0: all queued packets). python-socketio accepts at most 16.
     #[serde(deserialize_with = "value::integer")]
     pub max_poll_packets: u64,
     /// socket.io 2's origins (`"*:*"`, space separated); `allowedOrigins` wins when it is given.
@@ -76,7 +76,7 @@ pub struct Cookie {
     pub name: String,
     /// `Path`.
     pub path: String,
-    /// `SameSite`; browsers take none for lax.
+    /// `SameSite`; browsers treat a missing one as lax.
     #[serde(deserialize_with = "value::same_site", skip_serializing_if = "Option::is_none")]
     pub same_site: Option<SameSite>,
     /// `Secure`.
@@ -101,13 +101,13 @@ impl Default for Cookie {
 }
 
 impl Cookie {
-    /// As it is when only its name is given.
+    /// The cookie when only its name is configured.
     #[must_use]
     pub fn named(name: &str) -> Self {
         Self { name: name.into(), same_site: Some(SameSite::Strict), ..Self::default() }
     }
 
-    /// What `Set-Cookie` says for a session.
+    /// The `Set-Cookie` header for a session.
     #[must_use]
     pub fn render(&self, session: impl fmt::Display) -> String {
         let mut text = format!("{}={session}", self.name);
@@ -140,19 +140,19 @@ impl Cookie {
     }
 }
 
-/// With requests of which pages a cookie goes.
+/// With which pages' requests a browser sends a cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SameSite {
-    /// Of the same site alone.
+    /// Only those of the same site.
     Strict,
-    /// And when a link leads here.
+    /// Those of the same site, and when a link is followed.
     Lax,
-    /// Of all, if the cookie is `Secure`.
+    /// Those of all sites, if the cookie is `Secure`.
     None,
 }
 
-/// What is compressed from so many bytes on; `None`: nothing.
+/// The minimum size in bytes of what is compressed; `None`: nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Compression(pub(super) Option<u64>);
 

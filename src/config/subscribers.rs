@@ -13,10 +13,10 @@ pub struct Subscribers {
     /// `POST /apps/:id/events`.
     #[serde(with = "As::<Toggle>")]
     pub http: bool,
-    /// What is PUBLISHed to Redis.
+    /// Events PUBLISHed to Redis.
     #[serde(with = "As::<Toggle>")]
     pub redis: bool,
-    /// How Redis is listened to.
+    /// How the server subscribes to Redis.
     pub redis_mode: RedisMode,
 }
 
@@ -26,7 +26,7 @@ impl Default for Subscribers {
     }
 }
 
-/// How Redis is listened to.
+/// How the server subscribes to Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RedisMode {

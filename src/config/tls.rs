@@ -1,4 +1,4 @@
-//! `tls` keys that are a switch or a table: `tls = true`, or `[….tls]` with what else there is to say.
+//! `tls` keys that are a boolean or a table: `tls = true`, or `[….tls]` with more settings.
 //!
 //! Input: values of a file or of the environment. Output: [`RedisTls`], [`RedisServerTls`].
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::value::{As, Secret, Toggle};
 use super::{RedisServerTls, RedisTls};
 
-/// Reads a table, or a switch as the table `{enabled: …}`; `keys` are those that an error names.
+/// Reads a table, or a boolean as the table `{enabled: …}`; `keys` are named in the error message.
 fn switch_or_table<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D, keys: &str) -> Result<T, D::Error> {
     let table = match Value::deserialize(deserializer)? {
         Value::Null => json!({ "enabled": false }),

@@ -1,4 +1,4 @@
-//! Every rule that refuses a configuration whose values are well formed but cannot work, or are not safe.
+//! Rules that reject well-formed settings that cannot work or are not safe.
 //! Input: a resolved [`Config`]. Output: all problems at once, each with key, value, what was expected and how to fix it.
 
 use std::fmt;
@@ -23,19 +23,19 @@ pub use problem::{Problem, Problems};
 pub const JWT_ALGORITHMS: &[&str] =
     &["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
-/// Clocks end somewhere, and sums of times must not.
+/// Upper bound of durations, so that adding them to a time cannot overflow.
 const MAX_TIME: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
-/// Messages that may wait for a client; more is no limit, and beyond what a queue can count.
+/// Maximum of `limits.clientQueue`; a larger number would be no limit, and more than a queue can count.
 const MAX_MESSAGES: u64 = 1_000_000_000;
 
-/// Characters of `dashboard.password`.
+/// Minimum length of `dashboard.password` in characters.
 const MIN_PASSWORD: usize = 12;
 
-/// Refuses what cannot work.
+/// Rejects settings that cannot work.
 ///
 /// # Errors
-/// Every problem there is.
+/// All problems.
 pub fn check(config: &Config) -> Result<(), Problems> {
     let mut found = Found::default();
     found.listening(config);
@@ -83,18 +83,18 @@ impl Found {
         if let Some(port) = config.http_port {
             if config.protocol == Protocol::Http {
                 self.refuse("httpPort", port, "`protocol` to be https")
-                    .fix("plain HTTP is spoken on `port` already; `httpPort` is a second port beside https");
+                    .fix("`port` already serves plain HTTP; `httpPort` is a second port in addition to https");
             } else if port == config.port && port != 0 {
-                self.refuse("httpPort", port, "another port than `port`");
+                self.refuse("httpPort", port, "a port other than `port`");
             }
         }
         if config.metrics.port == Some(config.port) {
-            self.refuse("metrics.port", config.port, "a port of its own")
+            self.refuse("metrics.port", config.port, "a port other than `port`")
                 .fix("without `metrics.port`, /metrics answers on the main port for callers with a client's key");
         }
         let server = &config.redis_server;
         if server.enabled && server.port == config.port {
-            self.refuse("redisServer.port", server.port, "another port than `port`");
+            self.refuse("redisServer.port", server.port, "a port other than `port`");
         }
         if server.enabled && server.password.is_none() && !is_loopback(&server.host) {
             self.refuse("redisServer.password", UNSET, "a password, because `redisServer.host` is open to the network")
@@ -123,10 +123,10 @@ impl Found {
         let password = &config.dashboard.password;
         if password.as_ref().is_some_and(|password| password.expose().chars().count() < MIN_PASSWORD) {
             self.refuse("dashboard.password", "too short", format!("{MIN_PASSWORD} characters or more"))
-                .fix("whoever knows it sees every event; `openssl rand -base64 18` makes a good one");
+                .fix("anyone who knows it sees every event; `openssl rand -base64 18` generates a good one");
         }
         if config.dashboard.enabled && password.is_none() && config.clients.is_empty() {
-            self.refuse("dashboard.password", UNSET, "a password, because no entry of `clients` could sign in either")
+            self.refuse("dashboard.password", UNSET, "a password, because there is no entry of `clients` to sign in with")
                 .fix("set `dashboard.password`, or add a client with `laravel-echo-server client:add`");
         }
     }
@@ -141,7 +141,7 @@ impl Found {
                 );
                 if host.contains("env(") || host.contains('$') {
                     problem
-                        .fix("variables are not replaced in a config file: write the address itself, or set LARAVEL_ECHO_SERVER_AUTH_HOST");
+                        .fix("variables are not expanded in a config file: write the address itself, or set LARAVEL_ECHO_SERVER_AUTH_HOST");
                 }
             }
         }
@@ -176,12 +176,12 @@ impl Found {
         }
         if !is_path(&socketio.path) {
             self.refuse("socketio.path", quoted(&socketio.path), "a path such as `/socket.io`").fix(
-                "begin it with a slash, and write it as it stands in addresses: no query, no spaces, no `.` or `..` between slashes, \
-                 other letters than a to z as `%C3%A9`; clients have the same in their option `path`",
+                "start it with a slash, and write it as in a URL: no query, no spaces, no `.` or `..` between slashes, letters other \
+                 than a to z as `%C3%A9`; clients need the same value in their option `path`",
             );
         } else if is_of_the_api(&socketio.path, &config.clients) {
-            self.refuse("socketio.path", quoted(&socketio.path), "a path that is not the HTTP API's").fix(
-                "with it, requests for the API would reach the Socket.IO engine instead; take the default `/socket.io`, or a path of its own",
+            self.refuse("socketio.path", quoted(&socketio.path), "a path that the HTTP API does not use").fix(
+                "with it, requests for the API would reach the Socket.IO engine instead; use the default `/socket.io`, or another path",
             );
         }
         if let Some(cookie) = &socketio.cookie {
@@ -220,10 +220,10 @@ impl Found {
     fn redis(&mut self, config: &Config) {
         let redis = &config.database_config.redis;
         if config.cluster.enabled && config.database != Database::Redis {
-            self.refuse("cluster.enabled", "true", "`database` to be `redis`, where all nodes keep the members");
+            self.refuse("cluster.enabled", "true", "`database` to be `redis`, where all nodes share the members");
         }
         if config.cluster.enabled && !config.subscribers.redis {
-            self.refuse("cluster.enabled", "true", "`subscribers.redis` to be true, since that is how the nodes hear of each other");
+            self.refuse("cluster.enabled", "true", "`subscribers.redis` to be true, because the nodes communicate that way");
         }
         if let Some(url) = &redis.url {
             let scheme = url.expose().split("://").next().unwrap_or_default();
@@ -245,7 +245,7 @@ impl Found {
         if let [first, others @ ..] = given.as_slice()
             && !others.is_empty()
         {
-            self.refuse(format!("databaseConfig.redis.{first}"), format!("set beside `{}`", others.join("`, `")), "one way to reach Redis");
+            self.refuse(format!("databaseConfig.redis.{first}"), format!("set with `{}`", others.join("`, `")), "one way to reach Redis");
         }
         if !redis.sentinels.is_empty() && redis.name.is_none() {
             self.refuse("databaseConfig.redis.name", UNSET, "the name of the master that the sentinels watch, often `mymaster`");
@@ -255,11 +255,11 @@ impl Found {
     fn clients(&mut self, clients: &[ApiClient]) {
         for (index, client) in clients.iter().enumerate() {
             if client.app_id.is_empty() {
-                self.refuse(format!("clients[{index}].appId"), "empty", "an id; `laravel-echo-server client:add` makes one");
+                self.refuse(format!("clients[{index}].appId"), "empty", "an id; `laravel-echo-server client:add` creates one");
             }
             if client.key.expose().is_empty() && client.jwt.is_none() {
                 self.refuse(format!("clients[{index}].key"), "empty", "a key")
-                    .fix(format!("`laravel-echo-server client:add {}` makes a new one", client.app_id));
+                    .fix(format!("`laravel-echo-server client:add {}` creates a new one", client.app_id));
             }
             if client.require_signature && client.secret.is_none() {
                 self.refuse(

@@ -1,8 +1,8 @@
-//! How settings are written that take more than one spelling: ports as text or number, durations with a unit, sizes
-//! with a unit, one text or a list of them. Everything also reads from text, for environment variables.
+//! Settings with more than one notation: ports as string or number, durations and sizes with a unit, one string or a list
+//! of strings. All of them can be parsed from strings, for environment variables.
 //!
-//! Input: a value of a file or a variable. Output: plain values for the fields of [`Config`](super::Config), by way of [`As`];
-//! only a [`Secret`] stays what it is, so that nobody prints it by accident.
+//! Input: a value of a file or a variable. Output: plain values for the fields of [`Config`](super::Config), through [`As`];
+//! only a [`Secret`] keeps its type, so that nobody prints it by accident.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::socketio::{Compression, SessionCookie};
 use super::{Cookie, SameSite};
 
-/// A form in which a plain value is written.
+/// A notation of a plain value.
 pub(super) trait Form {
     /// What is read from it.
     type Plain;
@@ -80,32 +80,32 @@ forms!(
     SessionCookie(Option<Cookie>)
 );
 
-/// A TCP port. The original took the last digits of any text (`tcp://host:6001/`), so this does too.
+/// A TCP port. Like the original, it accepts any text that ends with a port (`tcp://host:6001/`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Port(pub u16);
 
-/// On or off; text `"true"`, `"1"`, `"on"`, `"yes"` and their opposites count too.
+/// A boolean; also accepts `"true"`, `"1"`, `"on"`, `"yes"` and their opposites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Toggle(pub(super) bool);
 
-/// A span of time: text with a unit (`"10s"`, `"500ms"`, `"2m"`, `"1h"`) or a number of seconds.
+/// A duration: a string with a unit (`"10s"`, `"500ms"`, `"2m"`, `"1h"`) or a number of seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seconds(pub(super) Duration);
 
-/// A size in bytes: a number, or text with a unit (`"100KB"`, `"1MB"`; powers of 1,000; `KiB`, `MiB` of 1,024).
+/// A size in bytes: a number, or a string with a unit (`"100KB"`, `"1MB"`: powers of 1,000; `KiB`, `MiB`: of 1,024).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ByteSize(pub(super) u64);
 
-/// One text or a list of texts.
+/// One string or a list of strings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct OneOrMany(pub(super) Vec<String>);
 
-/// Text that never shows in logs or debug output.
+/// Text that is hidden in debug output.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(pub String);
 
 impl Secret {
-    /// The text itself; do not log it.
+    /// The plain text; do not log it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -190,12 +190,12 @@ impl FromStr for ByteSize {
             _ => return Err(()),
         };
         let bytes = number * factor;
-        // f64 holds whole numbers exactly up to 2^53, far beyond any size that makes sense here.
+        // f64 represents whole numbers exactly up to 2^53, far beyond any reasonable size.
         if bytes.fract() == 0.0 && bytes < 9e15 { Ok(Self(bytes as u64)) } else { Err(()) }
     }
 }
 
-/// Reads a value from text or from a whole number.
+/// Deserializes a value from a string or a whole number.
 struct TextOrNumber<T> {
     expected: &'static str,
     from_number: fn(u64) -> Option<T>,
@@ -344,7 +344,7 @@ impl<'de> Deserialize<'de> for Compression {
             Value::Bool(false) => Ok(Self(None)),
             Value::String(text) if matches!(text.as_str(), "true" | "") => Ok(Self::default()),
             Value::String(text) if text == "false" => Ok(Self(None)),
-            // Other options of zlib mean nothing here.
+            // Other zlib options have no effect here.
             Value::Object(options) => match options.get("threshold") {
                 None => Ok(Self::default()),
                 Some(threshold) => match threshold.as_u64().or_else(|| threshold.as_str()?.parse().ok()) {
@@ -367,7 +367,7 @@ impl Serialize for Compression {
     }
 }
 
-/// Text, where a number or a boolean is as good: an `appId` of digits, a password of digits.
+/// A string, also accepted as a number: an `appId` or password of digits.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     match serde_json::Value::deserialize(deserializer)? {
         serde_json::Value::String(text) => Ok(text),
@@ -376,13 +376,13 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
     }
 }
 
-/// A secret; an empty one is none, since whoever knows that it is empty could sign with it.
+/// A secret; an empty one counts as none, because anyone could sign with it.
 pub(super) fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
     let secret = Option::<Secret>::deserialize(deserializer)?;
     Ok(secret.filter(|secret| !secret.expose().is_empty()))
 }
 
-/// `false` sends no `SameSite`.
+/// A `SameSite` value; `false` means none.
 pub(super) fn same_site<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SameSite>, D::Error> {
     match serde_json::Value::deserialize(deserializer)? {
         serde_json::Value::Null | serde_json::Value::Bool(false) => Ok(None),
@@ -390,7 +390,7 @@ pub(super) fn same_site<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Op
     }
 }
 
-/// A whole number, also written as text.
+/// A whole number, also accepted as a string.
 pub(super) fn integer<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -399,7 +399,7 @@ where
     deserializer.deserialize_any(TextOrNumber { expected: "a whole number, 0 or more", from_number: |number| T::try_from(number).ok() })
 }
 
-/// [`integer`] where there may be none.
+/// An optional [`integer`].
 pub(super) fn some_integer<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -438,7 +438,7 @@ impl Serialize for OneOrMany {
     }
 }
 
-/// Serialised in clear, for files; what is shown to people goes through [`fmt::Debug`] or is masked by key.
+/// Serialised in plain text, for files; output for people uses [`fmt::Debug`] or is masked by key.
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)

@@ -1,4 +1,4 @@
-//! Settings: what the application is told: `[[webhooks]]` and `[webhooksDelivery]`.
+//! Settings: webhooks: `[[webhooks]]` and `[webhooksDelivery]`.
 //!
 //! Input: the tables as [`load`](super::load) finds them. Output: a part of [`Config`].
 
@@ -10,33 +10,33 @@ use serde::{Deserialize, Serialize};
 use super::value::{self, As, ByteSize, OneOrMany, Seconds, Secret};
 use super::{ApiClient, Config};
 
-/// One target that is told what happens in channels. A wrong key would leave a default in force, unseen: it is an error.
+/// One target of webhooks. Unknown keys are an error, because a misspelled one would silently leave a default in force.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct WebhookConfig {
-    /// How it is told.
+    /// How events are delivered.
     pub target: WebhookTarget,
-    /// Of `http`: where deliveries are POSTed to.
+    /// For `http`: the URL that deliveries are POSTed to.
     pub url: String,
-    /// What it is told of.
+    /// The events to send.
     pub events: Vec<WebhookEvent>,
-    /// The channels (with `*`) it is told about.
+    /// The channels (with `*`) whose events are sent.
     #[serde(with = "As::<OneOrMany>")]
     pub channels: Vec<String>,
-    /// Further headers of deliveries.
+    /// Additional headers of deliveries.
     pub headers: BTreeMap<String, String>,
     /// The entry of `clients` whose key and secret sign deliveries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app_id: Option<String>,
-    /// Key that deliveries name, in place of `appId`.
+    /// Key that deliveries carry, instead of `appId`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Secret>,
-    /// Secret that deliveries are signed with, in place of `appId`.
+    /// Secret that deliveries are signed with, instead of `appId`.
     #[serde(deserialize_with = "value::secret", skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
-    /// Of `queue`: Laravel's name of the queue.
+    /// For `queue`: the name of Laravel's queue.
     pub queue: String,
-    /// Of `queue`: the job, as `App\Jobs\EchoWebhook` or with a method after `@`.
+    /// For `queue`: the job, such as `App\Jobs\EchoWebhook`, optionally with a method after `@`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
 }
@@ -59,7 +59,7 @@ impl Default for WebhookConfig {
     }
 }
 
-/// How a target is told.
+/// How events are delivered to a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WebhookTarget {
@@ -69,34 +69,34 @@ pub enum WebhookTarget {
     Queue,
 }
 
-/// What a target can be told of. The first seven are Pusher's.
+/// The events of webhooks. The first seven are Pusher's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WebhookEvent {
-    /// The first socket came into a channel.
+    /// The first socket joined a channel.
     ChannelOccupied,
     /// The last socket left a channel.
     ChannelVacated,
-    /// A user came into a presence channel.
+    /// A user joined a presence channel.
     MemberAdded,
     /// A user left a presence channel.
     MemberRemoved,
     /// A client whispered.
     ClientEvent,
-    /// A cache channel had no event for who subscribed.
+    /// A cache channel had no event for a new subscriber.
     CacheMiss,
-    /// How many are subscribed has changed.
+    /// The number of subscribed sockets has changed.
     SubscriptionCount,
     /// A client has connected.
     Connected,
-    /// A client is gone.
+    /// A client has disconnected.
     Disconnected,
-    /// A client was not let into a channel.
+    /// A client's subscribe was refused.
     SubscribeRefused,
 }
 
 impl WebhookEvent {
-    /// Whether clients can cause as many as they like: such an event is dropped before one that says who is there.
+    /// Whether clients can cause any number of such events: they are dropped before events about occupancy and members.
     #[must_use]
     pub const fn is_of_clients(self) -> bool {
         matches!(self, Self::ClientEvent | Self::CacheMiss | Self::Connected | Self::Disconnected | Self::SubscribeRefused)
@@ -124,22 +124,22 @@ impl WebhookEvent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WebhooksDelivery {
-    /// Time in which a channel that was vacated, or a member who left, may come back untold.
+    /// How long a channel must stay empty, or a member away, before that is sent.
     #[serde(with = "As::<Seconds>")]
     pub grace: Duration,
-    /// Time for one delivery.
+    /// Timeout of one delivery.
     #[serde(with = "As::<Seconds>")]
     pub timeout: Duration,
-    /// How long a delivery is tried.
+    /// How long a delivery is retried.
     #[serde(with = "As::<Seconds>")]
     pub retry_for: Duration,
-    /// Most events that wait for one target.
+    /// Maximum number of events queued for one target.
     #[serde(deserialize_with = "value::integer")]
     pub queue: u64,
-    /// Most bytes of them.
+    /// Maximum bytes of these events.
     #[serde(with = "As::<ByteSize>")]
     pub queue_bytes: u64,
-    /// Where they wait.
+    /// Where they are queued.
     pub store: WebhookStore,
 }
 
@@ -156,7 +156,7 @@ impl Default for WebhooksDelivery {
     }
 }
 
-/// Where events wait for their delivery.
+/// Where events are queued for delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WebhookStore {
@@ -166,19 +166,19 @@ pub enum WebhookStore {
     Redis,
 }
 
-/// An entry of `webhooks`, or of a client's `webhooks`, with what signs it.
+/// An entry of `webhooks`, or of a client's `webhooks`, with its client.
 #[derive(Debug, Clone, Copy)]
 pub struct Webhook<'a> {
     /// The entry.
     pub config: &'a WebhookConfig,
-    /// The client it stands in.
+    /// The client that it belongs to.
     pub(super) owner: Option<&'a ApiClient>,
-    /// Its place: that of the client, if there is one, and its own.
+    /// The index of the client, if there is one, and its own index.
     pub(super) place: (Option<usize>, usize),
 }
 
 impl<'a> Webhook<'a> {
-    /// Its place in the settings, as `webhooks[0]`.
+    /// Its path in the settings, such as `webhooks[0]`.
     #[must_use]
     pub fn path(&self) -> String {
         match self.place {
@@ -209,7 +209,7 @@ impl<'a> Webhook<'a> {
 }
 
 impl Config {
-    /// Every target of webhooks.
+    /// All targets of webhooks.
     pub fn all_webhooks(&self) -> impl Iterator<Item = Webhook<'_>> {
         let own = self.webhooks.iter().enumerate().map(|(index, config)| Webhook { config, owner: None, place: (None, index) });
         let of_clients = self.clients.iter().enumerate().flat_map(|(at, client)| {
@@ -219,7 +219,7 @@ impl Config {
         own.chain(of_clients)
     }
 
-    /// Whether webhooks keep what they have to tell in Redis. Several nodes always do.
+    /// Whether webhooks keep their state and queues in Redis. Clusters always do.
     #[must_use]
     pub fn webhooks_use_redis(&self) -> bool {
         self.cluster.enabled || self.webhooks_delivery.store == WebhookStore::Redis

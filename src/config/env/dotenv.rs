@@ -1,11 +1,11 @@
 //! The `.env` format as Laravel writes it. Input: the text of a file. Output: names and values in order.
 //!
-//! Nothing is expanded here: `${VAR}` and `$` in passwords come out as they went in.
+//! Nothing is expanded here: `${VAR}` and `$` in passwords are kept.
 
 use std::iter::Peekable;
 use std::str::CharIndices;
 
-/// Reads `NAME=value` lines; lines that are something else are passed over, as Laravel's tools do with comments.
+/// Reads `NAME=value` lines; other lines are skipped, as Laravel's tools do with comments.
 pub(super) fn parse(text: &str) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -15,7 +15,7 @@ pub(super) fn parse(text: &str) -> Vec<(String, String)> {
             rest = after(rest, line_end);
             continue;
         };
-        // A quoted value may go on over several lines.
+        // A quoted value may span several lines.
         let (value, value_len) = value(&rest[value_start..]);
         pairs.push((name.to_owned(), value));
         let used = value_start + value_len;
@@ -25,7 +25,7 @@ pub(super) fn parse(text: &str) -> Vec<(String, String)> {
     pairs
 }
 
-/// What follows the line break at `line_end`.
+/// The text after the line break at `line_end`.
 fn after(text: &str, line_end: usize) -> &str {
     text.get(line_end + 1..).unwrap_or("")
 }
@@ -39,7 +39,7 @@ fn name(line: &str) -> Option<(&str, usize)> {
     is_name.then_some((name, left.len() + 1))
 }
 
-/// The value at the start of `text` and how many bytes it takes.
+/// The value at the start of `text` and its length in bytes.
 fn value(text: &str) -> (String, usize) {
     let line = text.split('\n').next().unwrap_or("");
     let indent = line.len() - line.trim_start().len();
@@ -61,7 +61,7 @@ fn value(text: &str) -> (String, usize) {
     (plain[..end.unwrap_or(plain.len())].trim_end().to_owned(), line.len())
 }
 
-/// Reads to the closing quote. Double quotes know `\n`, `\r`, `\t`, `\"`, `\\` and `\$`; `None` if the quote never closes.
+/// Reads to the closing quote. Double quotes support `\n`, `\r`, `\t`, `\"`, `\\` and `\$`; `None` if there is no closing quote.
 fn until_quote(chars: &mut Peekable<CharIndices<'_>>, quote: char) -> Option<(String, usize)> {
     let mut value = String::new();
     while let Some((index, c)) = chars.next() {

@@ -1,4 +1,4 @@
-//! Tests of the environment's names and of `${VAR}`.
+//! Tests of variable names and of `${VAR}` expansion.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
     environment
 }
 
-/// The value that one variable gives its key.
+/// The key that a variable sets, and its value.
 fn value_of(name: &str, text: &str) -> (String, Value) {
     let mut warnings = Vec::new();
     let overrides = environment(&[(name, text)]).overrides(&mut warnings).unwrap();

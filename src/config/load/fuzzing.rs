@@ -1,15 +1,15 @@
-//! What must hold for any config file and `.env`. Input: bytes. Output: a panic when it does not.
+//! Invariants for any config file and `.env`. Input: bytes. Output: a panic when one is violated.
 
 use std::path::Path;
 
 use super::{Environment, parse, resolve};
 use crate::config::{Config, validate};
 
-/// What stands between the file and the `.env`.
+/// The separator between the file and the `.env`.
 const BETWEEN: &str = "\n--- .env ---\n";
 
-/// A file, TOML or JSON by its first character, and a `.env` after a line that says so. Settings that are taken are
-/// valid, and written down they are read as the same; what is refused can be told.
+/// Loads a file, TOML or JSON by its first character, and a `.env` after a separator line. Accepted settings are valid, and
+/// equal after serialising and parsing them; a refusal has a message.
 pub fn config_file(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (file, variables) = text.split_once(BETWEEN).unwrap_or((text, ""));

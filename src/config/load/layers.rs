@@ -1,4 +1,4 @@
-//! The settings as they come together. Input: the tree of a file, then variables over it, then rules for what is left.
+//! Merges the layers of settings. Input: the tree of a file, then variables over it, then rules for missing values.
 //! Output: the typed [`Config`], with the source of each value.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use crate::config::env::{self, BadVariable, Environment};
 use crate::config::validate::{Problem, Problems};
 use crate::config::{Config, schema};
 
-/// The values so far and where they come from.
+/// The values so far and their sources.
 pub(super) struct Layers {
     pub(super) tree: Value,
     pub(super) sources: BTreeMap<String, Source>,
@@ -36,7 +36,7 @@ impl Layers {
             let problem = |bad: BadVariable| Problem {
                 key: bad.name,
                 entry: None,
-                // Keys and passwords may be in it.
+                // The value may contain keys and passwords.
                 value: "of another form".to_owned(),
                 expected: bad.expected.to_owned(),
                 remedy: None,
@@ -71,7 +71,7 @@ impl Layers {
         }
     }
 
-    /// The typed settings, or all values of the wrong kind, each with its key, its text and its source.
+    /// The typed settings, or all values of the wrong type, each with its key, its text and its source.
     pub(super) fn config(&self) -> Result<Config, Problems> {
         let (mut tree, shape) = (self.tree.clone(), schema::shape());
         let mut found: Vec<Problem> = Vec::new();
@@ -87,7 +87,7 @@ impl Layers {
                 Err(error) => error,
             };
             let (key, message) = (error.path().to_string(), error.inner().to_string());
-            // Whatever else is wrong shows with a good value in the place of this one.
+            // Continue with a valid value in place of this one, to find further errors.
             let is_replaced = match message.split('`').nth(1) {
                 Some(field) if message.starts_with("missing field") => replace(&mut tree, &shape, &format!("{key}.{field}")),
                 Some(_) if message.starts_with("unknown field") => remove(&mut tree, &key),
@@ -104,7 +104,7 @@ impl Layers {
         Err(Problems(found).with_entries(&self.tree))
     }
 
-    /// Of an error that serde has found.
+    /// The problem for an error of serde.
     fn type_problem(&self, key: &str, message: &str) -> Problem {
         if let Some(expected) = unknown_key(key, message) {
             return self.problem(key, "unknown".to_owned(), expected);
@@ -112,7 +112,7 @@ impl Layers {
         let value = match schema::at(&self.tree, key) {
             Some(_) if schema::is_secret(key) => "of the wrong kind".to_owned(),
             Some(Value::Object(_)) if message.starts_with("missing") => "incomplete".to_owned(),
-            // Secrets may be in it.
+            // It may contain secrets.
             Some(Value::Object(_)) => "a table".to_owned(),
             Some(value) => value.to_string(),
             None => "not usable".to_owned(),
@@ -124,13 +124,13 @@ impl Layers {
         Problem { key: key.to_owned(), entry: None, value, expected, remedy: None, source: Some(self.source_of(key)) }
     }
 
-    /// The source of a key that was set, or of the free table it stands in.
+    /// The source of a key that was set, or of the free-form table that it is in.
     pub(super) fn own_source(&self, key: &str) -> Option<&Source> {
         let plain = plain(key);
         self.sources.get(plain).or_else(|| self.sources.get(plain.rsplit_once('.')?.0))
     }
 
-    /// The source of a key, or of the table it stands in.
+    /// The source of a key, or of the table that it is in.
     fn source_of(&self, key: &str) -> String {
         let plain = plain(key);
         let own = self.own_source(key);
@@ -140,7 +140,7 @@ impl Layers {
     }
 }
 
-/// Warns about what is written as `${VAR}` or `env('VAR')`: files are taken as they are.
+/// Warns about values such as `${VAR}` or `env('VAR')`, because variables are not expanded in files.
 fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<String>) {
     match tree {
         Value::Object(table) => {
@@ -177,7 +177,7 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
     }
 }
 
-/// Whether the text is nothing but a variable: `$VAR`, `${VAR}`, `env('VAR')`, `process.env.VAR`.
+/// Whether the text is only a reference to a variable: `$VAR`, `${VAR}`, `env('VAR')`, `process.env.VAR`.
 pub(in crate::config) fn names_a_variable(text: &str) -> bool {
     let text = text.trim();
     let is_name = |name: &str| {
@@ -189,16 +189,16 @@ pub(in crate::config) fn names_a_variable(text: &str) -> bool {
     braced.or_else(|| text.strip_prefix('$')).is_some_and(is_name) || text.starts_with("env(") || text.starts_with("process.env.")
 }
 
-/// `clients[0].key` without what is behind the list.
+/// The name of the list in a key such as `clients[0].key`.
 fn plain(key: &str) -> &str {
     key.split('[').next().unwrap_or(key)
 }
 
-/// Puts a value of the right kind where a wrong one stands, or in place of what that is in; `false` if there is none.
+/// Replaces a value of the wrong type, or the value that contains it, with one of the right type; `false` if there is none.
 fn replace(tree: &mut Value, shape: &Value, key: &str) -> bool {
     let mut path = schema::pointer(key);
     while let Some((parent, last)) = path.rsplit_once('/') {
-        // All entries of a list have the shape of its first.
+        // The shape has one entry per list, which stands for all.
         let of_shape: Vec<_> = path.split('/').map(|step| if step.parse::<usize>().is_ok() { "0" } else { step }).collect();
         if let (Some(good), Some(slot)) = (shape.pointer(&of_shape.join("/")), tree.pointer_mut(parent)) {
             match slot {
@@ -216,13 +216,13 @@ fn replace(tree: &mut Value, shape: &Value, key: &str) -> bool {
     false
 }
 
-/// Takes out a key that must not be there.
+/// Removes an unknown key.
 fn remove(tree: &mut Value, key: &str) -> bool {
     let Some((parent, last)) = key.rsplit_once('.') else { return false };
     tree.pointer_mut(&schema::pointer(parent)).and_then(Value::as_object_mut).is_some_and(|table| table.remove(last).is_some())
 }
 
-/// The key that was most likely meant by one that must not be there.
+/// The key that was most likely meant by an unknown one.
 fn unknown_key(path: &str, message: &str) -> Option<String> {
     let (key, known) = message.strip_prefix("unknown field `")?.split_once("`, expected ")?;
     let siblings: Map<String, Value> = known.split('`').skip(1).step_by(2).map(|name| (name.to_owned(), Value::Null)).collect();
@@ -234,7 +234,7 @@ fn unknown_key(path: &str, message: &str) -> Option<String> {
     })
 }
 
-/// What serde expected, in words for those who write config files.
+/// What serde expected, in words for users of config files.
 fn expected(message: &str) -> String {
     if let Some(field) = message.strip_prefix("missing field ") {
         return format!("a value for {field}");
@@ -265,7 +265,7 @@ fn is_written(tree: &Value, path: &str) -> bool {
     true
 }
 
-/// Takes out what is written down but not set: `null`, and `""` where the default is "none".
+/// Removes values that mean "not set": `null`, and `""` where the default is none.
 fn drop_unset(tree: &mut Value, defaults: &Value) {
     if let Value::Object(table) = tree {
         table.retain(|key, value| {

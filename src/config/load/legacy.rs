@@ -1,12 +1,12 @@
-//! Values that follow from others, so that what meant something to the original still means it.
-//! Input: the values of file and environment. Output: further values with the rule they come from.
+//! Values that depend on other values, as in the original.
+//! Input: the values of file and environment. Output: additional values with the rule that they come from.
 
 use serde_json::Value;
 
 use super::{Format, Layers, Source};
 use crate::config::Config;
 
-/// What the original's file means where it says nothing.
+/// The source of values that have a different default in the original's file.
 const JSON_DEFAULT: Source = Source::Rule("the default of laravel-echo-server.json");
 
 /// Defaults that depend on other values.
@@ -43,7 +43,7 @@ fn auth_host(layers: &mut Layers) {
     }
 }
 
-/// An address to listen on as one to call; addresses that mean "all" have none.
+/// The URL for an address to listen on; `None` for addresses that mean "all".
 fn base_url(host: &str) -> Option<String> {
     match host {
         "" | "0.0.0.0" | "::" | "[::]" => None,
@@ -52,7 +52,7 @@ fn base_url(host: &str) -> Option<String> {
     }
 }
 
-/// Texts in a list, or separated by spaces.
+/// Strings in a list, or separated by spaces.
 fn texts(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::String(text) => Some(text.split_whitespace().map(str::to_owned).collect()),
@@ -61,8 +61,8 @@ fn texts(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// An entry of socket.io 2's `origins`: `host:port` or `scheme://host:port`, `*` for any host or port. Browsers leave
-/// out the port that belongs to the scheme.
+/// Patterns for an entry of socket.io 2's `origins`: `host:port` or `scheme://host:port`, `*` for any host or port. Browsers
+/// omit the scheme's default port.
 fn origin_patterns(entry: &str) -> Vec<String> {
     let (scheme, address) = entry.split_once("://").unwrap_or(("*", entry));
     let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
@@ -77,7 +77,7 @@ fn origin_patterns(entry: &str) -> Vec<String> {
     }
 }
 
-/// Compat: the original never verified the certificate of `authHost`; its files keep that until they say otherwise.
+/// Compat: the original never verifies the certificate of `authHost`; its files keep that behaviour unless they change it.
 pub(super) fn relax(config: &mut Config, layers: &mut Layers, format: Format) {
     if format != Format::Json || layers.sources.contains_key("auth.tls.verify") || config.auth.tls.ca.is_some() {
         return;
@@ -86,8 +86,8 @@ pub(super) fn relax(config: &mut Config, layers: &mut Layers, format: Format) {
     layers.sources.insert("auth.tls.verify".to_owned(), JSON_DEFAULT);
     if is_https(&config.auth_host) {
         layers.warnings.push(
-            "the certificate of `authHost` is not verified, because laravel-echo-server.json does not ask for it; \
-             set `auth.tls.verify` to true (or name your authority in `auth.tls.ca`) once it is a valid one, or to false to hide this"
+            "the certificate of `authHost` is not verified, because laravel-echo-server.json does not enable it; \
+             set `auth.tls.verify` to true (or `auth.tls.ca` to your certificate authority) once it is valid, or to false to hide this"
                 .to_owned(),
         );
     }

@@ -1,12 +1,12 @@
-//! What a file of the original may say that the settings here cannot hold, and what it did with it.
-//! Input: the tree of a JSON file. Output: the same in the words of this server, with a warning where it means nothing: no
-//! value that the original started with is a reason not to start.
+//! Translates values of the original's file that the settings here cannot represent.
+//! Input: the tree of a JSON file. Output: the equivalent tree for this server, with a warning for each ignored value: no
+//! value that the original accepts may prevent the start.
 
 use serde_json::{Map, Value, json};
 
 use crate::config::{Config, schema};
 
-/// Tables that the original knows.
+/// Tables of the original.
 const ITS_TABLES: [&str; 5] = ["apiOriginAllow", "databaseConfig", "headers", "socketio", "subscribers"];
 
 /// Rewrites the tree.
@@ -26,13 +26,13 @@ pub(super) fn translate(tree: &mut Value, warnings: &mut Vec<String>) {
         && !endpoint.is_empty()
         && !endpoint.starts_with(['/', '?'])
     {
-        // The original puts it behind `authHost` as it is, and works where that ends with a slash.
+        // The original appends it to `authHost` unchanged, which works if that ends with a slash.
         endpoint.insert(0, '/');
     }
 }
 
-/// Text, a number or a list where a table stands here that the original does not know. Not what `true` and `false` stand
-/// for: some tables are switched so.
+/// Removes strings, numbers and lists in place of tables that the original does not have. Booleans in place of switchable
+/// tables are handled elsewhere.
 fn drop_misplaced(root: &mut Map<String, Value>, warnings: &mut Vec<String>) {
     let shape = schema::shape();
     root.retain(|key, value| {
@@ -45,7 +45,7 @@ fn drop_misplaced(root: &mut Map<String, Value>, warnings: &mut Vec<String>) {
     });
 }
 
-/// Options of Engine.IO, which takes what is falsy for its default and never looks at transports that nobody asks for.
+/// Options of Engine.IO, which replaces falsy values with its defaults and never validates transports.
 fn engine(socketio: &mut Map<String, Value>, warnings: &mut Vec<String>) {
     if let Some(Value::Array(transports)) = socketio.get_mut("transports") {
         transports.retain(|transport| {
@@ -74,7 +74,7 @@ fn engine(socketio: &mut Map<String, Value>, warnings: &mut Vec<String>) {
     }
 }
 
-/// ioredis takes a URL, the path of a socket, or a port in place of its options.
+/// ioredis accepts a URL, the path of a socket, or a port instead of an options object.
 fn address(redis: &mut Value) {
     let options = match &*redis {
         Value::String(text) if text.starts_with('/') => json!({ "path": text }),

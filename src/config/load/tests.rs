@@ -1,11 +1,11 @@
-//! Tests of files, environment and defaults together.
+//! Tests of files, environment and defaults in combination.
 
 use std::time::Duration;
 
 use super::*;
 use crate::config::{Database, Protocol, schema};
 
-/// A folder of its own that goes away with the test.
+/// A temporary folder, deleted after the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -97,7 +97,7 @@ fn uncommented(line: &str) -> &str {
     example.unwrap_or(line)
 }
 
-/// Uncommented, the examples of optional keys must be good ones.
+/// The examples of optional keys must be valid when uncommented.
 #[test]
 fn the_examples_of_optional_keys_parse() {
     let text: Vec<_> = DEFAULTS.lines().map(uncommented).collect();
@@ -118,7 +118,7 @@ fn what_is_wrong_in_a_rule_is_said_with_what_to_write() {
             "webhooks = ['member_joined']",
             "`channels[1].webhooks[1]` (pattern \"a\") is \"member_joined\", expected one of `channel_occupied`",
         ),
-        ("deliver = 'volatile'\nlast = 1", "`channels[1].last` (pattern \"a\") is 1, expected none beside `deliver = \"volatile\"`"),
+        ("deliver = 'volatile'\nlast = 1", "`channels[1].last` (pattern \"a\") is 1, expected none with `deliver = \"volatile\"`"),
     ] {
         let error = toml(&format!("[[channels]]\npattern = 'a'\n{rule}")).unwrap_err().to_string();
         assert!(error.contains(told) && error.contains(TOML_FILE), "{told} in {error}");
@@ -293,7 +293,7 @@ fn a_value_that_cannot_work_is_told_with_its_source() {
     assert_eq!(source("sslKeyPath"), None, "nothing set it: {message}");
 }
 
-/// Whatever stands at whatever key, those who read the message know TOML, not Rust.
+/// For any value at any key, the message must not mention Rust types.
 #[test]
 fn what_was_expected_is_said_without_words_of_rust() {
     const RUST: [&str; 11] = ["struct", "sequence", "map", "u64", "i64", "usize", "enum", "variant", "unit", "tuple", "string"];

@@ -1,4 +1,4 @@
-//! Rules of channels that contradict themselves. Input: `[[channels]]`. Output: problems that say what to write.
+//! Validates channel rules. Input: `[[channels]]`. Output: problems, each with what to write instead.
 
 use super::{Found, MAX_TIME, quoted};
 use crate::channel::{ChannelKind, Pattern, kind_of};
@@ -15,7 +15,7 @@ impl Found {
             self.rights(rule, config.auth.jwt.algorithm.is_some(), key);
             if rule.max_members.is_some_and(|most| most > 0) && !may_begin_with(&rule.pattern, "presence-") {
                 self.refuse(key("maxMembers"), shown(rule.max_members.as_ref()), "a pattern that begins with `presence-`")
-                    .fix("only presence channels have members; leave `maxMembers` out, or make it a rule of its own for them");
+                    .fix("only presence channels have members; remove `maxMembers`, or move it to a separate rule for presence channels");
             }
         }
     }
@@ -24,7 +24,7 @@ impl Found {
         let rest = Pattern::new(pattern).widened();
         if pattern.is_empty() || rest.contains(['{', '}']) {
             self.refuse(key, quoted(pattern), "names of channels, `*` for any text, `{name}` for one segment")
-                .fix("as in \"private-doc.*\" or \"private-doc.{id}\"; between braces stand letters, digits and `_`");
+                .fix("for example \"private-doc.*\" or \"private-doc.{id}\"; a name in braces has letters, digits and `_`");
         }
     }
 
@@ -34,13 +34,13 @@ impl Found {
             self.refuse(key("last"), last, format!("at most {MAX_LAST}"));
         }
         if last > 0 && rule.deliver == Some(Deliver::Volatile) {
-            self.refuse(key("last"), last, "none beside `deliver = \"volatile\"`, whose events are not worth keeping")
-                .fix("leave `last` out, or write `deliver = \"latest\"`: it gives the last event of each name to whoever subscribes");
+            self.refuse(key("last"), last, "none with `deliver = \"volatile\"`, whose events are not kept")
+                .fix("remove `last`, or set `deliver = \"latest\"`: it sends the last event of each name to new subscribers");
         }
         if let Some(time) = rule.last_for {
             if last == 0 {
-                self.refuse(key("lastFor"), Seconds(time), "`last` beside it")
-                    .fix("write `last = 20` for the last 20 events, or leave `lastFor` out");
+                self.refuse(key("lastFor"), Seconds(time), "`last` to be set as well")
+                    .fix("set `last = 20` for the last 20 events, or remove `lastFor`");
             } else if time.is_zero() || time > MAX_TIME {
                 self.refuse(key("lastFor"), Seconds(time), "a duration such as `10m`");
             }
@@ -52,7 +52,7 @@ impl Found {
         let whispers = rule.whispers.filter(|whispers| *whispers != Whispers::Off);
         if is_public && whispers.is_some() {
             self.refuse(key("whispers"), shown(whispers.as_ref()), "a pattern with `private-` or `presence-`")
-                .fix("whispers go through private and presence channels alone; leave `whispers` out");
+                .fix("whispers only work in private and presence channels; remove `whispers`");
         }
         match rule.auth {
             Some(ChannelAuth::None) => {
@@ -63,8 +63,8 @@ impl Found {
                     );
                 }
                 if whispers.is_some() {
-                    self.refuse(key("whispers"), shown(whispers.as_ref()), "\"off\" or nothing beside `auth = \"none\"`")
-                        .fix("nobody knows who is in a channel that anyone may join; leave `whispers` out");
+                    self.refuse(key("whispers"), shown(whispers.as_ref()), "\"off\" or none with `auth = \"none\"`")
+                        .fix("the senders in a channel that anyone may join are unknown; remove `whispers`");
                 }
             }
             Some(auth) if is_public => {
@@ -80,20 +80,20 @@ impl Found {
     }
 }
 
-/// Whether a channel may fit that needs authorisation.
+/// Whether the pattern may match a channel that needs authorisation.
 fn may_be_guarded(pattern: &str) -> bool {
     let pattern = Pattern::new(pattern);
     pattern.head().is_empty() || may_begin_with(pattern.as_str(), "private-") || kind_of(pattern.as_str()) != ChannelKind::Public
 }
 
-/// Whether a channel may fit that begins so.
+/// Whether the pattern may match a channel that begins with `begin`.
 fn may_begin_with(pattern: &str, begin: &str) -> bool {
     let pattern = Pattern::new(pattern);
     let (head, is_whole) = (pattern.head(), pattern.head().len() == pattern.as_str().len());
     head.starts_with(begin) || !is_whole && begin.starts_with(head)
 }
 
-/// A value as it is written.
+/// A value as written in the settings.
 fn shown(value: Option<&impl serde::Serialize>) -> String {
     serde_json::to_string(&value).unwrap_or_default()
 }

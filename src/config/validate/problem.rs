@@ -1,4 +1,4 @@
-//! [`Problem`]: a value that cannot stay. Input: what a rule found. Output: lines for people, with key, value and remedy.
+//! [`Problem`]: an invalid value. Input: the findings of rules. Output: messages with key, value and fix.
 
 use std::fmt;
 
@@ -9,20 +9,20 @@ use crate::config::schema;
 /// Value of a key that has to be set and is not.
 pub(super) const UNSET: &str = "unset";
 
-/// One value that cannot stay.
+/// One invalid value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Key path, with lists counted from 0.
     pub key: String,
-    /// What the entry of a list that it stands in is known by, such as its pattern.
+    /// What identifies the list entry that it is in, such as its pattern.
     pub entry: Option<String>,
     /// The value as text.
     pub value: String,
     /// What was expected.
     pub expected: String,
-    /// What to write instead, if that is not plain from what was expected.
+    /// How to fix it, if `expected` does not make that clear.
     pub remedy: Option<String>,
-    /// The file or variable that set it, where that is known.
+    /// The file or variable that set it, if known.
     pub source: Option<String>,
 }
 
@@ -44,12 +44,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that was found.
+/// All problems of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
-    /// Names the entries of lists that keys stand in.
+    /// Adds what identifies the list entries.
     #[must_use]
     pub(in crate::config) fn with_entries(mut self, tree: &Value) -> Self {
         for problem in &mut self.0 {
@@ -58,7 +58,7 @@ impl Problems {
         self
     }
 
-    /// Says of each key where it was set, if `source` knows.
+    /// Adds where each key was set, if `source` knows.
     #[must_use]
     pub(in crate::config) fn with_sources(mut self, source: impl Fn(&str) -> Option<String>) -> Self {
         for problem in &mut self.0 {
@@ -78,7 +78,7 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 impl Problem {
-    /// Says what to write instead.
+    /// Sets how to fix it.
     pub(super) fn fix(&mut self, remedy: impl Into<String>) {
         self.remedy = Some(remedy.into());
     }

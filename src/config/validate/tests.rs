@@ -1,9 +1,9 @@
-//! Each rule once: a value that must be refused, and the key it is refused under.
+//! Each rule once: a value that must be refused, and the key that the error names.
 
 use super::*;
 use serde_json::{Value, json};
 
-/// The keys that are refused when `settings` are laid over nothing.
+/// The keys with problems when only `settings` are set.
 fn refused(settings: Value) -> Vec<String> {
     let config: Config = serde_json::from_value(settings).unwrap();
     match check(&config) {

@@ -1,11 +1,11 @@
-//! Rules of `[[webhooks]]` and `[webhooksDelivery]`. Input: a resolved configuration. Output: what cannot work in it.
+//! Validates `[[webhooks]]` and `[webhooksDelivery]`. Input: a resolved configuration. Output: problems.
 
 use super::problem::UNSET;
 use super::{Found, quoted};
 use crate::config::webhooks::Webhook;
 use crate::config::{Config, WebhookTarget};
 
-/// Headers that are the delivery's own.
+/// Headers that every delivery sets itself.
 const OWN_HEADERS: [&str; 6] = ["content-type", "content-length", "host", "transfer-encoding", "x-pusher-key", "x-pusher-signature"];
 
 impl Found {
@@ -69,7 +69,7 @@ impl Found {
                 self.refuse(
                     format!("{path}.headers.{name}"),
                     if is_own { "set" } else { "of another form" },
-                    "the name of an HTTP header, not one of those that every delivery has, with one line of text",
+                    "the name of an HTTP header that deliveries do not set themselves, with one line of text",
                 );
             }
         }
