@@ -267,6 +267,15 @@ fn variable_of(path: &str) -> String {
     format!("{PREFIX}{}", screaming(path))
 }
 
+/// The shortest variable of a key, for messages.
+pub(super) fn short_variable_of(path: &str) -> String {
+    match (SHORT_NAMES.iter().find(|(_, key)| *key == path), path.strip_prefix("databaseConfig.redis.")) {
+        (Some((name, _)), _) => format!("{PREFIX}{name}"),
+        (None, Some(key)) => format!("{PREFIX}REDIS_{}", screaming(key)),
+        (None, None) => variable_of(path),
+    }
+}
+
 /// `auth.tls.rejectUnauthorized` as `AUTH_TLS_REJECT_UNAUTHORIZED`.
 fn screaming(path: &str) -> String {
     let mut name = String::new();

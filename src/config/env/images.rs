@@ -123,7 +123,7 @@ pub(super) fn overrides(
             return;
         }
         let Some(value) = value else { return warnings.push(format!("ignored `{name}`: not a valid value for `{path}`")) };
-        let ours = super::variable_of(path);
+        let ours = super::short_variable_of(path);
         warnings.push(format!("`{name}` sets `{path}`, as in a Docker image of the original; `{ours}` is the name here"));
         found.push(Override { path: path.to_owned(), name: name.to_owned(), origin: Origin::Process, value });
     };
@@ -146,7 +146,7 @@ pub(super) fn overrides(
     }
     for (mark, path, text) in silent.into_iter().filter(|(_, path, _)| !has_file && !is_set(path)) {
         if let (Some(value), false) = (to_value(path, text), found.iter().any(|item| item.path == path)) {
-            let ours = super::variable_of(path);
+            let ours = super::short_variable_of(path);
             warnings.push(format!(
                 "`{path}` is {text:?}, as in the Docker image of the original that `{mark}` belongs to; `{ours}` changes it"
             ));
@@ -182,7 +182,8 @@ mod tests {
         };
         let (host, prefix, endpoint, warnings) = of(&[("LARAVEL_ECHO_AUTH_HOST", "http://app")]);
         assert_eq!((&*host, &*prefix, &*endpoint), ("redis", "laravel_database_", "/broadcasting/auth"));
-        assert!(warnings.iter().any(|line| line.starts_with("`databaseConfig.redis.host` is \"redis\"")), "{warnings:?}");
+        let of_host = warnings.iter().find(|line| line.starts_with("`databaseConfig.redis.host` is \"redis\"")).expect("a line");
+        assert!(of_host.ends_with("`LARAVEL_ECHO_SERVER_REDIS_HOST` changes it"), "{of_host}");
         let (host, prefix, endpoint, _) = of(&[("ECHO_AUTH_HOST", "http://app"), ("ECHO_REDIS_HOST", "cache")]);
         assert_eq!((&*host, &*prefix, &*endpoint), ("cache", "redis_database_", "/api/broadcasting/auth"));
         let (host, prefix, ..) = of(&[("LARAVEL_ECHO_AUTH_HOST", "http://app"), ("LARAVEL_ECHO_SERVER_REDIS_PREFIX", "shop_")]);

@@ -157,11 +157,11 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
         Value::String(text) if text.contains("${") && schema::is_secret(key) || names_a_variable(text) => {
             let file = file.display();
             let shown = if schema::is_secret(key) { String::new() } else { format!(", {text:?}") };
-            let name = env::names().into_iter().find(|(_, path)| path == key);
-            let name = name.map_or_else(String::new, |(name, _)| format!("; write the value itself, or leave the key out and set {name}"));
+            let instead = || format!("; write the value itself, or leave the key out and set {}", env::short_variable_of(key));
+            let instead = env::names().values().any(|path| path == key).then(instead).unwrap_or_default();
             let key = schema::numbered(key);
             warnings.push(format!(
-                "`{key}` in {file} is taken as it is written{shown}: variables are replaced in the environment and in .env only{name}"
+                "`{key}` in {file} is taken as it is written{shown}: variables are replaced in the environment and in .env only{instead}"
             ));
         }
         Value::String(text) if key == "databaseConfig.redis.host" && text.contains("://") => {
