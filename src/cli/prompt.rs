@@ -60,7 +60,9 @@ impl Prompt {
     pub(super) fn confirm(&self, question: &str, default: bool) -> anyhow::Result<bool> {
         match self {
             Self::Terminal(theme) => {
-                Confirm::with_theme(theme.as_ref()).with_prompt(question).default(default).interact().context("asking")
+                // Whoever types `y` and Enter, as everywhere, would answer the next question with that Enter.
+                let confirm = Confirm::with_theme(theme.as_ref()).with_prompt(question).default(default).wait_for_newline(true);
+                confirm.interact().context("asking")
             }
             Self::Lines(lines) => loop {
                 let (choice, usual) = if default { ("Y/n", "yes") } else { ("y/N", "no") };

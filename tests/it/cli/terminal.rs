@@ -34,7 +34,7 @@ const ENTER: &str = "\r";
 fn all_questions_can_be_answered_interactively() {
     let folder = Folder::new();
     let mut terminal = init(&folder);
-    reply(&mut terminal, "development mode", "y");
+    reply(&mut terminal, "development mode", "y\r");
     reply(&mut terminal, "Port to listen on", "99999\r");
     // An invalid answer is rejected and asked for again; the user corrects it.
     reply(&mut terminal, "expected a port from 1 to 65535", "\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}7001\r");
@@ -47,8 +47,8 @@ fn all_questions_can_be_answered_interactively() {
     reply(&mut terminal, "Prefix of Laravel", "shop_database_\r");
     // The address given before is the default.
     reply(&mut terminal, "Web origins", ENTER);
-    reply(&mut terminal, "id and a key", "y");
-    reply(&mut terminal, "other origins", "n");
+    reply(&mut terminal, "id and a key", "y\r");
+    reply(&mut terminal, "other origins", "n\r");
     reply(&mut terminal, "Name of the config file", ENTER);
     terminal.exp_string("appId: ").unwrap();
     terminal.exp_string("Configuration file saved").unwrap();
@@ -100,7 +100,7 @@ fn an_existing_file_can_be_kept_interactively() {
 fn interrupting_writes_nothing() {
     let folder = Folder::new();
     let mut terminal = init(&folder);
-    reply(&mut terminal, "development mode", "y");
+    reply(&mut terminal, "development mode", "y\r");
     reply(&mut terminal, "Port to listen on", "\u{3}");
     terminal.exp_eof().unwrap();
     assert_eq!(folder.names(), [""; 0]);
