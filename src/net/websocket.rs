@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderValue};
-use axum::http::{Method, Request, Response, StatusCode};
+use axum::http::{Method, Request, Response, StatusCode, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -82,7 +82,9 @@ pub(crate) fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Handsha
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
     };
-    if !has_token(header::UPGRADE, "websocket") || !has_token(header::CONNECTION, "upgrade") {
+    // HTTP/1.0 knows no upgrade: hyper would close the connection without an answer.
+    let is_too_old = request.version() < Version::HTTP_11;
+    if is_too_old || !has_token(header::UPGRADE, "websocket") || !has_token(header::CONNECTION, "upgrade") {
         return Err(HandshakeError::NoUpgrade);
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| request.method() == Method::GET).ok_or(HandshakeError::Malformed)?;
@@ -231,6 +233,10 @@ mod tests {
             accept_key(&request)
         };
         assert_eq!(request(|_| {}).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let mut old = Request::get("/").version(Version::HTTP_10).body(()).unwrap();
+        old.headers_mut()
+            .extend([(header::UPGRADE, HeaderValue::from_static("websocket")), (header::CONNECTION, HeaderValue::from_static("upgrade"))]);
+        assert_eq!(accept_key(&old), Err(HandshakeError::NoUpgrade), "HTTP/1.0");
         assert_eq!(request(|headers| drop_header(headers, "upgrade")), Err(HandshakeError::NoUpgrade));
         assert_eq!(request(|headers| drop_header(headers, "connection")), Err(HandshakeError::NoUpgrade));
         assert_eq!(request(|headers| drop_header(headers, "sec-websocket-key")), Err(HandshakeError::Malformed));
