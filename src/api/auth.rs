@@ -73,9 +73,9 @@ impl Client {
     }
 
     /// Checks the credentials of a request. `Some`: a valid signature, with which the body is still to be compared.
-    fn admit(&self, given: &Given<'_>) -> Result<Option<Signed>, ApiError> {
+    fn admit(&self, given: &Given<'_>) -> Result<Option<Signed>, Denial> {
         if let (Some(key), Some(token)) = (&self.token_key, given.bearer.as_deref().filter(|text| TokenKey::is_token(text))) {
-            return key.verify(token, &self.app_id).map(|()| None).map_err(|error| ApiError::forbidden(error.to_string()));
+            return key.verify(token, &self.app_id).map(|()| None).map_err(|error| ApiError::forbidden(error.to_string()).into());
         }
         let auth_key = given.params.get("auth_key");
         let has_key = given.bearer.as_deref().or(auth_key).is_some_and(|key| self.has_key(key));
@@ -83,12 +83,27 @@ impl Client {
         match &self.secret {
             Some(secret) if (has_key || names_app) && given.params.get("auth_signature").is_some() => {
                 let signed = verify(secret.expose(), given.request, since_1970().as_secs());
-                signed.map(Some).map_err(|error| ApiError::forbidden(error.to_string()))
+                signed.map(Some).map_err(|error| Denial { hint: error.hint(), error: ApiError::forbidden(error.to_string()) })
             }
-            _ if !has_key => Err(ApiError::unauthorized()),
-            _ if self.requires_signature => Err(ApiError::forbidden("auth_signature is missing, and this application requires signatures")),
+            _ if !has_key => Err(ApiError::unauthorized().into()),
+            _ if self.requires_signature => {
+                Err(ApiError::forbidden("auth_signature is missing, and this application requires signatures").into())
+            }
             _ => Ok(None),
         }
+    }
+}
+
+/// Why a request is refused.
+struct Denial {
+    error: ApiError,
+    /// How to fix it, unless the key or the secret is wrong.
+    hint: Option<&'static str>,
+}
+
+impl From<ApiError> for Denial {
+    fn from(error: ApiError) -> Self {
+        Self { error, hint: None }
     }
 }
 
@@ -120,7 +135,11 @@ impl App {
     /// 403 when the signature does not cover this body.
     pub(crate) fn check_body(&self, body: &[u8]) -> Result<(), ApiError> {
         match &self.signed {
-            Some(signed) => signed.check_body(body).map_err(|error| ApiError::forbidden(error.to_string())),
+            Some(signed) => signed.check_body(body).map_err(|error| {
+                let hint = "the signature is valid, but for another body: a proxy in between may have changed it";
+                warn_throttled!(class = 3, key = "", %error, hint, "refused a request of the HTTP API");
+                ApiError::forbidden(error.to_string())
+            }),
             None => Ok(()),
         }
     }
@@ -138,7 +157,7 @@ impl FromRequestParts<Api> for App {
             params: Params::parse(query),
             request: Signable { method: parts.method.as_str(), path: parts.uri.path(), query },
         };
-        let mut denial = ApiError::unauthorized();
+        let mut denial = Denial::from(ApiError::unauthorized());
         for client in api.clients.iter().filter(|client| client.app_id == id) {
             match client.admit(&given) {
                 Ok(signed) => {
@@ -152,13 +171,14 @@ impl FromRequestParts<Api> for App {
             }
         }
         let is_known = api.clients.iter().any(|client| client.app_id == id);
-        let (class, hint) = match (is_known, given.has_key()) {
+        let (class, usual) = match (is_known, given.has_key()) {
             (false, _) => (0, "no entry of `clients` has this appId; after a change of the file send SIGHUP or restart the server"),
             (true, true) => (1, "the key or secret of the request does not match this entry of `clients`"),
             (true, false) => (2, "send the `key` of this entry of `clients`: `Authorization: Bearer <key>`, or `?auth_key=<key>`"),
         };
-        warn_throttled!(class = class, key = id, app_id = id, error = denial.message(), hint, "refused a request of the HTTP API");
-        Err(denial)
+        let hint = denial.hint.unwrap_or(usual);
+        warn_throttled!(class = class, key = id, app_id = id, error = denial.error.message(), hint, "refused a request of the HTTP API");
+        Err(denial.error)
     }
 }
 

@@ -57,6 +57,19 @@ pub(crate) enum SignatureError {
     BodyMd5,
 }
 
+impl SignatureError {
+    /// How to fix it, unless the secret is wrong.
+    pub(crate) const fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Timestamp(_) => {
+                Some("the signature is valid, but old, or the clocks differ: compare `date -u` here and where the application runs")
+            }
+            Self::NoTimestamp => Some("the signature is valid, but without a time: send auth_timestamp, as Pusher's libraries do"),
+            Self::Mismatch | Self::NoBodyMd5 | Self::BodyMd5 => None,
+        }
+    }
+}
+
 /// Verifies the `auth_signature` of a query; `now` is in seconds since 1970.
 ///
 /// # Errors
