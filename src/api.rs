@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::http::header::ALLOW;
-use axum::response::Html;
+use axum::http::HeaderValue;
+use axum::http::header::{ALLOW, CONTENT_TYPE};
+use axum::response::{Html, Response};
 use axum::routing::{MethodRouter, get, post};
 
 use crate::client::Client;
@@ -130,7 +131,16 @@ pub(crate) fn router(config: &Config, api: Api) -> Router {
         .fallback(async || ApiError::not_found())
         .layer(axum::middleware::from_fn(params::checked_path))
         .layer(axum::middleware::from_fn_with_state(cors::Cors::new(config), cors::cors))
+        .layer(axum::middleware::map_response(with_charset))
         .with_state(api)
+}
+
+/// JSON as Express names it, with its charset: callers compare the header.
+async fn with_charset(mut response: Response) -> Response {
+    if response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json") {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    }
+    response
 }
 
 fn reads(route: MethodRouter<Api>) -> MethodRouter<Api> {
@@ -143,5 +153,5 @@ fn writes(route: MethodRouter<Api>) -> MethodRouter<Api> {
 
 /// Answers OPTIONS like Express: with the methods of the route, and without requiring a key.
 fn options(route: MethodRouter<Api>, methods: &'static str) -> MethodRouter<Api> {
-    route.options(async move || ([(ALLOW, methods)], methods))
+    route.options(async move || ([(ALLOW, methods)], Html(methods)))
 }

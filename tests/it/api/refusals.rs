@@ -83,6 +83,7 @@ async fn unknown_paths_and_methods_are_refused() {
     ] {
         let answer = send(&server, method, path, &[BEARER], "").await;
         assert_eq!((answer.status, answer.error().as_str()), (status, error), "{method} {path}");
+        assert_eq!(answer.header("content-type"), "application/json; charset=utf-8", "{method} {path}");
     }
     assert_eq!(send(&server, "PUT", "/apps/app/events", &[], "").await.header("allow"), "POST,OPTIONS");
     assert_eq!(get(&server, "/apps/app/channels?filter_by_prefix=%ff%zz&info=%").await.status, 200);
