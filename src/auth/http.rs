@@ -152,6 +152,9 @@ pub(crate) fn client_builder(config: &Config, is_plain: bool) -> Result<reqwest:
     let unreadable = |source: Box<dyn std::error::Error + Send + Sync>| AuthClientError::Ca { path: path.display().to_string(), source };
     let pem = crate::files::read(path).map_err(|error| unreadable(error.into()))?;
     let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unreadable(error.into()))?;
+    if certificates.is_empty() {
+        return Err(unreadable("it has no `BEGIN CERTIFICATE`".into()));
+    }
     Ok(builder.tls_certs_merge(certificates))
 }
 
@@ -179,12 +182,16 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &dyn std::error::Error
 fn failure_hint(error: &reqwest::Error, cause: &str) -> &'static str {
     if error.is_timeout() {
         "the application did not answer within auth.timeout"
+    } else if cause.contains("InvalidContentType") {
+        "the server there speaks plain HTTP: write http:// in authHost, or the port of https"
     } else if cause.contains("certificate") {
         refused_certificate(cause).unwrap_or("the certificate of authHost is not trusted: set auth.tls.ca, or auth.tls.verify = false")
     } else if causes(error).any(|cause| cause.to_string().contains("dns")) {
         "the host name in authHost cannot be resolved"
     } else if error.is_connect() {
         "nothing answers at authHost: is the application running, and is the port right?"
+    } else if cause.contains("before message completed") || cause.contains("invalid HTTP") {
+        "the server there gave no answer in HTTP: is the port right? If it speaks https, write https:// in authHost"
     } else {
         "the connection to authHost broke"
     }

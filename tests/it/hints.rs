@@ -70,6 +70,45 @@ async fn repeated_refusals_do_not_flood_the_log() {
 }
 
 #[tokio::test]
+async fn a_wrong_scheme_of_auth_host_is_reported() {
+    let app = SlowApp::start(Duration::ZERO).await;
+    let certificate = Certificate::new("other-scheme");
+    let (crt, key) = (certificate.0.join("crt"), certificate.0.join("key"));
+    let (crt, key) = (crt.to_str().expect("UTF-8"), key.to_str().expect("UTF-8"));
+    let https = [("LARAVEL_ECHO_SERVER_PROTO", "https"), ("LARAVEL_ECHO_SERVER_SSL_CERT", crt), ("LARAVEL_ECHO_SERVER_SSL_KEY", key)];
+    let redis = Redis::start().await;
+    let (_secure, secure_port) = serve(&redis, &https).await;
+    let (as_https, as_http) = (app.url.replace("http://", "https://"), format!("http://127.0.0.1:{secure_port}"));
+    for (host, hint) in [(as_https, "write http:// in authHost"), (as_http, "write https:// in authHost")] {
+        // Each has its own, so that `serve` waits for this server.
+        let redis = Redis::start().await;
+        let (mut server, port) = serve(&redis, &[("LARAVEL_ECHO_SERVER_AUTH_HOST", &host)]).await;
+        let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
+        let mut client = Client::connect(format!("127.0.0.1:{port}").parse().expect("an address"), &[]).await;
+        client.subscribe("private-a").await;
+        client.event("subscription_error").await;
+        let warning = line(&mut log, "Error authenticating client").await;
+        assert!(warning.contains(hint), "{warning}");
+    }
+}
+
+#[tokio::test]
+async fn differing_clocks_are_reported() {
+    let redis = Redis::start().await;
+    let (mut server, port) = serve(&redis, &[("LARAVEL_ECHO_SERVER_CLIENTS", r#"[{"appId":"app","key":"key","secret":"secret"}]"#)]).await;
+    let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
+    let query = "auth_key=key&auth_timestamp=1000&auth_version=1.0";
+    let signed = format!("GET\n/apps/app/channels\n{query}");
+    let tag = ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"secret"), signed.as_bytes());
+    let signature: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let answer = reqwest::get(format!("http://127.0.0.1:{port}/apps/app/channels?{query}&auth_signature={signature}")).await;
+    assert_eq!(answer.expect("an answer").status(), 403);
+    let warning = line(&mut log, "refused a request of the HTTP API").await;
+    assert!(warning.contains("the clocks differ: compare `date -u`"), "{warning}");
+}
+
+#[tokio::test]
 async fn a_missing_redis_prefix_and_failing_handshakes_are_reported() {
     let redis = Redis::start().await;
     let (mut server, port) = serve(&redis, &[]).await;
