@@ -120,7 +120,9 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Treats an empty host as none.
+/// Treats an empty host as none, and takes the brackets off an IPv6 address.
 fn some(host: Option<&str>) -> Option<String> {
-    host.filter(|host| !host.is_empty()).map(str::to_owned)
+    let host = host?.trim();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    (!host.is_empty()).then(|| host.to_owned())
 }
