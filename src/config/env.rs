@@ -183,8 +183,12 @@ impl Environment {
                 continue;
             }
             let Some((text, origin)) = expanded else { continue };
+            let text = without_blanks(path, &text);
+            if text.is_empty() {
+                continue;
+            }
             let kind = schema::at(&shape, path).unwrap_or(&Value::Null);
-            match to_value(kind, &text) {
+            match to_value(kind, text) {
                 Ok(value) => overrides.push(Override { path: path.clone(), name: name.clone(), origin: origin.clone(), value }),
                 Err(expected) => bad.push(BadVariable { name: name.clone(), origin: origin.clone(), expected }),
             }
@@ -218,15 +222,26 @@ impl Environment {
                 }
                 let distance = |known: &str| strsim::damerau_levenshtein(name, known);
                 let near = names.keys().map(|known| (distance(known), known)).min();
-                if let Some((distance, near)) = near
-                    && distance <= (rest.len() / NEAR).clamp(1, 2)
-                {
+                // The name of a table that is switched on, or a word cut short: CLUSTER, REDIS_PASS.
+                let is_longer = |known: &&String| {
+                    let more = known.strip_prefix(name.as_str()).unwrap_or_default();
+                    more == "_ENABLED" || rest.contains('_') && !more.is_empty() && !more.starts_with('_')
+                };
+                let longer = || names.keys().find(is_longer);
+                let near = near.filter(|(distance, _)| *distance <= (rest.len() / NEAR).clamp(1, 2)).map(|(_, known)| known);
+                if let Some(near) = near.or_else(longer) {
                     warnings.push(format!("`{name}` in {origin} matches no config key, did you mean `{near}`?"));
                 }
             }
         }
         warnings
     }
+}
+
+/// The text without the blanks that env files with CRLF or with comments leave at its end. Secrets and the prefix may have
+/// blanks of their own, but no line ends.
+fn without_blanks<'a>(path: &str, text: &'a str) -> &'a str {
+    if schema::is_secret(path) || path == "databaseConfig.redis.keyPrefix" { text.trim_end_matches(['\r', '\n']) } else { text.trim() }
 }
 
 /// What is wrong with a secret that refers to a variable that is not set: an empty one would let everybody in.

@@ -126,6 +126,25 @@ fn names_that_match_no_key_warn() {
     for near in ["AUTHHOST", "REDIS_PASSWROD", "PROT"] {
         assert_eq!(warnings(&format!("{PREFIX}{near}")).len(), 1, "{near}");
     }
+    for (short, long) in [("CLUSTER", "CLUSTER_ENABLED"), ("METRICS", "METRICS_ENABLED"), ("REDIS_PASS", "REDIS_PASSWORD")] {
+        let told = warnings(&format!("{PREFIX}{short}"));
+        assert!(matches!(&told[..], [one] if one.ends_with(&format!("did you mean `{PREFIX}{long}`?"))), "{short}: {told:?}");
+    }
+}
+
+#[test]
+fn blanks_around_a_value_are_not_part_of_it() {
+    for (name, text, value) in [
+        ("PORT", "6002\r", "6002"),
+        ("HOST", " 127.0.0.1 ", "127.0.0.1"),
+        ("DEBUG", "true\t", "true"),
+        ("REDIS_PASSWORD", " pass \r\n", " pass "),
+        ("REDIS_PREFIX", "my app \r", "my app "),
+    ] {
+        assert_eq!(value_of(&format!("{PREFIX}{name}"), text).1, value, "{name}");
+    }
+    let blank = environment(&[("LARAVEL_ECHO_SERVER_PORT", " \r")]).overrides(&mut Vec::new()).unwrap();
+    assert!(blank.is_empty(), "{blank:?}");
 }
 
 #[test]
