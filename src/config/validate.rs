@@ -14,7 +14,7 @@ mod problem;
 mod webhooks;
 
 pub(super) use form::is_loopback;
-use form::{is_auth_host, is_of_the_api, is_origin, is_path};
+use form::{is_auth_endpoint, is_auth_host, is_of_the_api, is_origin, is_path};
 use problem::UNSET;
 
 pub use problem::{Problem, Problems};
@@ -146,8 +146,11 @@ impl Found {
             }
         }
         let endpoint = &config.auth_endpoint;
-        if !endpoint.is_empty() && !endpoint.starts_with(['/', '?']) {
-            self.refuse("authEndpoint", quoted(endpoint), "a path that starts with a slash, such as `/broadcasting/auth`");
+        if !is_auth_endpoint(endpoint) {
+            let problem = self.refuse("authEndpoint", quoted(endpoint), "a path that starts with a slash, such as `/broadcasting/auth`");
+            if endpoint.contains("//") {
+                problem.fix("the address before it belongs in `authHost`");
+            }
         }
         for (key, value) in [("auth.timeout", config.auth.timeout), ("auth.queueTimeout", config.auth.queue_timeout)] {
             if value.is_zero() {

@@ -11,18 +11,29 @@ pub(in crate::config) fn is_loopback(host: &str) -> bool {
 
 /// `http(s)://host…`, or a host alone that is matched with the page's; a leading dot means all subdomains.
 pub(super) fn is_auth_host(text: &str) -> bool {
+    let text = text.trim();
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+    let scheme = scheme.to_ascii_lowercase();
     // A user and a password may stand before an address, not before a wildcard.
     let address = match rest.split('/').next().and_then(|authority| authority.rsplit_once('@')) {
         Some((user, _)) if user.bytes().all(|byte| byte.is_ascii_graphic()) => &rest[user.len() + 1..],
         _ => rest.strip_prefix('.').unwrap_or(rest),
     };
     let host = address;
-    let is_host = !host.is_empty() && !host.starts_with(['.', '/', ':']) && !host.contains(['*', ' ', '@']);
+    let is_host = !host.is_empty() && !host.starts_with(['.', '/', ':']) && !host.contains(['*', ' ', '@', '?', '#']);
     let Ok(uri) = format!("{scheme}://{host}").parse::<http::Uri>() else { return false };
     // A slip in the scheme makes it the host: `http//app.test`, `https:/app.test`.
     let has_host = uri.host().is_some_and(|host| !matches!(host, "" | "http" | "https"));
-    matches!(scheme, "http" | "https") && is_host && has_host && !uri.path().starts_with("//")
+    let has_good_port = uri
+        .authority()
+        .is_some_and(|authority| authority.as_str() == authority.host() || authority.port_u16().is_some_and(|port| port > 0));
+    matches!(&*scheme, "http" | "https") && is_host && has_host && has_good_port && !uri.path().starts_with("//")
+}
+
+/// The path of a route, which may have a query; not an address.
+pub(super) fn is_auth_endpoint(text: &str) -> bool {
+    let path = text.split('?').next().unwrap_or_default();
+    (text.is_empty() || text.starts_with(['/', '?'])) && !path.contains("//") && !text.contains(|c: char| c.is_whitespace() || c == '#')
 }
 
 /// A path that requests can begin with, but not one that all begin with.

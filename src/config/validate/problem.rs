@@ -34,8 +34,12 @@ impl fmt::Display for Problem {
         }
         write!(f, " is {}, expected {}", self.value, self.expected)?;
         if let Some(source) = &self.source {
-            let set = if self.value == UNSET { "" } else { "set " };
-            write!(f, "\n    {set}in {source}")?;
+            // A rule is its own sentence: `taken from`.
+            match source.starts_with("taken from ") {
+                true => write!(f, "\n    {source}")?,
+                false if self.value == UNSET => write!(f, "\n    in {source}")?,
+                false => write!(f, "\n    set in {source}")?,
+            }
         }
         match &self.remedy {
             Some(remedy) => write!(f, "\n    {remedy}"),
