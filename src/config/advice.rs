@@ -7,6 +7,9 @@ use crate::channel::Pattern;
 /// Bytes of a secret that signs tokens: as many as the smallest hash has (RFC 7518, 3.2).
 const SECRET: usize = 32;
 
+/// Milliseconds between pings that nobody wants.
+const SHORT_PING: u64 = 100;
+
 /// Warnings about settings that work.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let jwt = &config.auth.jwt;
@@ -22,7 +25,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         )
     };
     let short = short.map(|(key, secret)| (key, secret.expose().len())).map(warning);
-    short.chain(asks_itself(config)).chain(cookie(config)).chain(sqlite(config)).chain(channels(config)).collect()
+    short.chain(asks_itself(config)).chain(pings(config)).chain(cookie(config)).chain(sqlite(config)).chain(channels(config)).collect()
 }
 
 /// `authHost` that leads back here.
@@ -40,6 +43,13 @@ fn asks_itself(config: &Config) -> Option<String> {
     Some(format!(
         "`authHost` is {host:?}, which is this server itself: name the address of the Laravel application, where its pages come from"
     ))
+}
+
+/// Pings in seconds, where milliseconds are counted: clients would be pinged without end, or be gone at the first pause.
+fn pings(config: &Config) -> Option<String> {
+    let times = [("pingInterval", config.socketio.ping_interval), ("pingTimeout", config.socketio.ping_timeout)];
+    let (key, millis) = times.into_iter().find(|(_, millis)| *millis < SHORT_PING)?;
+    Some(format!("`socketio.{key}` is {millis} ms, as it counts milliseconds: for {millis} seconds write {}", millis * 1_000))
 }
 
 /// Rules that let everybody in, rules that are never reached, and webhooks that nobody is sent.
@@ -101,6 +111,13 @@ mod tests {
 
     fn warnings(settings: serde_json::Value) -> Vec<String> {
         super::warnings(&serde_json::from_value(settings).unwrap())
+    }
+
+    #[test]
+    fn pings_in_seconds_are_told() {
+        assert_eq!(warnings(json!({ "socketio": { "pingInterval": 100, "pingTimeout": 20_000 } })), Vec::<String>::new());
+        let found = warnings(json!({ "socketio": { "pingInterval": 25 } }));
+        assert!(found.len() == 1 && found[0].ends_with("for 25 seconds write 25000"), "{found:?}");
     }
 
     #[test]

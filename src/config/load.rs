@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::env::{Environment, Origin};
-use super::{Config, advice, validate};
+use super::{Config, advice, schema, validate};
 use crate::files;
 
 mod alone;
@@ -176,6 +176,8 @@ fn resolve(file: Option<(PathBuf, Value, Format)>, warnings: Vec<String>, enviro
         alone::fill_in(&mut layers);
     }
     legacy::fill_in(&mut layers, format);
+    let odd_units = schema::odd_units(&layers.tree);
+    layers.warnings.extend(odd_units);
     let mut config = layers.config()?;
     legacy::relax(&mut config, &mut layers, format);
     validate::check(&config).map_err(|problems| problems.with_sources(|key| layers.own_source(key).map(Source::to_string)))?;

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::value::Secret;
+use super::value::{Seconds, Secret};
 use super::{ApiClient, ChannelAuth, ChannelRule, Config, Deliver, RedisNode, WebhookConfig, Whispers};
 
 /// Options of socket.io and engine.io 2 to 4 that are understood by the original and do nothing here.
@@ -66,6 +66,7 @@ const MEANT: &[(&str, &str)] = &[
     ("databaseConfig.keyPrefix", "databaseConfig.redis.keyPrefix"),
     ("databaseConfig.prefix", "databaseConfig.redis.keyPrefix"),
     ("databaseConfig.redis.database", "databaseConfig.redis.db"),
+    ("databaseConfig.redis.options", "databaseConfig.redis.keyPrefix"),
     ("databaseConfig.redis.prefix", "databaseConfig.redis.keyPrefix"),
     ("prefix", "databaseConfig.redis.keyPrefix"),
     ("redis", "databaseConfig.redis"),
@@ -189,8 +190,43 @@ pub(crate) fn misplaced(tree: &Value) -> Vec<(String, String)> {
             (Value::Object(_), Value::Array(known)) if known.first().is_some_and(Value::is_object) => {
                 found.push((path.to_owned(), format!("a list of tables: in TOML `[[{0}]]` above each, in place of `[{0}]`", plain())));
             }
+            (Value::Array(_), Value::Object(known)) if !known.is_empty() && path.ends_with(']') => {
+                found.push((path.to_owned(), "a table of settings".to_owned()));
+            }
             (Value::Array(_), Value::Object(known)) if !known.is_empty() => {
                 found.push((path.to_owned(), format!("one table: in TOML `[{0}]`, in place of `[[{0}]]`", plain())));
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    walk(tree, &shape(), "", &mut found);
+    found
+}
+
+/// Seconds above which a number without a unit was most likely meant as milliseconds.
+const MANY_SECONDS: f64 = 1000.0;
+
+/// A word on each duration that is a bare number and large: the original and Node count milliseconds, this server seconds.
+pub(crate) fn odd_units(tree: &Value) -> Vec<String> {
+    fn walk(given: &Value, known: &Value, path: &str, found: &mut Vec<String>) {
+        match (given, known) {
+            (Value::Object(given), Value::Object(known)) => {
+                let both = given.iter().filter_map(|(key, value)| Some((key, value, known.get(key)?)));
+                both.for_each(|(key, value, known)| walk(value, known, &join(path, key), found));
+            }
+            (Value::Array(items), Value::Array(known)) => {
+                let Some(known) = known.first() else { return };
+                items.iter().enumerate().for_each(|(index, item)| walk(item, known, &format!("{path}[{index}]"), found));
+            }
+            (given, Value::String(known)) if known.parse::<Seconds>().is_ok_and(|time| time.to_string() == *known) => {
+                let number = given.as_f64().or_else(|| given.as_str()?.parse().ok());
+                if let Some(number) = number.filter(|number| *number >= MANY_SECONDS) {
+                    let shown = numbered(path);
+                    found.push(format!(
+                        "`{shown}` is {number} seconds, since a number without a unit counts seconds: write \"{number}ms\" or \"{number}s\""
+                    ));
+                }
             }
             _ => {}
         }
@@ -270,8 +306,9 @@ pub(super) fn nearest(prefix: &str, key: &str, siblings: &Map<String, Value>) ->
     if let Some((_, name)) = beside {
         return Some(join(prefix, name));
     }
+    // Elsewhere only what differs by a letter: with more, anything is near to something.
     let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_lowercase();
-    paths().into_iter().filter_map(|path| Some((close(&last(&path))?, path))).min().map(|(_, path)| path)
+    paths().into_iter().filter_map(|path| Some((close(&last(&path)).filter(|distance| *distance <= 1)?, path))).min().map(|(_, path)| path)
 }
 
 fn join(prefix: &str, key: &str) -> String {
@@ -303,6 +340,7 @@ mod tests {
             ["unknown key `keyPrefix` is ignored; did you mean `databaseConfig.redis.keyPrefix`?"]
         );
         assert_eq!(remarks(&json!({"flavour": "x"})), ["unknown key `flavour` is ignored"]);
+        assert_eq!(remarks(&json!({"auth": {"options": "x"}})), ["unknown key `auth.options` is ignored"], "not `dashboard.actions`");
     }
 
     #[test]
@@ -343,6 +381,20 @@ mod tests {
     }
 
     #[test]
+    fn seconds_that_look_like_milliseconds_are_told() {
+        let tree = json!({
+            "auth": { "timeout": 10_000, "queueTimeout": "30000", "cacheTtl": 300, "kickedFor": "2000s" },
+            "channels": [{ "pattern": "a", "lastFor": 600_000 }],
+            "socketio": { "pingInterval": 25_000 },
+            "port": 6001,
+        });
+        let found = odd_units(&tree);
+        let keys: Vec<_> = found.iter().filter_map(|line| line.split('`').nth(1)).collect();
+        assert_eq!(keys, ["auth.timeout", "auth.queueTimeout", "channels[1].lastFor"], "{found:?}");
+        assert!(found[0].ends_with("write \"10000ms\" or \"10000s\""), "{found:?}");
+    }
+
+    #[test]
     fn entries_of_lists_are_counted_from_1_and_named() {
         assert_eq!(numbered("clients[0].webhooks[9].url"), "clients[1].webhooks[10].url");
         assert_eq!(numbered("headers.x[y"), "headers.x[y");
@@ -361,10 +413,11 @@ mod tests {
             "auth": [{ "timeout": 1 }],
             "databaseConfig": { "redis": { "sentinels": {} } },
             "flatChannels": ["news"],
-            "webhooks": [{ "url": "x" }],
+            "webhooks": [["url", "x"]],
         }));
         let keys: Vec<_> = found.iter().map(|(key, _)| key.as_str()).collect();
-        assert_eq!(keys, ["channels", "clients[0].webhooks", "auth", "databaseConfig.redis.sentinels"]);
+        assert_eq!(keys, ["channels", "clients[0].webhooks", "auth", "databaseConfig.redis.sentinels", "webhooks[0]"]);
+        assert_eq!(found[4].1, "a table of settings");
         assert!(found[0].1.contains("`[[channels]]`") && found[1].1.contains("`[[clients.webhooks]]`"), "{found:?}");
         assert!(found[2].1.contains("`[auth]`"), "{found:?}");
     }

@@ -90,7 +90,7 @@ fn an_existing_file_can_be_kept_interactively() {
     for question in ["Prefix of Laravel", "Web origins", "id and a key", "other origins", "Name of the config file"] {
         reply(&mut terminal, question, ENTER);
     }
-    reply(&mut terminal, "Overwrite it?", "n");
+    reply(&mut terminal, "Overwrite it?", "n\r");
     terminal.exp_string("left as it is").unwrap();
     terminal.exp_eof().unwrap();
     assert_eq!(folder.read("laravel-echo-server.toml"), "# mine\n");
