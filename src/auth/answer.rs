@@ -30,6 +30,10 @@ pub struct Answer<'a> {
     pub is_unreadable: bool,
 }
 
+/// How nginx, Apache and Go answer plain HTTP on a port of https.
+const WANTS_TLS: [&str; 3] =
+    ["plain HTTP request was sent to HTTPS port", "speaking plain HTTP to an SSL-enabled", "an HTTP request to an HTTPS server"];
+
 impl Answer<'_> {
     /// Decides by the response, which has just been received. `expires_in` in its JSON limits the grant to that many seconds.
     ///
@@ -125,6 +129,7 @@ impl Answer<'_> {
                 "it answered 200 with an empty body, which grants nothing: a custom route must return true; Laravel answers like this with BROADCAST_CONNECTION (or BROADCAST_DRIVER) log or null: set redis, or the driver that you use"
             }
             200 => "it answered 200, but with a web page, false or null: is the user logged in, and is this the broadcasting route?",
+            400 if WANTS_TLS.iter().any(|text| self.body.contains(text)) => "the server there speaks https: write https:// in authHost",
             301 | 302 | 303 | 307 | 308 => {
                 "it redirects (login page, or http to https): use the final address in authHost; log in, or send an Accept: application/json header"
             }
@@ -271,6 +276,8 @@ mod tests {
         }
         assert!(hint(200, "", true).contains("BROADCAST_CONNECTION"));
         assert!(hint(419, "", true).contains("X-XSRF-TOKEN"));
+        assert!(hint(400, "<center>The plain HTTP request was sent to HTTPS port</center>", true).contains("write https://"));
+        assert_eq!(hint(400, "", true), "only 200 grants a subscription");
         assert!(hint(503, "", true).contains("php artisan up"));
     }
 }
