@@ -30,7 +30,7 @@ use report::Report;
 /// How long the running server's checks listen for events.
 const LISTEN_BESIDE: Duration = Duration::from_secs(3);
 
-/// What to do where the checks fail beside a running server.
+/// What to do if checks fail next to a running server.
 const RUN_DOCTOR: &str = "run `laravel-echo-server doctor` on this machine";
 
 /// Flags of `doctor`.

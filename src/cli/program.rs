@@ -52,7 +52,7 @@ impl Program {
         fs::read_link(format!("/proc/{}/exe", self.process)).ok() == std::env::current_exe().ok()
     }
 
-    /// Whether it runs this server in a way that leaves a lock file beside the config.
+    /// Whether it runs this server in a way that leaves a lock file next to the config.
     pub(crate) fn keeps_lock_beside_config(&self) -> bool {
         self.is_ours() && !["--no-lock", "--lockfile", "--demo", "--defaults"].iter().any(|option| self.command.contains(option))
     }

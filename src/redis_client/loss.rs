@@ -81,7 +81,7 @@ impl Cause {
             Self::WrongPassword => "Redis refuses the password or the user (WRONGPASS)",
             Self::NoPermission => "the Redis user lacks a permission (NOPERM)",
             Self::Certificate(_) => "the certificate of Redis is not accepted",
-            Self::NotRedis => "what answers at that address does not speak Redis' protocol",
+            Self::NotRedis => "the server at that address does not speak the Redis protocol",
         }
     }
 

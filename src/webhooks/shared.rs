@@ -191,7 +191,7 @@ async fn lead<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, reporte
                     }
                     Err(error) => {
                         match &error {
-                            LeadError::Redis(error) => common.complain("could not write to Redis what is to be sent", error),
+                            LeadError::Redis(error) => common.complain("could not write queued webhooks to Redis", error),
                             _ => info!(%error, "this node no longer sends the webhooks"),
                         }
                         last.run_until_cancelled(sleep(RETRY)).await;

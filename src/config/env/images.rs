@@ -2,28 +2,28 @@
 //! process. Output: values for config keys that nothing else sets, and a warning for each.
 //!
 //! The images are oanhnn/laravel-echo-server, mintopia's (webhook.site), imifarago's and fauzie's. Mintopia's other names are
-//! the original's own, with `LARAVEL_ECHO_SERVER_` before them.
+//! the original's, prefixed with `LARAVEL_ECHO_SERVER_`.
 
 use serde_json::{Value, json};
 
 use super::{Environment, Origin, Override};
 
-/// An image, by the names that only it has. A set one means that the rest of its table counts: `REDIS_HOST` alone is
-/// anyone's.
+/// An image, recognised by names that only it uses. If one of them is set, the rest of its table applies: `REDIS_HOST` alone
+/// could be for any program.
 struct Image {
     marks: &'static [&'static str],
     /// Names and their keys.
     keys: &'static [(&'static str, &'static str)],
     /// The names of the one client's id and key.
     client: Option<(&'static str, &'static str)>,
-    /// Keys and their values in the config file that the image writes, for variables that are not set.
+    /// Keys and their values in the config file that the image writes if the variables are not set.
     defaults: &'static [(&'static str, &'static str)],
 }
 
-/// What oanhnn's image takes to write a config file; every setting is read from the environment here.
+/// Makes oanhnn's image write a config file; not needed here, where every setting can be read from the environment.
 const GENERATE_CONFIG: &str = "LARAVEL_ECHO_SERVER_GENERATE_CONFIG";
 
-/// Whether a name with this server's prefix is an image's.
+/// Whether a name with this server's prefix belongs to an image.
 pub(super) fn knows(name: &str) -> bool {
     name == GENERATE_CONFIG || name == "LARAVEL_ECHO_SERVER_DB"
 }
@@ -45,7 +45,7 @@ const IMAGES: &[Image] = &[
         client: Some(("LARAVEL_ECHO_CLIENT_APP_ID", "LARAVEL_ECHO_CLIENT_APP_KEY")),
         defaults: &[("database", "redis"), ("databaseConfig.redis.host", "redis"), ("databaseConfig.redis.keyPrefix", "laravel_database_")],
     },
-    // mintopia and imifarago: their names say whose they are.
+    // mintopia and imifarago: their names are unambiguous.
     Image {
         marks: &[],
         keys: &[
@@ -81,7 +81,7 @@ const IMAGES: &[Image] = &[
         client: Some(("ECHO_APP_ID", "ECHO_APP_KEY")),
         defaults: &[],
     },
-    // What imifarago's alone has.
+    // Only in imifarago's image.
     Image {
         marks: &["ECHO_AUTH_HOST", "ECHO_AUTH_ENDPOINT", "ECHO_APP_ID", "ECHO_DATABASE", "ECHO_REDIS_HOST", "ECHO_REDIS_KEYPREFIX"],
         keys: &[],
@@ -102,9 +102,9 @@ const IMAGES: &[Image] = &[
     },
 ];
 
-/// The values of an image's variables, for keys that `is_set` says nothing else sets. Only those of the process count: in a
-/// Laravel project's `.env` the same names are the application's. Without a file (`has_file`) they stand in the one that the image
-/// writes, so its other values count, too.
+/// The values of an image's variables, for keys that are not set otherwise. Only the process environment counts: in a
+/// Laravel project's `.env` the same names belong to the application. Without a file (`has_file`), the image would write one
+/// with the image's defaults, so these apply too.
 pub(super) fn overrides(
     environment: &Environment,
     is_set: impl Fn(&str) -> bool,
@@ -153,7 +153,7 @@ pub(super) fn overrides(
             found.push(Override { path: path.to_owned(), name: mark.to_owned(), origin: Origin::Process, value });
         }
     }
-    // In that image one name turns both on.
+    // In that image one variable sets both.
     if let Some(origin) = found.iter().position(|item| item.name == "LARAVEL_ECHO_ALLOW_ORIGIN")
         && !is_set("apiOriginAllow.allowCors")
     {
@@ -191,7 +191,7 @@ mod tests {
         let (host, ..) = of(&[("ECHO_REDIS_HOSTNAME", "mintopia")]);
         assert_eq!(host, "mintopia");
 
-        // The images leave a file that is there as it is.
+        // The images do not change an existing file.
         let file = std::env::temp_dir().join(format!("echo-images-{:016x}.toml", rand::random::<u64>()));
         std::fs::write(&file, "authHost = \"http://app\"\n").unwrap();
         let mut environment = Environment::default();
