@@ -1,16 +1,16 @@
-//! What works and is not wise. Input: a resolved [`Config`]. Output: warnings for the start, each with key and remedy.
+//! Warnings about valid but unwise settings. Input: a resolved [`Config`]. Output: warnings for the start, each with key and fix.
 
 use super::validate::is_loopback;
 use super::{ChannelAuth, Config, Database, SameSite};
 use crate::channel::Pattern;
 
-/// Bytes of a secret that signs tokens: as many as the smallest hash has (RFC 7518, 3.2).
+/// Minimum bytes of a secret that signs tokens: the size of the smallest hash (RFC 7518, 3.2).
 const SECRET: usize = 32;
 
-/// Milliseconds between pings that nobody wants.
+/// Ping times below this many milliseconds are unlikely to be intended.
 const SHORT_PING: u64 = 100;
 
-/// Warnings about settings that work.
+/// Warnings about valid settings.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let jwt = &config.auth.jwt;
     let is_shared = jwt.algorithm.as_ref().is_some_and(|algorithm| algorithm.starts_with("HS"));
@@ -20,15 +20,15 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     let short = ours.chain(theirs).filter(|(_, secret)| secret.expose().len() < SECRET);
     let warning = |(key, bytes)| {
         format!(
-            "`{key}` has {bytes} bytes: from a token, others can find out a secret of less than {SECRET} and sign tokens of their own; \
-             `openssl rand -base64 48` makes a good one, for here and for the application"
+            "`{key}` has {bytes} bytes: from one token, attackers can find a secret of less than {SECRET} bytes, and sign their own \
+             tokens; set the output of `openssl rand -base64 48` here and in the application"
         )
     };
     let short = short.map(|(key, secret)| (key, secret.expose().len())).map(warning);
     short.chain(asks_itself(config)).chain(pings(config)).chain(cookie(config)).chain(sqlite(config)).chain(channels(config)).collect()
 }
 
-/// `authHost` that leads back here.
+/// An `authHost` that is this server.
 fn asks_itself(config: &Config) -> Option<String> {
     let is_here = |host: &str| {
         let own = config.host.as_deref().unwrap_or_default();
@@ -40,19 +40,17 @@ fn asks_itself(config: &Config) -> Option<String> {
         uri.host().is_some_and(is_here) && uri.port_u16() == Some(config.port)
     };
     let host = config.auth_host.iter().find(leads_here)?;
-    Some(format!(
-        "`authHost` is {host:?}, which is this server itself: name the address of the Laravel application, where its pages come from"
-    ))
+    Some(format!("`authHost` is {host:?}, which is this server itself: set it to the address of the Laravel application"))
 }
 
-/// Pings in seconds, where milliseconds are counted: clients would be pinged without end, or be gone at the first pause.
+/// Ping times in seconds instead of milliseconds: clients would be pinged constantly, or be disconnected at the first delay.
 fn pings(config: &Config) -> Option<String> {
     let times = [("pingInterval", config.socketio.ping_interval), ("pingTimeout", config.socketio.ping_timeout)];
     let (key, millis) = times.into_iter().find(|(_, millis)| *millis < SHORT_PING)?;
-    Some(format!("`socketio.{key}` is {millis} ms, as it counts milliseconds: for {millis} seconds write {}", millis * 1_000))
+    Some(format!("`socketio.{key}` is {millis} ms, because its unit is milliseconds: for {millis} seconds write {}", millis * 1_000))
 }
 
-/// Rules that let everybody in, rules that are never reached, and webhooks that nobody is sent.
+/// Rules that open private channels to anyone, rules that never apply, and webhook events without a target.
 fn channels(config: &Config) -> impl Iterator<Item = String> {
     let patterns: Vec<_> = config.channels.iter().map(|rule| Pattern::new(&rule.pattern)).collect();
     config.channels.iter().enumerate().flat_map(move |(index, rule)| {
@@ -67,8 +65,8 @@ fn channels(config: &Config) -> impl Iterator<Item = String> {
         let first = patterns[..index].iter().position(|earlier| earlier.covers(&patterns[index]));
         let hidden = first.map(|first| {
             format!(
-                "`channels[{number}]` is never reached: {:?} of `channels[{}]` fits all that {:?} does, and the first that fits counts; \
-                 put the narrower one first",
+                "`channels[{number}]` is never reached: {:?} of `channels[{}]` matches everything that {:?} does, and the first match \
+                 applies; put the narrower rule first",
                 config.channels[first].pattern,
                 first + 1,
                 rule.pattern
@@ -77,7 +75,7 @@ fn channels(config: &Config) -> impl Iterator<Item = String> {
         let is_sent = |event| config.all_webhooks().any(|webhook| webhook.config.events.contains(event));
         let unsent = rule.webhooks.iter().flatten().find(|event| !is_sent(event)).map(|event| {
             format!(
-                "`channels[{number}].webhooks` (pattern {:?}) has {:?}, which no target is sent: add it to `events` of an entry of `[[webhooks]]`",
+                "`channels[{number}].webhooks` (pattern {:?}) has {:?}, but no target gets it: add it to `events` of a `[[webhooks]]`",
                 rule.pattern,
                 event.as_str()
             )
@@ -86,15 +84,14 @@ fn channels(config: &Config) -> impl Iterator<Item = String> {
     })
 }
 
-/// The original's store, which is memory here.
+/// The original's store, which means memory here.
 fn sqlite(config: &Config) -> Option<String> {
     (config.database == Database::Sqlite).then(|| {
-        "`database` is \"sqlite\": presence members are kept in memory, and no file is written; `memory` is the same without this line"
-            .to_owned()
+        "`database` is \"sqlite\": presence members are kept in memory, and no file is written; set it to `memory` to hide this".to_owned()
     })
 }
 
-/// Browsers drop such a cookie.
+/// A cookie that browsers reject.
 fn cookie(config: &Config) -> Option<String> {
     let cookie = config.socketio.cookie.as_ref()?;
     let is_dropped = cookie.same_site == Some(SameSite::None) && !cookie.secure;
@@ -134,7 +131,7 @@ mod tests {
         assert!(hidden.len() == 1 && hidden[0].starts_with("`channels[2]` is never reached: \"private-*\""), "{hidden:?}");
         assert_eq!(channels(json!([{ "pattern": "private-doc.{id}" }, { "pattern": "private-*" }])), Vec::<String>::new());
         let unsent = channels(json!([{ "pattern": "private-*", "webhooks": ["client_event"] }]));
-        assert!(unsent.len() == 1 && unsent[0].contains("\"client_event\", which no target is sent"), "{unsent:?}");
+        assert!(unsent.len() == 1 && unsent[0].contains("\"client_event\", but no target gets it"), "{unsent:?}");
     }
 
     #[test]

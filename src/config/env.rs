@@ -1,8 +1,8 @@
-//! The environment: the only place that reads it. Input: the process environment and `.env` files.
-//! Output: values for config keys, which [`super::load`] lays over the file.
+//! Environment variables; no other module reads them. Input: the process environment and `.env` files. Output: values for
+//! config keys, which [`super::load`] applies over the file.
 //!
-//! Every key has the name `LARAVEL_ECHO_SERVER_` + its path in capitals (`auth.tls.verify` is
-//! `LARAVEL_ECHO_SERVER_AUTH_TLS_VERIFY`); the original's twelve names (`src/cli/cli.ts:29-42`) stand beside them.
+//! Every key has the variable `LARAVEL_ECHO_SERVER_` + its path in capitals (`auth.tls.verify` is
+//! `LARAVEL_ECHO_SERVER_AUTH_TLS_VERIFY`); the original's twelve names (`src/cli/cli.ts:29-42`) work as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,16 +16,16 @@ use crate::files;
 mod dotenv;
 mod images;
 
-/// What every name starts with.
+/// The prefix of all variables.
 pub const PREFIX: &str = "LARAVEL_ECHO_SERVER_";
 
-/// How deep a `${VAR}` may lead to another one; more is a circle.
+/// How many levels of `${VAR}` are expanded; more count as a cycle.
 const MAX_EXPANSIONS: u8 = 8;
 
-/// A name of so many letters may have one wrong to be taken for another.
+/// A misspelled name may differ from a known one in one letter per this many, at most in two.
 const NEAR: usize = 6;
 
-/// Names that do not follow the rule, without the prefix, and their keys.
+/// Irregular names, without the prefix, and their keys.
 const SHORT_NAMES: &[(&str, &str)] = &[
     ("DEBUG", "devMode"),
     ("PROTO", "protocol"),
@@ -64,19 +64,19 @@ pub(super) struct Override {
     pub(super) value: Value,
 }
 
-/// All variables in sight; the first layer that has a name wins.
+/// All variables; the first layer that sets a variable wins.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     layers: Vec<(Origin, BTreeMap<String, String>)>,
-    /// What could not be read.
+    /// Warnings about files that could not be read.
     warnings: Vec<String>,
 }
 
 impl Environment {
     /// The process environment, then the `.env` of each directory in turn.
     ///
-    /// One that cannot be read is passed over with a warning, as the original did without one: Laravel's `.env` often
-    /// belongs to another user, and everything in it can be set elsewhere.
+    /// An unreadable file is skipped with a warning (without one in the original): Laravel's `.env` often belongs to
+    /// another user, and everything in it can be set elsewhere.
     #[must_use]
     pub fn read(directories: &[&Path]) -> Self {
         let mut environment = Self::of_process();
@@ -97,7 +97,7 @@ impl Environment {
         environment
     }
 
-    /// The process environment alone.
+    /// Only the process environment.
     #[must_use]
     pub fn of_process() -> Self {
         let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -116,19 +116,19 @@ impl Environment {
         self.overrides(&mut Vec::new()).map_or(true, |own| own.iter().chain(&of_images).any(is_enough))
     }
 
-    /// Every variable in sight, as it is written.
+    /// Every variable, unexpanded.
     #[must_use]
     pub fn variables(&self) -> BTreeMap<String, String> {
         let layers = self.layers.iter().rev().flat_map(|(_, variables)| variables);
         layers.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    /// Adds a layer below those that are there.
+    /// Adds a layer below the existing ones.
     pub fn push(&mut self, origin: Origin, variables: impl IntoIterator<Item = (String, String)>) {
         self.layers.push((origin, variables.into_iter().collect()));
     }
 
-    /// Adds the text of a `.env` file below the layers that are there.
+    /// Adds the text of a `.env` file below the existing layers.
     pub(super) fn push_file(&mut self, path: PathBuf, text: &str) {
         self.push(Origin::File(path), dotenv::parse(text));
     }
@@ -142,15 +142,15 @@ impl Environment {
         })
     }
 
-    /// The value with every `${VAR}` in it replaced; `None` when the variable is not set or comes out empty.
+    /// The value with every `${VAR}` expanded; `None` if the variable is not set or the result is empty.
     pub fn expanded(&self, name: &str, warnings: &mut Vec<String>) -> Option<(String, &Origin)> {
         let (text, origin) = self.get(name)?;
         let value = self.expand(name, text, MAX_EXPANSIONS, warnings);
-        // Laravel's own .env says REDIS_PASSWORD=null and means none.
+        // Laravel's default .env has REDIS_PASSWORD=null, which means none.
         (!value.is_empty() && value != "null" && value != "(null)").then_some((value, origin))
     }
 
-    /// Compat: the original made the whole value that of the variable; text around it stays here.
+    /// Compat: the original replaces the whole value with the variable's; here the text around it is kept.
     fn expand(&self, name: &str, text: &str, depth: u8, warnings: &mut Vec<String>) -> String {
         let mut out = String::new();
         let mut rest = text;
@@ -160,15 +160,15 @@ impl Environment {
             let inner = &rest[start + 2..start + len];
             match self.get(inner) {
                 Some((value, _)) if depth > 0 => out.push_str(&self.expand(name, value, depth - 1, warnings)),
-                Some(_) => warnings.push(format!("`{name}` refers to itself through `${{{inner}}}`; it is taken as empty there")),
-                None => warnings.push(format!("`{name}` refers to `${{{inner}}}`, which is not set; it is taken as empty there")),
+                Some(_) => warnings.push(format!("`{name}` refers to itself through `${{{inner}}}`; that part is left empty")),
+                None => warnings.push(format!("`{name}` refers to `${{{inner}}}`, which is not set; that part is left empty")),
             }
             rest = &rest[start + len + 1..];
         }
         out + rest
     }
 
-    /// The values for config keys, and a word on names that mean nothing.
+    /// The values for config keys, and warnings about misspelled names.
     pub(super) fn overrides(&self, warnings: &mut Vec<String>) -> Result<Vec<Override>, Vec<BadVariable>> {
         warnings.extend_from_slice(&self.warnings);
         let names = names();
@@ -197,7 +197,7 @@ impl Environment {
             return Err(bad);
         }
         warnings.extend(self.strangers(&names));
-        // A key can have two names: the one in the layer that wins is applied last.
+        // A key can have two names: the one in the layer with precedence is applied last.
         overrides.sort_by_key(|item| std::cmp::Reverse(self.layers.iter().position(|(origin, _)| *origin == item.origin)));
         Ok(overrides)
     }
@@ -209,8 +209,8 @@ impl Environment {
         images::overrides(self, is_set, has_file, value, warnings)
     }
 
-    /// Our prefix with a name behind it that is nearly a key's. Others are the application's own: the prefix is this
-    /// server's name, and apps keep `LARAVEL_ECHO_SERVER_URL` and the like for themselves.
+    /// Warns about variables with the prefix whose name is similar to a known one. Others are ignored: applications use
+    /// variables such as `LARAVEL_ECHO_SERVER_URL` for themselves.
     fn strangers(&self, names: &BTreeMap<String, String>) -> Vec<String> {
         let mut warnings = Vec::new();
         let mut seen = BTreeSet::new();
@@ -222,7 +222,7 @@ impl Environment {
                 }
                 let distance = |known: &str| strsim::damerau_levenshtein(name, known);
                 let near = names.keys().map(|known| (distance(known), known)).min();
-                // The name of a table that is switched on, or a word cut short: CLUSTER, REDIS_PASS.
+                // A table instead of its `enabled`, or an abbreviated name: CLUSTER, REDIS_PASS.
                 let is_longer = |known: &&String| {
                     let more = known.strip_prefix(name.as_str()).unwrap_or_default();
                     more == "_ENABLED" || rest.contains('_') && !more.is_empty() && !more.starts_with('_')
@@ -238,16 +238,16 @@ impl Environment {
     }
 }
 
-/// The text without the blanks that env files with CRLF or with comments leave at its end. Secrets and the prefix may have
-/// blanks of their own, but no line ends.
+/// Trims the text: env files with CRLF or with comments leave whitespace at its end. Secrets and the prefix may contain
+/// spaces at the ends, so only line ends are removed from them.
 fn without_blanks<'a>(path: &str, text: &'a str) -> &'a str {
     if schema::is_secret(path) || path == "databaseConfig.redis.keyPrefix" { text.trim_end_matches(['\r', '\n']) } else { text.trim() }
 }
 
-/// What is wrong with a secret that refers to a variable that is not set: an empty one would let everybody in.
-const EMPTY_SECRET: &str = "a secret: a `${…}` in it names a variable that is not set";
+/// The error for a secret that refers to a variable that is not set: an empty secret would let anyone in.
+const EMPTY_SECRET: &str = "a secret: a `${…}` in it refers to a variable that is not set";
 
-/// A variable whose text is not the list, table or secret its key needs.
+/// A variable whose text is not the list, table or secret that its key needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BadVariable {
     pub(super) name: String,
@@ -255,7 +255,7 @@ pub(super) struct BadVariable {
     pub(super) expected: &'static str,
 }
 
-/// What Kubernetes and Docker links set for a service that is called `laravel-echo-server`.
+/// Whether Kubernetes or Docker links set this for a service named `laravel-echo-server`.
 fn is_service_link(rest: &str) -> bool {
     rest.starts_with("SERVICE_HOST")
         || rest.starts_with("SERVICE_PORT")
@@ -272,7 +272,7 @@ pub fn names() -> BTreeMap<String, String> {
         }
         names.insert(variable_of(&path), path);
     }
-    // These come last: `HOST` and `PORT` are plain keys, the short names never hide one.
+    // Added last: no short name equals the regular name of another key.
     names.extend(SHORT_NAMES.iter().map(|(name, path)| (format!("{PREFIX}{name}"), (*path).to_owned())));
     names
 }
@@ -304,8 +304,8 @@ fn screaming(path: &str) -> String {
     name
 }
 
-/// Text as the kind of value its key holds. Lists are comma separated; lists of tables are `appId:key` or
-/// `host:port` pairs, `headers` are `Name: value` pairs; JSON is taken for each of them.
+/// Converts text to the kind of value that its key holds. Lists are comma separated; lists of tables are `appId:key` or
+/// `host:port` pairs, `headers` are `Name: value` pairs; each of them can also be JSON.
 fn to_value(kind: &Value, text: &str) -> Result<Value, &'static str> {
     let json = || serde_json::from_str::<Value>(text).map_err(|_| "valid JSON");
     let items = || text.split(',').map(str::trim).filter(|item| !item.is_empty());
@@ -337,7 +337,7 @@ pub fn rust_log() -> Option<String> {
     set("RUST_LOG")
 }
 
-/// Whether the user asks for no colours (<https://no-color.org>).
+/// Whether the user has turned colours off (<https://no-color.org>).
 #[must_use]
 pub fn no_color() -> bool {
     set("NO_COLOR").is_some() || set("TERM").is_some_and(|term| term == "dumb")

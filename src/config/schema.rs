@@ -1,14 +1,14 @@
-//! The names of all keys, taken from [`Config`] itself, so that a key is declared in one place only.
+//! The names of all keys, derived from [`Config`] itself, so that a key is declared in one place only.
 //!
-//! Input: a parsed file. Output: key paths such as `databaseConfig.redis.port` for the environment's names and for
-//! `config check`, and a word on each key of a file that means nothing here, with the nearest one that does.
+//! Input: a parsed file. Output: key paths such as `databaseConfig.redis.port` for variable names and `config check`, and a
+//! warning about each unknown key of a file, with the most similar known one.
 
 use serde_json::{Map, Value};
 
 use super::value::{Seconds, Secret};
 use super::{ApiClient, ChannelAuth, ChannelRule, Config, Deliver, RedisNode, WebhookConfig, Whispers};
 
-/// Options of socket.io and engine.io 2 to 4 that are understood by the original and do nothing here.
+/// Options of socket.io and engine.io 2 to 4 that the original supports and that have no effect here.
 const SOCKETIO_WITHOUT_EFFECT: &[&str] = &[
     "adapter",
     "allowEIO3",
@@ -29,7 +29,7 @@ const SOCKETIO_WITHOUT_EFFECT: &[&str] = &[
     "wsEngine",
 ];
 
-/// Options of ioredis 4 that do nothing here: this server reconnects and resubscribes by its own rules.
+/// Options of ioredis 4 that have no effect here: this server reconnects and resubscribes by its own rules.
 const REDIS_WITHOUT_EFFECT: &[&str] = &[
     "autoResendUnfulfilledCommands",
     "autoResubscribe",
@@ -61,7 +61,7 @@ const REDIS_WITHOUT_EFFECT: &[&str] = &[
     "updateSentinels",
 ];
 
-/// Names that people give to keys which have another one here.
+/// Common wrong names of keys, and the right ones.
 const MEANT: &[(&str, &str)] = &[
     ("databaseConfig.keyPrefix", "databaseConfig.redis.keyPrefix"),
     ("databaseConfig.prefix", "databaseConfig.redis.keyPrefix"),
@@ -129,7 +129,7 @@ pub fn paths() -> Vec<String> {
     paths
 }
 
-/// The way to a key such as `clients[0].key` in JSON.
+/// The JSON pointer of a key such as `clients[0].key`.
 pub(crate) fn pointer(path: &str) -> String {
     format!("/{}", path.replace(['.', '['], "/").replace(']', ""))
 }
@@ -139,14 +139,14 @@ pub(crate) fn at<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
     tree.pointer(&pointer(path))
 }
 
-/// Whether what stands at `path` must not be shown.
+/// Whether the value at `path` must not be shown.
 pub fn is_secret(path: &str) -> bool {
     let last = path.rsplit('.').next().unwrap_or(path);
     matches!(last, "password" | "sentinelPassword" | "sslPassphrase" | "passphrase" | "secret" | "key" | "url")
         || (last == "jwt" && path.starts_with("clients"))
 }
 
-/// `clients[0].key` as people count: `clients[1].key`.
+/// `clients[0].key` counted from 1: `clients[1].key`.
 pub(crate) fn numbered(path: &str) -> String {
     let mut parts = path.split('[');
     let mut text = parts.next().unwrap_or_default().to_owned();
@@ -157,7 +157,7 @@ pub(crate) fn numbered(path: &str) -> String {
     text
 }
 
-/// What the entry of a list is known by, where it says so: `pattern "private-*"` for `channels[0].last`.
+/// The identifying key of a list entry, if it has one: `pattern "private-*"` for `channels[0].last`.
 pub(crate) fn entry_name(tree: &Value, path: &str) -> Option<String> {
     let (list, rest) = path.split_once('[')?;
     let (index, key) = rest.split_once(']')?;
@@ -170,7 +170,7 @@ pub(crate) fn entry_name(tree: &Value, path: &str) -> Option<String> {
     (key.strip_prefix('.') != Some(name)).then(|| format!("{name} {text:?}"))
 }
 
-/// Tables where a list of tables belongs, and lists where a table does, with what was expected: TOML tells them apart by a bracket.
+/// Tables in place of a list of tables and vice versa, with what was expected: in TOML they differ by one pair of brackets.
 pub(crate) fn misplaced(tree: &Value) -> Vec<(String, String)> {
     fn walk(given: &Value, known: &Value, path: &str, found: &mut Vec<(String, String)>) {
         let plain = || path.split('.').map(|key| key.split('[').next().unwrap_or(key)).collect::<Vec<_>>().join(".");
@@ -188,13 +188,13 @@ pub(crate) fn misplaced(tree: &Value) -> Vec<(String, String)> {
                 }
             }
             (Value::Object(_), Value::Array(known)) if known.first().is_some_and(Value::is_object) => {
-                found.push((path.to_owned(), format!("a list of tables: in TOML `[[{0}]]` above each, in place of `[{0}]`", plain())));
+                found.push((path.to_owned(), format!("a list of tables: in TOML `[[{0}]]` above each, instead of `[{0}]`", plain())));
             }
             (Value::Array(_), Value::Object(known)) if !known.is_empty() && path.ends_with(']') => {
                 found.push((path.to_owned(), "a table of settings".to_owned()));
             }
             (Value::Array(_), Value::Object(known)) if !known.is_empty() => {
-                found.push((path.to_owned(), format!("one table: in TOML `[{0}]`, in place of `[[{0}]]`", plain())));
+                found.push((path.to_owned(), format!("one table: in TOML `[{0}]`, instead of `[[{0}]]`", plain())));
             }
             _ => {}
         }
@@ -207,7 +207,7 @@ pub(crate) fn misplaced(tree: &Value) -> Vec<(String, String)> {
 /// Seconds above which a number without a unit was most likely meant as milliseconds.
 const MANY_SECONDS: f64 = 1000.0;
 
-/// A word on each duration that is a bare number and large: the original and Node count milliseconds, this server seconds.
+/// Warns of each duration that is a large number without a unit: the original and Node use milliseconds, this server seconds.
 pub(crate) fn odd_units(tree: &Value) -> Vec<String> {
     fn walk(given: &Value, known: &Value, path: &str, found: &mut Vec<String>) {
         match (given, known) {
@@ -224,7 +224,7 @@ pub(crate) fn odd_units(tree: &Value) -> Vec<String> {
                 if let Some(number) = number.filter(|number| *number >= MANY_SECONDS) {
                     let shown = numbered(path);
                     found.push(format!(
-                        "`{shown}` is {number} seconds, since a number without a unit counts seconds: write \"{number}ms\" or \"{number}s\""
+                        "`{shown}` is {number} seconds, because numbers without a unit are seconds: write \"{number}ms\" or \"{number}s\""
                     ));
                 }
             }
@@ -236,7 +236,7 @@ pub(crate) fn odd_units(tree: &Value) -> Vec<String> {
     found
 }
 
-/// One line for each key of `tree` that has no effect.
+/// A warning for each key of `tree` that has no effect.
 pub(crate) fn remarks(tree: &Value) -> Vec<String> {
     let mut remarks = Vec::new();
     if let (Value::Object(given), Value::Object(known)) = (tree, shape()) {
@@ -256,7 +256,7 @@ fn walk(given: &Map<String, Value>, known: &Map<String, Value>, prefix: &str, re
             continue;
         };
         match (value, expected) {
-            // `headers` is free: its keys are header names.
+            // `headers` may have any keys: they are header names.
             (Value::Object(inner), Value::Object(known)) if !known.is_empty() => walk(inner, known, &path, remarks),
             (Value::Array(items), Value::Array(known)) => {
                 if let Some(Value::Object(known)) = known.first() {
@@ -276,7 +276,7 @@ fn remark(path: &str, prefix: &str, key: &str, siblings: &Map<String, Value>) ->
     let without_effect = match prefix {
         "socketio" => SOCKETIO_WITHOUT_EFFECT.contains(&key),
         "databaseConfig.redis" => REDIS_WITHOUT_EFFECT.contains(&key),
-        // Further options of Node's `tls.connect`.
+        // Other options of Node's `tls.connect`.
         "databaseConfig.redis.tls" => true,
         _ => false,
     };
@@ -295,7 +295,7 @@ fn remark(path: &str, prefix: &str, key: &str, siblings: &Map<String, Value>) ->
     }
 }
 
-/// The known key that was most likely meant: one beside it with nearly the same name, or the same name elsewhere.
+/// The known key that was most likely meant: a sibling with a similar name, or a similar name elsewhere.
 pub(super) fn nearest(prefix: &str, key: &str, siblings: &Map<String, Value>) -> Option<String> {
     let wanted = key.to_lowercase();
     let close = |name: &str| {
@@ -306,7 +306,7 @@ pub(super) fn nearest(prefix: &str, key: &str, siblings: &Map<String, Value>) ->
     if let Some((_, name)) = beside {
         return Some(join(prefix, name));
     }
-    // Elsewhere only what differs by a letter: with more, anything is near to something.
+    // In other tables only keys that differ by one letter: with more letters, every key would be similar to some key.
     let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_lowercase();
     paths().into_iter().filter_map(|path| Some((close(&last(&path)).filter(|distance| *distance <= 1)?, path))).min().map(|(_, path)| path)
 }

@@ -120,7 +120,7 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Treats an empty host as none, and takes the brackets off an IPv6 address.
+/// Treats an empty host as unset, and removes the brackets of an IPv6 address.
 fn some(host: Option<&str>) -> Option<String> {
     let host = host?.trim();
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);

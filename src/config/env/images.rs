@@ -124,7 +124,7 @@ pub(super) fn overrides(
         }
         let Some(value) = value else { return warnings.push(format!("ignored `{name}`: not a valid value for `{path}`")) };
         let ours = super::short_variable_of(path);
-        warnings.push(format!("`{name}` sets `{path}`, as in a Docker image of the original; `{ours}` is the name here"));
+        warnings.push(format!("`{name}` sets `{path}`, as in a Docker image of the original; here the variable is `{ours}`"));
         found.push(Override { path: path.to_owned(), name: name.to_owned(), origin: Origin::Process, value });
     };
     for image in IMAGES {
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(loaded.config.database_config.redis.host, "127.0.0.1");
     }
 
-    /// Variable, text, key, value as JSON. The mark of the image stands before it, where it needs one.
+    /// Mark of the image, if it has one, then variable, text, key, and value as JSON.
     const TABLE: &[(Option<&str>, &str, &str, &str, &str)] = &[
         (None, "LARAVEL_ECHO_AUTH_HOST", "http://app", "authHost", "http://app"),
         (Some("LARAVEL_ECHO_SERVER_GENERATE_CONFIG"), "REDIS_HOST", "redis", "databaseConfig.redis.host", "redis"),

@@ -93,7 +93,7 @@ fn variables_are_replaced_in_place() {
     assert_eq!(expand("NONE").unwrap(), "ab");
     assert_eq!(expand("LOOP").unwrap(), "xxxxxxxxx");
     assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert_eq!(warnings[0], "`NONE` refers to `${NOPE}`, which is not set; it is taken as empty there");
+    assert_eq!(warnings[0], "`NONE` refers to `${NOPE}`, which is not set; that part is left empty");
     assert!(warnings[1].contains("refers to itself"), "{warnings:?}");
 }
 

@@ -161,7 +161,7 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
             let instead = env::names().values().any(|path| path == key).then(instead).unwrap_or_default();
             let key = schema::numbered(key);
             warnings.push(format!(
-                "`{key}` in {file} is taken as it is written{shown}: variables are replaced in the environment and in .env only{instead}"
+                "`{key}` in {file} is used as written{shown}: variables are only replaced in the environment and in .env{instead}"
             ));
         }
         Value::String(text) if key == "databaseConfig.redis.host" && text.contains("://") => {

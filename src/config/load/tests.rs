@@ -70,7 +70,7 @@ fn without_a_file_the_server_is_its_own_redis_unless_one_is_named() {
 #[test]
 fn a_secret_that_looks_like_a_variable_is_told() {
     let told = toml("[[clients]]\nappId = 'a'\nkey = '${KEY}'\nsecret = 'plain'\n").unwrap().warnings;
-    assert!(told.iter().any(|warning| warning.starts_with("`clients[1].key` in ") && warning.contains("as it is written")), "{told:?}");
+    assert!(told.iter().any(|warning| warning.starts_with("`clients[1].key` in ") && warning.contains("is used as written")), "{told:?}");
     assert!(!told.iter().any(|warning| warning.contains("plain")), "{told:?}");
 }
 

@@ -1,4 +1,4 @@
-//! What texts of the configuration have to look like. Input: a value. Output: whether it can be what its key asks for.
+//! The syntax of strings in the configuration. Input: a value. Output: whether it is valid for its key.
 
 use std::net::IpAddr;
 
@@ -9,12 +9,12 @@ pub(in crate::config) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
-/// `http(s)://host…`, or a host alone that is matched with the page's; a leading dot means all subdomains.
+/// `http(s)://host…`, or only a host that is matched with the page's; a leading dot means all subdomains.
 pub(super) fn is_auth_host(text: &str) -> bool {
     let text = text.trim();
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
     let scheme = scheme.to_ascii_lowercase();
-    // A user and a password may stand before an address, not before a wildcard.
+    // A user and a password are allowed in an address, not in a wildcard.
     let address = match rest.split('/').next().and_then(|authority| authority.rsplit_once('@')) {
         Some((user, _)) if user.bytes().all(|byte| byte.is_ascii_graphic()) => &rest[user.len() + 1..],
         _ => rest.strip_prefix('.').unwrap_or(rest),
@@ -22,7 +22,7 @@ pub(super) fn is_auth_host(text: &str) -> bool {
     let host = address;
     let is_host = !host.is_empty() && !host.starts_with(['.', '/', ':']) && !host.contains(['*', ' ', '@', '?', '#']);
     let Ok(uri) = format!("{scheme}://{host}").parse::<http::Uri>() else { return false };
-    // A slip in the scheme makes it the host: `http//app.test`, `https:/app.test`.
+    // With a typo in the scheme, it parses as the host: `http//app.test`, `https:/app.test`.
     let has_host = uri.host().is_some_and(|host| !matches!(host, "" | "http" | "https"));
     let has_good_port = uri
         .authority()
@@ -36,7 +36,7 @@ pub(super) fn is_auth_endpoint(text: &str) -> bool {
     (text.is_empty() || text.starts_with(['/', '?'])) && !path.contains("//") && !text.contains(|c: char| c.is_whitespace() || c == '#')
 }
 
-/// A path that requests can begin with, but not one that all begin with.
+/// A path that can be a prefix of request paths, but not of all of them.
 pub(super) fn is_path(text: &str) -> bool {
     let is_of_paths = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@".contains(&byte);
     let mut names = text.split('/');
@@ -46,7 +46,7 @@ pub(super) fn is_path(text: &str) -> bool {
         && !names.any(|name| matches!(name, "." | ".."))
 }
 
-/// Whether an endpoint at this path would take requests from the HTTP API.
+/// Whether an endpoint at this path would receive requests for the HTTP API.
 pub(super) fn is_of_the_api(path: &str, clients: &[ApiClient]) -> bool {
     let mut names = path.trim_matches('/').split('/');
     match (names.next().unwrap_or_default(), names.next()) {
@@ -56,7 +56,7 @@ pub(super) fn is_of_the_api(path: &str, clients: &[ApiClient]) -> bool {
     }
 }
 
-/// What can equal an `Origin` header: it has no path.
+/// Whether the text can match an `Origin` header, which has no path.
 pub(super) fn is_origin(text: &str) -> bool {
     match text.split_once("://") {
         Some((scheme, host)) => {

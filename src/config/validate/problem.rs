@@ -34,7 +34,7 @@ impl fmt::Display for Problem {
         }
         write!(f, " is {}, expected {}", self.value, self.expected)?;
         if let Some(source) = &self.source {
-            // A rule is its own sentence: `taken from`.
+            // For a rule the source is a whole phrase, `taken from …`.
             match source.starts_with("taken from ") {
                 true => write!(f, "\n    {source}")?,
                 false if self.value == UNSET => write!(f, "\n    in {source}")?,
