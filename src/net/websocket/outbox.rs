@@ -298,9 +298,6 @@ impl Outbox {
         if !batch.frames.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        if batch.frames.capacity() > KEPT_FRAMES {
-            batch.frames = VecDeque::new();
-        }
         let has_kinds = state.kinds.as_ref().is_some_and(|kinds| !kinds.waiting.is_empty());
         if has_kinds {
             batch.frames = state.take(usize::MAX);
@@ -310,6 +307,11 @@ impl Outbox {
         if !batch.frames.is_empty() {
             state.is_rush = batch.frames.len() > 1;
             return Poll::Ready(Ok(()));
+        }
+        // An idle client needs one buffer, and not a large one.
+        batch.frames = VecDeque::new();
+        if state.frames.capacity() > KEPT_FRAMES {
+            state.frames = VecDeque::new();
         }
         if state.writer.is_none() {
             state.writer = writer.cloned();
