@@ -1,25 +1,33 @@
 //! Several nodes on one Redis: each node PUBLISHes its own events, and every node (the sender too) receives them through
 //! the same subscription as Laravel's broadcasts.
 //!
-//! Input: events of the HTTP API and whispers. Output: messages in Laravel's format on Laravel's channels, in the order
-//! they were submitted. While Redis is unreachable they are handed back, to be delivered to this node's clients only. The
-//! presence store PUBLISHes its changes itself, in the script that makes each change.
+//! Input: events of the HTTP API and of the built-in Redis endpoint, whispers, and messages between nodes. Output: messages
+//! in Laravel's [format](envelope) on Laravel's channels. The presence store PUBLISHes its changes itself, in the script that
+//! makes each change. Only `hub::nodes` decides whether something goes this way, or stays on a node that is alone.
+//!
+//! The contract, for a node alone as well:
+//! - **Order**: what a node submits goes out in that order, whatever its kind. A channel has one order on all nodes: that in
+//!   which Redis takes its messages.
+//! - **At most once**: nothing is sent again after the connection broke under it, since Redis may have taken it.
+//! - **Several events** of one call are taken all or none. An error means that nobody knows whether Redis took them. Only with
+//!   a Redis Cluster, where they belong to several servers, [`BusError::sent`] of them went out before the one that failed.
+//! - **While Redis is unreachable** events go to this node's clients ([`Reach::Here`]), messages between nodes go nowhere, and
+//!   [`Bus::forward`] fails, since its caller can try again.
+//! - **A full queue** drops whispers and messages between nodes, and makes the others wait.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::Pipeline;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::config::{Config, RedisMode};
-use crate::event::{Event, SocketId};
+use crate::event::Event;
 use crate::redis_client::{QueryError, ReconnectingClient, Redis, RedisConfigError};
 use crate::warn_throttled;
 
 pub(crate) mod control;
+pub mod envelope;
 pub(crate) mod sessions;
 
 use control::{Answer, Asked, CONTROL_CHANNEL, Question};
@@ -57,19 +65,21 @@ pub struct Bus {
 struct Message {
     parts: Vec<Part>,
     content: Content,
-    done: Option<oneshot::Sender<Result<Reach, BusError>>>,
+    done: Option<oneshot::Sender<Result<Sent, BusError>>>,
     /// The bytes that the message occupies in the queue, released when it has been handled.
     room: Option<OwnedSemaphorePermit>,
 }
 
 struct Part {
     channel: String,
-    payload: String,
+    payload: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
     Event,
+    /// An event as a client of the built-in Redis endpoint wrote it.
+    Forwarded,
     /// A message for the nodes themselves, never for clients.
     Control,
 }
@@ -83,13 +93,21 @@ pub enum Reach {
     Everywhere,
 }
 
+/// What became of a message.
+#[derive(Clone, Copy)]
+struct Sent {
+    reach: Reach,
+    /// What Redis answered: how many of its clients received it, over all parts.
+    receivers: usize,
+}
+
 impl Message {
     const fn new(parts: Vec<Part>, content: Content) -> Self {
         Self { parts, content, done: None, room: None }
     }
 
     /// Sends the result to the caller, if there is one and it still waits.
-    fn report(self, result: Result<Reach, BusError>) {
+    fn report(self, result: Result<Sent, BusError>) {
         if let Some(done) = self.done {
             let _ = done.send(result);
         }
@@ -115,22 +133,6 @@ impl From<String> for BusError {
     fn from(cause: String) -> Self {
         Self { cause, sent: 0 }
     }
-}
-
-/// The message format of Laravel's `RedisBroadcaster`.
-#[derive(Serialize, Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    event: Cow<'a, str>,
-    #[serde(borrow)]
-    data: &'a RawValue,
-    socket: Option<SocketId>,
-    /// The sender of a whisper in a presence channel.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    user_id: Option<Cow<'a, str>>,
-    /// Whether the event was submitted through the HTTP API.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    http: bool,
 }
 
 impl Bus {
@@ -182,8 +184,27 @@ impl Bus {
     /// # Errors
     /// [`BusError`] when the connection to Redis broke while sending, or the server is shutting down.
     pub async fn publish(&self, events: &[Event<'_>]) -> Result<Reach, BusError> {
+        Ok(self.submit(self.message(events, true)).await?.reach)
+    }
+
+    /// PUBLISHes a payload as it came, at most once, on a channel without prefix. Returns the answer of Redis: how many of its
+    /// clients received it.
+    ///
+    /// # Errors
+    /// [`BusError`] when Redis is unreachable, the connection broke while sending, or the server is shutting down.
+    pub async fn forward(&self, channel: &str, payload: &[u8]) -> Result<usize, BusError> {
+        let part = Part { channel: format!("{}{channel}", self.key_prefix), payload: payload.to_vec() };
+        let sent = self.submit(Message::new(vec![part], Content::Forwarded)).await?;
+        match sent.reach {
+            Reach::Everywhere => Ok(sent.receivers),
+            Reach::Here => Err(BusError::from("cluster.enabled is true, and the Redis of the cluster does not answer".to_owned())),
+        }
+    }
+
+    /// Queues a message when the queue has room, and waits for the result.
+    async fn submit(&self, mut message: Message) -> Result<Sent, BusError> {
         let (done, answer) = oneshot::channel();
-        let mut message = Message { done: Some(done), ..self.message(events, true) };
+        message.done = Some(done);
         let closed = || BusError::from("the server is shutting down".to_owned());
         message.room = Arc::clone(&self.room).acquire_many_owned(message.bytes()).await.ok();
         self.queue.send(message).await.map_err(|_| closed())?;
@@ -229,7 +250,7 @@ impl Bus {
 
     /// Queues a control message for the other nodes if the queue has room.
     pub fn send_control(&self, message: &control::Message) {
-        let payload = serde_json::to_string(message).expect("texts and numbers serialize");
+        let payload = serde_json::to_vec(message).expect("texts and numbers serialize");
         let part = Part { channel: format!("{}{CONTROL_CHANNEL}", self.key_prefix), payload };
         if !self.try_send(Message::new(vec![part], Content::Control)) {
             warn_throttled!(class = 0, key = "", queue = QUEUE, bytes = QUEUE_BYTES, "a message to the other nodes was dropped");
@@ -242,11 +263,9 @@ impl Bus {
     }
 
     fn message(&self, events: &[Event<'_>], http: bool) -> Message {
-        let part = |event: &Event<'_>| {
-            let user_id = event.user.as_deref().map(Cow::Borrowed);
-            let envelope = Envelope { event: Cow::Borrowed(&event.name), data: event.data, socket: event.except, user_id, http };
-            let payload = serde_json::to_string(&envelope).expect("texts and JSON serialize");
-            Part { channel: format!("{}{}", self.key_prefix, event.channel), payload }
+        let part = |event: &Event<'_>| Part {
+            channel: format!("{}{}", self.key_prefix, event.channel),
+            payload: envelope::payload_of(event, http),
         };
         Message::new(events.iter().map(part).collect(), Content::Event)
     }
@@ -276,35 +295,49 @@ impl Bus {
                     pipeline.atomic();
                 }
                 for part in batch.iter().flat_map(|message| &message.parts) {
-                    pipeline.publish(&part.channel, &part.payload);
+                    pipeline.publish(&part.channel, part.payload.as_slice());
                 }
-                let result = self.query(&pipeline).await;
+                let mut answers = self.query(&pipeline).await.map(|answers| answers.map(Vec::into_iter));
                 for message in batch.drain(..) {
-                    if matches!(result, Ok(Reach::Here)) {
-                        message.parts.iter().for_each(|part| self.give_back(&message, part, &here));
-                    }
-                    message.report(result.clone());
+                    let result = match &mut answers {
+                        Ok(Some(answers)) => {
+                            let receivers = answers.by_ref().take(message.parts.len()).sum();
+                            Ok(Sent { reach: Reach::Everywhere, receivers })
+                        }
+                        Ok(None) => {
+                            message.parts.iter().for_each(|part| self.give_back(&message, part, &here));
+                            Ok(Sent { reach: Reach::Here, receivers: 0 })
+                        }
+                        Err(error) => Err(error.clone()),
+                    };
+                    message.report(result);
                 }
             }
         }
     }
 
     /// Sends one part at a time, because a pipeline must stay on one server of the cluster.
-    async fn publish_by_slots(&self, message: &Message, here: &impl Fn(&Event<'_>, bool)) -> Result<Reach, BusError> {
-        let mut reach = Reach::Everywhere;
+    async fn publish_by_slots(&self, message: &Message, here: &impl Fn(&Event<'_>, bool)) -> Result<Sent, BusError> {
+        let mut total = Sent { reach: Reach::Everywhere, receivers: 0 };
         for (sent, part) in message.parts.iter().enumerate() {
             let mut pipeline = redis::pipe();
-            pipeline.cmd("EVAL").arg(PUBLISH_BY_SLOT).arg(1).arg(self.slot_of(&part.channel)).arg(&part.channel).arg(&part.payload);
+            pipeline
+                .cmd("EVAL")
+                .arg(PUBLISH_BY_SLOT)
+                .arg(1)
+                .arg(self.slot_of(&part.channel))
+                .arg(&part.channel)
+                .arg(part.payload.as_slice());
             match self.query(&pipeline).await {
-                Ok(Reach::Everywhere) => {}
-                Ok(Reach::Here) => {
+                Ok(Some(answers)) => total.receivers += answers.iter().sum::<usize>(),
+                Ok(None) => {
                     self.give_back(message, part, here);
-                    reach = Reach::Here;
+                    total.reach = Reach::Here;
                 }
                 Err(error) => return Err(BusError { sent, ..error }),
             }
         }
-        Ok(reach)
+        Ok(total)
     }
 
     /// A key in the same slot as the channel's keys in the presence store.
@@ -313,24 +346,24 @@ impl Bus {
         format!("{}laravel-echo:{{{name}}}:order", self.key_prefix)
     }
 
-    async fn query(&self, pipeline: &Pipeline) -> Result<Reach, BusError> {
+    /// The answers to PUBLISHes; `None` while Redis is unreachable.
+    async fn query(&self, pipeline: &Pipeline) -> Result<Option<Vec<usize>>, BusError> {
         // Never retried after the connection broke: Redis may have executed it, and no event may be delivered twice.
-        match self.link.query::<redis::Value>(pipeline).await {
-            Ok(_) => Ok(Reach::Everywhere),
-            Err(QueryError::Away(_)) => Ok(Reach::Here),
+        match self.link.query(pipeline).await {
+            Ok(answers) => Ok(Some(answers)),
+            Err(QueryError::Away(_)) => Ok(None),
             Err(error) => Err(error.full_text().into()),
         }
     }
 
     fn give_back(&self, message: &Message, part: &Part, here: &impl Fn(&Event<'_>, bool)) {
-        if message.content == Content::Control {
+        if message.content != Content::Event {
             return;
         }
-        let envelope: Envelope<'_> = serde_json::from_str(&part.payload).expect("it was written here");
-        let Envelope { event, data, socket, user_id, .. } = envelope;
         let channel = part.channel.strip_prefix(&self.key_prefix).unwrap_or(&part.channel);
+        let (event, _) = envelope::message_of(channel, &part.payload).expect("it was written here");
         // Only whispers have no caller that waits for the result.
-        here(&Event { channel, name: event, data, except: socket, user: user_id }, message.done.is_none());
+        here(&event, message.done.is_none());
     }
 }
 

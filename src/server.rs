@@ -28,7 +28,7 @@ use crate::cluster::Bus;
 use crate::config::{Config, ShutdownConfig};
 use crate::hub::{Hub, Socket as _};
 use crate::ingress::redis::RedisIngress;
-use crate::ingress::redis_server::{self, RedisServer};
+use crate::ingress::redis_server::RedisServer;
 use crate::metrics::Metrics;
 use crate::net::listen::{Address, ListenError};
 use crate::net::tls::{self, Tls};
@@ -64,9 +64,6 @@ pub enum BindError {
     /// Redis settings.
     #[error(transparent)]
     Redis(#[from] RedisConfigError),
-    /// The built-in Redis endpoint.
-    #[error(transparent)]
-    RedisServer(#[from] redis_server::BindError),
     /// Settings under `auth`.
     #[error(transparent)]
     Auth(#[from] AuthError),

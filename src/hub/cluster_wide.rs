@@ -119,8 +119,8 @@ impl<S: Socket> Hub<S> {
                 // The answer may take a request to the application, and events must not wait for that.
                 self.tasks.spawn(async move {
                     let answer = hub.closing.run_until_cancelled(hub.answer(&question)).await;
-                    if let (Some(nodes), Some(Answer { counts, event })) = (&hub.nodes, answer) {
-                        nodes.bus.send_control(&Message::Answer { id, counts, event });
+                    if let Some(Answer { counts, event }) = answer {
+                        hub.tell_others(|_| Message::Answer { id, counts, event });
                     }
                 });
             }

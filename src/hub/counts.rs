@@ -51,13 +51,8 @@ impl<S: Socket> Hub<S> {
 
     async fn tell_count(self: &Arc<Self>, name: &ChannelName) {
         let channel = name.as_str();
-        match &self.nodes {
-            None => self.show_count(channel, self.rooms.count(channel)),
-            Some(nodes) => {
-                let count = self.subscription_count_everywhere(name).await.value;
-                nodes.bus.send_control(&control::Message::Count { channel: channel.to_owned(), count });
-            }
-        }
+        let count = self.subscription_count_everywhere(name).await.value;
+        self.tell_all(|| control::Message::Count { channel: channel.to_owned(), count }, || self.show_count(channel, count));
     }
 
     /// Tells the channel's sockets on this node.

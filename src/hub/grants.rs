@@ -194,11 +194,9 @@ impl<S: Socket> Hub<S> {
         if let Some(pass) = &pass {
             self.authorizer.void(pass, channel);
         }
-        if let Some(nodes) = &self.nodes
-            && (pass.is_some() || user.is_some())
-        {
+        if pass.is_some() || user.is_some() {
             let (user, channel) = (user.map(str::to_owned), channel.as_str().to_owned());
-            nodes.bus.send_control(&Message::Removed { from: nodes.bus.node_id(), user, pass, channel });
+            self.tell_others(|from| Message::Removed { from, user, pass, channel });
         }
     }
 

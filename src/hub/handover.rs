@@ -134,8 +134,8 @@ impl<S: Socket> Hub<S> {
             let name = Some(recovery.history())
                 .filter(|history| !history.is_in_order())
                 .map(|history| history.next_name(milliseconds(since_1970()) << 16 | u64::from(rand::random::<u16>())));
-            if let (Some(name), Some(nodes)) = (name, &self.nodes) {
-                nodes.bus.send_control(&Message::Order(name));
+            if let Some(name) = name {
+                self.tell_others(|_| Message::Order(name));
             }
             tokio::select! { () = tokio::time::sleep(RETRY) => {}, () = handover.out_of_order.notified() => {} }
         }
@@ -155,13 +155,13 @@ impl<S: Socket> Hub<S> {
     }
 
     async fn offer_past(&self, name: u64) {
-        let (Some(handover), Some(recovery), Some(nodes)) = (&self.handover, &self.recovery, &self.nodes) else { return };
+        let (Some(handover), Some(recovery)) = (&self.handover, &self.recovery) else { return };
         if !handover.store.may_offer(name).await.unwrap_or(false) {
             return;
         }
         let Some(past) = recovery.history().past(name, MAX_PAST_BYTES) else { return };
         match handover.store.offer(name, past).await {
-            Ok(()) => nodes.bus.send_control(&Message::Past(name)),
+            Ok(()) => self.tell_others(|_| Message::Past(name)),
             Err(error) => debug!(%error, "could not give past events to a node that has started"),
         }
     }
@@ -415,9 +415,7 @@ impl<S: Socket> Hub<S> {
 
     /// Tells all nodes that no other node may resume this session.
     fn tell_taken(&self, id: SocketId) {
-        if let Some(nodes) = &self.nodes {
-            nodes.bus.send_control(&Message::Taken { from: nodes.bus.node_id(), id });
-        }
+        self.tell_others(|from| Message::Taken { from, id });
     }
 
     /// Another node has resumed a session.

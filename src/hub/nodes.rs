@@ -1,7 +1,7 @@
-//! The hub among other nodes: what it sends to them.
+//! On this node, or through Redis to all nodes? The one place that decides it; [`crate::cluster`] has the contract.
 //!
-//! Input: events of the HTTP API and whispers. Output: the same events to the clients of every node, each once. Presence channels
-//! among nodes are in [`presence`](super::presence).
+//! Input: events of the HTTP API and of the built-in Redis endpoint, whispers, and messages between nodes. Output: the same events
+//! to the clients of every node, each once. Presence channels among nodes are in [`presence`](super::presence).
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use super::presence::SharedPresence;
+use super::rules::Rule;
 use super::{Hub, Socket};
 use crate::cluster::control::{DashboardNote, Message};
 use crate::cluster::{Bus, BusError, Reach};
@@ -70,8 +71,45 @@ impl<S: Socket> Hub<S> {
 
     /// Sends a note to the dashboards of all other nodes, or to that of one.
     pub fn tell_dashboards(&self, to: Option<u64>, note: Box<RawValue>) {
+        self.tell_others(|from| Message::Dashboard { to, note: DashboardNote { from, note } });
+    }
+
+    /// Sends the other nodes a message, made with the number of this one. A node that is alone has no one to tell.
+    pub(super) fn tell_others(&self, message: impl FnOnce(u64) -> Message) {
         if let Some(nodes) = &self.nodes {
-            nodes.bus.send_control(&Message::Dashboard { to, note: DashboardNote { from: nodes.bus.node_id(), note } });
+            nodes.bus.send_control(&message(nodes.bus.node_id()));
+        }
+    }
+
+    /// Sends all nodes a message, which this one receives as the others do. A node that is alone acts on it at once, by `here`.
+    pub(super) fn tell_all(&self, message: impl FnOnce() -> Message, here: impl FnOnce()) {
+        match &self.nodes {
+            Some(nodes) => nodes.bus.send_control(&message()),
+            None => here(),
+        }
+    }
+
+    /// Sends a whisper to the others in its channel, on every node. Returns `false` if it is dropped, because Redis does not keep up.
+    pub(super) fn relay(self: &Arc<Self>, whisper: &Event<'_>, rule: &Rule<'_>) -> bool {
+        match &self.nodes {
+            Some(nodes) => nodes.bus.try_publish(whisper),
+            None => {
+                self.send(whisper, rule, false);
+                true
+            }
+        }
+    }
+
+    /// Publishes a payload on a channel (without prefix) as it came: a node that is alone receives it at once, by `here`. Returns
+    /// how many received it: sockets, or in a cluster clients of its Redis.
+    ///
+    /// # Errors
+    /// [`BusError`] when the Redis of the cluster did not take it, or it is unknown whether it did.
+    pub async fn forward(&self, channel: &str, payload: &[u8], here: impl FnOnce() -> usize) -> Result<usize, BusError> {
+        match &self.nodes {
+            // Boxed, so that connections of single servers, which are most of them, do not carry this future.
+            Some(nodes) => Box::pin(nodes.bus.forward(channel, payload)).await,
+            None => Ok(here()),
         }
     }
 

@@ -150,10 +150,7 @@ impl<S: Socket> Hub<S> {
 
     /// Tells all nodes that a user has come online or gone offline.
     fn changed(self: &Arc<Self>, user: &str, is_online: bool) {
-        match &self.nodes {
-            None => self.apply_user_state(user, is_online),
-            Some(nodes) => nodes.bus.send_control(&control::Message::User { user: user.to_owned(), is_online }),
-        }
+        self.tell_all(|| control::Message::User { user: user.to_owned(), is_online }, || self.apply_user_state(user, is_online));
     }
 
     /// Tells this node's sockets that watch the user.

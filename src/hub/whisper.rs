@@ -43,7 +43,10 @@ impl<S: Socket> Hub<S> {
         let rules = self.rules.load();
         let rule = rules.of(channel);
         let done = self.judge_whisper(from, whisper, &rule).and_then(|user| {
-            self.relay(from, whisper, user.as_deref(), &rule)?;
+            let relayed = Event { channel, name: event.into(), data, except: Some(from), user: user.as_deref().map(Into::into) };
+            if !self.relay(&relayed, &rule) {
+                return Err(Refusal::WhisperQueue);
+            }
             self.observers.tell(|| Observation::Whispered { channel, socket: from, name: event, data, user: user.as_deref() });
             Ok(())
         });
@@ -73,16 +76,6 @@ impl<S: Socket> Hub<S> {
             }
         }
         done
-    }
-
-    fn relay(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>, user: Option<&str>, rule: &Rule<'_>) -> Result<(), Refusal> {
-        let Whisper { channel, event, data } = whisper;
-        let Some(nodes) = &self.nodes else {
-            self.send(&Event { channel, name: event.into(), data, except: Some(from), user: user.map(Into::into) }, rule, false);
-            return Ok(());
-        };
-        let has_room = nodes.bus.try_publish(&Event { channel, name: event.into(), data, except: Some(from), user: user.map(Into::into) });
-        if has_room { Ok(()) } else { Err(Refusal::WhisperQueue) }
     }
 
     /// Returns the sender's user, in presence channels and where whispers are stamped.

@@ -28,8 +28,6 @@ mod lookout;
 mod message;
 mod subscriptions;
 
-pub use message::{MessageError, message_of};
-
 pub(super) use message::{receive, without_prefix};
 
 use lookout::Lookout;

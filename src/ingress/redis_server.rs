@@ -25,7 +25,6 @@ use crate::config::Config;
 use crate::hub::{Hub, Socket};
 use crate::net::listen::{Address, ListenError};
 use crate::net::tls::Acceptor;
-use crate::redis_client::RedisConfigError;
 use crate::warn_throttled;
 
 mod access;
@@ -36,13 +35,11 @@ mod connection;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod publisher;
 mod reply;
 
 use access::Access;
 use connection::{Connection, ConnectionError};
 use frame::TLS_HANDSHAKE;
-use publisher::Publisher;
 
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -66,7 +63,9 @@ pub struct RedisServer<S> {
 struct Shared<S> {
     /// Set with `redisServer.tls`.
     tls: Option<Acceptor>,
-    publisher: Publisher<S>,
+    hub: Arc<Hub<S>>,
+    /// Of Laravel, cut off channel names.
+    key_prefix: String,
     access: Access,
     max_clients: usize,
     /// Maximum size of a command, in bytes.
@@ -80,11 +79,12 @@ struct Shared<S> {
 }
 
 impl<S: Socket> Shared<S> {
-    fn new(config: &Config, hub: Arc<Hub<S>>, tls: Option<Acceptor>) -> Result<Self, RedisConfigError> {
+    fn new(config: &Config, hub: Arc<Hub<S>>, tls: Option<Acceptor>) -> Self {
         let options = &config.redis_server;
-        Ok(Self {
+        Self {
             tls,
-            publisher: Publisher::new(config, hub)?,
+            hub,
+            key_prefix: config.database_config.redis.key_prefix.clone(),
             access: Access::new(options),
             max_clients: options.max_clients as usize,
             max_message: usize::try_from(options.max_message_bytes).unwrap_or(usize::MAX),
@@ -92,7 +92,7 @@ impl<S: Socket> Shared<S> {
             clients: AtomicUsize::new(0),
             said: Mutex::default(),
             next_id: AtomicUsize::new(1),
-        })
+        }
     }
 
     /// Whether to log once more that there are too many clients.
@@ -111,8 +111,8 @@ impl<S: Socket> RedisServer<S> {
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub async fn bind(config: &Config, hub: Arc<Hub<S>>, tls: Option<Acceptor>) -> Result<Self, BindError> {
-        Ok(Self { listener: Address::redis_server(config).bind().await?, shared: Arc::new(Shared::new(config, hub, tls)?) })
+    pub async fn bind(config: &Config, hub: Arc<Hub<S>>, tls: Option<Acceptor>) -> Result<Self, ListenError> {
+        Ok(Self { listener: Address::redis_server(config).bind().await?, shared: Arc::new(Shared::new(config, hub, tls)) })
     }
 
     /// The address that it listens on.
@@ -170,17 +170,6 @@ fn survive(client: impl Future<Output = ()>) -> impl Future<Output = ()> {
             error!("a Redis client was dropped because of a bug in this server; please report it with the panic above");
         }
     })
-}
-
-/// The endpoint cannot be bound.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// The address cannot be listened on.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// The settings of the cluster's Redis are invalid.
-    #[error(transparent)]
-    Redis(#[from] RedisConfigError),
 }
 
 async fn serve<S: Socket>(shared: Arc<Shared<S>>, mut stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {

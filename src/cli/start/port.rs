@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use laravel_echo_server::Server;
 use laravel_echo_server::config::Config;
-use laravel_echo_server::ingress::redis_server;
 use laravel_echo_server::net::listen::ListenError;
 use laravel_echo_server::server::BindError;
 use tokio::time::Instant;
@@ -42,7 +41,7 @@ pub(super) async fn bind(config: Config, wait: bool) -> anyhow::Result<Server> {
 /// The address that could not be bound, if that is the error.
 fn refused(error: &BindError) -> Option<&ListenError> {
     match error {
-        BindError::Listen(error) | BindError::RedisServer(redis_server::BindError::Listen(error)) => Some(error),
+        BindError::Listen(error) => Some(error),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::message::{MessageError, message_of};
+use crate::cluster::envelope::{MessageError, message_of};
 use crate::event::{Event, Origin, SocketId, is_reserved};
 
 mod nodes;

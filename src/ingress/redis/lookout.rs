@@ -9,8 +9,8 @@ use redis::Msg;
 use redis::aio::PubSubSink;
 use tracing::warn;
 
-use super::message::message_of;
 use super::{PRESENCE_UPDATES, subscriptions::ANSWER_TIMEOUT};
+use crate::cluster::envelope::message_of;
 use crate::hub::{Hub, Socket};
 
 /// All channels.

@@ -1,51 +1,15 @@
 //! Messages from Redis: those of Laravel's broadcaster, and those of other nodes, which have the same form.
 //!
-//! Input: a channel without prefix and a payload, `{"event":"…","data":…,"socket":"…"}`. Output: an [`Event`] that keeps
-//! `data` byte for byte, or why the message is not an event.
+//! Input: a channel and a payload. Output: the channel without prefix, and for the hub what may be an event; see [`message_of`].
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::de::{Error as _, Unexpected};
-use serde_json::value::RawValue;
 use tracing::{debug, warn};
 
-use crate::event::{Event, Origin, SocketId, is_reserved};
+use crate::cluster::envelope::{MessageError, message_of};
 use crate::hub::{Hub, Socket};
 use crate::metrics::{Outcome, Source};
 use crate::warn_throttled;
-
-/// A message of Laravel's `RedisBroadcaster`.
-#[derive(Debug, Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    event: Cow<'a, str>,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-    #[serde(borrow)]
-    socket: Option<&'a RawValue>,
-    /// Set by another node's presence store: the version of the channel's list. Laravel sends no such key.
-    #[serde(borrow, default)]
-    presence: Option<&'a RawValue>,
-    /// The sender of a whisper in a presence channel on another node.
-    #[serde(borrow, default)]
-    user_id: Option<&'a RawValue>,
-    /// Set in events that another node received over HTTP.
-    #[serde(borrow, default)]
-    http: Option<&'a RawValue>,
-}
-
-/// Why a message is not an event.
-#[derive(Debug, thiserror::Error)]
-pub enum MessageError {
-    /// Not a JSON object with an event name.
-    #[error("the payload is not a JSON object with an event name")]
-    Malformed(#[from] serde_json::Error),
-    /// The event name is reserved by Socket.IO clients.
-    #[error("event name `{0}` is reserved by Socket.IO")]
-    Reserved(String),
-}
 
 /// Passes a message of a channel (without prefix) to the hub. Returns how many sockets it reached.
 pub(in crate::ingress) fn receive<S: Socket>(hub: &Arc<Hub<S>>, source: Source, channel: &str, payload: &[u8]) -> usize {
@@ -71,73 +35,4 @@ pub(in crate::ingress) fn receive<S: Socket>(hub: &Arc<Hub<S>>, source: Source, 
 /// longer than comparing a hundred bytes.
 pub(in crate::ingress) fn without_prefix<'a>(channel: &'a str, prefix: &str) -> Option<&'a str> {
     if prefix.is_empty() { Some(channel) } else { channel.strip_prefix(prefix) }
-}
-
-/// Parses a message of a channel (without prefix), and its origin.
-///
-/// # Errors
-/// [`MessageError`] if it is not an event.
-pub fn message_of<'a>(channel: &'a str, payload: &'a [u8]) -> Result<(Event<'a>, Origin), MessageError> {
-    if payload.trim_ascii_start().starts_with(b"[") {
-        // serde would accept a list of the fields' values as an object.
-        return Err(serde_json::Error::invalid_type(Unexpected::Seq, &"an object").into());
-    }
-    // Checks UTF-8 once for the whole payload, which is faster than once per string.
-    let payload = std::str::from_utf8(payload).map_err(serde_json::Error::custom)?;
-    let envelope: Envelope<'a> = serde_json::from_str(payload)?;
-    if is_reserved(&envelope.event) {
-        return Err(MessageError::Reserved(envelope.event.into_owned()));
-    }
-    let socket: Option<Cow<'_, str>> = envelope.socket.and_then(|id| serde_json::from_str(id.get()).ok());
-    let version = envelope.presence.and_then(|version| version.get().parse().ok());
-    let is_from_http = envelope.http.is_some_and(|http| http.get() == "true");
-    let origin = version.map_or(if is_from_http { Origin::Http } else { Origin::Application }, Origin::Presence);
-    let event = Event {
-        channel,
-        name: envelope.event,
-        data: envelope.data.unwrap_or(RawValue::NULL),
-        except: socket.and_then(|id| SocketId::parse(&id)),
-        user: envelope.user_id.and_then(|user| serde_json::from_str(user.get()).ok()),
-    };
-    Ok((event, origin))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_keeps_its_data_byte_for_byte() {
-        let payload = r#"{"event":"App\\Events\\Sent","data":{"b":1.0,"a":"\u017e\/", "socket":null},"socket":"123.456"}"#;
-        let (event, origin) = message_of("news", payload.as_bytes()).unwrap();
-        assert_eq!(origin, Origin::Application);
-        assert_eq!(event.name, "App\\Events\\Sent");
-        assert_eq!(event.data.get(), r#"{"b":1.0,"a":"\u017e\/", "socket":null}"#);
-        assert_eq!(event.except, SocketId::parse("123.456"));
-    }
-
-    #[test]
-    fn an_invalid_socket_id_excludes_no_client() {
-        for socket in ["null", "5", "{}", "\"\"", "\"constructor\""] {
-            let payload = format!(r#"{{"event":"sent","socket":{socket},"more":1}}"#);
-            let (event, _) = message_of("news", payload.as_bytes()).unwrap();
-            assert_eq!(event.except, None, "{socket}");
-            assert_eq!(event.data.get(), "null");
-        }
-    }
-
-    #[test]
-    fn messages_that_are_not_events_are_refused() {
-        for payload in ["", "5", "null", "{}", "[]", r#"["sent",{},null,null]"#, "text", r#"{"event":5}"#, r#"{"event":null}"#, "\u{1}"] {
-            assert!(matches!(message_of("news", payload.as_bytes()), Err(MessageError::Malformed(_))), "{payload}");
-        }
-        assert!(matches!(message_of("news", b"{\"event\":\"\xff\"}"), Err(MessageError::Malformed(_))));
-        assert!(matches!(message_of("news", br#"{"event":"disconnect"}"#), Err(MessageError::Reserved(_))));
-    }
-
-    #[test]
-    fn deeply_nested_data_is_accepted() {
-        let payload = format!(r#"{{"event":"sent","data":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
-        assert!(message_of("news", payload.as_bytes()).is_ok());
-    }
 }

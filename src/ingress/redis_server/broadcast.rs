@@ -1,10 +1,13 @@
 //! The purpose of the endpoint: `PUBLISH`, and Laravel's broadcast script.
 //!
-//! Input: channels and payloads, borrowed from the read buffer. Output: events, through the publisher, and the reply.
+//! Input: channels and payloads, borrowed from the read buffer. Output: events for the hub, which sends them on to
+//! the other nodes if there are any, and the reply.
 
 use super::Shared;
 use super::reply::Reply;
 use crate::hub::Socket;
+use crate::ingress::redis::{PRESENCE_UPDATES, receive, without_prefix};
+use crate::metrics::{Outcome, Source};
 
 /// Laravel's script for several channels since 5.8 (`RedisBroadcaster::broadcastMultipleChannelsScript`), without whitespace:
 /// the payload is the first argument, the others are the channels.
@@ -18,7 +21,16 @@ fn is_laravels(script: &[u8]) -> bool {
 impl<S: Socket> Shared<S> {
     /// `PUBLISH`
     pub(super) async fn publish(&self, channel: &[u8], payload: &[u8]) -> Reply {
-        match self.publisher.publish(channel, payload).await {
+        let Ok(channel) = std::str::from_utf8(channel) else {
+            self.hub.metrics().event(Source::RedisServer, Outcome::Malformed);
+            return Reply::count(0);
+        };
+        // A publisher that uses no prefix means the same channel.
+        let name = without_prefix(channel, &self.key_prefix).unwrap_or(channel);
+        if name == PRESENCE_UPDATES {
+            return Reply::count(0);
+        }
+        match self.hub.forward(name, payload, || receive(&self.hub, Source::RedisServer, name, payload)).await {
             Ok(count) => Reply::count(count),
             Err(error) => Reply::error(error),
         }

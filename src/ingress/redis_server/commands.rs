@@ -1,6 +1,6 @@
 //! The commands: those that publish, and those that clients send before and around them.
 //!
-//! Input: commands of a [`Connection`]. Output: their replies, and messages for the publisher.
+//! Input: commands of a [`Connection`]. Output: their replies, and messages to publish.
 
 use std::time::Duration;
 

@@ -15,11 +15,12 @@ use redis::{Msg, Value};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use super::super::{RedisIngress, RedisState, message_of};
+use super::super::{RedisIngress, RedisState};
 use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
 use crate::channel::ChannelName;
 use crate::cluster::Bus;
 use crate::cluster::control::{CONTROL_CHANNEL, Message};
+use crate::cluster::envelope::message_of;
 use crate::config::Config;
 use crate::config::Limits;
 use crate::event::{Origin, SocketId};

@@ -25,7 +25,7 @@ impl Served {
         config.redis_server.max_message_bytes = 1_000_000;
         let store = crate::store::open(&config).await.unwrap();
         let hub = Hub::new(&config, Arc::new(Nobody), store, None, Arc::new(Metrics::new()));
-        let shared = Arc::new(Shared::new(&config, hub, None).unwrap());
+        let shared = Arc::new(Shared::new(&config, hub, None));
         let (ours, client) = tokio::io::duplex(64 * 1024);
         let connection = Connection::new(Arc::clone(&shared));
         Self { shared, client, running: tokio::spawn(connection.run(ours, CancellationToken::new())) }
