@@ -187,14 +187,14 @@ impl Bus {
         Ok(self.submit(self.message(events, true)).await?.reach)
     }
 
-    /// PUBLISHes a payload as it came, at most once, on a channel without prefix. Returns the answer of Redis: how many of its
-    /// clients received it.
+    /// PUBLISHes a payload as it came, at most once, on channels without prefix: on all of them or none, as far as
+    /// [`Bus::publish`] can. Returns the answer of Redis: how many of its clients received it, over all channels.
     ///
     /// # Errors
     /// [`BusError`] when Redis is unreachable, the connection broke while sending, or the server is shutting down.
-    pub async fn forward(&self, channel: &str, payload: &[u8]) -> Result<usize, BusError> {
-        let part = Part { channel: format!("{}{channel}", self.key_prefix), payload: payload.to_vec() };
-        let sent = self.submit(Message::new(vec![part], Content::Forwarded)).await?;
+    pub async fn forward(&self, channels: &[&str], payload: &[u8]) -> Result<usize, BusError> {
+        let part = |channel: &&str| Part { channel: format!("{}{channel}", self.key_prefix), payload: payload.to_vec() };
+        let sent = self.submit(Message::new(channels.iter().map(part).collect(), Content::Forwarded)).await?;
         match sent.reach {
             Reach::Everywhere => Ok(sent.receivers),
             Reach::Here => Err(BusError::from("cluster.enabled is true, and the Redis of the cluster does not answer".to_owned())),

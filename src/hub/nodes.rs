@@ -100,16 +100,16 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Publishes a payload on a channel (without prefix) as it came: a node that is alone receives it at once, by `here`. Returns
+    /// Publishes a payload on channels (without prefix) as it came: a node that is alone receives it at once, by `here`. Returns
     /// how many received it: sockets, or in a cluster clients of its Redis.
     ///
     /// # Errors
     /// [`BusError`] when the Redis of the cluster did not take it, or it is unknown whether it did.
-    pub async fn forward(&self, channel: &str, payload: &[u8], here: impl FnOnce() -> usize) -> Result<usize, BusError> {
+    pub async fn forward(&self, channels: &[&str], payload: &[u8], here: impl Fn(&str) -> usize) -> Result<usize, BusError> {
         match &self.nodes {
             // Boxed, so that connections of single servers, which are most of them, do not carry this future.
-            Some(nodes) => Box::pin(nodes.bus.forward(channel, payload)).await,
-            None => Ok(here()),
+            Some(nodes) => Box::pin(nodes.bus.forward(channels, payload)).await,
+            None => Ok(channels.iter().map(|channel| here(channel)).sum()),
         }
     }
 

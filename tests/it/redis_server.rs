@@ -263,7 +263,7 @@ r.eval(sys.argv[4], 0, sys.argv[3], 'news')",
 
 #[tokio::test]
 async fn in_a_cluster_messages_are_forwarded_to_its_redis() {
-    let redis = Redis::start().await;
+    let mut redis = Redis::start().await;
     let port = free_port();
     let shared = json!({
         "database": "redis",
@@ -284,6 +284,15 @@ async fn in_a_cluster_messages_are_forwarded_to_its_redis() {
     let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     connection.publish("news", event(1)).await.unwrap();
-    expect(&mut here, [1]).await;
-    expect(&mut there, [1]).await;
+    let before = redis.calls("exec").await;
+    let () = redis::cmd("EVAL").arg((LARAVEL, 0, event(2), "news", "other")).query_async(&mut connection).await.unwrap();
+    assert_eq!(redis.calls("exec").await, before + 1, "an event for several channels is one transaction");
+    expect(&mut here, 1..=2).await;
+    expect(&mut there, 1..=2).await;
+    redis.down();
+    until("Laravel to be told", async || {
+        let refused = connection.publish("news", event(3)).await.expect_err("there is no Redis");
+        refused.to_string().contains("the Redis of the cluster does not answer")
+    })
+    .await;
 }

@@ -5,6 +5,7 @@
 
 use super::Shared;
 use super::reply::Reply;
+use crate::cluster::BusError;
 use crate::hub::Socket;
 use crate::ingress::redis::{PRESENCE_UPDATES, receive, without_prefix};
 use crate::metrics::{Outcome, Source};
@@ -21,18 +22,9 @@ fn is_laravels(script: &[u8]) -> bool {
 impl<S: Socket> Shared<S> {
     /// `PUBLISH`
     pub(super) async fn publish(&self, channel: &[u8], payload: &[u8]) -> Reply {
-        let Ok(channel) = std::str::from_utf8(channel) else {
-            self.hub.metrics().event(Source::RedisServer, Outcome::Malformed);
-            return Reply::count(0);
-        };
-        // A publisher that uses no prefix means the same channel.
-        let name = without_prefix(channel, &self.key_prefix).unwrap_or(channel);
-        if name == PRESENCE_UPDATES {
-            return Reply::count(0);
-        }
-        match self.hub.forward(name, payload, || receive(&self.hub, Source::RedisServer, name, payload)).await {
-            Ok(count) => Reply::count(count),
-            Err(error) => Reply::error(error),
+        match self.name_of(channel) {
+            Some(name) => self.send(&[name], payload).await.map_or_else(Reply::error, Reply::count),
+            None => Reply::count(0),
         }
     }
 
@@ -42,12 +34,23 @@ impl<S: Socket> Shared<S> {
         let (true, Some(b"0"), Some(payload)) = (is_laravels(script), keys, payload) else {
             return Reply::error("only Laravel's broadcast script runs here; this endpoint stores no data");
         };
-        for channel in rest {
-            if let refused @ Reply::Error(_) = self.publish(channel, payload).await {
-                return refused;
-            }
-        }
-        Reply::Null
+        let names: Vec<_> = rest.filter_map(|channel| self.name_of(channel)).collect();
+        self.send(&names, payload).await.map_or_else(Reply::error, |_| Reply::Null)
+    }
+
+    async fn send(&self, channels: &[&str], payload: &[u8]) -> Result<usize, BusError> {
+        self.hub.forward(channels, payload, |channel| receive(&self.hub, Source::RedisServer, channel, payload)).await
+    }
+
+    /// The channel without prefix; `None` for one that has no events.
+    fn name_of<'a>(&self, channel: &'a [u8]) -> Option<&'a str> {
+        let Ok(channel) = std::str::from_utf8(channel) else {
+            self.hub.metrics().event(Source::RedisServer, Outcome::Malformed);
+            return None;
+        };
+        // A publisher that uses no prefix means the same channel.
+        let name = without_prefix(channel, &self.key_prefix).unwrap_or(channel);
+        (name != PRESENCE_UPDATES).then_some(name)
     }
 }
 
