@@ -160,6 +160,7 @@ def ours_pusher(c):
 SERVERS = {
     "ours": ours,
     "ours-norecovery": lambda c: ours(c, more="[recovery]\nenabled = false\n"),
+    "ours-sio3": lambda c: ours(c, opts=("--proto", "sio3")),  # the clients that the original has
     "ours-pusher": ours_pusher,
     "les": les, "floor": floor, "floor-batch": floor_batch, "sockudo": sockudo, "soketi-echo": soketi_echo,
     "sioxide": sioxide,
@@ -188,9 +189,16 @@ SCENARIOS = {
     "burst1000x100": "burst --conns 100 --msgs 1000",
 }
 
+# The same by clients as they come: with their default options, and by polling for good.
+CLIENTS = ["connect2000_public", "idle5000", "fanout1000_rate"]
+WAYS = {"polling": "polling, then websocket (default)", "polling-only": "polling for good"}
+SCENARIOS |= {f"{scenario}_{way}": f"{SCENARIOS[scenario]} --via {way}" for way in WAYS for scenario in CLIENTS}
+
 
 # Scenarios that a server does not support.
 SKIP = {("floor", "presence500"), ("floor", "connect2000_private"), ("sioxide", "presence500")}
+SKIP |= {(server, f"{scenario}_{way}") for server in ("floor", "sockudo", "soketi-echo") for way in WAYS for scenario in CLIENTS}
+SKIP |= {("ours-pusher", f"{scenario}_{way}") for way in WAYS for scenario in CLIENTS}
 
 
 def one(server, scenario, extra, timeout):

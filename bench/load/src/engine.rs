@@ -10,23 +10,24 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use serde_json::json;
 
-use crate::args::{Args, Mode, Proto, Pub};
+use crate::args::{Args, Mode, Proto, Pub, Via};
 use crate::hist::Hist;
+use crate::polling::{Kind, Polling};
 use crate::{http, procstat, ws};
 
+/// Tokens below are those of websockets.
+pub(crate) const GET_BASE: usize = 1 << 26;
+pub(crate) const POST_BASE: usize = 1 << 27;
 const PUB_BASE: usize = 1 << 28;
 const AUTH_LISTEN: usize = 1 << 29;
 const AUTH_BASE: usize = AUTH_LISTEN + 1;
 /// Sequence numbers from here on are probes, which show that a subscription is in effect.
 const PROBE: u64 = 1_000_000_000_000;
-const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+pub(crate) const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum St {
+pub(crate) enum St {
     New,
-    Connecting,
-    /// Upgrade request sent.
-    Upgrade,
     /// Waiting for the open packet, then for the namespace or `pusher:connection_established`.
     Open,
     /// `subscribe` sent.
@@ -35,9 +36,21 @@ enum St {
     Closed,
 }
 
-struct Conn {
+/// How far a client's websocket is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ws {
+    Connecting,
+    /// Upgrade request sent.
+    Asked,
+    Open,
+}
+
+pub(crate) struct Conn {
     sock: Option<TcpStream>,
-    st: St,
+    ws: Ws,
+    pub(crate) st: St,
+    /// While the client polls.
+    pub(crate) polling: Option<Box<Polling>>,
     chan: u32,
     partial: Vec<u8>,
     out: Vec<u8>,
@@ -103,9 +116,9 @@ struct Mark {
 }
 
 pub struct Engine {
-    a: Args,
-    poll: Poll,
-    conns: Vec<Conn>,
+    pub(crate) a: Args,
+    pub(crate) poll: Poll,
+    pub(crate) conns: Vec<Conn>,
     chans: Vec<Chan>,
     pubs: Vec<PubConn>,
     listener: Option<TcpListener>,
@@ -119,8 +132,8 @@ pub struct Engine {
     /// Channels whose subscriptions are to be probed: due time, channel.
     probes: VecDeque<(u64, u32)>,
     probe_seq: u64,
-    buf: Vec<u8>,
-    now: u64,
+    pub(crate) buf: Vec<u8>,
+    pub(crate) now: u64,
     next_conn: usize,
     inflight: usize,
     ready: usize,
@@ -147,7 +160,7 @@ pub struct Engine {
 }
 
 #[inline]
-fn mono_ns() -> u64 {
+pub(crate) fn mono_ns() -> u64 {
     let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes to a local struct.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut t) };
@@ -210,6 +223,24 @@ fn text_after<'a>(p: &'a str, key: &str) -> Option<&'a str> {
     Some(&s[..s.find(['"', '\\', '}', ',']).unwrap_or(s.len())])
 }
 
+/// Has a connection close with RST, so that thousands of local ports do not stay in TIME_WAIT.
+pub(crate) fn reset(s: &TcpStream) {
+    let l = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    // SAFETY: setsockopt with a correctly sized struct on a descriptor that we own.
+    unsafe {
+        libc::setsockopt(
+            std::os::fd::AsRawFd::as_raw_fd(s),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            std::ptr::from_ref(&l).cast(),
+            std::mem::size_of::<libc::linger>() as u32,
+        );
+    }
+}
+
 pub fn run(a: Args) -> Result<String, String> {
     let mut e = Engine::new(a).map_err(|e| e.to_string())?;
     e.measure()
@@ -240,7 +271,9 @@ impl Engine {
             chans[chan as usize].unprobed += 1;
             conns.push(Conn {
                 sock: None,
+                ws: Ws::Connecting,
                 st: St::New,
+                polling: (a.via != Via::Websocket).then(Box::default),
                 chan,
                 partial: Vec::new(),
                 out: Vec::new(),
@@ -367,12 +400,16 @@ impl Engine {
         self.now = mono_ns();
         for ev in events.iter() {
             let t = ev.token().0;
-            if t < PUB_BASE {
-                self.conn_event(
-                    t,
-                    ev.is_readable() || ev.is_read_closed() || ev.is_error(),
-                    ev.is_writable(),
-                );
+            let (readable, writable) = (
+                ev.is_readable() || ev.is_read_closed() || ev.is_error(),
+                ev.is_writable(),
+            );
+            if t < GET_BASE {
+                self.conn_event(t, readable, writable);
+            } else if t < POST_BASE {
+                self.request_event(t - GET_BASE, Kind::Get, readable, writable);
+            } else if t < PUB_BASE {
+                self.request_event(t - POST_BASE, Kind::Post, readable, writable);
             } else if t < AUTH_LISTEN {
                 self.pub_event(t - PUB_BASE, ev.is_readable() || ev.is_read_closed(), ev.is_writable())?;
             } else if t == AUTH_LISTEN {
@@ -428,27 +465,28 @@ impl Engine {
         while self.next_conn < self.conns.len() && self.inflight < self.a.inflight {
             let i = self.next_conn;
             self.next_conn += 1;
-            match TcpStream::connect(self.a.addr) {
-                Ok(mut s) => {
-                    if let Err(e) = self.poll.registry().register(&mut s, Token(i), BOTH) {
-                        self.error(e.to_string());
-                        continue;
-                    }
-                    let c = &mut self.conns[i];
-                    c.sock = Some(s);
-                    c.st = St::Connecting;
-                    self.inflight += 1;
-                }
-                Err(e) => {
-                    self.conns[i].st = St::Closed;
-                    self.closed += 1;
-                    self.error(format!("connect: {e}"));
-                }
+            self.inflight += 1;
+            self.conns[i].st = St::Open;
+            if self.conns[i].polling.is_some() {
+                self.poll_again(i);
+            } else {
+                self.open_websocket(i);
             }
         }
     }
 
-    fn close(&mut self, i: usize, why: String) {
+    pub(crate) fn open_websocket(&mut self, i: usize) {
+        let opened = TcpStream::connect(self.a.addr).and_then(|mut s| {
+            self.poll.registry().register(&mut s, Token(i), BOTH)?;
+            Ok(s)
+        });
+        match opened {
+            Ok(s) => self.conns[i].sock = Some(s),
+            Err(e) => self.close(i, format!("connect: {e}")),
+        }
+    }
+
+    pub(crate) fn close(&mut self, i: usize, why: String) {
         let c = &mut self.conns[i];
         if c.st == St::Closed {
             return;
@@ -461,22 +499,24 @@ impl Engine {
         }
         c.st = St::Closed;
         c.sock = None;
+        c.polling = None;
         self.closed += 1;
         self.error(why);
     }
 
     fn conn_event(&mut self, i: usize, readable: bool, writable: bool) {
         if writable {
-            if self.conns[i].st == St::Connecting {
-                let c = &mut self.conns[i];
-                if let Some(Ok(Some(e))) = c.sock.as_ref().map(|s| s.take_error()) {
+            let c = &mut self.conns[i];
+            if let Some(s) = c.sock.as_ref().filter(|_| c.ws == Ws::Connecting) {
+                if let Ok(Some(e)) = s.take_error() {
                     self.close(i, format!("connect: {e}"));
                     return;
                 }
-                let _ = c.sock.as_ref().unwrap().set_nodelay(true);
-                c.st = St::Upgrade;
+                let _ = s.set_nodelay(true);
+                c.ws = Ws::Asked;
+                let sid = c.polling.as_ref().map_or(String::new(), |p| format!("&sid={}", p.sid));
                 let req = format!(
-                    "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nOrigin: http://127.0.0.1\r\nCookie: laravel_session={i}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+                    "GET {}{sid} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nOrigin: http://127.0.0.1\r\nCookie: laravel_session={i}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
                     self.a.path, self.a.addr
                 );
                 c.out.extend_from_slice(req.as_bytes());
@@ -515,7 +555,18 @@ impl Engine {
         }
     }
 
-    fn send(&mut self, i: usize, opcode: u8, payload: &[u8]) {
+    /// Sends a packet of Engine.IO, or an event of Pusher, by what carries the client.
+    fn say(&mut self, i: usize, text: &str) {
+        match &mut self.conns[i].polling {
+            Some(polling) => {
+                polling.queue.push(text.to_owned());
+                self.post(i);
+            }
+            None => self.send(i, ws::TEXT, text.as_bytes()),
+        }
+    }
+
+    pub(crate) fn send(&mut self, i: usize, opcode: u8, payload: &[u8]) {
         let c = &mut self.conns[i];
         if c.sock.is_none() {
             return;
@@ -570,7 +621,7 @@ impl Engine {
 
     fn consume(&mut self, i: usize, mut b: &[u8]) -> usize {
         let all = b.len();
-        if self.conns[i].st == St::Upgrade {
+        if self.conns[i].ws == Ws::Asked {
             let Some(end) = memmem::find(b, b"\r\n\r\n") else {
                 return 0;
             };
@@ -579,7 +630,10 @@ impl Engine {
                 self.close(i, format!("upgrade refused: {head}"));
                 return all;
             }
-            self.conns[i].st = St::Open;
+            self.conns[i].ws = Ws::Open;
+            if self.conns[i].polling.is_some() {
+                self.send(i, ws::TEXT, b"2probe");
+            }
             b = &b[end + 4..];
         }
         while let Some(f) = ws::next_frame(b) {
@@ -619,7 +673,7 @@ impl Engine {
     }
 
     #[inline]
-    fn message(&mut self, i: usize, p: &[u8]) {
+    pub(crate) fn message(&mut self, i: usize, p: &[u8]) {
         if self.conns[i].st == St::Ready || self.conns[i].st == St::Sub {
             if let Some((t, seq)) = stamp(&self.finder, p) {
                 self.delivery(i, t, seq);
@@ -690,7 +744,7 @@ impl Engine {
     }
 
     /// The server has handled everything that we sent before the fence.
-    fn fenced(&mut self, i: usize) {
+    pub(crate) fn fenced(&mut self, i: usize) {
         let by_auth = self.a.private && self.a.auth_port.is_some();
         if self.a.mode != Mode::Presence && !self.a.ack_join && !by_auth {
             self.set_ready(i);
@@ -733,8 +787,11 @@ impl Engine {
                 self.event_head()
             ),
         };
-        self.conns[i].st = St::Sub;
         let c = &mut self.conns[i];
+        c.st = St::Sub;
+        if c.polling.is_some() {
+            return self.say(i, &text);
+        }
         ws::put_frame(&mut c.out, ws::TEXT, text.as_bytes());
         if self.a.proto != Proto::Pusher && !self.a.ack_join && !presence {
             ws::put_frame(&mut c.out, ws::PING, b"fence");
@@ -758,7 +815,7 @@ impl Engine {
                 self.joinings += 1;
                 self.last_progress = self.now;
             } else if head.contains("pusher:ping") {
-                self.send(i, ws::TEXT, b"{\"event\":\"pusher:pong\",\"data\":{}}");
+                self.say(i, "{\"event\":\"pusher:pong\",\"data\":{}}");
             } else if head.contains("pusher:error") {
                 self.error(head.to_owned());
             }
@@ -766,16 +823,23 @@ impl Engine {
         }
         match p.first() {
             Some(b'0') => {
+                if let Some(polling) = &mut self.conns[i].polling {
+                    polling.sid = text_after(&text, "\"sid\"").unwrap_or("").to_owned();
+                }
                 if self.a.proto == Proto::Sio4 {
                     let t = if self.a.nsp.is_empty() {
                         "40".to_owned()
                     } else {
                         format!("40{},", self.a.nsp)
                     };
-                    self.send(i, ws::TEXT, t.as_bytes());
+                    self.say(i, &t);
+                }
+                if self.a.via == Via::Polling {
+                    self.open_websocket(i);
                 }
             }
-            Some(b'2') if self.a.proto == Proto::Sio4 => self.send(i, ws::TEXT, b"3"),
+            Some(b'2') if self.a.proto == Proto::Sio4 => self.say(i, "3"),
+            Some(b'3') if p == b"3probe" => self.may_change(i),
             Some(b'4') if p.starts_with(b"40") => {
                 if let Some(k) = text.find("\"sid\":\"") {
                     let s = &text[k + 7..];
@@ -814,7 +878,7 @@ impl Engine {
         for i in 0..self.conns.len() {
             if self.conns[i].st == St::Ready && now.saturating_sub(self.conns[i].last_ping) > 20_000_000_000 {
                 self.conns[i].last_ping = now;
-                self.send(i, ws::TEXT, b"2");
+                self.say(i, "2");
             }
         }
     }
@@ -1404,25 +1468,10 @@ impl Engine {
         o.insert("rss_peak_kib".into(), json!(procstat::peak_kib(&pids)));
         o.insert("closed".into(), json!(self.closed));
         o.insert("errors".into(), json!(self.errors));
-        // Close with RST, so that thousands of local ports do not stay in TIME_WAIT.
         for c in &mut self.conns {
-            if let Some(s) = &c.sock {
-                let l = libc::linger {
-                    l_onoff: 1,
-                    l_linger: 0,
-                };
-                // SAFETY: setsockopt with a correctly sized struct on a descriptor that we own.
-                unsafe {
-                    libc::setsockopt(
-                        std::os::fd::AsRawFd::as_raw_fd(s),
-                        libc::SOL_SOCKET,
-                        libc::SO_LINGER,
-                        std::ptr::from_ref(&l).cast(),
-                        std::mem::size_of::<libc::linger>() as u32,
-                    );
-                }
-            }
-            c.sock = None;
+            c.sock.iter().for_each(reset);
+            c.polling.iter().for_each(|polling| polling.reset());
+            (c.sock, c.polling) = (None, None);
         }
         Ok(out.to_string())
     }
