@@ -8,6 +8,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -82,8 +83,8 @@ fn cork(stream: &TcpStream) {
 /// Reads the first bytes.
 async fn read(stream: &mut Replay<TcpStream>) -> io::Result<Bytes> {
     poll_fn(|cx| {
-        let mut space = [0; MAX_REQUEST_BYTES];
-        let mut space = ReadBuf::new(&mut space);
+        let mut space = [MaybeUninit::uninit(); MAX_REQUEST_BYTES];
+        let mut space = ReadBuf::uninit(&mut space);
         ready!(Pin::new(&mut *stream).poll_read(cx, &mut space))?;
         Poll::Ready(Ok(Bytes::copy_from_slice(space.filled())))
     })

@@ -35,19 +35,28 @@ pub(super) struct Query {
 impl Query {
     /// Compat: like the original, treats any `EIO` other than 4, and a missing one, as version 3.
     pub(super) fn parse(uri: &Uri) -> Self {
-        let query = uri.query().unwrap_or_default().as_bytes();
-        let value = |name: &str| form_urlencoded::parse(query).find_map(|(key, value)| (key == name).then_some(value));
-        let session: Option<Cow<'_, str>> = value("sid").filter(|sid| !sid.is_empty());
+        let (mut session, mut transport, mut version, mut jsonp) = (None, None, None, None);
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            let known = match &*name {
+                "sid" => &mut session,
+                "transport" => &mut transport,
+                "EIO" => &mut version,
+                "j" => &mut jsonp,
+                _ => continue,
+            };
+            known.get_or_insert(value);
+        }
+        let session: Option<Cow<'_, str>> = session.filter(|sid| !sid.is_empty());
         Self {
             has_session: session.is_some(),
             session: session.and_then(|sid| SessionId::parse(&sid)),
-            transport: match value("transport").as_deref() {
+            transport: match transport.as_deref() {
                 Some("polling") => Transport::Polling,
                 Some("websocket") => Transport::WebSocket,
                 _ => Transport::Unknown,
             },
-            version: if value("EIO").as_deref() == Some("4") { EngineVersion::V4 } else { EngineVersion::V3 },
-            is_jsonp: value("j").is_some(),
+            version: if version.as_deref() == Some("4") { EngineVersion::V4 } else { EngineVersion::V3 },
+            is_jsonp: jsonp.is_some(),
         }
     }
 }
