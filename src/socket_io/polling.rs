@@ -80,6 +80,8 @@ struct Phase {
     /// A websocket has taken over the session, or the client has closed it: a pending poll gets a NOOP.
     is_over: bool,
     is_probed: bool,
+    /// A websocket was accepted and its client is about to probe: polls wait for that.
+    is_expectant: bool,
     /// The pending poll, or the next one, gets a NOOP at once, so that the client can upgrade.
     is_nudged: bool,
 }
@@ -163,21 +165,31 @@ impl Polling {
         self.session.ended(reason);
     }
 
+    /// Whether the session has ended, so that its requests name an unknown session.
+    pub(super) fn has_ended(&self) -> bool {
+        self.session.shared().sessions.get(self.session.key()).is_none()
+    }
+
     /// Reserves the session for a websocket that wants to probe it. Fails if it is over or another websocket probes it.
     pub(super) fn begin_probe(&self) -> bool {
         let mut phase = self.phase();
-        !phase.is_over && !std::mem::replace(&mut phase.is_probed, true)
+        let may_begin = !phase.is_over && !std::mem::replace(&mut phase.is_probed, true);
+        phase.is_expectant |= may_begin;
+        may_begin
     }
 
     /// The probing websocket is gone; the session keeps polling.
     pub(super) fn end_probe(&self) {
-        let mut phase = self.phase();
-        (phase.is_probed, phase.is_nudged) = (false, false);
+        self.phase().is_probed = false;
+        self.go_on(false);
     }
 
-    /// Makes a pending poll return a NOOP, so that the client can upgrade.
-    pub(super) fn nudge(&self) {
-        self.phase().is_nudged = true;
+    /// Polls no longer wait for the probe. With `is_nudged`, a pending poll returns a NOOP, so that the client can upgrade.
+    pub(super) fn go_on(&self, is_nudged: bool) {
+        {
+            let mut phase = self.phase();
+            (phase.is_expectant, phase.is_nudged) = (false, is_nudged);
+        }
         self.session.outbox().wake();
     }
 
@@ -201,7 +213,9 @@ impl Polling {
         if phase.is_over {
             return Poll::Ready(Polled::Nothing);
         }
-        match self.session.outbox().poll_take(self.session.shared().max_poll_packets, cx) {
+        let most = if phase.is_expectant { 0 } else { self.session.shared().max_poll_packets };
+        match self.session.outbox().poll_take(most, cx) {
+            Poll::Ready(Ok(_)) if phase.is_expectant => Poll::Pending,
             Poll::Ready(Ok(frames)) => Poll::Ready(Polled::Frames(frames)),
             Poll::Ready(Err(end)) => Poll::Ready(Polled::Ended(end)),
             Poll::Pending if std::mem::take(&mut phase.is_nudged) => Poll::Ready(Polled::Nothing),

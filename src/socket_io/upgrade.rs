@@ -22,6 +22,10 @@ use crate::net::websocket::{Limits, Outbox, Protocol};
 /// How long a client may take to upgrade.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long polls wait for the probe of a websocket that was accepted. A client that receives the answer to CONNECT before the
+/// answer to its probe sends its first events by POST and polls again: two requests more.
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// A client upgrades only after its pending poll was answered, and may start another poll before it has seen the probe's
 /// answer. After the first NOOP, further polls are therefore answered at these intervals.
 const FIRST_NUDGE: Duration = Duration::from_millis(100);
@@ -50,8 +54,11 @@ pub(super) struct Probe {
     polling: Arc<Polling>,
     outbox: Outbox,
     deadline: Instant,
-    /// When to nudge the poll next; `None` before the client has sent its probe.
-    nudge: Option<Instant>,
+    /// Whether the client has sent its probe.
+    has_asked: bool,
+    /// When to look after the polls next, and the interval after that.
+    next: Instant,
+    pause: Duration,
     /// The compression threshold, to be applied after the upgrade.
     deflate_from: Option<u32>,
 }
@@ -64,8 +71,9 @@ impl Carrier {
     /// `None` if another probe of the session is in progress.
     pub(super) fn probe(polling: Arc<Polling>) -> Option<Self> {
         polling.begin_probe().then(|| {
-            let (outbox, deadline) = (Outbox::new(PROBE_OUTBOX), Instant::now() + UPGRADE_TIMEOUT);
-            Self::Probe(Box::new(Probe { polling, outbox, deadline, nudge: None, deflate_from: None }))
+            let (outbox, now) = (Outbox::new(PROBE_OUTBOX), Instant::now());
+            let (deadline, next) = (now + UPGRADE_TIMEOUT, now + PATIENCE);
+            Self::Probe(Box::new(Probe { polling, outbox, deadline, has_asked: false, next, pause: FIRST_NUDGE, deflate_from: None }))
         })
     }
 }
@@ -73,13 +81,16 @@ impl Carrier {
 impl Probe {
     fn text(&mut self, text: &str) -> Result<Option<Carrier>, CloseReason> {
         match text {
-            "2probe" if self.nudge.is_none() => {
+            "2probe" if self.polling.has_ended() => Err(CloseReason::TransportClose),
+            "2probe" => {
                 self.outbox.send(PROBE_ANSWER).map_err(|_| CloseReason::TransportClose)?;
-                self.polling.nudge();
-                self.nudge = Some(Instant::now() + FIRST_NUDGE);
+                if !std::mem::replace(&mut self.has_asked, true) {
+                    // After this answer is written.
+                    self.next = Instant::now();
+                }
                 Ok(None)
             }
-            "5" if self.nudge.is_some() => match self.polling.change_over() {
+            "5" if self.has_asked => match self.polling.change_over() {
                 Some(slot) => {
                     let session = self.polling.session().clone();
                     if let Some(least) = self.deflate_from {
@@ -97,9 +108,9 @@ impl Probe {
         if now >= self.deadline {
             return Err(CloseReason::TransportClose);
         }
-        if self.nudge.is_some_and(|nudge| now >= nudge) {
-            self.polling.nudge();
-            self.nudge = Some(now + NEXT_NUDGES);
+        if now >= self.next {
+            self.next = if self.has_asked { now + std::mem::replace(&mut self.pause, NEXT_NUDGES) } else { self.deadline };
+            self.polling.go_on(self.has_asked);
         }
         Ok(())
     }
@@ -163,7 +174,7 @@ impl Protocol for Carrier {
     fn due(&self) -> Instant {
         match self {
             Self::Session { session, .. } => session.due(),
-            Self::Probe(probe) => probe.nudge.map_or(probe.deadline, |nudge| nudge.min(probe.deadline)),
+            Self::Probe(probe) => probe.next.min(probe.deadline),
         }
     }
 

@@ -265,6 +265,35 @@ async fn a_websocket_takes_over_with_the_queued_packets() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_poll_is_answered_together_with_the_probe() {
+    let client = Client::new(4).await;
+    client.post(r#"42["subscribe",{"channel":"news"}]"#).await;
+    client.publish(1);
+    let (mut socket, _connection) = client.probe().await.unwrap();
+    let probing = async {
+        socket.send(Message::text("2probe")).await.unwrap();
+        assert_eq!(hear(&mut socket).await, "3probe");
+        tokio::time::Instant::now()
+    };
+    let polling = async { (client.poll().await.unwrap(), tokio::time::Instant::now()) };
+    let ((packets, polled), answered) = tokio::join!(polling, probing);
+    assert_eq!(packets, [event(1)]);
+    assert!(polled >= answered && polled - answered < Duration::from_millis(5));
+    // A websocket that stays silent delays a poll by 50 ms.
+    drop(socket);
+    let (_socket, _connection) = loop {
+        match client.probe().await {
+            Some(probe) => break probe,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    client.publish(2);
+    let started = tokio::time::Instant::now();
+    assert_eq!(client.poll().await.unwrap(), [event(2)]);
+    assert!(started.elapsed() <= Duration::from_millis(51), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_probe_leaves_polling_undisturbed() {
     let client = Client::new(4).await;
     client.post(r#"42["subscribe",{"channel":"news"}]"#).await;
