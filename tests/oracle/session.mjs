@@ -7,6 +7,8 @@ import { once } from 'node:events';
 import http from 'node:http';
 import WebSocket from 'ws';
 
+/** A little longer than a poll waits here for the probe of a websocket that was accepted. */
+const EXPECTANT_MS = 60;
 /** What has not arrived this long after the server answered another request will not arrive. */
 const QUIET_MS = 30;
 const PROBED_MS = 700;
@@ -22,9 +24,9 @@ export class Session {
   #websockets = [];
   #pending = new Set();
 
-  /** `publish` sends an event to all subscribers. */
-  constructor(version, port, publish) {
-    Object.assign(this, { version, port, publish });
+  /** `publish` sends an event to all subscribers; with `isLate`, the first poll belongs to the handshake. */
+  constructor(version, { port, publish, isLate }) {
+    Object.assign(this, { version, port, publish, isLate });
   }
 
   #path(transport) {
@@ -72,6 +74,7 @@ export class Session {
     if (status !== 200) return this.#see(`open: ${status}`);
     const { sid, upgrades, pingInterval, pingTimeout } = JSON.parse(open.slice(1));
     this.#sid = sid;
+    if (this.isLate) more.push(...this.#packets((await this.#request('GET'))[1]).filter((packet) => packet !== '2'));
     this.#see(`open: ${JSON.stringify({ upgrades, pingInterval, pingTimeout })} ${more}`);
   }
 
@@ -119,15 +122,27 @@ export class Session {
     websocket.on('error', () => {});
     this.#beside(Promise.race([once(websocket, 'open'), once(websocket, 'close')]).catch(() => {}));
     await Promise.allSettled([...this.#pending].slice(-1));
+    await pause(EXPECTANT_MS);
   }
 
-  /** No client upgrades without a probe: this server would refuse it, and engine.io would not. */
+  /** No client upgrades without a probe: this server would refuse it, and engine.io would not. None probes again later. */
   async frame(text) {
     const websocket = this.#websockets.at(-1);
-    if (websocket?.readyState !== WebSocket.OPEN || (text === '5' && !websocket.hasAsked)) return;
+    if (websocket?.readyState !== WebSocket.OPEN || (text === '5' && !websocket.hasAsked) || (text === '2probe' && websocket.hasChanged)) return;
     websocket.hasAsked ||= text === '2probe';
+    websocket.hasChanged ||= text === '5';
     websocket.send(text);
     if (text === '2probe') await this.#probed();
+  }
+
+  /** An upgrade from its begin to its end. */
+  async upgrade() {
+    await this.websocket();
+    const websocket = this.#websockets.at(-1);
+    const answered = Promise.race([once(websocket, 'message'), once(websocket, 'close')]).catch(() => {});
+    await this.frame('2probe');
+    if (websocket.readyState === WebSocket.OPEN) await answered;
+    await this.frame('5');
   }
 
   closeWebsocket() {
