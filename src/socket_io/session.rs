@@ -333,7 +333,12 @@ impl Session {
     }
 
     fn packet(&self, inbound: &mut Inbound, packet: Packet) -> Result<(), CloseReason> {
-        if *packet.ns != *NAMESPACE {
+        let namespace = match self.0.version {
+            // socket.io 2 ignores a query after it.
+            EngineVersion::V3 => packet.ns.split('?').next().unwrap_or_default(),
+            EngineVersion::V4 => &*packet.ns,
+        };
+        if namespace != NAMESPACE {
             return match packet.inner {
                 PacketData::Connect(_) => self.refuse_namespace(packet.ns),
                 // No client is in any other namespace.

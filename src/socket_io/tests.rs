@@ -256,8 +256,9 @@ async fn engine_io_3_clients_get_a_namespace_error_as_text() {
     let mut peer = Peer::new(EngineVersion::V3).await;
     peer.hear().await;
     peer.hear().await;
+    peer.say("40/?token=x").await;
     peer.say("40/other").await;
-    assert_eq!(peer.hear().await, r#"44/other,"Invalid namespace""#);
+    assert_eq!(peer.hear().await, r#"44/other,"Invalid namespace""#, "and none for the query");
 }
 
 #[tokio::test(start_paused = true)]
