@@ -628,6 +628,9 @@ pub(super) fn last_name(name: &str) -> &str {
     name.rsplit('\\').next().unwrap_or(name)
 }
 
+/// PHP writes decimals from here on with an exponent.
+const MAX_DECIMAL: f64 = 1e15;
+
 fn number(text: &str) -> Expr {
     let plain = text.replace('_', "").to_ascii_lowercase();
     let parsed = if let Some(hex) = plain.strip_prefix("0x") {
@@ -639,6 +642,7 @@ fn number(text: &str) -> Expr {
     } else {
         plain.parse()
     };
-    // Decimals are kept as text: only timeouts and the like use them.
-    parsed.map_or_else(|_| Expr::Text(vec![Part::Plain(plain)]), Expr::Int)
+    // Decimals become the text that PHP makes of them, `1.5` of `1.50`: only timeouts and the like use them.
+    let decimal = || plain.parse::<f64>().ok().filter(|decimal| decimal.abs() < MAX_DECIMAL).map(|decimal| decimal.to_string());
+    parsed.map_or_else(|_| Expr::Text(vec![Part::Plain(decimal().unwrap_or_else(|| plain.clone()))]), Expr::Int)
 }

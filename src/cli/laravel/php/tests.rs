@@ -45,6 +45,13 @@ fn what_a_condition_or_a_loop_may_change_is_unknown_from_there_on() {
 }
 
 #[test]
+fn decimals_are_written_as_php_does() {
+    for (text, expected) in [("1.50", "1.5"), ("1e3", "1000"), ("2.0", "2"), ("1_0.25", "10.25")] {
+        assert_eq!(read(&format!("<?php return ['x' => {text}];")).at(&["x"]), &Value::Text(expected.to_owned()), "{text}");
+    }
+}
+
+#[test]
 fn any_text_is_read_to_its_end() {
     let deep = [
         "[",
