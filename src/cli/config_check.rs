@@ -4,8 +4,10 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use laravel_echo_server::auth;
 use laravel_echo_server::config::load::{self, LoadOptions, Loaded, Source};
 use laravel_echo_server::config::{Config, schema};
+use laravel_echo_server::net::tls::Tls;
 use serde_json::{Map, Value, json};
 
 use super::output::{self, FAINT, STRONG, paint};
@@ -32,7 +34,8 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let loaded = load::load(&LoadOptions { defaults: self.defaults, ..self.place.options() })?;
+        let mut loaded = load::load(&LoadOptions { defaults: self.defaults, ..self.place.options() })?;
+        loaded.warnings.extend(unusable_files(&loaded.config));
         let rows: Vec<_> = rows(&loaded).into_iter().filter(|row| !self.changed || row.is_changed).collect();
         if self.json {
             output::line(format!("{:#}", as_json(&loaded, rows)));
@@ -41,6 +44,16 @@ impl Check {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Warnings for files of TLS that `start` could not use. The configuration may be right all the same: this may be another
+/// machine, or a user who may not read the key.
+fn unusable_files(config: &Config) -> Vec<String> {
+    // Reading a key takes a crypto provider; nothing else in this process chooses one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let certificate = Tls::new(config).err().map(anyhow::Error::new);
+    let authority = auth::http::client(config).err().map(anyhow::Error::new);
+    certificate.into_iter().chain(authority).map(|error| format!("`start` would fail here: {error:#}")).collect()
 }
 
 struct Row {

@@ -23,6 +23,22 @@ fn values_are_shown_with_their_sources() {
 }
 
 #[test]
+fn files_that_start_could_not_use_are_warned_about() {
+    let folder = Folder::new();
+    folder.write("key.pem", "no certificate");
+    folder.write(
+        "laravel-echo-server.toml",
+        "protocol = \"https\"\nsslCertPath = \"nowhere.pem\"\nsslKeyPath = \"key.pem\"\nauth.tls.ca = \"key.pem\"\n",
+    );
+    let ended = folder.run(&["config", "check"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_holds(
+        &ended.stderr,
+        &["`start` would fail here: sslCertPath: cannot read `nowhere.pem`", "auth.tls.ca: `key.pem` is not a readable PEM"],
+    );
+}
+
+#[test]
 fn it_can_print_json() {
     let folder = Folder::new();
     folder.write("laravel-echo-server.toml", "port = 6002\n[[clients]]\nappId = \"a\"\nkey = \"hunter2\"\n");
