@@ -30,7 +30,7 @@ pub struct Answer<'a> {
     pub is_unreadable: bool,
 }
 
-/// How nginx, Apache and Go answer plain HTTP on a port of https.
+/// Parts of the responses of nginx, Apache and Go to plain HTTP on an HTTPS port.
 const WANTS_TLS: [&str; 3] =
     ["plain HTTP request was sent to HTTPS port", "speaking plain HTTP to an SSL-enabled", "an HTTP request to an HTTPS server"];
 

@@ -60,7 +60,7 @@ impl Prompt {
     pub(super) fn confirm(&self, question: &str, default: bool) -> anyhow::Result<bool> {
         match self {
             Self::Terminal(theme) => {
-                // Whoever types `y` and Enter, as everywhere, would answer the next question with that Enter.
+                // Otherwise the Enter that users type after `y` would answer the next question.
                 let confirm = Confirm::with_theme(theme.as_ref()).with_prompt(question).default(default).wait_for_newline(true);
                 confirm.interact().context("asking")
             }

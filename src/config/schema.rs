@@ -306,7 +306,7 @@ pub(super) fn nearest(prefix: &str, key: &str, siblings: &Map<String, Value>) ->
     if let Some((_, name)) = beside {
         return Some(join(prefix, name));
     }
-    // In other tables only keys that differ by one letter: with more letters, every key would be similar to some key.
+    // In other tables only keys that differ by one letter: with more, almost any key would be similar to one of them.
     let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_lowercase();
     paths().into_iter().filter_map(|path| Some((close(&last(&path)).filter(|distance| *distance <= 1)?, path))).min().map(|(_, path)| path)
 }
