@@ -346,7 +346,7 @@ fn toml_is_taken_where_both_are_and_that_is_said() {
     let folder = Folder::new(&[(TOML_FILE, "port = 1"), (JSON_FILE, "{}")]);
     let loaded = folder.load(&[]).unwrap();
     assert_eq!(loaded.config.port, 1);
-    assert!(loaded.warnings[0].contains("laravel-echo-server.json is not read"), "{:?}", loaded.warnings);
+    assert!(loaded.warnings[0].contains("laravel-echo-server.json is ignored"), "{:?}", loaded.warnings);
 }
 
 #[test]

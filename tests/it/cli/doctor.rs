@@ -78,7 +78,7 @@ fn each_fault_is_reported_with_a_fix() {
         (app("404 Not Found"), "password = \"secret\"", "auth", ["answers 404", "authEndpoint"]),
         (app("302 Found\r\nLocation: /login"), "password = \"secret\"", "auth", ["answers 302 and redirects to /login", "redirects"]),
         (app("419 Expired"), "password = \"secret\"", "auth", ["answers 419", "CSRF"]),
-        (app("200 OK\r\nContent-Type: application/json"), "password = \"secret\"", "auth", ["lets anybody", "routes/channels.php"]),
+        (app("200 OK\r\nContent-Type: application/json"), "password = \"secret\"", "auth", ["lets anyone", "routes/channels.php"]),
         (nowhere, "password = \"secret\"", "auth", ["cannot be reached", "authHost"]),
         (app(REFUSES), "", "redis", ["NOAUTH", "password"]),
         (app(REFUSES), "password = \"wrong\"", "redis", ["refuses the connection", "password"]),
@@ -182,7 +182,12 @@ fn another_broadcast_driver_in_laravel_is_a_problem() {
         ("BROADCAST_CONNECTION=reverb", "", "problem", &["`reverb`", "client:add"]),
         (pusher, client, "ok", &["`pusher`", "`host` and `port`"]),
         ("BROADCAST_CONNECTION=redis", "", "ok", &["`redis`"]),
-        ("BROADCAST_CONNECTION=redis", "[subscribers]\nredis = false\n", "problem", &["listens to none", "[redisServer]"]),
+        (
+            "BROADCAST_CONNECTION=redis",
+            "[subscribers]\nredis = false\n",
+            "problem",
+            &["does not receive events from Redis", "[redisServer]"],
+        ),
     ] {
         config(&folder, &auth_host, &redis, more);
         folder.write(".env", &format!("{env}\n"));

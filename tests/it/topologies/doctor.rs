@@ -94,7 +94,7 @@ async fn a_cluster_has_to_serve_all_slots() {
     let plain = Instance::start(free_port(), "", &[]);
     plain.answers().await;
     let alone = findings(&json!({ "cluster": [{ "host": "127.0.0.1", "port": plain.port }] }));
-    assert_found(&alone, "cluster", "problem", &["no node of a cluster", "`host` and `port`"]);
+    assert_found(&alone, "cluster", "problem", &["not a node of a cluster", "`host` and `port`"]);
 
     let lost = nodes.pop().expect("three nodes");
     let at = format!("127.0.0.1:{}", lost.port);
