@@ -217,8 +217,16 @@ impl Engine {
                 };
                 packets.into_iter().for_each(|packet| self.message(i, packet));
             }
-            Kind::Post if self.a.via == Via::PollingOnly && self.conns[i].st == St::Sub => self.fenced(i),
-            Kind::Post => self.post(i),
+            Kind::Post => {
+                let has_said_all = self.conns[i]
+                    .polling
+                    .as_ref()
+                    .is_some_and(|polling| polling.queue.is_empty());
+                self.post(i);
+                if has_said_all && self.a.via == Via::PollingOnly && self.conns[i].st == St::Sub {
+                    self.fenced(i);
+                }
+            }
         }
         match &self.conns[i].polling {
             Some(polling) if polling.is_changing => self.change(i),
