@@ -103,7 +103,7 @@ async fn a_cluster_has_to_serve_all_slots() {
     assert_found(&found, "cluster", "warning", &[&at, "cannot connect to Redis at"]);
     until("the cluster to miss its node", async || {
         let found = findings(&json!({ "cluster": seeds }));
-        found.iter().any(|(check, status, text)| check == "cluster" && status == "problem" && text.contains("state is fail"))
+        found.iter().any(|(check, status, text)| check == "cluster" && status == "problem" && text.contains("cluster state fail"))
     })
     .await;
 }
