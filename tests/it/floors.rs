@@ -49,6 +49,20 @@ fn modules_use_only_modules_on_lower_floors() {
     }
 }
 
+#[test]
+fn one_place_decides_what_goes_through_the_clusters_redis() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let uses_bus = |file: &PathBuf| {
+        let text = std::fs::read_to_string(file).expect("a source file");
+        text.split("\nmod tests {").next().is_some_and(|code| code.contains(".bus."))
+    };
+    let mut found: Vec<_> = files(&sources.join("hub")).into_iter().chain(files(&sources.join("ingress"))).filter(uses_bus).collect();
+    found.retain(|file| !file.components().any(|part| part.as_os_str() == "tests"));
+    found.sort();
+    // Events and messages, and questions.
+    assert_eq!(found, ["hub/cluster_wide.rs", "hub/nodes.rs"].map(|file| sources.join(file)), "leave it to hub/nodes.rs");
+}
+
 fn floor(module: &str) -> usize {
     let floor = FLOORS.iter().position(|modules| modules.contains(&module));
     floor.unwrap_or_else(|| panic!("the module `{module}` is missing in FLOORS of {}", file!()))
