@@ -31,9 +31,6 @@ mod code {
     /// The page's origin is not allowed, a sign-in was refused, or the application has ended the connection.
     pub(super) const UNAUTHORIZED: u16 = 4009;
     pub(super) const OVER_CAPACITY: u16 = 4100;
-    /// The server goes, or the client was too slow: it comes back after a second. With 4200 it would at once, find the port of a
-    /// server that restarts closed, and then wait for 15 seconds (pusher-js).
-    pub(super) const COME_BACK: u16 = 4100;
     pub(super) const RECONNECT: u16 = 4200;
     pub(super) const NO_PONG: u16 = 4201;
     pub(super) const CLIENT_EVENT_REJECTED: u16 = 4301;

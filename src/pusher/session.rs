@@ -63,7 +63,7 @@ impl Session {
             heard,
             is_asked: false,
             deadline: None,
-            code: code::COME_BACK,
+            code: code::RECONNECT,
         }
     }
 
