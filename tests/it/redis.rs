@@ -42,7 +42,7 @@ async fn an_http_server_on_the_redis_port_is_reported() {
     let port: u16 = laravel.url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
     let server = TestServer::start(json!({ "subscribers": { "redis": true }, "databaseConfig": { "redis": { "port": port } } })).await;
     let ready = async || reqwest::get(server.url("/ready")).await.expect("an answer").text().await.expect("a body");
-    until("the reason", async || ready().await.contains("does not speak Redis' protocol")).await;
+    until("the reason", async || ready().await.contains("does not speak the Redis protocol")).await;
 }
 
 #[tokio::test]
