@@ -157,8 +157,14 @@ def ours_pusher(c):
     return ours(c, secret='secret = "secret"\n', opts=("--proto", "pusher", "--pub", "pusher"))
 
 
+def ours_http(c):
+    """Socket.IO clients, with events over the HTTP API: what ours-pusher compares with."""
+    return ours(c, secret='secret = "secret"\n', opts=("--proto", "sio4", "--pub", "pusher"))
+
+
 SERVERS = {
     "ours": ours,
+    "ours-http": ours_http,
     "ours-norecovery": lambda c: ours(c, more="[recovery]\nenabled = false\n"),
     "ours-sio3": lambda c: ours(c, opts=("--proto", "sio3")),  # the clients that the original has
     "ours-pusher": ours_pusher,
