@@ -460,14 +460,19 @@ async fn why_reports_events_outside_the_prefix() {
     assert!(!text.to_string().contains("queue worker"), "{text}");
 }
 
+async fn two_nodes(redis: &Redis, laravel: &Laravel) -> (TestServer, TestServer) {
+    let mut settings = acting();
+    merge(&mut settings, json!({ "database": "redis", "cluster": { "enabled": true } }));
+    let here = TestServer::with(redis, laravel, settings.clone()).await;
+    let there = TestServer::with(redis, laravel, settings).await;
+    until("both nodes to listen", async || redis.publish_text("laravel-echo:nodes", "{}").await == 2).await;
+    (here, there)
+}
+
 #[tokio::test]
 async fn a_page_sees_what_happens_on_another_node() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
-    let mut settings = acting();
-    merge(&mut settings, json!({ "database": "redis", "cluster": { "enabled": true } }));
-    let here = TestServer::with(&redis, &laravel, settings.clone()).await;
-    let there = TestServer::with(&redis, &laravel, settings).await;
-    until("both nodes to listen", async || redis.publish_text("laravel-echo:nodes", "{}").await == 2).await;
+    let (here, there) = two_nodes(&redis, &laravel).await;
     let mut stream = Page::sign_in(&here, PASSWORD).await.expect("it opens").stream("channel=forbidden").await;
     let mut ann = there.client().await;
     // Repeats until the other node knows that a page is open.
@@ -504,11 +509,7 @@ async fn a_page_sees_what_happens_on_another_node() {
 #[tokio::test]
 async fn opening_and_closing_pages_does_not_lock_out_other_nodes() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
-    let mut settings = acting();
-    merge(&mut settings, json!({ "database": "redis", "cluster": { "enabled": true } }));
-    let here = TestServer::with(&redis, &laravel, settings.clone()).await;
-    let there = TestServer::with(&redis, &laravel, settings).await;
-    until("both nodes to listen", async || redis.publish_text("laravel-echo:nodes", "{}").await == 2).await;
+    let (here, there) = two_nodes(&redis, &laravel).await;
     let (here, there) = (Page::sign_in(&here, PASSWORD).await.expect("it opens"), Page::sign_in(&there, PASSWORD).await.expect("it opens"));
     for n in 0..25 {
         here.stream(&format!("who={n}")).await.message("figures").await;

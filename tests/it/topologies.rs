@@ -67,15 +67,18 @@ impl Drop for Instance {
 
 /// A server that subscribes to Redis in this mode; nodes of one cluster may use different modes.
 async fn server(laravel: &Laravel, mode: &str, redis: Value) -> TestServer {
-    TestServer::start(json!({
+    TestServer::start(settings(laravel, mode, &redis)).await
+}
+
+fn settings(laravel: &Laravel, mode: &str, redis: &Value) -> Value {
+    json!({
         "authHost": laravel.url,
         "database": "redis",
         "subscribers": { "redis": true, "redisMode": mode },
         "databaseConfig": { "redis": redis, "publishPresence": true },
         "cluster": { "enabled": true },
         "presence": { "lease": "2s" },
-    }))
-    .await
+    })
 }
 
 /// A member that has joined; waits until Redis is ready.
@@ -282,16 +285,10 @@ async fn the_rights_that_are_advised_suffice() {
     instance.answers().await;
     let settings = |mode: &str| {
         let redis = json!({ "port": instance.port, "username": "echo", "password": "secret", "keyPrefix": "app_" });
-        json!({
-            "authHost": laravel.url,
-            "database": "redis",
-            "subscribers": { "redis": true, "redisMode": mode },
-            "databaseConfig": { "redis": redis, "publishPresence": true },
-            "cluster": { "enabled": true },
-            "presence": { "lease": "2s" },
-            "webhooks": [{ "target": "queue", "job": "EchoWebhook" }],
-            "webhooksDelivery": { "store": "redis", "grace": "100ms" },
-        })
+        let mut settings = settings(&laravel, mode, &redis);
+        settings["webhooks"] = json!([{ "target": "queue", "job": "EchoWebhook" }]);
+        settings["webhooksDelivery"] = json!({ "store": "redis", "grace": "100ms" });
+        settings
     };
     let (one, other) = (TestServer::start(settings("pattern")).await, TestServer::start(settings("pattern")).await);
     let (mut alice, mut bob) = (member(&one, 1).await, member(&other, 2).await);
