@@ -18,7 +18,7 @@ const TICKS = 100;
 const EXPECTED = [
   /^lost the connection to Redis|^still no connection to Redis|^cannot reach Redis|until Redis is back$/,
   /^Error authenticating client$|^Client can not be authenticated, got HTTP status \d+$/,
-  /^the application does not answer|^subscribe refused: the application/,
+  /^the application does not respond|^subscribe refused: the application/,
   /^closed a client that does not keep up/,
   /^could not (store|remove) a presence member|^could not repair presence members/,
   /^open files allow for about|^net\.core\.somaxconn is/,
