@@ -53,7 +53,7 @@ pub(crate) mod reload;
 use listen::Front;
 use reload::Parts;
 
-pub use reload::Reload;
+pub use reload::{Reload, unusable_files};
 
 /// The server could not be built or bound.
 #[derive(Debug, thiserror::Error)]

@@ -4,10 +4,9 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use laravel_echo_server::auth;
 use laravel_echo_server::config::load::{self, LoadOptions, Loaded, Source};
 use laravel_echo_server::config::{Config, schema};
-use laravel_echo_server::net::tls::Tls;
+use laravel_echo_server::server;
 use serde_json::{Map, Value, json};
 
 use super::output::{self, FAINT, STRONG, paint};
@@ -46,14 +45,13 @@ impl Check {
     }
 }
 
-/// Warnings for files of TLS that `start` could not use. The configuration may be right all the same: this may be another
+/// Warnings for files that `start` could not use. The configuration may be right all the same: this may be another
 /// machine, or a user who may not read the key.
 fn unusable_files(config: &Config) -> Vec<String> {
     // Reading a key takes a crypto provider; nothing else in this process chooses one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let certificate = Tls::new(config).err().map(anyhow::Error::new);
-    let authority = auth::http::client(config).err().map(anyhow::Error::new);
-    certificate.into_iter().chain(authority).map(|error| format!("`start` would fail here: {error:#}")).collect()
+    let errors = server::unusable_files(config).into_iter().map(anyhow::Error::new);
+    errors.map(|error| format!("`start` would fail here: {error:#}")).collect()
 }
 
 struct Row {

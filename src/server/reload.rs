@@ -104,7 +104,9 @@ impl Reload {
     /// # Errors
     /// When something in `config` is invalid, now or after a restart; then nothing changes.
     pub fn reload(&self, config: &Config) -> Result<Vec<String>, BindError> {
-        check_files(config)?;
+        if let Some(error) = unusable_files(config).into_iter().next() {
+            return Err(error);
+        }
         let mut current = self.0.config.lock();
         let parts = &self.0.parts;
         let effective = effective(&current, config);
@@ -122,14 +124,18 @@ impl Reload {
     }
 }
 
-/// Reads every file that a start with these settings would read, also those used only after a restart, so that a broken file is found now.
-fn check_files(config: &Config) -> Result<(), BindError> {
-    Tls::new(config)?;
-    Tls::redis_server(config)?;
-    // With metrics that are thrown away.
-    auth::open(config, &TrustedProxies::new(&config.trust_proxies), &Arc::new(Metrics::new()))?;
-    Redis::new(&config.database_config.redis)?;
-    Ok(())
+/// Reads every file that a start with these settings would read, also those used only after a restart. Returns what it would fail on.
+#[must_use]
+pub fn unusable_files(config: &Config) -> Vec<BindError> {
+    // With proxies and metrics that are thrown away.
+    let (proxies, metrics) = (TrustedProxies::new(&config.trust_proxies), Arc::new(Metrics::new()));
+    let checks = [
+        Tls::new(config).map(drop).map_err(BindError::from),
+        Tls::redis_server(config).map(drop).map_err(BindError::from),
+        auth::open(config, &proxies, &metrics).map(drop).map_err(BindError::from),
+        Redis::new(&config.database_config.redis).map(drop).map_err(BindError::from),
+    ];
+    checks.into_iter().filter_map(Result::err).collect()
 }
 
 /// The settings in force after a server with `old` reloads `new`: the new values for keys that can change at runtime, the

@@ -28,13 +28,17 @@ fn files_that_start_could_not_use_are_warned_about() {
     folder.write("key.pem", "no certificate");
     folder.write(
         "laravel-echo-server.toml",
-        "protocol = \"https\"\nsslCertPath = \"nowhere.pem\"\nsslKeyPath = \"key.pem\"\nauth.tls.ca = \"key.pem\"\n",
+        "protocol = \"https\"\nsslCertPath = \"nowhere.pem\"\nsslKeyPath = \"key.pem\"\nauth.tls.ca = \"key.pem\"\nredisServer = { enabled = true, tls = { certPath = \"gone.pem\", keyPath = \"gone.pem\" } }\n",
     );
     let ended = folder.run(&["config", "check"]);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert_holds(
         &ended.stderr,
-        &["`start` would fail here: sslCertPath: cannot read `nowhere.pem`", "auth.tls.ca: `key.pem` is not a readable PEM"],
+        &[
+            "`start` would fail here: sslCertPath: cannot read `nowhere.pem`",
+            "`start` would fail here: redisServer.tls.certPath: cannot read `gone.pem`",
+            "auth.tls.ca: `key.pem` is not a readable PEM",
+        ],
     );
 }
 
