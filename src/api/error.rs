@@ -144,7 +144,7 @@ impl From<StoreError> for ApiError {
 impl From<BusError> for ApiError {
     fn from(cause: BusError) -> Self {
         error!(%cause, sent = cause.sent, "cannot publish an event of the HTTP API");
-        let message = "the event could not be published, Redis is away";
+        let message = "the event could not be published: Redis did not confirm it, and may have it or not; see the log of the server";
         match cause.sent {
             0 => Self::new(StatusCode::SERVICE_UNAVAILABLE, message),
             sent => Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{message}; the first {sent} channels of the request have it")),
