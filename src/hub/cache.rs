@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::recovery::Recovery;
 use super::{Hub, Message, Observation, Push, Socket};
 use crate::channel::{ChannelName, is_cached};
+use crate::clock::milliseconds;
 use crate::cluster::control::{KeptEvent, Question};
 
 /// Channels that are remembered; beyond this, expired ones are dropped, and new ones are not kept.
@@ -69,11 +70,7 @@ impl EventCache {
     pub(super) fn kept(&self, channel: &str) -> Option<KeptEvent> {
         let event = self.get(channel)?;
         let left = event.ends.saturating_duration_since(Instant::now());
-        Some(KeptEvent {
-            name: (*event.name).to_owned(),
-            data: event.data.get().to_owned(),
-            left: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
-        })
+        Some(KeptEvent { name: (*event.name).to_owned(), data: event.data.get().to_owned(), left: milliseconds(left) })
     }
 
     fn insert(&self, channel: &str, event: Cached, now: Instant) {

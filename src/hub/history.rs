@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::clock::milliseconds;
 use crate::config::RecoveryConfig;
 use crate::event::SocketId;
 
@@ -265,7 +266,7 @@ impl History {
                 channel: String::from_utf8_lossy(&sent.channel).into_owned(),
                 is_flat: sent.is_flat,
                 except: sent.except,
-                age: u64::try_from(sent.at.elapsed().as_millis()).unwrap_or(u64::MAX),
+                age: milliseconds(sent.at.elapsed()),
             };
             let mut part = serde_json::to_vec(&event).expect("texts and numbers serialize");
             part.push(b'\n');

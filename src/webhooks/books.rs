@@ -21,6 +21,7 @@ use super::happening::Happening;
 use super::outbox::Waiting;
 use super::target::Target;
 use crate::channel::ChannelName;
+use crate::clock::milliseconds;
 use crate::config::{Config, WebhookEvent};
 use crate::redis_client::{QueryError, ReconnectingClient, Redis, RedisConfigError};
 
@@ -113,7 +114,7 @@ impl Books {
     }
 
     fn millis(&self) -> u64 {
-        u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX)
+        milliseconds(self.lease)
     }
 
     /// The numbers of the targets that receive the event, in the format of the scripts.

@@ -212,12 +212,7 @@ impl Entry {
             Observation::Gap => Self { kind: "gap", hint: Some(GAP.to_owned()), ..base },
             Observation::Subscribed { count, .. } => Self { kind: "subscribed", count: Some(count), ..base },
             Observation::Unsubscribed { reason, count, .. } => Self { kind: "left", count: Some(count), reason: Some(reason), ..base },
-            Observation::Granted { by, took, .. } => Self {
-                kind: "granted",
-                by: Some(by.as_str()),
-                took: took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
-                ..base
-            },
+            Observation::Granted { by, took, .. } => Self { kind: "granted", by: Some(by.as_str()), took: took.map(milliseconds), ..base },
             Observation::Refused { cause, status, reason, .. } => Self {
                 kind: "refused",
                 status,

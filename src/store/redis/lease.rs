@@ -16,6 +16,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::RwLock;
 
 use super::scripts::Keys;
+use crate::clock::milliseconds;
 use crate::config::PresenceConfig;
 use crate::redis_client::{QueryError, ReconnectingClient};
 
@@ -97,7 +98,7 @@ impl Lease {
     async fn renew_in_turn(&self, client: &ReconnectingClient, keys: &Keys) -> Result<Renewal, QueryError> {
         let started = Instant::now();
         let node = self.node();
-        let duration = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX);
+        let duration = milliseconds(self.duration);
         let mut renew = redis::pipe();
         renew.cmd("PEXPIRE").arg(keys.lease(&node)).arg(duration);
         let (is_kept,): (bool,) = client.query(&renew).await?;
