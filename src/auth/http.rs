@@ -171,12 +171,13 @@ fn form(call: &Call) -> String {
 }
 
 /// What went wrong, by its last cause: those around it say "error sending request: client error (Connect): tcp connect error".
-pub(crate) fn last_cause(error: &reqwest::Error) -> String {
+#[must_use]
+pub fn last_cause(error: &reqwest::Error) -> String {
     causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &dyn std::error::Error> {
-    std::iter::successors(error.source().map(|cause| cause as &dyn std::error::Error), |&cause| cause.source())
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
 }
 
 fn failure_hint(error: &reqwest::Error, cause: &str) -> &'static str {
@@ -231,14 +232,8 @@ fn is_unanswered(error: &reqwest::Error) -> bool {
     if error.is_timeout() || error.is_builder() {
         return false;
     }
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(cause) = cause.downcast_ref::<hyper::Error>() {
-            return !cause.is_parse();
-        }
-        source = cause.source();
-    }
-    error.is_connect()
+    let of_hyper = causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>());
+    of_hyper.map_or_else(|| error.is_connect(), |cause| !cause.is_parse())
 }
 
 #[async_trait]

@@ -4,6 +4,7 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use laravel_echo_server::auth;
 use laravel_echo_server::auth::answer::Answer;
 use laravel_echo_server::auth::host::AuthHosts;
+use laravel_echo_server::auth::http::last_cause;
 use laravel_echo_server::channel::Pattern;
 use laravel_echo_server::config::Config;
 use laravel_echo_server::net::tls;
@@ -117,13 +118,9 @@ async fn ask(client: &reqwest::Client, base: &str, url: &str, credentials: Optio
             judge(answer, location.as_deref())
         }
         Err(error) => {
-            let mut cause: &dyn std::error::Error = &error;
-            while let Some(deeper) = cause.source() {
-                cause = deeper;
-            }
-            let fix = if cause.to_string().contains("certificate") {
-                tls::refused_certificate(&cause.to_string())
-                    .unwrap_or("set `auth.tls.ca` to your certificate authority, or `auth.tls.verify` to false")
+            let cause = last_cause(&error);
+            let fix = if cause.contains("certificate") {
+                tls::refused_certificate(&cause).unwrap_or("set `auth.tls.ca` to your certificate authority, or `auth.tls.verify` to false")
             } else if error.is_timeout() {
                 "the application is too slow, or a firewall drops the packets"
             } else if laravel::is_bare_localhost(base) {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use laravel_echo_server::auth;
+use laravel_echo_server::auth::http::last_cause;
 use laravel_echo_server::clock::since_1970;
 use laravel_echo_server::config::{ApiClient, Config};
 use laravel_echo_server::signature::sign;
@@ -119,10 +120,7 @@ async fn ask(config: &Config, driver: &Connection, report: &mut Report) {
             report.problem(CHECK, format!("{place} answers {status} to a request signed like this driver's"), fix);
         }
         Err(error) => {
-            let mut cause: &dyn std::error::Error = &error;
-            while let Some(deeper) = cause.source() {
-                cause = deeper;
-            }
+            let cause = last_cause(&error);
             let fix = match driver.scheme() {
                 "https" => format!("start the server; if it serves plain http: {}=http in Laravel's .env", driver.variable("SCHEME")),
                 _ => "start the server, then run this again".to_owned(),
