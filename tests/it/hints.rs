@@ -99,8 +99,7 @@ async fn differing_clocks_are_reported() {
     let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
     let query = "auth_key=key&auth_timestamp=1000&auth_version=1.0";
     let signed = format!("GET\n/apps/app/channels\n{query}");
-    let tag = ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"secret"), signed.as_bytes());
-    let signature: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let signature = laravel_echo_server::signature::sign(b"secret", signed.as_bytes());
     let _ = rustls::crypto::ring::default_provider().install_default();
     let answer = reqwest::get(format!("http://127.0.0.1:{port}/apps/app/channels?{query}&auth_signature={signature}")).await;
     assert_eq!(answer.expect("an answer").status(), 403);
