@@ -9,7 +9,7 @@
 //! - **Order**: what a node submits goes out in that order, whatever its kind. A channel has one order on all nodes: that in
 //!   which Redis takes its messages.
 //! - **At most once**: nothing is sent again after the connection broke under it, since Redis may have taken it.
-//! - **Several events** of one call are taken all or none. An error means that nobody knows whether Redis took them. Only with
+//! - **Several events** of one call are taken all or none. After an error it is unknown whether Redis took them. Only with
 //!   a Redis Cluster, where they belong to several servers, [`BusError::sent`] of them went out before the one that failed.
 //! - **While Redis is unreachable** events go to this node's clients ([`Reach::Here`]), messages between nodes go nowhere, and
 //!   [`Bus::forward`] fails, since its caller can try again.
@@ -193,7 +193,7 @@ impl Bus {
     /// # Errors
     /// [`BusError`] when Redis is unreachable, the connection broke while sending, or the server is shutting down.
     pub async fn forward(&self, channels: &[&str], payload: &[u8]) -> Result<usize, BusError> {
-        let part = |channel: &&str| Part { channel: format!("{}{channel}", self.key_prefix), payload: payload.to_vec() };
+        let part = |channel: &&str| self.part(channel, payload.to_vec());
         let sent = self.submit(Message::new(channels.iter().map(part).collect(), Content::Forwarded)).await?;
         match sent.reach {
             Reach::Everywhere => Ok(sent.receivers),
@@ -251,8 +251,7 @@ impl Bus {
     /// Queues a control message for the other nodes if the queue has room.
     pub fn send_control(&self, message: &control::Message) {
         let payload = serde_json::to_vec(message).expect("texts and numbers serialize");
-        let part = Part { channel: format!("{}{CONTROL_CHANNEL}", self.key_prefix), payload };
-        if !self.try_send(Message::new(vec![part], Content::Control)) {
+        if !self.try_send(Message::new(vec![self.part(CONTROL_CHANNEL, payload)], Content::Control)) {
             warn_throttled!(class = 0, key = "", queue = QUEUE, bytes = QUEUE_BYTES, "a message to the other nodes was dropped");
         }
     }
@@ -262,11 +261,13 @@ impl Bus {
         self.asked.answered(id, answer);
     }
 
+    /// A payload for a channel that has no prefix yet.
+    fn part(&self, channel: &str, payload: Vec<u8>) -> Part {
+        Part { channel: format!("{}{channel}", self.key_prefix), payload }
+    }
+
     fn message(&self, events: &[Event<'_>], http: bool) -> Message {
-        let part = |event: &Event<'_>| Part {
-            channel: format!("{}{}", self.key_prefix, event.channel),
-            payload: envelope::payload_of(event, http),
-        };
+        let part = |event: &Event<'_>| self.part(event.channel, envelope::payload_of(event, http));
         Message::new(events.iter().map(part).collect(), Content::Event)
     }
 
@@ -378,7 +379,7 @@ mod tests {
     }
 
     /// How many whispers with so many bytes of data wait while Redis is away.
-    fn tossed(bus: &Bus, bytes: usize) -> usize {
+    fn queued(bus: &Bus, bytes: usize) -> usize {
         let data = serde_json::value::to_raw_value(&"x".repeat(bytes)).unwrap();
         let event = Event { channel: "private-a", name: "client-a".into(), data: &data, except: None, user: None };
         std::iter::repeat_with(|| bus.try_publish(&event)).take(2 * QUEUE).take_while(|has_room| *has_room).count()
@@ -386,12 +387,12 @@ mod tests {
 
     #[test]
     fn whispers_that_wait_for_redis_are_bounded_in_number_and_in_bytes() {
-        assert_eq!(tossed(&bus(), 10), QUEUE);
+        assert_eq!(queued(&bus(), 10), QUEUE);
         let bus = bus();
-        let large = tossed(&bus, 100_000);
+        let large = queued(&bus, 100_000);
         assert!((300..=335).contains(&large), "{large}");
         // A message that has been taken from the queue makes room.
         bus.waiting.try_lock().unwrap().try_recv().unwrap();
-        assert_eq!(tossed(&bus, 100_000), 1);
+        assert_eq!(queued(&bus, 100_000), 1);
     }
 }
