@@ -25,7 +25,7 @@ use crate::metrics::Recovered;
 
 mod record;
 
-use record::{Record, ban};
+use record::{Record, ban_name};
 
 /// Delay between two batches, so that all channels that a client subscribes to when it connects become one write.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -360,7 +360,7 @@ impl<S: Socket> Hub<S> {
             let record: Record = serde_json::from_str(&json).ok()?;
             let places: Vec<_> = offset.into_iter().chain(record.places()).collect();
             self.has_heard(recovery, &places).await;
-            let is_banned = handover.store.is_banned(record.bans()).await.unwrap_or(true);
+            let is_banned = handover.store.is_banned(record.ban_names()).await.unwrap_or(true);
             if is_banned {
                 self.tell_taken(id);
             }
@@ -435,9 +435,9 @@ impl<S: Socket> Hub<S> {
     pub(super) async fn ban(&self, question: &Question) {
         let Some(handover) = &self.handover else { return };
         let name = match question {
-            Question::Terminate(user) => ban(Some(user), None),
-            Question::Unsubscribe(user, channel) => ban(Some(user), Some(channel)),
-            Question::Recheck(channel) => ban(None, Some(channel)),
+            Question::Terminate(user) => ban_name(Some(user), None),
+            Question::Unsubscribe(user, channel) => ban_name(Some(user), Some(channel)),
+            Question::Recheck(channel) => ban_name(None, Some(channel)),
             _ => return,
         };
         match tokio::time::timeout(HANDOVER_TIMEOUT, handover.store.ban(name, handover.lasts)).await {

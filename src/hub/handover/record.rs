@@ -111,17 +111,18 @@ impl Record {
     }
 
     /// The names of bans that would exclude it: removals of its users, or from its channels.
-    pub(super) fn bans(&self) -> Vec<String> {
+    pub(super) fn ban_names(&self) -> Vec<String> {
         let guarded = || self.stays.iter().filter_map(|stay| Some((stay.channel.as_str(), stay.terms.as_ref()?)));
         let users: BTreeSet<&str> = guarded().filter_map(|(_, terms)| terms.user.as_deref()).collect();
         let channels = guarded().map(|(channel, _)| channel);
-        let of_channel = |channel| users.iter().map(move |&user| ban(Some(user), Some(channel))).chain([ban(None, Some(channel))]);
-        users.iter().map(|&user| ban(Some(user), None)).chain(channels.flat_map(of_channel)).collect()
+        let of_channel =
+            |channel| users.iter().map(move |&user| ban_name(Some(user), Some(channel))).chain([ban_name(None, Some(channel))]);
+        users.iter().map(|&user| ban_name(Some(user), None)).chain(channels.flat_map(of_channel)).collect()
     }
 }
 
 /// The name of a ban: for a user, for a channel, or for a user in a channel.
-pub(super) fn ban(user: Option<&str>, channel: Option<&str>) -> String {
+pub(super) fn ban_name(user: Option<&str>, channel: Option<&str>) -> String {
     serde_json::to_string(&(user, channel)).expect("texts serialize")
 }
 
