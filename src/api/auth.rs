@@ -125,6 +125,7 @@ impl Given<'_> {
 /// Proof that a request may act for the application in its path.
 #[derive(Debug, Clone)]
 pub(crate) struct App {
+    id: Box<str>,
     signed: Option<Signed>,
 }
 
@@ -137,7 +138,7 @@ impl App {
         match &self.signed {
             Some(signed) => signed.check_body(body).map_err(|error| {
                 let hint = "the signature is valid, but for another body: a proxy in between may have changed it";
-                warn_throttled!(class = 3, key = "", %error, hint, "refused a request of the HTTP API");
+                warn_throttled!(class = 0, key = &self.id, app_id = &*self.id, %error, hint, "refused a request of the HTTP API");
                 ApiError::forbidden(error.to_string())
             }),
             None => Ok(()),
@@ -165,7 +166,7 @@ impl FromRequestParts<Api> for App {
                         api.hub.metrics().refusal(Refusal::ApiRate);
                         return Err(ApiError::too_many_requests());
                     }
-                    return Ok(Self { signed });
+                    return Ok(Self { id: id.into(), signed });
                 }
                 Err(error) => denial = error,
             }
