@@ -112,7 +112,7 @@ impl Environment {
     pub fn suffices(&self) -> bool {
         let is_enough = |item: &Override| matches!(&*item.path, "authHost" | "clients") || item.path.starts_with("databaseConfig.redis.");
         let of_images = self.of_images(|_| false, false, &mut Vec::new());
-        // A start says what is wrong with bad ones.
+        // Invalid variables count too: the start that follows reports them.
         self.overrides(&mut Vec::new()).map_or(true, |own| own.iter().chain(&of_images).any(is_enough))
     }
 

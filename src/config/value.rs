@@ -2,7 +2,7 @@
 //! of strings. All of them can be parsed from strings, for environment variables.
 //!
 //! Input: a value of a file or a variable. Output: plain values for the fields of [`Config`](super::Config), through [`As`];
-//! only a [`Secret`] keeps its type, so that nobody prints it by accident.
+//! only a [`Secret`] keeps its type, so that it is not printed by accident.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -8,24 +8,24 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::books::Books;
-use super::sender::SAY_AGAIN;
+use super::sender::WARN_INTERVAL;
 use crate::redis_client::QueryError;
 
-/// What was complained of, with its reason, and when.
+/// What failed, with its reason, and when it was logged.
 #[derive(Default)]
 pub(super) struct Complaints(Mutex<HashMap<&'static str, (String, Instant)>>);
 
 impl Complaints {
-    /// Says that `what`, such as `could not write changes to Redis`, failed and is tried again.
+    /// Logs that `what`, such as `could not write changes to Redis`, failed and will be retried.
     pub(super) fn say(&self, what: &'static str, error: &QueryError, books: &Books) {
         let reason = error.full_text();
-        // A connection that is lost is told by its client, which also says when Redis is back.
+        // The client logs a lost connection itself, and when Redis is back.
         if !matches!(error, QueryError::Refused(_)) {
             return debug!(reason, "webhooks {what}; retrying");
         }
         {
             let mut told = self.0.lock();
-            if told.get(what).is_some_and(|(before, at)| *before == reason && at.elapsed() < SAY_AGAIN) {
+            if told.get(what).is_some_and(|(before, at)| *before == reason && at.elapsed() < WARN_INTERVAL) {
                 return;
             }
             told.insert(what, (reason.clone(), Instant::now()));

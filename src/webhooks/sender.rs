@@ -15,6 +15,7 @@ use super::happening::{body, now_ms};
 use super::outbox::{Outbox, Waiting};
 use super::post::DeliveryError;
 use super::target::Target;
+use crate::clock::milliseconds;
 use crate::metrics::Metrics;
 use crate::warn_throttled;
 
@@ -23,7 +24,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
 /// A target that keeps failing for the same reason is logged again after this time.
-pub(super) const SAY_AGAIN: Duration = Duration::from_secs(60);
+pub(super) const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Maximum bytes of undelivered events in one log line.
 const MAX_LOGGED: usize = 16 * 1024;
@@ -72,7 +73,7 @@ impl Sender {
                         self.metrics.webhooks.failed.inc();
                         failures += 1;
                         let text = cause.to_string();
-                        let is_news = told.as_ref().is_none_or(|(before, at)| *before != text || at.elapsed() >= SAY_AGAIN);
+                        let is_news = told.as_ref().is_none_or(|(before, at)| *before != text || at.elapsed() >= WARN_INTERVAL);
                         if is_news {
                             warn!(
                                 webhook = self.target().label,
@@ -83,7 +84,7 @@ impl Sender {
                             );
                             told = Some((text, Instant::now()));
                         }
-                        let oldest = now_ms().saturating_sub(u64::try_from(self.retry_for.as_millis()).unwrap_or(u64::MAX));
+                        let oldest = now_ms().saturating_sub(milliseconds(self.retry_for));
                         // Events are in order of time, so those that are too old come first.
                         let too_old = events.iter().take_while(|event| event.time_ms < oldest).count();
                         if too_old > 0 {

@@ -25,7 +25,7 @@ const FLOORS: [&[&str]; 15] = [
 
 /// Permitted uses of a higher floor, each with its reason.
 const EXCEPTIONS: [(&str, &str, &str); 1] =
-    [("client", "socket_io", "what clients missed is kept in the one dialect that has recovery, without a client at hand")];
+    [("client", "socket_io", "what clients missed is kept in the one dialect that has recovery, while no client is connected")];
 
 /// A line that uses another module: file, line number, and both modules.
 struct Use {

@@ -93,7 +93,7 @@ impl Engine {
         self.begin(i, Kind::Get, None);
     }
 
-    /// Sends what waits, unless something is being sent, or is to go by the websocket.
+    /// Sends the queued packets, unless a POST is in progress or the websocket will carry them.
     pub fn post(&mut self, i: usize) {
         let proto = self.a.proto;
         let Some(polling) = &mut self.conns[i].polling else {

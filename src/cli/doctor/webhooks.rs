@@ -15,7 +15,8 @@ pub(super) async fn examine(config: &Config, delivers: bool, report: &mut Report
     let targets: Vec<_> = config.all_webhooks().collect();
     if !delivers {
         if !targets.is_empty() {
-            report.ok("webhooks", format!("{} targets; `doctor --webhooks` tries each, by a delivery without events", targets.len()));
+            report
+                .ok("webhooks", format!("{} targets; run `doctor --webhooks` to send each a test delivery without events", targets.len()));
         }
         return;
     }

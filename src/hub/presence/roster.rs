@@ -104,7 +104,7 @@ impl Rosters {
 }
 
 impl Roster {
-    /// Applies one change. Returns it if it is to be announced.
+    /// Applies one change. Returns it if clients have to be told.
     pub(super) fn apply(&mut self, version: u64, news: MemberChange) -> Option<MemberChange> {
         let user = match &news {
             MemberChange::Joining(_, member) | MemberChange::Leaving(member) => member.user(),
