@@ -33,6 +33,7 @@ const MAX_NAMES: usize = 1000;
 pub(super) async fn examine(config: &Config, project: &Project, listen: Duration, report: &mut Report) {
     let settings = &config.database_config.redis;
     prefix(&settings.key_prefix, project, report);
+    address(config, project, report);
     let brings_events = config.subscribers.redis;
     if !brings_events {
         let sources = if config.redis_server.enabled { "HTTP and the built-in endpoint (`redisServer`)" } else { "HTTP only" };
@@ -181,6 +182,44 @@ fn prefix(configured: &str, project: &Project, report: &mut Report) {
         "prefix",
         format!("`{KEY}` is {configured:?}, Laravel's is {value:?} ({place})"),
         format!("[databaseConfig.redis] keyPrefix = {value:?}"),
+    );
+}
+
+/// Checks that the Laravel project around the config file publishes to the Redis that this server listens to.
+fn address(config: &Config, project: &Project, report: &mut Report) {
+    if project.broadcaster.as_ref().is_none_or(|broadcaster| broadcaster.way() != Way::Redis) {
+        return;
+    }
+    let (redis, own) = (&config.database_config.redis, &config.redis_server);
+    let found = |key: &str| project.findings.iter().find(|finding| finding.key == format!("databaseConfig.redis.{key}"));
+    let (host, port) = (found("host"), found("port"));
+    let theirs = port.and_then(|port| port.value.as_str()?.parse::<u64>().ok());
+    if !config.subscribers.redis {
+        if let Some(theirs) = theirs.filter(|theirs| own.enabled && *theirs != u64::from(own.port)) {
+            let message =
+                format!("Laravel publishes to port {theirs}, this server takes broadcasts on port {} (`redisServer.port`)", own.port);
+            let fix = format!("give Laravel's broadcaster a connection with port {}, or set [subscribers] redis = true", own.port);
+            report.warning("redis", message, fix);
+        }
+        return;
+    }
+    if redis.url.is_some() || !redis.sentinels.is_empty() || !redis.cluster.is_empty() {
+        return;
+    }
+    let named = |host: &str| if host == "localhost" { "127.0.0.1".to_owned() } else { host.to_owned() };
+    let other_host = host.and_then(|host| host.value.as_str()).map(named).filter(|theirs| *theirs != named(&redis.host));
+    let other_port = theirs.filter(|theirs| *theirs != u64::from(redis.port));
+    if other_host.is_none() && other_port.is_none() {
+        return;
+    }
+    let place = if other_port.is_some() { port } else { host }.map_or("", |finding| &finding.place);
+    let (their_host, their_port) = (other_host.unwrap_or_else(|| redis.host.clone()), other_port.unwrap_or_else(|| redis.port.into()));
+    report.warning(
+        "redis",
+        format!("Laravel publishes to {their_host}:{their_port} ({place}), this server listens to {}:{}", redis.host, redis.port),
+        format!(
+            "[databaseConfig.redis] host = {their_host:?}, port = {their_port}; fine as it is if both lead to the same Redis, as between containers"
+        ),
     );
 }
 

@@ -164,6 +164,33 @@ fn the_prefix_is_compared_with_the_project_and_with_live_events() {
 }
 
 #[test]
+fn the_redis_of_the_project_is_compared_with_the_servers() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    folder.write(
+        "config/database.php",
+        "<?php return ['redis' => ['default' => ['host' => env('REDIS_HOST', '127.0.0.1'), 'port' => env('REDIS_PORT', '6379')]]];",
+    );
+    for (host, port, more, parts) in [
+        ("localhost", redis.port, "", &[][..]),
+        ("10.1.2.3", redis.port, "", &["Laravel publishes to 10.1.2.3:", "REDIS_HOST in .env", "host = \"10.1.2.3\""]),
+        ("127.0.0.1", 1, "", &["Laravel publishes to 127.0.0.1:1 (REDIS_PORT in .env), this server listens to 127.0.0.1:", "port = 1;"]),
+        (
+            "127.0.0.1",
+            1,
+            "[subscribers]\nredis = false\n[redisServer]\nenabled = true\nport = 2\n",
+            &["Laravel publishes to port 1, this server takes broadcasts on port 2", "[subscribers] redis = true"],
+        ),
+    ] {
+        config(&folder, &app(REFUSES), &redis, more);
+        folder.write(".env", &format!("BROADCAST_DRIVER=redis\nREDIS_HOST={host}\nREDIS_PORT={port}\n"));
+        let report = folder.run(&["doctor", "--listen", "0"]);
+        assert_eq!(report.stdout.contains("Laravel publishes to"), !parts.is_empty(), "{}", report.stdout);
+        super::assert_holds(&report.stdout, parts);
+    }
+}
+
+#[test]
 fn another_broadcast_driver_in_laravel_is_a_problem() {
     let folder = Folder::new();
     let redis = Redis::start(free_port(), &[]);
