@@ -126,6 +126,11 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
         Err(LoadError::NotFound(_)) if options.config.is_none() && options.dir.is_none() && Environment::of_process().suffices() => {
             let mut loaded = load(&LoadOptions { defaults: true, ..LoadOptions::default() })?;
             loaded.warnings.insert(0, format!("there is no {TOML_FILE} and no {JSON_FILE} here: all settings come from the environment"));
+            if !loaded.config.subscribers.redis && loaded.config.redis_server.enabled {
+                let message = "no variable names a Redis: Laravel has to publish to this server's own port (redisServer.port), which by \
+                               default other containers cannot reach; set LARAVEL_ECHO_SERVER_REDIS_HOST to listen to Laravel's Redis";
+                loaded.warnings.insert(1, message.to_owned());
+            }
             return Ok(loaded);
         }
         found => found?,
