@@ -9,8 +9,9 @@
 //! - **Order**: what a node submits goes out in that order, whatever its kind. A channel has one order on all nodes: that in
 //!   which Redis takes its messages.
 //! - **At most once**: nothing is sent again after the connection broke under it, since Redis may have taken it.
-//! - **Several events** of one call are taken all or none. After an error it is unknown whether Redis took them. Only with
-//!   a Redis Cluster, where they belong to several servers, [`BusError::sent`] of them went out before the one that failed.
+//! - **Several events** of one call are taken all or none. After an error it is unknown whether Redis took them. With a Redis
+//!   Cluster, where they belong to several servers, and when they are larger than [`MAX_TRANSACTION_BYTES`] together, [`BusError::sent`]
+//!   of them went out before the one that failed.
 //! - **While Redis is unreachable** events go to this node's clients ([`Reach::Here`]), messages between nodes go nowhere, and
 //!   [`Bus::forward`] fails, since its caller can try again.
 //! - **A full queue** drops whispers and messages between nodes, and makes the others wait.
@@ -18,6 +19,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use redis::Pipeline;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -37,6 +39,9 @@ use sessions::{RedisSessions, SessionStore};
 const QUEUE: usize = 4096;
 /// Payload bytes of the queued messages; the same applies when this is reached.
 const QUEUE_BYTES: u32 = 32 * 1024 * 1024;
+/// Redis sends nothing to its subscribers before a transaction has ended, and disconnects those for whom more than 32 MB wait
+/// (`client-output-buffer-limit pubsub`). So a message with more bytes than this goes out one part at a time.
+const MAX_TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
 /// Messages sent in one round trip.
 const BATCH: usize = 128;
 
@@ -72,7 +77,8 @@ struct Message {
 
 struct Part {
     channel: String,
-    payload: Vec<u8>,
+    /// Shared by all parts with the same payload.
+    payload: Bytes,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,9 +119,15 @@ impl Message {
         }
     }
 
+    /// Whether Redis can take it in one transaction: alone, or not too large.
+    fn is_atomic(&self) -> bool {
+        self.parts.len() == 1 || self.parts.iter().map(|part| part.payload.len()).sum::<usize>() <= MAX_TRANSACTION_BYTES
+    }
+
     /// The bytes to reserve in the queue; a message larger than the whole queue reserves all of it.
     fn bytes(&self) -> u32 {
-        let bytes = self.parts.iter().map(|part| part.payload.len()).sum::<usize>();
+        let own = self.parts.chunk_by(|one, next| one.payload.as_ptr() == next.payload.as_ptr()).map(|parts| parts[0].payload.len());
+        let bytes = own.chain(self.parts.iter().map(|part| part.channel.len())).sum::<usize>();
         u32::try_from(bytes).unwrap_or(u32::MAX).min(QUEUE_BYTES)
     }
 }
@@ -184,6 +196,9 @@ impl Bus {
     /// # Errors
     /// [`BusError`] when the connection to Redis broke while sending, or the server is shutting down.
     pub async fn publish(&self, events: &[Event<'_>]) -> Result<Reach, BusError> {
+        if events.is_empty() {
+            return Ok(Reach::Everywhere);
+        }
         Ok(self.submit(self.message(events, true)).await?.reach)
     }
 
@@ -193,7 +208,11 @@ impl Bus {
     /// # Errors
     /// [`BusError`] when Redis is unreachable, the connection broke while sending, or the server is shutting down.
     pub async fn forward(&self, channels: &[&str], payload: &[u8]) -> Result<usize, BusError> {
-        let part = |channel: &&str| self.part(channel, payload.to_vec());
+        if channels.is_empty() {
+            return Ok(0);
+        }
+        let payload = Bytes::copy_from_slice(payload);
+        let part = |channel: &&str| self.part(channel, payload.clone());
         let sent = self.submit(Message::new(channels.iter().map(part).collect(), Content::Forwarded)).await?;
         match sent.reach {
             Reach::Everywhere => Ok(sent.receivers),
@@ -251,7 +270,7 @@ impl Bus {
     /// Queues a control message for the other nodes if the queue has room.
     pub fn send_control(&self, message: &control::Message) {
         let payload = serde_json::to_vec(message).expect("texts and numbers serialize");
-        if !self.try_send(Message::new(vec![self.part(CONTROL_CHANNEL, payload)], Content::Control)) {
+        if !self.try_send(Message::new(vec![self.part(CONTROL_CHANNEL, payload.into())], Content::Control)) {
             warn_throttled!(class = 0, key = "", queue = QUEUE, bytes = QUEUE_BYTES, "a message to the other nodes was dropped");
         }
     }
@@ -262,13 +281,20 @@ impl Bus {
     }
 
     /// A payload for a channel that has no prefix yet.
-    fn part(&self, channel: &str, payload: Vec<u8>) -> Part {
+    fn part(&self, channel: &str, payload: Bytes) -> Part {
         Part { channel: format!("{}{channel}", self.key_prefix), payload }
     }
 
     fn message(&self, events: &[Event<'_>], http: bool) -> Message {
-        let part = |event: &Event<'_>| self.part(event.channel, envelope::payload_of(event, http));
-        Message::new(events.iter().map(part).collect(), Content::Event)
+        let is_same = |one: &Event<'_>, next: &Event<'_>| {
+            std::ptr::eq(one.data, next.data) && one.name == next.name && one.except == next.except && one.user == next.user
+        };
+        // An event for many channels is encoded once.
+        let parts = events.chunk_by(is_same).flat_map(|events| {
+            let payload = Bytes::from(envelope::payload_of(&events[0], http));
+            events.iter().map(move |event| self.part(event.channel, payload.clone()))
+        });
+        Message::new(parts.collect(), Content::Event)
     }
 
     /// Sends queued messages until dropped. A connection that was idle is checked with a PING first: if it broke under a message,
@@ -285,50 +311,58 @@ impl Bus {
                 let _ = self.link.query::<()>(&ping).await;
             }
             used = Instant::now();
-            if self.link.is_cluster() {
-                for message in batch.drain(..) {
-                    let result = self.publish_by_slots(&message, &here).await;
+            let mut messages = batch.drain(..).peekable();
+            while let Some(message) = messages.next() {
+                if self.link.is_cluster() || !message.is_atomic() {
+                    let result = self.publish_in_parts(&message, &here).await;
                     message.report(result);
-                }
-            } else {
-                let mut pipeline = redis::pipe();
-                if batch.iter().any(|message| message.parts.len() > 1) {
-                    pipeline.atomic();
-                }
-                for part in batch.iter().flat_map(|message| &message.parts) {
-                    pipeline.publish(&part.channel, part.payload.as_slice());
-                }
-                let mut answers = self.query(&pipeline).await.map(|answers| answers.map(Vec::into_iter));
-                for message in batch.drain(..) {
-                    let result = match &mut answers {
-                        Ok(Some(answers)) => {
-                            let receivers = answers.by_ref().take(message.parts.len()).sum();
-                            Ok(Sent { reach: Reach::Everywhere, receivers })
-                        }
-                        Ok(None) => {
-                            message.parts.iter().for_each(|part| self.give_back(&message, part, &here));
-                            Ok(Sent { reach: Reach::Here, receivers: 0 })
-                        }
-                        Err(error) => Err(error.clone()),
-                    };
-                    message.report(result);
+                } else if message.parts.len() > 1 {
+                    self.publish_together(vec![message], &here).await;
+                } else {
+                    let mut together = vec![message];
+                    together.extend(std::iter::from_fn(|| messages.next_if(|next| next.parts.len() == 1)));
+                    self.publish_together(together, &here).await;
                 }
             }
         }
     }
 
-    /// Sends one part at a time, because a pipeline must stay on one server of the cluster.
-    async fn publish_by_slots(&self, message: &Message, here: &impl Fn(&Event<'_>, bool)) -> Result<Sent, BusError> {
+    /// Sends messages in one round trip: several with one part each, or one, whose parts are a transaction.
+    async fn publish_together(&self, messages: Vec<Message>, here: &impl Fn(&Event<'_>, bool)) {
+        let mut pipeline = redis::pipe();
+        if messages.iter().any(|message| message.parts.len() > 1) {
+            pipeline.atomic();
+        }
+        for part in messages.iter().flat_map(|message| &message.parts) {
+            pipeline.publish(&part.channel, &part.payload[..]);
+        }
+        let mut answers = self.query(&pipeline).await.map(|answers| answers.map(Vec::into_iter));
+        for message in messages {
+            let result = match &mut answers {
+                Ok(Some(answers)) => {
+                    let receivers = answers.by_ref().take(message.parts.len()).sum();
+                    Ok(Sent { reach: Reach::Everywhere, receivers })
+                }
+                Ok(None) => {
+                    message.parts.iter().for_each(|part| self.give_back(&message, part, here));
+                    Ok(Sent { reach: Reach::Here, receivers: 0 })
+                }
+                Err(error) => Err(error.clone()),
+            };
+            message.report(result);
+        }
+    }
+
+    /// Sends one part at a time: those of a Redis Cluster belong to several servers, and others may be too large together.
+    async fn publish_in_parts(&self, message: &Message, here: &impl Fn(&Event<'_>, bool)) -> Result<Sent, BusError> {
         let mut total = Sent { reach: Reach::Everywhere, receivers: 0 };
         for (sent, part) in message.parts.iter().enumerate() {
             let mut pipeline = redis::pipe();
-            pipeline
-                .cmd("EVAL")
-                .arg(PUBLISH_BY_SLOT)
-                .arg(1)
-                .arg(self.slot_of(&part.channel))
-                .arg(&part.channel)
-                .arg(part.payload.as_slice());
+            if self.link.is_cluster() {
+                pipeline.cmd("EVAL").arg(PUBLISH_BY_SLOT).arg(1).arg(self.slot_of(&part.channel)).arg(&part.channel).arg(&part.payload[..]);
+            } else {
+                pipeline.publish(&part.channel, &part.payload[..]);
+            }
             match self.query(&pipeline).await {
                 Ok(Some(answers)) => total.receivers += answers.iter().sum::<usize>(),
                 Ok(None) => {
