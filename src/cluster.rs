@@ -40,7 +40,7 @@ const QUEUE: usize = 4096;
 /// Payload bytes of the queued messages; the same applies when this is reached.
 const QUEUE_BYTES: u32 = 32 * 1024 * 1024;
 /// Redis sends nothing to its subscribers before a transaction has ended, and disconnects those for whom more than 32 MB wait
-/// (`client-output-buffer-limit pubsub`). So a message with more bytes than this goes out one part at a time.
+/// (`client-output-buffer-limit pubsub`). So a message with more bytes than this goes out in several transactions.
 const MAX_TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
 /// Messages sent in one round trip.
 const BATCH: usize = 128;
@@ -79,6 +79,16 @@ struct Part {
     channel: String,
     /// Shared by all parts with the same payload.
     payload: Bytes,
+}
+
+/// How many parts fit into a transaction, at least one.
+fn fitting(parts: &[Part]) -> usize {
+    let mut bytes = 0;
+    let fits = |part: &&Part| {
+        bytes += part.payload.len();
+        bytes <= MAX_TRANSACTION_BYTES
+    };
+    parts.iter().take_while(fits).count().max(1)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +131,7 @@ impl Message {
 
     /// Whether Redis can take it in one transaction: alone, or not too large.
     fn is_atomic(&self) -> bool {
-        self.parts.len() == 1 || self.parts.iter().map(|part| part.payload.len()).sum::<usize>() <= MAX_TRANSACTION_BYTES
+        fitting(&self.parts) == self.parts.len()
     }
 
     /// The bytes to reserve in the queue; a message larger than the whole queue reserves all of it.
@@ -353,24 +363,32 @@ impl Bus {
         }
     }
 
-    /// Sends one part at a time: those of a Redis Cluster belong to several servers, and others may be too large together.
+    /// Sends parts in several transactions: in a Redis Cluster they belong to several servers, elsewhere they are too large for one.
     async fn publish_in_parts(&self, message: &Message, here: &impl Fn(&Event<'_>, bool)) -> Result<Sent, BusError> {
         let mut total = Sent { reach: Reach::Everywhere, receivers: 0 };
-        for (sent, part) in message.parts.iter().enumerate() {
+        let mut left = &message.parts[..];
+        while !left.is_empty() {
+            let (next, rest) = left.split_at(if self.link.is_cluster() { 1 } else { fitting(left) });
             let mut pipeline = redis::pipe();
-            if self.link.is_cluster() {
+            if let [part] = next
+                && self.link.is_cluster()
+            {
                 pipeline.cmd("EVAL").arg(PUBLISH_BY_SLOT).arg(1).arg(self.slot_of(&part.channel)).arg(&part.channel).arg(&part.payload[..]);
             } else {
-                pipeline.publish(&part.channel, &part.payload[..]);
+                pipeline.atomic();
+                for part in next {
+                    pipeline.publish(&part.channel, &part.payload[..]);
+                }
             }
             match self.query(&pipeline).await {
                 Ok(Some(answers)) => total.receivers += answers.iter().sum::<usize>(),
                 Ok(None) => {
-                    self.give_back(message, part, here);
+                    next.iter().for_each(|part| self.give_back(message, part, here));
                     total.reach = Reach::Here;
                 }
-                Err(error) => return Err(BusError { sent, ..error }),
+                Err(error) => return Err(BusError { sent: message.parts.len() - left.len(), ..error }),
             }
+            left = rest;
         }
         Ok(total)
     }

@@ -282,7 +282,8 @@ async fn in_a_cluster_messages_are_forwarded_to_its_redis() {
     }
     until("both to listen", async || redis.publish("x", "x", &json!(1), None).await == 2).await;
     let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+    let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
     connection.publish("news", event(1)).await.unwrap();
     let before = redis.calls("exec").await;
     let () = redis::cmd("EVAL").arg((LARAVEL, 0, event(2), "news", "other")).query_async(&mut connection).await.unwrap();
@@ -291,7 +292,7 @@ async fn in_a_cluster_messages_are_forwarded_to_its_redis() {
     let large = json!({ "event": "large", "data": "x".repeat(100_000) }).to_string();
     let channels: Vec<_> = (0..400).map(|n| format!("room.{n}")).chain(["news".to_owned()]).collect();
     let () = redis::cmd("EVAL").arg((LARAVEL, 0, large, channels)).query_async(&mut connection).await.unwrap();
-    assert_eq!(redis.calls("exec").await, before + 1, "a large one is sent in parts");
+    assert!(redis.calls("exec").await > before + 2, "a large one is several transactions");
     let () = redis::cmd("EVAL").arg((LARAVEL, 0, event(3))).query_async(&mut connection).await.unwrap();
     for client in [&mut here, &mut there] {
         expect(client, 1..=2).await;
