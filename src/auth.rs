@@ -10,6 +10,7 @@
 //!
 //! [`host`], [`headers`] and [`answer`] hold the pure decisions of a callback.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -118,7 +119,7 @@ pub struct Reason {
     /// What the application answered, or what went wrong, in one line.
     pub answer: String,
     /// What it usually means, and how to fix it.
-    pub hint: &'static str,
+    pub hint: Cow<'static, str>,
 }
 
 impl Denied {
@@ -130,8 +131,8 @@ impl Denied {
 
     /// The same refusal with a reason.
     #[must_use]
-    pub fn because(self, answer: impl Into<String>, hint: &'static str) -> Self {
-        Self { reason: Some(Arc::new(Reason { answer: answer.into(), hint })), ..self }
+    pub fn because(self, answer: impl Into<String>, hint: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason: Some(Arc::new(Reason { answer: answer.into(), hint: hint.into() })), ..self }
     }
 
     /// Whether this is a decision of the application, as opposed to a failure (5xx), its rate limit (429) or no response.

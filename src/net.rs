@@ -10,4 +10,5 @@ pub mod listen;
 pub(crate) mod replay;
 pub(crate) mod shared;
 pub mod tls;
+pub mod unanswered;
 pub(crate) mod websocket;

@@ -15,6 +15,12 @@ const REFUSED_BY_BODY: u16 = 403;
 /// The statuses that Laravel sends when the user is not logged in.
 const NOT_LOGGED_IN: [u16; 2] = [401, 403];
 
+/// What to do when a client that is not logged in sent nothing to log in with.
+const NO_CREDENTIALS: &str = "this client sent no cookie and no token: with socket.io-client 3 and 4 set withCredentials: true (or transports: ['websocket']) in Echo's options, or send a Bearer token in auth.headers";
+
+/// What this server answers to a callback: `authHost` leads to it, or to another one.
+const OWN_NOT_FOUND: &str = r#"{"error":"Not Found"}"#;
+
 /// The application's response to a callback.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Answer<'a> {
@@ -24,6 +30,8 @@ pub struct Answer<'a> {
     pub content_type: Option<&'a str>,
     /// Its `Content-Encoding`; the callback requested none.
     pub content_encoding: Option<&'a str>,
+    /// Its `Location`.
+    pub location: Option<&'a str>,
     /// Its body.
     pub body: &'a str,
     /// The body exceeds the size limit or is not UTF-8, so `body` is not what the application sent.
@@ -115,6 +123,27 @@ impl Answer<'_> {
         shortened(&message().or_else(title).unwrap_or_else(line))
     }
 
+    /// Where a redirect leads to, for a log line.
+    #[must_use]
+    pub fn target(self) -> Option<String> {
+        self.location.filter(|_| (300..400).contains(&self.status)).map(shortened)
+    }
+
+    /// Laravel's `auth` middleware redirects who is not logged in to the login page, unless the request asks for JSON.
+    fn redirect_hint(self, has_credentials: bool) -> &'static str {
+        let location = self.location.unwrap_or_default();
+        let path = location.split_once("://").map_or(location, |(_, rest)| rest.find('/').map_or("", |at| &rest[at..]));
+        if location.starts_with("https://") && path.ends_with("/broadcasting/auth") {
+            "the application redirects to https: write the address that it redirects to in authHost"
+        } else if !path.contains("login") {
+            "redirects are not followed: use the final address in authHost and authEndpoint; if it leads to a login page, the user is not logged in"
+        } else if has_credentials {
+            "the application takes this user for a guest: the session has ended, its cookie belongs to another site, or the broadcasting route has another guard or middleware than the pages (Broadcast::routes(['middleware' => […]]))"
+        } else {
+            NO_CREDENTIALS
+        }
+    }
+
     /// What a refusal usually means, and how to fix it. `has_credentials`: the callback carried a cookie or a token.
     #[must_use]
     pub fn hint(self, has_credentials: bool) -> &'static str {
@@ -130,17 +159,16 @@ impl Answer<'_> {
             }
             200 => "it answered 200, but with a web page, false or null: is the user logged in, and is this the broadcasting route?",
             400 if WANTS_TLS.iter().any(|text| self.body.contains(text)) => "the server there speaks https: write https:// in authHost",
-            301 | 302 | 303 | 307 | 308 => {
-                "it redirects (login page, or http to https): use the final address in authHost; log in, or send an Accept: application/json header"
-            }
-            status if NOT_LOGGED_IN.contains(&status) && !has_credentials => {
-                "this client sent no cookie and no token: with socket.io-client 3 and 4 set withCredentials: true (or transports: ['websocket']) in Echo's options, or send a Bearer token in auth.headers"
-            }
+            301 | 302 | 303 | 307 | 308 => self.redirect_hint(has_credentials),
+            status if NOT_LOGGED_IN.contains(&status) && !has_credentials => NO_CREDENTIALS,
             401 => {
                 "not logged in: is the cookie of this site still valid? For Sanctum, Laravel has to know the page too: auth.forward = [\"Origin\"] (or \"Referer\")"
             }
             403 => {
                 "no `Broadcast::channel()` in routes/channels.php fits this name (written there without `private-` or `presence-`), its callback refuses this user, or the session cookie belongs to another user or site"
+            }
+            404 if self.body == OWN_NOT_FOUND => {
+                "that is the answer of a laravel-echo-server: set authHost to the address of the Laravel application instead"
             }
             404 => {
                 "no such route: check authEndpoint and authHost, and that Broadcast::routes() is called (since Laravel 11, `php artisan install:broadcasting` sees to it; set BROADCAST_CONNECTION=redis again afterwards)"
@@ -279,5 +307,16 @@ mod tests {
         assert!(hint(400, "<center>The plain HTTP request was sent to HTTPS port</center>", true).contains("write https://"));
         assert_eq!(hint(400, "", true), "only 200 grants a subscription");
         assert!(hint(503, "", true).contains("php artisan up"));
+        assert!(hint(404, r#"{"error":"Not Found"}"#, true).contains("of a laravel-echo-server"));
+        let redirect = |location, has_credentials| {
+            let answer = Answer { status: 302, location: Some(location), ..Answer::default() };
+            assert_eq!(answer.target().as_deref(), Some(location));
+            answer.hint(has_credentials)
+        };
+        assert!(redirect("http://app.test/login", false).contains("withCredentials: true"));
+        assert!(redirect("/login", true).contains("another guard"));
+        assert!(redirect("https://app.test/broadcasting/auth", true).contains("redirects to https"));
+        assert!(redirect("http://login.test/en/broadcasting/auth", true).contains("final address"));
+        assert_eq!(Answer { status: 201, location: Some("/x"), ..Answer::default() }.target(), None);
     }
 }

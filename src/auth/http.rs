@@ -3,7 +3,6 @@
 //! Input: [`AuthRequest`]s, and [`Call`]s when the shield lets them through. Output: `POST <authHost><authEndpoint>`
 //! with `channel_name=…`, and the verdict on its response.
 
-use std::error::Error as _;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,7 +19,7 @@ use super::shield::{Application, Call, Reply, Target};
 use super::{AuthRequest, Denied};
 use crate::config::Config;
 use crate::metrics::{Callback, Metrics};
-use crate::net::tls::refused_certificate;
+use crate::net::unanswered::{Asked, Unanswered, causes};
 use crate::proxies::TrustedProxies;
 use crate::warn_throttled;
 
@@ -115,6 +114,7 @@ impl HttpApplication {
         let status = response.status().as_u16();
         let text = |name| response.headers().get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let (content_type, content_encoding) = (text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING));
+        let location = text(header::LOCATION);
         let (mut body, mut is_cut) = (Vec::new(), false);
         while let Some(chunk) = response.chunk().await.map_err(|error| Failure { error, is_unanswered: false })? {
             body.extend_from_slice(&chunk);
@@ -125,7 +125,7 @@ impl HttpApplication {
         }
         let is_unreadable = is_cut || std::str::from_utf8(&body).is_err();
         let body = String::from_utf8_lossy(&body).into_owned();
-        Ok(Received { status, content_type, content_encoding, body, is_unreadable })
+        Ok(Received { status, content_type, content_encoding, location, body, is_unreadable })
     }
 }
 
@@ -170,39 +170,12 @@ fn form(call: &Call) -> String {
     form
 }
 
-/// What went wrong, by its last cause: those around it say "error sending request: client error (Connect): tcp connect error".
-#[must_use]
-pub fn last_cause(error: &reqwest::Error) -> String {
-    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
-}
-
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-    std::iter::successors(error.source(), |&cause| cause.source())
-}
-
-fn failure_hint(error: &reqwest::Error, cause: &str) -> &'static str {
-    if error.is_timeout() {
-        "the application did not answer within auth.timeout"
-    } else if cause.contains("InvalidContentType") {
-        "the server there speaks plain HTTP: write http:// in authHost, or the port of https"
-    } else if cause.contains("certificate") {
-        refused_certificate(cause).unwrap_or("the certificate of authHost is not trusted: set auth.tls.ca, or auth.tls.verify = false")
-    } else if causes(error).any(|cause| cause.to_string().contains("dns")) {
-        "the host name in authHost cannot be resolved"
-    } else if error.is_connect() {
-        "nothing answers at authHost: is the application running, and is the port right?"
-    } else if cause.contains("before message completed") || cause.contains("invalid HTTP") {
-        "the server there gave no answer in HTTP: is the port right? If it speaks https, write https:// in authHost"
-    } else {
-        "the connection to authHost broke"
-    }
-}
-
 /// A response as received.
 struct Received {
     status: u16,
     content_type: Option<String>,
     content_encoding: Option<String>,
+    location: Option<String>,
     body: String,
     is_unreadable: bool,
 }
@@ -213,6 +186,7 @@ impl Received {
             status: self.status,
             content_type: self.content_type.as_deref(),
             content_encoding: self.content_encoding.as_deref(),
+            location: self.location.as_deref(),
             body: &self.body,
             is_unreadable: self.is_unreadable,
         }
@@ -279,16 +253,14 @@ impl Application for HttpApplication {
                     }
                     let (answer, status) = (received.answer(), received.status);
                     let has_credentials = call.headers.iter().any(|(name, _)| [header::COOKIE, header::AUTHORIZATION].contains(name));
-                    let (body, hint) = (answer.summary(), answer.hint(has_credentials));
-                    warn_throttled!(class = status, key = channel.as_str(), %channel, %url, body, hint, "Client can not be authenticated, got HTTP status {status}");
+                    let (location, body, hint) = (answer.target(), answer.summary(), answer.hint(has_credentials));
+                    warn_throttled!(class = status, key = channel.as_str(), %channel, %url, location, body, hint, "Client can not be authenticated, got HTTP status {status}");
                     Reply::Refused(denied.because(body, hint))
                 }
             },
             Err(Failure { error, is_unanswered }) => {
                 self.metrics.callback(Callback::Unreachable);
-                let error = error.without_url();
-                let cause = last_cause(&error);
-                let hint = failure_hint(&error, &cause);
+                let Unanswered { cause, hint } = Asked::APPLICATION.explain(&error);
                 Reply::Unanswered { may_retry: is_unanswered, cause, hint }
             }
         }

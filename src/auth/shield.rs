@@ -125,7 +125,7 @@ pub(crate) enum Reply {
         /// What went wrong.
         cause: String,
         /// How to fix it.
-        hint: &'static str,
+        hint: String,
     },
 }
 

@@ -23,32 +23,14 @@ use crate::files;
 
 mod error;
 mod key;
+mod trust;
 mod validity;
 mod watch;
 
 use key::KeyError;
 
 pub use error::TlsError;
-
-/// What to do when another server's certificate is rejected; `None` if the reason only says that its issuer is unknown.
-#[must_use]
-pub fn refused_certificate(reason: &str) -> Option<&'static str> {
-    // `openssl req -x509` creates such a certificate unless told otherwise.
-    const AUTHORITY: &str = "that server uses a CA certificate as its own, which TLS does not allow; create one that \
-        works for both the server and `ca` here: openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=HOST \
-        -addext subjectAltName=DNS:HOST -addext basicConstraints=critical,CA:FALSE -keyout key.pem -out cert.pem";
-    const NAME: &str =
-        "the certificate is for another name: use that name in the address, or get a certificate with this name in subjectAltName";
-    if reason.contains("CaUsedAsEndEntity") {
-        Some(AUTHORITY)
-    } else if reason.contains("not valid for name") || reason.contains("NotValidForName") {
-        Some(NAME)
-    } else if reason.contains("expired") || reason.contains("Expired") {
-        Some("the certificate has expired: renew it")
-    } else {
-        None
-    }
-}
+pub use trust::Trust;
 
 /// Accepts TLS connections.
 pub type Acceptor = tokio_rustls::TlsAcceptor;

@@ -6,10 +6,10 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 
 use super::target::WebhookError;
-use crate::auth::http::{client_builder, last_cause};
+use crate::auth::http::client_builder;
 use crate::config::value::Secret;
 use crate::config::{Config, Webhook};
-use crate::net::tls::refused_certificate;
+use crate::net::unanswered::{Asked, Unanswered};
 use crate::signature::sign;
 
 /// How much of a response is read, so that its connection can be reused.
@@ -25,8 +25,8 @@ pub enum DeliveryError {
     #[error("the target answered {0}")]
     Status(u16),
     /// It could not be reached or did not respond.
-    #[error("{0}")]
-    Unreachable(String),
+    #[error("{}", .0.cause)]
+    Unreachable(Unanswered),
     /// Redis did not take it.
     #[error("{reason}")]
     Redis {
@@ -49,11 +49,7 @@ impl DeliveryError {
             Self::Status(405) => "the route has to accept POST",
             Self::Status(419) => "exclude the route from Laravel's CSRF protection",
             Self::Status(_) => "see the application's log",
-            Self::Unreachable(cause) if cause.contains("certificate") => {
-                refused_certificate(cause).unwrap_or("set `auth.tls.ca` to the certificate's authority")
-            }
-            Self::Unreachable(_) => "is the application running, and is `url` its address as seen from here?",
-            Self::Redis { hint, .. } => hint,
+            Self::Unreachable(Unanswered { hint, .. }) | Self::Redis { hint, .. } => hint,
         }
     }
 }
@@ -107,7 +103,7 @@ impl Post {
         }
         headers.insert("x-pusher-signature", HeaderValue::from_str(&signature).expect("hex is plain text"));
         let request = self.client.post(self.url.expose()).headers(headers).body(body);
-        let mut response = request.send().await.map_err(|error| DeliveryError::Unreachable(cause(error)))?;
+        let mut response = request.send().await.map_err(|error| DeliveryError::Unreachable(Asked::WEBHOOK.explain(&error)))?;
         let status = response.status().as_u16();
         let mut read = 0;
         while let Ok(Some(chunk)) = response.chunk().await {
@@ -122,12 +118,4 @@ impl Post {
             status => Err(DeliveryError::Status(status)),
         }
     }
-}
-
-/// The cause of an error, without the URL.
-fn cause(error: reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer within webhooksDelivery.timeout".to_owned();
-    }
-    last_cause(&error.without_url())
 }

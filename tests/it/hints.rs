@@ -79,7 +79,7 @@ async fn a_wrong_scheme_of_auth_host_is_reported() {
     let redis = Redis::start().await;
     let (_secure, secure_port) = serve(&redis, &https).await;
     let (as_https, as_http) = (app.url.replace("http://", "https://"), format!("http://127.0.0.1:{secure_port}"));
-    for (host, hint) in [(as_https, "write http:// in authHost"), (as_http, "write https:// in authHost")] {
+    for (host, hint) in [(as_https, "write http:// in `authHost`"), (as_http, "write https:// in `authHost`")] {
         // Each has its own, so that `serve` waits for this server.
         let redis = Redis::start().await;
         let (mut server, port) = serve(&redis, &[("LARAVEL_ECHO_SERVER_AUTH_HOST", &host)]).await;
@@ -308,6 +308,18 @@ async fn an_unreachable_webhook_target_is_logged_with_the_last_cause() {
     client.subscribe("news").await;
     let warning = line(&mut log, "webhook delivery failed").await;
     assert!(warning.contains("cause=\"Connection refused (os error 111)\""), "{warning}");
+}
+
+#[tokio::test]
+async fn a_callback_that_is_redirected_is_logged_with_the_location() {
+    let (redis, app) = (Redis::start().await, SlowApp::start(Duration::ZERO).await);
+    app.redirects("http://app.test/login");
+    let (mut server, port) = serve(&redis, &[("LARAVEL_ECHO_SERVER_AUTH_HOST", &app.url)]).await;
+    let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
+    let mut client = Client::connect(format!("127.0.0.1:{port}").parse().expect("an address"), &[]).await;
+    client.subscribe("private-a").await;
+    let warning = line(&mut log, "got HTTP status 302").await;
+    assert!(warning.contains("location=\"http://app.test/login\"") && warning.contains("sent no cookie and no token"), "{warning}");
 }
 
 /// A client connects to the `server`; API requests go to the port `api`.

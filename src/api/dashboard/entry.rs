@@ -218,7 +218,7 @@ impl Entry {
                 status,
                 cause: Some(cause.as_str()),
                 answer: reason.map(|reason| cut(&reason.answer)),
-                hint: reason.map(|reason| reason.hint).filter(|hint| !hint.is_empty()).map(str::to_owned).or_else(|| hint_for(cause)),
+                hint: reason.map(|reason| &*reason.hint).filter(|hint| !hint.is_empty()).map(str::to_owned).or_else(|| hint_for(cause)),
                 ..base
             },
             Observation::Joined { .. } => Self { kind: "joined", ..base },

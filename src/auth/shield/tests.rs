@@ -66,7 +66,7 @@ fn granted() -> Reply {
 }
 
 fn unanswered(may_retry: bool) -> Reply {
-    Reply::Unanswered { may_retry, cause: "refused".to_owned(), hint: "" }
+    Reply::Unanswered { may_retry, cause: "refused".to_owned(), hint: String::new() }
 }
 
 /// `answers`: how many calls are answered at once; `add_permits` allows more.

@@ -4,10 +4,9 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use laravel_echo_server::auth;
 use laravel_echo_server::auth::answer::Answer;
 use laravel_echo_server::auth::host::AuthHosts;
-use laravel_echo_server::auth::http::last_cause;
 use laravel_echo_server::channel::Pattern;
 use laravel_echo_server::config::Config;
-use laravel_echo_server::net::tls;
+use laravel_echo_server::net::unanswered::{Asked, Unanswered};
 
 use super::report::{Report, Status};
 use crate::cli::laravel::broadcaster::Way;
@@ -112,29 +111,24 @@ async fn ask(client: &reqwest::Client, base: &str, url: &str, credentials: Optio
                 status,
                 content_type: content_type.as_deref(),
                 content_encoding: content_encoding.as_deref(),
+                location: location.as_deref(),
                 body: &body,
                 ..Answer::default()
             };
-            judge(answer, location.as_deref())
+            judge(answer)
         }
         Err(error) => {
-            let cause = last_cause(&error);
-            let fix = if cause.contains("certificate") {
-                tls::refused_certificate(&cause).unwrap_or("set `auth.tls.ca` to your certificate authority, or `auth.tls.verify` to false")
-            } else if error.is_timeout() {
-                "the application is too slow, or a firewall drops the packets"
-            } else if laravel::is_bare_localhost(base) {
-                "is the application running, and is `authHost` its address? `php artisan serve` listens on http://127.0.0.1:8000"
-            } else {
-                "is the application running, and is `authHost` its address as seen from this machine (or container)?"
-            };
-            (Status::Problem, format!("cannot be reached: {cause}"), fix.to_owned())
+            let Unanswered { cause, mut hint } = Asked::APPLICATION.explain(&error);
+            if error.is_connect() && laravel::is_bare_localhost(base) {
+                hint += " `php artisan serve` listens on http://127.0.0.1:8000";
+            }
+            (Status::Problem, format!("cannot be reached: {cause}"), hint)
         }
     }
 }
 
 /// Judges the application by its response for the unknown channel.
-fn judge(answer: Answer<'_>, location: Option<&str>) -> (Status, String, String) {
+fn judge(answer: Answer<'_>) -> (Status, String, String) {
     let Answer { status, body, .. } = answer;
     // `true`, because hints about missing credentials do not apply: doctor has none.
     let hint = || answer.hint(true).to_owned();
@@ -150,7 +144,7 @@ fn judge(answer: Answer<'_>, location: Option<&str>) -> (Status, String, String)
         200 if body.trim().is_empty() => (Status::Problem, says(" with an empty body"), hint()),
         200 => (Status::Problem, says(" with a page instead of an answer"), hint()),
         300..=399 => {
-            let to = location.map_or_else(String::new, |location| format!(" and redirects to {location}"));
+            let to = answer.target().map_or_else(String::new, |target| format!(" and redirects to {target}"));
             (Status::Problem, says(&to), hint())
         }
         _ => (Status::Problem, says(&format!(": {}", answer.summary())), hint()),
@@ -174,13 +168,13 @@ mod tests {
             (419, "text/html", "Page expired", Status::Problem),
             (500, "text/html", "Server error", Status::Problem),
         ] {
-            let answer = Answer { status, content_type: Some(content_type), body, ..Answer::default() };
-            let (got, message, fix) = judge(answer, Some("/login"));
+            let answer = Answer { status, content_type: Some(content_type), body, location: Some("/login"), ..Answer::default() };
+            let (got, message, fix) = judge(answer);
             assert_eq!(got, expected, "{status} {body}");
             assert_eq!(fix.is_empty(), expected == Status::Ok, "{message}");
         }
-        let answer = |status, body| Answer { status, body, ..Answer::default() };
-        assert!(judge(answer(302, ""), Some("/login")).1.contains("/login"));
-        assert!(judge(answer(404, "Not found\nmore"), None).1.ends_with("404: Not found"));
+        let answer = |status, body| judge(Answer { status, body, location: Some("/login"), ..Answer::default() });
+        assert!(answer(302, "").1.contains("/login"));
+        assert!(answer(404, "Not found\nmore").1.ends_with("404: Not found"));
     }
 }

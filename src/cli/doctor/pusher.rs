@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use laravel_echo_server::auth;
-use laravel_echo_server::auth::http::last_cause;
 use laravel_echo_server::clock::since_1970;
 use laravel_echo_server::config::{ApiClient, Config};
+use laravel_echo_server::net::unanswered::last_cause;
 use laravel_echo_server::signature::sign;
 
 use super::report::Report;

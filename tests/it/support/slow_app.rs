@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::LOCATION;
 use axum::response::{IntoResponse as _, Response};
 use tokio::net::TcpListener;
 
@@ -52,6 +53,11 @@ impl SlowApp {
         *self.work.answer.lock().expect("no test panicked here") = (status, body.to_owned());
     }
 
+    /// Redirects to this address from now on.
+    pub(crate) fn redirects(&self, location: &str) {
+        self.answers(302, location);
+    }
+
     /// Takes this long for each answer from now on.
     pub(crate) fn takes(&self, delay: Duration) {
         *self.work.delay.lock().expect("no test panicked here") = delay;
@@ -83,5 +89,9 @@ async fn answer(State(work): State<Arc<Work>>) -> Response {
     let delay = *work.delay.lock().expect("no test panicked here");
     tokio::time::sleep(delay).await;
     let (status, body) = work.answer.lock().expect("no test panicked here").clone();
-    (StatusCode::from_u16(status).expect("a status"), body).into_response()
+    let status = StatusCode::from_u16(status).expect("a status");
+    match status.is_redirection() {
+        true => (status, [(LOCATION, body)]).into_response(),
+        false => (status, body).into_response(),
+    }
 }
