@@ -170,14 +170,14 @@ impl Bus {
         // With a Redis Cluster nodes receive messages in different orders; with single-channel subscriptions, only some of them.
         let is_one_order = redis.cluster.is_empty() && config.subscribers.redis_mode == RedisMode::Pattern;
         let sessions: Option<Arc<dyn SessionStore>> = if is_one_order && config.recovery.enabled {
-            let link = ReconnectingClient::new(Redis::new(redis)?, "clients cannot resume their sessions on other nodes");
+            let link = ReconnectingClient::new(Redis::new(redis)?, "sessions", "clients cannot resume their sessions on other nodes");
             Some(Arc::new(RedisSessions::new(link, &redis.key_prefix)))
         } else {
             None
         };
         let (queue, waiting) = mpsc::channel(QUEUE);
         Ok(Some(Self {
-            link: ReconnectingClient::new(Redis::new(redis)?, "events of this node cannot be published"),
+            link: ReconnectingClient::new(Redis::new(redis)?, "publishing", "events of this node cannot be published"),
             key_prefix: redis.key_prefix.clone(),
             queue,
             waiting: Mutex::new(waiting),

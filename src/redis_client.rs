@@ -13,6 +13,7 @@ use crate::config::{RedisConfig, RedisNode};
 
 mod loss;
 pub(crate) mod reconnecting;
+mod rights;
 pub mod topology;
 
 pub use loss::{Cause, Loss};
@@ -111,24 +112,46 @@ pub fn address(client: &redis::Client) -> String {
     client.get_connection_info().addr().to_string()
 }
 
-/// A command that pings the same Redis; with sentinels or a cluster, the first configured node.
+/// The pattern of all channels with this prefix.
 #[must_use]
-pub fn ping_command(config: &RedisConfig) -> String {
+pub fn pattern(key_prefix: &str) -> String {
+    glob(key_prefix, &['*']) + "*"
+}
+
+/// Escapes glob characters of Redis and those in `more`.
+pub(crate) fn glob(text: &str, more: &[char]) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for character in text.chars() {
+        if matches!(character, '?' | '[' | ']' | '\\') || more.contains(&character) {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
+/// The ACL user, from `username` or `url`.
+fn username(config: &RedisConfig) -> Option<String> {
+    connection_info(config).ok()?.redis_settings().username().map(str::to_owned)
+}
+
+/// `redis-cli` with the address of this Redis; with sentinels or a cluster, of the first configured node.
+fn cli(config: &RedisConfig) -> String {
     let of = |node: &RedisNode| RedisConfig { host: node.host.clone(), port: node.port, url: None, path: None, ..config.clone() };
     let first = config.sentinels.first().or(config.cluster.first()).map(of);
     let info = connection_info(first.as_ref().unwrap_or(config));
     match info.as_ref().map(ConnectionInfo::addr) {
-        Ok(ConnectionAddr::Tcp(host, port)) => format!("redis-cli -h {host} -p {port} ping"),
+        Ok(ConnectionAddr::Tcp(host, port)) => format!("redis-cli -h {host} -p {port}"),
         Ok(ConnectionAddr::TcpTls { host, port, insecure, .. }) => {
             let trust = match &config.tls.ca {
                 _ if *insecure => " --insecure".to_owned(),
                 Some(ca) => format!(" --cacert {}", ca.display()),
                 None => String::new(),
             };
-            format!("redis-cli -h {host} -p {port} --tls{trust} ping")
+            format!("redis-cli -h {host} -p {port} --tls{trust}")
         }
-        Ok(ConnectionAddr::Unix(path)) => format!("redis-cli -s {} ping", path.display()),
-        _ => "redis-cli ping".to_owned(),
+        Ok(ConnectionAddr::Unix(path)) => format!("redis-cli -s {}", path.display()),
+        _ => "redis-cli".to_owned(),
     }
 }
 
@@ -156,17 +179,17 @@ mod tests {
 
     #[test]
     fn the_same_redis_is_asked_for_a_sign_of_life() {
-        let of = |settings: serde_json::Value| ping_command(&serde_json::from_value(settings).unwrap());
+        let of = |settings: serde_json::Value| cli(&serde_json::from_value(settings).unwrap());
         let node = serde_json::json!([{ "host": "10.0.0.1", "port": 26379 }]);
         for (settings, expected) in [
-            (serde_json::json!({}), "redis-cli -h 127.0.0.1 -p 6379 ping"),
-            (serde_json::json!({ "path": "/run/redis.sock" }), "redis-cli -s /run/redis.sock ping"),
-            (serde_json::json!({ "url": "redis://:secret@redis.test:6380/2" }), "redis-cli -h redis.test -p 6380 ping"),
+            (serde_json::json!({}), "redis-cli -h 127.0.0.1 -p 6379"),
+            (serde_json::json!({ "path": "/run/redis.sock" }), "redis-cli -s /run/redis.sock"),
+            (serde_json::json!({ "url": "redis://:secret@redis.test:6380/2" }), "redis-cli -h redis.test -p 6380"),
             (
                 serde_json::json!({ "host": "r", "tls": { "enabled": true, "ca": "/ca.pem" } }),
-                "redis-cli -h r -p 6379 --tls --cacert /ca.pem ping",
+                "redis-cli -h r -p 6379 --tls --cacert /ca.pem",
             ),
-            (serde_json::json!({ "sentinels": node, "name": "m" }), "redis-cli -h 10.0.0.1 -p 26379 ping"),
+            (serde_json::json!({ "sentinels": node, "name": "m" }), "redis-cli -h 10.0.0.1 -p 26379"),
         ] {
             assert_eq!(of(settings.clone()), expected, "{settings}");
         }

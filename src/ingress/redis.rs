@@ -41,6 +41,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Interval between log lines about a lasting outage.
 const REMINDER: Duration = Duration::from_secs(5 * 60);
 
+/// What this connection is called in the log, as [`ReconnectingClient`](crate::redis_client::ReconnectingClient)s have names.
+const CONNECTION: &str = "events";
+
 /// Interval between PINGs, and the time for their answer.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -203,7 +206,11 @@ impl<S: Socket> RedisIngress<S> {
         match before {
             RedisState::Lost(_) => {
                 self.hub.metrics().redis_reconnects.inc();
-                info!(redis = address, "Redis is back; events arrive again; clients that disconnected before that start new sessions");
+                info!(
+                    redis = address,
+                    connection = CONNECTION,
+                    "Redis is back; events arrive again; clients that disconnected before that start new sessions"
+                );
             }
             _ if self.subscriptions.interests().is_some() => {
                 let hint = "nothing arrives? `laravel-echo-server doctor --listen 30` shows what is published, and with which prefix";
@@ -229,7 +236,7 @@ impl<S: Socket> RedisIngress<S> {
             (RedisState::Lost(_), Some(outage)) => {
                 let since = humantime::format_rfc3339_seconds(outage.since);
                 match outage.still(loss.cause, Instant::now()) {
-                    Some(text) => warn!(redis, reason, %since, hint, "{text}"),
+                    Some(text) => warn!(redis, connection = CONNECTION, reason, %since, hint, "{text}"),
                     None => debug!(redis, reason, "still no connection to Redis"),
                 }
             }
@@ -238,9 +245,15 @@ impl<S: Socket> RedisIngress<S> {
                     metrics.redis_losses.inc();
                     // No hint: it may just be restarting.
                     let hint = (loss.cause != Cause::Unreachable).then_some(hint);
-                    warn!(redis, reason, hint, "lost the connection to Redis; clients stay connected, no events arrive until it is back");
+                    warn!(
+                        redis,
+                        connection = CONNECTION,
+                        reason,
+                        hint,
+                        "lost the connection to Redis; clients stay connected, no events arrive until it is back"
+                    );
                 } else {
-                    warn!(redis, reason, hint, "cannot reach Redis; retrying until it answers");
+                    warn!(redis, connection = CONNECTION, reason, hint, "cannot reach Redis; retrying until it answers");
                 }
                 *outage = Some(Outage::begin(loss.cause));
             }

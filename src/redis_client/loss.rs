@@ -1,9 +1,11 @@
-//! [`Loss`]: why Redis cannot be used. Input: a connection error. Output: its text for the log, and a [`Cause`] with a hint that the
-//! log and `doctor` share, and a sentence without host names for `/ready`.
+//! [`Loss`]: why Redis cannot be used. Input: an error of the Redis client. Output: the words that the log and `doctor` share, and a
+//! [`Cause`] with a hint, and a sentence without host names for `/ready`.
 
 use redis::{ErrorKind, RedisError};
 
-use crate::net::tls::refused_certificate;
+use super::{cli, rights};
+use crate::config::RedisConfig;
+use crate::net::tls::Trust;
 
 /// Why Redis cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +47,12 @@ impl Loss {
 impl From<&RedisError> for Loss {
     fn from(error: &RedisError) -> Self {
         let cause = Cause::of(error);
-        let reason = if cause == Cause::NotRedis { cause.sentence().to_owned() } else { error.to_string() };
+        let reason = match (cause, error.detail()) {
+            // The operating system's own words say more.
+            (Cause::Unreachable | Cause::Certificate(_), _) => error.to_string(),
+            (Cause::WrongPassword | Cause::NoPermission, Some(detail)) => cause.with_detail(detail),
+            _ => cause.sentence().to_owned(),
+        };
         Self { reason, cause }
     }
 }
@@ -54,18 +61,16 @@ impl Cause {
     /// The kind of an error of a connection or its first command.
     #[must_use]
     pub fn of(error: &RedisError) -> Self {
-        const UNTRUSTED: &str = "set `databaseConfig.redis.tls.ca` to your authority, or `tls.rejectUnauthorized` to false there";
         match error.code() {
             Some("NOAUTH") => Self::NoPassword,
             Some("WRONGPASS") => Self::WrongPassword,
             Some("NOPERM") => Self::NoPermission,
+            _ if error.kind() == ErrorKind::AuthenticationFailed => Self::WrongPassword,
             _ => match error.to_string() {
-                text if text.contains("certificate") => Self::Certificate(refused_certificate(&text).unwrap_or(UNTRUSTED)),
-                _ if error.kind() == ErrorKind::AuthenticationFailed => Self::WrongPassword,
                 text if text.contains("Parse error") => Self::NotRedis,
                 text if text.contains("DB index is out of range") => Self::NoDatabase,
                 text if text.contains("lookup address") => Self::UnknownHost,
-                _ => Self::Unreachable,
+                text => Trust::REDIS.hint(&text).map_or(Self::Unreachable, Self::Certificate),
             },
         }
     }
@@ -85,20 +90,26 @@ impl Cause {
         }
     }
 
+    /// The sentence with what Redis said itself.
+    pub(super) fn with_detail(self, detail: &str) -> String {
+        format!("{}: {detail}", self.sentence())
+    }
+
     /// Whether Redis responded with a refusal.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
         matches!(self, Self::NoPassword | Self::WrongPassword | Self::NoPermission | Self::NoDatabase)
     }
 
-    /// How to fix it. `ping` is a command that pings the same Redis, see [`ping_command`](super::ping_command).
+    /// How to fix it, for the Redis of these settings.
     #[must_use]
-    pub fn hint(self, ping: &str) -> String {
+    pub fn hint(self, config: &RedisConfig) -> String {
         let hint = match self {
             Self::Unreachable => {
                 return format!(
-                    "is it running (`{ping}`), is this its address in `databaseConfig.redis`, as seen from this machine (or container), \
-                     and does `databaseConfig.redis.tls` match that port?"
+                    "is it running (`{} ping`), is this its address in `databaseConfig.redis`, as seen from this machine (or container), \
+                     and does `databaseConfig.redis.tls` match that port?",
+                    cli(config)
                 );
             }
             Self::UnknownHost => {
@@ -106,7 +117,7 @@ impl Cause {
             }
             Self::NoDatabase => {
                 "set `databaseConfig.redis.db` to an existing database (0 to 15, unless its `databases` says otherwise) and restart; \
-                 events arrive regardless of it"
+                 events are the same in all of them"
             }
             Self::NoPassword => {
                 "set `databaseConfig.redis.password` to the value of REDIS_PASSWORD in Laravel's .env, and restart laravel-echo-server"
@@ -115,8 +126,7 @@ impl Cause {
                 "check `databaseConfig.redis.password` (and `username`) against requirepass or the ACL; Laravel's is REDIS_PASSWORD in .env"
             }
             Self::NoPermission => {
-                "in Redis: `ACL SETUSER <user> ~<keyPrefix>laravel-echo:* ~<keyPrefix>*:members ~<keyPrefix>queues:* &* +@read +@write \
-                 +@scripting +@pubsub +@connection +@transaction +time +info`"
+                return format!("as an administrator of Redis (`--user`, `--pass`): `{}`", rights::command(config, &cli(config)));
             }
             Self::Certificate(hint) => hint,
             Self::NotRedis => {

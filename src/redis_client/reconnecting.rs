@@ -23,8 +23,12 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// A connection for commands that reconnects when it breaks.
 pub struct ReconnectingClient {
+    /// What it is for, in one or two words for the log: a server has several of these.
+    name: &'static str,
     /// What does not work without Redis, for the log.
-    purpose: &'static str,
+    without: &'static str,
+    /// What else can be done about a Redis that is not there.
+    instead: Option<&'static str>,
     redis: Redis,
     state: Mutex<State>,
     /// Counts connections: data written over an older one may be lost.
@@ -51,7 +55,7 @@ struct Outage {
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     /// There is no connection. Nothing was executed.
-    #[error("Redis is unreachable: {}", .0.reason)]
+    #[error("no connection to Redis: {}", .0.reason)]
     Away(Loss),
     /// The connection broke. It is unknown whether the commands were executed.
     #[error("the connection to Redis broke")]
@@ -70,9 +74,17 @@ impl QueryError {
     pub fn full_text(&self) -> String {
         match self {
             Self::Away(_) => self.to_string(),
+            Self::Refused(cause) if refusal_hint(&sentence(cause)).is_err() => Cause::NoPermission.with_detail(&detail(cause)),
             Self::Broken(cause) | Self::Late(cause) | Self::Refused(cause) => format!("{self}: {}", sentence(cause)),
         }
     }
+}
+
+/// What Redis says about the first refused command, without the code of the error.
+fn detail(error: &RedisError) -> String {
+    let refused = error.clone().into_server_errors();
+    let first = refused.as_deref().and_then(<[_]>::first).and_then(|(_, refusal)| refusal.details().map(str::to_owned));
+    first.or_else(|| error.detail().map(str::to_owned)).unwrap_or_else(|| sentence(error))
 }
 
 /// Redis's own message about the first refused command, or else the client's message.
@@ -98,10 +110,16 @@ fn refusal_hint(words: &str) -> Result<&'static str, Cause> {
 }
 
 impl ReconnectingClient {
-    /// A client that connects on first use. `purpose` says what does not work without it.
+    /// A client that connects on first use. `name` says what it is for, `without` what does not work without it.
     #[must_use]
-    pub fn new(redis: Redis, purpose: &'static str) -> Self {
-        Self { purpose, redis, state: Mutex::default(), generation: AtomicU64::new(0), broken: Notify::new() }
+    pub fn new(redis: Redis, name: &'static str, without: &'static str) -> Self {
+        Self { name, without, instead: None, redis, state: Mutex::default(), generation: AtomicU64::new(0), broken: Notify::new() }
+    }
+
+    /// The same client, with something else to do about a Redis that is not there.
+    #[must_use]
+    pub fn or_instead(self, instead: Option<&'static str>) -> Self {
+        Self { instead, ..self }
     }
 
     /// Changes with every new connection.
@@ -132,7 +150,15 @@ impl ReconnectingClient {
                 Err(cause) => cause,
             },
         };
-        self.redis.hint(cause)
+        self.hint_about(cause)
+    }
+
+    fn hint_about(&self, cause: Cause) -> String {
+        let hint = self.redis.hint(cause);
+        match self.instead.filter(|_| matches!(cause, Cause::Unreachable | Cause::UnknownHost)) {
+            Some(instead) => format!("{instead}; or, if it should be there: {hint}"),
+            None => hint,
+        }
     }
 
     /// Executes a pipeline, and reads the replies of its commands as one tuple or list.
@@ -170,7 +196,7 @@ impl ReconnectingClient {
             match self.redis.connect().await {
                 Ok(connection) => {
                     if state.outage.take().is_some() {
-                        info!(redis = self.redis.address(), "Redis is back");
+                        info!(redis = self.redis.address(), connection = self.name, "Redis is back");
                     }
                     state.connection = Some(connection.clone());
                     return Ok(Some((connection, self.generation.fetch_add(1, Ordering::AcqRel) + 1)));
@@ -193,8 +219,8 @@ impl ReconnectingClient {
             None => (now.checked_sub(before).unwrap_or(now), Vec::new()),
         };
         if !told.contains(&loss.cause) {
-            let hint = self.redis.hint(loss.cause);
-            warn!(redis = self.redis.address(), reason = loss.reason, hint, "{} until Redis is back", self.purpose);
+            let (redis, connection, hint) = (self.redis.address(), self.name, self.hint_about(loss.cause));
+            warn!(redis, connection, reason = loss.reason, hint, "{} until Redis is back", self.without);
             told.push(loss.cause);
         }
         state.outage = Some(Outage { since, tried: now, loss, told });

@@ -36,7 +36,7 @@ pub struct Redis {
     /// The same without the password of Redis, of the sentinels, or both, because they may need none.
     open: Vec<Topology>,
     address: String,
-    ping: String,
+    config: RedisConfig,
     has_told_of_password: AtomicBool,
     has_asked_for_cluster: Arc<AtomicBool>,
 }
@@ -79,9 +79,8 @@ impl Redis {
             Topology::Cluster { .. } => format!("cluster {}", list(&config.cluster)),
         };
         let open = without_passwords(config).iter().map(Topology::new).collect::<Result<_, _>>()?;
-        let ping = super::ping_command(config);
         let (has_told_of_password, has_asked_for_cluster) = (AtomicBool::new(false), Arc::default());
-        Ok(Self { topology, open, address, ping, has_told_of_password, has_asked_for_cluster })
+        Ok(Self { topology, open, address, config: config.clone(), has_told_of_password, has_asked_for_cluster })
     }
 
     /// The address, without credentials.
@@ -93,7 +92,7 @@ impl Redis {
     /// How to fix an error of this Redis.
     #[must_use]
     pub fn hint(&self, cause: Cause) -> String {
-        cause.hint(&self.ping)
+        cause.hint(&self.config)
     }
 
     /// Whether this is a Redis Cluster.
@@ -147,7 +146,10 @@ impl Redis {
                 }
             }
         }
-        Err(self.topology.explained(error).await)
+        Err(match &self.topology {
+            Topology::Single(client) => explained(client, error).await,
+            Topology::Sentinel(_) | Topology::Cluster { .. } => error,
+        })
     }
 }
 
@@ -245,26 +247,26 @@ impl Topology {
             Self::Sentinel(_) | Self::Cluster { .. } => !error.is_timeout(),
         }
     }
+}
 
-    /// The error with Redis's own message about a refused password.
-    async fn explained(&self, error: RedisError) -> RedisError {
-        let Self::Single(client) = self else { return error };
-        if error.kind() != ErrorKind::AuthenticationFailed {
-            return error;
+/// The error with Redis's own message about a refused password.
+pub async fn explained(client: &Client, error: RedisError) -> RedisError {
+    if error.kind() != ErrorKind::AuthenticationFailed {
+        return error;
+    }
+    let info = client.get_connection_info();
+    let (user, password) = (info.redis_settings().username(), info.redis_settings().password().unwrap_or_default());
+    let ask = async {
+        let plain = Client::open(info.clone().set_redis_settings(RedisConnectionInfo::default()))?;
+        let mut connection = plain.get_multiplexed_async_connection().await?;
+        redis::cmd("AUTH").arg(user).arg(password).exec_async(&mut connection).await
+    };
+    match within(ask).await {
+        Err(reason) if matches!(reason.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
+            let detail = reason.detail().map_or_else(|| reason.to_string(), str::to_owned);
+            (ErrorKind::AuthenticationFailed, Cause::WrongPassword.sentence(), detail).into()
         }
-        let info = client.get_connection_info();
-        let (user, password) = (info.redis_settings().username(), info.redis_settings().password().unwrap_or_default());
-        let ask = async {
-            let plain = Client::open(info.clone().set_redis_settings(RedisConnectionInfo::default()))?;
-            let mut connection = plain.get_multiplexed_async_connection().await?;
-            redis::cmd("AUTH").arg(user).arg(password).exec_async(&mut connection).await
-        };
-        match within(ask).await {
-            Err(reason) if matches!(reason.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
-                (ErrorKind::AuthenticationFailed, "Redis refuses the password", reason.to_string()).into()
-            }
-            _ => error,
-        }
+        _ => error,
     }
 }
 

@@ -91,7 +91,7 @@ impl Books {
         const LEASE: Duration = Duration::from_secs(10);
         let redis = &config.database_config.redis;
         Ok(Self {
-            client: ReconnectingClient::new(Redis::new(redis)?, "webhooks are not sent"),
+            client: ReconnectingClient::new(Redis::new(redis)?, "webhooks", "webhooks are not sent"),
             prefix: format!("{}laravel-echo:{{webhooks}}:", redis.key_prefix),
             node: format!("{:016x}", rand::random::<u64>()),
             lease: config.presence.lease.min(LEASE),

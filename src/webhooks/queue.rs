@@ -39,7 +39,7 @@ impl QueuePush {
     pub(super) fn new(entry: &WebhookConfig, config: &Config) -> Result<Self, RedisConfigError> {
         let redis = &config.database_config.redis;
         Ok(Self {
-            client: ReconnectingClient::new(Redis::new(redis)?, "webhooks cannot be pushed onto Laravel's queue"),
+            client: ReconnectingClient::new(Redis::new(redis)?, "webhook queue", "webhooks cannot be pushed onto Laravel's queue"),
             key: format!("{}queues:{}", redis.key_prefix, entry.queue),
             job: entry.job.clone().unwrap_or_default(),
         })

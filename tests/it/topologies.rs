@@ -1,7 +1,9 @@
 //! Redis deployments: Sentinel with a failover, Redis Cluster, TLS, ACL users, URLs, Unix sockets.
 
+use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
 
+use laravel_echo_server::config::RedisConfig;
 use laravel_echo_server::redis_client::{Cause, Redis};
 use serde_json::{Value, json};
 
@@ -277,12 +279,19 @@ async fn tls_an_acl_user_a_url_and_a_unix_socket() {
 
 #[tokio::test]
 async fn the_rights_that_are_advised_suffice() {
-    let hint = Cause::NoPermission.hint("");
-    let rights = hint.split('`').nth(1).and_then(|command| command.strip_prefix("ACL SETUSER <user> ")).expect("a command");
-    assert!(include_str!("../../docs/several-nodes.md").contains(&format!("ACL SETUSER echo on >password {rights}\n")), "{rights}");
-    let user = format!("user echo on >secret {}\n", rights.replace("<keyPrefix>", "app_"));
-    let (laravel, instance) = (Laravel::start().await, Instance::start(free_port(), &user, &[]));
+    let port = free_port();
+    let command = |prefix: &str| {
+        let config = RedisConfig { port, username: Some("echo".to_owned()), key_prefix: prefix.to_owned(), ..RedisConfig::default() };
+        let hint = Cause::NoPermission.hint(&config);
+        hint.split('`').find(|part| part.contains("ACL SETUSER")).expect("a command").replace("'echo' ", "echo ")
+    };
+    let shown = command("<keyPrefix>").replace('\'', "");
+    let documented = shown[shown.find("ACL").expect("the words")..].replace("echo ", "echo on >password ");
+    assert!(include_str!("../../docs/several-nodes.md").contains(&format!("\n{documented}\n")), "{documented}");
+    let (laravel, instance) = (Laravel::start().await, Instance::start(port, "user echo on >secret\n", &[]));
     instance.answers().await;
+    let pasted = Command::new("sh").args(["-c", &command("app_")]).output().expect("a shell");
+    assert_eq!(String::from_utf8_lossy(&pasted.stdout).trim(), "OK", "{pasted:?}");
     let settings = |mode: &str| {
         let redis = json!({ "port": instance.port, "username": "echo", "password": "secret", "keyPrefix": "app_" });
         let mut settings = settings(&laravel, mode, &redis);
@@ -304,8 +313,10 @@ async fn the_rights_that_are_advised_suffice() {
     until("the mirror", async || instance.ask::<u64>("EXISTS app_presence-room:members").await == Some(1)).await;
     exact.stop().await;
     one.stop().await;
-    let refused = instance.ask::<Vec<redis::Value>>("ACL LOG").await.expect("Redis answers");
-    assert!(refused.is_empty(), "{refused:?}");
+    let refused = instance.ask::<Vec<HashMap<String, redis::Value>>>("ACL LOG").await.expect("Redis answers");
+    // The server also tries to look beyond its prefix, and does without.
+    let missing: Vec<_> = refused.iter().filter(|entry| entry["object"] != redis::Value::BulkString(b"*".to_vec())).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[tokio::test]

@@ -16,7 +16,6 @@ use crate::api::params::Params;
 use crate::channel::ChannelName;
 use crate::hub::near_miss;
 use crate::readiness::RedisState;
-use crate::redis_client::ping_command;
 
 /// Maximum number of refusals shown.
 const MAX_REFUSALS: usize = 3;
@@ -127,7 +126,7 @@ fn sources(settings: &Settings, is_prefix_wrong: bool, findings: &mut Findings) 
         RedisState::Lost(loss) => findings.add(
             Weight::Wrong,
             format!("the connection to Redis is lost, so no events come from there: {}", loss.reason),
-            format!("the server reconnects by itself; {}", loss.cause.hint(&ping_command(&settings.config.database_config.redis))),
+            format!("the server reconnects by itself; {}", loss.cause.hint(&settings.config.database_config.redis)),
         ),
         RedisState::Connecting => findings.add(
             Weight::Wrong,

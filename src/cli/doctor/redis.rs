@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use laravel_echo_server::clock::since_1970;
 use laravel_echo_server::config::{Config, Database, RedisConfig};
-use laravel_echo_server::redis_client::topology::without_passwords;
-use laravel_echo_server::redis_client::{self, Cause, Loss, ping_command};
+use laravel_echo_server::redis_client::topology::{explained, without_passwords};
+use laravel_echo_server::redis_client::{self, Cause, Loss};
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError};
 
@@ -63,12 +63,12 @@ pub(super) async fn examine(config: &Config, project: &Project, listen: Duration
     if !brings_events {
         return;
     }
-    match events(&client, listen).await {
+    match events(&client, &settings.key_prefix, listen).await {
         Ok(heard) => {
             let (status, message, fix) = names::judge(&settings.key_prefix, &heard, listen);
             report.add("events", status, message, fix);
         }
-        Err(error) => report.problem("events", format!("PSUBSCRIBE is refused: {error}"), fix_of(&error, settings)),
+        Err(error) => report.problem("events", format!("PSUBSCRIBE is refused: {}", Loss::from(&error).reason), fix_of(&error, settings)),
     }
 }
 
@@ -94,7 +94,8 @@ async fn examine_server(settings: &RedisConfig, report: &mut Report) -> Option<O
         }
         Err(error) if error.code() == Some("NOPERM") => report.ok("redis", format!("{address} answers")),
         Err(error) => {
-            report.problem("redis", format!("{address} answers with an error: {error}"), fix_of(&error, settings));
+            let Fault { message, fix } = fault(&error, address, settings);
+            report.problem("redis", message, fix);
             return None;
         }
     }
@@ -144,11 +145,11 @@ async fn open(settings: &RedisConfig) -> Result<Open, Fault> {
                     return Ok(Open { needs_no_password: true, ..open });
                 }
             }
-            Err(fault(&error, &address, settings))
+            Err(fault(&explained(&client, error).await, &address, settings))
         }
         Err(_) => Err(Fault {
             message: format!("{address} does not answer within {} seconds", CONNECT.as_secs()),
-            fix: Cause::Unreachable.hint(&ping_command(settings)),
+            fix: Cause::Unreachable.hint(settings),
         }),
     }
 }
@@ -233,10 +234,13 @@ fn clock(theirs: u64, report: &mut Report) {
     }
 }
 
-/// Listens for a while and returns the names of the channels with events.
-async fn events(client: &redis::Client, listen: Duration) -> Result<BTreeSet<String>, RedisError> {
+/// Listens for a while and returns the names of the channels with events: of all, or where the Redis user may not do that, of those
+/// with the prefix.
+async fn events(client: &redis::Client, key_prefix: &str, listen: Duration) -> Result<BTreeSet<String>, RedisError> {
     let mut pubsub = client.get_async_pubsub().await?;
-    pubsub.psubscribe("*").await?;
+    if pubsub.psubscribe("*").await.is_err() {
+        pubsub.psubscribe(redis_client::pattern(key_prefix)).await?;
+    }
     let mut names = BTreeSet::new();
     let mut messages = pubsub.on_message();
     let end = tokio::time::Instant::now() + listen;
@@ -249,5 +253,5 @@ async fn events(client: &redis::Client, listen: Duration) -> Result<BTreeSet<Str
 }
 
 fn fix_of(error: &RedisError, settings: &RedisConfig) -> String {
-    Cause::of(error).hint(&ping_command(settings))
+    Cause::of(error).hint(settings)
 }

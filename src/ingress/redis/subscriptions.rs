@@ -14,7 +14,7 @@ use tokio::time::error::Elapsed;
 use crate::channel::ChannelName;
 use crate::cluster::control::CONTROL_CHANNEL;
 use crate::hub::{Change, InterestSet};
-use crate::redis_client::Loss;
+use crate::redis_client::{Loss, glob, pattern};
 
 /// How long Redis may take to answer a command.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,11 +52,11 @@ impl From<SubscribeError> for Loss {
 impl Subscriptions {
     /// With `interests`, subscribes only to wanted channels.
     pub(super) fn new(key_prefix: &str, interests: Option<Arc<InterestSet>>, confirmed: Gauge) -> Self {
-        let prefix = escape(key_prefix, &['*']);
+        let prefix = glob(key_prefix, &['*']);
         let (patterns, topic) = match &interests {
-            None => (vec![format!("{prefix}*")], None),
+            None => (vec![pattern(key_prefix)], None),
             Some(interests) => {
-                let patterns = interests.flat().iter().map(|flat| prefix.clone() + &escape(&flat.widened(), &[])).collect();
+                let patterns = interests.flat().iter().map(|flat| prefix.clone() + &glob(&flat.widened(), &[])).collect();
                 // Also needed without other nodes: Redis may close idle connections (`timeout`), but not those of subscribers.
                 (patterns, interests.flat_of(CONTROL_CHANNEL).is_none().then(|| format!("{key_prefix}{CONTROL_CHANNEL}")))
             }
@@ -140,18 +140,6 @@ impl Subscriptions {
             Some(at) => message.get_pattern::<String>().is_ok_and(|pattern| pattern == self.patterns[at]),
         }
     }
-}
-
-/// Escapes glob characters and those in `more`.
-fn escape(text: &str, more: &[char]) -> String {
-    let mut pattern = String::with_capacity(text.len());
-    for character in text.chars() {
-        if matches!(character, '?' | '[' | ']' | '\\') || more.contains(&character) {
-            pattern.push('\\');
-        }
-        pattern.push(character);
-    }
-    pattern
 }
 
 #[cfg(test)]

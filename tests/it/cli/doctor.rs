@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::{Folder, Redis, Running, free_port};
+use crate::tls::Certificate;
 
 /// An application that gives every request the same answer.
 fn app(answer: &'static str) -> String {
@@ -82,7 +83,7 @@ fn each_fault_is_reported_with_a_fix() {
         (nowhere, "password = \"secret\"", "auth", ["cannot be reached", "authHost"]),
         (app(REFUSES), "", "redis", ["NOAUTH", "password"]),
         (app(REFUSES), "password = \"wrong\"", "redis", ["refuses the connection", "password"]),
-        (app(REFUSES), "password = \"secret\"\ndb = 99", "redis", ["out of range", "`databaseConfig.redis.db`"]),
+        (app(REFUSES), "password = \"secret\"\ndb = 99", "redis", ["does not have the configured database", "`databaseConfig.redis.db`"]),
         (
             app(REFUSES),
             "password = \"secret\"\nhost = \"redis.invalid\"",
@@ -96,6 +97,71 @@ fn each_fault_is_reported_with_a_fix() {
         let (status, text) = finding(&report, check);
         assert_eq!((code, status.as_str()), (1, "problem"), "{report:#}");
         super::assert_holds(&text, &parts);
+    }
+}
+
+/// The value of a field in a log line.
+fn field(line: &str, name: &str) -> String {
+    let quoted = line.split_once(&format!(" {name}=")).unwrap_or_else(|| panic!("no {name} in {line}")).1;
+    serde_json::Deserializer::from_str(quoted).into_iter::<String>().next().expect("a value").expect("a quoted text")
+}
+
+#[test]
+fn the_log_and_doctor_say_the_same_about_redis() {
+    let folder = Folder::new();
+    let certificate = Certificate::new("doctor");
+    let tls_port = free_port().to_string();
+    let [crt, key] = ["crt", "key"].map(|name| certificate.0.join(name).display().to_string());
+    let tls =
+        ["--tls-port", &tls_port, "--tls-cert-file", &crt, "--tls-key-file", &key, "--tls-ca-cert-file", &crt, "--tls-auth-clients", "no"];
+    let user = |rights: &'static str| {
+        ["--user", "default", "off", "--user", "echo", "on", ">pw"].into_iter().chain(rights.split(' ')).collect::<Vec<_>>()
+    };
+    let (locked, no_channels) = (["--requirepass", "secret"].to_vec(), user("~* &other +@all"));
+    let as_echo = "username = \"echo\"\npassword = \"pw\"\nkeyPrefix = \"app_\"";
+    let of_tls = format!("url = \"rediss://localhost:{tls_port}\"");
+    for (arguments, more, reason, fix) in [
+        (&locked, "", "Redis asks for a password (NOAUTH)", "`databaseConfig.redis.password`"),
+        (&locked, "password = \"wrong\"", "Redis refuses the password or the user (WRONGPASS): invalid", "`databaseConfig.redis.password`"),
+        (&locked, "username = \"bob\"\npassword = \"x\"", "Redis refuses the password or the user (WRONGPASS): invalid", "`username`"),
+        (&locked, "password = \"secret\"\ndb = 99", "Redis does not have the configured database", "`databaseConfig.redis.db`"),
+        (
+            &no_channels,
+            as_echo,
+            "the Redis user lacks a permission (NOPERM): this user has no",
+            "ACL SETUSER 'echo' '~app_laravel-echo:*' ",
+        ),
+        (&locked, "host = \"redis.invalid\"", "the host name of Redis cannot be resolved", "`databaseConfig.redis.host`"),
+        (&tls.to_vec(), &of_tls, "certificate", "`databaseConfig.redis.tls.rejectUnauthorized = false`"),
+    ] {
+        let redis = Redis::start(free_port(), arguments);
+        config(&folder, &app(REFUSES), &redis, more);
+        let mut running = folder.start(&["--no-lock"]);
+        running.wait_for("cannot reach Redis");
+        let line = running.seen.iter().find(|line| line.contains("cannot reach Redis")).expect("it was seen");
+        assert_eq!(field(line, "connection"), "events");
+        super::assert_holds(&field(line, "reason"), &[reason]);
+        super::assert_holds(&field(line, "hint"), &[fix]);
+        let (_, report) = examine(&folder, "0");
+        let problem = report["findings"].as_array().unwrap().iter().find(|finding| finding["status"] == "problem").expect("a problem");
+        assert_eq!(problem["fix"], field(line, "hint"), "{more}");
+        super::assert_holds(problem["message"].as_str().unwrap(), &[&field(line, "reason")]);
+    }
+}
+
+#[test]
+fn the_log_and_doctor_say_the_same_about_an_application_that_does_not_answer() {
+    let folder = Folder::new();
+    let redis = Redis::start(free_port(), &[]);
+    let silent = TcpListener::bind("127.0.0.1:0").expect("binding a free port");
+    let silent = format!("http://{}", silent.local_addr().expect("a bound listener has an address"));
+    for (auth_host, more, cause, fix) in [
+        ("http://app.invalid", "", "the host name cannot be resolved", "is `authHost` spelled right"),
+        (&silent, "[auth]\ntimeout = \"200ms\"", "no answer within auth.timeout", "raise auth.timeout"),
+    ] {
+        config(&folder, auth_host, &redis, more);
+        let (_, text) = finding(&examine(&folder, "0").1, "auth");
+        super::assert_holds(&text, &[cause, fix]);
     }
 }
 
@@ -400,14 +466,14 @@ fn a_ca_certificate_is_reported_with_the_command_for_a_better_one() {
     make("");
     let running = folder.start(&["--config", "app.toml"]);
     let (_, text) = finding(&examine(&folder, "0").1, "auth");
-    super::assert_holds(&text, &["CaUsedAsEndEntity", "-addext basicConstraints=critical,CA:FALSE"]);
+    super::assert_holds(&text, &["CaUsedAsEndEntity", "-addext basicConstraints=critical,CA:FALSE", "`auth.tls.verify = false`"]);
     drop(running);
 
     // Follows the advice in the message.
     make("-addext basicConstraints=critical,CA:FALSE");
     let _running = folder.start(&["--config", "app.toml"]);
     let (_, text) = finding(&examine(&folder, "0").1, "auth");
-    super::assert_holds(&text, &["answers 404"]);
+    super::assert_holds(&text, &["answers 404", "that is the answer of a laravel-echo-server"]);
 }
 
 #[test]
