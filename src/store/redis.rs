@@ -13,13 +13,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{Heartbeat, Joined, Left, Member, Members, PresenceStore, StoreError};
 use crate::channel::ChannelName;
 use crate::config::Config;
 use crate::event::SocketId;
 use crate::redis_client::{QueryError, ReconnectingClient, Redis, RedisConfigError, reconnecting};
+use crate::warn_throttled;
 
 mod changes;
 mod lease;
@@ -36,6 +37,9 @@ use scripts::{Condition, Keys, Listing};
 /// How long a join waits for Redis. After this, or when Redis is known to be unreachable, the join is answered from this node's
 /// own members, and the member is written once Redis is back.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// What to do without a Redis. Needed by files of the original, where `database` is `redis` unless they say otherwise.
+const WITHOUT_REDIS: &str =
+    "one node needs no Redis for presence: `\"database\": \"memory\"` in laravel-echo-server.json, `database = \"memory\"` in TOML";
 /// How long shutdown waits for pending removals to be written and the lease to be released.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -52,6 +56,7 @@ pub(crate) struct RedisStore {
     trusted: Mutex<WriteEpoch>,
     /// Notified when Redis turns out to lack members of this node.
     lost: Notify,
+    is_clustered: bool,
 }
 
 /// Written members count as stored as long as neither of these changes.
@@ -87,10 +92,12 @@ impl RedisStore {
     /// [`RedisConfigError`] when the Redis settings are invalid.
     pub(crate) fn new(config: &Config) -> Result<Self, RedisConfigError> {
         let database = &config.database_config;
-        let client = Arc::new(ReconnectingClient::new(
+        let client = ReconnectingClient::new(
             Redis::new(&database.redis)?,
+            "presence",
             "presence lists show only this node's members, which are not shared",
-        ));
+        );
+        let client = Arc::new(client.or_instead((!config.cluster.enabled).then_some(WITHOUT_REDIS)));
         let keys = Keys::new(&database.redis.key_prefix, config.cluster.enabled);
         let lease = Lease::new(&config.presence);
         Ok(Self {
@@ -102,15 +109,50 @@ impl RedisStore {
             local: LocalMembers::default(),
             orphans: Mutex::default(),
             lost: Notify::new(),
+            is_clustered: config.cluster.enabled,
         })
     }
 
     /// With a new lease, everything that was written under the old one must be written again.
     fn note(&self, renewal: Renewal) {
         if renewal == Renewal::New {
-            debug!(node = &*self.lease.node(), "a new lease");
+            let node = &*self.lease.node();
+            if self.is_clustered {
+                info!(node, "this node's id, by which other nodes name it in their logs");
+            } else {
+                debug!(node, "a new lease");
+            }
             self.local.invalidate();
         }
+    }
+
+    /// Renews the lease, and finds the members of dead nodes.
+    async fn beat(&self) -> Result<Heartbeat, QueryError> {
+        self.note(self.lease.renew(&self.client, &self.keys).await?);
+        let epoch = WriteEpoch { generation: self.client.generation(), node: self.lease.node() };
+        // A join may have taken the new id.
+        let (is_new_connection, is_new_id) = {
+            let mut trusted = self.trusted.lock();
+            let changed = (trusted.generation != epoch.generation, trusted.node != epoch.node);
+            *trusted = epoch;
+            changed
+        };
+        if is_new_connection {
+            self.local.invalidate();
+        }
+        let dead = self.lease.dead(&self.client, &self.keys).await?;
+        let mut orphans: HashMap<ChannelName, Vec<String>> = HashMap::new();
+        for (node, channels) in dead {
+            for channel in channels {
+                orphans.entry(channel.into()).or_default().push(node.clone());
+            }
+        }
+        let mut unreconciled = self.local.unreconciled();
+        unreconciled.extend(orphans.keys().cloned());
+        unreconciled.sort_unstable();
+        unreconciled.dedup();
+        *self.orphans.lock() = orphans;
+        Ok(Heartbeat { unreconciled, has_lost: is_new_id })
     }
 
     /// Redis has lost members that were written (it was flushed, for example): write everything again at once.
@@ -216,31 +258,19 @@ impl PresenceStore for RedisStore {
     }
 
     async fn heartbeat(&self) -> Result<Heartbeat, StoreError> {
-        self.note(self.lease.renew(&self.client, &self.keys).await?);
-        let epoch = WriteEpoch { generation: self.client.generation(), node: self.lease.node() };
-        // A join may have taken the new id.
-        let (is_new_connection, is_new_id) = {
-            let mut trusted = self.trusted.lock();
-            let changed = (trusted.generation != epoch.generation, trusted.node != epoch.node);
-            *trusted = epoch;
-            changed
-        };
-        if is_new_connection {
-            self.local.invalidate();
+        let beat = self.beat().await;
+        // The client itself logs a lost connection.
+        if let Err(error @ QueryError::Refused(_)) = &beat {
+            let (reason, hint) = (error.full_text(), self.client.hint(error));
+            warn_throttled!(
+                class = 0,
+                key = "",
+                reason,
+                hint,
+                "presence lists show only this node's members, which are not shared; retrying"
+            );
         }
-        let dead = self.lease.dead(&self.client, &self.keys).await?;
-        let mut orphans: HashMap<ChannelName, Vec<String>> = HashMap::new();
-        for (node, channels) in dead {
-            for channel in channels {
-                orphans.entry(channel.into()).or_default().push(node.clone());
-            }
-        }
-        let mut unreconciled = self.local.unreconciled();
-        unreconciled.extend(orphans.keys().cloned());
-        unreconciled.sort_unstable();
-        unreconciled.dedup();
-        *self.orphans.lock() = orphans;
-        Ok(Heartbeat { unreconciled, has_lost: is_new_id })
+        Ok(beat?)
     }
 
     async fn reconcile(&self, channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
@@ -277,6 +307,10 @@ impl PresenceStore for RedisStore {
     }
 
     async fn close(&self) {
+        if !self.lease.was_taken() {
+            // Redis was never reached, or refused: nothing of this node is there.
+            return;
+        }
         let goodbye = async {
             for channel in self.local.unreconciled() {
                 self.reconcile(&channel).await?;

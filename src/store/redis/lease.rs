@@ -68,6 +68,11 @@ impl Lease {
         self.interval
     }
 
+    /// Whether Redis has ever had this node's lease.
+    pub(super) fn was_taken(&self) -> bool {
+        self.state.read().renewed.is_some()
+    }
+
     /// Whether the lease may have expired unnoticed, for example while the process was suspended.
     fn is_doubtful(&self) -> bool {
         let renewed = self.state.read().renewed;

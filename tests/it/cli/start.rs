@@ -41,6 +41,7 @@ fn a_container_that_is_given_variables_alone_needs_no_file() {
         running.wait_for("Listening for redis events...");
         running.wait_for("Server ready!");
         assert!(running.has_seen("all settings come from the environment"), "{:#?}", running.seen);
+        assert!(!running.has_seen(" WARN "), "what was understood is no warning: {:#?}", running.seen);
         assert!(!running.has_seen("no variable names a Redis"), "{:#?}", running.seen);
         assert_eq!(folder.names(), [""; 0], "nothing is created");
     }
@@ -157,6 +158,48 @@ fn each_cause_of_a_lost_redis_connection_is_logged_with_its_hint() {
     let _redis = Redis::start(redis_port, &["--requirepass", "secret"]);
     running.wait_for("WARN still no connection to Redis, for another reason");
     assert!(running.has_seen("NOAUTH") && running.has_seen("set `databaseConfig.redis.password`"), "{:#?}", running.seen);
+}
+
+#[test]
+fn each_connection_to_redis_is_named_and_a_node_says_its_id() {
+    let folder = Folder::new();
+    let (port, redis_port) = (free_port(), free_port());
+    let config = format!(
+        "host = \"127.0.0.1\"\nport = {port}\ndatabase = \"redis\"\n[cluster]\nenabled = true\n[databaseConfig.redis]\nport = {redis_port}\n"
+    );
+    folder.write("laravel-echo-server.toml", &config);
+    let mut running = folder.start(&[]);
+    for lost in ["cannot reach Redis", "presence lists show only this node's members", "clients cannot resume their sessions"] {
+        running.wait_for(lost);
+    }
+    let redis = Redis::start(redis_port, &[]);
+    running.wait_for("Redis is back; events arrive again");
+    for name in ["events", "presence", "sessions"] {
+        running.wait_for(&format!("redis=\"127.0.0.1:{redis_port}\" connection=\"{name}\""));
+    }
+    running.wait_for("this node's id, by which other nodes name it in their logs node=");
+    let line = running.seen.iter().find(|line| line.contains("this node's id")).expect("it was seen");
+    let id = line.rsplit('"').nth(1).expect("a quoted id").to_owned();
+    let mut redis = redis::Client::open(("127.0.0.1", redis.port)).unwrap().get_connection().unwrap();
+    let nodes: Vec<String> = redis::cmd("SMEMBERS").arg("laravel-echo:nodes").query(&mut redis).unwrap();
+    assert_eq!(nodes, [id]);
+}
+
+#[test]
+fn a_file_of_the_original_without_redis_stops_at_once_and_says_what_to_write() {
+    let folder = Folder::new();
+    let config =
+        format!("{{\"host\": \"127.0.0.1\", \"port\": {}, \"databaseConfig\": {{\"redis\": {{\"port\": {}}}}}}}", free_port(), free_port());
+    folder.write("laravel-echo-server.json", &config);
+    let mut running = folder.start(&[]);
+    running.wait_for("presence lists show only this node's members");
+    let line = running.seen.iter().find(|line| line.contains("presence lists")).expect("it was seen");
+    assert_holds(line, &[r#"\"database\": \"memory\""#, "redis-cli -h 127.0.0.1"]);
+    let warnings = |running: &Running| running.seen.iter().filter(|line| line.contains(" WARN ")).count();
+    let before = warnings(&running);
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().code(), Some(0), "{:#?}", running.seen);
+    assert_eq!(warnings(&running), before, "nothing of this node is in Redis: {:#?}", running.seen);
 }
 
 #[test]
