@@ -151,11 +151,16 @@ async fn send<T: Truth>(common: &Common<T>, report: &Report, last: &Cancellation
             }
             Err(error) => {
                 let events = report.events.len();
+                if events == 0 {
+                    // The other nodes find the rest by themselves, once this node's lease has expired.
+                    debug!(reason = error.full_text(), "webhooks could not write the last changes to Redis");
+                    return true;
+                }
                 warn!(
                     reason = error.full_text(),
                     events,
                     hint = common.books.hint(&error),
-                    "webhooks could not write the last changes to Redis"
+                    "webhooks could not write the last changes to Redis; these events are lost"
                 );
                 return true;
             }
