@@ -127,6 +127,9 @@ pub(super) fn beside_the_server(dir: PathBuf) -> Checks {
 }
 
 fn configuration(loaded: &Loaded, report: &mut Report) {
+    for note in &loaded.notes {
+        report.ok("config", note);
+    }
     for warning in &loaded.warnings {
         report.warning("config", warning, "");
     }

@@ -76,6 +76,7 @@ impl Start {
         if self.watch && !watches {
             tracing::warn!("--watch: stderr is not a terminal, so there is no status line");
         }
+        loaded.notes.iter().for_each(|note| tracing::info!("{note}"));
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         if loaded.config.dev_mode {
             output::line(output::paint(output::CAUTION, "⚠ Starting server in DEV mode...\n"));

@@ -111,7 +111,7 @@ impl Environment {
     #[must_use]
     pub fn suffices(&self) -> bool {
         let is_enough = |item: &Override| matches!(&*item.path, "authHost" | "clients") || item.path.starts_with("databaseConfig.redis.");
-        let of_images = self.of_images(|_| false, false, &mut Vec::new());
+        let of_images = self.of_images(|_| false, false, &mut Vec::new(), &mut Vec::new());
         // Invalid variables count too: the start that follows reports them.
         self.overrides(&mut Vec::new()).map_or(true, |own| own.iter().chain(&of_images).any(is_enough))
     }
@@ -203,10 +203,16 @@ impl Environment {
     }
 
     /// The values of the variables of the original's Docker images, for keys that nothing else sets.
-    pub(super) fn of_images(&self, is_set: impl Fn(&str) -> bool, has_file: bool, warnings: &mut Vec<String>) -> Vec<Override> {
+    pub(super) fn of_images(
+        &self,
+        is_set: impl Fn(&str) -> bool,
+        has_file: bool,
+        notes: &mut Vec<String>,
+        warnings: &mut Vec<String>,
+    ) -> Vec<Override> {
         let shape = schema::shape();
         let value = |path: &str, text: &str| to_value(schema::at(&shape, path).unwrap_or(&Value::Null), text).ok();
-        images::overrides(self, is_set, has_file, value, warnings)
+        images::overrides(self, is_set, has_file, value, (notes, warnings))
     }
 
     /// Warns about variables with the prefix whose name is similar to a known one. Others are ignored: applications use

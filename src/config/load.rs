@@ -82,6 +82,8 @@ pub struct Loaded {
     pub config: Config,
     /// The file, unless defaults were requested.
     pub path: Option<PathBuf>,
+    /// What the operator may want to know, and need not change.
+    pub notes: Vec<String>,
     /// Warnings for the operator.
     pub warnings: Vec<String>,
     /// Source of each value that is not a default, by key path.
@@ -94,7 +96,8 @@ pub enum LoadError {
     /// No file at the given path, or at the default paths.
     #[error(
         "The config file could not be found.\n  looked for: {}\n  `laravel-echo-server init` writes one, `--dir` and `--config` say where one is, \
-         `start --defaults` runs without one",
+         `start --defaults` runs without one; in a container variables are enough: LARAVEL_ECHO_SERVER_REDIS_HOST, \
+         LARAVEL_ECHO_SERVER_AUTH_HOST or LARAVEL_ECHO_SERVER_CLIENTS",
         list(.0)
     )]
     NotFound(Vec<PathBuf>),
@@ -125,11 +128,11 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
     let found = match find(options) {
         Err(LoadError::NotFound(_)) if options.config.is_none() && options.dir.is_none() && Environment::of_process().suffices() => {
             let mut loaded = load(&LoadOptions { defaults: true, ..LoadOptions::default() })?;
-            loaded.warnings.insert(0, format!("there is no {TOML_FILE} and no {JSON_FILE} here: all settings come from the environment"));
+            loaded.notes.insert(0, format!("there is no {TOML_FILE} and no {JSON_FILE} here: all settings come from the environment"));
             if !loaded.config.subscribers.redis && loaded.config.redis_server.enabled {
                 let message = "no variable names a Redis: Laravel has to publish to this server's own port (redisServer.port), which by \
                                default other containers cannot reach; set LARAVEL_ECHO_SERVER_REDIS_HOST to listen to Laravel's Redis";
-                loaded.warnings.insert(1, message.to_owned());
+                loaded.warnings.insert(0, message.to_owned());
             }
             return Ok(loaded);
         }
@@ -172,7 +175,7 @@ fn resolve(file: Option<(PathBuf, Value, Format)>, warnings: Vec<String>, enviro
     if format == Format::Json {
         original::translate(&mut tree, &mut warnings);
     }
-    let mut layers = Layers { tree, sources: BTreeMap::new(), warnings };
+    let mut layers = Layers { tree, sources: BTreeMap::new(), notes: Vec::new(), warnings };
     if let Some(path) = &path {
         layers.take_file(path);
     }
@@ -187,7 +190,7 @@ fn resolve(file: Option<(PathBuf, Value, Format)>, warnings: Vec<String>, enviro
     legacy::relax(&mut config, &mut layers, format);
     validate::check(&config).map_err(|problems| problems.with_sources(|key| layers.own_source(key).map(Source::to_string)))?;
     layers.warnings.extend(advice::warnings(&config));
-    Ok(Loaded { config, path, warnings: layers.warnings, sources: layers.sources })
+    Ok(Loaded { config, path, notes: layers.notes, warnings: layers.warnings, sources: layers.sources })
 }
 
 /// Finds the config file.

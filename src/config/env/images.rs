@@ -1,5 +1,5 @@
 //! The variables of four Docker images of the original, so that changing `image:` is enough. Input: the environment of the
-//! process. Output: values for config keys that nothing else sets, and a warning for each.
+//! process. Output: values for config keys that nothing else sets, and a note for each.
 //!
 //! The images are oanhnn/laravel-echo-server, mintopia's (webhook.site), imifarago's and fauzie's. Mintopia's other names are
 //! the original's, prefixed with `LARAVEL_ECHO_SERVER_`.
@@ -110,7 +110,7 @@ pub(super) fn overrides(
     is_set: impl Fn(&str) -> bool,
     has_file: bool,
     to_value: impl Fn(&str, &str) -> Option<Value>,
-    warnings: &mut Vec<String>,
+    (notes, warnings): (&mut Vec<String>, &mut Vec<String>),
 ) -> Vec<Override> {
     let get = |name: &str| match environment.get(name) {
         Some((value, Origin::Process)) if value != "null" => Some(value),
@@ -124,7 +124,7 @@ pub(super) fn overrides(
         }
         let Some(value) = value else { return warnings.push(format!("ignored `{name}`: not a valid value for `{path}`")) };
         let ours = super::short_variable_of(path);
-        warnings.push(format!("`{name}` sets `{path}`, as in a Docker image of the original; here the variable is `{ours}`"));
+        notes.push(format!("`{name}` sets `{path}`, as in a Docker image of the original; here the variable is `{ours}`"));
         found.push(Override { path: path.to_owned(), name: name.to_owned(), origin: Origin::Process, value });
     };
     for image in IMAGES {
@@ -147,7 +147,7 @@ pub(super) fn overrides(
     for (mark, path, text) in silent.into_iter().filter(|(_, path, _)| !has_file && !is_set(path)) {
         if let (Some(value), false) = (to_value(path, text), found.iter().any(|item| item.path == path)) {
             let ours = super::short_variable_of(path);
-            warnings.push(format!(
+            notes.push(format!(
                 "`{path}` is {text:?}, as in the Docker image of the original that `{mark}` belongs to; `{ours}` changes it"
             ));
             found.push(Override { path: path.to_owned(), name: mark.to_owned(), origin: Origin::Process, value });
@@ -177,12 +177,12 @@ mod tests {
     #[test]
     fn what_an_image_writes_by_itself_counts_without_a_file() {
         let of = |variables: &[(&str, &str)]| {
-            let Loaded { config, warnings, .. } = load(variables);
-            (config.database_config.redis.host, config.database_config.redis.key_prefix, config.auth_endpoint, warnings)
+            let Loaded { config, notes, .. } = load(variables);
+            (config.database_config.redis.host, config.database_config.redis.key_prefix, config.auth_endpoint, notes)
         };
-        let (host, prefix, endpoint, warnings) = of(&[("LARAVEL_ECHO_AUTH_HOST", "http://app")]);
+        let (host, prefix, endpoint, notes) = of(&[("LARAVEL_ECHO_AUTH_HOST", "http://app")]);
         assert_eq!((&*host, &*prefix, &*endpoint), ("redis", "laravel_database_", "/broadcasting/auth"));
-        let of_host = warnings.iter().find(|line| line.starts_with("`databaseConfig.redis.host` is \"redis\"")).expect("a line");
+        let of_host = notes.iter().find(|line| line.starts_with("`databaseConfig.redis.host` is \"redis\"")).expect("a line");
         assert!(of_host.ends_with("`LARAVEL_ECHO_SERVER_REDIS_HOST` changes it"), "{of_host}");
         let (host, prefix, endpoint, _) = of(&[("ECHO_AUTH_HOST", "http://app"), ("ECHO_REDIS_HOST", "cache")]);
         assert_eq!((&*host, &*prefix, &*endpoint), ("cache", "redis_database_", "/api/broadcasting/auth"));
@@ -234,7 +234,7 @@ mod tests {
             let loaded = load(&variables);
             let source = loaded.sources.get(*key).unwrap_or_else(|| panic!("{name} sets {key}"));
             assert_eq!(source.to_string(), format!("{name} in the environment"));
-            assert!(loaded.warnings.iter().any(|line| line.contains(&format!("`{name}` sets `"))), "{name}: {:?}", loaded.warnings);
+            assert!(loaded.notes.iter().any(|line| line.contains(&format!("`{name}` sets `"))), "{name}: {:?}", loaded.notes);
             assert!(!loaded.warnings.iter().any(|line| line.contains("matches no config key")), "{name}: {:?}", loaded.warnings);
         }
     }

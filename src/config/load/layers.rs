@@ -15,6 +15,7 @@ use crate::config::{Config, schema};
 pub(super) struct Layers {
     pub(super) tree: Value,
     pub(super) sources: BTreeMap<String, Source>,
+    pub(super) notes: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -37,7 +38,7 @@ impl Layers {
                 key: bad.name,
                 entry: None,
                 // The value may contain keys and passwords.
-                value: "of another form".to_owned(),
+                value: "malformed".to_owned(),
                 expected: bad.expected.to_owned(),
                 remedy: None,
                 source: Some(bad.origin.to_string()),
@@ -48,7 +49,7 @@ impl Layers {
             let source = Source::Variable { name: item.name, origin: item.origin };
             self.set(&item.path, item.value, source);
         }
-        for item in environment.of_images(|key| self.sources.contains_key(key), has_file, &mut self.warnings) {
+        for item in environment.of_images(|key| self.sources.contains_key(key), has_file, &mut self.notes, &mut self.warnings) {
             let source = Source::Variable { name: item.name, origin: item.origin };
             self.set(&item.path, item.value, source);
         }

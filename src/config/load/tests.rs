@@ -326,7 +326,8 @@ fn a_folder_without_the_browsers_script_is_said() {
 #[test]
 fn no_file_is_said_with_the_places_that_were_looked_at() {
     let message = Folder::new(&[]).load(&[]).unwrap_err().to_string();
-    for part in ["The config file could not be found.", TOML_FILE, JSON_FILE, "init", "start --defaults"] {
+    for part in ["The config file could not be found.", TOML_FILE, JSON_FILE, "init", "start --defaults", "LARAVEL_ECHO_SERVER_REDIS_HOST"]
+    {
         assert!(message.contains(part), "{part} in {message}");
     }
 }
