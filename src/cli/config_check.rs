@@ -9,7 +9,7 @@ use laravel_echo_server::config::{Config, schema};
 use laravel_echo_server::server;
 use serde_json::{Map, Value, json};
 
-use super::output::{self, FAINT, STRONG, paint};
+use super::output::{self, BAD, FAINT, STRONG, paint};
 use super::{ConfigLocation, config_file};
 
 /// What is shown in place of a secret that is set.
@@ -34,19 +34,20 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut loaded = load::load(&LoadOptions { defaults: self.defaults, ..self.place.options() })?;
-        loaded.warnings.extend(unusable_files(&loaded.config));
+        let unusable = unusable_files(&loaded.config);
+        let is_usable = unusable.is_empty();
+        loaded.warnings.extend(unusable);
         let rows: Vec<_> = rows(&loaded).into_iter().filter(|row| !self.changed || row.is_changed).collect();
         if self.json {
             output::line(format!("{:#}", as_json(&loaded, rows)));
         } else {
-            print(&loaded, &rows);
+            print(&loaded, &rows, is_usable);
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(if is_usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
-/// Warnings for files that `start` could not use. The configuration may be right all the same: this may be another
-/// machine, or a user who may not read the key.
+/// Warnings for files that `start` could not use on this machine, as this user.
 fn unusable_files(config: &Config) -> Vec<String> {
     // Reading a key takes a crypto provider; nothing else in this process chooses one.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -91,7 +92,7 @@ fn masked(path: &str, value: Value) -> Value {
     }
 }
 
-fn print(loaded: &Loaded, rows: &[Row]) {
+fn print(loaded: &Loaded, rows: &[Row], is_usable: bool) {
     let width = rows.iter().map(|row| row.path.len()).max().unwrap_or(0);
     for row in rows {
         let value = match &row.value {
@@ -101,9 +102,14 @@ fn print(loaded: &Loaded, rows: &[Row]) {
         let source = row.source.as_ref().map_or_else(|| paint(FAINT, "default"), Source::to_string);
         output::line(format!("{:width$}  {value}  ({source})", row.path));
     }
+    loaded.notes.iter().for_each(|note| output::line(paint(FAINT, note)));
     loaded.warnings.iter().for_each(output::warning);
     let what = loaded.path.as_ref().map_or_else(String::new, |path| format!(" {}", path.display()));
-    output::done(format!("The configuration{what} is valid."));
+    if is_usable {
+        output::done(format!("The configuration{what} is valid."));
+    } else {
+        output::line(paint(BAD, format!("✖  The configuration{what} cannot be used here: see the warnings.")));
+    }
 }
 
 fn as_json(loaded: &Loaded, rows: Vec<Row>) -> Value {
@@ -113,6 +119,7 @@ fn as_json(loaded: &Loaded, rows: Vec<Row>) -> Value {
     });
     json!({
         "file": loaded.path,
+        "notes": loaded.notes,
         "warnings": loaded.warnings,
         "values": values.collect::<Map<_, _>>(),
     })

@@ -31,7 +31,9 @@ fn files_that_start_could_not_use_are_warned_about() {
         "protocol = \"https\"\nsslCertPath = \"nowhere.pem\"\nsslKeyPath = \"key.pem\"\nauth.tls.ca = \"key.pem\"\nredisServer = { enabled = true, tls = { certPath = \"gone.pem\", keyPath = \"gone.pem\" } }\n",
     );
     let ended = folder.run(&["config", "check"]);
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(!ended.stdout.contains("is valid"), "{}", ended.stdout);
+    assert_holds(&ended.stdout, &["✖  The configuration laravel-echo-server.toml cannot be used here"]);
     assert_holds(
         &ended.stderr,
         &[
