@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use laravel_echo_server::config::load::{self, Format, JSON_FILE, TOML_FILE};
-use laravel_echo_server::config::value::Port;
 use laravel_echo_server::config::{Config, RedisServerConfig, validate};
 use serde_json::{Value, json};
 
@@ -211,17 +210,21 @@ impl Configure {
     /// Asks all questions that neither a flag nor the project answers, in the original's order.
     fn ask(&self, prompt: &Prompt, project: &Project) -> anyhow::Result<Answers> {
         let mut answers = Answers::default();
-        let any = |_: &str| Ok(());
-        let text = |flag: &Option<String>, question: &str, default: &str, check: &dyn Fn(&str) -> Result<(), String>| match flag {
-            Some(given) => check(given).map(|()| given.clone()).map_err(anyhow::Error::msg),
-            None => prompt.text(question, default, check),
+        let text = |answers: &mut Answers, path: &str, flag: &Option<String>, question: &str, default: &str| {
+            let check = |text: &str| answers.check(path, text);
+            let answer = match flag {
+                Some(given) => check(given).map(|()| given.clone()).map_err(anyhow::Error::msg)?,
+                None => prompt.text(question, default, check)?,
+            };
+            answers.set(path, answer);
+            anyhow::Ok(())
         };
         let confirm = |flag: Option<bool>, question: &str| flag.map_or_else(|| prompt.confirm(question, false), Ok);
 
         answers.set("devMode", confirm(self.dev_mode, "Log joins, leaves and events (development mode)?")?);
         let pusher = project.pusher.as_ref().filter(|pusher| pusher.application().is_some());
-        let usual_port = pusher.and_then(Connection::server_port).filter(|port| is_port(port).is_ok()).unwrap_or("6001");
-        answers.set("port", text(&self.port, "Port to listen on", usual_port, &is_port)?);
+        let usual_port = pusher.and_then(Connection::server_port).filter(|port| answers.check("port", *port).is_ok()).unwrap_or("6001");
+        text(&mut answers, "port", &self.port, "Port to listen on", usual_port)?;
         if let Some(host) = &self.host {
             answers.set("host", host.clone());
         }
@@ -247,14 +250,15 @@ impl Configure {
         };
         answers.set("protocol", protocol);
         if protocol == "https" {
-            answers.set("sslCertPath", text(&self.ssl_cert_path, "Path of the certificate (PEM)", "", &any)?);
-            answers.set("sslKeyPath", text(&self.ssl_key_path, "Path of its private key (PEM)", "", &any)?);
+            text(&mut answers, "sslCertPath", &self.ssl_cert_path, "Path of the certificate (PEM)", "")?;
+            text(&mut answers, "sslKeyPath", &self.ssl_key_path, "Path of its private key (PEM)", "")?;
         }
         if has_redis {
             self.redis(prompt, project, &mut answers)?;
         }
         answers.set("databaseConfig.redis.keyPrefix", self.prefix(prompt, project)?);
-        answers.set("allowedOrigins", self.origins(prompt, project, &auth_hosts)?);
+        let origins = self.origins(prompt, project, &auth_hosts, &answers)?;
+        answers.set("allowedOrigins", origins);
 
         match pusher.and_then(Connection::application) {
             Some([id, key, secret]) if self.add_client != Some(false) => {
@@ -266,13 +270,10 @@ impl Configure {
         let cors = self.cors.or_else(|| self.cors_origin.is_some().then_some(true));
         if confirm(cors, "May web pages of other origins call the HTTP API?")? {
             answers.set("apiOriginAllow.allowCors", true);
-            let origin = text(&self.cors_origin, "Their origin", "http://localhost", &any)?;
-            answers.set("apiOriginAllow.allowOrigin", origin);
-            let methods = text(&self.cors_methods, "HTTP methods they may use", "GET, POST", &any)?;
-            answers.set("apiOriginAllow.allowMethods", methods);
+            text(&mut answers, "apiOriginAllow.allowOrigin", &self.cors_origin, "Their origin", "http://localhost")?;
+            text(&mut answers, "apiOriginAllow.allowMethods", &self.cors_methods, "HTTP methods they may use", "GET, POST")?;
             let usual = "Authorization, Content-Type, X-CSRF-TOKEN, X-Requested-With, X-Socket-Id";
-            let headers = text(&self.cors_headers, "HTTP headers they may send", usual, &any)?;
-            answers.set("apiOriginAllow.allowHeaders", headers);
+            text(&mut answers, "apiOriginAllow.allowHeaders", &self.cors_headers, "HTTP headers they may send", usual)?;
         }
         Ok(answers)
     }
@@ -347,7 +348,8 @@ impl Configure {
             match found {
                 Some(value) => answers.set(&path, value),
                 None if is_asked || is_unread => {
-                    let answer = prompt.text(question, default, |_| Ok(()))?;
+                    let is_unset = |text: &str| text.is_empty() && default.is_empty();
+                    let answer = prompt.text(question, default, |text| if is_unset(text) { Ok(()) } else { answers.check(&path, text) })?;
                     if !answer.is_empty() {
                         answers.set(&path, answer);
                     }
@@ -377,7 +379,7 @@ impl Configure {
     }
 
     /// The origins of the application's own pages, if they are known.
-    fn origins(&self, prompt: &Prompt, project: &Project, auth_hosts: &Value) -> anyhow::Result<Value> {
+    fn origins(&self, prompt: &Prompt, project: &Project, auth_hosts: &Value, answers: &Answers) -> anyhow::Result<Value> {
         if !self.allowed_origin.is_empty() {
             return Ok(json!(self.allowed_origin));
         }
@@ -388,8 +390,9 @@ impl Configure {
         let is_known = project.get("authHost").is_some() || !self.auth_host.is_empty() || hosts != [UNKNOWN_HOST];
         let own: Vec<_> = hosts.into_iter().flat_map(laravel::origins_of).collect();
         let proposed = if is_known && !own.is_empty() { own.join(", ") } else { "*".to_owned() };
-        let answer = prompt.text("Web origins that may connect (commas between several, * for any)", &proposed, |_| Ok(()))?;
-        Ok(answer.split(',').map(str::trim).filter(|origin| !origin.is_empty()).collect())
+        let list = |answer: &str| answer.split(',').map(str::trim).filter(|origin| !origin.is_empty()).collect::<Value>();
+        let check = |answer: &str| answers.check("allowedOrigins", list(answer));
+        prompt.text("Web origins that may connect (commas between several, * for any)", &proposed, check).map(|answer| list(&answer))
     }
 }
 
@@ -424,11 +427,6 @@ fn check(answers: &Answers) -> anyhow::Result<()> {
     let config: Config =
         serde_path_to_error::deserialize(answers.tree()).map_err(|error| anyhow::anyhow!("`{}`: {}", error.path(), error.inner()))?;
     Ok(validate::check(&config)?)
-}
-
-fn is_port(text: &str) -> Result<(), String> {
-    let wrong = format!("`port` is {text:?}, expected a port from 1 to 65535");
-    text.parse::<Port>().map(|_| ()).map_err(|()| wrong)
 }
 
 fn is_url(text: &str) -> Result<(), String> {

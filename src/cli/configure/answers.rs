@@ -1,5 +1,6 @@
 //! The collected answers of `init`. Input: values by key path. Output: the text of a config file.
 
+use laravel_echo_server::config::{Config, validate};
 use serde_json::{Map, Value, json};
 
 use crate::cli::config_file::{self, Template};
@@ -31,6 +32,34 @@ impl Answers {
     pub(super) fn take_client(&mut self) -> Option<Value> {
         let index = self.values.iter().position(|(path, _)| path == "clients")?;
         Some(self.values.remove(index).1)
+    }
+
+    /// Says why `start` would refuse this answer, given those so far.
+    ///
+    /// # Errors
+    /// The reason, with the key, the value and what is expected.
+    pub(super) fn check(&self, path: &str, value: impl Into<Value>) -> Result<(), String> {
+        let value = value.into();
+        let shown = value.to_string();
+        let text = value.as_str().unwrap_or_default();
+        // Files may hold more for the sake of variables that other programs set, such as `tcp://10.0.0.1:6001`.
+        if path.ends_with("port") && !text.is_empty() && !text.parse::<u16>().is_ok_and(|port| port > 0) {
+            return Err(format!("`{path}` is {shown}, expected a port from 1 to 65535"));
+        }
+        if path.ends_with("host") && text.contains("://") {
+            return Err(format!(
+                "`{path}` is {shown}, expected a host name or an address, without `{}://`",
+                text.split("://").next().unwrap_or_default()
+            ));
+        }
+        let mut tree = self.tree();
+        put(&mut tree, path, value);
+        let config: Config = serde_path_to_error::deserialize(tree).map_err(|error| {
+            let message = error.inner().to_string();
+            format!("`{}` is {shown}, expected {}", error.path(), message.rsplit_once("expected ").map_or(&*message, |(_, form)| form))
+        })?;
+        let problems = validate::check(&config).err().map_or_else(Vec::new, |problems| problems.0);
+        problems.iter().find(|problem| problem.key == path).map_or(Ok(()), |problem| Err(problem.to_string()))
     }
 
     /// The answers as the tree of a config file.

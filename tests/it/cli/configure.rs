@@ -117,7 +117,10 @@ fn every_question_has_a_flag() {
     }
     let client = &config["clients"][0];
     assert_holds(&ended.stdout, &[client["appId"].as_str().unwrap(), client["key"].as_str().unwrap()]);
-    assert_holds(&folder.run(&["config", "check", "--config", "echo.toml"]).stdout, &["is valid"]);
+    // Everything is right but for the files of the certificate.
+    let checked = folder.run(&["config", "check", "--config", "echo.toml"]);
+    assert_eq!((checked.code, checked.stderr.lines().count()), (1, 1), "{}", checked.stderr);
+    assert_holds(&checked.stderr, &["`start` would fail here: sslCertPath: cannot read `c.pem`"]);
 }
 
 #[test]
@@ -146,6 +149,49 @@ fn answers_can_be_piped_in_line_by_line() {
     assert_eq!(
         json!([config["devMode"], config["port"], config["database"], config["authHost"]]),
         json!([true, 7001, "redis", "http://app.test"])
+    );
+}
+
+#[test]
+fn an_answer_that_start_would_refuse_is_asked_for_again() {
+    let folder = Folder::new();
+    let lines = [
+        "n",
+        "http://a.test:6001",
+        "7001",
+        "",
+        "",
+        "ftp://a",
+        "http://a.test",
+        "https",
+        "",
+        "cert.pem",
+        "key.pem",
+        "redis://b",
+        "redis.test",
+        "redis.test:6380",
+        "6380",
+        "",
+        "https://a.test/path",
+        "https://a.test",
+    ];
+    let ended = answer(&folder, &["init"], &(lines.join("\n") + "\n"));
+    assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+    for reason in [
+        "`port` is \"http://a.test:6001\", expected a port from 1 to 65535",
+        "`authHost` is \"ftp://a\", expected a URL",
+        "`sslCertPath` is empty, expected the path of a PEM file",
+        "`databaseConfig.redis.host` is \"redis://b\", expected a host name or an address, without `redis://`",
+        "`databaseConfig.redis.port` is \"redis.test:6380\", expected a port from 1 to 65535",
+        "`allowedOrigins` is \"https://a.test/path\", expected origins such as",
+    ] {
+        assert_eq!(ended.stderr.matches(reason).count(), 1, "{reason}: {}", ended.stderr);
+    }
+    let config = toml(&folder.read("laravel-echo-server.toml"));
+    let redis = &config["databaseConfig"]["redis"];
+    assert_eq!(
+        json!([config["port"], config["sslCertPath"], redis["host"], redis["port"], config["allowedOrigins"]]),
+        json!([7001, "cert.pem", "redis.test", 6380, ["https://a.test"]])
     );
 }
 
