@@ -25,7 +25,28 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         )
     };
     let short = short.map(|(key, secret)| (key, secret.expose().len())).map(warning);
-    short.chain(asks_itself(config)).chain(pings(config)).chain(cookie(config)).chain(sqlite(config)).chain(channels(config)).collect()
+    short
+        .chain(no_source(config))
+        .chain(asks_itself(config))
+        .chain(pings(config))
+        .chain(cookie(config))
+        .chain(sqlite(config))
+        .chain(channels(config))
+        .collect()
+}
+
+/// Nothing that could bring events.
+fn no_source(config: &Config) -> Option<String> {
+    let sources = &config.subscribers;
+    let has_api = sources.http && !config.clients.is_empty();
+    let api =
+        if sources.http { "run `laravel-echo-server client:add`" } else { "set `subscribers.http` to true, with an entry of `clients`," };
+    (!sources.redis && !has_api && !config.redis_server.enabled).then(|| {
+        format!(
+            "no event can reach this server: set `subscribers.redis` to true to listen to Laravel's Redis, or `redisServer.enabled` to \
+             let Laravel publish here without one, or {api} to publish over HTTP"
+        )
+    })
 }
 
 /// An `authHost` that is this server.
@@ -115,6 +136,22 @@ mod tests {
         assert_eq!(warnings(json!({ "socketio": { "pingInterval": 100, "pingTimeout": 20_000 } })), Vec::<String>::new());
         let found = warnings(json!({ "socketio": { "pingInterval": 25 } }));
         assert!(found.len() == 1 && found[0].ends_with("for 25 seconds write 25000"), "{found:?}");
+    }
+
+    #[test]
+    fn a_server_without_any_source_of_events_is_told() {
+        let client = json!([{ "appId": "a", "key": "k" }]);
+        for (settings, told) in [
+            (json!({ "subscribers": { "redis": false } }), Some("run `laravel-echo-server client:add`")),
+            (json!({ "subscribers": { "redis": false, "http": false }, "clients": client }), Some("set `subscribers.http` to true")),
+            (json!({ "subscribers": { "redis": false }, "clients": client }), None),
+            (json!({ "subscribers": { "redis": false }, "redisServer": { "enabled": true } }), None),
+            (json!({}), None),
+        ] {
+            let found = warnings(settings.clone());
+            assert_eq!(found.len(), usize::from(told.is_some()), "{settings}: {found:?}");
+            assert!(told.is_none_or(|told| found[0].contains("no event can reach") && found[0].contains(told)), "{settings}: {found:?}");
+        }
     }
 
     #[test]
