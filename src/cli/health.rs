@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 use laravel_echo_server::config::load::{self, LoadError, LoadOptions, Loaded};
 use laravel_echo_server::config::{Config, Protocol};
+use laravel_echo_server::net::unanswered::last_cause;
 
 use super::{ConfigLocation, output};
 
@@ -35,7 +36,7 @@ impl Health {
         let config = self.load()?.config;
         let url = format!("{}{}", base(&config), if self.ready { "/ready" } else { "/health" });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-        let (is_well, answer) = runtime.block_on(ask(&url)).map_err(|error| silent(&url, error))?;
+        let (is_well, answer) = runtime.block_on(ask(&url)).map_err(|error| silent(&url, &error))?;
         output::line(answer);
         Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -51,10 +52,20 @@ impl Health {
     }
 }
 
-/// The error with all its causes: reqwest's own message stops at "error sending request".
-fn silent(url: &str, error: reqwest::Error) -> anyhow::Error {
-    let causes = anyhow::Error::new(error.without_url());
-    anyhow::anyhow!("no answer from {url}: {causes:#}\n  is the server running? `laravel-echo-server start` starts it")
+/// Why there is no answer, and what to do about it.
+fn silent(url: &str, error: &reqwest::Error) -> anyhow::Error {
+    let cause = last_cause(error);
+    let (cause, hint) = if error.is_timeout() {
+        let hint = "it runs, but is busy or suspended: see its log, then restart it";
+        (format!("none within {} seconds", ANSWER_TIMEOUT.as_secs()), hint)
+    } else if cause.contains("InvalidContentType") {
+        (cause, "the server there speaks plain HTTP, not https: it runs with another config, or another program has this port")
+    } else if cause.contains("before message completed") || cause.contains("invalid HTTP") {
+        (cause, "that is no HTTP: the server there runs with another config (`protocol`), or another program has this port")
+    } else {
+        (cause, "is the server running, with this config? `laravel-echo-server start` starts it")
+    };
+    anyhow::anyhow!("no answer from {url}: {cause}\n  {hint}")
 }
 
 async fn ask(url: &str) -> reqwest::Result<(bool, String)> {

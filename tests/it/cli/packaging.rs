@@ -9,7 +9,10 @@ fn health_detects_whether_a_server_is_running() {
     let (folder, _) = Folder::with_config();
     let gone = folder.run(&["health"]);
     assert_eq!(gone.code, 1);
-    assert_holds(&gone.stderr, &["no answer from http://127.0.0.1:", "Connection refused", "`laravel-echo-server start`"]);
+    assert_holds(
+        &gone.stderr,
+        &["no answer from http://127.0.0.1:", "/health: Connection refused (os error 111)\n", "`laravel-echo-server start`"],
+    );
     assert_eq!(gone.stderr.matches("http://").count(), 1, "{}", gone.stderr);
     let mut running = folder.start(&[]);
     for arguments in [&["health"][..], &["health", "--ready"]] {
