@@ -80,14 +80,17 @@ impl LockFile {
     /// # Errors
     /// The outer error if the file cannot be created; the inner one is the process that holds the lock.
     pub(crate) fn take(path: &Path) -> anyhow::Result<Result<Self, Holder>> {
-        let making = || format!("cannot write the lock file `{}`; `--lockfile` names another one, `--no-lock` uses none", path.display());
+        let making = |error: std::io::Error| {
+            let fix = "`--lockfile` names another one, `--no-lock` uses none";
+            anyhow::anyhow!("cannot write the lock file `{}`: {error}\n  {fix}", path.display())
+        };
         loop {
             // Not truncated: it may belong to another process.
-            let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).with_context(making)?;
+            let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(making)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(Err(Holder::of(path, file))),
-                Err(TryLockError::Error(error)) => return Err(error).with_context(making),
+                Err(TryLockError::Error(error)) => return Err(making(error)),
             }
             if !is_at(&file, path) {
                 // Its last owner removed it between our open and our lock.
@@ -96,7 +99,7 @@ impl LockFile {
             let mut before = String::new();
             // Content that is not text belongs to no server and need not be restored.
             let before = file.read_to_string(&mut before).is_ok_and(|len| len > 0).then_some(before);
-            overwrite(&mut file, &format!("{{\n\t\"process\": {}\n}}", std::process::id())).with_context(making)?;
+            overwrite(&mut file, &format!("{{\n\t\"process\": {}\n}}", std::process::id())).map_err(making)?;
             return Ok(Ok(Self { path: path.to_owned(), file, before }));
         }
     }

@@ -86,7 +86,7 @@ fn an_invalid_variable_is_reported_by_name() {
     folder.write(".env", "LARAVEL_ECHO_SERVER_PORT=abc\n");
     refuses(&folder, &["start"], 1, &["`port` is \"abc\"", "LARAVEL_ECHO_SERVER_PORT in .env"]);
     folder.write(".env", "LARAVEL_ECHO_SERVER_CLIENTS=abc\n");
-    refuses(&folder, &["start"], 1, &["LARAVEL_ECHO_SERVER_CLIENTS", "appId:key"]);
+    refuses(&folder, &["start"], 1, &["`LARAVEL_ECHO_SERVER_CLIENTS` is malformed, expected appId:key pairs"]);
 }
 
 #[test]
@@ -172,7 +172,12 @@ fn missing_certificates_are_reported_with_key_and_path() {
 #[test]
 fn an_uncreatable_lock_file_is_reported_with_a_fix() {
     let (folder, _) = Folder::with_config();
-    refuses(&folder, &["start", "--lockfile", "no/such/folder.lock"], 1, &["no/such/folder.lock", "--no-lock"]);
+    refuses(
+        &folder,
+        &["start", "--lockfile", "no/such/folder.lock"],
+        1,
+        &["cannot write the lock file `no/such/folder.lock`: No such file", "\n  `--lockfile` names another one, `--no-lock` uses none"],
+    );
 }
 
 #[test]
@@ -182,5 +187,6 @@ fn flags_of_configure_are_checked_before_anything_is_written() {
     refuses(&folder, &["init", "-n", "--auth-host", "ftp://x"], 1, &["`authHost`", "ftp://x"]);
     refuses(&folder, &["init", "-n", "--protocol", "https"], 1, &["`sslCertPath` is empty"]);
     refuses(&folder, &["init", "-n", "--redis-port", "x"], 1, &["databaseConfig.redis.port"]);
+    refuses(&folder, &["init", "-n", "--port", "http://a.test:6001"], 1, &["`port` is \"http://a.test:6001\"", "1 to 65535"]);
     assert_eq!(folder.names(), [""; 0]);
 }
