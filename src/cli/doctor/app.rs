@@ -15,6 +15,10 @@ use crate::cli::laravel::{self, Project};
 /// A channel that does not exist in any application.
 const UNKNOWN_CHANNEL: &str = "private-laravel-echo-server-doctor";
 
+/// What a login page as an answer to this program means, which is never logged in.
+const LOGIN: &str = "Laravel redirects no guest that sends X-Requested-With: XMLHttpRequest, as this does: check the middleware and the guard of \
+     the broadcasting route (Broadcast::routes(['middleware' => […]])), which should answer 401 or 403";
+
 /// Checks that the application's own pages may connect.
 pub(super) fn origins(config: &Config, project: &Project, report: &mut Report) {
     let allowed = &config.allowed_origins;
@@ -145,7 +149,8 @@ fn judge(answer: Answer<'_>) -> (Status, String, String) {
         200 => (Status::Problem, says(" with a page instead of an answer"), hint()),
         300..=399 => {
             let to = answer.target().map_or_else(String::new, |target| format!(" and redirects to {target}"));
-            (Status::Problem, says(&to), hint())
+            let fix = if to.contains("login") { LOGIN.to_owned() } else { hint() };
+            (Status::Problem, says(&to), fix)
         }
         _ => (Status::Problem, says(&format!(": {}", answer.summary())), hint()),
     }
