@@ -231,7 +231,7 @@ impl Found {
         if let Some(url) = &redis.url {
             let scheme = url.expose().split("://").next().unwrap_or_default();
             if !matches!(scheme, "redis" | "rediss" | "unix" | "redis+unix" | "valkey" | "valkeys") || !url.expose().contains("://") {
-                self.refuse("databaseConfig.redis.url", "not one", "a URL that starts with `redis://`, `rediss://` or `unix://`");
+                self.refuse("databaseConfig.redis.url", "not a Redis URL", "a URL that starts with `redis://`, `rediss://` or `unix://`");
             }
         }
         self.redis_topology(redis);

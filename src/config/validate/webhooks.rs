@@ -52,7 +52,7 @@ impl Found {
         let url = reqwest::Url::parse(&entry.url).ok();
         if !url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
             // A URL may contain a password.
-            let value = if entry.url.is_empty() { "empty" } else { "not one" };
+            let value = if entry.url.is_empty() { "empty" } else { "not a web address" };
             self.refuse(format!("{path}.url"), value, "a URL such as `https://app.example.com/webhooks/echo`");
         }
         if webhook.credentials(config).is_none() {
@@ -69,7 +69,7 @@ impl Found {
             if is_own || http::HeaderName::try_from(name.as_str()).is_err() || http::HeaderValue::try_from(value.as_str()).is_err() {
                 self.refuse(
                     format!("{path}.headers.{name}"),
-                    if is_own { "set" } else { "not one" },
+                    if is_own { "set" } else { "not a header" },
                     "the name of an HTTP header that deliveries do not set themselves, with one line of text",
                 );
             }
