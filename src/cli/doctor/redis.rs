@@ -60,6 +60,9 @@ pub(super) async fn examine(config: &Config, project: &Project, listen: Duration
     if settings.cluster.is_empty() {
         cluster::lone_node(config, &mut connection, &address, report).await;
     }
+    if config.database == Database::Redis {
+        members(&mut connection, settings, &address, report).await;
+    }
     if !brings_events {
         return;
     }
@@ -162,6 +165,18 @@ fn fault(error: &RedisError, address: &str, settings: &RedisConfig) -> Fault {
         false => format!("cannot connect to Redis at {address}: {reason}"),
     };
     Fault { message, fix: fix_of(error, settings) }
+}
+
+/// Checks that the Redis user may write where members are kept; nothing is left there.
+async fn members(connection: &mut MultiplexedConnection, settings: &RedisConfig, address: &str, report: &mut Report) {
+    let key = format!("{}laravel-echo:doctor", settings.key_prefix);
+    let tried = redis::cmd("EVAL").arg("redis.call('SET', KEYS[1], '', 'PX', 1)").arg(1).arg(&key).exec_async(connection).await;
+    // Another node of a Redis Cluster may have that key, which is no fault.
+    if let Err(error) = tried
+        && let Loss { reason, cause: Cause::NoPermission } = Loss::from(&error)
+    {
+        report.problem("redis", format!("{address} refuses the keys of presence members: {reason}"), fix_of(&error, settings));
+    }
 }
 
 /// Checks that the configured prefix is that of the Laravel project around the config file, if it publishes to Redis.

@@ -73,11 +73,17 @@ fn a_working_setup_has_no_problem() {
 #[test]
 fn each_fault_is_reported_with_a_fix() {
     let folder = Folder::new();
-    let redis = Redis::start(free_port(), &["--requirepass", "secret"]);
+    let user = ["--user", "members", "on", ">m", "~other*", "&*", "+@all"];
+    let redis = Redis::start(free_port(), &[&["--requirepass", "secret"], &user[..]].concat());
     let nowhere = format!("http://127.0.0.1:{}", free_port());
     for (auth_host, more, check, parts) in [
         (app("404 Not Found"), "password = \"secret\"", "auth", ["answers 404", "authEndpoint"]),
-        (app("302 Found\r\nLocation: /login"), "password = \"secret\"", "auth", ["answers 302 and redirects to /login", "redirects"]),
+        (
+            app("302 Found\r\nLocation: /login"),
+            "password = \"secret\"",
+            "auth",
+            ["answers 302 and redirects to /login", "check the middleware and the guard"],
+        ),
         (app("419 Expired"), "password = \"secret\"", "auth", ["answers 419", "CSRF"]),
         (app("200 OK\r\nContent-Type: application/json"), "password = \"secret\"", "auth", ["lets anyone", "routes/channels.php"]),
         (nowhere, "password = \"secret\"", "auth", ["cannot be reached", "authHost"]),
@@ -90,12 +96,24 @@ fn each_fault_is_reported_with_a_fix() {
             "redis",
             ["cannot connect to Redis at redis.invalid", "spelled right"],
         ),
+        (
+            app(REFUSES),
+            "username = \"members\"\npassword = \"m\"\nkeyPrefix = \"app_\"",
+            "redis",
+            [
+                "refuses the keys of presence members: the Redis user lacks a permission (NOPERM)",
+                "ACL SETUSER 'members' '~app_laravel-echo:*'",
+            ],
+        ),
         (app(REFUSES), "password = \"secret\"\ntls = true", "redis", ["cannot connect", "`databaseConfig.redis.tls`"]),
     ] {
         config(&folder, &auth_host, &redis, more);
+        folder.write("laravel-echo-server.toml", &format!("database = \"redis\"\n{}", folder.read("laravel-echo-server.toml")));
         let (code, report) = examine(&folder, "0");
-        let (status, text) = finding(&report, check);
-        assert_eq!((code, status.as_str()), (1, "problem"), "{report:#}");
+        let findings = report["findings"].as_array().expect("findings are a list").iter();
+        let problem = findings.filter(|finding| finding["check"] == check).find(|finding| finding["status"] == "problem");
+        let text = problem.unwrap_or_else(|| panic!("no problem with {check} in {report:#}")).to_string();
+        assert_eq!(code, 1, "{report:#}");
         super::assert_holds(&text, &parts);
     }
 }
@@ -161,6 +179,17 @@ fn the_log_and_doctor_say_the_same_about_an_application_that_does_not_answer() {
     ] {
         config(&folder, auth_host, &redis, more);
         let (_, text) = finding(&examine(&folder, "0").1, "auth");
+        super::assert_holds(&text, &[cause, fix]);
+    }
+    for (url, cause, fix) in [
+        ("http://app.invalid", "the host name cannot be resolved", "is `url` spelled right"),
+        (&silent, "no answer within webhooksDelivery.timeout", "raise webhooksDelivery.timeout"),
+    ] {
+        let webhooks = "[[webhooks]]\nkey = \"k\"\nsecret = \"s\"\n[webhooksDelivery]\ntimeout = \"200ms\""
+            .replace("key =", &format!("url = \"{url}\"\nkey ="));
+        config(&folder, &app(REFUSES), &redis, &webhooks);
+        let ended = folder.run(&["doctor", "--json", "--listen", "0", "--webhooks"]);
+        let (_, text) = finding(&serde_json::from_str(&ended.stdout).expect("it prints JSON"), "webhooks");
         super::assert_holds(&text, &[cause, fix]);
     }
 }
