@@ -1,7 +1,7 @@
 //! [`Loss`]: why Redis cannot be used. Input: an error of the Redis client. Output: the words that the log and `doctor` share, and a
 //! [`Cause`] with a hint, and a sentence without host names for `/ready`.
 
-use redis::{ErrorKind, RedisError};
+use redis::{ErrorKind, RedisError, ServerError};
 
 use super::{cli, rights};
 use crate::config::RedisConfig;
@@ -23,6 +23,8 @@ pub enum Cause {
     Unreachable,
     /// Its host name cannot be resolved.
     UnknownHost,
+    /// The sentinels watch no master with the configured name.
+    UnknownMaster,
     /// It does not have the configured database.
     NoDatabase,
     /// It requires a password, but none is configured.
@@ -47,26 +49,37 @@ impl Loss {
 impl From<&RedisError> for Loss {
     fn from(error: &RedisError) -> Self {
         let cause = Cause::of(error);
-        let reason = match (cause, error.detail()) {
-            // The operating system's own words say more.
-            (Cause::Unreachable | Cause::Certificate(_), _) => error.to_string(),
-            (Cause::WrongPassword | Cause::NoPermission, Some(detail)) => cause.with_detail(detail),
+        let detail = answer(error).and_then(|answer| answer.details().map(str::to_owned)).or_else(|| error.detail().map(str::to_owned));
+        let reason = match (cause, detail) {
+            // The operating system's own words say more; the client puts others around them.
+            (Cause::Unreachable | Cause::Certificate(_), detail) => detail.unwrap_or_else(|| error.to_string()),
+            (Cause::WrongPassword | Cause::NoPermission, Some(detail)) => format!("{}: {detail}", cause.sentence()),
             _ => cause.sentence().to_owned(),
         };
         Self { reason, cause }
     }
 }
 
+/// The error that Redis answered with, to the first of several commands.
+pub(super) fn answer(error: &RedisError) -> Option<ServerError> {
+    error.clone().into_server_errors()?.first().map(|(_, answer)| answer.clone())
+}
+
 impl Cause {
     /// The kind of an error of a connection or its first command.
     #[must_use]
     pub fn of(error: &RedisError) -> Self {
-        match error.code() {
+        let answer = answer(error);
+        match answer.as_ref().map(ServerError::code).or_else(|| error.code()) {
             Some("NOAUTH") => Self::NoPassword,
             Some("WRONGPASS") => Self::WrongPassword,
             Some("NOPERM") => Self::NoPermission,
             _ if error.kind() == ErrorKind::AuthenticationFailed => Self::WrongPassword,
+            _ if error.kind() == ErrorKind::MasterNameNotFoundBySentinel => Self::UnknownMaster,
             _ => match error.to_string() {
+                // What scripts may not do, and the first connection to a cluster, have other codes.
+                text if text.contains("ACL failure") || text.contains("executing the script can't") => Self::NoPermission,
+                text if text.contains("Password authentication failed") => Self::WrongPassword,
                 text if text.contains("Parse error") => Self::NotRedis,
                 text if text.contains("DB index is out of range") => Self::NoDatabase,
                 text if text.contains("lookup address") => Self::UnknownHost,
@@ -81,6 +94,7 @@ impl Cause {
         match self {
             Self::Unreachable => "the connection to Redis is lost",
             Self::UnknownHost => "the host name of Redis cannot be resolved",
+            Self::UnknownMaster => "the sentinels watch no master of the configured name",
             Self::NoDatabase => "Redis does not have the configured database",
             Self::NoPassword => "Redis asks for a password (NOAUTH)",
             Self::WrongPassword => "Redis refuses the password or the user (WRONGPASS)",
@@ -88,11 +102,6 @@ impl Cause {
             Self::Certificate(_) => "the certificate of Redis is not accepted",
             Self::NotRedis => "the server at that address does not speak the Redis protocol",
         }
-    }
-
-    /// The sentence with what Redis said itself.
-    pub(super) fn with_detail(self, detail: &str) -> String {
-        format!("{}: {detail}", self.sentence())
     }
 
     /// Whether Redis responded with a refusal.
@@ -115,9 +124,18 @@ impl Cause {
             Self::UnknownHost => {
                 "is `databaseConfig.redis.host` spelled right, and known on this machine (or in this container: same network)?"
             }
+            Self::UnknownMaster => "set `databaseConfig.redis.name` to the name in `sentinel monitor` of sentinel.conf",
             Self::NoDatabase => {
                 "set `databaseConfig.redis.db` to an existing database (0 to 15, unless its `databases` says otherwise) and restart; \
                  events are the same in all of them"
+            }
+            Self::NoPassword if !config.sentinels.is_empty() => {
+                "set `databaseConfig.redis.password`, or if a sentinel asks for it `databaseConfig.redis.sentinelPassword`; \
+                 `laravel-echo-server doctor` says which"
+            }
+            Self::WrongPassword if !config.sentinels.is_empty() => {
+                "check `databaseConfig.redis.password` (and `username`), and that of the sentinels, `databaseConfig.redis.sentinelPassword`; \
+                 `laravel-echo-server doctor` says which is refused"
             }
             Self::NoPassword => {
                 "set `databaseConfig.redis.password` to the value of REDIS_PASSWORD in Laravel's .env, and restart laravel-echo-server"

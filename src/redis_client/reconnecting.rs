@@ -10,7 +10,7 @@ use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
 use tokio::sync::{Mutex, Notify};
 use tracing::{info, warn};
 
-use super::loss::{Cause, Loss};
+use super::loss::{Cause, Loss, answer};
 use super::topology::{ANSWER_TIMEOUT, Connection, Redis};
 
 /// How long an outage may last before queries fail: long enough for a restart or a quick failover of Redis, and no
@@ -74,38 +74,26 @@ impl QueryError {
     pub fn full_text(&self) -> String {
         match self {
             Self::Away(_) => self.to_string(),
-            Self::Refused(cause) if refusal_hint(&sentence(cause)).is_err() => Cause::NoPermission.with_detail(&detail(cause)),
+            Self::Refused(cause) if Cause::of(cause).is_refusal() => Loss::from(cause).reason,
             Self::Broken(cause) | Self::Late(cause) | Self::Refused(cause) => format!("{self}: {}", sentence(cause)),
         }
     }
 }
 
-/// What Redis says about the first refused command, without the code of the error.
-fn detail(error: &RedisError) -> String {
-    let refused = error.clone().into_server_errors();
-    let first = refused.as_deref().and_then(<[_]>::first).and_then(|(_, refusal)| refusal.details().map(str::to_owned));
-    first.or_else(|| error.detail().map(str::to_owned)).unwrap_or_else(|| sentence(error))
-}
-
 /// Redis's own message about the first refused command, or else the client's message.
 fn sentence(error: &RedisError) -> String {
-    let refused = error.clone().into_server_errors();
-    let first = refused.as_deref().and_then(<[_]>::first).map(|(_, refusal)| refusal.to_string());
-    first.unwrap_or_else(|| error.to_string())
+    answer(error).map_or_else(|| error.to_string(), |answer| answer.to_string())
 }
 
-/// How to fix an error that Redis returned with this message.
-fn refusal_hint(words: &str) -> Result<&'static str, Cause> {
+/// What to do about an answer that is no fault of the connection or the user.
+fn refusal_hint(words: &str) -> &'static str {
     let says = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
-    // For commands in scripts, the message about a missing permission is different.
-    if says(&["NOPERM", "NoPerm", "ACL failure", "executing the script can't"]) {
-        Err(Cause::NoPermission)
-    } else if says(&["OOM", "used memory > 'maxmemory'"]) {
-        Ok("Redis is full: `redis-cli info memory`; raise its `maxmemory`, or remove what fills it")
+    if says(&["OOM", "used memory > 'maxmemory'"]) {
+        "Redis is full: `redis-cli info memory`; raise its `maxmemory`, or remove what fills it"
     } else if says(&["MISCONF"]) {
-        Ok("Redis cannot write to its disk; its log says why")
+        "Redis cannot write to its disk; its log says why"
     } else {
-        Ok("Redis responds, but refuses the command: the reason says why")
+        "Redis responds, but refuses the command: the reason says why"
     }
 }
 
@@ -145,9 +133,9 @@ impl ReconnectingClient {
         let cause = match error {
             QueryError::Away(loss) => loss.cause,
             QueryError::Broken(error) | QueryError::Late(error) => Cause::of(error),
-            QueryError::Refused(error) => match refusal_hint(&sentence(error)) {
-                Ok(hint) => return hint.to_owned(),
-                Err(cause) => cause,
+            QueryError::Refused(error) => match Cause::of(error) {
+                cause if cause.is_refusal() => cause,
+                _ => return refusal_hint(&sentence(error)).to_owned(),
             },
         };
         self.hint_about(cause)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
 
 use laravel_echo_server::config::RedisConfig;
-use laravel_echo_server::redis_client::{Cause, Redis};
+use laravel_echo_server::redis_client::{Cause, Loss, Redis};
 use serde_json::{Value, json};
 
 use crate::support::{Client, Laravel, TestServer, free_port, until};
@@ -275,6 +275,29 @@ async fn tls_an_acl_user_a_url_and_a_unix_socket() {
     let members = client.event("presence:subscribed").await.remove(1);
     assert_eq!(members.as_array().map(Vec::len), Some(1), "this node's own, not those in the Redis: {members}");
     std::fs::remove_dir_all(&folder).expect("the folder is ours");
+}
+
+#[tokio::test]
+async fn the_words_about_a_failure_do_not_depend_on_the_topology() {
+    let instance = Instance::start(free_port(), "requirepass secret\ncluster-enabled yes\n", &[]);
+    let sentinel = Instance::start(free_port(), "sentinel monitor mymaster 127.0.0.1 1 1\n", &["--sentinel"]);
+    sentinel.answers().await;
+    let at = |port: u16| json!([{ "host": "127.0.0.1", "port": port }]);
+    let wrong = "Redis refuses the password or the user (WRONGPASS)";
+    for (settings, reason) in [
+        (json!({ "port": instance.port, "password": "wrong" }), wrong),
+        (json!({ "cluster": at(instance.port), "password": "wrong" }), wrong),
+        (json!({ "port": instance.port }), "Redis asks for a password (NOAUTH)"),
+        (json!({ "cluster": at(instance.port) }), "Redis asks for a password (NOAUTH)"),
+        (json!({ "sentinels": at(instance.port), "name": "mymaster" }), "Redis asks for a password (NOAUTH)"),
+        (json!({ "sentinels": at(sentinel.port), "name": "other" }), "the sentinels watch no master of the configured name"),
+        (json!({ "port": 1 }), "Connection refused"),
+        (json!({ "cluster": at(1) }), "Connection refused"),
+        (json!({ "sentinels": at(1), "name": "mymaster" }), "Connection refused"),
+    ] {
+        let redis = Redis::new(&serde_json::from_value(settings.clone()).expect("settings")).expect("valid settings");
+        until(reason, async || redis.connect().await.err().is_some_and(|error| Loss::from(&error).reason.starts_with(reason))).await;
+    }
 }
 
 #[tokio::test]

@@ -57,6 +57,10 @@ async fn the_master_is_found_through_sentinels() {
         "problem",
         &["refuses the connection", "redis.sentinelPassword"],
     );
+    let locked = super::Instance::start(free_port(), "requirepass secret\n", &["--sentinel"]);
+    let asks = json!({ "sentinels": [{ "host": "127.0.0.1", "port": locked.port }], "sentinelPassword": "" });
+    until("the locked sentinel", async || std::net::TcpStream::connect(("127.0.0.1", locked.port)).is_ok()).await;
+    assert_found(&with(asks), "sentinel", "problem", &["Redis asks for a password (NOAUTH)", "`databaseConfig.redis.sentinelPassword`"]);
     assert_found(&with(json!({ "password": "wrong" })), "redis", "problem", &[&at, "databaseConfig.redis.password"]);
     let both = json!([{ "host": "127.0.0.1", "port": free_port() }, { "host": "127.0.0.1", "port": sentinel.port }]);
     let found = with(json!({ "sentinels": both }));

@@ -2,6 +2,7 @@
 //! reached from here. Output: the settings of a node.
 
 use laravel_echo_server::config::{Config, Database, RedisConfig, RedisNode};
+use laravel_echo_server::redis_client::Loss;
 use laravel_echo_server::redis_client::topology::CLUSTER_NODE;
 use redis::aio::MultiplexedConnection;
 
@@ -81,7 +82,8 @@ async fn ask(settings: &RedisConfig, node: &RedisNode) -> Result<(RedisConfig, S
             fix: "set `host` and `port` instead of `databaseConfig.redis.cluster`, or `cluster-enabled yes` in that Redis".to_owned(),
         }),
         Err(error) => {
-            Err(Fault { message: format!("cannot read the cluster's state from {address}: {error}"), fix: fix_of(&error, &node) })
+            let reason = Loss::from(&error).reason;
+            Err(Fault { message: format!("cannot read the cluster's state from {address}: {reason}"), fix: fix_of(&error, &node) })
         }
     }
 }

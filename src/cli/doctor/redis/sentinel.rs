@@ -4,9 +4,10 @@
 use std::collections::{BTreeSet, HashMap};
 
 use laravel_echo_server::config::{RedisConfig, RedisNode};
+use laravel_echo_server::redis_client::Cause;
 use redis::RedisError;
 
-use super::{Fault, Open, open};
+use super::{Fault, Open, fault, open};
 use crate::cli::doctor::report::Report;
 
 const CHECK: &str = "sentinel";
@@ -76,14 +77,16 @@ async fn ask(settings: &RedisConfig, node: &RedisNode, name: &str, report: &mut 
         db: 0,
         ..settings.clone()
     };
-    let opened =
-        open(&sentinel).await.map_err(|fault| Fault { fix: fault.fix.replace("redis.password", "redis.sentinelPassword"), ..fault })?;
+    let sentinel = RedisConfig { sentinels: Vec::new(), ..sentinel };
+    let of_sentinel = |fault: Fault| Fault { fix: fault.fix.replace("redis.password", "redis.sentinelPassword"), ..fault };
+    let opened = open(&sentinel).await.map_err(of_sentinel)?;
     opened.tell_of_password(CHECK, "sentinelPassword", report);
     let Open { mut connection, address, .. } = opened;
     let mut command = redis::cmd("SENTINEL");
     let found = command.arg("MASTER").arg(name).query_async::<HashMap<String, String>>(&mut connection).await;
     let master = match found {
         Ok(master) => master,
+        Err(error) if Cause::of(&error).is_refusal() => return Err(of_sentinel(fault(&error, &address, &sentinel))),
         Err(error) => return Err(unknown(&mut connection, &address, name, &error).await),
     };
     let field = |key: &str| master.get(key).cloned().unwrap_or_default();
