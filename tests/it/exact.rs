@@ -149,10 +149,8 @@ async fn glob_characters_in_names_are_literal() {
     let mut alice = server.client().await;
     for channel in ["*", "a[bc]?", "with space\r\n\"quote\"", "žluť \u{1f600}", "laravel-echo:nodes"] {
         alice.subscribe(channel).await;
-        if channel == "laravel-echo:nodes" {
-            // The node's own subscription also receives this before alice has joined.
-            server.subscribed(channel, 1).await;
-        }
+        // Redis may deliver to the node before alice has joined.
+        server.subscribed(channel, 1).await;
         until("a subscribe", async || publish(&redis, channel, json!(channel)).await == 1).await;
         assert_eq!(alice.event("sent").await, [json!(channel), json!(channel)]);
     }

@@ -88,6 +88,7 @@ impl TestServer {
 
     /// Number of sockets in a channel, from the HTTP API.
     pub(crate) async fn subscription_count(&self, channel: &str) -> u64 {
+        let channel = percent_encoding::utf8_percent_encode(channel, percent_encoding::NON_ALPHANUMERIC);
         let url = self.url(&format!("/apps/app/channels/{channel}?auth_key={KEY}"));
         let body = reqwest::get(url).await.expect("the API answers").text().await.expect("the API answers");
         let answer: Value = serde_json::from_str(&body).expect("the API answers JSON");
