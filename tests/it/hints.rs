@@ -299,6 +299,29 @@ async fn a_redis_that_refuses_webhook_writes_is_logged_with_a_hint() {
 }
 
 #[tokio::test]
+async fn a_stop_without_redis_does_not_warn_about_webhooks_that_lost_nothing() {
+    let mut redis = Redis::start().await;
+    let webhooks = r#"[{"url":"http://127.0.0.1:9/hook","key":"key","secret":"secret"}]"#;
+    let variables = [("LARAVEL_ECHO_SERVER_WEBHOOKS", webhooks), ("LARAVEL_ECHO_SERVER_WEBHOOKS_DELIVERY_STORE", "redis")];
+    let (mut server, _) = serve(&redis, &variables).await;
+    let mut log = BufReader::new(server.stderr.take().expect("it is piped")).lines();
+    redis.down();
+    line(&mut log, "webhooks are not sent until Redis is back").await;
+    let process = server.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())).expect("it runs");
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("sending a signal");
+    line(&mut log, "stopping").await;
+    let rest = async {
+        let mut warnings = Vec::new();
+        while let Some(line) = log.next_line().await.expect("the log can be read") {
+            warnings.extend(Some(line).filter(|line| line.contains("WARN")));
+        }
+        warnings
+    };
+    let warnings = tokio::time::timeout(DEADLINE, rest).await.expect("it ends in time");
+    assert_eq!(warnings, [""; 0]);
+}
+
+#[tokio::test]
 async fn an_unreachable_webhook_target_is_logged_with_the_last_cause() {
     let redis = Redis::start().await;
     let webhooks = format!(r#"[{{"url":"http://127.0.0.1:{}/hook","key":"key","secret":"secret"}}]"#, free_port());

@@ -25,6 +25,23 @@ fn health_detects_whether_a_server_is_running() {
 }
 
 #[test]
+fn health_says_what_is_wrong_with_a_server_that_does_not_answer() {
+    let (folder, _) = Folder::with_config();
+    let config = folder.read("laravel-echo-server.toml");
+    let _running = folder.start(&[]);
+    let https = format!("protocol = \"https\"\nsslCertPath = \"cert.pem\"\nsslKeyPath = \"key.pem\"\n{config}");
+    folder.write("https.toml", &https);
+    let plain = folder.run(&["health", "--config", "https.toml"]);
+    assert_holds(&plain.stderr, &["no answer from https://127.0.0.1:", "\n  the server there speaks plain HTTP, not https"]);
+
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    folder.write("silent.toml", &format!("host = \"127.0.0.1\"\nport = {}\n", silent.local_addr().unwrap().port()));
+    let silent = folder.run(&["health", "--config", "silent.toml"]);
+    assert_holds(&silent.stderr, &["/health: none within 3 seconds\n  it runs, but is busy or suspended"]);
+    assert_eq!((plain.code, silent.code), (1, 1));
+}
+
+#[test]
 fn health_needs_no_config_file_if_the_server_needed_none() {
     let folder = Folder::new();
     let port = free_port().to_string();
