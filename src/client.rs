@@ -118,14 +118,17 @@ impl Client {
         ConnectionLabels { engine: self.0.speech.version(), transport }
     }
 
+    /// The frame of a push; `None` if the protocol has no such message.
+    fn frame<'a>(&self, push: &'a Push<'_>) -> Option<&'a Bytes> {
+        let speech = self.0.speech;
+        let frame = push.encoded(speech.dialect(), |message, offset| speech.encode(message, offset))?;
+        let is_long = text_bytes(frame) as u64 >= self.0.deflate_from.load(Ordering::Relaxed).into();
+        Some(if is_long { push.deflated(speech.dialect(), frame, deflated) } else { frame })
+    }
+
     /// Queues a push; `None` if the protocol has no such message.
     fn queue(&self, push: &Push<'_>) -> Result<Option<Queued<'_>>, PushError> {
-        let speech = self.0.speech;
-        let Some(frame) = push.encoded(speech.dialect(), |message, offset| speech.encode(message, offset)) else {
-            return Ok(None);
-        };
-        let is_long = text_bytes(frame) as u64 >= self.0.deflate_from.load(Ordering::Relaxed).into();
-        let frame = if is_long { push.deflated(speech.dialect(), frame, deflated) } else { frame };
+        let Some(frame) = self.frame(push) else { return Ok(None) };
         let queued = match push.keep {
             Keep::All => self.outbox().queue(frame.clone()),
             Keep::Latest(key) => self.outbox().queue_latest(key, frame.clone()),
@@ -161,6 +164,11 @@ impl Socket for Client {
 
     fn defer(&self, push: &Push<'_>) -> Result<bool, PushError> {
         Ok(self.queue(push)?.is_some_and(Queued::defer))
+    }
+
+    fn defer_all(&self, pushes: &[&Push<'_>]) -> Result<bool, PushError> {
+        let frames = pushes.iter().filter_map(|push| self.frame(push)).cloned();
+        self.outbox().queue_all(frames).map(Queued::defer).map_err(refused)
     }
 
     fn flush(&self) {

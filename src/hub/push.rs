@@ -189,6 +189,14 @@ pub trait Socket: Clone + Send + Sync + 'static {
         self.push(push).map(|()| false)
     }
 
+    /// Like [`Self::defer`], for several pushes that wait as [`Keep::All`] and are written together.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    fn defer_all(&self, pushes: &[&Push<'_>]) -> Result<bool, PushError> {
+        pushes.iter().try_fold(false, |is_deferred, push| Ok(is_deferred | self.defer(push)?))
+    }
+
     /// Writes what [`Self::defer`] queued.
     fn flush(&self) {}
 

@@ -54,8 +54,10 @@ struct State {
     /// The websocket's task or the pending poll.
     task: Option<Waker>,
     stage: Stage,
-    /// Whether several frames were queued at the last write: they arrive faster than they are written.
+    /// Whether more frames were queued at the last write than had come together: they arrive faster than they are written.
     is_rush: bool,
+    /// How many frames have come together most recently, as far as it can be counted.
+    together: u8,
     /// Whether a part of the first frame is written.
     is_begun: bool,
     /// Writes to the client's stream from outside of its task.
@@ -181,10 +183,22 @@ impl Outbox {
     /// # Errors
     /// As [`Self::send`].
     pub fn queue(&self, frame: Bytes) -> Result<Queued<'_>, SendError> {
+        self.queue_all([frame])
+    }
+
+    /// Like [`Self::queue`], for several frames that go out together.
+    ///
+    /// # Errors
+    /// As [`Self::send`]; the first ones may be queued.
+    pub fn queue_all(&self, frames: impl IntoIterator<Item = Bytes>) -> Result<Queued<'_>, SendError> {
         let mut state = self.state();
-        state.check(&self.limits, frame.len())?;
-        (state.count, state.bytes) = (state.count + 1, state.bytes + frame.len() as u64);
-        state.frames.push_back(frame);
+        state.together = 0;
+        for frame in frames {
+            state.check(&self.limits, frame.len())?;
+            state.together = state.together.saturating_add(1);
+            (state.count, state.bytes) = (state.count + 1, state.bytes + frame.len() as u64);
+            state.frames.push_back(frame);
+        }
         Ok(Queued(state))
     }
 
@@ -305,7 +319,7 @@ impl Outbox {
             std::mem::swap(&mut state.frames, &mut batch.frames);
         }
         if !batch.frames.is_empty() {
-            state.is_rush = batch.frames.len() > 1;
+            state.is_rush = batch.frames.len() > usize::from(state.together.max(1));
             return Poll::Ready(Ok(()));
         }
         // An idle client needs one buffer, and not a large one.
@@ -441,7 +455,7 @@ impl State {
             return true;
         }
         let mut batch = Batch { frames: self.take(usize::MAX), ..Batch::default() };
-        self.is_rush = batch.frames.len() > 1;
+        self.is_rush = batch.frames.len() > usize::from(self.together.max(1));
         let written = match batch.frames.len() {
             1 => writer.try_write(&batch.frames[0]),
             _ => writer.try_write_vectored(gathered(&batch.frames, &mut [IoSlice::new(&[]); GATHERED])),

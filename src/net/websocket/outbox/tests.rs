@@ -187,6 +187,18 @@ async fn deferred_frames_are_written_together_without_the_task() {
 }
 
 #[tokio::test]
+async fn frames_that_come_together_are_no_rush() {
+    let (outbox, wakes, _stream, mut client) = idle().await;
+    for _ in 0..3 {
+        assert!(outbox.queue_all(["one", "two"].map(Bytes::from)).unwrap().defer());
+        outbox.flush();
+    }
+    let mut received = [0; 18];
+    client.read_exact(&mut received).await.unwrap();
+    assert_eq!((&received, outbox.backlog(), wakes.0.load(Ordering::SeqCst)), (b"onetwoonetwoonetwo", (0, 0), 0));
+}
+
+#[tokio::test]
 async fn a_task_that_looks_first_writes_what_was_deferred() {
     let (outbox, _, _stream, client) = idle().await;
     assert!(outbox.queue(Bytes::from("one")).unwrap().defer());
