@@ -70,6 +70,7 @@ pub use recovery::Return;
 pub(crate) use rules::Rules;
 pub use rules::{Behaviour, Rule};
 pub use subscribe::Right;
+pub(crate) use subscribe::USERS;
 pub use whisper::Whisper;
 
 /// Maximum bytes of an offset's text: 16 hexadecimal digits, a dash and 20 digits fit.

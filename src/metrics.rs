@@ -62,6 +62,8 @@ pub enum Refusal {
     Unauthorized,
     /// More users in a presence channel than `channels[].maxMembers`.
     Members,
+    /// A socket that joins a large presence channel as one user after another.
+    Users,
     /// A whisper that breaks the rules: event name, channel kind or membership.
     Whisper,
     /// A whisper over `limits.whisperBytes`.
@@ -148,7 +150,7 @@ use label_values;
 
 label_values!(Source { Redis => "redis", Http => "http", RedisServer => "redis_server" });
 label_values!(Outcome { Delivered => "delivered", NoSubscribers => "no_subscribers", Malformed => "malformed" });
-label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Headers => "headers", Unauthorized => "unauthorized", Members => "members", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", WhisperQueue => "whisper_queue", Origin => "origin", Connections => "connections", ConnectionsPerIp => "connections_per_ip", Draining => "draining", ApiRate => "api_rate", MessageSize => "message_size" });
+label_values!(Refusal { Malformed => "malformed", ChannelName => "channel_name", Subscriptions => "subscriptions", SubscribeRate => "subscribe_rate", Headers => "headers", Unauthorized => "unauthorized", Members => "members", Users => "users", Whisper => "whisper", WhisperSize => "whisper_size", WhisperRate => "whisper_rate", WhisperQueue => "whisper_queue", Origin => "origin", Connections => "connections", ConnectionsPerIp => "connections_per_ip", Draining => "draining", ApiRate => "api_rate", MessageSize => "message_size" });
 label_values!(Recovered { Recovered => "recovered", Unknown => "unknown", Gap => "gap" });
 label_values!(Callback { Granted => "granted", Refused => "refused", Unreachable => "unreachable" });
 

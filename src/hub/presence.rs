@@ -65,7 +65,7 @@ impl<S: Socket> Hub<S> {
         let was_in = session.is_in(channel.as_str());
         if was_in && self.leaves.count(channel, id) >= FLAPS {
             // It joins as a different user each time.
-            self.turn_away(session, channel, ticket, TOO_OFTEN, Refusal::SubscribeRate);
+            self.turn_away(session, channel, ticket, TOO_OFTEN, Refusal::Users);
             return false;
         }
         if !was_in && self.is_full_for(channel, &member).await {

@@ -18,6 +18,10 @@ use crate::event::SocketId;
 use crate::metrics::Refusal;
 use crate::warn_throttled;
 
+/// The hint of [`Refusal::Users`].
+pub(crate) const USERS: &str = "the application names another user each time this socket subscribes, and all members are told: \
+    find the page that subscribes in a loop, or why its user changes";
+
 /// Errors and the log show this many bytes of a channel name that is too long.
 const SHOWN_OF_A_LONG_NAME: usize = 200;
 
@@ -288,11 +292,13 @@ impl<S: Socket> Hub<S> {
         let socket = session.socket.id();
         self.observers.tell(|| Observation::Refused { channel, socket, cause, status: Some(status), reason });
         debug!(socket_id = %socket, channel, status, ?cause, "subscribe refused");
-        if let Some(key) = cause.limit() {
-            let hint = match cause {
-                Refusal::Members => self.rules.load().of(channel).full(),
-                _ => format!("a subscribe exceeds `{key}`: raise it if the page is not at fault"),
-            };
+        let hint = match (cause, cause.limit()) {
+            (Refusal::Members, _) => Some(self.rules.load().of(channel).full()),
+            (Refusal::Users, _) => Some(USERS.to_owned()),
+            (_, Some(key)) => Some(format!("a subscribe exceeds `{key}`: raise it if the page is not at fault")),
+            (_, None) => None,
+        };
+        if let Some(hint) = hint {
             self.tell_of_limit(socket, channel, cause, &hint);
         }
         self.emit(&session.socket, &Push::new(Message::Refused { channel, status }));

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::{milliseconds, since_1970};
 use crate::event::SocketId;
-use crate::hub::Observation;
+use crate::hub::{Observation, USERS};
 use crate::metrics::Refusal;
 
 /// Maximum bytes of an event's data sent to the page; longer data is truncated, and `size` has its full length.
@@ -186,6 +186,7 @@ fn hint_for(cause: Refusal) -> Option<String> {
             Refusal::Whisper => {
                 "whispers need a private or presence channel that the client is in, and a name with client- (added by Echo's whisper())"
             }
+            Refusal::Users => USERS,
             Refusal::Headers => "its headers are too large: auth.headers, or those of the handshake (limits.handshakeHeaders)",
             Refusal::Origin => "if this page is yours, add its origin to allowedOrigins",
             Refusal::Connections => "limits.connections is reached",
@@ -289,6 +290,7 @@ mod tests {
     #[test]
     fn every_limit_is_named() {
         assert!(hint_for(Refusal::SubscribeRate).unwrap().contains("limits.subscribesPerSecond"));
+        assert_eq!(hint_for(Refusal::Users).as_deref(), Some(USERS));
         assert_eq!(hint_for(Refusal::Unauthorized), None);
     }
 }

@@ -78,6 +78,9 @@ async fn who_is_somebody_else_each_time_costs_the_others_little() {
     pass(2 * CALM).await;
     let [own, others] = heard(&sockets);
     assert!(own.iter().any(|name| name == "subscription_error"), "{own:?}");
+    let metrics = hub.metrics().render(std::iter::empty());
+    let counted = metrics.lines().find_map(|line| line.strip_prefix("laravel_echo_refusals_total{cause=\"users\"} "));
+    assert_ne!(counted.unwrap(), "0", "by its own name");
     // It took three seconds; one leave and one join per second is the maximum for each of the two users.
     assert!(others.len() <= 16, "{others:?}");
 }
