@@ -52,7 +52,7 @@ mod whisper;
 use hints::Hints;
 use nodes::Nodes;
 use observer::Observers;
-use presence::{ChannelLocks, Leaves};
+use presence::{Batches, ChannelLocks, Leaves};
 use rooms::{Room, Rooms};
 use session::Session;
 use subscribe::Grace;
@@ -100,6 +100,7 @@ pub struct Hub<S> {
     store: Arc<dyn PresenceStore>,
     presence_locks: ChannelLocks,
     leaves: Leaves,
+    batches: Batches,
     /// With other nodes: the bus to them, and what is known about them. `None` for a single node.
     nodes: Option<Nodes>,
     /// The channels that this node subscribes to in Redis; `None` if it subscribes by pattern, or not at all.
@@ -158,6 +159,7 @@ impl<S: Socket> Hub<S> {
             store,
             presence_locks: ChannelLocks::default(),
             leaves: Leaves::default(),
+            batches: Batches::default(),
             nodes: bus.map(|bus| Nodes::new(bus, &config.presence)),
             interests: is_exact.then(|| InterestSet::new(heard)),
             tasks: TaskTracker::new(),

@@ -1,7 +1,8 @@
 //! Members of presence channels: joins, leaves, and the messages about them, on a single node and among nodes.
 //!
 //! Input: sockets with a grant, and sockets that leave; changes and lists from other nodes ([`sync`]). Output: members in the
-//! [`PresenceStore`](crate::store::PresenceStore), member lists for sockets that join, and joins and leaves for the others.
+//! [`PresenceStore`](crate::store::PresenceStore), member lists for sockets that join, and joins and leaves for the others, which
+//! in large channels are told in [`batches`].
 //!
 //! On a single node the store's answers are announced as they arrive: the lock of the channel keeps them in order. Among nodes the
 //! same change returns from Redis to every node, in any order relative to the lists. So what clients have been told is kept as a
@@ -21,15 +22,18 @@ use crate::event::SocketId;
 use crate::metrics::Refusal;
 use crate::store::{Left, Member, MemberError, Members, StoreError};
 
+mod batches;
 mod leaves;
 mod locks;
 mod maintenance;
 mod roster;
 mod sync;
 
+pub(super) use batches::Batches;
 use leaves::FLAPS;
 pub(super) use leaves::{CALM, LARGE_CHANNEL, Leaves};
 pub(super) use locks::ChannelLocks;
+use roster::MemberChange;
 pub(super) use sync::SharedPresence;
 
 /// Status for a client that wants to join a full presence channel: it conflicts with the members who are there.
@@ -96,13 +100,13 @@ impl<S: Socket> Hub<S> {
         if let Some(nodes) = &self.nodes {
             return self.enter_among_nodes(nodes, session, channel, ticket, &joined, was_in).await;
         }
-        let has_entered = self.enter_and_show(session, channel, ticket, || self.show_members(session, channel, &joined.members));
+        let has_entered = self.enter_and_list(session, channel, ticket, || joined.members);
         if let Some(gone) = &joined.replaced {
             self.announce_leaving(channel, gone, Some(id));
         }
         if has_entered || was_in {
             if joined.is_first {
-                self.tell_joining(channel, id, &member, Some(id));
+                self.announce(channel, &MemberChange::Joining(id, member), Some(id));
             }
         } else {
             // It left meanwhile. The others know of the user only if it was here before.
@@ -141,16 +145,21 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Sends the member list to a socket that has joined.
-    pub(super) fn show_members(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, members: &Members) {
-        let (channel, members, shows_sockets) = (channel.as_str(), Some(members.as_slice()), self.options.expose_socket_id);
-        self.emit(&session.socket, &Push::new(Message::Subscribed { channel, members, shows_sockets }));
-    }
-
-    pub(super) fn tell_joining(self: &Arc<Self>, channel: &ChannelName, id: SocketId, member: &Member, except: Option<SocketId>) {
-        let (channel, socket) = (channel.as_str(), self.options.expose_socket_id.then_some(id));
-        self.observers.tell(|| Observation::Joined { channel, member });
-        self.fan_out(channel, &Push::new(Message::Joined { channel, member, socket }), except);
+    /// Adds a socket to the channel's room, and sends it a list with all members that have been announced or are about to be.
+    /// Returns whether it is in afterwards.
+    pub(super) fn enter_and_list(
+        self: &Arc<Self>,
+        session: &Session<S>,
+        channel: &ChannelName,
+        ticket: Ticket,
+        members: impl FnOnce() -> Members,
+    ) -> bool {
+        self.batches.list(channel, session.socket.id());
+        self.enter_and_show(session, channel, ticket, || {
+            let (members, shows_sockets) = (members(), self.options.expose_socket_id);
+            let subscribed = Message::Subscribed { channel: channel.as_str(), members: Some(&members), shows_sockets };
+            self.emit(&session.socket, &Push::new(subscribed));
+        })
     }
 
     /// Whether each join and leave is sent to many sockets, here or on all nodes.
@@ -159,7 +168,8 @@ impl<S: Socket> Hub<S> {
         everywhere.unwrap_or(0).max(self.rooms.count(channel.as_str())) >= LARGE_CHANNEL
     }
 
-    /// Ends the membership of a socket that has left after `grace`, unless it is back by then.
+    /// Ends the membership of a socket that has left after `grace`, unless it is back by then. If its join has not been announced
+    /// yet, at once, so that it never will be: else one client after another could be announced as a new user.
     pub(super) fn leave_presence_after(self: &Arc<Self>, channel: ChannelName, id: SocketId, mut grace: Grace) {
         // Compat: the original tells all members of every leave and join at once, however often a user comes and goes
         // (`src/channels/presence-channel.ts`).
@@ -168,10 +178,14 @@ impl<S: Socket> Hub<S> {
             grace.least = grace.least.max(CALM);
             self.leaves.begin(&channel, id);
         }
+        let is_unannounced = self.batches.holds_join_of(&channel, id);
         let hub = Arc::clone(self);
         self.tasks.spawn(async move {
+            if is_unannounced {
+                hub.leave_presence_now(&channel, id).await;
+            }
             hub.closing.run_until_cancelled(grace.over()).await;
-            if is_calmed && !hub.leaves.end(&channel, id) {
+            if is_calmed && !hub.leaves.end(&channel, id) || is_unannounced {
                 return;
             }
             // Saved again: the client resumed its session and disconnected again, and the later disconnect ends the membership.
@@ -179,10 +193,14 @@ impl<S: Socket> Hub<S> {
             if is_kept && hub.recovery.as_ref().is_some_and(|recovery| recovery.keeps(id)) {
                 return;
             }
-            if let Err(error) = hub.leave_presence(&channel, id).await {
-                warn!(%channel, %error, "could not remove a presence member yet");
-            }
+            hub.leave_presence_now(&channel, id).await;
         });
+    }
+
+    async fn leave_presence_now(self: &Arc<Self>, channel: &ChannelName, id: SocketId) {
+        if let Err(error) = self.leave_presence(channel, id).await {
+            warn!(%channel, %error, "could not remove a presence member yet");
+        }
     }
 
     /// Removes a socket from the members, and tells the others if it was the user's last one.
@@ -204,16 +222,10 @@ impl<S: Socket> Hub<S> {
     /// announces it when it arrives, unless this node has no client in the channel any more: then only the observers are told.
     pub(super) fn announce_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
         match &self.nodes {
-            None => self.tell_leaving(channel, member, except),
+            None => self.announce(channel, &MemberChange::Leaving(member.clone()), except),
             Some(nodes) if nodes.presence.rosters.is_open(channel) => {}
             Some(_) => self.observers.tell(|| Observation::Left { channel: channel.as_str(), member }),
         }
-    }
-
-    pub(super) fn tell_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
-        let channel = channel.as_str();
-        self.observers.tell(|| Observation::Left { channel, member });
-        self.fan_out(channel, &Push::new(Message::Left { channel, member }), except);
     }
 }
 

@@ -18,7 +18,7 @@ use super::rooms::{Room, Snapshot};
 use super::rules::Rule;
 use super::whisper::is_whisper;
 use super::{Dialect, Message, Observation, Push, PushError, Socket};
-use crate::channel::ChannelName;
+use crate::channel::{ChannelKind, ChannelName};
 use crate::config::Deliver;
 use crate::event::{CloseReason, Event, Origin, SocketId};
 use crate::metrics::{Outcome, Source};
@@ -34,7 +34,7 @@ const FLUSHED_AT_ONCE: usize = 4;
 const FLUSHED_TOGETHER: usize = 128;
 
 /// The outcome of queueing an event for many sockets.
-struct FanOut<S> {
+pub(super) struct FanOut<S> {
     /// How many sockets it was queued for.
     delivered: usize,
     /// Those of them that need [`Socket::flush`].
@@ -53,20 +53,27 @@ impl<S: Socket> FanOut<S> {
     /// Queues a push for these sockets but `except`.
     fn push(&mut self, receivers: &Snapshot<S>, push: &Push<'_>, except: Option<SocketId>) {
         for (id, socket) in receivers.iter() {
-            if Some(id) == except {
-                continue;
-            }
-            match socket.defer(push) {
-                Ok(is_deferred) => {
-                    self.delivered += 1;
-                    if is_deferred {
-                        self.deferred.push(socket.clone());
-                    }
-                }
-                Err(PushError::Closed) => {}
-                Err(PushError::Full) => self.slow.push(socket.clone()),
+            if Some(id) != except && self.queued(socket, socket.defer(push)) {
+                self.delivered += 1;
             }
         }
+    }
+
+    /// Queues several pushes for one socket. They do not count as delivered.
+    pub(super) fn push_all(&mut self, socket: &S, pushes: &[&Push<'_>]) {
+        if !pushes.is_empty() {
+            self.queued(socket, socket.defer_all(pushes));
+        }
+    }
+
+    /// Notes what is left to do for a socket. Returns whether the push was queued.
+    fn queued(&mut self, socket: &S, outcome: Result<bool, PushError>) -> bool {
+        match outcome {
+            Ok(true) => self.deferred.push(socket.clone()),
+            Err(PushError::Full) => self.slow.push(socket.clone()),
+            Ok(false) | Err(PushError::Closed) => {}
+        }
+        outcome.is_ok()
     }
 }
 
@@ -171,6 +178,10 @@ impl<S: Socket> Hub<S> {
             let mut history = self.recovery.as_ref().map(Recovery::history);
             // The history has one order for all channels.
             let _order = history.is_none().then(|| self.rooms.order(channel));
+            if rule.kind() == ChannelKind::Presence {
+                // Joins and leaves before the event are told before it.
+                self.queue_batch(channel, &mut fan_out);
+            }
             if let Some(history) = &mut history {
                 if !is_heard_by_all {
                     history.go_alone();
@@ -251,7 +262,7 @@ impl<S: Socket> Hub<S> {
     }
 
     /// Writes what was queued, and closes clients whose queue is full. Returns how many sockets the event was queued for.
-    fn finish(self: &Arc<Self>, fan_out: FanOut<S>) -> usize {
+    pub(super) fn finish(self: &Arc<Self>, fan_out: FanOut<S>) -> usize {
         let FanOut { delivered, deferred, slow } = fan_out;
         flush(deferred);
         for socket in slow {

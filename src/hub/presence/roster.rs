@@ -49,6 +49,23 @@ pub(super) enum MemberChange {
     Leaving(Member),
 }
 
+impl MemberChange {
+    pub(super) fn member(&self) -> &Member {
+        match self {
+            Self::Joining(_, member) | Self::Leaving(member) => member,
+        }
+    }
+
+    /// Whether nothing has changed after both.
+    pub(super) fn is_undone_by(&self, later: &Self) -> bool {
+        match (self, later) {
+            (Self::Joining(_, member), Self::Leaving(gone)) => member.user() == gone.user(),
+            (Self::Leaving(member), Self::Joining(_, back)) => member == back,
+            _ => false,
+        }
+    }
+}
+
 impl Rosters {
     /// Starts the channel's roster. Call this before requesting the list: changes that overtake the list must be applied.
     pub(super) fn open(&self, channel: &ChannelName) {
@@ -106,9 +123,7 @@ impl Rosters {
 impl Roster {
     /// Applies one change. Returns it if clients have to be told.
     pub(super) fn apply(&mut self, version: u64, news: MemberChange) -> Option<MemberChange> {
-        let user = match &news {
-            MemberChange::Joining(_, member) | MemberChange::Leaving(member) => member.user(),
-        };
+        let user = news.member().user();
         let known = self.users.get(user);
         if version <= known.map_or(self.version, |entry| entry.version.max(self.version)) {
             return None;
@@ -360,8 +375,7 @@ mod tests {
 
         fn believe(&mut self, news: impl IntoIterator<Item = MemberChange>) {
             for news in news {
-                let (MemberChange::Joining(_, member) | MemberChange::Leaving(member)) = &news;
-                let user = member.user().parse().unwrap();
+                let user = news.member().user().parse().unwrap();
                 let known = self.client.iter().position(|&other| other == user);
                 match (news, known) {
                     (MemberChange::Joining(..), None) => self.client.push(user),

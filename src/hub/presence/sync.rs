@@ -76,18 +76,11 @@ impl<S: Socket> Hub<S> {
         let Some(news) = Member::parse(event.data.get()).ok().and_then(news) else { return false };
         nodes.presence.rosters.visit(event.channel, |roster| {
             if let Some(news) = roster.apply(version, news) {
-                self.tell(&event.channel.into(), &news, None);
+                // A socket may be told of itself: it was thought gone, and is back.
+                self.announce(&event.channel.into(), &news, None);
             }
         });
         true
-    }
-
-    /// Tells all sockets in the room but `except`. A socket may be told of itself: it was thought gone, and is back.
-    fn tell(self: &Arc<Self>, channel: &ChannelName, news: &MemberChange, except: Option<SocketId>) {
-        match news {
-            MemberChange::Joining(socket, member) => self.tell_joining(channel, *socket, member, except),
-            MemberChange::Leaving(member) => self.tell_leaving(channel, member, except),
-        }
     }
 
     /// The end of a join. Telling the others, sending the list to the new socket and adding it to the room are one step with
@@ -108,10 +101,10 @@ impl<S: Socket> Hub<S> {
         let has_entered = nodes.presence.rosters.enter(channel, |roster| {
             let news = nodes.presence.take_up(roster, joined.version, &joined.members);
             for news in &news {
-                self.tell(channel, news, Some(session.socket.id()));
+                self.announce(channel, news, Some(session.socket.id()));
             }
             self.observe_unnoticed(channel, session.socket.id(), joined, &news);
-            self.enter_and_show(session, channel, ticket, || self.show_members(session, channel, &roster.list(&joined.members)))
+            self.enter_and_list(session, channel, ticket, || roster.list(&joined.members))
         });
         if !has_entered {
             // It left meanwhile; the store tells all nodes.
@@ -173,7 +166,7 @@ impl<S: Socket> Hub<S> {
                 Ok((version, members)) => {
                     return nodes.presence.rosters.visit(channel.as_str(), |roster| {
                         for news in nodes.presence.take_up(roster, version, &members) {
-                            self.tell(channel, &news, None);
+                            self.announce(channel, &news, None);
                         }
                     });
                 }

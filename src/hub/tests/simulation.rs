@@ -48,6 +48,8 @@ pub(super) struct World {
     gone: Vec<Recorder>,
     /// Users whose sockets have disconnected and who are still in their channel: node, channel, user, end.
     lingering: Vec<(usize, &'static str, u32, Instant)>,
+    /// Changes are gathered even where few pages are told.
+    is_gathering: bool,
     /// Whether the network was cut since the last rest.
     was_cut: bool,
     /// Numbers pages and subscribes.
@@ -76,11 +78,19 @@ impl World {
             pages: Vec::new(),
             gone: Vec::new(),
             lingering: Vec::new(),
+            is_gathering: false,
             was_cut: false,
             count: 0,
         };
         world.nodes = (0..nodes).map(|node| world.node(node)).collect();
         world
+    }
+
+    /// The same, with nodes that gather changes of any channel for up to a second.
+    pub(super) fn gathering(mut self) -> Self {
+        self.is_gathering = true;
+        self.nodes = (0..self.nodes.len()).map(|node| self.node(node)).collect();
+        self
     }
 
     fn node(&self, number: usize) -> Node {
@@ -90,7 +100,10 @@ impl World {
             Some(store) => Arc::clone(store) as Arc<dyn PresenceStore>,
             None => Arc::new(Slow::new(self.seed)),
         };
-        let hub = Hub::new(&self.config, Arc::new(Told), dynamic, bus, Arc::new(Metrics::new()));
+        let mut hub = Hub::new(&self.config, Arc::new(Told), dynamic, bus, Arc::new(Metrics::new()));
+        if self.is_gathering {
+            Arc::get_mut(&mut hub).unwrap().batches.gather_all();
+        }
         hub.keep_store();
         let mut node = Node { hub, store, hearing: None };
         self.listen(number, &mut node);
@@ -215,8 +228,24 @@ impl World {
         }
     }
 
+    /// Every node tells what it has gathered.
+    pub(super) fn tell(&mut self) {
+        for node in &self.nodes {
+            ROOMS.iter().for_each(|room| node.hub.tell_batch(room));
+        }
+        self.read();
+        self.compare();
+    }
+
     /// Checks what the pages were told since the last look.
     pub(super) fn look(&mut self) {
+        self.read();
+        if !self.is_gathering {
+            self.compare();
+        }
+    }
+
+    fn read(&mut self) {
         let mut gone = Vec::new();
         for page in &mut self.pages {
             gone.extend(page.read());
@@ -226,7 +255,10 @@ impl World {
             let lingers = self.lingering.iter().any(|&(_, other, name, until)| (other, name) == (room, user) && at < until);
             assert!(self.was_cut || !(is_here || lingers), "{user} was said to leave {room}, and is there");
         }
-        // Pages of one node have been told the same.
+    }
+
+    /// Pages of one node have been told the same.
+    fn compare(&self) {
         let mut known = BTreeMap::new();
         for page in &self.pages {
             for (&room, stay) in &page.stays {

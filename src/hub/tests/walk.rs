@@ -35,16 +35,39 @@ impl Answer {
 /// Numbers of pages and nodes wrap around, so that each of them means one.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Connect { node: usize, user: u32 },
-    Subscribe { page: usize, room: usize, answer: Answer, seconds: u64 },
-    Unsubscribe { page: usize, room: usize },
-    Disconnect { page: usize },
+    Connect {
+        node: usize,
+        user: u32,
+    },
+    Subscribe {
+        page: usize,
+        room: usize,
+        answer: Answer,
+        seconds: u64,
+    },
+    Unsubscribe {
+        page: usize,
+        room: usize,
+    },
+    Disconnect {
+        page: usize,
+    },
     Seconds(u64),
     Rest,
-    Restart { node: usize },
-    Crash { node: usize },
-    Cut { node: usize },
-    Repair { node: usize },
+    /// What has been gathered is told.
+    Tell,
+    Restart {
+        node: usize,
+    },
+    Crash {
+        node: usize,
+    },
+    Cut {
+        node: usize,
+    },
+    Repair {
+        node: usize,
+    },
 }
 
 fn answers() -> impl Strategy<Value = Answer> {
@@ -62,6 +85,7 @@ fn of_pages() -> impl Strategy<Value = Step> {
         2 => page.prop_map(|page| Step::Disconnect { page }),
         6 => (1..6_u64).prop_map(Step::Seconds),
         1 => Just(Step::Rest),
+        1 => Just(Step::Tell),
     ]
 }
 
@@ -79,7 +103,10 @@ fn of_nodes() -> impl Strategy<Value = Step> {
 }
 
 async fn walk(nodes: usize, grace: Duration, seed: u64, steps: Vec<Step>) {
-    let mut world = World::new(nodes, grace, seed);
+    walk_in(World::new(nodes, grace, seed), steps).await;
+}
+
+async fn walk_in(mut world: World, steps: Vec<Step>) {
     for step in steps {
         match step {
             Step::Connect { node, user } => world.connect(node, user),
@@ -88,6 +115,7 @@ async fn walk(nodes: usize, grace: Duration, seed: u64, steps: Vec<Step>) {
             Step::Disconnect { page } => world.disconnect(page),
             Step::Seconds(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
             Step::Rest => world.rest().await,
+            Step::Tell => world.tell(),
             Step::Restart { node } => world.restart(node).await,
             Step::Crash { node } => world.crash(node),
             Step::Cut { node } => world.cut(node),
@@ -179,5 +207,19 @@ proptest! {
         seed: u64, grace in graces(), steps in prop::collection::vec(prop_oneof![5 => of_pages(), 1 => of_nodes()], 1..80),
     ) {
         in_paused_time(walk(3, grace, seed, steps));
+    }
+
+    #[test]
+    fn on_one_node_every_page_knows_who_is_here_when_changes_are_gathered(
+        seed: u64, grace in graces(), steps in prop::collection::vec(of_pages(), 1..60),
+    ) {
+        in_paused_time(async { walk_in(World::new(1, grace, seed).gathering(), steps).await });
+    }
+
+    #[test]
+    fn on_three_nodes_every_page_knows_who_is_here_when_changes_are_gathered(
+        seed: u64, grace in graces(), steps in prop::collection::vec(prop_oneof![5 => of_pages(), 1 => of_nodes()], 1..80),
+    ) {
+        in_paused_time(async { walk_in(World::new(3, grace, seed).gathering(), steps).await });
     }
 }
