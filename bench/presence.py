@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""The cost of a large presence channel: its members join, and one of them leaves and rejoins again and again.
+"""The cost of a large presence channel: its members join, and one client leaves and rejoins again and again.
 
-    presence.py [--members 2000] [--flaps 600]
+    presence.py [--members 2000] [--flaps 600] [--at-once]
 
 Input: ECHO_BIN or target/release/laravel-echo-server. The members are websockets that only read; the application that grants
-runs here, too. Output: the server's sent bytes and CPU time, for the joins and for the flaps.
+runs here, too. Output: the server's sent bytes and CPU time: for the joins (one after the other, or with --at-once all at the same
+moment), for the flaps of one member, and for as many visits with a new connection as a new user.
 """
-import argparse, json, os, re, select, shutil, socket, subprocess, tempfile, threading, time
+import argparse, itertools, json, os, re, select, shutil, socket, subprocess, tempfile, threading, time
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 QUIET = 2  # seconds without a byte: everything has come
@@ -56,12 +57,19 @@ class Clients:
         self.poll.register(client, select.EPOLLIN)
         return client
 
+    def close(self, client):
+        self.poll.unregister(client)
+        del self.all[client.fileno()]
+        client.close()
+
     def read(self, seconds):
         """Reads for so long, or until nothing came for QUIET seconds. Returns the bytes."""
         before, last, end = self.bytes, time.time(), time.time() + seconds
         while time.time() < min(end, last + QUIET):
             for number, _ in self.poll.poll(min(0.05, seconds)):
-                self.bytes += len(self.all[number].recv(1 << 20))
+                part = self.all[number].recv(1 << 20)
+                assert part, "the server has closed a client"
+                self.bytes += len(part)
                 last = time.time()
         return self.bytes - before
 
@@ -76,12 +84,14 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--members", type=int, default=2_000)
     ap.add_argument("--flaps", type=int, default=600)
+    ap.add_argument("--at-once", action="store_true")
     a = ap.parse_args()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder = tempfile.mkdtemp(prefix="presence-bench-")
-    settings = {"host": "127.0.0.1", "port": port, "authHost": f"http://127.0.0.1:{application()}", "subscribers": {"http": True, "redis": False}}
+    settings = {"host": "127.0.0.1", "port": port, "authHost": f"http://127.0.0.1:{application()}", "subscribers": {"http": True, "redis": False}, "database": "memory",
+                "socketio": {"pingInterval": 3_600_000}}
     with open(os.path.join(folder, "laravel-echo-server.json"), "w") as file:
         json.dump(settings, file)
     binary = os.environ.get("ECHO_BIN", os.path.join(ROOT, "target/release/laravel-echo-server"))
@@ -99,24 +109,46 @@ def main():
             auth = {"headers": {"Authorization": str(user)}}
             client.send(frame("42" + json.dumps(["subscribe", {"channel": "presence-room", "auth": auth}])))
 
-        cpu = cpu_seconds(server.pid)
-        members = []
-        for user in range(a.members):
-            members.append(clients.connect())
-            join(members[-1], user)
-            clients.read(0.001)
-        sent = clients.bytes + clients.read(600)
-        print(f"{a.members} joins: {sent / 1e6:.1f} MB sent, {cpu_seconds(server.pid) - cpu:.2f} s of CPU", flush=True)
-        cpu, said, begun = cpu_seconds(server.pid), 0, clients.bytes
         leave = frame("42" + json.dumps(["unsubscribe", {"channel": "presence-room"}]))
-        for _ in range(a.flaps):
-            members[0].send(leave)
-            join(members[0], 0)
-            said += len(leave) + 140
-            clients.read(0.02)
-        clients.read(600)
-        print(f"{a.flaps} flaps of one of them: {said / 1e6:.2f} MB came, {(clients.bytes - begun) / 1e6:.1f} MB sent, "
-              f"{cpu_seconds(server.pid) - cpu:.2f} s of CPU")
+
+        def measure(what, action):
+            cpu, begun, start = cpu_seconds(server.pid), clients.bytes, time.time()
+            action()
+            took = time.time() - start
+            clients.read(600)
+            print(f"{what} in {took:.1f} s: {(clients.bytes - begun) / 1e6:.1f} MB sent, {cpu_seconds(server.pid) - cpu:.2f} s of CPU", flush=True)
+
+        members = []
+
+        def fill():
+            for user in range(a.members):
+                members.append(clients.connect())
+                if not a.at_once:
+                    join(members[-1], user)
+                clients.read(0.001)
+            if a.at_once:
+                for user, member in enumerate(members):
+                    join(member, user)
+
+        def flap():
+            for _ in range(a.flaps):
+                members[0].send(leave)
+                join(members[0], 0)
+                clients.read(0.02)
+
+        users = itertools.count(a.members)
+
+        def visit(seconds):
+            for _ in range(a.flaps):
+                visitor = clients.connect()
+                join(visitor, next(users))
+                clients.read(seconds)
+                clients.close(visitor)
+
+        measure(f"{a.members} joins", fill)
+        measure(f"{a.flaps} flaps of one of them", flap)
+        measure(f"{a.flaps} visits of 20 ms, by new users", lambda: visit(0.02))
+        measure(f"{a.flaps} visits of 5 ms, by new users", lambda: visit(0.005))
     finally:
         server.kill()
         server.wait()
