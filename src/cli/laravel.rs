@@ -50,6 +50,8 @@ pub(super) struct Project {
     pub(super) broadcaster: Option<Broadcaster>,
     /// Where the `pusher` or `reverb` driver publishes, if Laravel broadcasts with one of these.
     pub(super) pusher: Option<pusher::Connection>,
+    /// The version of Laravel, if it can be found: major and minor number.
+    version: Option<(u32, u32)>,
     /// What prevents Laravel or this program from reading the project.
     pub(super) errors: Vec<String>,
 }
@@ -70,6 +72,7 @@ impl Project {
 
     fn take(&mut self, sources: &Sources) {
         self.errors.extend(sources.errors.iter().cloned());
+        self.version = sources.version;
         self.app_url(sources);
         match Broadcaster::of(sources) {
             Ok(Some(broadcaster)) => self.broadcaster = Some(broadcaster),
@@ -84,6 +87,24 @@ impl Project {
                 Err(reason) => self.unread.push(Unread { key, reason }),
             }
         }
+    }
+
+    /// The command that shows the options of Redis as Laravel sees them. `config:show` is newer than Laravel 8.
+    pub(super) fn show_redis_options(&self) -> &'static str {
+        match self.version {
+            Some(version) if version < (10, 0) => "php artisan tinker --execute=\"dump(config('database.redis.options'))\"",
+            _ => "php artisan config:show database.redis.options",
+        }
+    }
+
+    /// The variable that names the broadcast connection.
+    pub(super) fn broadcast_variable(&self) -> &str {
+        let found = self.broadcaster.as_ref().and_then(Broadcaster::variable);
+        found.unwrap_or(match self.version {
+            Some(version) if version < (11, 0) => "BROADCAST_DRIVER",
+            Some(_) => "BROADCAST_CONNECTION",
+            None => "BROADCAST_CONNECTION (or BROADCAST_DRIVER)",
+        })
     }
 
     /// The value found for a config key.

@@ -1,10 +1,11 @@
-//! Checks the key prefix against the names of Redis channels. Input: the configured prefix and the names of channels with
-//! events. Output: a finding. Pure.
+//! Checks the key prefix against the names of Redis channels. Input: the configured prefix, the names of channels with events, and
+//! the Laravel project. Output: a finding. Pure.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::report::Status;
+use crate::cli::laravel::Project;
 
 /// Maximum number of names shown.
 const SHOWN: usize = 3;
@@ -16,7 +17,7 @@ const SERVERS_OWN: &str = "laravel-echo:";
 const USUAL_ENDS: [&str; 2] = ["_database_", "-database-"];
 
 /// Status, message, and how to fix it.
-pub(super) fn judge(prefix: &str, heard: &BTreeSet<String>, listened: Duration) -> (Status, String, String) {
+pub(super) fn judge(prefix: &str, heard: &BTreeSet<String>, listened: Duration, project: &Project) -> (Status, String, String) {
     // Keyspace notifications, and messages between servers, are not events.
     let is_event = |name: &&String| !name.starts_with("__key") && !name.ends_with("PresenceChannelUpdated") && !name.contains(SERVERS_OWN);
     let events: Vec<_> = heard.iter().filter(is_event).collect();
@@ -26,9 +27,12 @@ pub(super) fn judge(prefix: &str, heard: &BTreeSet<String>, listened: Duration) 
             1 => "nothing was published within a second".to_owned(),
             seconds => format!("nothing was published within {seconds} seconds"),
         };
-        let fix = "run this again with `--listen 30` and fire an event in Laravel meanwhile; if none arrives, BROADCAST_CONNECTION (or \
-                    BROADCAST_DRIVER) is not redis, the queue worker is not running, or Laravel uses another Redis";
-        return (Status::Unknown, message, fix.to_owned());
+        let fix = format!(
+            "run this again with `--listen 30` and fire an event in Laravel meanwhile; if none arrives, {} is not redis, the queue \
+             worker is not running, or Laravel uses another Redis",
+            project.broadcast_variable()
+        );
+        return (Status::Unknown, message, fix);
     }
     if let Some((name, found)) = events.iter().find_map(|name| Some((name, actual_prefix(name, prefix)?))) {
         let message = format!("events carry the prefix {found:?} (`{name}`), but `databaseConfig.redis.keyPrefix` is {prefix:?}");
@@ -37,11 +41,8 @@ pub(super) fn judge(prefix: &str, heard: &BTreeSet<String>, listened: Duration) 
     let (ours, strangers): (Vec<_>, Vec<_>) = events.into_iter().partition(|name| name.starts_with(prefix));
     if ours.is_empty() {
         let message = format!("none of the published channels has the prefix {prefix:?}: {}", shown(&strangers));
-        return (
-            Status::Warning,
-            message,
-            "check `databaseConfig.redis.keyPrefix` against `php artisan config:show database.redis.options`".to_owned(),
-        );
+        let fix = format!("check `databaseConfig.redis.keyPrefix` against `{}`", project.show_redis_options());
+        return (Status::Warning, message, fix);
     }
     let mut message = match ours.len() {
         1 => format!("1 channel has the configured prefix: {}", shown(&ours)),
@@ -73,7 +74,7 @@ mod tests {
 
     fn status(prefix: &str, names: &[&str]) -> (Status, String) {
         let heard = names.iter().map(|name| (*name).to_owned()).collect();
-        let (status, _, fix) = judge(prefix, &heard, Duration::from_secs(3));
+        let (status, _, fix) = judge(prefix, &heard, Duration::from_secs(3), &Project::default());
         (status, fix)
     }
 
@@ -102,7 +103,8 @@ mod tests {
 
     #[test]
     fn strangers_are_not_shown_as_ours() {
-        let message = |names: &[&str]| judge("shop_", &names.iter().map(|name| (*name).to_owned()).collect(), Duration::ZERO).1;
+        let message =
+            |names: &[&str]| judge("shop_", &names.iter().map(|name| (*name).to_owned()).collect(), Duration::ZERO, &Project::default()).1;
         let expected = "1 channel has the configured prefix: `shop_news`; ignored channels without it, such as `other_news`";
         assert_eq!(message(&["other_news", "shop_news"]), expected);
         assert_eq!(message(&["shop_a", "shop_b"]), "2 channels have the configured prefix, such as `shop_a`, `shop_b`");

@@ -68,7 +68,7 @@ pub(super) async fn examine(config: &Config, project: &Project, listen: Duration
     }
     match events(&client, &settings.key_prefix, listen).await {
         Ok(heard) => {
-            let (status, message, fix) = names::judge(&settings.key_prefix, &heard, listen);
+            let (status, message, fix) = names::judge(&settings.key_prefix, &heard, listen, project);
             report.add("events", status, message, fix);
         }
         Err(error) => report.problem("events", format!("PSUBSCRIBE is refused: {}", Loss::from(&error).reason), fix_of(&error, settings)),
@@ -187,7 +187,7 @@ fn prefix(configured: &str, project: &Project, report: &mut Report) {
     }
     if let Some(unread) = project.unread.iter().find(|unread| unread.key == KEY) {
         let message = format!("Laravel's prefix could not be read: {}; `{KEY}` is {configured:?}", unread.reason);
-        return report.warning("prefix", message, "compare it with `php artisan config:show database.redis.options`");
+        return report.warning("prefix", message, format!("compare it with `{}`", project.show_redis_options()));
     }
     let Some(found) = project.findings.iter().find(|finding| finding.key == KEY) else { return };
     let (value, place) = (found.value.as_str().unwrap_or_default(), &found.place);

@@ -93,6 +93,11 @@ impl Broadcaster {
         self.driver.as_deref()
     }
 
+    /// The variable that sets it, if one does.
+    pub(super) fn variable(&self) -> Option<&str> {
+        self.variable.as_deref()
+    }
+
     /// How its events travel.
     pub(in crate::cli) fn way(&self) -> Way {
         match self.driver.as_deref() {

@@ -343,6 +343,15 @@ fn an_empty_prefix_in_laravel_is_fine() {
     let (found, text) = finding(&report, "prefix");
     assert_eq!((found.as_str(), code), ("warning", 0), "{report:#}");
     super::assert_holds(&text, &["could not be read: `tenant()` in ", "php artisan config:show"]);
+    // Neither that command nor the variable is known everywhere.
+    let events = |report: &Value| finding(report, "events").1;
+    super::assert_holds(&events(&report), &["BROADCAST_CONNECTION (or BROADCAST_DRIVER) is not redis"]);
+    folder.write("composer.json", r#"{"require": {"laravel/framework": "^12.0"}}"#);
+    super::assert_holds(&events(&examine(&folder, "0").1), &["arrives, BROADCAST_CONNECTION is not redis"]);
+    folder.write("composer.json", r#"{"require": {"laravel/framework": "^8.83"}}"#);
+    let (_, report) = examine(&folder, "0");
+    super::assert_holds(&events(&report), &["arrives, BROADCAST_DRIVER is not redis"]);
+    super::assert_holds(&finding(&report, "prefix").1, &["`php artisan tinker --execute=\"dump(config('database.redis.options'))\"`"]);
 }
 
 #[test]
