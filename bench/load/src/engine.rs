@@ -136,6 +136,8 @@ pub struct Engine {
     pub(crate) now: u64,
     next_conn: usize,
     inflight: usize,
+    /// When the first connection was opened.
+    began: Instant,
     ready: usize,
     closed: usize,
     probed: usize,
@@ -343,6 +345,7 @@ impl Engine {
             now: mono_ns(),
             next_conn: 0,
             inflight: 0,
+            began: Instant::now(),
             ready: 0,
             closed: 0,
             probed: 0,
@@ -462,7 +465,9 @@ impl Engine {
     // ---------------------------------------------------------------- connections
 
     fn open_more(&mut self) {
-        while self.next_conn < self.conns.len() && self.inflight < self.a.inflight {
+        let paced = matches!(self.a.mode, Mode::Idle | Mode::Connect).then_some(self.a.rate).flatten();
+        let due = paced.map_or(usize::MAX, |rate| (rate * self.began.elapsed().as_secs_f64()) as usize);
+        while self.next_conn < self.conns.len().min(due) && self.inflight < self.a.inflight {
             let i = self.next_conn;
             self.next_conn += 1;
             self.inflight += 1;
@@ -1180,6 +1185,7 @@ impl Engine {
     /// Connects and subscribes everything. Returns the seconds this took.
     fn setup(&mut self, events: &mut Events) -> Result<f64, String> {
         let start = Instant::now();
+        self.began = start;
         let limit = Duration::from_secs_f64(self.a.setup_timeout);
         self.open_more();
         while self.ready + self.closed < self.conns.len() {

@@ -7,7 +7,9 @@ use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,6 +23,10 @@ use crate::net::shared::Writer;
 
 /// Bytes per read, into a buffer on the stack, so that idle clients hold no read buffer.
 const READ_BYTES: usize = 8 * 1024;
+
+/// Clocks of all connections go off together, this often: a wake-up per connection would cost more than the heartbeat itself. A
+/// second is a multiple of it.
+const TICK: Duration = Duration::from_millis(50);
 
 /// First bytes of final frames.
 const CLOSE: u8 = 0x88;
@@ -63,7 +69,7 @@ pub(crate) trait Protocol: Send {
     /// A message was too large, or compressed messages expand too much; the connection ends.
     fn too_large(&mut self);
 
-    /// When to call [`Self::beat`] next.
+    /// When to call [`Self::beat`] next, at the earliest.
     fn due(&self) -> Instant;
 
     /// The time of [`Self::due`] has come.
@@ -116,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
         async move {
             let reason = match self.protocol.open() {
                 Ok(()) => {
-                    let clock = tokio::time::sleep_until(self.protocol.due());
+                    let clock = tokio::time::sleep_until(tick_after(self.protocol.due()));
                     tokio::pin!(clock);
                     poll_fn(|cx| self.poll(clock.as_mut(), cx)).await
                 }
@@ -137,6 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
     }
 
     fn poll(&mut self, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        self.protocol.outbox().attend();
         if let Err(ending) = self.receive(cx) {
             if matches!(ending, Ending::Broken(Violation::TooLarge | Violation::TooMuch)) {
                 self.protocol.too_large();
@@ -154,23 +161,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
                 }
             });
         }
-        if let Poll::Ready(reason) = self.poll_send(cx) {
-            return Poll::Ready(reason);
-        }
-        if self.is_closing(cx) {
-            return Poll::Ready(CloseReason::TransportClose);
-        }
         loop {
-            // Waking too early costs less than resetting the timer at every message.
-            let due = self.protocol.due();
-            if due < clock.deadline() || clock.is_elapsed() {
+            if let Poll::Ready(reason) = self.poll_send(cx) {
+                return Poll::Ready(reason);
+            }
+            if self.is_closing(cx) {
+                return Poll::Ready(CloseReason::TransportClose);
+            }
+            // At most once a tick, however often the client sends something.
+            let due = tick_after(self.protocol.due());
+            if due != clock.deadline() {
                 clock.as_mut().reset(due);
             }
             ready!(clock.as_mut().poll(cx));
-            let now = Instant::now();
-            if now >= self.protocol.due()
-                && let Err(reason) = self.protocol.beat(now)
-            {
+            self.protocol.outbox().attend();
+            if let Err(reason) = self.protocol.beat(Instant::now()) {
                 return Poll::Ready(reason);
             }
         }
@@ -282,7 +287,30 @@ impl From<Violation> for Ending {
     }
 }
 
+/// The first tick at `time` or after it.
+fn tick_after(time: Instant) -> Instant {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let (since, tick) = (time.saturating_duration_since(*START).subsec_nanos(), TICK.subsec_nanos());
+    time + Duration::from_nanos(u64::from(since.next_multiple_of(tick) - since))
+}
+
 /// A frame of at most 125 bytes.
 fn control_frame(head: u8, payload: &[u8]) -> Bytes {
     [&[head, payload.len() as u8], payload].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_go_off_together_and_never_early() {
+        let start = tick_after(Instant::now() + TICK);
+        assert_eq!(tick_after(start), start);
+        for time in (1..5_000).map(|milliseconds| start + Duration::from_millis(milliseconds)) {
+            let tick = tick_after(time);
+            assert!(tick >= time && tick - time < TICK);
+            assert_eq!((tick - start).as_nanos() % TICK.as_nanos(), 0);
+        }
+    }
 }

@@ -294,6 +294,11 @@ impl Outbox {
         self.state().count
     }
 
+    /// For a websocket's task that is going to call [`Self::poll_batch`]: until then nobody needs to wake it, itself included.
+    pub fn attend(&self) {
+        self.state().stage = Stage::Busy;
+    }
+
     /// For a websocket's task: accounts for written frames, and refills `batch` when it is empty. `Pending` when the queue is
     /// empty, from when on `writer` may write the next frames; an error when the connection is to end.
     ///

@@ -83,6 +83,17 @@ fn an_idle_task_is_woken_once_for_many_frames() {
 }
 
 #[test]
+fn a_task_that_is_at_work_is_not_woken() {
+    let outbox = outbox(1000, 1000);
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    assert_eq!(outbox.poll_batch(&mut Batch::default(), None, &Context::from_waker(&waker)), Poll::Pending);
+    outbox.attend();
+    outbox.send(bytes(1)).unwrap();
+    assert_eq!((wakes.0.load(Ordering::SeqCst), written(&outbox)), (0, b"x".to_vec()));
+}
+
+#[test]
 fn an_end_is_immediate_or_waits_for_queued_frames() {
     let cx = Context::from_waker(Waker::noop());
     let outbox = outbox(1000, 1000);
