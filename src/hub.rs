@@ -302,6 +302,14 @@ impl<S: Socket> Hub<S> {
         self.sessions.iter().map(|shard| shard.read().len()).sum()
     }
 
+    /// Lets go of capacity for far more sockets than there are.
+    pub fn shrink(&self) {
+        for shard in &self.sessions {
+            shard.write().shrink_to_fit();
+        }
+        self.rooms.shrink();
+    }
+
     /// The handle of a connected socket.
     #[must_use]
     pub fn socket(&self, id: SocketId) -> Option<S> {

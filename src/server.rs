@@ -46,6 +46,7 @@ pub(crate) mod drain;
 pub(crate) mod fuzzing;
 mod http;
 pub mod listen;
+mod memory;
 mod one_request;
 pub(crate) mod proxy_protocol;
 pub(crate) mod reload;
@@ -249,6 +250,7 @@ impl Server {
         parts.hub.keep_store();
         parts.hub.run_bus();
         let mut listening = JoinSet::new();
+        listening.spawn(memory::watch(Arc::clone(&parts.hub), stop.serving.clone()));
         for tls in &parts.tls {
             listening.spawn(Arc::clone(tls).watch(stop.serving.clone()));
         }

@@ -320,14 +320,20 @@ impl<S: Socket> Hub<S> {
         self.recovery.as_ref().map(|recovery| recovery.history().size())
     }
 
+    /// How many sessions are kept for clients that may resume them.
+    #[must_use]
+    pub fn saved_sessions(&self) -> usize {
+        self.recovery.as_ref().map_or(0, |recovery| recovery.saved().by_id.len())
+    }
+
     /// Updates the gauges of what is kept.
     pub fn measure_recovery(&self) {
-        let (Some(recovery), Some((events, bytes, age))) = (&self.recovery, self.recovery_log()) else { return };
+        let Some((events, bytes, age)) = self.recovery_log() else { return };
         let log = &self.metrics.recovery_log;
         log.events.set(i64::try_from(events).unwrap_or(i64::MAX));
         log.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         log.age.set(age.as_secs_f64());
-        log.sessions.set(i64::try_from(recovery.saved().by_id.len()).unwrap_or(i64::MAX));
+        log.sessions.set(i64::try_from(self.saved_sessions()).unwrap_or(i64::MAX));
     }
 
     /// Messages from Redis arrive from now on, and earlier ones may have been missed.

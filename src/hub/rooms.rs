@@ -141,6 +141,13 @@ impl<S: Socket> Rooms<S> {
         count
     }
 
+    /// Lets go of capacity for channels that have gone.
+    pub(super) fn shrink(&self) {
+        for shard in &self.shards {
+            shard.write().shrink_to_fit();
+        }
+    }
+
     /// The sockets in a channel; `None` when there are none.
     pub(super) fn snapshot(&self, channel: &str) -> Option<Snapshot<S>> {
         let shard = self.shard(channel).read();
