@@ -320,14 +320,14 @@ impl Outbox {
         let has_kinds = state.kinds.as_ref().is_some_and(|kinds| !kinds.waiting.is_empty());
         if has_kinds {
             batch.frames = state.take(usize::MAX);
-        } else {
+        } else if !state.frames.is_empty() {
             std::mem::swap(&mut state.frames, &mut batch.frames);
         }
         if !batch.frames.is_empty() {
             state.is_rush = batch.frames.len() > usize::from(state.together.max(1));
             return Poll::Ready(Ok(()));
         }
-        // An idle client needs one buffer, and not a large one.
+        // An idle client needs one buffer at the most, and not a large one.
         batch.frames = VecDeque::new();
         if state.frames.capacity() > KEPT_FRAMES {
             state.frames = VecDeque::new();
