@@ -62,7 +62,7 @@ pub enum Refusal {
     Unauthorized,
     /// More users in a presence channel than `channels[].maxMembers`.
     Members,
-    /// A socket that joins a large presence channel as one user after another.
+    /// A socket that joins a large presence channel again and again, maybe as one user after another.
     Users,
     /// A whisper that breaks the rules: event name, channel kind or membership.
     Whisper,

@@ -68,7 +68,7 @@ impl<S: Socket> Hub<S> {
         // If the socket was in before and disconnects from here on, its leave gets the lock after this join.
         let was_in = session.is_in(channel.as_str());
         if was_in && self.leaves.count(channel, id) >= FLAPS {
-            // It joins as a different user each time.
+            // It asks for the list again and again, or joins as a different user each time.
             self.turn_away(session, channel, ticket, TOO_OFTEN, Refusal::Users);
             return false;
         }
@@ -93,8 +93,8 @@ impl<S: Socket> Hub<S> {
             self.turn_away(session, channel, ticket, FULL, Refusal::Members);
             return false;
         }
-        if joined.replaced.is_some() && self.is_large(channel) {
-            // For the others, one user has left and another one has joined.
+        if was_in && self.is_large(channel) {
+            // Counts as having left and joined: it gets another list, and for the others it may be another user.
             self.leave_presence_after(channel.clone(), id, Grace::default());
         }
         if let Some(nodes) = &self.nodes {

@@ -19,8 +19,8 @@ use crate::metrics::Refusal;
 use crate::warn_throttled;
 
 /// The hint of [`Refusal::Users`].
-pub(crate) const USERS: &str = "the application names another user each time this socket subscribes, and all members are told: \
-    find the page that subscribes in a loop, or why its user changes";
+pub(crate) const USERS: &str = "this socket is in the channel and subscribes again and again; each time it is sent all members, and all are told \
+    if its user has changed: find the page that subscribes in a loop";
 
 /// Errors and the log show this many bytes of a channel name that is too long.
 const SHOWN_OF_A_LONG_NAME: usize = 200;

@@ -90,6 +90,22 @@ async fn who_is_somebody_else_each_time_costs_the_others_little() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_subscribes_again_and_again_gets_few_lists() {
+    let (hub, sockets) = room(LARGE_CHANNEL).await;
+    for _ in 0..600 {
+        join(&hub, &sockets[0], 0).await;
+    }
+    pass(2 * CALM).await;
+    let [own, others] = heard(&sockets);
+    let lists = own.iter().filter(|name| *name == "presence:subscribed").count();
+    // It took three seconds.
+    assert!((1..=8).contains(&lists), "{own:?}");
+    assert_eq!(others, [""; 0]);
+    join(&hub, &sockets[0], 0).await;
+    assert_eq!(heard(&sockets)[0], ["presence:subscribed"], "once it has calmed down");
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_a_large_channel_a_leave_is_told_a_moment_later() {
     let (hub, sockets) = room(LARGE_CHANNEL + 1).await;
     hub.unsubscribe(sockets[0].id(), ROOM);
