@@ -5,7 +5,6 @@
 use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Request, Response};
-use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -69,22 +68,20 @@ impl Connections {
     /// Takes over the connection of a request to run `protocol` on it, and answers the handshake with `key`.
     pub(crate) fn carry(
         &self,
-        request: &mut Request<Body>,
+        request: &Request<Body>,
         key: HeaderValue,
         mut protocol: impl Protocol + 'static,
         connection: &ConnectionHandle,
     ) -> Response<Body> {
-        let upgrade = hyper::upgrade::on(&mut *request);
         let agreed = self.deflate_from.and_then(|least| Some((least, websocket::agree_to_deflate(request.headers())?)));
         if let Some((least, _)) = agreed {
             protocol.deflates(least);
         }
         let (max_message_bytes, inflates) = (self.max_message_bytes, agreed.is_some());
-        let writer = connection.writer();
-        connection.upgraded();
+        let (writer, upgrade) = (connection.writer(), connection.upgrade());
         self.tasks.spawn(async move {
             match upgrade.await {
-                Ok(stream) => Connection::new(TokioIo::new(stream), writer, protocol, max_message_bytes, inflates).run().await,
+                Ok(stream) => Connection::new(stream, writer, protocol, max_message_bytes, inflates).run().await,
                 Err(error) => {
                     debug!(%error, "a websocket handshake failed");
                     protocol.ended(CloseReason::TransportError);

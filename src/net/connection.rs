@@ -14,16 +14,17 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use super::answer::{Answered, Waiting};
 use super::shared::Writer;
+use super::stream::ClientStream;
 
 /// Maximum number of buffers in one vectored write that includes the held bytes, which count as one.
 const WITH_HELD: usize = 4;
 
 /// One accepted connection.
-#[derive(Debug)]
 pub struct ConnectionHandle {
     peer: SocketAddr,
     since: Instant,
@@ -36,6 +37,8 @@ pub struct ConnectionHandle {
     waiting: Mutex<Option<Waiting>>,
     /// Writes to the stream from outside of its task; unset with TLS.
     writer: OnceLock<Writer>,
+    /// Gets the stream once the answer to a websocket handshake is written.
+    upgrade: Mutex<Option<oneshot::Sender<ClientStream>>>,
     /// The first byte received, plus [`A_BYTE`]; 0 before there is one.
     first_byte: AtomicU16,
 }
@@ -56,6 +59,7 @@ impl ConnectionHandle {
             has_asked: AtomicBool::new(false),
             waiting: Mutex::new(None),
             writer: OnceLock::new(),
+            upgrade: Mutex::new(None),
             first_byte: AtomicU16::new(0),
         })
     }
@@ -72,9 +76,18 @@ impl ConnectionHandle {
         self.since
     }
 
-    /// Marks the connection as a websocket, whose client has to send heartbeats.
-    pub fn upgraded(&self) {
+    /// Marks the connection as a websocket, whose client has to send heartbeats. Its stream follows when the answer to the
+    /// handshake is written; an error means that the connection ended before.
+    pub(crate) fn upgrade(&self) -> oneshot::Receiver<ClientStream> {
         self.is_websocket.store(true, Ordering::Relaxed);
+        let (sender, stream) = oneshot::channel();
+        *self.upgrade.lock() = Some(sender);
+        stream
+    }
+
+    /// Who waits for the stream, if a request has started a websocket.
+    pub(crate) fn take_upgrade(&self) -> Option<oneshot::Sender<ClientStream>> {
+        self.upgrade.lock().take()
     }
 
     /// Lets others write to the stream, too.
@@ -118,6 +131,11 @@ impl ConnectionHandle {
         self.is_blocked.load(Ordering::Relaxed)
     }
 
+    /// Notes the first byte received.
+    pub(crate) fn begins_with(&self, byte: u8) {
+        self.first_byte.store(A_BYTE + u16::from(byte), Ordering::Relaxed);
+    }
+
     /// The first byte received, if there is one.
     #[must_use]
     pub fn first_byte(&self) -> Option<u8> {
@@ -142,7 +160,6 @@ impl ConnectionHandle {
 pub(crate) struct Peer(pub SocketAddr);
 
 /// A stream that fails when its peer neither reads nor sends for too long.
-#[derive(Debug)]
 pub(crate) struct MonitoredStream<S> {
     stream: S,
     handle: Arc<ConnectionHandle>,
@@ -159,6 +176,11 @@ impl<S> MonitoredStream<S> {
     #[must_use]
     pub(crate) fn new(stream: S, handle: Arc<ConnectionHandle>, patience: Duration) -> Self {
         Self { stream, handle, patience, last_sign: Instant::now(), held: Vec::new(), deadline: None }
+    }
+
+    /// The inner stream.
+    pub(crate) const fn get_ref(&self) -> &S {
+        &self.stream
     }
 
     /// Checks the result of a write, and fails if it has been waiting for too long.
@@ -217,9 +239,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for MonitoredStream<S> {
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.last_sign = Instant::now();
-            if self.handle.first_byte.load(Ordering::Relaxed) == 0 {
-                self.handle.first_byte.store(A_BYTE + u16::from(buf.filled()[before]), Ordering::Relaxed);
-            }
         }
         outcome
     }
@@ -288,7 +307,7 @@ mod tests {
     async fn a_write_waits_for_as_long_as_the_peer_sends() {
         let (ours, mut theirs) = tokio::io::duplex(8);
         let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
-        handle.upgraded();
+        let _stream = handle.upgrade();
         let (mut reader, mut writer) = tokio::io::split(MonitoredStream::new(ours, handle.clone(), SHORT));
         let reading = tokio::spawn(async move { while reader.read_u8().await.is_ok() {} });
         let started = Instant::now();

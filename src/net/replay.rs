@@ -34,12 +34,6 @@ impl<S> Replay<S> {
         &self.stream
     }
 
-    /// Replaces the stream by one that is made from it.
-    #[must_use]
-    pub(crate) fn map<T>(self, make: impl FnOnce(S) -> T) -> Replay<T> {
-        Replay { bytes: self.bytes, at: self.at, stream: make(self.stream) }
-    }
-
     /// Returns `bytes` once more before the rest of the stream.
     #[must_use]
     pub(crate) fn again(self, bytes: &[u8]) -> Self {

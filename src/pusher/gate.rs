@@ -61,11 +61,17 @@ impl Gate {
         }))
     }
 
+    /// Whether the gate answers requests for this path: those for a websocket.
+    #[must_use]
+    pub fn takes(&self, path: &str) -> bool {
+        self.0.is_enabled && path.strip_prefix(&*self.0.prefix).is_some_and(|rest| rest.starts_with("/app/"))
+    }
+
     /// Answers a request that came over `connection`, or returns it if its path is another one.
     ///
     /// # Errors
     /// The request itself, for another handler.
-    pub fn answer(&self, mut request: Request<Body>, connection: &ConnectionHandle) -> Result<Answer, Box<Request<Body>>> {
+    pub fn answer(&self, request: Request<Body>, connection: &ConnectionHandle) -> Result<Answer, Box<Request<Body>>> {
         let path = request.uri().path();
         let Some(rest) = path.strip_prefix(&*self.0.prefix).filter(|_| self.0.is_enabled) else {
             return Err(Box::new(request));
@@ -88,11 +94,11 @@ impl Gate {
         connection.hold_answer();
         let connections = &self.0.pusher.0.connections;
         Ok(Answer::Ready(match self.admit(&key, &request, connection) {
-            Ok(session) => connections.carry(&mut request, handshake, session, connection),
+            Ok(session) => connections.carry(&request, handshake, session, connection),
             Err((code, message)) => {
                 debug!(code, message, ?origin, "refused a Pusher client");
                 let refused = Refused::new(code, message, &self.0.pusher.0);
-                connections.carry(&mut request, handshake, refused, connection)
+                connections.carry(&request, handshake, refused, connection)
             }
         }))
     }

@@ -16,6 +16,8 @@ use super::{Server, http};
 use crate::config::Config;
 use crate::fuzzing::block_on;
 use crate::net::connection::{ConnectionHandle, MonitoredStream};
+use crate::net::replay::Replay;
+use crate::net::stream::Stream;
 
 mod polling;
 
@@ -132,7 +134,7 @@ async fn emptied(server: &Server) {
 async fn converse(server: &Server, sent: &[u8]) -> Vec<u8> {
     let (ours, theirs) = tokio::io::duplex(16 * 1024);
     let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
-    let stream = MonitoredStream::new(ours, Arc::clone(&handle), DISCONNECT_TIMEOUT);
+    let stream = Replay::nothing(MonitoredStream::new(Stream::boxed(ours), Arc::clone(&handle), DISCONNECT_TIMEOUT));
     let serving = tokio::spawn(http::http(stream, handle, server.reload.service(), CancellationToken::new()));
     let (mut reader, mut writer) = tokio::io::split(theirs);
     let writing = async {

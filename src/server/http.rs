@@ -20,15 +20,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::body;
 use super::listen::Service;
 use crate::net::answer::{Answered, Answering, Waiting};
-use crate::net::connection::ConnectionHandle;
+use crate::net::connection::{ConnectionHandle, MonitoredStream};
 use crate::net::replay::Replay;
+use crate::net::stream::{ClientStream, Stream};
 use crate::warn_throttled;
 
 /// Time for the head of a request to arrive, and between two requests of a connection. Longer than the usual keep-alive
@@ -97,11 +98,8 @@ impl Drop for Waits {
 }
 
 /// Serves HTTP on a connection until it ends.
-pub(super) async fn http<S>(stream: S, handle: Arc<ConnectionHandle>, service: Service, stop: CancellationToken)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut stream, mut answer) = (Replay::nothing(stream), None);
+pub(super) async fn http(mut stream: ClientStream, handle: Arc<ConnectionHandle>, service: Service, stop: CancellationToken) {
+    let mut answer = None;
     // Boxed, so that the future of a waiting poll does not reserve space for it.
     while let Some(parked) = Box::pin(serve(stream, answer.take(), &handle, &service, &stop)).await {
         match parked.answered(&stop).await {
@@ -112,16 +110,13 @@ where
 }
 
 /// Serves requests; the first one gets `answer` if it is set. Returns early when a poll has to wait.
-async fn serve<S>(
-    stream: Replay<S>,
+async fn serve(
+    stream: ClientStream,
     answer: Option<Response<Body>>,
     handle: &Arc<ConnectionHandle>,
     service: &Service,
     stop: &CancellationToken,
-) -> Option<Parked<S>>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) -> Option<Parked> {
     let is_resumed = answer.is_some();
     let answer = Mutex::new(answer);
     let respond = service_fn(|request: Request<Incoming>| {
@@ -138,8 +133,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), respond)
-        .with_upgrades();
+        .serve_connection(TokioIo::new(stream), respond);
     let first_request = tokio::time::sleep_until(handle.since() + FIRST_REQUEST_TIMEOUT);
     tokio::pin!(first_request);
     let (mut is_new, mut is_stopping) = (!is_resumed, is_resumed && stop.is_cancelled());
@@ -167,11 +161,18 @@ where
     };
     match outcome {
         Ok(waiting) => {
-            let parts = connection.into_parts()?;
+            let parts = connection.into_parts();
             let (stream, unread) = parts.io.into_inner().into_parts();
             Some(Parked { stream, unread: [&parts.read_buf[..], &unread].concat(), waiting })
         }
-        Err(Ok(())) => None,
+        Err(Ok(())) => {
+            if let Some(upgrade) = handle.take_upgrade() {
+                let parts = connection.into_parts();
+                // An error means that the server is ending.
+                drop(upgrade.send(parts.io.into_inner().again(&parts.read_buf)));
+            }
+            None
+        }
         Err(Err(error)) => {
             if error.is_parse() && handle.first_byte() == Some(TLS_HANDSHAKE) {
                 let hint = "pages on https connect with https here, too: set protocol = \"https\" with sslCertPath and sslKeyPath, or \
@@ -185,16 +186,16 @@ where
 }
 
 /// A connection, taken out of hyper, whose poll waits for its response.
-struct Parked<S> {
-    stream: S,
+struct Parked {
+    stream: MonitoredStream<Stream>,
     /// Bytes that the client has sent after the poll.
     unread: Vec<u8>,
     waiting: Waiting,
 }
 
-impl<S: AsyncRead + Unpin> Parked<S> {
+impl Parked {
     /// The response, and the stream with a synthetic request in place of the poll. `None` if the connection has ended.
-    async fn answered(mut self, stop: &CancellationToken) -> Option<(Replay<S>, Response<Body>)> {
+    async fn answered(mut self, stop: &CancellationToken) -> Option<(ClientStream, Response<Body>)> {
         let response = watched(&mut self.stream, &mut self.unread, |cx| self.waiting.poll(cx)).await?;
         let end = if self.waiting.is_last || stop.is_cancelled() { End::Closed } else { End::Kept };
         Some((Replay::new([end.head(), &self.unread].concat(), 0, self.stream), response))
@@ -242,7 +243,8 @@ mod tests {
         let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
         let router = Router::new().route("/", axum::routing::get(async || "fine"));
         let service = Arc::new(ArcSwap::from_pointee(Front { gates: None, router }));
-        tokio::spawn(http(ours, handle, service, CancellationToken::new()));
+        let stream = Replay::nothing(MonitoredStream::new(Stream::boxed(ours), Arc::clone(&handle), HEADER_TIMEOUT));
+        tokio::spawn(http(stream, handle, service, CancellationToken::new()));
         let started = Instant::now();
         let (mut reader, mut writer) = tokio::io::split(theirs);
         writer.write_all(at_once.as_bytes()).await.unwrap();

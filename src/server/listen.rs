@@ -30,6 +30,7 @@ use crate::net::answer::{Answer, Dropped};
 use crate::net::connection::{ConnectionHandle, MonitoredStream, Peer};
 use crate::net::replay::Replay;
 use crate::net::shared::SharedStream;
+use crate::net::stream::Stream;
 use crate::net::tls;
 use crate::proxies::TrustedProxies;
 use crate::pusher;
@@ -53,9 +54,9 @@ pub struct Front {
 }
 
 impl Front {
-    /// Whether the Socket.IO gate answers requests for this path.
+    /// Whether a gate answers requests for this path.
     pub(super) fn takes(&self, path: &str) -> bool {
-        self.gates.as_ref().is_some_and(|(gate, _)| gate.takes(path))
+        self.gates.as_ref().is_some_and(|(gate, pusher)| gate.takes(path) || pusher.takes(path))
     }
 
     /// Offers a request to the gates. An error returns the request, for the router.
@@ -172,7 +173,6 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 
 /// Serves one connection until it ends; after an upgrade, a websocket continues in its own task.
 async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, settings: Settings, stop: CancellationToken) {
-    let patience = settings.stalled_after;
     let (peer, stream) = if settings.proxies.contains(peer.ip()) {
         match tokio::time::timeout(FIRST_REQUEST_TIMEOUT, proxy_protocol::accept(stream)).await {
             Ok(Ok((client, stream))) => (client.unwrap_or(peer), stream),
@@ -183,33 +183,40 @@ async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, setti
         (peer, Replay::nothing(stream))
     };
     let handle = ConnectionHandle::new(peer);
-    match settings.tls {
+    let (stream, unread) = match settings.tls {
         None => {
-            if let Some(stream) = one_request::serve(stream, &handle, &service, patience).await {
-                let stream = stream.map(SharedStream::new);
-                handle.share(stream.get_ref().writer());
-                http(MonitoredStream::new(stream, Arc::clone(&handle), patience), handle, service, stop).await;
-            }
+            let (stream, unread) = stream.into_parts();
+            let stream = SharedStream::new(stream);
+            handle.share(stream.writer());
+            (Stream::Plain(stream), unread)
         }
-        Some(acceptor) => {
-            // Boxed, so plaintext connections do not carry the TLS future.
-            let secure = async {
-                match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => http(MonitoredStream::new(stream, Arc::clone(&handle), patience), handle, service, stop).await,
-                    Ok(Err(error)) => {
-                        if is_no_tls(&error) {
-                            let hint = "this port serves https (protocol): use https:// or wss:// in the page's `host`, set httpPort for \
-                                        an additional plain HTTP port, or protocol = \"http\" behind a proxy that terminates TLS";
-                            warn_throttled!(class = 1, key = &peer.ip(), %peer, hint, "a client speaks plain HTTP to an https port");
-                        }
-                        debug!(%peer, %error, "TLS handshake failed");
-                    }
-                    Err(_) => debug!(%peer, "TLS handshake timed out"),
-                }
-            };
-            Box::pin(secure).await;
-        }
+        // Boxed, so plaintext connections do not carry the TLS future.
+        Some(acceptor) => match Box::pin(encrypted(stream, acceptor, peer)).await {
+            Some(stream) => (stream, Vec::new()),
+            None => return,
+        },
+    };
+    let stream = Replay::new(unread, 0, MonitoredStream::new(stream, Arc::clone(&handle), settings.stalled_after));
+    if let Some(stream) = one_request::serve(stream, &handle, &service).await {
+        http(stream, handle, service, stop).await;
     }
+}
+
+/// The stream after the TLS handshake; `None` if that fails.
+async fn encrypted(stream: Replay<TcpStream>, acceptor: tls::Acceptor, peer: SocketAddr) -> Option<Stream> {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => return Some(Stream::boxed(stream)),
+        Ok(Err(error)) => {
+            if is_no_tls(&error) {
+                let hint = "this port serves https (protocol): use https:// or wss:// in the page's `host`, set httpPort for an \
+                            additional plain HTTP port, or protocol = \"http\" behind a proxy that terminates TLS";
+                warn_throttled!(class = 1, key = &peer.ip(), %peer, hint, "a client speaks plain HTTP to an https port");
+            }
+            debug!(%peer, %error, "TLS handshake failed");
+        }
+        Err(_) => debug!(%peer, "TLS handshake timed out"),
+    }
+    None
 }
 
 #[cfg(test)]

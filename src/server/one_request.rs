@@ -1,7 +1,8 @@
-//! Connections with a single request: polling clients in Node, and proxies without keep-alive, open one for each.
+//! Connections with a single request: a websocket is one, and polling clients in Node, and proxies without keep-alive, open
+//! one for each.
 //!
-//! Input: accepted streams. Output: the gates' responses to requests that arrive complete in the first read and say
-//! `Connection: close`; all other streams go to [`http`](super::http), together with the bytes already read.
+//! Input: accepted streams. Output: the gates' responses to requests that arrive complete in the first read and ask for a
+//! websocket or say `Connection: close`; all other streams go to [`http`](super::http), together with the bytes already read.
 //!
 //! This saves hyper's 16 KiB of buffers, which fragment the heap when a crowd of clients connects, and a separate packet
 //! for closing the connection.
@@ -10,26 +11,24 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderName, HeaderValue};
-use axum::http::{Method, Request, Response, Uri, Version};
+use axum::http::{Method, Request, Response, StatusCode, Uri, Version};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::http::{FIRST_REQUEST_TIMEOUT, watched};
 use super::listen::Service;
 use crate::net::answer::Answer;
 use crate::net::connection::ConnectionHandle;
-use crate::net::replay::Replay;
+use crate::net::stream::{ClientStream, Stream};
 
 /// Maximum size of a request that is handled here.
 const MAX_REQUEST_BYTES: usize = 4 * 1024;
@@ -38,20 +37,13 @@ const MAX_REQUEST_BYTES: usize = 4 * 1024;
 const MAX_HEADERS: usize = 48;
 
 /// Answers the only request of a connection. Returns the stream if its first bytes are not such a request.
-pub(super) async fn serve(
-    mut stream: Replay<TcpStream>,
-    handle: &Arc<ConnectionHandle>,
-    service: &Service,
-    patience: Duration,
-) -> Option<Replay<TcpStream>> {
+pub(super) async fn serve(mut stream: ClientStream, handle: &ConnectionHandle, service: &Service) -> Option<ClientStream> {
     let Ok(first) = tokio::time::timeout_at(handle.since() + FIRST_REQUEST_TIMEOUT, read(&mut stream)).await else {
         debug!(peer = %handle.peer(), "no request came");
         return None;
     };
-    let bytes = match first {
-        Ok(bytes) if !bytes.is_empty() => bytes,
-        _ => return None,
-    };
+    let bytes = first.ok()?;
+    handle.begins_with(*bytes.first()?);
     let front = service.load_full();
     let Some(request) = parse(&bytes, |path| front.takes(path)) else {
         return Some(stream.again(&bytes));
@@ -63,25 +55,40 @@ pub(super) async fn serve(
         }
         Err(_) => return Some(stream.again(&bytes)),
     };
-    cork(stream.get_ref());
-    match tokio::time::timeout(patience, write(&mut stream, response)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "connection ended"),
-        Err(_) => debug!("the peer does not read"),
+    let upgrade = handle.take_upgrade();
+    if upgrade.is_none() {
+        cork(stream.get_ref().get_ref());
+    }
+    match (write(&mut stream, response).await, upgrade) {
+        // An error means that the server is ending.
+        (Ok(()), Some(upgrade)) => drop(upgrade.send(stream)),
+        (Ok(()), None) => end(stream).await,
+        (Err(error), _) => debug!(%error, "connection ended"),
     }
     None
 }
 
 /// Makes the kernel send the response and the close of the connection in one packet.
-fn cork(stream: &TcpStream) {
+fn cork(stream: &Stream) {
     #[cfg(target_os = "linux")]
-    let _ = SockRef::from(stream).set_tcp_cork(true);
+    if let Stream::Plain(stream) = stream {
+        let _ = SockRef::from(stream.tcp()).set_tcp_cork(true);
+    }
     #[cfg(not(target_os = "linux"))]
     let _ = stream;
 }
 
+/// Closes the connection. Without TLS dropping it is enough.
+async fn end(mut stream: ClientStream) {
+    if let Stream::Boxed(_) = stream.get_ref().get_ref()
+        && let Err(error) = stream.shutdown().await
+    {
+        debug!(%error, "connection ended");
+    }
+}
+
 /// Reads the first bytes.
-async fn read(stream: &mut Replay<TcpStream>) -> io::Result<Bytes> {
+async fn read(stream: &mut ClientStream) -> io::Result<Bytes> {
     poll_fn(|cx| {
         let mut space = [MaybeUninit::uninit(); MAX_REQUEST_BYTES];
         let mut space = ReadBuf::uninit(&mut space);
@@ -91,7 +98,7 @@ async fn read(stream: &mut Replay<TcpStream>) -> io::Result<Bytes> {
     .await
 }
 
-/// Parses `bytes` if they are exactly one complete request, it asks to close the connection, and a gate handles its path.
+/// Parses `bytes` if they are exactly one complete request, it is the connection's last, and a gate handles its path.
 fn parse(bytes: &Bytes, is_taken: impl FnOnce(&str) -> bool) -> Option<Request<Body>> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut headers);
@@ -114,7 +121,8 @@ fn parse(bytes: &Bytes, is_taken: impl FnOnce(&str) -> bool) -> Option<Request<B
     for field in head.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
         match name {
-            header::CONNECTION => is_only = field.value.eq_ignore_ascii_case(b"close"),
+            header::CONNECTION => is_only |= field.value.eq_ignore_ascii_case(b"close"),
+            header::UPGRADE if field.value.eq_ignore_ascii_case(b"websocket") => is_only = true,
             header::CONTENT_LENGTH if body_length.is_none() && field.value.iter().all(u8::is_ascii_digit) => {
                 body_length = Some(std::str::from_utf8(field.value).ok()?.parse().ok()?);
             }
@@ -132,18 +140,22 @@ fn parse(bytes: &Bytes, is_taken: impl FnOnce(&str) -> bool) -> Option<Request<B
 }
 
 /// Writes the response.
-async fn write(stream: &mut Replay<TcpStream>, response: Response<Body>) -> io::Result<()> {
+async fn write(stream: &mut ClientStream, response: Response<Body>) -> io::Result<()> {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?;
     let mut body: Bytes = body.to_bytes();
     let mut head = BytesMut::with_capacity(512);
     let mut line = |pieces: &[&[u8]]| pieces.iter().for_each(|piece| head.extend_from_slice(piece));
     line(&[b"HTTP/1.1 ", parts.status.as_str().as_bytes(), b" ", parts.status.canonical_reason().unwrap_or_default().as_bytes(), b"\r\n"]);
-    for (name, value) in parts.headers.iter().filter(|(name, _)| !matches!(**name, header::CONNECTION | header::CONTENT_LENGTH)) {
+    let is_last = parts.status != StatusCode::SWITCHING_PROTOCOLS;
+    let is_own = |name: &HeaderName| is_last && matches!(*name, header::CONNECTION | header::CONTENT_LENGTH);
+    for (name, value) in parts.headers.iter().filter(|(name, _)| !is_own(name)) {
         line(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
     }
-    let (length, date) = (body.len().to_string(), httpdate::fmt_http_date(SystemTime::now()));
-    line(&[b"connection: close\r\ncontent-length: ", length.as_bytes(), b"\r\ndate: ", date.as_bytes(), b"\r\n\r\n"]);
+    if is_last {
+        line(&[b"connection: close\r\ncontent-length: ", body.len().to_string().as_bytes(), b"\r\n"]);
+    }
+    line(&[b"date: ", httpdate::fmt_http_date(SystemTime::now()).as_bytes(), b"\r\n\r\n"]);
     let mut head = head.freeze();
     let written = stream.write_vectored(&[IoSlice::new(&head), IoSlice::new(&body)]).await?;
     let of_head = written.min(head.len());
@@ -168,6 +180,8 @@ mod tests {
         assert_eq!(request.headers().get_all("cookie").iter().collect::<Vec<_>>(), ["a=1", "b"]);
         let request = parsed("POST /socket.io/ HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n40").unwrap();
         assert_eq!(request.into_body().collect().await.unwrap().to_bytes(), "40");
+        let request = parsed("GET /socket.io/ HTTP/1.1\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n").unwrap();
+        assert_eq!(request.headers()[header::CONNECTION], "keep-alive, Upgrade");
     }
 
     #[test]
@@ -175,8 +189,8 @@ mod tests {
         for (request, headers, body) in [
             ("GET /socket.io/ HTTP/1.1", "", ""),
             ("GET /socket.io/ HTTP/1.1", "Connection: keep-alive\r\n", ""),
-            ("GET /socket.io/ HTTP/1.1", "Connection: close\r\nConnection: Upgrade\r\n", ""),
-            ("GET /socket.io/ HTTP/1.1", "Connection: close\r\nUpgrade: websocket\r\n", ""),
+            ("GET /socket.io/ HTTP/1.1", "Connection: Upgrade\r\nUpgrade: h2c\r\n", ""),
+            ("GET /socket.io/ HTTP/1.1", "Connection: Upgrade\r\nUpgrade: websocket\r\n", "\u{1}"),
             ("GET /socket.io/ HTTP/1.0", "Connection: close\r\n", ""),
             ("GET /status HTTP/1.1", "Connection: close\r\n", ""),
             ("GET http://x/socket.io/ HTTP/1.1", "Connection: close\r\n", ""),

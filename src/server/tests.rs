@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Server, fault, http};
 use crate::config::Config;
 use crate::net::connection::{ConnectionHandle, MonitoredStream};
+use crate::net::replay::Replay;
+use crate::net::stream::Stream;
 
 /// How long socket.io waits for CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(45);
@@ -35,7 +37,7 @@ async fn who_answers_heartbeats_and_never_connects_is_closed_and_leaves_its_plac
     let server = Server::bind(config).await.unwrap();
     let (ours, theirs) = tokio::io::duplex(4096);
     let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
-    let stream = MonitoredStream::new(ours, Arc::clone(&handle), CONNECT_TIMEOUT);
+    let stream = Replay::nothing(MonitoredStream::new(Stream::boxed(ours), Arc::clone(&handle), CONNECT_TIMEOUT));
     tokio::spawn(http::http(stream, handle, server.reload.service(), CancellationToken::new()));
     let (mut client, _) = client_async("ws://x/socket.io/?EIO=4&transport=websocket", theirs).await.unwrap();
     let started = Instant::now();

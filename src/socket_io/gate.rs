@@ -98,7 +98,7 @@ impl Gate {
     ///
     /// # Errors
     /// The request itself, for another handler.
-    pub fn answer(&self, mut request: Request<Body>, connection: &ConnectionHandle) -> Result<Answer, Box<Request<Body>>> {
+    pub fn answer(&self, request: Request<Body>, connection: &ConnectionHandle) -> Result<Answer, Box<Request<Body>>> {
         let Some(below) = self.below(request.uri().path()) else {
             return Err(Box::new(request));
         };
@@ -117,13 +117,13 @@ impl Gate {
         let answer = if request.method() == Method::OPTIONS {
             Answer::Ready(preflight())
         } else {
-            self.serve(&mut request, connection).unwrap_or_else(|polling| self.poll(polling, request))
+            self.serve(&request, connection).unwrap_or_else(|polling| self.poll(polling, request))
         };
         Ok(answer.map(move |response| allow_origin(response.headers_mut(), origin)))
     }
 
     /// Starts a session or a websocket. Returns the polling session if the request belongs to one.
-    fn serve(&self, request: &mut Request<Body>, connection: &ConnectionHandle) -> Result<Answer, Arc<Polling>> {
+    fn serve(&self, request: &Request<Body>, connection: &ConnectionHandle) -> Result<Answer, Arc<Polling>> {
         let query = Query::parse(request.uri());
         let shared = &self.0.socket_io.0;
         let is_served = match query.transport {
