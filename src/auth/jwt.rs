@@ -12,9 +12,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation, dangerous, decode, decode_header};
+use ring::digest::{SHA256, digest};
 use serde_json::value::to_raw_value;
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::http::AuthClientError;
@@ -265,7 +265,7 @@ impl<A: Authorizer> Authorizer for JwtAuthorizer<A> {
 /// The digest of a token without its signature: in some algorithms the same content has many valid signatures.
 fn pass_of(token: &str) -> Pass {
     let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
-    Pass(URL_SAFE_NO_PAD.encode(Sha256::digest(signed.as_bytes())))
+    Pass(URL_SAFE_NO_PAD.encode(digest(&SHA256, signed.as_bytes())))
 }
 
 /// The token of `Authorization: Bearer …`.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use sha2::{Digest as _, Sha256};
+use ring::digest::{SHA256, digest};
 
 use super::post::{DeliveryError, Post};
 use super::queue::QueuePush;
@@ -80,7 +80,7 @@ impl Target {
         };
         Ok(Self {
             label: label(webhook),
-            id: hex(&Sha256::digest(place)[..8]),
+            id: hex(&digest(&SHA256, place.as_ref()).as_ref()[..8]),
             events: Events::new(&entry.events),
             channels: entry.channels.iter().map(|text| Pattern::new(text)).collect(),
             rules: Arc::clone(rules),

@@ -5,15 +5,16 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use laravel_echo_server::signature::hex;
+use ring::digest::{SHA256, digest};
 use same_file::Handle;
-use sha2::{Digest as _, Sha256};
 
 use super::Holder;
 
 /// The pipe of the server that holds this lock file.
 pub(crate) fn stop_pipe(lock: &Path) -> String {
     let absolute = lock.canonicalize().or_else(|_| std::path::absolute(lock)).unwrap_or_else(|_| lock.to_owned());
-    let digest: String = Sha256::digest(absolute.as_os_str().as_encoded_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(digest(&SHA256, absolute.as_os_str().as_encoded_bytes()).as_ref());
     format!(r"\\.\pipe\laravel-echo-server-{digest}")
 }
 
