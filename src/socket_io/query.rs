@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use axum::http::Uri;
+use percent_encoding::percent_decode_str;
 
 use super::session::SessionId;
 use super::version::EngineVersion;
@@ -36,15 +37,16 @@ impl Query {
     /// Compat: like the original, treats any `EIO` other than 4, and a missing one, as version 3.
     pub(super) fn parse(uri: &Uri) -> Self {
         let (mut session, mut transport, mut version, mut jsonp) = (None, None, None, None);
-        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-            let known = match &*name {
+        for pair in uri.query().unwrap_or_default().split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let known = match &*decoded(name) {
                 "sid" => &mut session,
                 "transport" => &mut transport,
                 "EIO" => &mut version,
                 "j" => &mut jsonp,
                 _ => continue,
             };
-            known.get_or_insert(value);
+            known.get_or_insert_with(|| decoded(value));
         }
         let session: Option<Cow<'_, str>> = session.filter(|sid| !sid.is_empty());
         Self {
@@ -59,6 +61,11 @@ impl Query {
             is_jsonp: jsonp.is_some(),
         }
     }
+}
+
+/// Undoes percent-encoding, which clients do not use for these names and values.
+fn decoded(text: &str) -> Cow<'_, str> {
+    if text.contains('%') { percent_decode_str(text).decode_utf8_lossy() } else { text.into() }
 }
 
 #[cfg(test)]
