@@ -2,6 +2,7 @@
 //!
 //! Input: accepted streams, and certificate files. Output: streams for `server` and the built-in Redis endpoint.
 
+pub(crate) mod accept;
 pub(crate) mod answer;
 pub(crate) mod connection;
 pub(crate) mod deflate;

@@ -23,12 +23,6 @@ impl<S> Replay<S> {
         Self { bytes, at, stream }
     }
 
-    /// A stream from which nothing has been read.
-    #[must_use]
-    pub(crate) const fn nothing(stream: S) -> Self {
-        Self::new(Vec::new(), 0, stream)
-    }
-
     /// The inner stream.
     pub(crate) const fn get_ref(&self) -> &S {
         &self.stream

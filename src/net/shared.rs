@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -43,13 +43,16 @@ impl SharedStream {
         self.read.as_ref()
     }
 
-    fn poll_io(&self, cx: &mut Context<'_>, write: impl Fn(&TcpStream) -> io::Result<usize>) -> Poll<io::Result<usize>> {
-        loop {
-            match write(self.tcp()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.tcp().poll_write_ready(cx))?,
-                outcome => return Poll::Ready(outcome),
-            }
+    /// Writes at once if the socket takes it, also before the runtime has learnt that it is ready: a stream that it does not watch for
+    /// long would have to wait for that.
+    fn poll_io(&self, cx: &mut Context<'_>, write: impl Fn(SockRef<'_>) -> io::Result<usize>) -> Poll<io::Result<usize>> {
+        let write = || write(SockRef::from(self.tcp()));
+        let mut outcome = write();
+        while outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            ready!(self.tcp().poll_write_ready(cx))?;
+            outcome = self.tcp().try_io(Interest::WRITABLE, write);
         }
+        Poll::Ready(outcome)
     }
 }
 
@@ -70,11 +73,11 @@ impl AsyncRead for SharedStream {
 
 impl AsyncWrite for SharedStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_io(cx, |tcp| tcp.try_write(buf))
+        self.poll_io(cx, |socket| socket.send(buf))
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.poll_io(cx, |tcp| tcp.try_write_vectored(bufs))
+        self.poll_io(cx, |socket| socket.send_vectored(bufs))
     }
 
     fn is_write_vectored(&self) -> bool {

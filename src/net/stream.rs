@@ -4,11 +4,14 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
-use super::connection::MonitoredStream;
+use super::connection::{ConnectionHandle, MonitoredStream};
 use super::replay::Replay;
 use super::shared::SharedStream;
 
@@ -29,6 +32,19 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
+    /// The stream of a client without TLS. `unread` was read too early; the peer may leave a write waiting for `patience` while it
+    /// sends nothing. Others can write to it by `handle`.
+    pub(crate) fn plain(stream: TcpStream, unread: Vec<u8>, handle: &Arc<ConnectionHandle>, patience: Duration) -> ClientStream {
+        let stream = SharedStream::new(stream);
+        handle.share(stream.writer());
+        Self::Plain(stream).monitored(unread, handle, patience)
+    }
+
+    /// The stream of a client.
+    pub(crate) fn monitored(self, unread: Vec<u8>, handle: &Arc<ConnectionHandle>, patience: Duration) -> ClientStream {
+        Replay::new(unread, 0, MonitoredStream::new(self, Arc::clone(handle), patience))
+    }
+
     /// A stream that is encrypted, or not of TCP.
     pub(crate) fn boxed(stream: impl Io + 'static) -> Self {
         Self::Boxed(Box::new(stream))

@@ -2,7 +2,7 @@
 //! violated. The target is a complete server, reached through in-memory streams.
 
 use std::cell::OnceCell;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -15,8 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Server, http};
 use crate::config::Config;
 use crate::fuzzing::block_on;
-use crate::net::connection::{ConnectionHandle, MonitoredStream};
-use crate::net::replay::Replay;
+use crate::net::connection::ConnectionHandle;
 use crate::net::stream::Stream;
 
 mod polling;
@@ -134,7 +133,7 @@ async fn emptied(server: &Server) {
 async fn converse(server: &Server, sent: &[u8]) -> Vec<u8> {
     let (ours, theirs) = tokio::io::duplex(16 * 1024);
     let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
-    let stream = Replay::nothing(MonitoredStream::new(Stream::boxed(ours), Arc::clone(&handle), DISCONNECT_TIMEOUT));
+    let stream = Stream::boxed(ours).monitored(Vec::new(), &handle, DISCONNECT_TIMEOUT);
     let serving = tokio::spawn(http::http(stream, handle, server.reload.service(), CancellationToken::new()));
     let (mut reader, mut writer) = tokio::io::split(theirs);
     let writing = async {

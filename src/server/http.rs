@@ -243,7 +243,7 @@ mod tests {
         let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
         let router = Router::new().route("/", axum::routing::get(async || "fine"));
         let service = Arc::new(ArcSwap::from_pointee(Front { gates: None, router }));
-        let stream = Replay::nothing(MonitoredStream::new(Stream::boxed(ours), Arc::clone(&handle), HEADER_TIMEOUT));
+        let stream = Stream::boxed(ours).monitored(Vec::new(), &handle, HEADER_TIMEOUT);
         tokio::spawn(http(stream, handle, service, CancellationToken::new()));
         let started = Instant::now();
         let (mut reader, mut writer) = tokio::io::split(theirs);

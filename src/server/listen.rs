@@ -13,24 +13,25 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
+use bytes::Bytes;
 use futures_util::future::{Either, FutureExt as _};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::http::{self, FIRST_REQUEST_TIMEOUT, http};
-use super::one_request;
+use super::one_request::{self, Incoming};
 use super::proxy_protocol;
 use crate::api::dashboard;
 use crate::config::Config;
+use crate::net::accept::{Accepted, Listener};
 use crate::net::answer::{Answer, Dropped};
-use crate::net::connection::{ConnectionHandle, MonitoredStream, Peer};
+use crate::net::connection::{ConnectionHandle, Peer};
 use crate::net::replay::Replay;
-use crate::net::shared::SharedStream;
-use crate::net::stream::Stream;
+use crate::net::stream::{ClientStream, Stream};
 use crate::net::tls;
 use crate::proxies::TrustedProxies;
 use crate::pusher;
@@ -125,6 +126,10 @@ pub struct Stop {
 /// Accepts and serves connections until told to stop, then waits for requests in progress.
 pub async fn serve(listener: TcpListener, service: Service, settings: Settings, stop: Stop) {
     set_options(&listener, settings.stalled_after);
+    let listener = match Listener::new(listener) {
+        Ok(listener) => listener,
+        Err(error) => return error!(%error, "cannot accept connections"),
+    };
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -172,34 +177,62 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 }
 
 /// Serves one connection until it ends; after an upgrade, a websocket continues in its own task.
-async fn connection(stream: TcpStream, peer: SocketAddr, service: Service, settings: Settings, stop: CancellationToken) {
-    let (peer, stream) = if settings.proxies.contains(peer.ip()) {
-        match tokio::time::timeout(FIRST_REQUEST_TIMEOUT, proxy_protocol::accept(stream)).await {
-            Ok(Ok((client, stream))) => (client.unwrap_or(peer), stream),
-            Ok(Err(error)) => return debug!(%peer, %error, "invalid PROXY protocol header from a trusted proxy"),
-            Err(_) => return debug!(%peer, "a trusted proxy sent nothing"),
+async fn connection(accepted: Accepted, peer: SocketAddr, service: Service, settings: Settings, stop: CancellationToken) {
+    let is_proxy = settings.proxies.contains(peer.ip());
+    let first = if settings.tls.is_none() { one_request::read_now(&accepted) } else { None };
+    let is_request = |first: &Bytes| !is_proxy || proxy_protocol::parse(first) == proxy_protocol::Start::Other;
+    let (handle, incoming, first) = match first {
+        Some(first) if is_request(&first) => (ConnectionHandle::new(peer), Incoming::AtOnce(accepted, settings.stalled_after), first),
+        first => {
+            // Boxed, so that connections whose request has arrived do not carry this.
+            let Some((handle, mut stream)) = Box::pin(watched(accepted, first, peer, is_proxy, settings)).await else { return };
+            let Some(first) = one_request::read(&mut stream, &handle).await else { return };
+            (handle, Incoming::Watched(stream), first)
         }
-    } else {
-        (peer, Replay::nothing(stream))
     };
-    let handle = ConnectionHandle::new(peer);
-    let (stream, unread) = match settings.tls {
-        None => {
-            let (stream, unread) = stream.into_parts();
-            let stream = SharedStream::new(stream);
-            handle.share(stream.writer());
-            (Stream::Plain(stream), unread)
-        }
-        // Boxed, so plaintext connections do not carry the TLS future.
-        Some(acceptor) => match Box::pin(encrypted(stream, acceptor, peer)).await {
-            Some(stream) => (stream, Vec::new()),
-            None => return,
-        },
-    };
-    let stream = Replay::new(unread, 0, MonitoredStream::new(stream, Arc::clone(&handle), settings.stalled_after));
-    if let Some(stream) = one_request::serve(stream, &handle, &service).await {
+    if let Some(stream) = one_request::serve(incoming, first, &handle, &service).await {
         http(stream, handle, service, stop).await;
     }
+}
+
+/// The stream of a connection, after the PROXY protocol header of a trusted proxy and the TLS handshake; `None` if one fails.
+async fn watched(
+    accepted: Accepted,
+    first: Option<Bytes>,
+    peer: SocketAddr,
+    is_proxy: bool,
+    settings: Settings,
+) -> Option<(Arc<ConnectionHandle>, ClientStream)> {
+    let stream = accepted.watched().inspect_err(|error| debug!(%error, "connection ended")).ok()?;
+    let stream = Replay::new(first.map_or_else(Vec::new, Into::into), 0, stream);
+    let (peer, stream, unread) = if is_proxy {
+        match tokio::time::timeout(FIRST_REQUEST_TIMEOUT, proxy_protocol::accept(stream)).await {
+            Ok(Ok((client, stream))) => {
+                let (stream, unread) = stream.into_parts();
+                (client.unwrap_or(peer), stream, unread)
+            }
+            Ok(Err(error)) => {
+                debug!(%peer, %error, "invalid PROXY protocol header from a trusted proxy");
+                return None;
+            }
+            Err(_) => {
+                debug!(%peer, "a trusted proxy sent nothing");
+                return None;
+            }
+        }
+    } else {
+        (peer, stream, Vec::new())
+    };
+    let stream = stream.again(&unread);
+    let handle = ConnectionHandle::new(peer);
+    let stream = match settings.tls {
+        None => {
+            let (stream, unread) = stream.into_parts();
+            Stream::plain(stream, unread, &handle, settings.stalled_after)
+        }
+        Some(acceptor) => encrypted(stream, acceptor, peer).await?.monitored(Vec::new(), &handle, settings.stalled_after),
+    };
+    Some((handle, stream))
 }
 
 /// The stream after the TLS handshake; `None` if that fails.

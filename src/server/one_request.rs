@@ -11,21 +11,21 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Poll, ready};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderName, HeaderValue};
-use axum::http::{Method, Request, Response, StatusCode, Uri, Version};
-use bytes::{Bytes, BytesMut};
+use axum::http::{Method, Request, Response, Uri, Version};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-#[cfg(target_os = "linux")]
-use socket2::SockRef;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tracing::debug;
 
 use super::http::{FIRST_REQUEST_TIMEOUT, watched};
 use super::listen::Service;
+use crate::net::accept::{self, Accepted};
 use crate::net::answer::Answer;
 use crate::net::connection::ConnectionHandle;
 use crate::net::stream::{ClientStream, Stream};
@@ -36,66 +36,94 @@ const MAX_REQUEST_BYTES: usize = 4 * 1024;
 /// Maximum number of its headers; browsers send about twenty.
 const MAX_HEADERS: usize = 48;
 
-/// Answers the only request of a connection. Returns the stream if its first bytes are not such a request.
-pub(super) async fn serve(mut stream: ClientStream, handle: &ConnectionHandle, service: &Service) -> Option<ClientStream> {
-    let Ok(first) = tokio::time::timeout_at(handle.since() + FIRST_REQUEST_TIMEOUT, read(&mut stream)).await else {
+/// A connection whose first bytes were read.
+pub(super) enum Incoming {
+    /// They had arrived with the connection, which the runtime does not watch yet.
+    AtOnce(Accepted, Duration),
+    /// All others.
+    Watched(ClientStream),
+}
+
+impl Incoming {
+    fn watched(self, handle: &Arc<ConnectionHandle>) -> Option<ClientStream> {
+        match self {
+            Self::AtOnce(stream, patience) => match stream.watched() {
+                Ok(stream) => Some(Stream::plain(stream, Vec::new(), handle, patience)),
+                Err(error) => {
+                    debug!(%error, "connection ended");
+                    None
+                }
+            },
+            Self::Watched(stream) => Some(stream),
+        }
+    }
+
+    /// Sends the end of a connection without TLS.
+    fn send_last(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::AtOnce(stream, _) => stream.send_last(pieces),
+            Self::Watched(stream) => match stream.get_ref().get_ref() {
+                Stream::Plain(stream) => accept::send_last(stream.tcp(), pieces),
+                Stream::Boxed(_) => Err(io::ErrorKind::WouldBlock.into()),
+            },
+        }
+    }
+}
+
+/// Reads the first bytes of a connection, if they have arrived with it.
+pub(super) fn read_now(stream: &Accepted) -> Option<Bytes> {
+    let mut room = [MaybeUninit::uninit(); MAX_REQUEST_BYTES];
+    let bytes = stream.read_now(&mut room).ok().filter(|bytes| !bytes.is_empty())?;
+    Some(Bytes::copy_from_slice(bytes))
+}
+
+/// Reads the first bytes of a connection. `None` when it ends or no request comes.
+pub(super) async fn read(stream: &mut ClientStream, handle: &ConnectionHandle) -> Option<Bytes> {
+    let first = poll_fn(|cx| {
+        let mut room = [MaybeUninit::uninit(); MAX_REQUEST_BYTES];
+        let mut room = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut room))?;
+        Poll::Ready(io::Result::Ok(Bytes::copy_from_slice(room.filled())))
+    });
+    let Ok(first) = tokio::time::timeout_at(handle.since() + FIRST_REQUEST_TIMEOUT, first).await else {
         debug!(peer = %handle.peer(), "no request came");
         return None;
     };
-    let bytes = first.ok()?;
-    handle.begins_with(*bytes.first()?);
+    first.ok().filter(|bytes| !bytes.is_empty())
+}
+
+/// Answers the only request of a connection. Returns the stream if its `first` bytes are not such a request.
+pub(super) async fn serve(
+    mut connection: Incoming,
+    first: Bytes,
+    handle: &Arc<ConnectionHandle>,
+    service: &Service,
+) -> Option<ClientStream> {
+    handle.begins_with(*first.first()?);
     let front = service.load_full();
-    let Some(request) = parse(&bytes, |path| front.takes(path)) else {
-        return Some(stream.again(&bytes));
+    let Some(request) = parse(&first, |path| front.takes(path)) else {
+        return Some(connection.watched(handle)?.again(&first));
     };
+    if request.headers().contains_key(header::UPGRADE) {
+        connection = Incoming::Watched(connection.watched(handle)?);
+    }
     let response = match front.offer(request, handle) {
         Ok(Answer::Ready(response)) => response,
-        Ok(Answer::Later(mut answer) | Answer::Waits(mut answer)) => {
-            watched(&mut stream, &mut Vec::new(), |cx| answer.as_mut().poll(cx)).await?
-        }
-        Err(_) => return Some(stream.again(&bytes)),
+        Ok(Answer::Later(mut answer) | Answer::Waits(mut answer)) => match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
+            Poll::Ready(answered) => answered.ok()?,
+            Poll::Pending => {
+                let mut stream = connection.watched(handle)?;
+                let response = watched(&mut stream, &mut Vec::new(), |cx| answer.as_mut().poll(cx)).await?;
+                connection = Incoming::Watched(stream);
+                response
+            }
+        },
+        Err(_) => return Some(connection.watched(handle)?.again(&first)),
     };
-    let upgrade = handle.take_upgrade();
-    if upgrade.is_none() {
-        cork(stream.get_ref().get_ref());
-    }
-    match (write(&mut stream, response).await, upgrade) {
-        // An error means that the server is ending.
-        (Ok(()), Some(upgrade)) => drop(upgrade.send(stream)),
-        (Ok(()), None) => end(stream).await,
-        (Err(error), _) => debug!(%error, "connection ended"),
-    }
-    None
-}
-
-/// Makes the kernel send the response and the close of the connection in one packet.
-fn cork(stream: &Stream) {
-    #[cfg(target_os = "linux")]
-    if let Stream::Plain(stream) = stream {
-        let _ = SockRef::from(stream.tcp()).set_tcp_cork(true);
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = stream;
-}
-
-/// Closes the connection. Without TLS dropping it is enough.
-async fn end(mut stream: ClientStream) {
-    if let Stream::Boxed(_) = stream.get_ref().get_ref()
-        && let Err(error) = stream.shutdown().await
-    {
+    if let Err(error) = answer(connection, response, handle).await {
         debug!(%error, "connection ended");
     }
-}
-
-/// Reads the first bytes.
-async fn read(stream: &mut ClientStream) -> io::Result<Bytes> {
-    poll_fn(|cx| {
-        let mut space = [MaybeUninit::uninit(); MAX_REQUEST_BYTES];
-        let mut space = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut *stream).poll_read(cx, &mut space))?;
-        Poll::Ready(Ok(Bytes::copy_from_slice(space.filled())))
-    })
-    .await
+    None
 }
 
 /// Parses `bytes` if they are exactly one complete request, it is the connection's last, and a gate handles its path.
@@ -139,30 +167,47 @@ fn parse(bytes: &Bytes, is_taken: impl FnOnce(&str) -> bool) -> Option<Request<B
     Some(request)
 }
 
-/// Writes the response.
-async fn write(stream: &mut ClientStream, response: Response<Body>) -> io::Result<()> {
+/// Writes the response, and ends the connection or starts the websocket.
+async fn answer(connection: Incoming, response: Response<Body>, handle: &Arc<ConnectionHandle>) -> io::Result<()> {
     let (parts, body) = response.into_parts();
-    let body = body.collect().await.map_err(io::Error::other)?;
-    let mut body: Bytes = body.to_bytes();
+    let mut body: Bytes = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let upgrade = handle.take_upgrade();
+    let mut head = head(&parts, upgrade.is_none().then_some(body.len()));
+    let mut sent = 0;
+    if upgrade.is_none() {
+        sent = match connection.send_last(&[IoSlice::new(&head), IoSlice::new(&body)]) {
+            Ok(sent) if sent == head.len() + body.len() => return Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            sent => sent.unwrap_or(0),
+        };
+    }
+    let Some(mut stream) = connection.watched(handle) else { return Ok(()) };
+    let of_head = sent.min(head.len());
+    head.advance(of_head);
+    body.advance(sent - of_head);
+    stream.write_all_buf(&mut head.chain(body)).await?;
+    match upgrade {
+        // An error means that the server is ending.
+        Some(upgrade) => drop(upgrade.send(stream)),
+        None => stream.shutdown().await?,
+    }
+    Ok(())
+}
+
+/// The head of a response: to the connection's last request, with the length of its body, or to a websocket's handshake.
+fn head(parts: &http::response::Parts, length: Option<usize>) -> Bytes {
     let mut head = BytesMut::with_capacity(512);
     let mut line = |pieces: &[&[u8]]| pieces.iter().for_each(|piece| head.extend_from_slice(piece));
     line(&[b"HTTP/1.1 ", parts.status.as_str().as_bytes(), b" ", parts.status.canonical_reason().unwrap_or_default().as_bytes(), b"\r\n"]);
-    let is_last = parts.status != StatusCode::SWITCHING_PROTOCOLS;
-    let is_own = |name: &HeaderName| is_last && matches!(*name, header::CONNECTION | header::CONTENT_LENGTH);
+    let is_own = |name: &HeaderName| length.is_some() && matches!(*name, header::CONNECTION | header::CONTENT_LENGTH);
     for (name, value) in parts.headers.iter().filter(|(name, _)| !is_own(name)) {
         line(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
     }
-    if is_last {
-        line(&[b"connection: close\r\ncontent-length: ", body.len().to_string().as_bytes(), b"\r\n"]);
+    if let Some(length) = length {
+        line(&[b"connection: close\r\ncontent-length: ", length.to_string().as_bytes(), b"\r\n"]);
     }
     line(&[b"date: ", httpdate::fmt_http_date(SystemTime::now()).as_bytes(), b"\r\n\r\n"]);
-    let mut head = head.freeze();
-    let written = stream.write_vectored(&[IoSlice::new(&head), IoSlice::new(&body)]).await?;
-    let of_head = written.min(head.len());
-    drop(head.split_to(of_head));
-    drop(body.split_to(written - of_head));
-    stream.write_all_buf(&mut head).await?;
-    stream.write_all_buf(&mut body).await
+    head.freeze()
 }
 
 #[cfg(test)]

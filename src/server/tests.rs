@@ -1,6 +1,5 @@
 //! Session timeouts in a complete server, with a paused clock.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,8 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Server, fault, http};
 use crate::config::Config;
-use crate::net::connection::{ConnectionHandle, MonitoredStream};
-use crate::net::replay::Replay;
+use crate::net::connection::ConnectionHandle;
 use crate::net::stream::Stream;
 
 /// How long socket.io waits for CONNECT.
@@ -37,7 +35,7 @@ async fn who_answers_heartbeats_and_never_connects_is_closed_and_leaves_its_plac
     let server = Server::bind(config).await.unwrap();
     let (ours, theirs) = tokio::io::duplex(4096);
     let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
-    let stream = Replay::nothing(MonitoredStream::new(Stream::boxed(ours), Arc::clone(&handle), CONNECT_TIMEOUT));
+    let stream = Stream::boxed(ours).monitored(Vec::new(), &handle, CONNECT_TIMEOUT);
     tokio::spawn(http::http(stream, handle, server.reload.service(), CancellationToken::new()));
     let (mut client, _) = client_async("ws://x/socket.io/?EIO=4&transport=websocket", theirs).await.unwrap();
     let started = Instant::now();
