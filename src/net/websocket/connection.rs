@@ -148,17 +148,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
             if matches!(ending, Ending::Broken(Violation::TooLarge | Violation::TooMuch)) {
                 self.protocol.too_large();
             }
-            // An answer to CLOSE may be queued: tries to send it.
-            let _ = self.poll_send(cx);
+            if self.poll_send(cx).is_pending() {
+                match ending {
+                    Ending::Said(_) => {}
+                    Ending::Closed(code) => self.send_close(code, cx),
+                    Ending::Broken(violation) => self.send_close(Some(violation.code()), cx),
+                }
+            }
             return Poll::Ready(match ending {
                 Ending::Said(reason) => reason,
-                Ending::Broken(violation) => {
-                    if !self.batch.is_begun {
-                        let [high, low] = violation.code().to_be_bytes();
-                        let _ = Pin::new(&mut self.stream).poll_write(cx, &[CLOSE, 2, high, low]);
-                    }
-                    CloseReason::TransportError
-                }
+                Ending::Closed(Some(GOING_AWAY)) => CloseReason::PageLeft,
+                Ending::Closed(_) => CloseReason::TransportClose,
+                Ending::Broken(_) => CloseReason::TransportError,
             });
         }
         loop {
@@ -200,17 +201,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
                     // Answers are queued, so that they do not come between the parts of a frame.
                     Message::Ping(data) => protocol.outbox().send(control_frame(PONG, data))?,
                     Message::Pong => {}
-                    Message::Close(code) => {
-                        let bytes = code.map(u16::to_be_bytes);
-                        // A client whose outbox is full gets no answer.
-                        let _ = protocol.outbox().send(control_frame(CLOSE, bytes.as_ref().map_or(&[], |bytes| bytes)));
-                        let is_page_left = code == Some(GOING_AWAY);
-                        return Err(Ending::Said(if is_page_left { CloseReason::PageLeft } else { CloseReason::TransportClose }));
-                    }
+                    Message::Close(code) => return Err(Ending::Closed(code)),
                 }
                 protocol.heard(Instant::now());
                 Ok(())
             })?;
+        }
+    }
+
+    /// Sends CLOSE as the last frame, if the stream takes it now.
+    fn send_close(&mut self, code: Option<u16>, cx: &mut Context<'_>) {
+        let outbox = self.protocol.outbox();
+        // Others write to the stream, too: nothing may follow CLOSE, and it may not come between the parts of a frame.
+        outbox.end(End::Now);
+        let _ = outbox.poll_batch(&mut self.batch, None, cx);
+        if !self.batch.is_begun {
+            let code = code.map(u16::to_be_bytes);
+            let _ = Pin::new(&mut self.stream).poll_write(cx, &control_frame(CLOSE, code.as_ref().map_or(&[], |code| code)));
+            let _ = Pin::new(&mut self.stream).poll_flush(cx);
         }
     }
 
@@ -266,6 +274,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Said(CloseReason),
+    /// The client has sent CLOSE with this code.
+    Closed(Option<u16>),
     Broken(Violation),
 }
 
@@ -301,6 +311,11 @@ fn control_frame(head: u8, payload: &[u8]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::super::{Limits, text_frame};
     use super::*;
 
     #[test]
@@ -311,6 +326,72 @@ mod tests {
             let tick = tick_after(time);
             assert!(tick >= time && tick - time < TICK);
             assert_eq!((tick - start).as_nanos() % TICK.as_nanos(), 0);
+        }
+    }
+
+    /// Gets an event whenever its outbox is looked at, as if others sent them at the worst moments.
+    struct Busy {
+        outbox: Outbox,
+        events: Cell<usize>,
+    }
+
+    impl Protocol for Busy {
+        fn outbox(&self) -> &Outbox {
+            if let Some(left) = self.events.get().checked_sub(1) {
+                self.events.set(left);
+                let _ = self.outbox.send(text_frame(1, |text| text.push(b'x')));
+            }
+            &self.outbox
+        }
+
+        fn open(&mut self) -> Result<(), CloseReason> {
+            Ok(())
+        }
+
+        fn text(&mut self, _: &str) -> Result<(), CloseReason> {
+            Ok(())
+        }
+
+        fn binary(&mut self, _: Bytes) -> Result<(), CloseReason> {
+            Ok(())
+        }
+
+        fn heard(&mut self, _: Instant) {}
+
+        fn too_large(&mut self) {}
+
+        fn due(&self) -> Instant {
+            Instant::now() + std::time::Duration::from_secs(3600)
+        }
+
+        fn beat(&mut self, _: Instant) -> Result<(), CloseReason> {
+            Ok(())
+        }
+
+        fn flushed(&mut self, _: Instant) {}
+
+        fn closing(&self) -> Option<CancellationToken> {
+            None
+        }
+
+        fn ended(&mut self, _: CloseReason) {}
+    }
+
+    #[tokio::test]
+    async fn nothing_follows_close() {
+        // CLOSE with code 1001, masked with zeros; a frame that is not masked.
+        for (sent, close) in [(&b"\x88\x82\0\0\0\0\x03\xe9"[..], &b"\x88\x02\x03\xe9"[..]), (b"\x81\x01x", b"\x88\x02\x03\xea")] {
+            for events in 0..6 {
+                let (ours, mut theirs) = tokio::io::duplex(4096);
+                let outbox = Outbox::new(Limits { frames: 100, bytes: 1000 });
+                let busy = Busy { outbox, events: Cell::new(events) };
+                theirs.write_all(sent).await.unwrap();
+                Connection::new(ours, None, busy, 100, false).run().await;
+                let mut heard = Vec::new();
+                theirs.read_to_end(&mut heard).await.unwrap();
+                let before = heard.strip_suffix(close).unwrap_or_else(|| panic!("{heard:?} ends with CLOSE"));
+                assert!(before.chunks(3).all(|frame| frame == b"\x81\x01x"), "{heard:?}");
+            }
         }
     }
 }
