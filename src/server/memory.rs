@@ -1,5 +1,5 @@
 //! Has the allocator give memory back when many clients have gone. Input: a hub, how many clients it has. Output: calls of
-//! [`memory::give_back`].
+//! [`give_back`](::memory::give_back).
 
 use std::sync::Arc;
 use std::time::Duration;
