@@ -5,6 +5,7 @@
 use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Request, Response};
+use futures_util::future::{Either, FutureExt as _, ready};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -79,15 +80,15 @@ impl Connections {
         }
         let (max_message_bytes, inflates) = (self.max_message_bytes, agreed.is_some());
         let (writer, upgrade) = (connection.writer(), connection.upgrade());
-        self.tasks.spawn(async move {
-            match upgrade.await {
-                Ok(stream) => Connection::new(stream, writer, protocol, max_message_bytes, inflates).run().await,
-                Err(error) => {
-                    debug!(%error, "a websocket handshake failed");
-                    protocol.ended(CloseReason::TransportError);
-                }
+        // An async block would have room for the protocol twice: as it waits for the stream, and in the connection.
+        self.tasks.spawn(upgrade.then(move |stream| match stream {
+            Ok(stream) => Either::Left(Connection::new(stream, writer, protocol, max_message_bytes, inflates).run()),
+            Err(error) => {
+                debug!(%error, "a websocket handshake failed");
+                protocol.ended(CloseReason::TransportError);
+                Either::Right(ready(()))
             }
-        });
+        }));
         websocket::switching_protocols(request, key, agreed.map(|(_, extension)| extension))
     }
 
