@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderName, HeaderValue};
-use axum::http::{Method, Request, Response, Uri, Version};
+use axum::http::{Method, Request, Response, StatusCode, Uri, Version};
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
@@ -172,7 +172,7 @@ async fn answer(connection: Incoming, response: Response<Body>, handle: &Arc<Con
     let (parts, body) = response.into_parts();
     let mut body: Bytes = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let upgrade = handle.take_upgrade();
-    let mut head = head(&parts, upgrade.is_none().then_some(body.len()));
+    let mut head = head(&parts, upgrade.is_none(), body.len());
     let mut sent = 0;
     if upgrade.is_none() {
         sent = match connection.send_last(&[IoSlice::new(&head), IoSlice::new(&body)]) {
@@ -194,17 +194,21 @@ async fn answer(connection: Incoming, response: Response<Body>, handle: &Arc<Con
     Ok(())
 }
 
-/// The head of a response: to the connection's last request, with the length of its body, or to a websocket's handshake.
-fn head(parts: &http::response::Parts, length: Option<usize>) -> Bytes {
+/// The head of a response with a body of `length` bytes: to the connection's last request, or to a websocket's handshake.
+fn head(parts: &http::response::Parts, is_last: bool, length: usize) -> Bytes {
     let mut head = BytesMut::with_capacity(512);
     let mut line = |pieces: &[&[u8]]| pieces.iter().for_each(|piece| head.extend_from_slice(piece));
     line(&[b"HTTP/1.1 ", parts.status.as_str().as_bytes(), b" ", parts.status.canonical_reason().unwrap_or_default().as_bytes(), b"\r\n"]);
-    let is_own = |name: &HeaderName| length.is_some() && matches!(*name, header::CONNECTION | header::CONTENT_LENGTH);
+    let is_own = |name: &HeaderName| is_last && matches!(*name, header::CONNECTION | header::CONTENT_LENGTH);
     for (name, value) in parts.headers.iter().filter(|(name, _)| !is_own(name)) {
         line(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
     }
-    if let Some(length) = length {
-        line(&[b"connection: close\r\ncontent-length: ", length.to_string().as_bytes(), b"\r\n"]);
+    if is_last {
+        line(&[b"connection: close\r\n"]);
+        // The length of 304 would be that of the body which the client has.
+        if parts.status != StatusCode::NOT_MODIFIED {
+            line(&[b"content-length: ", length.to_string().as_bytes(), b"\r\n"]);
+        }
     }
     line(&[b"date: ", httpdate::fmt_http_date(SystemTime::now()).as_bytes(), b"\r\n\r\n"]);
     head.freeze()
@@ -227,6 +231,16 @@ mod tests {
         assert_eq!(request.into_body().collect().await.unwrap().to_bytes(), "40");
         let request = parsed("GET /socket.io/ HTTP/1.1\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n").unwrap();
         assert_eq!(request.headers()[header::CONNECTION], "keep-alive, Upgrade");
+    }
+
+    #[test]
+    fn a_script_that_has_not_changed_is_given_no_length() {
+        let head = |status: StatusCode| {
+            let (parts, ()) = Response::builder().status(status).body(()).unwrap().into_parts();
+            String::from_utf8(super::head(&parts, true, 0).to_vec()).unwrap()
+        };
+        assert!(head(StatusCode::OK).contains("\r\nconnection: close\r\ncontent-length: 0\r\n"));
+        assert!(!head(StatusCode::NOT_MODIFIED).contains("content-length"));
     }
 
     #[test]
