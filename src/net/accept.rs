@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 #[cfg(target_os = "linux")]
 use {
-    rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, acceptfrom_with, recv, sendmsg},
+    rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, acceptfrom_with, recv, sendmsg, shutdown},
     std::os::fd::AsFd,
     tokio::io::Interest,
     tokio::io::unix::AsyncFd,
@@ -106,16 +106,21 @@ impl Accepted {
     }
 }
 
-/// Sends what fits now and has the kernel keep it for a moment, so that it leaves in one packet with the end of the connection.
+/// Sends what fits now, and if that is all, the end of the connection in the same packet. Closing the socket would end it as well, but
+/// take back the bytes if the client had sent something that was not read.
 ///
 /// # Errors
 /// `WouldBlock` when nothing fits, or the system cannot do this.
 #[cfg(target_os = "linux")]
 pub(crate) fn send_last(socket: impl AsFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-    Ok(sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), SendFlags::MORE | SendFlags::NOSIGNAL)?)
+    let sent = sendmsg(&socket, pieces, &mut SendAncillaryBuffer::default(), SendFlags::MORE | SendFlags::NOSIGNAL)?;
+    if sent == pieces.iter().map(|piece| piece.len()).sum::<usize>() {
+        shutdown(&socket, Shutdown::Write)?;
+    }
+    Ok(sent)
 }
 
-/// Sends what fits now and has the kernel keep it for a moment, so that it leaves in one packet with the end of the connection.
+/// Sends what fits now, and if that is all, the end of the connection in the same packet.
 ///
 /// # Errors
 /// `WouldBlock` when nothing fits, or the system cannot do this.

@@ -75,6 +75,13 @@ async fn a_single_request_connection_is_closed_after_its_response() {
     server.subscribed("news", 1).await;
     let (poll, ()) = tokio::join!(only(&server, "GET", &path, ""), publish(&server, "told"));
     assert!(poll.1.starts_with(r#"42["told","news""#), "{}", poll.1);
+    // What the client sends meanwhile, and nobody reads, does not cost the response.
+    let mut poll = ask(&server, &request("GET", &path, "Connection: close\r\n", "")).await;
+    // Meanwhile the server reads the poll.
+    assert_eq!(server.subscription_count("news").await, 1);
+    poll.write_all(&[b'x'; 5000]).await.expect("it is buffered");
+    publish(&server, "again").await;
+    assert!(answer(&mut poll).await.1.starts_with(r#"42["again","news""#));
     // Errors are sent the same way.
     assert!(only(&server, "GET", &format!("{PATH}&sid=x"), "").await.0.starts_with("http/1.1 400 bad request\r\n"));
     assert!(only(&server, "GET", "/nowhere", "").await.0.starts_with("http/1.1 404 not found\r\n"));
