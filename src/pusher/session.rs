@@ -287,11 +287,13 @@ pub(super) struct Refused {
     code: u16,
     message: String,
     deadline: Instant,
+    closing: CancellationToken,
 }
 
 impl Refused {
     pub(super) fn new(code: u16, message: impl Into<String>, shared: &Shared) -> Self {
-        Self { outbox: Outbox::new(shared.connections.outbox), code, message: message.into(), deadline: Instant::now() + FAREWELL }
+        let (outbox, closing) = (Outbox::new(shared.connections.outbox), shared.connections.closing.clone());
+        Self { outbox, code, message: message.into(), deadline: Instant::now() + FAREWELL, closing }
     }
 }
 
@@ -332,7 +334,7 @@ impl Protocol for Refused {
     fn flushed(&mut self, _: Instant) {}
 
     fn closing(&self) -> Option<CancellationToken> {
-        None
+        Some(self.closing.clone())
     }
 
     fn ended(&mut self, _: CloseReason) {}

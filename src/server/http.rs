@@ -154,6 +154,9 @@ async fn serve(
                 is_new = false;
             }
             () = stop.cancelled(), if !is_stopping => {
+                if is_new && !handle.has_asked() {
+                    return None;
+                }
                 Pin::new(&mut connection).graceful_shutdown();
                 is_stopping = true;
             }

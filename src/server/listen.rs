@@ -185,9 +185,13 @@ async fn connection(accepted: Accepted, peer: SocketAddr, service: Service, sett
         Some(first) if is_request(&first) => (ConnectionHandle::new(peer), Incoming::AtOnce(accepted, settings.stalled_after), first),
         first => {
             // Boxed, so that connections whose request has arrived do not carry this.
-            let Some((handle, mut stream)) = Box::pin(watched(accepted, first, peer, is_proxy, settings)).await else { return };
-            let Some(first) = one_request::read(&mut stream, &handle).await else { return };
-            (handle, Incoming::Watched(stream), first)
+            let first = Box::pin(async {
+                let (handle, mut stream) = watched(accepted, first, peer, is_proxy, settings).await?;
+                let first = one_request::read(&mut stream, &handle).await?;
+                Some((handle, Incoming::Watched(stream), first))
+            });
+            let Some(Some(first)) = stop.run_until_cancelled(first).await else { return };
+            first
         }
     };
     if let Some(stream) = one_request::serve(incoming, first, &handle, &service).await {

@@ -1,6 +1,8 @@
 //! Shutdown: members leave, and clients are disconnected in a way that lets them reconnect.
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::{Laravel, TestServer};
 
@@ -38,6 +40,22 @@ async fn a_disconnected_client_does_not_delay_shutdown() {
     server.subscribed("news", 0).await;
     server.stop().await;
     alice.closed().await;
+}
+
+#[tokio::test]
+async fn connections_without_a_request_and_refused_clients_do_not_delay_shutdown() {
+    let settings = json!({ "shutdown": { "timeout": "10m" }, "clients": [{ "appId": "app", "key": "key", "secret": "secret" }] });
+    let server = TestServer::start(settings).await;
+    let refused = "GET /app/other HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let mut streams = Vec::new();
+    for sent in ["", "GET /socket", refused] {
+        let mut stream = TcpStream::connect(server.address).await.expect("the server listens");
+        stream.write_all(sent.as_bytes()).await.expect("the server reads");
+        streams.push(stream);
+    }
+    streams[2].read_u8().await.expect("a refused client is told");
+    server.stop().await;
 }
 
 #[tokio::test]
