@@ -118,8 +118,6 @@ struct Batch {
     changes: Vec<Gathered>,
     /// How many of the changes the list of a socket includes; 0 for one without a list that is not told of some of them.
     listed: HashMap<SocketId, usize>,
-    /// How many have a counterpart.
-    undone: usize,
 }
 
 #[derive(Debug)]
@@ -139,7 +137,6 @@ impl Batch {
             undone.counterpart = Some(index);
             at
         });
-        self.undone += 2 * usize::from(counterpart.is_some());
         if let Some(except) = except {
             self.listed.entry(except).or_default();
         }
@@ -151,12 +148,12 @@ impl Batch {
     }
 
     fn is_full(&self) -> bool {
-        self.changes.len() - self.undone >= MAX_TOLD || self.changes.len() >= MAX_KEPT
+        self.changes.len() >= MAX_KEPT || self.for_most().count() >= MAX_TOLD
     }
 
     fn holds_join_of(&self, id: SocketId) -> bool {
         let is_join = |gathered: &Gathered| matches!(gathered.change, MemberChange::Joining(socket, _) if socket == id);
-        self.changes.iter().any(|gathered| gathered.counterpart.is_none() && is_join(gathered))
+        self.for_most().any(|index| is_join(&self.changes[index]))
     }
 
     /// The indices of the changes to tell sockets that are not in `listed`.
