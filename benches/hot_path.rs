@@ -12,7 +12,7 @@ use laravel_echo_server::socket_io;
 
 mod world;
 
-use world::{SUBSCRIBE, Sink, UNSUBSCRIBE, WHISPER, data, envelope, event, hub, join, runtime};
+use world::{SUBSCRIBE, Sink, UNSUBSCRIBE, WHISPER, data, envelope, event, hub, join, room, runtime};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -30,10 +30,7 @@ fn decode_message_of_redis(bencher: Bencher<'_, '_>, bytes: usize) {
 #[divan::bench(args = [0, 1, 100, 10_000])]
 fn publish_to_sockets(bencher: Bencher<'_, '_>, sockets: usize) {
     let runtime = runtime();
-    let hub = hub(&runtime);
-    for n in 0..sockets {
-        runtime.block_on(join(&hub, n, "orders", 0));
-    }
+    let hub = room(&runtime, "orders", sockets);
     let data = data();
     bencher.counter(ItemsCount::new(sockets.max(1))).bench(|| hub.publish(black_box(&event(&data)), Source::Redis));
 }
@@ -41,11 +38,8 @@ fn publish_to_sockets(bencher: Bencher<'_, '_>, sockets: usize) {
 #[divan::bench]
 fn whisper_to_100_sockets(bencher: Bencher<'_, '_>) {
     let runtime = runtime();
-    let hub = hub(&runtime);
+    let hub = room(&runtime, "private-room", 101);
     let _guard = runtime.enter();
-    for n in 0..101 {
-        runtime.block_on(join(&hub, n, "private-room", 0));
-    }
     let from = Sink::new(0).id();
     bencher.counter(ItemsCount::new(100_usize)).bench(|| socket_io::take(&hub, from, "client event", black_box(WHISPER)));
 }

@@ -113,6 +113,15 @@ pub(crate) fn envelope(bytes: usize) -> String {
     format!(r#"{{"event":"App\\Events\\OrderShipped","data":{{"order":{{"id":1,"note":"{text}"}}}},"socket":"123.456"}}"#)
 }
 
+/// A hub with this many clients in a channel.
+pub(crate) fn room(runtime: &Runtime, channel: &str, count: usize) -> Arc<Hub<Sink>> {
+    let hub = hub(runtime);
+    for n in 0..count {
+        runtime.block_on(join(&hub, n, channel, 0));
+    }
+    hub
+}
+
 /// The data of an event, 200 bytes and more.
 pub(crate) fn data() -> Box<RawValue> {
     RawValue::from_string(format!(r#"{{"note":"{}"}}"#, "x".repeat(200))).unwrap()

@@ -10,7 +10,7 @@ use laravel_echo_server::socket_io;
 #[path = "../benches/world.rs"]
 mod world;
 
-use world::{SUBSCRIBE, Sink, UNSUBSCRIBE, WHISPER, data, envelope, event, hub, join, runtime};
+use world::{SUBSCRIBE, Sink, UNSUBSCRIBE, WHISPER, data, envelope, event, hub, room, runtime};
 
 /// The count once everything is warm.
 #[track_caller]
@@ -30,11 +30,8 @@ fn decoding_a_message_of_redis() {
 fn an_event_for_any_number_of_sockets() {
     for sockets in [1, 1_000] {
         let runtime = runtime();
-        let hub = hub(&runtime);
+        let hub = room(&runtime, "orders", sockets);
         let _guard = runtime.enter();
-        for n in 0..sockets {
-            runtime.block_on(join(&hub, n, "orders", 0));
-        }
         let data = data();
         assert_count(3, || assert_eq!(hub.publish(&event(&data), Source::Redis), sockets));
     }
@@ -43,11 +40,8 @@ fn an_event_for_any_number_of_sockets() {
 #[test]
 fn a_whisper_to_a_hundred_sockets() {
     let runtime = runtime();
-    let hub = hub(&runtime);
+    let hub = room(&runtime, "private-room", 101);
     let _guard = runtime.enter();
-    for n in 0..101 {
-        runtime.block_on(join(&hub, n, "private-room", 0));
-    }
     let from = Sink::new(0).id();
     assert_count(5, || socket_io::take(&hub, from, "client event", WHISPER));
 }
