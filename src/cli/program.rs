@@ -61,7 +61,7 @@ impl Program {
     pub(crate) fn how_to_stop(&self) -> String {
         let process = self.process;
         if self.is_original() {
-            return format!("the Node server; `kill {process}` stops it, if pm2, Supervisor or systemd restarts it, stop it there");
+            return format!("the Node server; `kill {process}` stops it; if pm2, Supervisor or systemd restarts it, stop it there");
         }
         if self.is_ours() {
             let or = if self.keeps_lock_beside_config() { ", or `laravel-echo-server stop` in the folder of its config" } else { "" };

@@ -128,7 +128,7 @@ pub async fn serve(listener: TcpListener, service: Service, settings: Settings, 
     set_options(&listener, settings.stalled_after);
     let listener = match Listener::new(listener) {
         Ok(listener) => listener,
-        Err(error) => return error!(%error, "cannot accept connections"),
+        Err(error) => return error!(%error, hint = "restart the server", "a port is open but not served: the system cannot watch it"),
     };
     let connections = TaskTracker::new();
     loop {
