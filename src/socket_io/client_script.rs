@@ -3,13 +3,18 @@
 //! Input: files of the npm package `socket.io-client`, from `socketio.clientPath`, the Laravel project's
 //! `node_modules`, or compiled in. Output: responses to `<path>/socket.io.js` and its variants.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderMap};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse as _;
+use bytes::Bytes;
+use parking_lot::Mutex;
 
 /// Files that the original serves, and those that pages with a newer client request.
 const NAMES: [&str; 7] = [
@@ -24,10 +29,29 @@ const NAMES: [&str; 7] = [
 
 include!(concat!(env!("OUT_DIR"), "/client_files.rs"));
 
-/// Where to look for the files.
-#[derive(Debug, Clone)]
+/// Where to look for the files, and those that were found.
+#[derive(Debug)]
 pub(super) struct ClientScript {
     folders: Vec<PathBuf>,
+    /// By name. All responses share the memory of a file: whoever asks for it and does not read it must not cost a copy.
+    found: Mutex<HashMap<&'static str, Arc<Found>>>,
+}
+
+/// What changes when a file does.
+#[derive(Debug, PartialEq, Eq)]
+struct OnDisk {
+    path: PathBuf,
+    modified: Option<SystemTime>,
+    bytes: u64,
+}
+
+/// A file that was found.
+#[derive(Debug)]
+struct Found {
+    /// `None` for one that is compiled in.
+    on_disk: Option<OnDisk>,
+    content: Bytes,
+    etag: String,
 }
 
 impl ClientScript {
@@ -43,7 +67,7 @@ impl ClientScript {
                 packages.flat_map(|package| [package.join("dist"), package]).collect()
             }
         };
-        Self { folders }
+        Self { folders, found: Mutex::default() }
     }
 
     /// Whether a path below the endpoint, such as `socket.io.js`, names one of the files.
@@ -54,30 +78,68 @@ impl ClientScript {
 
     /// Answers a request for one of the files.
     pub(super) async fn serve(&self, name: &str, request: &HeaderMap) -> Response<Body> {
-        let Some(content) = self.find(name).await else {
+        let Some(found) = self.find(name).await else {
             let help = "socket.io.js is not available: npm install socket.io-client in the Laravel project, set socketio.clientPath to the \
                         package's dist folder, or bundle socket.io-client into the page's own script";
             return (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], help).into_response();
         };
-        let mut hasher = DefaultHasher::new();
-        content.hash(&mut hasher);
-        let etag = format!("\"{:016x}\"", hasher.finish());
-        let is_known = request.get(header::IF_NONE_MATCH).is_some_and(|known| known == etag.as_str());
+        let etag = found.etag.as_str();
+        let is_known = request.get(header::IF_NONE_MATCH).is_some_and(|known| known == etag);
         let kind = if name.ends_with(".map") { "application/json" } else { "application/javascript; charset=utf-8" };
-        let headers = [(header::ETAG, etag.as_str()), (header::CACHE_CONTROL, "public, max-age=0"), (header::CONTENT_TYPE, kind)];
+        let headers = [(header::ETAG, etag), (header::CACHE_CONTROL, "public, max-age=0"), (header::CONTENT_TYPE, kind)];
         if is_known {
             return (StatusCode::NOT_MODIFIED, headers).into_response();
         }
-        (headers, content).into_response()
+        (headers, found.content.clone()).into_response()
     }
 
-    async fn find(&self, name: &str) -> Option<Vec<u8>> {
+    async fn find(&self, name: &str) -> Option<Arc<Found>> {
+        let name = NAMES.into_iter().find(|known| *known == name)?;
         for folder in &self.folders {
-            if let Ok(content) = tokio::fs::read(folder.join(name)).await {
-                return Some(content);
+            let path = folder.join(name);
+            let Ok(about) = tokio::fs::metadata(&path).await else { continue };
+            let on_disk = OnDisk { path, modified: about.modified().ok(), bytes: about.len() };
+            if let Some(found) = self.known(name, Some(&on_disk)) {
+                return Some(found);
+            }
+            if let Ok(content) = tokio::fs::read(&on_disk.path).await {
+                return Some(self.keep(name, Some(on_disk), content.into()));
             }
         }
-        let built_in = BUILT_IN.iter().find(|(file, _)| *file == name);
-        built_in.map(|(_, content)| content.to_vec())
+        let (_, content) = BUILT_IN.iter().find(|(file, _)| *file == name)?;
+        Some(self.known(name, None).unwrap_or_else(|| self.keep(name, None, Bytes::from_static(content))))
+    }
+
+    /// The file if it was found before and has not changed.
+    fn known(&self, name: &str, on_disk: Option<&OnDisk>) -> Option<Arc<Found>> {
+        self.found.lock().get(name).filter(|found| found.on_disk.as_ref() == on_disk).cloned()
+    }
+
+    fn keep(&self, name: &'static str, on_disk: Option<OnDisk>, content: Bytes) -> Arc<Found> {
+        let mut hasher = DefaultHasher::new();
+        content.hash(&mut hasher);
+        let found = Arc::new(Found { on_disk, content, etag: format!("\"{:016x}\"", hasher.finish()) });
+        self.found.lock().insert(name, Arc::clone(&found));
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_is_kept_in_memory_once_until_it_changes() {
+        let folder = std::env::temp_dir().join(format!("client-script-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("socket.io.js");
+        std::fs::write(&path, "one").unwrap();
+        let script = ClientScript::new(Some(folder.clone()));
+        let [first, second] = [script.find("socket.io.js").await.unwrap(), script.find("socket.io.js").await.unwrap()];
+        assert!(Arc::ptr_eq(&first, &second));
+        std::fs::write(&path, "another").unwrap();
+        let third = script.find("socket.io.js").await.unwrap();
+        assert_eq!((&*third.content, third.etag == first.etag), (&b"another"[..], false));
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }
