@@ -133,7 +133,9 @@ impl Sessions {
         }
     }
 
-    fn forget(&mut self, now: Instant) {
+    /// Drops expired sessions, and the oldest ones while there are too many. Returns those that had not expired.
+    fn forget(&mut self, now: Instant) -> Vec<SocketId> {
+        let mut pushed_out = Vec::new();
         while let Some((until, id)) = self.order.front().copied() {
             if until > now && self.bytes <= self.max_bytes {
                 break;
@@ -141,8 +143,10 @@ impl Sessions {
             self.order.pop_front();
             if self.by_id.get(&id).is_some_and(|saved| saved.until <= until) {
                 drop(self.remove(id));
+                pushed_out.extend((until > now).then_some(id));
             }
         }
+        pushed_out
     }
 
     /// Drops the sessions of this user, or in this channel, so that no client resumes them.
@@ -216,15 +220,22 @@ impl Recovery {
         !saved.by_id.is_empty()
     }
 
-    /// Returns a token that is cancelled when the session is no longer kept.
-    fn save(&self, id: SocketId, since: u64, stale: Option<Box<str>>, stays: Vec<Stay>, header_bytes: usize) -> CancellationToken {
+    /// Returns a token that is cancelled when the session is no longer kept, and the sessions that had to make room for it.
+    fn save(
+        &self,
+        id: SocketId,
+        since: u64,
+        stale: Option<Box<str>>,
+        stays: Vec<Stay>,
+        header_bytes: usize,
+    ) -> (CancellationToken, Vec<SocketId>) {
         let now = Instant::now();
         let bytes = SESSION_BYTES + header_bytes as u64 + stays.iter().map(Stay::bytes).sum::<u64>();
         let kept = CancellationToken::new();
         let mut saved = self.saved();
         saved.insert(id, Saved { until: now + self.window, since, stale, stays, bytes, _kept: Some(kept.clone().drop_guard()) });
-        saved.forget(now);
-        kept
+        let pushed_out = saved.forget(now);
+        (kept, pushed_out)
     }
 
     /// Whether the session of this id is kept.
@@ -310,8 +321,11 @@ impl<S: Socket> Hub<S> {
     pub(super) fn save(&self, session: &Session<S>, reason: CloseReason) -> Option<CancellationToken> {
         let recovery = self.recovery.as_ref().filter(|_| reason.is_recoverable() && session.socket.can_recover())?;
         let state = session.state();
-        (!state.is_over())
-            .then(|| recovery.save(session.socket.id(), session.since, session.stale.clone(), state.stays(), state.header_bytes()))
+        let save = || recovery.save(session.socket.id(), session.since, session.stale.clone(), state.stays(), state.header_bytes());
+        let (kept, pushed_out) = (!state.is_over()).then(save)?;
+        // Otherwise they would stay where other nodes find them, however many there are.
+        pushed_out.into_iter().for_each(|id| self.touch(id));
+        Some(kept)
     }
 
     /// How many events are kept for clients that resume, their bytes, and the age of the oldest; `None` without recovery.
@@ -499,6 +513,13 @@ impl<S: Socket> Hub<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_oldest_sessions_make_room() {
+        let recovery = Recovery::new(&RecoveryConfig { bytes: 2 * SESSION_BYTES, ..RecoveryConfig::default() }, false);
+        let pushed_out: Vec<_> = (0..4).map(|n| recovery.save(SocketId::new(1, n), 0, None, Vec::new(), 0).1).collect();
+        assert_eq!(pushed_out, [vec![], vec![], vec![SocketId::new(1, 0)], vec![SocketId::new(1, 1)]]);
+    }
 
     #[test]
     fn who_comes_back_again_and_again_is_remembered_once() {
