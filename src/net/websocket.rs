@@ -87,12 +87,19 @@ pub(crate) fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Handsha
     if is_too_old || !has_token(header::UPGRADE, "websocket") || !has_token(header::CONNECTION, "upgrade") {
         return Err(HandshakeError::NoUpgrade);
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| request.method() == Method::GET).ok_or(HandshakeError::Malformed)?;
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| request.method() == Method::GET && is_key(key.as_bytes()));
+    let key = key.ok_or(HandshakeError::Malformed)?;
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
         return Err(HandshakeError::Version);
     }
     let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key.as_bytes(), KEY_SUFFIX].concat());
     Ok(STANDARD.encode(hash).parse().expect("base64 can stand in a header"))
+}
+
+/// Whether this is the base64 of 16 bytes.
+fn is_key(key: &[u8]) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    key.strip_suffix(b"==").is_some_and(|digits| digits.len() == 22 && digits.iter().all(is_digit))
 }
 
 /// The answer to a handshake. It accepts the first subprotocol that the client offers, since some clients fail without one.
@@ -240,6 +247,16 @@ mod tests {
         assert_eq!(request(|headers| drop_header(headers, "upgrade")), Err(HandshakeError::NoUpgrade));
         assert_eq!(request(|headers| drop_header(headers, "connection")), Err(HandshakeError::NoUpgrade));
         assert_eq!(request(|headers| drop_header(headers, "sec-websocket-key")), Err(HandshakeError::Malformed));
+        for key in ["x", "", "dGhlIHNhbXBsZSBub25jZQ=", "dGhlIHNhbXBsZSBub25jZ===", "dGhlIHNhbXBsZSBub25j ZQ=="] {
+            let mut wrong = Request::get("/").body(()).unwrap();
+            wrong.headers_mut().extend([
+                (header::UPGRADE, HeaderValue::from_static("websocket")),
+                (header::CONNECTION, HeaderValue::from_static("upgrade")),
+                (header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
+                (header::SEC_WEBSOCKET_KEY, HeaderValue::from_static(key)),
+            ]);
+            assert_eq!(accept_key(&wrong), Err(HandshakeError::Malformed), "{key}");
+        }
         assert_eq!(request(|headers| drop_header(headers, "sec-websocket-version")), Err(HandshakeError::Version));
         assert_eq!(
             request(|headers| drop(headers.insert("sec-websocket-version", HeaderValue::from_static("8")))),
