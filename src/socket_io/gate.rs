@@ -115,7 +115,7 @@ impl Gate {
             return Ok(Answer::Ready(engine_error(StatusCode::FORBIDDEN, FORBIDDEN, "Forbidden")));
         }
         let answer = if request.method() == Method::OPTIONS {
-            Answer::Ready(preflight())
+            Answer::Ready(preflight(request.headers()))
         } else {
             self.serve(&request, connection).unwrap_or_else(|polling| self.poll(polling, request))
         };
@@ -143,6 +143,9 @@ impl Gate {
             None if query.has_session => return Ok(self.wrong(&UNKNOWN_SESSION, request)),
             None => None,
         };
+        if session.is_none() && request.method() != Method::GET {
+            return Ok(self.wrong(&BAD_METHOD, request));
+        }
         let answer = match (query.transport, session) {
             (Transport::WebSocket, session) => match accept_key(request) {
                 Err(error) => self.no_websocket(error, request),
@@ -163,7 +166,6 @@ impl Gate {
                 },
             },
             (_, Some(polling)) => return Err(polling),
-            (_, None) if request.method() != Method::GET => return Ok(self.wrong(&BAD_METHOD, request)),
             (_, None) => match self.enter(request, connection) {
                 Err(response) => *response,
                 Ok(slot) => {
@@ -274,9 +276,11 @@ fn engine_error(status: StatusCode, code: u8, message: &str) -> Response<Body> {
     (status, axum::Json(serde_json::json!({ "code": code, "message": message }))).into_response()
 }
 
-fn preflight() -> Response<Body> {
-    let headers =
-        [(header::ACCESS_CONTROL_ALLOW_HEADERS, "Content-Type"), (header::ACCESS_CONTROL_ALLOW_METHODS, "GET,HEAD,PUT,PATCH,POST,DELETE")];
+/// Allows the headers that the page wants to add, as later versions of socket.io do; the origin was checked before.
+fn preflight(asked: &HeaderMap) -> Response<Body> {
+    let allowed = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned().unwrap_or(HeaderValue::from_static("Content-Type"));
+    let methods = HeaderValue::from_static("GET,HEAD,PUT,PATCH,POST,DELETE");
+    let headers = [(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed), (header::ACCESS_CONTROL_ALLOW_METHODS, methods)];
     (StatusCode::OK, headers).into_response()
 }
 
