@@ -35,25 +35,34 @@ fn first_argument(packet: &str) -> Option<&RawValue> {
     parts.get(1).copied()
 }
 
+/// The name of a channel. A page may name it with a number, as in `Echo.channel(5)`.
+fn channel_name(channel: &RawValue) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    let json = channel.get();
+    if json.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+        return Some(Cow::Borrowed(json));
+    }
+    serde_json::from_str(json).ok().map(|Text(name)| name)
+}
+
 /// `{"channel": "…", "auth": {"headers": {…}}}`; an invalid `auth` is treated as missing.
 #[derive(Deserialize)]
 struct SubscribeMessage<'a> {
     #[serde(borrow)]
-    channel: Cow<'a, str>,
+    channel: &'a RawValue,
     #[serde(borrow)]
     auth: Option<&'a RawValue>,
 }
 
 fn subscribe<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, argument: &RawValue) -> Option<()> {
     let message: SubscribeMessage<'_> = serde_json::from_str(argument.get()).ok()?;
-    if message.channel.is_empty() {
-        return None;
-    }
-    hub.subscribe(id, &message.channel, Right::Ask(message.auth.map(auth_headers).unwrap_or_default()));
+    let channel = channel_name(message.channel).filter(|name| !name.is_empty())?;
+    hub.subscribe(id, &channel, Right::Ask(message.auth.map(auth_headers).unwrap_or_default()));
     Some(())
 }
 
-/// Headers of `{"headers": {"Authorization": "Bearer …"}}`. Values may be strings or numbers; others are skipped.
+/// Headers of `{"headers": {"Authorization": "Bearer …"}}`. Values may be strings, numbers or booleans; others are skipped.
 fn auth_headers(auth: &RawValue) -> SubscribeHeaders {
     let Ok(serde_json::Value::Object(mut auth)) = serde_json::from_str(auth.get()) else {
         return Vec::new();
@@ -64,6 +73,7 @@ fn auth_headers(auth: &RawValue) -> SubscribeHeaders {
     let text = |value| match value {
         serde_json::Value::String(text) => Some(text),
         serde_json::Value::Number(number) => Some(number.to_string()),
+        serde_json::Value::Bool(is_true) => Some(is_true.to_string()),
         _ => None,
     };
     headers.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect()
@@ -72,12 +82,12 @@ fn auth_headers(auth: &RawValue) -> SubscribeHeaders {
 #[derive(Deserialize)]
 struct UnsubscribeMessage<'a> {
     #[serde(borrow)]
-    channel: Cow<'a, str>,
+    channel: &'a RawValue,
 }
 
 fn unsubscribe<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, argument: &RawValue) -> Option<()> {
     let message: UnsubscribeMessage<'_> = serde_json::from_str(argument.get()).ok()?;
-    hub.unsubscribe(id, &message.channel);
+    hub.unsubscribe(id, &channel_name(message.channel)?);
     Some(())
 }
 
@@ -119,11 +129,19 @@ mod tests {
     }
 
     #[test]
+    fn a_number_can_name_a_channel() {
+        let name = |json: &str| channel_name(serde_json::from_str(json).unwrap()).map(Cow::into_owned);
+        for (json, expected) in [("5", Some("5")), ("-1.5", Some("-1.5")), (r#""\u0061""#, Some("a")), ("null", None), ("[5]", None)] {
+            assert_eq!(name(json).as_deref(), expected, "{json}");
+        }
+    }
+
+    #[test]
     fn invalid_auth_is_treated_as_missing() {
         let headers = |json: &str| auth_headers(serde_json::from_str(json).unwrap());
         assert_eq!(
-            headers(r#"{"headers":{"A":"x","B":5,"C":null,"D":{}}}"#),
-            [("A".to_owned(), "x".to_owned()), ("B".to_owned(), "5".to_owned())]
+            headers(r#"{"headers":{"A":"x","B":5,"C":null,"D":{},"E":true}}"#),
+            [("A".to_owned(), "x".to_owned()), ("B".to_owned(), "5".to_owned()), ("E".to_owned(), "true".to_owned())]
         );
         for auth in ["null", "5", "{}", r#"{"headers":"text"}"#, r#"{"headers":[]}"#] {
             assert_eq!(headers(auth), [], "{auth}");

@@ -23,6 +23,7 @@ const PACKETS: &[&str] = &[
     r#"42["subscribe",{"channel":"private-x","auth":{"headers":{"a\r\nb":"c","x":"\u0000"}}}]"#,
     r#"42["unsubscribe",null]"#,
     r#"42["unsubscribe",{"channel":123}]"#,
+    r#"42["unsubscribe",{"channel":[1]}]"#,
     r#"42["unsubscribe",{"channel":"presence-never-joined"}]"#,
     r#"42["client event"]"#,
     r#"42["client event","null"]"#,

@@ -29,6 +29,19 @@ export async function run(ctx) {
       alice.close();
     });
   }
+  await ctx.check('a number', async () => {
+    const alice = await ctx.client('alice', { options: { reconnection: false } });
+    alice.emit('subscribe', { channel: 5 });
+    await ctx.subscribed('5');
+    await ctx.publish('5', 'sent', { n: 1 });
+    ctx.assert.deepEqual(await alice.wire('sent', undefined, 5_000), ['5', { n: 1 }]);
+    // The original ends at this.
+    if (ctx.ours) {
+      alice.emit('unsubscribe', { channel: 5 });
+      await ctx.subscribed('5', 0);
+    }
+    alice.close();
+  });
   await ctx.check('a name with * takes no other channel', async () => {
     const alice = await ctx.client('alice');
     alice.emit('subscribe', { channel: 'orders.*' });

@@ -15,7 +15,7 @@ const ODD = {
   'no name': { '': 'a' },
 };
 
-/** Values that are not strings and invalid header names are ignored; the other headers count. */
+/** Values that are not text, numbers or booleans, and invalid header names are ignored; the other headers count. */
 export async function run(ctx) {
   const nobody = await ctx.client('nobody', { user: null });
   const ask = async (room, headers) => {
@@ -28,6 +28,7 @@ export async function run(ctx) {
       const room = `odd-${label.replaceAll(' ', '-')}`;
       const { headers, rawHeaders } = await ask(room, { ...odd, Authorization: 'Bearer alice' });
       ctx.assert.equal(headers.authorization, 'Bearer alice');
+      ctx.assert.equal(headers['x-odd'], { 'a number': '5', true: 'true' }[label]);
       ctx.assert.equal(rawHeaders.some((text) => /injected/i.test(text)), false, 'a header was injected');
     });
   }
