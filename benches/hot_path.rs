@@ -41,7 +41,7 @@ fn whisper_to_100_sockets(bencher: Bencher<'_, '_>) {
     let hub = room(&runtime, "private-room", 101);
     let _guard = runtime.enter();
     let from = Sink::new(0).id();
-    bencher.counter(ItemsCount::new(100_usize)).bench(|| socket_io::take(&hub, from, "client event", black_box(WHISPER)));
+    bencher.counter(ItemsCount::new(100_usize)).bench(|| socket_io::take(&hub, from, "client event", black_box(WHISPER), false));
 }
 
 #[divan::bench]
@@ -52,8 +52,8 @@ fn subscribe_and_unsubscribe(bencher: Bencher<'_, '_>) {
     hub.connect(Sink::new(0));
     let id = Sink::new(0).id();
     bencher.bench(|| {
-        socket_io::take(&hub, id, "subscribe", black_box(SUBSCRIBE));
-        socket_io::take(&hub, id, "unsubscribe", black_box(UNSUBSCRIBE));
+        socket_io::take(&hub, id, "subscribe", black_box(SUBSCRIBE), false);
+        socket_io::take(&hub, id, "unsubscribe", black_box(UNSUBSCRIBE), false);
     });
 }
 

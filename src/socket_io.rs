@@ -43,6 +43,10 @@ use polling::Sessions;
 #[doc(hidden)]
 pub use requests::take;
 
+/// Maximum number of binary attachments of a packet. For each one the parser adds up the sizes of those before it, so its work grows
+/// with the square of their number; none of the events that clients send here needs any.
+const MAX_ATTACHMENTS: usize = 100;
+
 /// Serves Socket.IO clients. Clones share their state.
 #[derive(Clone)]
 pub struct SocketIo(Arc<Shared>);
@@ -87,7 +91,7 @@ impl SocketIo {
             },
             has_polling: has("polling") || !has("websocket"),
             has_websocket: has("websocket") || !has("polling"),
-            parser: ParseConfig { max_incoming_binary_buf_size: most, ..ParseConfig::default() },
+            parser: ParseConfig { max_incoming_binary_buf_size: most, max_incoming_binaries: MAX_ATTACHMENTS, ..ParseConfig::default() },
             pids: config.recovery.enabled.then(pid::Pids::new),
             sessions: Sessions::default(),
             connections: Connections::new(config),

@@ -43,7 +43,7 @@ fn a_whisper_to_a_hundred_sockets() {
     let hub = room(&runtime, "private-room", 101);
     let _guard = runtime.enter();
     let from = Sink::new(0).id();
-    assert_count(5, || socket_io::take(&hub, from, "client event", WHISPER));
+    assert_count(5, || socket_io::take(&hub, from, "client event", WHISPER, false));
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_subscribe_and_an_unsubscribe() {
     hub.connect(Sink::new(0));
     let id = Sink::new(0).id();
     assert_count(9, || {
-        socket_io::take(&hub, id, "subscribe", SUBSCRIBE);
-        socket_io::take(&hub, id, "unsubscribe", UNSUBSCRIBE);
+        socket_io::take(&hub, id, "subscribe", SUBSCRIBE, false);
+        socket_io::take(&hub, id, "unsubscribe", UNSUBSCRIBE, false);
     });
 }

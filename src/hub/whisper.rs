@@ -23,6 +23,8 @@ pub struct Whisper<'a> {
     pub event: &'a str,
     /// Its data.
     pub data: &'a RawValue,
+    /// Parts of the data are not in it, but in binary attachments.
+    pub is_binary: bool,
 }
 
 /// Whether an event with this name is a client event.
@@ -39,7 +41,7 @@ impl<S: Socket> Hub<S> {
     /// # Errors
     /// [`Refusal`] with the rule that the whisper breaks.
     pub fn whisper(self: &Arc<Self>, from: SocketId, whisper: Whisper<'_>) -> Result<(), Refusal> {
-        let Whisper { channel, event, data } = whisper;
+        let Whisper { channel, event, data, .. } = whisper;
         let rules = self.rules.load();
         let rule = rules.of(channel);
         let done = self.judge_whisper(from, whisper, &rule).and_then(|user| {
@@ -62,6 +64,9 @@ impl<S: Socket> Hub<S> {
                 debug!(socket_id = %from, channel, event, ?cause, "whisper dropped");
                 let hint = match cause.limit() {
                     Some(key) => Some(format!("a whisper exceeds `{key}`: raise it if the page is not at fault")),
+                    None if cause == Refusal::Whisper && whisper.is_binary => {
+                        Some("whispers with binary data are not relayed: send it as text, for example in base64".to_owned())
+                    }
                     None if cause == Refusal::Whisper && rule.behaviour.whispers == Whispers::Off => {
                         Some("`whispers` is \"off\" in the rule of this channel in `[[channels]]`".to_owned())
                     }
@@ -86,7 +91,8 @@ impl<S: Socket> Hub<S> {
             return Err(Refusal::Whisper);
         }
         let session = self.session(from).ok_or(Refusal::Whisper)?;
-        if !session.is_in(whisper.channel) {
+        // Compat: the original relays attachments. Neither Pusher's protocol nor the other nodes' Redis messages have a place for them.
+        if !session.is_in(whisper.channel) || whisper.is_binary {
             return Err(Refusal::Whisper);
         }
         if whisper.data.get().len() as u64 > limits.whisper_bytes {

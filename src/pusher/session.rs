@@ -184,7 +184,7 @@ impl Session {
     fn whisper(&self, said: &Said<'_>) -> Result<(), CloseReason> {
         let Some(channel) = said.channel.as_deref() else { return self.malformed() };
         let data = said.whisper();
-        let whisper = Whisper { channel, event: &said.event, data: &data };
+        let whisper = Whisper { channel, event: &said.event, data: &data, is_binary: false };
         match self.shared.hub.whisper(self.id(), whisper) {
             Ok(()) => Ok(()),
             Err(Refusal::WhisperRate) => self.wrong(code::CLIENT_EVENT_REJECTED, "client event rejected: too many in a second"),

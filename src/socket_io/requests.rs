@@ -14,13 +14,14 @@ use crate::event::SocketId;
 use crate::hub::{Hub, Right, Socket, Whisper};
 use crate::metrics::Refusal;
 
-/// Handles a client's event; other names are ignored. `packet` is the event's JSON: `["event", argument, …]`.
-pub fn take<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, event: &str, packet: &str) {
+/// Handles a client's event; other names are ignored. `packet` is the event's JSON, `["event", argument, …]`; `is_binary`: parts of it
+/// are in binary attachments.
+pub fn take<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, event: &str, packet: &str, is_binary: bool) {
     let argument = || first_argument(packet);
     let done = match event {
         "subscribe" => argument().and_then(|argument| subscribe(hub, id, argument)),
         "unsubscribe" => argument().and_then(|argument| unsubscribe(hub, id, argument)),
-        "client event" => argument().and_then(|argument| client_event(hub, id, argument)),
+        "client event" => argument().and_then(|argument| client_event(hub, id, argument, is_binary)),
         _ => return,
     };
     if done.is_none() {
@@ -102,7 +103,7 @@ struct ClientEventMessage<'a> {
 }
 
 /// The argument is an object or, from native clients, a string of its JSON (`src/channels/channel.ts:56`).
-fn client_event<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, argument: &RawValue) -> Option<()> {
+fn client_event<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, argument: &RawValue, is_binary: bool) -> Option<()> {
     let inner: String;
     let mut json = argument.get();
     if json.starts_with('"') {
@@ -110,7 +111,8 @@ fn client_event<S: Socket>(hub: &Arc<Hub<S>>, id: SocketId, argument: &RawValue)
         json = &inner;
     }
     let message: ClientEventMessage<'_> = serde_json::from_str(json).ok()?;
-    let whisper = Whisper { channel: &message.channel, event: &message.event, data: message.data.unwrap_or(RawValue::NULL) };
+    let data = message.data.unwrap_or(RawValue::NULL);
+    let whisper = Whisper { channel: &message.channel, event: &message.event, data, is_binary };
     // The hub counts refused whispers; like the original, the client gets no error.
     let _ = hub.whisper(id, whisper);
     Some(())

@@ -274,7 +274,7 @@ impl Session {
         match text.as_bytes() {
             [b'4', ..] => {
                 let message = Str::copy_from_slice(&text[1..]);
-                self.message(|parser, state| CommonParser.decode_str(&parser.parser, state, message))
+                self.message(true, |parser, state| CommonParser.decode_str(&parser.parser, state, message))
             }
             [b'2', ..] if !self.inbound().heartbeat.asks() => self.send(PONG),
             [b'1', ..] => Err(CloseReason::TransportClose),
@@ -296,13 +296,16 @@ impl Session {
 
     /// Handles a binary message.
     pub(super) fn binary(&self, data: Bytes) -> Result<(), CloseReason> {
-        self.message(|parser, state| CommonParser.decode_bin(&parser.parser, state, data))
+        self.message(false, |parser, state| CommonParser.decode_bin(&parser.parser, state, data))
     }
 
     /// Runs the parser, and handles the packet once it is complete.
-    fn message(&self, decode: impl FnOnce(&Shared, &ParserState) -> Result<Packet, ParseError>) -> Result<(), CloseReason> {
+    fn message(&self, is_text: bool, decode: impl FnOnce(&Shared, &ParserState) -> Result<Packet, ParseError>) -> Result<(), CloseReason> {
         let mut inbound = self.inbound();
         inbound.silent_until = None;
+        if is_text && inbound.partial.take().is_some() {
+            self.malformed(&ParseError::UnexpectedStringPacket);
+        }
         let mut fresh = None;
         let state = match &inbound.partial {
             Some(partial) => &**partial,
@@ -369,7 +372,7 @@ impl Session {
                 match CommonParser.read_event(&value) {
                     Ok(event) => {
                         let packet = value.as_str().map_or("", |text| text);
-                        requests::take(&self.0.shared.hub, self.id(), event, packet);
+                        requests::take(&self.0.shared.hub, self.id(), event, packet, has_attachments(&value));
                     }
                     Err(error) => self.malformed(&error),
                 }
@@ -518,6 +521,10 @@ impl Session {
     fn send(&self, frame: Bytes) -> Result<(), CloseReason> {
         Ok(self.outbox().send(frame)?)
     }
+}
+
+fn has_attachments(value: &Value) -> bool {
+    matches!(value, Value::Str(_, Some(parts)) if !parts.is_empty())
 }
 
 /// Size of a held packet.

@@ -212,10 +212,49 @@ async fn an_event_waits_for_its_binary_attachments() {
     peer.say("40/other,").await;
     peer.hear().await;
     assert_eq!(peer.publish("news", "sent"), 1);
-    peer.say(r#"452-["subscribe",{"_placeholder":true,"num":0}]"#).await;
-    peer.say(r#"42["subscribe",{"channel":"late"}]"#).await;
     assert_eq!(peer.hear().await, r#"42["sent","news",null]"#);
+    // A text in place of an attachment ends the event, and counts by itself.
+    peer.say(r#"452-["subscribe",{"channel":"lost","auth":{"_placeholder":true,"num":0}}]"#).await;
+    peer.say(r#"42["subscribe",{"channel":"late"}]"#).await;
+    peer.client.send(Message::binary(vec![1, 2, 3])).await.unwrap();
+    peer.say("40/other,").await;
+    peer.hear().await;
+    assert_eq!((peer.publish("lost", "sent"), peer.publish("late", "sent")), (0, 1));
+    assert_eq!(peer.hear().await, r#"42["sent","late",null]"#);
     peer.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_with_too_many_attachments_is_ignored() {
+    for (count, is_taken) in [(MAX_ATTACHMENTS, true), (MAX_ATTACHMENTS + 1, false)] {
+        let mut peer = Peer::connected().await;
+        peer.say(&format!(r#"45{count}-["subscribe",{{"channel":"news"}}]"#)).await;
+        for _ in 0..count {
+            peer.client.send(Message::binary(Vec::new())).await.unwrap();
+        }
+        peer.say("40/other,").await;
+        peer.hear().await;
+        assert_eq!(peer.publish("news", "sent"), usize::from(is_taken), "{count}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whispers_with_binary_attachments_are_refused() {
+    let mut peer = Peer::connected().await;
+    peer.say(r#"42["subscribe",{"channel":"private-a"}]"#).await;
+    peer.say("40/other,").await;
+    peer.hear().await;
+    let whisper = |attachments: &str| format!(r#"4{attachments}["client event",{{"channel":"private-a","event":"client-x","data":1}}]"#);
+    for (text, refused) in [(whisper("2"), r#"{cause="whisper"} 0"#), (whisper("51-"), r#"{cause="whisper"} 1"#)] {
+        peer.say(&text).await;
+        peer.client.send(Message::binary(vec![1])).await.unwrap();
+        peer.say("40/other,").await;
+        peer.hear().await;
+        let metrics = peer.hub().metrics().render(std::iter::empty());
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix("laravel_echo_refusals_total").filter(|line| line.contains("\"whisper\"")));
+        assert_eq!(line, Some(refused));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -190,7 +190,7 @@ async fn an_event_comes_after_the_joins_before_it() {
     let second = newcomer(&hub, 1001).await;
     hub.publish(&Event { channel: ROOM, name: "sent".into(), data: RawValue::NULL, except: None, user: None }, Source::Http);
     newcomer(&hub, 1002).await;
-    hub.whisper(second.id(), Whisper { channel: ROOM, event: "client-typing", data: RawValue::NULL }).unwrap();
+    hub.whisper(second.id(), Whisper { channel: ROOM, event: "client-typing", data: RawValue::NULL, is_binary: false }).unwrap();
     let expected = ["presence:joining 1000", "presence:joining 1001", "sent", "presence:joining 1002", "client-typing"];
     assert_eq!(names(told_of(&sockets[1])), expected);
     assert_eq!(names(told_of(&second)), ["presence:subscribed", "sent", "presence:joining 1002"]);

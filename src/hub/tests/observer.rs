@@ -78,7 +78,7 @@ async fn an_observer_hears_the_life_of_a_socket() {
     publish(&hub, "news", Some(&first));
     publish(&hub, "elsewhere", None);
     assert_eq!(diary.take()[0], "sent to news: 1, left out true");
-    let whisper = Whisper { channel: "news", event: "client-typing", data: RawValue::NULL };
+    let whisper = Whisper { channel: "news", event: "client-typing", data: RawValue::NULL, is_binary: false };
     hub.whisper(first.id(), whisper).unwrap_err();
     hub.unsubscribe(first.id(), "news");
     hub.disconnect(second.id(), CloseReason::TransportClose);
