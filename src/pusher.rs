@@ -30,8 +30,10 @@ mod code {
     pub(super) const UNSUPPORTED_VERSION: u16 = 4007;
     /// The page's origin is not allowed, a sign-in was refused, or the application has ended the connection.
     pub(super) const UNAUTHORIZED: u16 = 4009;
-    pub(super) const OVER_CAPACITY: u16 = 4100;
-    pub(super) const RECONNECT: u16 = 4200;
+    /// There are too many clients, the client is too slow, or the server is stopping. At once, pusher-js would find nobody listening
+    /// yet, and try again after fifteen seconds.
+    pub(super) const TRY_LATER: u16 = 4100;
+    pub(super) const NOT_UNDERSTOOD: u16 = 4200;
     pub(super) const NO_PONG: u16 = 4201;
     pub(super) const CLIENT_EVENT_REJECTED: u16 = 4301;
     pub(super) const WATCHLIST_LIMIT: u16 = 4302;

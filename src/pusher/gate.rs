@@ -124,11 +124,11 @@ impl Gate {
         let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if bytes as u64 > self.0.max_header_bytes {
             shared.hub.turned_away(Refusal::Headers, headers);
-            return Err((code::OVER_CAPACITY, "the headers are over limits.handshakeHeaders".to_owned()));
+            return Err((code::TRY_LATER, "the headers are over limits.handshakeHeaders".to_owned()));
         }
         let slot = self.0.admission.enter(self.0.proxies.client(connection.peer().ip(), headers)).map_err(|full| {
             shared.hub.turned_away(full.refusal(), headers);
-            (code::OVER_CAPACITY, full.to_string())
+            (code::TRY_LATER, full.to_string())
         })?;
         let origin = shared.connections.origin(request, connection, false);
         Ok(Session::new(Arc::clone(shared), Arc::clone(app), origin, slot))

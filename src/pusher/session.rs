@@ -63,7 +63,7 @@ impl Session {
             heard,
             is_asked: false,
             deadline: None,
-            code: code::RECONNECT,
+            code: code::TRY_LATER,
         }
     }
 
@@ -110,7 +110,7 @@ impl Session {
     fn malformed(&self) -> Result<(), CloseReason> {
         self.shared.hub.metrics().refusal(Refusal::Malformed);
         debug!(socket_id = %self.id(), "ignored a malformed message");
-        self.wrong(code::RECONNECT, "Invalid message format")
+        self.wrong(code::NOT_UNDERSTOOD, "Invalid message format")
     }
 
     fn subscribe(&self, subscribe: &Subscribe) {

@@ -452,7 +452,7 @@ async fn a_rejected_client_is_told_why_and_whether_to_reconnect() {
     second.hear().await;
     assert_eq!(second.close_code().await, 4100, "clients retry");
     server.begin_to_stop();
-    assert_eq!(first.close_code().await, 4200, "clients reconnect at once");
+    assert_eq!(first.close_code().await, 4100, "clients reconnect after a second");
 }
 
 #[tokio::test]
