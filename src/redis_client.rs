@@ -20,6 +20,10 @@ pub use loss::{Cause, Loss};
 pub use reconnecting::{QueryError, ReconnectingClient};
 pub use topology::{Connection, Redis};
 
+/// A lasting outage is logged again after this time, for logs that are read hours later, and at once for another cause: after a
+/// restart, Redis may require a password and somebody has to act.
+pub(crate) const REMINDER_INTERVAL: Duration = Duration::from_secs(5 * 60);
+
 /// A connection whose peer has not responded for about this long counts as dead.
 #[cfg(target_os = "linux")]
 const DEAD_AFTER: Duration = Duration::from_secs(20);

@@ -19,6 +19,7 @@ use crate::config::env;
 use crate::config::log::{FILTER_FORM, filter};
 use crate::config::{LogConfig, LogFormat};
 
+pub(crate) mod reminders;
 pub(crate) mod throttle;
 
 /// Why logging was not set up.

@@ -14,15 +14,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::hub::{Hub, Observer, Socket};
 use crate::metrics::Metrics;
+use crate::telemetry::reminders::Reminders;
 
 mod books;
-mod complaints;
 mod feed;
 mod happening;
 mod look;
@@ -38,7 +39,6 @@ mod trial;
 mod truth;
 
 use books::Books;
-use complaints::Complaints;
 use feed::Feed;
 use memory::Local;
 use target::Target;
@@ -55,6 +55,9 @@ const BATCH: usize = 100;
 
 /// Maximum bytes of one delivery, unless a single event is larger; far below PHP's `post_max_size`.
 const BATCH_BYTES: usize = 1_000_000;
+
+/// What keeps failing for the same reason is logged again after this time.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long shutdown waits for undelivered events to be logged.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -89,8 +92,9 @@ impl Webhooks {
             let books = Books::open(config, Arc::clone(&targets))?;
             let delivery = &config.webhooks_delivery;
             let (feed, metrics) = (Arc::clone(&feed), Arc::clone(metrics));
-            let (complaints, grace, retry_for) = (Complaints::default(), delivery.grace, delivery.retry_for);
-            let common = shared::Common { books, truth, feed, targets, metrics, complaints, grace, retry_for };
+            let (grace, retry_for) = (delivery.grace, delivery.retry_for);
+            let refusals = Mutex::new(Reminders::every(WARN_INTERVAL));
+            let common = shared::Common { books, truth, feed, targets, metrics, refusals, grace, retry_for };
             shared::start(common, &mut tasks, &last);
         } else {
             Local::start(config, truth, &feed, targets, metrics, &mut tasks, (&last, &stop));

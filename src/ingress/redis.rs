@@ -5,7 +5,7 @@
 //! indefinitely.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
 use rand::RngExt as _;
@@ -20,7 +20,8 @@ use crate::cluster::control::CONTROL_CHANNEL;
 use crate::hub::{Hub, InterestSet, Socket};
 use crate::metrics::Source;
 use crate::readiness::RedisState;
-use crate::redis_client::{Cause, Loss, Redis};
+use crate::redis_client::{Cause, Loss, REMINDER_INTERVAL, Redis};
+use crate::telemetry::reminders::Reminders;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -37,9 +38,6 @@ use subscriptions::{SubscribeError, Subscriptions};
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait: a Redis that is up again is noticed within seconds.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
-
-/// Interval between log lines about a lasting outage.
-const REMINDER: Duration = Duration::from_secs(5 * 60);
 
 /// What this connection is called in the log, as [`ReconnectingClient`](crate::redis_client::ReconnectingClient)s have names.
 const CONNECTION: &str = "events";
@@ -62,33 +60,10 @@ pub struct RedisIngress<S> {
     lookout: Option<Lookout>,
 }
 
-/// An outage, and what was logged about it.
+/// An outage, for the log.
 struct Outage {
     since: SystemTime,
-    causes: Vec<Cause>,
-    told: Instant,
-}
-
-impl Outage {
-    /// Called after the first failure, which has been logged.
-    fn begin(cause: Cause) -> Self {
-        Self { since: SystemTime::now(), causes: vec![cause], told: Instant::now() }
-    }
-
-    /// The log line about a further failure, if any: once for each cause, since after a restart Redis may require a password and
-    /// somebody has to act; and a reminder at intervals, for logs that are read hours later.
-    fn still(&mut self, cause: Cause, now: Instant) -> Option<&'static str> {
-        let is_new = !self.causes.contains(&cause);
-        if !is_new && now.duration_since(self.told) < REMINDER {
-            return None;
-        }
-        self.told = now;
-        if is_new {
-            self.causes.push(cause);
-            return Some("still no connection to Redis, for another reason than before");
-        }
-        Some("still no connection to Redis")
-    }
+    reminders: Reminders<Cause>,
 }
 
 impl<S: Socket> RedisIngress<S> {
@@ -233,11 +208,13 @@ impl<S: Socket> RedisIngress<S> {
         self.subscriptions.end();
         let (redis, reason, hint) = (self.redis.address(), &loss.reason, self.redis.hint(loss.cause));
         match (&*self.state.borrow(), outage.as_mut()) {
-            (RedisState::Lost(_), Some(outage)) => {
-                let since = humantime::format_rfc3339_seconds(outage.since);
-                match outage.still(loss.cause, Instant::now()) {
-                    Some(text) => warn!(redis, connection = CONNECTION, reason, %since, hint, "{text}"),
-                    None => debug!(redis, reason, "still no connection to Redis"),
+            (RedisState::Lost(before), Some(outage)) => {
+                if outage.reminders.is_due(loss.cause) {
+                    let since = humantime::format_rfc3339_seconds(outage.since);
+                    let change = if before.cause == loss.cause { "" } else { ", for another reason than before" };
+                    warn!(redis, connection = CONNECTION, reason, %since, hint, "still no connection to Redis{change}");
+                } else {
+                    debug!(redis, reason, "still no connection to Redis");
                 }
             }
             (before, _) => {
@@ -255,7 +232,9 @@ impl<S: Socket> RedisIngress<S> {
                 } else {
                     warn!(redis, connection = CONNECTION, reason, hint, "cannot reach Redis; retrying until it answers");
                 }
-                *outage = Some(Outage::begin(loss.cause));
+                let mut reminders = Reminders::every(REMINDER_INTERVAL);
+                reminders.is_due(loss.cause);
+                *outage = Some(Outage { since: SystemTime::now(), reminders });
             }
         }
         self.state.send_replace(RedisState::Lost(loss));
@@ -278,23 +257,5 @@ impl<S: Socket> RedisIngress<S> {
             return;
         }
         receive(&self.hub, Source::Redis, channel, message.get_payload_bytes());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_outage_that_lasts_is_told_again() {
-        let mut outage = Outage::begin(Cause::Unreachable);
-        let start = outage.told;
-        let at = |minutes: u64| start + Duration::from_secs(60 * minutes);
-        assert_eq!(outage.still(Cause::Unreachable, at(4)), None);
-        assert_eq!(outage.still(Cause::Unreachable, at(5)), Some("still no connection to Redis"));
-        assert_eq!(outage.still(Cause::Unreachable, at(6)), None);
-        assert_eq!(outage.still(Cause::NoPassword, at(7)), Some("still no connection to Redis, for another reason than before"));
-        assert_eq!(outage.still(Cause::Unreachable, at(11)), None);
-        assert_eq!(outage.still(Cause::NoPassword, at(12)), Some("still no connection to Redis"));
     }
 }

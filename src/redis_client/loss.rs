@@ -17,7 +17,7 @@ pub struct Loss {
 }
 
 /// The kinds of errors that make Redis unusable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// It does not respond, or has closed the connection.
     Unreachable,

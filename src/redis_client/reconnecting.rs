@@ -10,8 +10,10 @@ use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
 use tokio::sync::{Mutex, Notify};
 use tracing::{info, warn};
 
+use super::REMINDER_INTERVAL;
 use super::loss::{Cause, Loss, answer};
 use super::topology::{ANSWER_TIMEOUT, Connection, Redis};
+use crate::telemetry::reminders::Reminders;
 
 /// How long an outage may last before queries fail: long enough for a restart or a quick failover of Redis, and no
 /// longer than a visitor waits for a page.
@@ -47,8 +49,7 @@ struct Outage {
     since: Instant,
     tried: Instant,
     loss: Loss,
-    /// The causes that have been logged.
-    told: Vec<Cause>,
+    reminders: Reminders<Cause>,
 }
 
 /// Why a query failed.
@@ -202,16 +203,15 @@ impl ReconnectingClient {
     fn note_outage(&self, state: &mut State, error: &RedisError, before: Duration) {
         let now = Instant::now();
         let loss = Loss::from(error);
-        let (since, mut told) = match state.outage.take() {
-            Some(outage) => (outage.since, outage.told),
-            None => (now.checked_sub(before).unwrap_or(now), Vec::new()),
+        let (since, mut reminders) = match state.outage.take() {
+            Some(outage) => (outage.since, outage.reminders),
+            None => (now.checked_sub(before).unwrap_or(now), Reminders::every(REMINDER_INTERVAL)),
         };
-        if !told.contains(&loss.cause) {
+        if reminders.is_due(loss.cause) {
             let (redis, connection, hint) = (self.redis.address(), self.name, self.hint_about(loss.cause));
             warn!(redis, connection, reason = loss.reason, hint, "{} until Redis is back", self.without);
-            told.push(loss.cause);
         }
-        state.outage = Some(Outage { since, tried: now, loss, told });
+        state.outage = Some(Outage { since, tried: now, loss, reminders });
     }
 
     /// Drops the connection of this generation.

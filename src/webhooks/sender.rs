@@ -7,24 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::WARN_INTERVAL;
 use super::happening::{body, now_ms};
 use super::outbox::{Outbox, Waiting};
 use super::post::DeliveryError;
 use super::target::Target;
 use crate::clock::milliseconds;
 use crate::metrics::Metrics;
+use crate::telemetry::reminders::Reminders;
 use crate::warn_throttled;
 
 /// Minimum and maximum time between two attempts.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const MAX_RETRY: Duration = Duration::from_secs(30);
-
-/// A target that keeps failing for the same reason is logged again after this time.
-pub(super) const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Maximum bytes of undelivered events in one log line.
 const MAX_LOGGED: usize = 16 * 1024;
@@ -48,55 +46,50 @@ impl Sender {
 
     /// Sends until the outbox ends or `stop` is cancelled.
     pub(super) async fn run(self, outbox: Arc<dyn Outbox>, stop: CancellationToken) {
+        stop.run_until_cancelled(self.deliver(&*outbox)).await;
+    }
+
+    async fn deliver(&self, outbox: &dyn Outbox) {
         let mut failures = 0;
-        let mut told: Option<(String, Instant)> = None;
-        let sending = async {
-            while let Some(events) = outbox.first().await {
-                match self.target().send(body(events.iter().map(|event| &*event.json))).await {
-                    Ok(()) => {
-                        if failures > 0 {
-                            info!(webhook = self.target().label, failures, "webhook target accepts deliveries again");
-                            failures = 0;
-                            told = None;
-                        }
-                        self.metrics.webhooks.sent.inc_by(events.len() as u64);
-                        outbox.done(&events).await;
-                    }
-                    Err(DeliveryError::Gone) => {
-                        self.metrics.webhooks.failed.inc();
-                        failures = 0;
-                        told = None;
-                        self.give_up(&events, "the target answered 410; remove it from `webhooks`, or fix its route");
-                        outbox.done(&events).await;
-                    }
-                    Err(cause) => {
-                        self.metrics.webhooks.failed.inc();
-                        failures += 1;
-                        let text = cause.to_string();
-                        let is_news = told.as_ref().is_none_or(|(before, at)| *before != text || at.elapsed() >= WARN_INTERVAL);
-                        if is_news {
-                            warn!(
-                                webhook = self.target().label,
-                                cause = text,
-                                failures,
-                                hint = cause.hint(),
-                                "webhook delivery failed; retrying"
-                            );
-                            told = Some((text, Instant::now()));
-                        }
-                        let oldest = now_ms().saturating_sub(milliseconds(self.retry_for));
-                        // Events are in order of time, so those that are too old come first.
-                        let too_old = events.iter().take_while(|event| event.time_ms < oldest).count();
-                        if too_old > 0 {
-                            self.give_up(&events[..too_old], &format!("{cause}, for longer than webhooksDelivery.retryFor"));
-                            outbox.done(&events[..too_old]).await;
-                        }
-                        tokio::time::sleep(pause(failures)).await;
-                    }
+        let mut reminders = Reminders::every(WARN_INTERVAL);
+        while let Some(events) = outbox.first().await {
+            let Err(cause) = self.target().send(body(events.iter().map(|event| &*event.json))).await else {
+                if failures > 0 {
+                    info!(webhook = self.target().label, failures, "webhook target accepts deliveries again");
+                    failures = 0;
+                    reminders.clear();
                 }
+                self.metrics.webhooks.sent.inc_by(events.len() as u64);
+                outbox.done(&events).await;
+                continue;
+            };
+            self.metrics.webhooks.failed.inc();
+            if matches!(cause, DeliveryError::Gone) {
+                failures = 0;
+                reminders.clear();
+                self.give_up(&events, "the target answered 410; remove it from `webhooks`, or fix its route");
+                outbox.done(&events).await;
+                continue;
             }
-        };
-        stop.run_until_cancelled(sending).await;
+            failures += 1;
+            if reminders.is_due(cause.to_string()) {
+                warn!(
+                    webhook = self.target().label,
+                    cause = cause.to_string(),
+                    failures,
+                    hint = cause.hint(),
+                    "webhook delivery failed; retrying"
+                );
+            }
+            let oldest = now_ms().saturating_sub(milliseconds(self.retry_for));
+            // Events are in order of time, so those that are too old come first.
+            let too_old = events.iter().take_while(|event| event.time_ms < oldest).count();
+            if too_old > 0 {
+                self.give_up(&events[..too_old], &format!("{cause}, for longer than webhooksDelivery.retryFor"));
+                outbox.done(&events[..too_old]).await;
+            }
+            tokio::time::sleep(pause(failures)).await;
+        }
     }
 
     /// Logs events that will not be delivered.

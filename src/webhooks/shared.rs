@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::books::{self, Books, Dropped, Pulled, Report};
-use super::complaints::Complaints;
 use super::feed::{Feed, Marks};
 use super::look::{gather, look};
 use super::outbox::{Outbox, Waiting, batch};
@@ -31,6 +30,7 @@ use crate::channel::ChannelKind;
 use crate::metrics::Metrics;
 use crate::redis_client::QueryError;
 use crate::store::StoreError;
+use crate::telemetry::reminders::Reminders;
 
 /// How often the leader checks everything, regardless of marks: a mark can be missing if Redis has lost a PUBLISH.
 const SWEEP: Duration = Duration::from_secs(600);
@@ -48,15 +48,22 @@ pub(super) struct Common<T> {
     pub(super) feed: Arc<Feed>,
     pub(super) targets: Arc<[Target]>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) complaints: Complaints,
+    /// What Redis refuses, and why.
+    pub(super) refusals: Mutex<Reminders<(&'static str, String)>>,
     pub(super) grace: Duration,
     pub(super) retry_for: Duration,
 }
 
 impl<T> Common<T> {
-    /// Says that something failed in Redis and is tried again.
+    /// Logs that `what`, such as `could not write changes to Redis`, failed and will be retried.
     fn complain(&self, what: &'static str, error: &QueryError) {
-        self.complaints.say(what, error, &self.books);
+        let reason = error.full_text();
+        // The client logs a lost connection itself, and when Redis is back.
+        if !matches!(error, QueryError::Refused(_)) {
+            debug!(reason, "webhooks {what}; retrying");
+        } else if self.refusals.lock().is_due((what, reason.clone())) {
+            warn!(reason, hint = self.books.hint(error), "webhooks {what}; retrying");
+        }
     }
 
     fn note_dropped(&self, dropped: Dropped) {
