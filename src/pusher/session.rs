@@ -311,18 +311,6 @@ impl Protocol for Refused {
         Ok(())
     }
 
-    fn text(&mut self, _: &str) -> Result<(), CloseReason> {
-        Ok(())
-    }
-
-    fn binary(&mut self, _: Bytes) -> Result<(), CloseReason> {
-        Ok(())
-    }
-
-    fn heard(&mut self, _: Instant) {}
-
-    fn too_large(&mut self) {}
-
     fn due(&self) -> Instant {
         self.deadline
     }
@@ -331,11 +319,7 @@ impl Protocol for Refused {
         if now >= self.deadline { Err(CloseReason::TransportClose) } else { Ok(()) }
     }
 
-    fn flushed(&mut self, _: Instant) {}
-
     fn closing(&self) -> Option<CancellationToken> {
         Some(self.closing.clone())
     }
-
-    fn ended(&mut self, _: CloseReason) {}
 }

@@ -37,7 +37,8 @@ const GOING_AWAY: u16 = 1001;
 
 /// The protocol that runs on a websocket.
 ///
-/// All calls come from the connection's task, in the order of events on the wire.
+/// All calls come from the connection's task, in the order of events on the wire. What has a default may be ignored by a protocol
+/// that only says something and closes.
 pub(crate) trait Protocol: Send {
     /// Frames queued for the client. A message may switch to another outbox.
     fn outbox(&self) -> &Outbox;
@@ -55,19 +56,23 @@ pub(crate) trait Protocol: Send {
     ///
     /// # Errors
     /// Why the connection ends.
-    fn text(&mut self, text: &str) -> Result<(), CloseReason>;
+    fn text(&mut self, _text: &str) -> Result<(), CloseReason> {
+        Ok(())
+    }
 
     /// Handles a binary message.
     ///
     /// # Errors
     /// Why the connection ends.
-    fn binary(&mut self, data: Bytes) -> Result<(), CloseReason>;
+    fn binary(&mut self, _data: Bytes) -> Result<(), CloseReason> {
+        Ok(())
+    }
 
     /// The client has sent something, possibly only a control frame.
-    fn heard(&mut self, now: Instant);
+    fn heard(&mut self, _now: Instant) {}
 
     /// A message was too large, or compressed messages expand too much; the connection ends.
-    fn too_large(&mut self);
+    fn too_large(&mut self) {}
 
     /// When to call [`Self::beat`] next, at the earliest.
     fn due(&self) -> Instant;
@@ -79,7 +84,7 @@ pub(crate) trait Protocol: Send {
     fn beat(&mut self, now: Instant) -> Result<(), CloseReason>;
 
     /// All frames are written after [`End::Flushed`]; the client is expected to close the connection.
-    fn flushed(&mut self, now: Instant);
+    fn flushed(&mut self, _now: Instant) {}
 
     /// Ends the connection when cancelled, for a client that the hub does not know and so cannot end.
     fn closing(&self) -> Option<CancellationToken>;
@@ -90,7 +95,7 @@ pub(crate) trait Protocol: Send {
     }
 
     /// The connection is over.
-    fn ended(&mut self, reason: CloseReason);
+    fn ended(&mut self, _reason: CloseReason) {}
 }
 
 /// One websocket.
@@ -348,18 +353,6 @@ mod tests {
             Ok(())
         }
 
-        fn text(&mut self, _: &str) -> Result<(), CloseReason> {
-            Ok(())
-        }
-
-        fn binary(&mut self, _: Bytes) -> Result<(), CloseReason> {
-            Ok(())
-        }
-
-        fn heard(&mut self, _: Instant) {}
-
-        fn too_large(&mut self) {}
-
         fn due(&self) -> Instant {
             Instant::now() + std::time::Duration::from_secs(3600)
         }
@@ -368,13 +361,9 @@ mod tests {
             Ok(())
         }
 
-        fn flushed(&mut self, _: Instant) {}
-
         fn closing(&self) -> Option<CancellationToken> {
             None
         }
-
-        fn ended(&mut self, _: CloseReason) {}
     }
 
     #[tokio::test]
