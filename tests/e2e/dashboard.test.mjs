@@ -136,7 +136,7 @@ describe('the dashboard', { skip: isOriginal }, () => {
     // It updates live.
     await form.getByLabel('Channel').fill('later');
     await page.keyboard.press('Enter');
-    await page.locator('#findings .wrong').getByText('nobody is subscribed to "later"').waitFor();
+    await page.locator('#findings .wrong').getByText('no client is subscribed to "later"').waitFor();
     await guest.listen(guest.echo.channel('later'), 'OrderShipped');
     await guest.visitor.ship({ id: 1 }, ['public:later']);
     await page.locator('#findings .fine').getByText("listen('OrderShipped'").waitFor();

@@ -332,7 +332,7 @@ async fn a_refused_subscribe_is_shown_with_its_reason_and_no_credentials() {
     assert!(why.to_string().contains("routes/channels.php"), "{why}");
     let texts: Vec<_> = why["findings"].as_array().expect("a list").iter().map(|found| found["text"].as_str().expect("a text")).collect();
     let place = |part: &str| texts.iter().position(|text| text.contains(part)).unwrap_or_else(|| panic!("no {part} in {texts:?}"));
-    assert!(place("was refused") < place("nobody is subscribed"), "{texts:?}");
+    assert!(place("was refused") < place("no client is subscribed"), "{texts:?}");
     for text in [stream.all.clone(), socket.to_string(), channel.to_string(), why.to_string()] {
         assert!(!text.contains("TOP-SECRET"), "{text}");
     }
@@ -417,11 +417,11 @@ async fn why_an_event_did_not_arrive() {
     let mut stream = page.stream("").await;
     let why = async |channel: &str, event: &str| page.get(&format!("/dashboard/api/why?channel={channel}&event={event}")).await.to_string();
     let text = why("news", "").await;
-    assert!(text.contains("nobody is subscribed") && text.contains("known only since a page of the dashboard is open"), "{text}");
+    assert!(text.contains("no client is subscribed") && text.contains("known only since a page of the dashboard is open"), "{text}");
     let ann = server.client_in("private").await;
     let _bob = server.client_in("orders").await;
     let text = why("Orders", "").await;
-    assert!(text.contains("clients are in") && text.contains("case sensitive"), "{text}");
+    assert!(text.contains("but some are in") && text.contains("case sensitive"), "{text}");
     publish(&server, json!({ "channel": "private", "name": "App\\Events\\Shipped", "data": 1, "socket_id": ann.id })).await;
     publish(&server, json!({ "channel": "orders", "name": "App\\Events\\Shipped", "data": 1 })).await;
     for _ in 0..2 {

@@ -186,13 +186,13 @@ fn subscribers(settings: &Settings, channel: &str, count: usize, has_refusals: b
     }
     match settings.api.hub.nearest(channel) {
         Some((joined, hint)) => {
-            findings.add(Weight::Wrong, format!("nobody is subscribed to {channel:?}, but clients are in {joined:?}"), hint);
+            findings.add(Weight::Wrong, format!("no client is subscribed to {channel:?}, but some are in {joined:?}"), hint);
         }
         // The finding about the refusal explains it.
-        None if has_refusals => findings.add(Weight::Wrong, format!("nobody is subscribed to {channel:?}"), ""),
+        None if has_refusals => findings.add(Weight::Wrong, format!("no client is subscribed to {channel:?}"), ""),
         None => findings.add(
             Weight::Wrong,
-            format!("nobody is subscribed to {channel:?}"),
+            format!("no client is subscribed to {channel:?}"),
             "is the page open, connected, and does it call Echo.channel(), Echo.private() or Echo.join() with this name? Echo adds \
              private- and presence- itself. Refusals are known only since a page of the dashboard is open: load the page of the client again",
         ),
@@ -288,7 +288,7 @@ fn events(kept: &[Arc<Entry>], channel: &str, event: &str, is_prefix_wrong: bool
             format!("\"{name}\" came, and the only one subscribed was the socket that caused it"),
             "toOthers() leaves out the socket whose id is in X-Socket-ID; look from another browser, or broadcast without toOthers()",
         ),
-        (0, false) => findings.add(Weight::Wrong, format!("\"{name}\" came when nobody was subscribed"), ""),
+        (0, false) => findings.add(Weight::Wrong, format!("\"{name}\" came when no client was subscribed"), ""),
         (count, left_out) => {
             let others = if left_out { ", all but the one that caused it" } else { "" };
             findings.add(

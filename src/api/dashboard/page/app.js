@@ -301,7 +301,7 @@ function takeFigures({ samples: fresh, by, everywhere, redis, redisServer, total
   const kinds = by.map(({ engine, transport, count }) => `${compact.format(count)} ${clientName(engine)}${transport === 'polling' ? ' polling' : ''}`);
   const all = everywhere ? `${number.format(everywhere.connections)} on all nodes${everywhere.partial ? ' that answered' : ''}, here: ` : '';
   show('connections', number.format(last('connections')), all + (kinds.join(', ') || (all && 'none')));
-  show('events', number.format(last('delivered') + last('unheard')), last('unheard') ? `${number.format(last('unheard'))} found nobody` : '');
+  show('events', number.format(last('delivered') + last('unheard')), last('unheard') ? `${number.format(last('unheard'))} reached no client` : '');
   show('deliveries', number.format(last('deliveries')), last('whispers') ? plural(last('whispers'), 'whisper') : '');
   const troubles = [totals.slow && `${plural(totals.slow, 'slow client')} closed`, totals.gaps && `${plural(totals.gaps, 'client')} missed events`].filter(Boolean);
   show('refusals', number.format(last('refusals')), troubles.length ? `${troubles.join(', ')} so far` : '');
@@ -336,7 +336,7 @@ function draw(tile) {
 
 const GROUPS = [
   ['delivered', 'Delivered'],
-  ['unheard', 'Found nobody'],
+  ['unheard', 'Reached no client'],
   ['whispers', 'Whispers'],
   ['subscribes', 'Subscribes'],
   ['refusals', 'Refusals, gaps'],
@@ -461,7 +461,7 @@ function words(entry) {
   switch (entry.kind) {
     case 'event': {
       if (entry.delivered > 0) return ['event', '', on(entry.name), `delivered to ${number.format(entry.delivered)}`, 'good'];
-      return ['event', 'warn', on(entry.name), entry.has_left_out ? 'only its sender is there' : me.clustered ? 'nobody on this node' : 'found nobody', 'warn'];
+      return ['event', 'warn', on(entry.name), entry.has_left_out ? 'only its sender is there' : me.clustered ? 'no client on this node' : 'reached no client', 'warn'];
     }
     case 'whisper': return ['whisper', '', [...on(entry.name), ' by ', user ?? socket], 'relayed', ''];
     case 'subscribed': return ['subscribe', '', [socket, ' is in ', channel], plural(entry.count, 'socket') + ' here', ''];
