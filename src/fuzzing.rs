@@ -5,17 +5,16 @@
 //! in a `fuzzing.rs` beside it.
 
 use std::cell::OnceCell;
-use std::net::IpAddr;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::HeaderMap;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
 use crate::config::Config;
-use crate::event::SocketId;
-use crate::hub::{Allowance, Hub, Push, PushError, Socket};
+use crate::hub::fake_socket::{FakeSocket, Receiver};
+use crate::hub::{Hub, Push, PushError};
 use crate::metrics::Metrics;
 
 mod auth;
@@ -62,35 +61,10 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 /// A socket type without values.
-#[derive(Clone)]
-pub(crate) enum Nobody {}
+pub(crate) type Nobody = FakeSocket<Infallible>;
 
-impl Socket for Nobody {
-    fn id(&self) -> SocketId {
-        match *self {}
-    }
-
-    fn handshake(&self) -> &HeaderMap {
-        match *self {}
-    }
-
-    fn peer(&self) -> Option<IpAddr> {
-        match *self {}
-    }
-
-    fn allowance(&self) -> &Allowance {
-        match *self {}
-    }
-
+impl Receiver for Infallible {
     fn push(&self, _: &Push<'_>) -> Result<(), PushError> {
-        match *self {}
-    }
-
-    fn close(&self) {
-        match *self {}
-    }
-
-    fn terminate(&self) {
         match *self {}
     }
 }

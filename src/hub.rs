@@ -26,6 +26,8 @@ mod allowance;
 mod cache;
 mod cluster_wide;
 mod counts;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fake_socket;
 mod grants;
 mod handover;
 mod hints;

@@ -183,7 +183,7 @@ mod tests {
     use crate::hub::tests::Recorder;
 
     fn socket(n: usize) -> Recorder {
-        Recorder::new(&format!("1.{n}"))
+        Recorder::numbered(&format!("1.{n}"))
     }
 
     fn ids(snapshot: &Snapshot<Recorder>) -> BTreeSet<SocketId> {

@@ -1,14 +1,12 @@
 //! Helpers of the hub's unit tests, and its property tests.
 
-use std::sync::Arc;
-
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
-use crate::config::Limits;
 use crate::event::SocketId;
-use crate::hub::{Allowance, Message, Push, PushError, Socket};
+use crate::hub::fake_socket::{FakeSocket, Receiver};
+use crate::hub::{Message, Push, PushError};
 use crate::store::Member;
 
 mod calm;
@@ -33,17 +31,11 @@ impl Authorizer for Nobody {
     }
 }
 
-/// A socket that records what it is sent.
-#[derive(Debug, Clone)]
-pub(crate) struct Recorder(Arc<Inner>);
+/// Records what it is sent, and when.
+#[derive(Debug, Default)]
+pub(crate) struct Frames(Mutex<Vec<(Instant, Heard)>>);
 
-#[derive(Debug)]
-struct Inner {
-    id: SocketId,
-    headers: http::HeaderMap,
-    allowance: Allowance,
-    frames: Mutex<Vec<(Instant, Heard)>>,
-}
+pub(crate) type Recorder = FakeSocket<Frames>;
 
 /// A frame that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,38 +46,19 @@ pub(crate) struct Heard {
 }
 
 impl Recorder {
-    pub(crate) fn new(id: &str) -> Self {
-        Self(Arc::new(Inner {
-            id: SocketId::parse(id).unwrap(),
-            headers: http::HeaderMap::new(),
-            allowance: Allowance::new(&Limits::default()),
-            frames: Mutex::default(),
-        }))
-    }
-
-    /// What was received since the last call, and when.
-    fn take(&self) -> Vec<(Instant, Heard)> {
-        std::mem::take(&mut *self.0.frames.lock())
+    pub(crate) fn numbered(id: &str) -> Self {
+        Self::new(SocketId::parse(id).unwrap(), Frames::default())
     }
 }
 
-impl Socket for Recorder {
-    fn id(&self) -> SocketId {
-        self.0.id
+impl Frames {
+    /// What was received since the last call, and when.
+    fn take(&self) -> Vec<(Instant, Heard)> {
+        std::mem::take(&mut *self.0.lock())
     }
+}
 
-    fn handshake(&self) -> &http::HeaderMap {
-        &self.0.headers
-    }
-
-    fn peer(&self) -> Option<std::net::IpAddr> {
-        None
-    }
-
-    fn allowance(&self) -> &Allowance {
-        &self.0.allowance
-    }
-
+impl Receiver for Frames {
     fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
         let (name, channel, data) = match push.message {
             Message::Event { channel, name, data, .. } => (name, channel, data.get().to_owned()),
@@ -102,13 +75,9 @@ impl Socket for Recorder {
             Message::Refused { channel, status } => ("subscription_error", channel, status.to_string()),
         };
         let heard = Heard { name: name.to_owned(), channel: channel.to_owned(), data };
-        self.0.frames.lock().push((Instant::now(), heard));
+        self.0.lock().push((Instant::now(), heard));
         Ok(())
     }
-
-    fn close(&self) {}
-
-    fn terminate(&self) {}
 }
 
 /// Members as JSON: the newest first, each user once.

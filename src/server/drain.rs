@@ -50,7 +50,7 @@ mod tests {
         let config = Config::default();
         let hub = Hub::new(&config, Arc::new(Nobody), crate::store::open(&config).await.unwrap(), None, Arc::new(Metrics::new()));
         for n in 0..clients {
-            hub.connect(Recorder::new(&format!("1.{n}")));
+            hub.connect(Recorder::numbered(&format!("1.{n}")));
         }
         let started = Instant::now();
         drain(&hub, time).await;

@@ -29,7 +29,7 @@ async fn join(hub: &Arc<Hub<Recorder>>, socket: &Recorder, user: u32) {
 /// A room with this many users, each of whom has received everything.
 async fn room(count: usize) -> (Arc<Hub<Recorder>>, Vec<Recorder>) {
     let hub = Hub::new(&Config::default(), Arc::new(Told), Arc::new(MemoryStore::default()), None, Arc::new(Metrics::new()));
-    let sockets: Vec<_> = (0..count).map(|n| Recorder::new(&format!("1.{n}"))).collect();
+    let sockets: Vec<_> = (0..count).map(|n| Recorder::numbered(&format!("1.{n}"))).collect();
     for (user, socket) in (0..).zip(&sockets) {
         hub.connect(socket.clone());
         join(&hub, socket, user).await;
@@ -63,7 +63,7 @@ async fn who_comes_and_goes_without_end_costs_the_others_little() {
 
     // Reconnecting costs the others nothing: another socket of the user is always there.
     for n in 0..600 {
-        let again = Recorder::new(&format!("2.{n}"));
+        let again = Recorder::numbered(&format!("2.{n}"));
         hub.connect(again.clone());
         join(&hub, &again, 0).await;
         hub.disconnect(again.id(), CloseReason::ClientLeft);
@@ -131,7 +131,7 @@ async fn of_a_small_channel_every_leave_is_told_at_once() {
 
 /// A socket that joins as this user, without waiting for what follows.
 async fn newcomer(hub: &Arc<Hub<Recorder>>, user: u32) -> Recorder {
-    let socket = Recorder::new(&format!("3.{user}"));
+    let socket = Recorder::numbered(&format!("3.{user}"));
     hub.connect(socket.clone());
     hub.subscribe(socket.id(), ROOM, told(Some(user), 0, Duration::ZERO));
     // The join takes no time.

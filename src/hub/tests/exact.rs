@@ -157,7 +157,7 @@ async fn walk(steps: Vec<Step>, grace: Duration) {
         let one = |page: usize| page.checked_rem(count).map(|at| (at, pages[at].0, pages[at].1.id()));
         match step {
             Step::Connect => {
-                let socket = Recorder::new(&format!("1.{number}"));
+                let socket = Recorder::numbered(&format!("1.{number}"));
                 hub.connect(socket.clone());
                 pages.push((number, socket));
             }

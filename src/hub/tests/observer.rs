@@ -69,7 +69,7 @@ async fn an_observer_hears_the_life_of_a_socket() {
     let diary = Arc::new(Diary::default());
     let observer: Arc<dyn Observer> = diary.clone();
     hub.attach(&observer);
-    let (first, second) = (Recorder::new("1.1"), Recorder::new("2.2"));
+    let (first, second) = (Recorder::numbered("1.1"), Recorder::numbered("2.2"));
     for socket in [&first, &second] {
         hub.connect(socket.clone());
         hub.subscribe(socket.id(), "news", Vec::new());

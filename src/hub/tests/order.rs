@@ -19,7 +19,7 @@ fn heard(has_recovery: bool) -> Vec<Vec<String>> {
     let mut config = Config::default();
     config.recovery.enabled = has_recovery;
     let hub: Arc<Hub<Recorder>> = Hub::new(&config, Arc::new(Told), Arc::new(MemoryStore::default()), None, Arc::new(Metrics::new()));
-    let sockets: Vec<_> = (0..40).map(|n| Recorder::new(&format!("1.{n}"))).collect();
+    let sockets: Vec<_> = (0..40).map(|n| Recorder::numbered(&format!("1.{n}"))).collect();
     for socket in &sockets {
         hub.connect(socket.clone());
         hub.subscribe(socket.id(), "news", Vec::new());

@@ -52,7 +52,7 @@ pub(super) struct Gone {
 
 impl Page {
     pub(super) fn new(node: usize, user: u32, number: u64) -> Self {
-        Self { node, user, socket: Recorder::new(&format!("1.{number}")), stays: BTreeMap::new() }
+        Self { node, user, socket: Recorder::numbered(&format!("1.{number}")), stays: BTreeMap::new() }
     }
 
     pub(super) fn id(&self) -> SocketId {

@@ -45,7 +45,7 @@ async fn of_what_nobody_waits_for_a_sample_is_read() {
     let hub = hub(|_| {});
     assert_eq!(receive(&hub, "news", 100), (vec![0; 100], 1));
     assert_eq!(counted(&hub, "no_subscribers"), "100");
-    let somebody = Recorder::new("123.456");
+    let somebody = Recorder::numbered("123.456");
     hub.connect(somebody.clone());
     hub.subscribe(somebody.id(), "news", Vec::new());
     assert_eq!(receive(&hub, "news", 3), (vec![1; 3], 3));
@@ -57,7 +57,7 @@ async fn of_what_nobody_waits_for_a_sample_is_read() {
 async fn in_flat_mode_everyone_waits_for_public_events() {
     let hub = hub(|config| config.flat_channels = vec!["*".to_owned()]);
     assert_eq!(receive(&hub, "news", 2), (vec![0; 2], 1));
-    hub.connect(Recorder::new("123.456"));
+    hub.connect(Recorder::numbered("123.456"));
     assert_eq!(receive(&hub, "news", 2), (vec![1; 2], 2));
     // Both channels may share one slot, and so one sample.
     let (reached, read) = receive(&hub, "private-news", 2);

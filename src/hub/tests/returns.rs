@@ -20,9 +20,10 @@ use crate::auth::{AuthRequest, Authorizer, Denied, Grant};
 use crate::cluster::Bus;
 use crate::cluster::control::Message as Control;
 use crate::cluster::sessions::{SessionChange, SessionError, SessionKey, SessionStore};
-use crate::config::{Config, Limits};
+use crate::config::Config;
 use crate::event::{CloseReason, Event, Origin, SocketId};
-use crate::hub::{Allowance, Dialect, Hub, Message, Offset, Push, PushError, Return, Socket};
+use crate::hub::fake_socket::{FakeSocket, Receiver};
+use crate::hub::{Dialect, Hub, Message, Offset, Push, PushError, Return};
 use crate::metrics::{Metrics, Source};
 use crate::store::memory::MemoryStore;
 
@@ -88,53 +89,24 @@ impl SessionStore for Sessions {
     }
 }
 
-/// A connection; frames are `<channel> <number> <offset>`, or `- - <offset>`.
-#[derive(Clone)]
-struct Phone(Arc<Inner>);
+/// A connection of a client; frames are `<channel> <number> <offset>`, or `- - <offset>`.
+type Phone = FakeSocket<Frames>;
 
-struct Inner {
-    id: SocketId,
-    headers: http::HeaderMap,
-    allowance: Allowance,
-    frames: Mutex<VecDeque<Bytes>>,
-}
+#[derive(Default)]
+struct Frames(Mutex<VecDeque<Bytes>>);
 
-impl Phone {
-    fn new(id: SocketId) -> Self {
-        let limits = Limits { subscribes_per_second: 0, ..Limits::default() };
-        let (headers, allowance) = (http::HeaderMap::new(), Allowance::new(&limits));
-        Self(Arc::new(Inner { id, headers, allowance, frames: Mutex::default() }))
-    }
-}
-
-impl Socket for Phone {
-    fn id(&self) -> SocketId {
-        self.0.id
-    }
-
-    fn handshake(&self) -> &http::HeaderMap {
-        &self.0.headers
-    }
-
-    fn peer(&self) -> Option<std::net::IpAddr> {
-        None
-    }
-
-    fn allowance(&self) -> &Allowance {
-        &self.0.allowance
-    }
-
-    fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
+impl Receiver for Frames {
+    const CAN_RECOVER: bool = true;
 
     fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
-        push.encoded(Dialect::Recoverable, Self::recoverable).map_or(Ok(()), |frame| self.push_frame(frame.clone()))
+        if let Some(frame) = push.encoded(Dialect::Recoverable, Self::recoverable) {
+            self.push_frame(frame.clone());
+        }
+        Ok(())
     }
 
-    fn push_frame(&self, frame: Bytes) -> Result<(), PushError> {
-        self.0.frames.lock().push_back(frame);
-        Ok(())
+    fn push_frame(&self, frame: Bytes) {
+        self.0.lock().push_back(frame);
     }
 
     fn recoverable(message: &Message<'_>, offset: Option<Offset>) -> Option<Bytes> {
@@ -145,14 +117,10 @@ impl Socket for Phone {
             _ => None,
         }
     }
+}
 
-    fn can_recover(&self) -> bool {
-        true
-    }
-
-    fn close(&self) {}
-
-    fn terminate(&self) {}
+fn phone(id: SocketId) -> Phone {
+    Phone::new(id, Frames::default())
 }
 
 /// A message of the stream from Redis.
@@ -395,17 +363,16 @@ impl World {
         }
         let hub = &node.hub;
         let offset = client.offset.clone();
-        let mut phone = None;
+        let mut resumed = None;
         let mut is_back = false;
         if let Some(id) = client.id {
-            let connect = || phone.insert(Phone::new(id)).clone();
+            let connect = || resumed.insert(phone(id)).clone();
             is_back = match hub.recover(id, offset.as_deref(), connect) {
                 Return::Back => true,
                 Return::Afresh => false,
                 Return::Elsewhere => {
                     let found = hub.find(id, offset.as_deref()).await;
-                    let is_back =
-                        found.is_some_and(|found| hub.adopt(id, found, offset.as_deref(), || phone.insert(Phone::new(id)).clone()));
+                    let is_back = found.is_some_and(|found| hub.adopt(id, found, offset.as_deref(), || resumed.insert(phone(id)).clone()));
                     if is_back {
                         self.elsewhere += 1;
                         let from = hub.nodes.as_ref().unwrap().bus.node_id();
@@ -420,15 +387,15 @@ impl World {
         }
         if is_back {
             self.back += 1;
-            client.phone = phone;
+            client.phone = resumed;
         } else {
             // It knows that its session ended: what it received before no longer counts. Its offset stays as it is.
             self.count += 1;
             let id = SocketId::new(1, self.count);
-            let phone = Phone::new(id);
-            hub.connect_afresh(phone.clone(), offset.as_deref());
+            let fresh = phone(id);
+            hub.connect_afresh(fresh.clone(), offset.as_deref());
             let before = client.before.iter().copied().chain(client.received.iter().map(|(_, number)| *number)).collect();
-            *client = Client { id: Some(id), phone: Some(phone), offset, before, ..Client::default() };
+            *client = Client { id: Some(id), phone: Some(fresh), offset, before, ..Client::default() };
         }
         client.node = to;
         Self::settle().await;
@@ -542,7 +509,7 @@ impl Client {
     /// Reads the frames that have arrived, except this many at the end.
     fn read(&mut self, lost: usize) {
         let Some(phone) = &self.phone else { return };
-        let mut frames = phone.0.frames.lock();
+        let mut frames = phone.0.lock();
         while frames.len() > lost {
             let frame = frames.pop_front().unwrap();
             let text = std::str::from_utf8(&frame).unwrap();
@@ -634,7 +601,7 @@ fn a_client_that_is_ahead_of_the_node_waits_for_it() {
         assert!(offset.is_some());
         let coming = tokio::spawn(async move {
             let found = hub.find(id, offset.as_deref()).await.unwrap();
-            hub.adopt(id, found, offset.as_deref(), || Phone::new(id))
+            hub.adopt(id, found, offset.as_deref(), || phone(id))
         });
         World::settle().await;
         world.hear(2, usize::MAX);

@@ -1,47 +1,24 @@
 //! One task serves all clients: a panic in one does not end the others.
 
-use std::net::IpAddr;
-
 use tokio::io::AsyncReadExt as _;
 
 use super::*;
-use crate::config::Limits;
 use crate::event::SocketId;
+use crate::hub::fake_socket::{FakeSocket, Receiver};
 use crate::hub::tests::Nobody;
-use crate::hub::{Allowance, Push, PushError};
+use crate::hub::{Push, PushError};
 use crate::metrics::Metrics;
 
-/// A socket that panics when something is pushed to it.
-#[derive(Clone)]
-struct Faulty(Arc<(http::HeaderMap, Allowance)>);
+/// Panics when an event is pushed to it.
+struct Faulty;
 
-impl Socket for Faulty {
-    fn id(&self) -> SocketId {
-        SocketId::parse("123.456").unwrap()
-    }
-
-    fn handshake(&self) -> &http::HeaderMap {
-        &self.0.0
-    }
-
-    fn peer(&self) -> Option<IpAddr> {
-        None
-    }
-
-    fn allowance(&self) -> &Allowance {
-        &self.0.1
-    }
-
+impl Receiver for Faulty {
     fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
         if !matches!(push.message, crate::hub::Message::Event { .. }) {
             return Ok(());
         }
         panic!("a panic that this test causes")
     }
-
-    fn close(&self) {}
-
-    fn terminate(&self) {}
 }
 
 #[tokio::test]
@@ -50,7 +27,7 @@ async fn a_panic_ends_only_its_own_client() {
     config.redis_server.port = 0;
     let store = crate::store::open(&config).await.unwrap();
     let hub = Hub::new(&config, Arc::new(Nobody), store, None, Arc::new(Metrics::new()));
-    let socket = Faulty(Arc::new((http::HeaderMap::new(), Allowance::new(&Limits::default()))));
+    let socket = FakeSocket::new(SocketId::parse("123.456").unwrap(), Faulty);
     hub.connect(socket.clone());
     hub.subscribe(socket.id(), "news", Vec::new());
     let server = RedisServer::bind(&config, hub, None).await.unwrap();

@@ -4,12 +4,10 @@
 //! channel with the name of the control channel.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::HeaderMap;
 use parking_lot::Mutex;
 use redis::{Msg, Value};
 use serde_json::value::RawValue;
@@ -22,10 +20,10 @@ use crate::cluster::Bus;
 use crate::cluster::control::{CONTROL_CHANNEL, Message};
 use crate::cluster::envelope::message_of;
 use crate::config::Config;
-use crate::config::Limits;
 use crate::event::{Origin, SocketId};
 use crate::fuzzing::block_on;
-use crate::hub::{Allowance, Hub, Message as Told, Push, PushError, Socket};
+use crate::hub::fake_socket::{FakeSocket, Receiver};
+use crate::hub::{Hub, Message as Told, Push, PushError};
 use crate::metrics::Metrics;
 use crate::redis_client::Redis;
 use crate::store::memory::MemoryStore;
@@ -38,24 +36,9 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Number of yields after which all tasks that messages started have run.
 const TURNS: usize = 20;
 
-/// A client that panics if it is told that a present member joins or that an absent one leaves.
-#[derive(Clone)]
-struct Page(Arc<Inner>);
-
-struct Inner {
-    id: SocketId,
-    headers: HeaderMap,
-    allowance: Allowance,
-    /// Users in the channel, as the client was told.
-    here: Mutex<BTreeSet<String>>,
-}
-
-impl Page {
-    fn new() -> Self {
-        let id = SocketId::parse("123.456").expect("it has the form of an id");
-        Self(Arc::new(Inner { id, headers: HeaderMap::new(), allowance: Allowance::new(&Limits::default()), here: Mutex::default() }))
-    }
-}
+/// The users in the channel, as the client was told. Panics if it is told that a present member joins or that an absent one leaves.
+#[derive(Default)]
+struct Page(Mutex<BTreeSet<String>>);
 
 /// Authorizes every client as user 1.
 struct LetIn;
@@ -87,25 +70,9 @@ impl PresenceStore for Versioned {
     }
 }
 
-impl Socket for Page {
-    fn id(&self) -> SocketId {
-        self.0.id
-    }
-
-    fn handshake(&self) -> &HeaderMap {
-        &self.0.headers
-    }
-
-    fn peer(&self) -> Option<IpAddr> {
-        None
-    }
-
-    fn allowance(&self) -> &Allowance {
-        &self.0.allowance
-    }
-
+impl Receiver for Page {
     fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
-        let mut here = self.0.here.lock();
+        let mut here = self.0.lock();
         match push.message {
             Told::Event { channel, data, .. } => {
                 assert!(channel != CONTROL_CHANNEL, "clients receive no control messages: {data}");
@@ -126,10 +93,6 @@ impl Socket for Page {
         }
         Ok(())
     }
-
-    fn close(&self) {}
-
-    fn terminate(&self) {}
 }
 
 /// One message per line: a channel without prefix, a space, a payload. Control messages survive serializing and parsing;
@@ -138,10 +101,11 @@ pub fn node_messages(bytes: &[u8]) {
     let lines: Vec<(&str, &[u8])> = bytes.split(|byte| *byte == b'\n').filter_map(message).collect();
     block_on(async {
         let ingress = ingress();
-        let (hub, page) = (&ingress.hub, Page::new());
-        hub.connect(page.clone());
+        let id = SocketId::parse("123.456").expect("it has the form of an id");
+        let (hub, page) = (&ingress.hub, FakeSocket::new(id, Page::default()));
+        hub.connect(page);
         for channel in [CONTROL_CHANNEL, ROOM] {
-            hub.subscribe(page.id(), channel, Vec::new());
+            hub.subscribe(id, channel, Vec::new());
             until(|| hub.subscription_count(channel) == 1).await;
         }
         for (channel, payload) in lines {
@@ -187,7 +151,7 @@ fn is_imitation(channel: &str, payload: &[u8]) -> bool {
 }
 
 /// An ingress that is fed by hand, with its hub.
-fn ingress() -> RedisIngress<Page> {
+fn ingress() -> RedisIngress<FakeSocket<Page>> {
     let mut config = Config::default();
     config.cluster.enabled = true;
     config.database_config.redis.key_prefix = PREFIX.to_owned();
