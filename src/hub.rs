@@ -213,7 +213,7 @@ impl<S: Socket> Hub<S> {
 
     /// Like [`Self::connect`], for a client that starts a new session and knows the offset of an event from an earlier one.
     pub fn connect_afresh(&self, socket: S, offset: Option<&str>) {
-        let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().number());
+        let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().epochs.number());
         // Longer text cannot be an offset, so the client would not send it to resume either.
         let stale = offset.filter(|offset| offset.len() <= MAX_OFFSET_BYTES).map(Into::into);
         self.register(Session::new(socket, since, stale));

@@ -140,7 +140,7 @@ impl<S: Socket> Hub<S> {
         let history = self.recovery.as_ref().map(Recovery::history);
         // With an offset, as all events have: a client takes a text at the end of an event for its offset. Under the lock, so
         // that nothing newer is sent before it.
-        push.offset = history.as_ref().map(|history| history.newest());
+        push.offset = history.as_ref().map(|history| history.epochs.newest());
         self.emit(socket, &push);
     }
 }

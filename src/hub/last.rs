@@ -187,7 +187,7 @@ impl<S: Socket> Hub<S> {
         for kept in events.iter().rev() {
             let mut push = Push::new(kept.message(channel, false));
             // With an offset, as all events have: that of the newest event, since events from before the subscribe do not count as missed.
-            push.offset = history.as_ref().map(|history| history.newest());
+            push.offset = history.as_ref().map(|history| history.epochs.newest());
             self.emit(&session.socket, &push);
         }
         !events.is_empty()
@@ -202,7 +202,8 @@ impl<S: Socket> Hub<S> {
             return Vec::new();
         }
         let missed = last.of(channel).filter(|kept| kept.number > position && kept.except != Some(socket));
-        let frame = |kept: &Kept| S::recoverable(&kept.message(channel, rule.stamps() && is_whisper(&kept.name)), Some(history.newest()));
+        let frame =
+            |kept: &Kept| S::recoverable(&kept.message(channel, rule.stamps() && is_whisper(&kept.name)), Some(history.epochs.newest()));
         missed.filter_map(frame).collect()
     }
 }

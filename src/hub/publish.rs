@@ -113,7 +113,7 @@ impl<S: Socket> Hub<S> {
         let received = self.take_up(channel, source, read, &mut is_counted);
         // Whatever the outcome: the other nodes count it too.
         if let Some(recovery) = self.recovery.as_ref().filter(|_| source == Source::Redis && !is_counted && self.shares_sessions()) {
-            recovery.history().count();
+            recovery.history().epochs.count();
         }
         received
     }
@@ -184,9 +184,9 @@ impl<S: Socket> Hub<S> {
             }
             if let Some(history) = &mut history {
                 if !is_heard_by_all {
-                    history.go_alone();
+                    history.epochs.go_alone();
                 }
-                history.count();
+                history.epochs.count();
             }
             // Under the lock: a client that resumes meanwhile is in this audience, or finds the event in the history.
             let in_channel = self.rooms.snapshot(channel);
@@ -197,7 +197,7 @@ impl<S: Socket> Hub<S> {
                 let mut push = Push::new(Message::Event { channel, name, data: event.data, user, is_stamped, is_flat });
                 push.keep = rule.keep(|| self.hasher.hash_one((channel, name, is_flat)));
                 if let Some(history) = &mut history {
-                    push.offset = Some(history.place(is_flat));
+                    push.offset = Some(history.epochs.place(is_flat));
                     // Only events that must all be delivered: those of which the newest counts, or none, would push them out.
                     if rule.behaviour.deliver == Deliver::All
                         && let Some(frame) = push.encoded(Dialect::Recoverable, S::recoverable)
@@ -206,7 +206,7 @@ impl<S: Socket> Hub<S> {
                     }
                 }
                 if let Some(last) = last.as_mut().filter(|_| !is_flat) {
-                    last.put(event, rule, history.as_ref().map_or(0, |history| history.number() - 1));
+                    last.put(event, rule, history.as_ref().map_or(0, |history| history.epochs.number() - 1));
                 }
                 if let Some(receivers) = receivers {
                     fan_out.push(&receivers, &push, event.except);

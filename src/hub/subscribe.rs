@@ -353,7 +353,7 @@ impl<S: Socket> Hub<S> {
     /// either comes first and voids the ticket, or comes later and finds the socket in the room.
     pub(super) fn enter(&self, session: &Session<S>, channel: &ChannelName, ticket: Ticket) -> bool {
         let id = session.socket.id();
-        let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().number());
+        let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().epochs.number());
         let count = {
             let mut state = session.state();
             match state.finish(channel, ticket, since) {

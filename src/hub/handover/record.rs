@@ -58,7 +58,7 @@ impl Record {
     pub(super) fn new(history: &History, since: u64, stale: Option<Box<str>>, stays: &[Stay]) -> Option<Self> {
         let mut least = None;
         let mut place = |number| {
-            let (offset, is_exact) = history.shared_offset(number)?;
+            let (offset, is_exact) = history.epochs.shared_offset(number)?;
             if !is_exact {
                 least = least.max(Some(number));
             }
@@ -71,7 +71,7 @@ impl Record {
             records.push(StayRecord { channel: stay.channel.as_str().to_owned(), since: place(stay.since)?.0, terms });
         }
         let least = match least {
-            Some(number) => Some(history.shared_offset(number)?.0.to_string()),
+            Some(number) => Some(history.epochs.shared_offset(number)?.0.to_string()),
             None => None,
         };
         Some(Self { since: Some(began).filter(|(_, is_exact)| *is_exact).map(|(offset, _)| offset), stale, least, stays: records })
@@ -80,16 +80,16 @@ impl Record {
     /// The session's channels, and the position from which a client with this offset resumes. `None` when that is unknown.
     pub(super) fn read(self, history: &History, offset: Option<&str>) -> Option<(u64, Vec<Stay>)> {
         let since = match &self.since {
-            Some(since) => Some(history.since(since)?),
+            Some(since) => Some(history.epochs.since(since)?),
             None => None,
         };
         let position = match offset {
             // An offset that only another node knows cannot be placed.
-            Some(offset) => history.position(offset)?.max(since.unwrap_or(0)),
+            Some(offset) => history.epochs.position(offset)?.max(since.unwrap_or(0)),
             None => since?,
         };
         if let Some(least) = &self.least
-            && position < history.since(least)?
+            && position < history.epochs.since(least)?
         {
             return None;
         }
@@ -99,7 +99,7 @@ impl Record {
                 Some(terms) => Some(terms.read()?),
                 None => None,
             };
-            Some(Stay { channel, since: history.since(&stay.since)?, terms, interest: None })
+            Some(Stay { channel, since: history.epochs.since(&stay.since)?, terms, interest: None })
         };
         Some((position, self.stays.into_iter().map(stay).collect::<Option<_>>()?))
     }
