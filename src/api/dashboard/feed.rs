@@ -3,28 +3,25 @@
 //! Input: [`Observation`]s, in the middle of the hub's work. Output: [`Entry`]s in a bounded queue per page. Entries over a
 //! page's rate are counted but left out, and those that a slow page does not fetch are dropped; the hub never waits.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
-use serde::{Serialize, Serializer};
 
-use super::entry::{About, Entry, Group, Near, about};
-use crate::channel::ChannelName;
+use super::entry::{Entry, Group, Near, about};
 use crate::client::Client;
-use crate::event::SocketId;
 use crate::hub::{Hub, Observation, Observer};
 
-/// Entries per group and second that a page gets; others are only counted.
-pub(super) const RATE: u32 = 50;
+mod filter;
+mod queue;
 
-/// Maximum number of entries queued for a page, and of entries kept for later pages and for "why?" questions.
-const MAX_ENTRIES: usize = 1000;
-/// Maximum bytes of them.
-const MAX_BYTES: usize = 2 * 1024 * 1024;
+use queue::{Entries, Kept, Waiting};
+
+pub(super) use filter::Filter;
+pub(super) use queue::{Batch, RATE};
 
 /// How long entries are kept without a page: changing a filter or reloading closes the page for a moment.
 const LINGER: Duration = Duration::from_secs(10);
@@ -41,135 +38,6 @@ const MAX_LOOKS: usize = 3;
 /// How long the result of such a comparison is valid.
 const LOOK_LASTS: Duration = Duration::from_secs(5);
 const MAX_REMEMBERED_LOOKS: usize = 1000;
-
-/// The filter of a page.
-#[derive(Debug, Default)]
-pub(super) struct Filter {
-    /// Bits of [`Group`]; 0 means all.
-    groups: u16,
-    channel: Option<NameFilter>,
-    who: Option<Who>,
-}
-
-#[derive(Debug)]
-enum NameFilter {
-    Whole(String),
-    Part(String),
-}
-
-/// A user or a socket, with its current sockets or user.
-#[derive(Debug)]
-struct Who {
-    text: String,
-    now: ArcSwap<(Vec<SocketId>, Vec<ChannelName>)>,
-}
-
-impl Filter {
-    /// `groups` is a list such as `delivered,refusals`, empty for all; `channel` is a part of a name, or a full name after `=`;
-    /// `who` is the id of a user or of a socket.
-    pub(super) fn new(groups: &str, channel: &str, who: &str) -> Self {
-        let wanted = Group::ALL.iter().filter(|(name, _)| groups.split(',').any(|group| group == *name));
-        let name = match channel.strip_prefix('=') {
-            Some(whole) => Some(NameFilter::Whole(whole.to_owned())),
-            None if channel.is_empty() => None,
-            None => Some(NameFilter::Part(channel.to_lowercase())),
-        };
-        Self {
-            groups: wanted.fold(0, |bits, (_, group)| bits | 1 << *group as u16),
-            channel: name,
-            who: (!who.is_empty()).then(|| Who { text: who.to_owned(), now: ArcSwap::default() }),
-        }
-    }
-
-    /// Looks up the current sockets or user of `who`.
-    fn refresh(&self, hub: &Hub<Client>) {
-        let Some(who) = &self.who else { return };
-        let ids = SocketId::parse(&who.text).map_or_else(|| hub.sockets_of(&who.text, MAX_ENTRIES), |id| vec![id]);
-        let mut channels = Vec::new();
-        for stay in ids.iter().filter_map(|id| hub.inspect(*id)).flat_map(|view| view.channels) {
-            if stay.is_joined && !channels.contains(&stay.channel) {
-                channels.push(stay.channel);
-            }
-        }
-        who.now.store(Arc::new((ids, channels)));
-    }
-
-    fn takes(&self, group: Group, (channel, socket, user): About<'_>) -> bool {
-        if self.groups != 0 && self.groups & 1 << group as u16 == 0 {
-            return false;
-        }
-        let fits = match &self.channel {
-            None => true,
-            Some(NameFilter::Whole(name)) => channel == Some(name),
-            Some(NameFilter::Part(part)) => channel.is_some_and(|channel| channel.to_lowercase().contains(part)),
-        };
-        fits && self.who.as_ref().is_none_or(|who| {
-            let now = who.now.load();
-            let (sockets, channels) = &**now;
-            user == Some(&who.text)
-                || socket.is_some_and(|socket| sockets.contains(&socket))
-                || socket.is_none() && channel.is_some_and(|channel| channels.iter().any(|known| known.as_str() == channel))
-        })
-    }
-}
-
-/// Entries in order of arrival, bounded in number and in bytes.
-#[derive(Debug, Default)]
-struct Entries {
-    list: VecDeque<(Group, Arc<Entry>)>,
-    bytes: usize,
-}
-
-impl Entries {
-    fn push(&mut self, group: Group, entry: Arc<Entry>) {
-        self.bytes += entry.bytes();
-        self.list.push_back((group, entry));
-    }
-
-    fn is_over(&self) -> bool {
-        self.list.len() > MAX_ENTRIES || self.bytes > MAX_BYTES
-    }
-
-    fn is_full(&self) -> bool {
-        self.list.len() >= MAX_ENTRIES || self.bytes >= MAX_BYTES
-    }
-
-    /// Drops the oldest entries until the bounds hold.
-    fn trim(&mut self) {
-        while self.is_over()
-            && let Some((_, oldest)) = self.list.pop_front()
-        {
-            self.bytes -= oldest.bytes();
-        }
-    }
-}
-
-/// Number of entries per group in the current second.
-#[derive(Debug, Default)]
-struct Pace {
-    second: u64,
-    used: [u32; Group::ALL.len()],
-}
-
-impl Pace {
-    fn takes(&mut self, second: u64, group: Group) -> bool {
-        if self.second != second {
-            *self = Self { second, used: [0; Group::ALL.len()] };
-        }
-        let used = &mut self.used[group as usize];
-        *used += 1;
-        *used <= RATE
-    }
-}
-
-/// Entries queued for a page.
-#[derive(Debug, Default)]
-struct Waiting {
-    pace: Pace,
-    entries: Entries,
-    seen: u64,
-    missed: u64,
-}
 
 /// Whether a page is on this node or on another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,28 +67,6 @@ impl Watcher {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock()
     }
-}
-
-/// Entries kept for later pages.
-#[derive(Debug, Default)]
-struct Kept {
-    pace: Pace,
-    entries: Entries,
-}
-
-fn each<S: Serializer>(entries: &[Arc<Entry>], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(entries.iter().map(AsRef::<Entry>::as_ref))
-}
-
-/// Entries that a page has not seen yet.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct Batch {
-    /// Number of all entries that match its filter.
-    pub(super) seen: u64,
-    /// Number of those that were dropped because the page did not fetch them.
-    pub(super) missed: u64,
-    #[serde(serialize_with = "each")]
-    pub(super) entries: Vec<Arc<Entry>>,
 }
 
 /// Whether the hub is observed.
@@ -394,8 +240,7 @@ impl Observer for Feed {
             self.unheard.fetch_add(1, Ordering::Relaxed);
             return true;
         }
-        let is_it = |watcher: &Arc<Watcher>| matches!(&watcher.filter.channel, Some(NameFilter::Whole(name)) if name == channel);
-        self.watchers.load().iter().any(is_it)
+        self.watchers.load().iter().any(|watcher| watcher.filter.is_for(channel))
     }
 }
 
@@ -436,6 +281,7 @@ impl Drop for Watch {
 
 #[cfg(test)]
 mod tests {
+    use super::queue::MAX_BYTES;
     use super::*;
     use crate::auth;
     use crate::config::Config;
