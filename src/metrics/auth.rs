@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::label_values;
+use super::labels::label_values;
 
 /// Why a callback was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
