@@ -5,9 +5,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
-use super::value::{self, As, ByteSize, OneOrMany, Toggle};
+use super::value::{self, As, ByteSize, OneOrMany, Toggle, forms};
 
 /// Engine options under the names of socket.io 2.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,7 +79,7 @@ pub struct Cookie {
     /// `Path`.
     pub path: String,
     /// `SameSite`; browsers treat a missing one as lax.
-    #[serde(deserialize_with = "value::same_site", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "same_site", skip_serializing_if = "Option::is_none")]
     pub same_site: Option<SameSite>,
     /// `Secure`.
     #[serde(with = "As::<Toggle>")]
@@ -160,6 +162,82 @@ impl Default for Compression {
     /// The threshold of Engine.IO.
     fn default() -> Self {
         Self(Some(1024))
+    }
+}
+
+forms!(Compression(Option<u64>), SessionCookie(Option<Cookie>));
+
+impl<'de> Deserialize<'de> for SessionCookie {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::Bool(false) | Value::Null => Ok(Self(None)),
+            Value::String(name) if name.is_empty() || name == "false" => Ok(Self(None)),
+            Value::String(name) => Ok(Self(Some(Cookie::named(&name)))),
+            table @ Value::Object(_) => serde_json::from_value(table).map(|cookie| Self(Some(cookie))).map_err(D::Error::custom),
+            other => Err(D::Error::custom(format!("invalid value `{other}`, expected a cookie name, a table or false"))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SameSite {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        match value.as_str().map(str::to_ascii_lowercase).as_deref() {
+            Some("strict") => Ok(Self::Strict),
+            Some("lax") => Ok(Self::Lax),
+            Some("none") => Ok(Self::None),
+            _ if value == Value::Bool(true) => Ok(Self::Strict),
+            _ => Err(D::Error::custom(format!("invalid value `{value}`, expected `strict`, `lax` or `none`"))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Compression {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        match &value {
+            Value::Bool(true) | Value::Null => Ok(Self::default()),
+            Value::Bool(false) => Ok(Self(None)),
+            Value::String(text) if matches!(text.as_str(), "true" | "") => Ok(Self::default()),
+            Value::String(text) if text == "false" => Ok(Self(None)),
+            // Other zlib options have no effect here.
+            Value::Object(options) => match options.get("threshold") {
+                None => Ok(Self::default()),
+                Some(threshold) => match threshold.as_u64().or_else(|| threshold.as_str()?.parse().ok()) {
+                    Some(bytes) => Ok(Self(Some(bytes))),
+                    None => Err(D::Error::custom(format!("invalid threshold `{threshold}`, expected a number of bytes"))),
+                },
+            },
+            _ => Err(D::Error::custom(format!("invalid value `{value}`, expected true, false or a table with a threshold in bytes"))),
+        }
+    }
+}
+
+impl Serialize for Compression {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            None => serializer.serialize_bool(false),
+            Some(_) if *self == Self::default() => serializer.serialize_bool(true),
+            Some(threshold) => serde_json::json!({ "threshold": threshold }).serialize(serializer),
+        }
+    }
+}
+
+impl Serialize for SessionCookie {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            None => serializer.serialize_bool(false),
+            Some(cookie) if *cookie == Cookie::named(&cookie.name) => serializer.serialize_str(&cookie.name),
+            Some(cookie) => cookie.serialize(serializer),
+        }
+    }
+}
+
+/// A `SameSite` value; `false` means none.
+fn same_site<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SameSite>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null | Value::Bool(false) => Ok(None),
+        value => serde_json::from_value(value).map(Some).map_err(D::Error::custom),
     }
 }
 

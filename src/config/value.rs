@@ -12,9 +12,6 @@ use std::time::Duration;
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::socketio::{Compression, SessionCookie};
-use super::{Cookie, SameSite};
-
 /// A notation of a plain value.
 pub(super) trait Form {
     /// What is read from it.
@@ -54,9 +51,10 @@ impl<F: Form> Form for Option<F> {
     }
 }
 
+/// Types with one field, the plain value.
 macro_rules! forms {
     ($($form:ident($plain:ty)),*) => {$(
-        impl Form for $form {
+        impl $crate::config::value::Form for $form {
             type Plain = $plain;
 
             fn plain(self) -> $plain {
@@ -70,15 +68,9 @@ macro_rules! forms {
     )*};
 }
 
-forms!(
-    Port(u16),
-    Toggle(bool),
-    Seconds(Duration),
-    ByteSize(u64),
-    OneOrMany(Vec<String>),
-    Compression(Option<u64>),
-    SessionCookie(Option<Cookie>)
-);
+pub(super) use forms;
+
+forms!(Port(u16), Toggle(bool), Seconds(Duration), ByteSize(u64), OneOrMany(Vec<String>));
 
 /// A TCP port. Like the original, it accepts any text that ends with a port (`tcp://host:6001/`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -309,64 +301,6 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-impl<'de> Deserialize<'de> for SessionCookie {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde_json::Value;
-        match Value::deserialize(deserializer)? {
-            Value::Bool(false) | Value::Null => Ok(Self(None)),
-            Value::String(name) if name.is_empty() || name == "false" => Ok(Self(None)),
-            Value::String(name) => Ok(Self(Some(Cookie::named(&name)))),
-            table @ Value::Object(_) => serde_json::from_value(table).map(|cookie| Self(Some(cookie))).map_err(D::Error::custom),
-            other => Err(D::Error::custom(format!("invalid value `{other}`, expected a cookie name, a table or false"))),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for SameSite {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(deserializer)?;
-        match value.as_str().map(str::to_ascii_lowercase).as_deref() {
-            Some("strict") => Ok(Self::Strict),
-            Some("lax") => Ok(Self::Lax),
-            Some("none") => Ok(Self::None),
-            _ if value == serde_json::Value::Bool(true) => Ok(Self::Strict),
-            _ => Err(D::Error::custom(format!("invalid value `{value}`, expected `strict`, `lax` or `none`"))),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Compression {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde_json::Value;
-        let value = Value::deserialize(deserializer)?;
-        match &value {
-            Value::Bool(true) | Value::Null => Ok(Self::default()),
-            Value::Bool(false) => Ok(Self(None)),
-            Value::String(text) if matches!(text.as_str(), "true" | "") => Ok(Self::default()),
-            Value::String(text) if text == "false" => Ok(Self(None)),
-            // Other zlib options have no effect here.
-            Value::Object(options) => match options.get("threshold") {
-                None => Ok(Self::default()),
-                Some(threshold) => match threshold.as_u64().or_else(|| threshold.as_str()?.parse().ok()) {
-                    Some(bytes) => Ok(Self(Some(bytes))),
-                    None => Err(D::Error::custom(format!("invalid threshold `{threshold}`, expected a number of bytes"))),
-                },
-            },
-            _ => Err(D::Error::custom(format!("invalid value `{value}`, expected true, false or a table with a threshold in bytes"))),
-        }
-    }
-}
-
-impl Serialize for Compression {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            None => serializer.serialize_bool(false),
-            Some(_) if *self == Self::default() => serializer.serialize_bool(true),
-            Some(threshold) => serde_json::json!({ "threshold": threshold }).serialize(serializer),
-        }
-    }
-}
-
 /// A string, also accepted as a number: an `appId` or password of digits.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     match serde_json::Value::deserialize(deserializer)? {
@@ -380,14 +314,6 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
 pub(super) fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
     let secret = Option::<Secret>::deserialize(deserializer)?;
     Ok(secret.filter(|secret| !secret.expose().is_empty()))
-}
-
-/// A `SameSite` value; `false` means none.
-pub(super) fn same_site<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SameSite>, D::Error> {
-    match serde_json::Value::deserialize(deserializer)? {
-        serde_json::Value::Null | serde_json::Value::Bool(false) => Ok(None),
-        value => serde_json::from_value(value).map(Some).map_err(D::Error::custom),
-    }
 }
 
 /// A whole number, also accepted as a string.
@@ -442,16 +368,6 @@ impl Serialize for OneOrMany {
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
-    }
-}
-
-impl Serialize for SessionCookie {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match &self.0 {
-            None => serializer.serialize_bool(false),
-            Some(cookie) if *cookie == Cookie::named(&cookie.name) => serializer.serialize_str(&cookie.name),
-            Some(cookie) => cookie.serialize(serializer),
-        }
     }
 }
 
