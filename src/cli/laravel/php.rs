@@ -6,6 +6,7 @@ mod functions;
 mod lexer;
 mod parser;
 mod slug;
+mod tree;
 pub(super) mod url;
 mod value;
 

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::functions::{self, Arguments};
-use super::parser::{Argument, Arm, Element, Expr, Part, Statement, last_name};
+use super::parser::last_name;
+use super::tree::{Argument, Arm, Element, Expr, Part, Statement};
 use super::value::{Array, Asked, Value};
 
 /// Text and source of a variable, if it is set; `Err` says why that is unknown.
@@ -285,7 +286,7 @@ impl Evaluator<'_> {
             ("str", "of") => self.call("str", arguments),
             ("str", name) => {
                 let arguments = self.arguments(arguments)?;
-                functions::str(name, arguments, self.outside.has_ascii)
+                functions::text::call(name, arguments, self.outside.has_ascii)
             }
             _ => Err(format!("`{class}::{name}()`")),
         }
@@ -299,7 +300,7 @@ impl Evaluator<'_> {
         }
         let mut arguments = self.arguments(arguments)?;
         arguments.values.insert(0, text);
-        functions::fluent(&name.to_ascii_lowercase(), arguments, self.outside.has_ascii)
+        functions::text::fluent(&name.to_ascii_lowercase(), arguments, self.outside.has_ascii)
     }
 
     fn arguments(&mut self, arguments: &[Argument]) -> Result<Arguments, String> {
@@ -322,7 +323,7 @@ impl Evaluator<'_> {
                 default = Some(&arm.value);
             }
             for condition in &arm.conditions {
-                if functions::is_same(&subject, &self.evaluate(condition)?)? {
+                if functions::operators::is_same(&subject, &self.evaluate(condition)?)? {
                     return self.evaluate(&arm.value);
                 }
             }
@@ -344,7 +345,7 @@ impl Evaluator<'_> {
             _ => {}
         }
         let (left, right) = (self.value(left), self.value(right));
-        functions::operate(operator, left, right)
+        functions::operators::operate(operator, left, right)
     }
 
     fn assign(&mut self, target: &Expr, operator: &'static str, value: &Expr) -> Value {

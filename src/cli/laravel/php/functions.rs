@@ -1,9 +1,14 @@
-//! The functions and operators of PHP and Laravel that config files use. Input: values. Output: a value, or the name of an
-//! unsupported function or operator. Pure.
+//! The functions of PHP and Laravel that config files use. Input: values. Output: a value, or the name of an unsupported
+//! function. Pure.
 
 use super::slug;
 use super::url::Url;
 use super::value::{Array, Asked, Value};
+
+pub(super) mod operators;
+pub(super) mod text;
+
+use operators::{is_equal, is_same};
 
 /// Arguments of a call, positional and named.
 #[derive(Debug, Default)]
@@ -94,11 +99,11 @@ pub(super) fn constant(name: &str) -> Result {
 /// Calls a function by its lower-case name.
 pub(super) fn call(name: &str, arguments: Arguments, has_ascii: bool) -> Result {
     Ok(match name {
-        "str_slug" => return str("slug", arguments, has_ascii),
-        "snake_case" => return str("snake", arguments, has_ascii),
-        "kebab_case" => return str("kebab", arguments, has_ascii),
-        "str_finish" => return str("finish", arguments, has_ascii),
-        "str_start" => return str("start", arguments, has_ascii),
+        "str_slug" => return text::call("slug", arguments, has_ascii),
+        "snake_case" => return text::call("snake", arguments, has_ascii),
+        "kebab_case" => return text::call("kebab", arguments, has_ascii),
+        "str_finish" => return text::call("finish", arguments, has_ascii),
+        "str_start" => return text::call("start", arguments, has_ascii),
         "strtolower" => Value::Text(arguments.text("string")?.to_ascii_lowercase()),
         "strtoupper" => Value::Text(arguments.text("string")?.to_ascii_uppercase()),
         "mb_strtolower" => Value::Text(arguments.text("string")?.to_lowercase()),
@@ -270,91 +275,6 @@ fn trimmed<'a>(name: &str, text: &'a str, characters: &str) -> &'a str {
     }
 }
 
-/// Calls a method of `Str` by its lower-case name.
-pub(super) fn str(name: &str, arguments: Arguments, has_ascii: bool) -> Result {
-    Ok(match name {
-        "slug" => {
-            let [title, separator, language] = arguments.take(["title", "separator", "language"])?;
-            let (title, separator) = (given(title)?.string()?, text_or(separator, "-")?);
-            let title = match language {
-                None => ascii(&title, has_ascii)?,
-                Some(Value::Text(language)) if language == "en" => ascii(&title, has_ascii)?,
-                Some(Value::Text(language)) if !title.is_ascii() => return Err(format!("`Str::slug()` in the language `{language}`")),
-                Some(_) => title,
-            };
-            Value::Text(slug::slug(&title, &separator))
-        }
-        "ascii" => Value::Text(ascii(&arguments.text("value")?, has_ascii)?),
-        "snake" => {
-            let [value, delimiter] = arguments.take(["value", "delimiter"])?;
-            Value::Text(slug::snake(&given(value)?.string()?, &text_or(delimiter, "_")?))
-        }
-        "kebab" => Value::Text(slug::snake(&arguments.text("value")?, "-")),
-        "lower" => Value::Text(arguments.text("value")?.to_lowercase()),
-        "upper" => Value::Text(arguments.text("value")?.to_uppercase()),
-        "ucfirst" => Value::Text(first_letter(&arguments.text("string")?, |c| c.to_uppercase().next().unwrap_or(c))),
-        "finish" | "start" => {
-            let [value, cap] = arguments.take(["value", if name == "finish" { "cap" } else { "prefix" }])?;
-            let (value, cap) = (given(value)?.string()?, given(cap)?.string()?);
-            let mut bare = value.as_str();
-            while let Some(rest) =
-                if name == "finish" { bare.strip_suffix(&cap) } else { bare.strip_prefix(&cap) }.filter(|_| !cap.is_empty())
-            {
-                bare = rest;
-            }
-            Value::Text(if name == "finish" { format!("{bare}{cap}") } else { format!("{cap}{bare}") })
-        }
-        "replace" => {
-            let [search, replace, subject] = arguments.take(["search", "replace", "subject"])?;
-            replaced(given(search)?, given(replace)?, &given(subject)?.string()?)?
-        }
-        "contains" | "startswith" | "endswith" => {
-            let [text, needle] = arguments.take(["haystack", "needles"])?;
-            let (text, needle) = (given(text)?.string()?, given(needle)?.string()?);
-            let is_in = match name {
-                "contains" => text.contains(&needle),
-                "startswith" => text.starts_with(&needle),
-                _ => text.ends_with(&needle),
-            };
-            Value::Bool(is_in && !needle.is_empty())
-        }
-        "after" | "before" => {
-            let [text, search] = arguments.take(["subject", "search"])?;
-            let (text, search) = (given(text)?.string()?, given(search)?.string()?);
-            let parts = text.split_once(&search).filter(|_| !search.is_empty());
-            Value::text(parts.map_or(text.as_str(), |(before, after)| if name == "after" { after } else { before }))
-        }
-        _ => return Err(format!("`Str::{name}()`")),
-    })
-}
-
-fn ascii(text: &str, has_ascii: bool) -> Result<String> {
-    if has_ascii {
-        return Ok(slug::ascii(text));
-    }
-    slug::ascii_before_7(text).ok_or_else(|| format!("`Str::ascii({text:?})` of a Laravel before 7"))
-}
-
-/// Calls a method of `Str::of(…)` by its lower-case name; the text is the first argument.
-pub(super) fn fluent(name: &str, mut arguments: Arguments, has_ascii: bool) -> Result {
-    match name {
-        "tostring" | "value" | "__tostring" => arguments.take(["text"]).and_then(|[text]| given(text)),
-        "append" | "prepend" => {
-            let mut texts = arguments.values.iter().map(Value::string).collect::<Result<Vec<_>>>()?;
-            if name == "prepend" {
-                texts.rotate_left(1);
-            }
-            Ok(Value::Text(texts.concat()))
-        }
-        "trim" | "ltrim" | "rtrim" => call(name, arguments, has_ascii),
-        "replace" if arguments.values.len() == 3 => {
-            arguments.values.rotate_left(1);
-            str(name, arguments, has_ascii)
-        }
-        _ => str(name, arguments, has_ascii),
-    }
-}
-
 fn replaced(search: Value, replace: Value, subject: &str) -> Result {
     let list = |value: Value| match value {
         Value::Array(array) => match array.open {
@@ -449,67 +369,4 @@ fn parse_url(text: &str, component: i64) -> Result {
         parts.put("port".to_owned(), port, Asked::default());
     }
     Ok(Value::Array(parts))
-}
-
-/// `===`
-pub(super) fn is_same(left: &Value, right: &Value) -> Result<bool> {
-    match (left, right) {
-        (Value::Unknown(why), _) | (_, Value::Unknown(why)) => Err(why.clone()),
-        (Value::Array(_), Value::Array(_)) => Err("a comparison of arrays".to_owned()),
-        _ => Ok(left == right),
-    }
-}
-
-/// `==`
-fn is_equal(left: &Value, right: &Value) -> Result<bool> {
-    let number = |text: &str| text.trim().parse::<f64>().ok();
-    match (left, right) {
-        (Value::Unknown(why), _) | (_, Value::Unknown(why)) => Err(why.clone()),
-        (Value::Text(left), Value::Text(right)) => Ok(match (number(left), number(right)) {
-            (Some(left), Some(right)) => (left - right).abs() < f64::EPSILON,
-            _ => left == right,
-        }),
-        (Value::Bool(_), _) | (_, Value::Bool(_)) => Ok(left.truth()? == right.truth()?),
-        (Value::Null, Value::Text(text)) | (Value::Text(text), Value::Null) => Ok(text.is_empty()),
-        (Value::Null, other) | (other, Value::Null) => Ok(!other.truth()?),
-        (Value::Int(value), Value::Text(text)) | (Value::Text(text), Value::Int(value)) => Ok(match number(text) {
-            Some(number) => (number - *value as f64).abs() < f64::EPSILON,
-            None => *text == value.to_string(),
-        }),
-        _ => is_same(left, right),
-    }
-}
-
-/// Applies a binary operator.
-pub(super) fn operate(operator: &str, left: Value, right: Value) -> Result {
-    let (left, right) = (given(Some(left))?, given(Some(right))?);
-    let numbers = || Ok::<_, String>((left.int()?, right.int()?));
-    Ok(match operator {
-        "." => Value::Text(left.string()? + &right.string()?),
-        "===" => Value::Bool(is_same(&left, &right)?),
-        "!==" => Value::Bool(!is_same(&left, &right)?),
-        "==" => Value::Bool(is_equal(&left, &right)?),
-        "!=" | "<>" => Value::Bool(!is_equal(&left, &right)?),
-        "+" => match (left, right) {
-            (Value::Array(mut left), Value::Array(right)) => {
-                if left.open.is_some() || right.open.is_some() {
-                    return Err("a sum of unknown arrays".to_owned());
-                }
-                for item in right.items {
-                    if !left.items.iter().any(|known| known.key == item.key) {
-                        left.put(item.key, item.value, item.asked);
-                    }
-                }
-                Value::Array(left)
-            }
-            (left, right) => Value::Int(left.int()?.wrapping_add(right.int()?)),
-        },
-        "-" => numbers().map(|(left, right)| Value::Int(left.wrapping_sub(right)))?,
-        "*" => numbers().map(|(left, right)| Value::Int(left.wrapping_mul(right)))?,
-        "<" => numbers().map(|(left, right)| Value::Bool(left < right))?,
-        "<=" => numbers().map(|(left, right)| Value::Bool(left <= right))?,
-        ">" => numbers().map(|(left, right)| Value::Bool(left > right))?,
-        ">=" => numbers().map(|(left, right)| Value::Bool(left >= right))?,
-        _ => return Err(format!("the operator `{operator}`")),
-    })
 }
