@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use http::HeaderValue;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::channel::Pattern;
 use crate::config::Limits;
@@ -96,19 +96,15 @@ impl Admission {
         Arc::new(admission)
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock()
-    }
-
     /// Applies new limits; clients that are connected stay.
     pub fn set_limits(&self, limits: &Limits) {
-        let mut counts = self.counts();
+        let mut counts = self.0.lock();
         (counts.most, counts.most_per_address) = (limits.connections, limits.connections_per_ip);
     }
 
     /// Refuses every client from now on.
     pub fn drain(&self) {
-        self.counts().is_draining = true;
+        self.0.lock().is_draining = true;
     }
 
     /// Admits a client.
@@ -117,7 +113,7 @@ impl Admission {
     /// [`Full`] when a limit is reached or the server is stopping.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Slot, Full> {
         let address = client_network(address);
-        let mut counts = self.counts();
+        let mut counts = self.0.lock();
         let from_address = counts.by_address.get(&address).copied().unwrap_or_default();
         if counts.is_draining {
             return Err(Full::Draining);
@@ -151,7 +147,7 @@ pub struct Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut counts = self.admission.counts();
+        let mut counts = self.admission.0.lock();
         counts.total -= 1;
         if let Some(count) = counts.by_address.get_mut(&self.address) {
             *count -= 1;
@@ -184,7 +180,7 @@ mod tests {
         let third = admission.enter(address("10.0.0.2")).unwrap();
         assert_eq!(admission.enter(address("10.0.0.2")).unwrap_err().to_string(), "limits.connections (2) is reached");
         drop((second, third));
-        assert!(admission.counts().by_address.is_empty());
+        assert!(admission.0.lock().by_address.is_empty());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use reqwest::Url;
 use tokio::time::Instant;
 
@@ -177,10 +177,6 @@ struct Open {
     next: u64,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
-}
-
 impl<A: Application> Shield<A> {
     /// Wraps `application`.
     #[must_use]
@@ -200,7 +196,7 @@ impl<A: Application> Shield<A> {
     /// The shared future of an equal call in progress, or of this one.
     fn share(&self, call: Arc<Call>, asker: SocketId) -> SingleFlight {
         let inner = &self.0;
-        let mut open = lock(&inner.open);
+        let mut open = inner.open.lock();
         let Open { questions, next } = &mut *open;
         let place = questions.entry(Arc::clone(&call));
         if let Entry::Occupied(asked) = &place
@@ -259,7 +255,7 @@ struct OpenEntry<A> {
 
 impl<A> Drop for OpenEntry<A> {
     fn drop(&mut self) {
-        let mut open = lock(&self.inner.open);
+        let mut open = self.inner.open.lock();
         // If this call was cancelled, an equal one with another number may have replaced it already.
         if let Entry::Occupied(entry) = open.questions.entry(Arc::clone(&self.call))
             && entry.get().0 == self.number
@@ -271,7 +267,7 @@ impl<A> Drop for OpenEntry<A> {
 
 impl<A: Application> Inner<A> {
     fn limiter(&self, host: &str) -> Arc<HostLimiter> {
-        let mut limiters = lock(&self.limiters);
+        let mut limiters = self.limiters.lock();
         if let Some(limiter) = limiters.get(host) {
             return Arc::clone(limiter);
         }

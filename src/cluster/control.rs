@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -175,20 +175,16 @@ pub(super) struct Answers<'a> {
 }
 
 impl Asked {
-    fn all(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<Answer>>> {
-        self.0.lock()
-    }
-
     pub(super) fn begin(&self) -> Answers<'_> {
         let id = rand::random();
         let (sender, answers) = mpsc::unbounded_channel();
-        self.all().insert(id, sender);
+        self.0.lock().insert(id, sender);
         Answers { asked: self, id, answers }
     }
 
     /// Forwards an answer to its question. Answers to unknown questions, or that arrive too late, are dropped.
     pub(super) fn answered(&self, id: u64, answer: Answer) {
-        if let Some(sender) = self.all().get(&id) {
+        if let Some(sender) = self.0.lock().get(&id) {
             let _ = sender.send(answer);
         }
     }
@@ -196,6 +192,6 @@ impl Asked {
 
 impl Drop for Answers<'_> {
     fn drop(&mut self) {
-        self.asked.all().remove(&self.id);
+        self.asked.0.lock().remove(&self.id);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -85,13 +85,9 @@ impl Handover {
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock()
-    }
-
     /// Forgets a session that belongs to another node now.
     fn forget(&self, id: SocketId) {
-        let mut table = self.table();
+        let mut table = self.table.lock();
         table.dirty.remove(&id);
         table.written.remove(&id);
         table.taken.insert(id);
@@ -149,14 +145,14 @@ impl<S: Socket> Hub<S> {
     /// Marks a session as changed, so that it is written or deleted.
     pub(super) fn touch(&self, id: SocketId) {
         if let Some(handover) = &self.handover {
-            handover.table().dirty.insert(id);
+            handover.table.lock().dirty.insert(id);
             handover.changed.notify_one();
         }
     }
 
     /// Marks the sessions that were written long ago, so that they are written again before they expire.
     fn touch_old(&self, handover: &Handover) {
-        let mut table = handover.table();
+        let mut table = handover.table.lock();
         let Table { dirty, written, .. } = &mut *table;
         let now = Instant::now();
         dirty.extend(written.iter().filter(|(_, at)| now - **at > handover.lasts / 3).map(|(id, _)| *id));
@@ -166,7 +162,7 @@ impl<S: Socket> Hub<S> {
     pub(super) fn touch_all(&self) {
         if let Some(handover) = &self.handover {
             let ids = self.ids();
-            let mut table = handover.table();
+            let mut table = handover.table.lock();
             table.dirty.extend(ids);
             table.began = Instant::now();
             drop(table);
@@ -177,7 +173,7 @@ impl<S: Socket> Hub<S> {
     /// Writes the marked sessions. `false`: some of them have to be retried later.
     pub(super) async fn write_sessions(&self, handover: &Handover) -> bool {
         let ids = {
-            let mut table = handover.table();
+            let mut table = handover.table.lock();
             table.taken.clear();
             std::mem::take(&mut table.dirty)
         };
@@ -185,11 +181,11 @@ impl<S: Socket> Hub<S> {
         let mut later = Vec::new();
         for id in ids {
             match self.session_change(id, handover.lasts) {
-                Some(SessionChange::Delete) if !handover.table().written.contains_key(&id) => {}
+                Some(SessionChange::Delete) if !handover.table.lock().written.contains_key(&id) => {}
                 Some(change) => changes.push((id, change)),
                 None => {
                     // What is in the store is outdated.
-                    changes.extend(handover.table().written.contains_key(&id).then_some((id, SessionChange::Delete)));
+                    changes.extend(handover.table.lock().written.contains_key(&id).then_some((id, SessionChange::Delete)));
                     later.push(id);
                 }
             }
@@ -198,7 +194,7 @@ impl<S: Socket> Hub<S> {
             return true;
         }
         let is_written = handover.store.write(changes.clone()).await;
-        let mut table = handover.table();
+        let mut table = handover.table.lock();
         let is_all = later.is_empty() && is_written.is_ok();
         table.dirty.extend(later);
         match is_written {

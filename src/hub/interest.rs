@@ -10,7 +10,7 @@ use std::collections::hash_map::{Entry, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -91,10 +91,6 @@ impl InterestSet {
         Arc::new(Self { flat, table: Mutex::default(), changed: Notify::new() })
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock()
-    }
-
     /// Patterns of channels that are always subscribed to: their events go to all sockets, or are kept.
     #[must_use]
     pub fn flat(&self) -> &[Pattern] {
@@ -112,7 +108,7 @@ impl InterestSet {
         if channel.as_str() == CONTROL_CHANNEL || self.flat_of(channel.as_str()).is_some() {
             return None;
         }
-        let mut table = self.table();
+        let mut table = self.table.lock();
         let Table { is_connected, channels, queue, .. } = &mut *table;
         let fresh = || Arc::new(Interest { channel: channel.clone(), interests: Arc::clone(self) });
         match channels.entry(channel.clone()) {
@@ -139,7 +135,7 @@ impl InterestSet {
 
     /// Resolves when the subscription is confirmed, or Redis is lost. `None`: there is nothing to wait for.
     pub(super) fn pending(&self, channel: &str) -> Option<oneshot::Receiver<()>> {
-        let mut table = self.table();
+        let mut table = self.table.lock();
         if !table.is_connected {
             return None;
         }
@@ -151,7 +147,7 @@ impl InterestSet {
 
     /// The last socket that wanted the channel is gone.
     fn give_up(&self, channel: &ChannelName) {
-        let mut table = self.table();
+        let mut table = self.table.lock();
         let Table { is_connected, channels, idle, .. } = &mut *table;
         let Some(topic) = channels.get_mut(channel).filter(|topic| topic.interest.strong_count() == 0) else {
             // A socket wants it again, or the table was reset.
@@ -171,7 +167,7 @@ impl InterestSet {
 
     /// There is a new connection to Redis, which has no subscriptions.
     pub fn connected(&self) {
-        let mut table = self.table();
+        let mut table = self.table.lock();
         table.forget();
         table.is_connected = true;
         table.queue = table.channels.keys().cloned().collect();
@@ -179,7 +175,7 @@ impl InterestSet {
 
     /// The connection is lost. No socket waits any more: one that joins meanwhile receives events when Redis is back.
     pub fn lost(&self) {
-        let mut table = self.table();
+        let mut table = self.table.lock();
         table.forget();
         table.is_connected = false;
     }
@@ -187,14 +183,14 @@ impl InterestSet {
     /// What to request from Redis now.
     #[must_use]
     pub fn take(&self) -> Change {
-        self.table().take()
+        self.table.lock().take()
     }
 
     /// Waits until there is something to request.
     pub async fn next(&self) -> Change {
         loop {
             let next_idle = {
-                let mut table = self.table();
+                let mut table = self.table.lock();
                 let change = table.take();
                 if !change.is_empty() {
                     return change;
@@ -210,7 +206,7 @@ impl InterestSet {
 
     /// Redis has confirmed the subscriptions to these channels.
     pub fn heard(&self, channels: &[ChannelName]) {
-        let mut table = self.table();
+        let mut table = self.table.lock();
         for channel in channels {
             if let Some(topic) = table.channels.get_mut(channel) {
                 topic.state = TopicState::Heard;

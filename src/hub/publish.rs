@@ -8,13 +8,12 @@ use std::convert::Infallible;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use parking_lot::RwLockReadGuard;
 use tracing::info;
 
 use super::Hub;
 use super::hints::Hints;
 use super::recovery::Recovery;
-use super::rooms::{Room, Snapshot};
+use super::rooms::Snapshot;
 use super::rules::Rule;
 use super::whisper::is_whisper;
 use super::{Dialect, Message, Observation, Push, PushError, Socket};
@@ -190,7 +189,7 @@ impl<S: Socket> Hub<S> {
             }
             // Under the lock: a client that resumes meanwhile is in this audience, or finds the event in the history.
             let in_channel = self.rooms.snapshot(channel);
-            let everyone = rule.is_flat.then(|| self.everyone().snapshot());
+            let everyone = rule.is_flat.then(|| self.everyone.read().snapshot());
             let audiences = [(in_channel, false)].into_iter().chain(everyone.map(|everyone| (Some(everyone), true)));
             for (receivers, is_flat) in audiences {
                 let (name, user) = (&*event.name, event.user.as_deref());
@@ -230,11 +229,7 @@ impl<S: Socket> Hub<S> {
 
     /// Whether events of a channel are sent to any socket.
     fn has_audience(&self, rule: &Rule<'_>, channel: &str) -> bool {
-        self.rooms.count(channel) > 0 || rule.is_flat && self.everyone().len() > 0
-    }
-
-    fn everyone(&self) -> RwLockReadGuard<'_, Room<S>> {
-        self.everyone.read()
+        self.rooms.count(channel) > 0 || rule.is_flat && self.everyone.read().len() > 0
     }
 
     /// An event found no subscriber: warns when a channel with nearly the same name has some.

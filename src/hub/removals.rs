@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::channel::ChannelName;
 
@@ -37,14 +37,10 @@ pub(super) enum Scope {
 }
 
 impl Removals {
-    fn late(&self) -> MutexGuard<'_, Late> {
-        self.late.lock()
-    }
-
     /// Records that a user is removed from a channel, or from everything.
     pub(super) fn note(&self, user: &str, channel: Option<&ChannelName>) {
         let removal = (self.hasher.hash_one(user), channel.map(|channel| self.hasher.hash_one(channel)));
-        let mut late = self.late();
+        let mut late = self.late.lock();
         late.count += 1;
         late.kept.push_back(removal);
         if late.kept.len() > MAX_KEPT {
@@ -54,13 +50,13 @@ impl Removals {
 
     /// How many there have been; a join notes this when it starts.
     pub(super) fn count(&self) -> u64 {
-        self.late().count
+        self.late.lock().count
     }
 
     /// What the user was removed from since `count`, as far as that makes a join of `channel` that was started then outdated.
     pub(super) fn since(&self, count: u64, user: &str, channel: &ChannelName) -> Option<Scope> {
         let (user, channel) = (self.hasher.hash_one(user), self.hasher.hash_one(channel));
-        let late = self.late();
+        let late = self.late.lock();
         let newer = usize::try_from(late.count - count).unwrap_or(usize::MAX);
         let Some(known) = late.kept.len().checked_sub(newer) else { return Some(Scope::Channel) };
         let of_user = late.kept.iter().skip(known).filter(|(removed, _)| *removed == user);

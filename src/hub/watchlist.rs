@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::{Hub, Message, Push, Socket};
 use crate::cluster::control::{self, Question};
@@ -46,13 +46,9 @@ pub(super) struct SignedIn {
 }
 
 impl Watchlists {
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock()
-    }
-
     /// Returns whether the user was not signed in here before.
     pub(super) fn add(&self, socket: SocketId, signed_in: &SignedIn) -> bool {
-        let mut table = self.table();
+        let mut table = self.0.lock();
         for user in &signed_in.watches {
             table.watched.entry(Arc::clone(user)).or_default().by.insert(socket);
         }
@@ -63,7 +59,7 @@ impl Watchlists {
 
     /// Returns whether the user is no longer signed in here.
     fn remove(&self, socket: SocketId, signed_in: &SignedIn) -> bool {
-        let mut table = self.table();
+        let mut table = self.0.lock();
         for user in &signed_in.watches {
             if let Some(watched) = table.watched.get_mut(user) {
                 watched.by.remove(&socket);
@@ -83,7 +79,7 @@ impl Watchlists {
 
     /// Stores whether a user is signed in; returns the sockets to tell.
     fn set(&self, user: &str, is_online: bool) -> Vec<SocketId> {
-        let mut table = self.table();
+        let mut table = self.0.lock();
         let Some(watched) = table.watched.get_mut(user).filter(|watched| watched.is_online != Some(is_online)) else { return Vec::new() };
         watched.is_online = Some(is_online);
         watched.by.iter().copied().collect()
@@ -91,7 +87,7 @@ impl Watchlists {
 
     /// Stores what the nodes answered about users, unless a newer change has arrived. Returns who of them is signed in, and who is not.
     fn learn<'a>(&self, users: &'a [Arc<str>], found: &HashSet<String>) -> (Vec<&'a str>, Vec<&'a str>) {
-        let mut table = self.table();
+        let mut table = self.0.lock();
         users.iter().map(|user| &**user).partition(|user| match table.watched.get_mut(*user) {
             Some(watched) => *watched.is_online.get_or_insert(found.contains(*user)),
             None => found.contains(*user),
@@ -99,17 +95,17 @@ impl Watchlists {
     }
 
     fn is_signed_in(&self, user: &str) -> bool {
-        self.table().signed_in.contains_key(user)
+        self.0.lock().signed_in.contains_key(user)
     }
 
     /// Those of `users` who are signed in here, each with the number of its connections.
     pub(super) fn counts(&self, users: &[String]) -> Vec<(String, usize)> {
-        let table = self.table();
+        let table = self.0.lock();
         users.iter().filter_map(|user| Some((user.clone(), *table.signed_in.get(user.as_str())?))).collect()
     }
 
     fn watched(&self) -> Vec<String> {
-        self.table().watched.keys().map(|user| (**user).to_owned()).collect()
+        self.0.lock().watched.keys().map(|user| (**user).to_owned()).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use indexmap::IndexMap;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::{Joined, Left, Member, Members, PresenceStore, StoreError};
 use crate::channel::ChannelName;
@@ -39,16 +39,10 @@ impl Channel {
     }
 }
 
-impl MemoryStore {
-    fn channels(&self) -> MutexGuard<'_, HashMap<ChannelName, Channel>> {
-        self.0.lock()
-    }
-}
-
 #[async_trait]
 impl PresenceStore for MemoryStore {
     async fn join(&self, name: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError> {
-        let mut channels = self.channels();
+        let mut channels = self.0.lock();
         let channel = channels.entry(name.clone()).or_default();
         // A socket that joins again for the same user is not a first join, so check before the old entry is removed.
         let is_first = !channel.sockets.contains_key(member.user());
@@ -62,7 +56,7 @@ impl PresenceStore for MemoryStore {
     }
 
     async fn leave(&self, name: &ChannelName, socket: SocketId) -> Result<Left, StoreError> {
-        let mut channels = self.channels();
+        let mut channels = self.0.lock();
         let Some((member, left)) = channels.get_mut(name).and_then(|channel| channel.remove(socket)) else {
             return Ok(Left::NotThere);
         };
@@ -73,12 +67,12 @@ impl PresenceStore for MemoryStore {
     }
 
     async fn have_joined(&self, name: &ChannelName, users: &[&str]) -> Result<Vec<bool>, StoreError> {
-        let channels = self.channels();
+        let channels = self.0.lock();
         let channel = channels.get(name);
         Ok(users.iter().map(|&user| channel.is_some_and(|channel| channel.sockets.contains_key(user))).collect())
     }
 
     async fn members(&self, name: &ChannelName) -> Result<Members, StoreError> {
-        Ok(self.channels().get(name).map(Channel::snapshot).unwrap_or_default())
+        Ok(self.0.lock().get(name).map(Channel::snapshot).unwrap_or_default())
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -106,18 +106,14 @@ impl Feed {
         Self { targets, metrics, marks: Mutex::default(), marked: Notify::new(), counts }
     }
 
-    fn marks(&self) -> MutexGuard<'_, Marks> {
-        self.marks.lock()
-    }
-
     /// Takes the changes since the last call.
     pub(super) fn take(&self) -> Marks {
-        std::mem::take(&mut self.marks())
+        std::mem::take(&mut self.marks.lock())
     }
 
     fn mark(&self, mark: impl FnOnce(&mut Marks)) {
         let was_empty = {
-            let mut marks = self.marks();
+            let mut marks = self.marks.lock();
             let was_empty = marks.is_empty();
             mark(&mut marks);
             was_empty

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -101,16 +101,12 @@ impl MemoryOutbox {
         Self { queue: Mutex::default(), filled: Notify::new(), closed, max_events, max_bytes, metrics }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
-    }
-
     /// Adds an event. Returns the events dropped for it: the oldest client events first, then the oldest of all, because the newest
     /// ones describe the current state.
     pub(super) fn push(&self, event: Waiting) -> Vec<Waiting> {
         let mut dropped = Vec::new();
         {
-            let mut queue = self.queue();
+            let mut queue = self.queue.lock();
             queue.bytes += event.json.len();
             queue.waiting.push_back(event);
             while queue.waiting.len() > 1 && (queue.waiting.len() > self.max_events || queue.bytes > self.max_bytes) {
@@ -129,12 +125,12 @@ impl MemoryOutbox {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queue().waiting.is_empty()
+        self.queue.lock().waiting.is_empty()
     }
 
     /// Removes and returns all queued events.
     pub(super) fn drain(&self) -> Vec<Waiting> {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         let Queue { waiting, .. } = std::mem::take(&mut *queue);
         self.metrics.webhooks.waiting.dec_by(i64::try_from(waiting.len()).unwrap_or(i64::MAX));
         waiting.into()
@@ -157,7 +153,7 @@ impl Outbox for MemoryOutbox {
     async fn first(&self) -> Option<Vec<Waiting>> {
         loop {
             let is_closed = self.closed.is_cancelled();
-            let first = batch(self.queue().waiting.iter().cloned());
+            let first = batch(self.queue.lock().waiting.iter().cloned());
             if !first.is_empty() {
                 return Some(first);
             }
@@ -172,7 +168,7 @@ impl Outbox for MemoryOutbox {
     }
 
     async fn done(&self, events: &[Waiting]) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         // Some may have been dropped in the meantime.
         let before = queue.waiting.len();
         while queue.pop_front_if(|first| events.iter().any(|event| event.id == first.id)).is_some() {}

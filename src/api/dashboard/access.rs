@@ -16,7 +16,7 @@ use axum::http::header::{COOKIE, HOST, ORIGIN, SET_COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -100,13 +100,9 @@ struct Known {
 }
 
 impl Sessions {
-    fn known(&self) -> MutexGuard<'_, HashMap<u128, Known>> {
-        self.0.lock()
-    }
-
     fn begin(&self, generation: u64) -> u128 {
         let id = rand::random();
-        let mut known = self.known();
+        let mut known = self.0.lock();
         known.retain(|_, session| session.began.elapsed() < LIFETIME);
         if known.len() >= MAX_SESSIONS
             && let Some(oldest) = known.iter().min_by_key(|(_, session)| session.began).map(|(id, _)| *id)
@@ -119,11 +115,11 @@ impl Sessions {
 
     /// Whether the session is still valid.
     pub(super) fn lasts(&self, id: u128, generation: u64) -> bool {
-        self.known().get(&id).is_some_and(|session| session.began.elapsed() < LIFETIME && session.generation == generation)
+        self.0.lock().get(&id).is_some_and(|session| session.began.elapsed() < LIFETIME && session.generation == generation)
     }
 
     fn end(&self, id: u128) {
-        self.known().remove(&id);
+        self.0.lock().remove(&id);
     }
 }
 
@@ -146,14 +142,10 @@ impl Failures {
 }
 
 impl Throttle {
-    fn failures(&self) -> MutexGuard<'_, Failures> {
-        self.0.lock()
-    }
-
     /// Counts an attempt before it is checked, so that concurrent attempts count, too. `false`: too many for now.
     fn begin(&self, address: IpAddr) -> bool {
         let network = client_network(address);
-        let mut failures = self.failures();
+        let mut failures = self.0.lock();
         let is_known = failures.knows(address);
         if failures.by_address.len() >= MAX_ADDRESSES && !failures.by_address.contains_key(&network) {
             failures.by_address.retain(|_, (_, since)| since.elapsed() < WINDOW);
@@ -180,7 +172,7 @@ impl Throttle {
     /// Clears the failures of an address after a successful attempt, and remembers its network.
     fn succeeded(&self, address: IpAddr) {
         let network = client_network(address);
-        let mut failures = self.failures();
+        let mut failures = self.0.lock();
         failures.by_address.remove(&network);
         if failures.knows(address) {
             return;
@@ -408,7 +400,7 @@ mod tests {
         for _ in 0..2 * MAX_SESSIONS {
             sessions.begin(1);
         }
-        assert_eq!(sessions.known().len(), MAX_SESSIONS);
+        assert_eq!(sessions.0.lock().len(), MAX_SESSIONS);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::entry::{Entry, Group, Near, about};
 use crate::client::Client;
@@ -63,12 +63,6 @@ struct Watcher {
     waiting: Mutex<Waiting>,
 }
 
-impl Watcher {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock()
-    }
-}
-
 /// Whether the hub is observed.
 enum Attached {
     /// By this feed, under this handle.
@@ -112,20 +106,12 @@ impl Feed {
         })
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock()
-    }
-
-    fn attached(&self) -> MutexGuard<'_, Attached> {
-        self.attached.lock()
-    }
-
     /// Drops all entries once the last page has been closed for [`LINGER`].
     pub(super) fn forget(&self, now: Instant) {
-        let mut attached = self.attached();
+        let mut attached = self.attached.lock();
         if matches!(*attached, Attached::Lingering(since) if now.duration_since(since) >= LINGER) {
             *attached = Attached::No;
-            *self.kept() = Kept::default();
+            *self.kept.lock() = Kept::default();
             *self.looks.lock() = HashMap::new();
         }
     }
@@ -137,13 +123,13 @@ impl Feed {
     /// Registers a page, which first gets the kept entries; `None` when there are too many pages at that place.
     pub(super) fn watch(self: &Arc<Self>, filter: Filter, place: Place) -> Option<Watch> {
         filter.refresh(&self.hub);
-        let mut attached = self.attached();
+        let mut attached = self.attached.lock();
         let mut watchers = Vec::clone(&self.watchers.load());
         if watchers.iter().filter(|watcher| watcher.place == place).count() >= place.most() {
             return None;
         }
         let mut waiting = Waiting::default();
-        for (group, entry) in self.kept().entries.list.iter().filter(|(group, entry)| filter.takes(*group, entry.about())) {
+        for (group, entry) in self.kept.lock().entries.list.iter().filter(|(group, entry)| filter.takes(*group, entry.about())) {
             waiting.entries.push(*group, Arc::clone(entry));
         }
         let waiting = Mutex::new(waiting);
@@ -160,7 +146,7 @@ impl Feed {
 
     /// The kept entries of a channel, or of all channels, oldest first.
     pub(super) fn recent(&self, channel: Option<&str>) -> Vec<Arc<Entry>> {
-        let kept = self.kept();
+        let kept = self.kept.lock();
         let is_it = |entry: &Arc<Entry>| channel.is_none() || entry.channel.as_deref() == channel;
         kept.entries.list.iter().map(|(_, entry)| entry).filter(|entry| is_it(entry)).cloned().collect()
     }
@@ -204,7 +190,7 @@ impl Feed {
             if !watcher.filter.takes(group, about) {
                 continue;
             }
-            let mut waiting = watcher.waiting();
+            let mut waiting = watcher.waiting.lock();
             waiting.seen += 1;
             if !waiting.pace.takes(second, group) {
                 continue;
@@ -215,7 +201,7 @@ impl Feed {
             }
             waiting.entries.push(group, Arc::clone(made.get_or_insert_with(make)));
         }
-        let mut kept = self.kept();
+        let mut kept = self.kept.lock();
         if kept.pace.takes(second, group) {
             kept.entries.push(group, made.unwrap_or_else(make));
             kept.entries.trim();
@@ -247,7 +233,7 @@ impl Observer for Feed {
 impl Watch {
     /// Takes the entries that the page has not seen yet.
     pub(super) fn take(&self) -> Batch {
-        let mut waiting = self.watcher.waiting();
+        let mut waiting = self.watcher.waiting.lock();
         let Entries { list, .. } = std::mem::take(&mut waiting.entries);
         let batch = Batch {
             seen: std::mem::take(&mut waiting.seen),
@@ -267,7 +253,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut attached = self.feed.attached();
+        let mut attached = self.feed.attached.lock();
         let mut watchers = Vec::clone(&self.feed.watchers.load());
         watchers.retain(|watcher| !Arc::ptr_eq(watcher, &self.watcher));
         if watchers.is_empty()
@@ -315,14 +301,14 @@ mod tests {
         }
         let most = MAX_BYTES + 4096;
         let bytes = |entries: &Entries| entries.list.iter().map(|(_, entry)| entry.bytes()).sum::<usize>();
-        let (kept, waiting) = (bytes(&feed.kept().entries), bytes(&watch.watcher.waiting().entries));
+        let (kept, waiting) = (bytes(&feed.kept.lock().entries), bytes(&watch.watcher.waiting.lock().entries));
         assert!(kept > MAX_BYTES / 2 && kept <= most, "{kept} bytes are kept");
         assert!(waiting > MAX_BYTES / 2 && waiting <= most, "{waiting} bytes are queued");
-        assert_eq!(feed.kept().entries.bytes, kept);
+        assert_eq!(feed.kept.lock().entries.bytes, kept);
         let batch = watch.take();
         assert_eq!(batch.seen, 40 * u64::from(RATE));
         assert_eq!(batch.entries.len() as u64 + batch.missed, batch.seen);
-        assert_eq!(watch.watcher.waiting().entries.bytes, 0);
+        assert_eq!(watch.watcher.waiting.lock().entries.bytes, 0);
     }
 
     #[tokio::test]
@@ -350,7 +336,7 @@ mod tests {
         assert_eq!(feed.watch(Filter::default(), Place::Here).unwrap().take().entries.len(), 1);
         feed.forget(Instant::now() + LINGER);
         assert_eq!(feed.recent(None).len(), 0);
-        let kept = feed.kept();
+        let kept = feed.kept.lock();
         assert_eq!((kept.entries.bytes, kept.entries.list.capacity()), (0, 0));
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -89,12 +89,6 @@ struct Remote {
 #[derive(Default)]
 pub(super) struct Pages(Mutex<HashMap<u64, mpsc::Sender<Box<RawValue>>>>);
 
-impl Pages {
-    fn all(&self) -> MutexGuard<'_, HashMap<u64, mpsc::Sender<Box<RawValue>>>> {
-        self.0.lock()
-    }
-}
-
 /// The other nodes, for one page; on drop they are told that it was closed.
 pub(super) struct Others {
     dashboard: Dashboard,
@@ -112,7 +106,7 @@ impl Others {
         }
         let page = rand::random();
         let (sender, news) = mpsc::channel(MAX_WAITING);
-        dashboard.pages.all().insert(page, sender);
+        dashboard.pages.0.lock().insert(page, sender);
         Some(Self { dashboard: dashboard.clone(), page, chosen, asked: None, news })
     }
 
@@ -128,7 +122,7 @@ impl Others {
 
 impl Drop for Others {
     fn drop(&mut self) {
-        self.dashboard.pages.all().remove(&self.page);
+        self.dashboard.pages.0.lock().remove(&self.page);
         if self.asked.is_some() {
             tell(&self.dashboard, None, &Note::Close { page: self.page });
         }
@@ -159,7 +153,7 @@ impl Dashboard {
     fn hear(&self, remotes: &mut HashMap<(u64, u64), Remote>, DashboardNote { from, note }: DashboardNote) {
         match serde_json::from_str(note.get()) {
             Ok(Note::Told { page, news }) => {
-                if let Some(sender) = self.pages.all().get(&page) {
+                if let Some(sender) = self.pages.0.lock().get(&page) {
                     // A slow page misses this message.
                     let _ = sender.try_send(news);
                 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -55,17 +55,13 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     pub(super) fn is_open(&self) -> bool {
-        matches!(*self.state(), State::Open { .. })
+        matches!(*self.state.lock(), State::Open { .. })
     }
 
     /// Whether a probe has confirmed the outage, and so it was logged.
     pub(super) fn is_announced(&self) -> bool {
-        matches!(*self.state(), State::Open { is_sure: true, .. })
+        matches!(*self.state.lock(), State::Open { is_sure: true, .. })
     }
 
     /// Waits until a call may be sent.
@@ -90,7 +86,7 @@ impl Breaker {
 
     /// A turn, or the time to try again; `None` while a probe is in progress.
     fn try_turn(&self, now: Instant) -> Result<Turn, Option<Instant>> {
-        match &mut *self.state() {
+        match &mut *self.state.lock() {
             State::Closed { .. } => Ok(Turn::Normal),
             State::Open { is_probing: true, .. } => Err(None),
             State::Open { probe_at, .. } if *probe_at > now => Err(Some(*probe_at)),
@@ -107,7 +103,7 @@ impl Breaker {
     }
 
     fn report_at(&self, turn: Turn, is_outage: bool, now: Instant) -> Change {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let (next, change) = match (*state, is_outage, turn) {
             (State::Closed { .. }, false, _) => (State::Closed { failures: 0 }, Change::None),
             (State::Open { is_sure, .. }, false, _) => (State::Closed { failures: 0 }, if is_sure { Change::Closed } else { Change::None }),
@@ -131,7 +127,7 @@ impl Breaker {
 
     /// A call was cancelled before its result was known. If it was the probe, another call may probe.
     pub(super) fn give_up(&self, turn: Turn) {
-        if let (Turn::Probe, State::Open { is_probing, .. }) = (turn, &mut *self.state()) {
+        if let (Turn::Probe, State::Open { is_probing, .. }) = (turn, &mut *self.state.lock()) {
             *is_probing = false;
         }
         self.changed.notify_waiters();

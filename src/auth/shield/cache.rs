@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Answer, Call, lock};
+use super::{Answer, Call};
 use crate::channel::ChannelName;
 
 /// Maximum number of cached answers; each keeps its call, which has some kilobytes with cookies.
@@ -37,7 +37,7 @@ impl Cache {
     }
 
     fn get_at(&self, call: &Call, now: Instant) -> Option<Answer> {
-        let answers = lock(&self.answers);
+        let answers = self.answers.lock();
         answers.get(call).filter(|(end, _)| *end > now).map(|(_, answer)| answer.clone())
     }
 
@@ -56,11 +56,11 @@ impl Cache {
     /// Removes the answers about a channel, or all of them.
     pub(super) fn forget(&self, channel: Option<&ChannelName>) {
         self.generation.fetch_add(1, Ordering::SeqCst);
-        lock(&self.answers).retain(|call, _| channel.is_some_and(|channel| call.channel != *channel));
+        self.answers.lock().retain(|call, _| channel.is_some_and(|channel| call.channel != *channel));
     }
 
     fn put_at(&self, call: &Arc<Call>, answer: &Answer, now: Instant) {
-        let mut answers = lock(&self.answers);
+        let mut answers = self.answers.lock();
         let bytes: usize = call.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if bytes > LARGEST_CALL || answer.as_ref().is_err_and(|denied| !denied.is_decision()) {
             answers.remove(call);
@@ -144,10 +144,10 @@ mod tests {
         for n in 0..MAX_ANSWERS + 10 {
             cache.put_at(&call(n), &Ok(Grant::default()), now);
         }
-        assert_eq!(lock(&cache.answers).len(), MAX_ANSWERS);
+        assert_eq!(cache.answers.lock().len(), MAX_ANSWERS);
         cache.put_at(&call(0), &Ok(Grant::default()), now);
         let later = now + Duration::from_secs(5);
         cache.put_at(&call(MAX_ANSWERS), &Ok(Grant::default()), later);
-        assert_eq!(lock(&cache.answers).len(), 1);
+        assert_eq!(cache.answers.lock().len(), 1);
     }
 }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::lock;
 use crate::event::SocketId;
 
 /// A socket may hold at most one in `SHARE` of the permits, but always at least one.
@@ -63,7 +62,7 @@ impl FairSemaphore {
     /// Waits for a permit. Dropping the future leaves the queue.
     pub(super) async fn take(self: &Arc<Self>, asker: SocketId) -> Permit {
         let mut waiter = {
-            let mut line = lock(&self.0);
+            let mut line = self.0.lock();
             if line.free > 0 && line.may_have(asker) {
                 line.free -= 1;
                 line.hold(asker);
@@ -77,7 +76,7 @@ impl FairSemaphore {
 
     fn release(self: &Arc<Self>, asker: SocketId) {
         let next = {
-            let mut line = lock(&self.0);
+            let mut line = self.0.lock();
             line.let_go(asker);
             let next = line.pop();
             line.free += usize::from(next.is_none());
@@ -149,7 +148,7 @@ struct Waiter<'a> {
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let mut line = lock(&self.semaphore.0);
+        let mut line = self.semaphore.0.lock();
         if let Some((socket, _)) = line.waiting.remove(&self.place) {
             line.forget(socket);
         }
@@ -228,8 +227,8 @@ mod tests {
         queue.add(&semaphore, 'd');
         drop(permit);
         assert_eq!(queue.order(), "bcabdaa");
-        assert!(lock(&semaphore.0).askers.is_empty());
-        assert_eq!(lock(&semaphore.0).free, 1);
+        assert!(semaphore.0.lock().askers.is_empty());
+        assert_eq!(semaphore.0.lock().free, 1);
     }
 
     #[test]
@@ -260,7 +259,7 @@ mod tests {
         // A waiter that was given a permit but never polled to receive it.
         drop(queue.0.remove(0));
         assert_eq!(queue.order(), "b");
-        let line = lock(&semaphore.0);
+        let line = semaphore.0.lock();
         assert!(line.waiting.is_empty() && line.askers.is_empty());
         assert_eq!(line.free, 2);
     }

@@ -57,7 +57,7 @@ impl Application for App {
         let _leaving = Leaving(&self.told);
         tokio::time::sleep(self.delay).await;
         self.answers.acquire().await.unwrap().forget();
-        lock(&self.told.replies).pop().unwrap_or_else(granted)
+        self.told.replies.lock().pop().unwrap_or_else(granted)
     }
 }
 
@@ -139,7 +139,7 @@ async fn equal_calls_are_one() {
     setup.answers.add_permits(1);
     setup.subscribe("private-a", "user=0").await.unwrap();
     assert_eq!(setup.asked(), 4, "an answer is not kept without auth.cacheTtl");
-    assert!(lock(&setup.shield.0.open).questions.is_empty());
+    assert!(setup.shield.0.open.lock().questions.is_empty());
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn a_question_lives_as_long_as_somebody_wants_to_know() {
     setup.until("the call", |setup| setup.asked() == 2).await;
     only.abort();
     setup.until("the call to be given up", |setup| setup.told.in_flight.load(Ordering::SeqCst) == 0).await;
-    assert!(lock(&setup.shield.0.open).questions.is_empty());
+    assert!(setup.shield.0.open.lock().questions.is_empty());
 }
 
 #[tokio::test]
@@ -183,13 +183,13 @@ async fn who_waits_too_long_is_refused_with_503() {
 #[tokio::test]
 async fn a_connection_that_failed_is_tried_once_more() {
     let setup = setup(100, Duration::ZERO, |_| {});
-    lock(&setup.told.replies).push(unanswered(true));
+    setup.told.replies.lock().push(unanswered(true));
     setup.subscribe("private-a", "").await.unwrap();
     assert_eq!(setup.asked(), 2);
-    lock(&setup.told.replies).extend([unanswered(true), unanswered(true)]);
+    setup.told.replies.lock().extend([unanswered(true), unanswered(true)]);
     assert_eq!(setup.subscribe("private-a", "").await.unwrap_err().status, 0);
     assert_eq!(setup.asked(), 4);
-    lock(&setup.told.replies).push(unanswered(false));
+    setup.told.replies.lock().push(unanswered(false));
     assert_eq!(setup.subscribe("private-a", "").await.unwrap_err().status, 0);
     assert_eq!(setup.asked(), 5);
 }
@@ -197,7 +197,7 @@ async fn a_connection_that_failed_is_tried_once_more() {
 #[tokio::test]
 async fn answers_are_kept_only_when_asked_to_and_never_for_a_recheck() {
     let setup = setup(100, Duration::ZERO, |config| config.cache_ttl = Duration::from_secs(60));
-    lock(&setup.told.replies).push(Reply::Refused(Denied::new(403)));
+    setup.told.replies.lock().push(Reply::Refused(Denied::new(403)));
     for _ in 0..3 {
         assert_eq!(setup.subscribe("private-a", "").await.unwrap_err().status, 403);
     }
@@ -213,7 +213,7 @@ async fn answers_are_kept_only_when_asked_to_and_never_for_a_recheck() {
 #[tokio::test]
 async fn while_the_application_is_away_one_at_a_time_looks_for_it() {
     let setup = setup(1_000, Duration::from_millis(1), |_| {});
-    lock(&setup.told.replies).extend((0..12).map(|_| Reply::Refused(Denied::new(503))));
+    setup.told.replies.lock().extend((0..12).map(|_| Reply::Refused(Denied::new(503))));
     for n in 0..10 {
         assert_eq!(setup.subscribe(&format!("private-{n}"), "").await.unwrap_err().status, 503);
     }
@@ -232,7 +232,7 @@ async fn while_the_application_is_away_one_at_a_time_looks_for_it() {
 #[tokio::test]
 async fn an_application_that_stays_away_is_a_503() {
     let setup = setup(1_000, Duration::ZERO, |config| config.queue_timeout = Duration::from_millis(100));
-    lock(&setup.told.replies).extend((0..1_000).map(|_| unanswered(false)));
+    setup.told.replies.lock().extend((0..1_000).map(|_| unanswered(false)));
     for n in 0..10 {
         assert_eq!(setup.subscribe(&format!("private-{n}"), "").await.unwrap_err().status, 0);
     }

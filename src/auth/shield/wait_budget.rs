@@ -8,7 +8,6 @@ use std::collections::hash_map::Entry;
 
 use parking_lot::Mutex;
 
-use super::lock;
 use crate::event::SocketId;
 
 /// Maximum of waiting subscribes: more than any application handles in `auth.queueTimeout`, few enough to fit in memory.
@@ -46,7 +45,7 @@ impl Load {
 impl WaitBudget {
     /// Adds a subscribe with `bytes` of headers; `None` when its socket, or all sockets together, exceed the budget.
     pub(super) fn join(&self, socket: SocketId, bytes: usize) -> Option<Waiting<'_>> {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         let own = state.sockets.get(&socket).copied().unwrap_or_default().plus(bytes);
         let all = state.all.plus(bytes);
         if own.subscribes + all.subscribes > MAX_WAITING.subscribes || own.bytes.saturating_add(all.bytes) > MAX_WAITING.bytes {
@@ -68,7 +67,7 @@ pub(super) struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut state = lock(&self.budget.0);
+        let mut state = self.budget.0.lock();
         state.all = state.all.minus(self.bytes);
         if let Entry::Occupied(mut own) = state.sockets.entry(self.socket) {
             *own.get_mut() = own.get().minus(self.bytes);
@@ -103,8 +102,8 @@ mod tests {
         }
         assert!(waiting.len() < MAX_WAITING.subscribes);
         waiting.clear();
-        assert_eq!(lock(&budget.0).all, Load::default());
-        assert!(lock(&budget.0).sockets.is_empty());
+        assert_eq!(budget.0.lock().all, Load::default());
+        assert!(budget.0.lock().sockets.is_empty());
     }
 
     #[test]

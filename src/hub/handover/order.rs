@@ -83,7 +83,7 @@ impl<S: Socket> Hub<S> {
 
     /// A node that has just started is given the past events, if another node has them. Waits for that, but not long.
     pub(super) async fn has_past(&self, handover: &Handover, recovery: &Recovery) {
-        let began = handover.table().began;
+        let began = handover.table.lock().began;
         while began.elapsed() < HANDOVER_TIMEOUT && recovery.history().lacks_past() {
             tokio::time::sleep(LOOK).await;
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use indexmap::IndexMap;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
@@ -122,20 +122,16 @@ impl State {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
-    }
-
     /// The channel by which a node receives changes. A second one for the same node replaces the first.
     pub(super) fn wire(&self, node: usize) -> mpsc::UnboundedReceiver<Change> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.state().wires.insert(node, sender);
+        self.0.lock().wires.insert(node, sender);
         receiver
     }
 
     /// Cuts a node's channel for changes.
     pub(super) fn unwire(&self, node: usize) {
-        self.state().wires.remove(&node);
+        self.0.lock().wires.remove(&node);
     }
 }
 
@@ -180,25 +176,21 @@ impl NodeStore {
         Self { shared: Arc::clone(shared), pace: Pace::new(seed), mine: Mutex::default(), lost: Notify::new() }
     }
 
-    fn mine(&self) -> MutexGuard<'_, Mine> {
-        self.mine.lock()
-    }
-
     pub(super) fn cut(&self) {
-        self.mine().network = Network::Cut;
+        self.mine.lock().network = Network::Cut;
     }
 
     pub(super) fn repair(&self) {
-        self.mine().network = Network::Back;
+        self.mine.lock().network = Network::Back;
     }
 
     pub(super) fn die(&self) {
-        self.mine().network = Network::Dead;
+        self.mine.lock().network = Network::Dead;
     }
 
     async fn reach(&self, what: &str, channel: &ChannelName, socket: Option<SocketId>) -> Result<(), StoreError> {
         self.pace.wait((what, channel.as_str(), socket)).await;
-        let network = self.mine().network;
+        let network = self.mine.lock().network;
         match network {
             Network::Up | Network::Back => Ok(()),
             Network::Cut => Err(StoreError("the network is cut".into())),
@@ -208,7 +200,7 @@ impl NodeStore {
 
     /// Keeps the lease, or starts another one, under which everything must be written again.
     fn ensure_lease(&self, state: &mut State) -> u64 {
-        let mut mine = self.mine();
+        let mut mine = self.mine.lock();
         if !state.lives(mine.lease) {
             mine.lease = state.begin_lease();
             mine.doubt();
@@ -219,12 +211,12 @@ impl NodeStore {
     async fn try_join(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError> {
         self.reach("join", channel, Some(socket)).await?;
         let joined = {
-            let mut state = self.shared.state();
+            let mut state = self.shared.0.lock();
             let lease = self.ensure_lease(&mut state);
             state.join(channel, socket, lease, &member, false)
         };
         self.reach("joined", channel, Some(socket)).await?;
-        let mut mine = self.mine();
+        let mut mine = self.mine.lock();
         let is_listed = |socket| joined.members.iter().any(|(listed, _)| *listed == socket);
         let has_lost = mine.held.keys().any(|(name, socket)| name == channel && !is_listed(*socket));
         if has_lost {
@@ -239,11 +231,11 @@ impl NodeStore {
 impl PresenceStore for NodeStore {
     async fn join(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError> {
         let key = (channel.clone(), socket);
-        self.mine().owed.remove(&key);
-        let before = self.mine().held.insert(key.clone(), member.clone());
+        self.mine.lock().owed.remove(&key);
+        let before = self.mine.lock().held.insert(key.clone(), member.clone());
         let result = self.try_join(channel, socket, member).await;
         if result.is_err() {
-            let mut mine = self.mine();
+            let mut mine = self.mine.lock();
             mine.held.shift_remove(&key);
             match before {
                 Some(member) => {
@@ -258,12 +250,12 @@ impl PresenceStore for NodeStore {
 
     async fn leave(&self, channel: &ChannelName, socket: SocketId) -> Result<Left, StoreError> {
         let key = (channel.clone(), socket);
-        self.mine().held.shift_remove(&key);
-        self.mine().owed.insert(key.clone());
+        self.mine.lock().held.shift_remove(&key);
+        self.mine.lock().owed.insert(key.clone());
         self.reach("leave", channel, Some(socket)).await?;
-        let left = self.shared.state().leave(channel, socket);
+        let left = self.shared.0.lock().leave(channel, socket);
         self.reach("left", channel, Some(socket)).await?;
-        self.mine().owed.remove(&key);
+        self.mine.lock().owed.remove(&key);
         Ok(left)
     }
 
@@ -274,7 +266,7 @@ impl PresenceStore for NodeStore {
     async fn versioned(&self, channel: &ChannelName) -> Result<(u64, Members), StoreError> {
         self.reach("members", channel, None).await?;
         let answer = {
-            let mut state = self.shared.state();
+            let mut state = self.shared.0.lock();
             let members = state.members(channel);
             // Redis keeps nothing of a channel without members.
             (if members.is_empty() { 0 } else { state.count }, members)
@@ -284,18 +276,18 @@ impl PresenceStore for NodeStore {
     }
 
     async fn next_maintenance(&self) {
-        let is_cut = self.mine().network == Network::Cut;
+        let is_cut = self.mine.lock().network == Network::Cut;
         // What was lost is put back at once.
         let _ = tokio::time::timeout(if is_cut { RETRY } else { LEASE / 3 }, self.lost.notified()).await;
     }
 
     async fn heartbeat(&self) -> Result<Heartbeat, StoreError> {
         self.reach("renew", &"".into(), None).await?;
-        let mut state = self.shared.state();
-        let before = self.mine().lease;
+        let mut state = self.shared.0.lock();
+        let before = self.mine.lock().lease;
         let lease = self.ensure_lease(&mut state);
         state.leases.insert(lease, Instant::now() + LEASE);
-        let mut mine = self.mine();
+        let mut mine = self.mine.lock();
         if mine.network == Network::Back {
             mine.network = Network::Up;
             mine.doubt();
@@ -309,9 +301,9 @@ impl PresenceStore for NodeStore {
     async fn reconcile(&self, channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
         self.reach("settle", channel, None).await?;
         {
-            let mut state = self.shared.state();
+            let mut state = self.shared.0.lock();
             let lease = self.ensure_lease(&mut state);
-            let mut mine = self.mine();
+            let mut mine = self.mine.lock();
             if mine.doubtful.remove(channel) {
                 for ((_, socket), member) in mine.held.iter().filter(|((name, _), _)| name == channel) {
                     state.join(channel, *socket, lease, member, true);
@@ -323,9 +315,9 @@ impl PresenceStore for NodeStore {
                 mine.owed.remove(&key);
             }
         }
-        let ghosts = self.shared.state().ghosts(channel);
+        let ghosts = self.shared.0.lock().ghosts(channel);
         self.reach("take ghosts", channel, None).await?;
-        let mut state = self.shared.state();
+        let mut state = self.shared.0.lock();
         for ghost in ghosts {
             // It may have returned meanwhile.
             if state.entries(channel).contains(&ghost) {
@@ -338,8 +330,8 @@ impl PresenceStore for NodeStore {
 
     async fn close(&self) {
         // Members that could not be removed are removed by other nodes, once the lease has ended.
-        let mut state = self.shared.state();
-        let mine = self.mine();
+        let mut state = self.shared.0.lock();
+        let mine = self.mine.lock();
         if mine.network != Network::Cut {
             state.leases.remove(&mine.lease);
         }

@@ -162,12 +162,8 @@ impl Outbox {
     /// Frames and bytes that are not written yet.
     #[must_use]
     pub fn backlog(&self) -> (usize, u64) {
-        let state = self.state();
+        let state = self.state.lock();
         (state.count, state.bytes)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 
     /// Queues a frame.
@@ -191,7 +187,7 @@ impl Outbox {
     /// # Errors
     /// As [`Self::send`]; the first ones may be queued.
     pub fn queue_all(&self, frames: impl IntoIterator<Item = Bytes>) -> Result<Queued<'_>, SendError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.together = 0;
         for frame in frames {
             state.check(&self.limits, frame.len())?;
@@ -207,7 +203,7 @@ impl Outbox {
     /// # Errors
     /// As [`Self::send`].
     pub fn queue_latest(&self, kind: u64, frame: Bytes) -> Result<Queued<'_>, SendError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if let Some(old) = state.kinds.as_mut().and_then(|kinds| kinds.waiting.remove(&kind)) {
             (state.count, state.bytes) = (state.count - 1, state.bytes - old.frame.len() as u64);
         }
@@ -221,7 +217,7 @@ impl Outbox {
     /// # Errors
     /// [`SendError::Closed`] after the end.
     pub fn queue_volatile(&self, kind: u64, frame: Bytes) -> Result<Queued<'_>, SendError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         match state.check(&self.limits, frame.len()) {
             Err(SendError::Closed) => return Err(SendError::Closed),
             Err(SendError::Full) => {}
@@ -233,7 +229,7 @@ impl Outbox {
 
     /// Writes the frames since [`Queued::defer`], in one system call. What the socket does not accept is left to the client's task.
     pub fn flush(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.stage == Stage::Deferred {
             state.stage = Stage::Idle;
             if !state.write() {
@@ -244,7 +240,7 @@ impl Outbox {
 
     /// Ends the outbox: no frame is accepted any more, and queued ones are dropped or written first.
     pub fn end(&self, end: End) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.end != Some(End::Now) {
             state.end = Some(end);
         }
@@ -261,7 +257,7 @@ impl Outbox {
 
     /// Waits for [`Self::end`]; supports a single waiter.
     pub fn poll_end(&self, cx: &Context<'_>) -> Poll<End> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if let Some(end) = state.end {
             return Poll::Ready(end);
         }
@@ -271,18 +267,18 @@ impl Outbox {
 
     /// Removes the waiter of [`Self::poll_end`].
     pub fn unwatch(&self) {
-        self.state().watcher = None;
+        self.state.lock().watcher = None;
     }
 
     /// How the connection is to end, if it is ending.
     #[must_use]
     pub fn ending(&self) -> Option<End> {
-        self.state().end
+        self.state.lock().end
     }
 
     /// Wakes the websocket's task or the pending poll.
     pub fn wake(&self) {
-        let task = self.state().task.clone();
+        let task = self.state.lock().task.clone();
         if let Some(task) = task {
             task.wake();
         }
@@ -291,12 +287,12 @@ impl Outbox {
     /// Number of frames that are queued or being written.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.state().count
+        self.state.lock().count
     }
 
     /// For a websocket's task that is going to call [`Self::poll_batch`]: until then nobody needs to wake it, itself included.
     pub fn attend(&self) {
-        self.state().stage = Stage::Busy;
+        self.state.lock().stage = Stage::Busy;
     }
 
     /// For a websocket's task: accounts for written frames, and refills `batch` when it is empty. `Pending` when the queue is
@@ -305,7 +301,7 @@ impl Outbox {
     /// # Errors
     /// [`End`]; [`End::Flushed`] only once everything is written.
     pub fn poll_batch(&self, batch: &mut Batch, writer: Option<&Writer>, cx: &Context<'_>) -> Poll<Result<(), End>> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         batch.is_begun |= std::mem::take(&mut state.is_begun);
         state.count = state.count.saturating_sub(std::mem::take(&mut batch.count));
         state.bytes = state.bytes.saturating_sub(std::mem::take(&mut batch.bytes));
@@ -343,7 +339,7 @@ impl Outbox {
     /// # Errors
     /// [`End`]; [`End::Flushed`] only once everything is taken out.
     pub fn poll_take(&self, most: usize, cx: &Context<'_>) -> Poll<Result<VecDeque<Bytes>, End>> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.stage = Stage::Busy;
         state.remember(cx);
         if state.end == Some(End::Now) {

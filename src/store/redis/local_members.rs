@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::scripts::Listing;
 use crate::channel::ChannelName;
@@ -40,22 +40,18 @@ pub(super) struct Repairs {
 }
 
 impl LocalMembers {
-    fn channels(&self) -> MutexGuard<'_, HashMap<ChannelName, LocalChannel>> {
-        self.0.lock()
-    }
-
     /// Whether the channel is in the index of this node's id.
     pub(super) fn is_indexed(&self, channel: &ChannelName, node: &Arc<str>) -> bool {
-        self.channels().get(channel).is_some_and(|local| local.index.as_ref() == Some(node))
+        self.0.lock().get(channel).is_some_and(|local| local.index.as_ref() == Some(node))
     }
 
     pub(super) fn indexed(&self, channel: &ChannelName, node: &Arc<str>) {
-        self.channels().entry(channel.clone()).or_default().index = Some(Arc::clone(node));
+        self.0.lock().entry(channel.clone()).or_default().index = Some(Arc::clone(node));
     }
 
     /// Starts a join; ends with [`Self::wrote`], [`Self::keep_here`] or [`Self::undo`]. Returns the socket's previous member.
     pub(super) fn hold(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Option<Member> {
-        let mut channels = self.channels();
+        let mut channels = self.0.lock();
         let local = channels.entry(channel.clone()).or_default();
         local.owed.remove(&socket);
         local.joins += 1;
@@ -66,7 +62,7 @@ impl LocalMembers {
 
     /// The join failed, or its result is unknown: restores `before`.
     pub(super) fn undo(&self, channel: &ChannelName, socket: SocketId, before: Option<Member>) {
-        let mut channels = self.channels();
+        let mut channels = self.0.lock();
         let local = channels.entry(channel.clone()).or_default();
         local.joins -= 1;
         match before {
@@ -84,7 +80,7 @@ impl LocalMembers {
     /// The join could not be written, but the socket counts as joined and is written once Redis is back. Returns this node's
     /// members of the channel, in the order of joining.
     pub(super) fn keep_here(&self, channel: &ChannelName, socket: SocketId, member: &Member) -> Members {
-        let mut channels = self.channels();
+        let mut channels = self.0.lock();
         let local = channels.entry(channel.clone()).or_default();
         local.joins -= 1;
         local.is_doubtful = true;
@@ -96,7 +92,7 @@ impl LocalMembers {
 
     /// Starts a removal: the socket must be removed from Redis. Returns its member.
     pub(super) fn mark_removed(&self, channel: &ChannelName, socket: SocketId) -> Option<Member> {
-        let mut channels = self.channels();
+        let mut channels = self.0.lock();
         let local = channels.entry(channel.clone()).or_default();
         let member = local.members.shift_remove(&socket);
         let owed = local.owed.entry(socket).or_default();
@@ -109,7 +105,7 @@ impl LocalMembers {
     /// The join was written, and `listing` is the channel after it. Returns whether it lacks a member of this node; always
     /// false while other joins are in progress, because theirs may not be written yet.
     pub(super) fn wrote(&self, channel: &ChannelName, listing: &Listing) -> bool {
-        let mut channels = self.channels();
+        let mut channels = self.0.lock();
         let Some(local) = channels.get_mut(channel) else { return false };
         local.joins -= 1;
         if local.joins > 0 {
@@ -121,7 +117,7 @@ impl LocalMembers {
 
     /// Whether a socket of the user is in the channel, or waits for its removal.
     pub(super) fn has_user(&self, channel: &ChannelName, user: &str) -> bool {
-        self.channels().get(channel).is_some_and(|local| {
+        self.0.lock().get(channel).is_some_and(|local| {
             let mut members = local.members.values().chain(local.owed.values().flatten());
             members.any(|member| member.user() == user)
         })
@@ -129,14 +125,14 @@ impl LocalMembers {
 
     /// The socket was removed from Redis.
     pub(super) fn confirm_removed(&self, channel: &ChannelName, socket: SocketId) {
-        if let Some(local) = self.channels().get_mut(channel) {
+        if let Some(local) = self.0.lock().get_mut(channel) {
             local.owed.remove(&socket);
         }
     }
 
     /// The connection or the lease was lost: no member and no index entry counts as written any more.
     pub(super) fn invalidate(&self) {
-        for local in self.channels().values_mut() {
+        for local in self.0.lock().values_mut() {
             local.is_doubtful = true;
             local.index = None;
         }
@@ -144,13 +140,13 @@ impl LocalMembers {
 
     /// Channels that have to be repaired, and empty ones that can be forgotten.
     pub(super) fn unreconciled(&self) -> Vec<ChannelName> {
-        let channels = self.channels();
+        let channels = self.0.lock();
         let unsettled = channels.iter().filter(|(_, local)| local.is_doubtful || !local.owed.is_empty() || local.members.is_empty());
         unsettled.map(|(channel, _)| channel.clone()).collect()
     }
 
     pub(super) fn repairs(&self, channel: &ChannelName) -> Repairs {
-        let channels = self.channels();
+        let channels = self.0.lock();
         let Some(local) = channels.get(channel) else { return Repairs::default() };
         let members = local.members.iter().filter(|_| local.is_doubtful);
         Repairs {
@@ -161,7 +157,7 @@ impl LocalMembers {
 
     /// All members were written again under this node id. Has no effect if they were invalidated again in the meantime.
     pub(super) fn reconciled(&self, channel: &ChannelName, node: &Arc<str>) {
-        if let Some(local) = self.channels().get_mut(channel)
+        if let Some(local) = self.0.lock().get_mut(channel)
             && local.index.as_ref() == Some(node)
         {
             local.is_doubtful = false;
@@ -170,7 +166,7 @@ impl LocalMembers {
 
     /// Forgets the channel if it is empty, and returns whether it was.
     pub(super) fn forget(&self, channel: &ChannelName) -> bool {
-        let mut channels = self.channels();
+        let mut channels = self.0.lock();
         let is_empty = channels.get(channel).is_some_and(|local| local.members.is_empty() && local.owed.is_empty() && local.joins == 0);
         if is_empty {
             channels.remove(channel);

@@ -11,7 +11,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
@@ -75,7 +75,7 @@ impl Mirror {
     /// The channel has changed.
     pub(super) fn changed(&self, channel: &ChannelName) {
         for writer in &self.writers {
-            match writer.busy().entry(channel.clone()) {
+            match writer.busy.lock().entry(channel.clone()) {
                 Entry::Occupied(mut entry) => *entry.get_mut() = true,
                 Entry::Vacant(entry) => {
                     entry.insert(false);
@@ -96,15 +96,11 @@ impl Mirror {
 }
 
 impl Writer {
-    fn busy(&self) -> MutexGuard<'_, HashMap<ChannelName, bool>> {
-        self.busy.lock()
-    }
-
     async fn run(&self, channel: &ChannelName, closing: &CancellationToken) {
         loop {
             match self.write(channel).await {
                 // The channel changed during the write. If another node has written it meanwhile, this write replaced newer data.
-                Ok(false) => drop(self.busy().insert(channel.clone(), true)),
+                Ok(false) => drop(self.busy.lock().insert(channel.clone(), true)),
                 Ok(true) => {}
                 // If Redis is unreachable, no one can read the copy either. The next change or the repair after the outage writes it.
                 Err(error) => debug!(%channel, %error, target = ?self.target, "could not mirror the members"),
@@ -112,7 +108,7 @@ impl Writer {
             if self.target == Target::Key {
                 closing.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
             }
-            let mut busy = self.busy();
+            let mut busy = self.busy.lock();
             if busy.get(channel) != Some(&true) {
                 busy.remove(channel);
                 return;

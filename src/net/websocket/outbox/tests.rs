@@ -147,7 +147,7 @@ fn a_thousand_replacements_take_the_room_of_one() {
     }
     assert_eq!(outbox.queue_latest(2, bytes(1)).map(Queued::wake), Err(SendError::Full));
     assert_eq!(outbox.queue_volatile(2, bytes(1)).map(Queued::wake), Ok(()), "dropped");
-    assert_eq!((outbox.waiting(), outbox.state().bytes), (2, 30));
+    assert_eq!((outbox.waiting(), outbox.state.lock().bytes), (2, 30));
     assert_eq!(written(&outbox).len(), 30);
     outbox.end(End::Now);
     assert_eq!(outbox.queue_latest(1, bytes(1)).map(Queued::wake), Err(SendError::Closed));
