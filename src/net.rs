@@ -9,6 +9,7 @@ pub(crate) mod deflate;
 pub(crate) mod headers;
 pub mod listen;
 pub(crate) mod replay;
+pub(crate) mod response;
 pub(crate) mod shared;
 pub(crate) mod stream;
 pub mod tls;

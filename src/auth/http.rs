@@ -19,6 +19,7 @@ use super::shield::{Application, Call, Reply, Target};
 use super::{AuthRequest, Denied};
 use crate::config::Config;
 use crate::metrics::{Callback, Metrics};
+use crate::net::response;
 use crate::net::unanswered::{Asked, Unanswered, causes};
 use crate::proxies::TrustedProxies;
 use crate::warn_throttled;
@@ -110,19 +111,13 @@ impl HttpApplication {
             Ok(request) => self.client.execute(request).await,
             Err(error) => Err(error),
         };
-        let mut response = sent.map_err(|error| Failure { is_unanswered: is_unanswered(&error), error })?;
+        let response = sent.map_err(|error| Failure { is_unanswered: is_unanswered(&error), error })?;
         let status = response.status().as_u16();
         let text = |name| response.headers().get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let (content_type, content_encoding) = (text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING));
         let location = text(header::LOCATION);
-        let (mut body, mut is_cut) = (Vec::new(), false);
-        while let Some(chunk) = response.chunk().await.map_err(|error| Failure { error, is_unanswered: false })? {
-            body.extend_from_slice(&chunk);
-            if body.len() > MAX_BODY_BYTES {
-                is_cut = true;
-                break;
-            }
-        }
+        let read = response::body(response, MAX_BODY_BYTES).await;
+        let (body, is_cut) = read.map_err(|error| Failure { error, is_unanswered: false })?;
         let is_unreadable = is_cut || std::str::from_utf8(&body).is_err();
         let body = String::from_utf8_lossy(&body).into_owned();
         Ok(Received { status, content_type, content_encoding, location, body, is_unreadable })

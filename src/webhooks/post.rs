@@ -9,6 +9,7 @@ use super::target::WebhookError;
 use crate::auth::http::client_builder;
 use crate::config::value::Secret;
 use crate::config::{Config, Webhook};
+use crate::net::response;
 use crate::net::unanswered::{Asked, Unanswered};
 use crate::signature::sign;
 
@@ -103,15 +104,10 @@ impl Post {
         }
         headers.insert("x-pusher-signature", HeaderValue::from_str(&signature).expect("hex is plain text"));
         let request = self.client.post(self.url.expose()).headers(headers).body(body);
-        let mut response = request.send().await.map_err(|error| DeliveryError::Unreachable(Asked::WEBHOOK.explain(&error)))?;
+        let response = request.send().await.map_err(|error| DeliveryError::Unreachable(Asked::WEBHOOK.explain(&error)))?;
         let status = response.status().as_u16();
-        let mut read = 0;
-        while let Ok(Some(chunk)) = response.chunk().await {
-            read += chunk.len();
-            if read > MAX_ANSWER_BYTES {
-                break;
-            }
-        }
+        // The status says it all, even if the body breaks off.
+        let _ = response::body(response, MAX_ANSWER_BYTES).await;
         match status {
             200..=299 => Ok(()),
             410 => Err(DeliveryError::Gone),

@@ -19,6 +19,7 @@ use super::JwtError;
 use crate::auth::http::{AuthClientError, client_builder};
 use crate::config::Config;
 use crate::jws;
+use crate::net::response;
 
 /// The set is reloaded after this time, so that withdrawn keys are dropped.
 const REFRESH: Duration = Duration::from_mins(10);
@@ -139,15 +140,8 @@ impl Jwks {
         match &self.source {
             Source::File(path) => Ok(tokio::fs::read(path).await?),
             Source::Url(url, client) => {
-                let mut response = client.get(url).send().await?.error_for_status()?;
-                let mut body = Vec::new();
-                while let Some(chunk) = response.chunk().await? {
-                    body.extend_from_slice(&chunk);
-                    if body.len() > MAX_BYTES {
-                        return Err(format!("it is larger than {MAX_BYTES} bytes").into());
-                    }
-                }
-                Ok(body)
+                let (body, is_cut) = response::body(client.get(url).send().await?.error_for_status()?, MAX_BYTES).await?;
+                if is_cut { Err(format!("it is larger than {MAX_BYTES} bytes").into()) } else { Ok(body) }
             }
         }
     }
