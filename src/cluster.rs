@@ -53,7 +53,7 @@ const PUBLISH_BY_SLOT: &str = "return redis.call('PUBLISH', ARGV[1], ARGV[2])";
 
 /// Sends messages to the other nodes through Redis.
 pub struct Bus {
-    link: ReconnectingClient,
+    client: ReconnectingClient,
     key_prefix: String,
     queue: mpsc::Sender<Message>,
     /// Locked by [`Bus::run`] while it runs.
@@ -170,14 +170,14 @@ impl Bus {
         // With a Redis Cluster nodes receive messages in different orders; with single-channel subscriptions, only some of them.
         let is_one_order = redis.cluster.is_empty() && config.subscribers.redis_mode == RedisMode::Pattern;
         let sessions: Option<Arc<dyn SessionStore>> = if is_one_order && config.recovery.enabled {
-            let link = ReconnectingClient::new(Redis::new(redis)?, "sessions", "clients cannot resume their sessions on other nodes");
-            Some(Arc::new(RedisSessions::new(link, &redis.key_prefix)))
+            let client = ReconnectingClient::new(Redis::new(redis)?, "sessions", "clients cannot resume their sessions on other nodes");
+            Some(Arc::new(RedisSessions::new(client, &redis.key_prefix)))
         } else {
             None
         };
         let (queue, waiting) = mpsc::channel(QUEUE);
         Ok(Some(Self {
-            link: ReconnectingClient::new(Redis::new(redis)?, "publishing", "events of this node cannot be published"),
+            client: ReconnectingClient::new(Redis::new(redis)?, "publishing", "events of this node cannot be published"),
             key_prefix: redis.key_prefix.clone(),
             queue,
             waiting: Mutex::new(waiting),
@@ -314,16 +314,16 @@ impl Bus {
         let mut batch = Vec::with_capacity(BATCH);
         let mut used = Instant::now();
         while waiting.recv_many(&mut batch, BATCH).await > 0 {
-            if used.elapsed() > IDLE && !self.link.is_cluster() {
+            if used.elapsed() > IDLE && !self.client.is_cluster() {
                 let mut ping = redis::pipe();
                 ping.cmd("PING").ignore();
                 // The error can be ignored: a PING that fails drops the connection, and the query below makes a new one.
-                let _ = self.link.query::<()>(&ping).await;
+                let _ = self.client.query::<()>(&ping).await;
             }
             used = Instant::now();
             let mut messages = batch.drain(..).peekable();
             while let Some(message) = messages.next() {
-                if self.link.is_cluster() || !message.is_atomic() {
+                if self.client.is_cluster() || !message.is_atomic() {
                     let result = self.publish_in_parts(&message, &here).await;
                     message.report(result);
                 } else if message.parts.len() > 1 {
@@ -368,10 +368,10 @@ impl Bus {
         let mut total = Sent { reach: Reach::Everywhere, receivers: 0 };
         let mut left = &message.parts[..];
         while !left.is_empty() {
-            let (next, rest) = left.split_at(if self.link.is_cluster() { 1 } else { fitting(left) });
+            let (next, rest) = left.split_at(if self.client.is_cluster() { 1 } else { fitting(left) });
             let mut pipeline = redis::pipe();
             if let [part] = next
-                && self.link.is_cluster()
+                && self.client.is_cluster()
             {
                 pipeline.cmd("EVAL").arg(PUBLISH_BY_SLOT).arg(1).arg(self.slot_of(&part.channel)).arg(&part.channel).arg(&part.payload[..]);
             } else {
@@ -402,7 +402,7 @@ impl Bus {
     /// The answers to PUBLISHes; `None` while Redis is unreachable.
     async fn query(&self, pipeline: &Pipeline) -> Result<Option<Vec<usize>>, BusError> {
         // Never retried after the connection broke: Redis may have executed it, and no event may be delivered twice.
-        match self.link.query(pipeline).await {
+        match self.client.query(pipeline).await {
             Ok(answers) => Ok(Some(answers)),
             Err(QueryError::Away(_)) => Ok(None),
             Err(error) => Err(error.full_text().into()),

@@ -95,13 +95,13 @@ pub trait SessionStore: Send + Sync + 'static {
 
 /// Sessions in Redis.
 pub(super) struct RedisSessions {
-    link: ReconnectingClient,
+    client: ReconnectingClient,
     prefix: String,
 }
 
 impl RedisSessions {
-    pub(super) fn new(link: ReconnectingClient, key_prefix: &str) -> Self {
-        Self { link, prefix: format!("{key_prefix}laravel-echo:") }
+    pub(super) fn new(client: ReconnectingClient, key_prefix: &str) -> Self {
+        Self { client, prefix: format!("{key_prefix}laravel-echo:") }
     }
 
     fn session(&self, id: SocketId) -> String {
@@ -124,7 +124,7 @@ impl SessionStore for RedisSessions {
         let name = format!("{}recovery-key", self.prefix);
         let mut pipeline = redis::pipe();
         pipeline.cmd("SET").arg(&name).arg(hex(&fresh)).arg("NX").ignore().get(&name);
-        let (text,): (String,) = self.link.query(&pipeline).await?;
+        let (text,): (String,) = self.client.query(&pipeline).await?;
         let bytes: Option<Vec<u8>> =
             (0..text.len()).step_by(2).map(|at| text.get(at..at + 2).and_then(|byte| u8::from_str_radix(byte, 16).ok())).collect();
         bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| SessionError(format!("`{name}` is not 64 hexadecimal digits")))
@@ -141,7 +141,7 @@ impl SessionStore for RedisSessions {
                     SessionChange::Delete => pipeline.del(self.session(*id)).ignore(),
                 };
             }
-            self.link.query::<()>(&pipeline).await?;
+            self.client.query::<()>(&pipeline).await?;
         }
         Ok(())
     }
@@ -150,14 +150,14 @@ impl SessionStore for RedisSessions {
         // GETDEL would do the same, but needs Redis 6.2.
         let mut pipeline = redis::pipe();
         pipeline.atomic().get(self.session(id)).del(self.session(id)).ignore();
-        let (session,) = self.link.query(&pipeline).await?;
+        let (session,) = self.client.query(&pipeline).await?;
         Ok(session)
     }
 
     async fn may_offer(&self, name: u64) -> Result<bool, SessionError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("SET").arg(format!("{}past:{name}:offered", self.prefix)).arg(1).arg("NX").arg("PX").arg(px(OFFERED));
-        let (set,): (Option<String>,) = self.link.query(&pipeline).await?;
+        let (set,): (Option<String>,) = self.client.query(&pipeline).await?;
         Ok(set.is_some())
     }
 
@@ -166,7 +166,7 @@ impl SessionStore for RedisSessions {
         for batch in past.chunks(BATCH) {
             let mut pipeline = redis::pipe();
             pipeline.rpush(&key, batch).ignore().cmd("PEXPIRE").arg(&key).arg(px(OFFERED)).ignore();
-            self.link.query::<()>(&pipeline).await?;
+            self.client.query::<()>(&pipeline).await?;
         }
         Ok(())
     }
@@ -174,14 +174,14 @@ impl SessionStore for RedisSessions {
     async fn past(&self, name: u64) -> Result<Vec<Vec<u8>>, SessionError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("LRANGE").arg(format!("{}past:{name}", self.prefix)).arg(0).arg(-1);
-        let (past,) = self.link.query(&pipeline).await?;
+        let (past,) = self.client.query(&pipeline).await?;
         Ok(past)
     }
 
     async fn ban(&self, name: String, lasts: Duration) -> Result<(), SessionError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("SET").arg(self.removed(&name)).arg(1).arg("PX").arg(px(lasts)).ignore();
-        Ok(self.link.query::<()>(&pipeline).await?)
+        Ok(self.client.query::<()>(&pipeline).await?)
     }
 
     async fn is_banned(&self, names: Vec<String>) -> Result<bool, SessionError> {
@@ -190,7 +190,7 @@ impl SessionStore for RedisSessions {
         }
         let mut pipeline = redis::pipe();
         pipeline.cmd("EXISTS").arg(names.iter().map(|name| self.removed(name)).collect::<Vec<_>>());
-        let (count,): (u64,) = self.link.query(&pipeline).await?;
+        let (count,): (u64,) = self.client.query(&pipeline).await?;
         Ok(count > 0)
     }
 }
