@@ -11,11 +11,12 @@
 
 use std::borrow::Cow;
 
+use data_encoding::HEXLOWER;
 use md5::{Digest as _, Md5};
 use percent_encoding::percent_decode_str;
 use subtle::ConstantTimeEq as _;
 
-use crate::signature::{hex, sign};
+use crate::signature::sign;
 
 /// How far the sender's clock may be off, in seconds, as at Pusher.
 pub(crate) const TIMESTAMP_WINDOW: u64 = 600;
@@ -102,7 +103,7 @@ impl Signed {
         match &self.body_md5 {
             None if body.is_empty() => Ok(()),
             None => Err(SignatureError::NoBodyMd5),
-            Some(signed) if *signed == hex(&Md5::digest(body)) => Ok(()),
+            Some(signed) if *signed == HEXLOWER.encode(&Md5::digest(body)) => Ok(()),
             Some(_) => Err(SignatureError::BodyMd5),
         }
     }

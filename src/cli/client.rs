@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
+use data_encoding::HEXLOWER;
 use laravel_echo_server::config::load::{self, Format};
-use laravel_echo_server::signature::hex;
 use serde_json::{Value, json};
 
 use super::lock_file::{self, Found};
@@ -77,7 +77,7 @@ impl Remove {
 
 /// `BYTES` random bytes in hexadecimal.
 pub(super) fn random_hex<const BYTES: usize>() -> String {
-    hex(&rand::random::<[u8; BYTES]>())
+    HEXLOWER.encode(&rand::random::<[u8; BYTES]>())
 }
 
 /// A new client with a random id and key.

@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use data_encoding::HEXLOWER;
 
 use crate::clock::milliseconds;
 use crate::event::SocketId;
 use crate::redis_client::{QueryError, ReconnectingClient};
-use crate::signature::hex;
 
 /// Commands sent in one round trip.
 const BATCH: usize = 500;
@@ -123,10 +123,9 @@ impl SessionStore for RedisSessions {
     async fn key(&self, fresh: SessionKey) -> Result<SessionKey, SessionError> {
         let name = format!("{}recovery-key", self.prefix);
         let mut pipeline = redis::pipe();
-        pipeline.cmd("SET").arg(&name).arg(hex(&fresh)).arg("NX").ignore().get(&name);
+        pipeline.cmd("SET").arg(&name).arg(HEXLOWER.encode(&fresh)).arg("NX").ignore().get(&name);
         let (text,): (String,) = self.client.query(&pipeline).await?;
-        let bytes: Option<Vec<u8>> =
-            (0..text.len()).step_by(2).map(|at| text.get(at..at + 2).and_then(|byte| u8::from_str_radix(byte, 16).ok())).collect();
+        let bytes = HEXLOWER.decode(text.as_bytes()).ok();
         bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| SessionError(format!("`{name}` is not 64 hexadecimal digits")))
     }
 

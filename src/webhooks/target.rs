@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
 
 use super::post::{DeliveryError, Post};
@@ -11,7 +12,6 @@ use crate::auth::http::AuthClientError;
 use crate::channel::Pattern;
 use crate::config::{Config, Webhook, WebhookEvent, WebhookTarget};
 use crate::hub::Rules;
-use crate::signature::hex;
 
 /// Webhooks cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,7 @@ impl Target {
         };
         Ok(Self {
             label: label(webhook),
-            id: hex(&digest(&SHA256, place.as_ref()).as_ref()[..8]),
+            id: HEXLOWER.encode(&digest(&SHA256, place.as_ref()).as_ref()[..8]),
             events: Events::new(&entry.events),
             channels: entry.channels.iter().map(|text| Pattern::new(text)).collect(),
             rules: Arc::clone(rules),

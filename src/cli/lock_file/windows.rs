@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use laravel_echo_server::signature::hex;
+use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
 use same_file::Handle;
 
@@ -14,7 +14,7 @@ use super::Holder;
 /// The pipe of the server that holds this lock file.
 pub(crate) fn stop_pipe(lock: &Path) -> String {
     let absolute = lock.canonicalize().or_else(|_| std::path::absolute(lock)).unwrap_or_else(|_| lock.to_owned());
-    let digest = hex(digest(&SHA256, absolute.as_os_str().as_encoded_bytes()).as_ref());
+    let digest = HEXLOWER.encode(digest(&SHA256, absolute.as_os_str().as_encoded_bytes()).as_ref());
     format!(r"\\.\pipe\laravel-echo-server-{digest}")
 }
 

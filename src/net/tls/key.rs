@@ -3,6 +3,7 @@
 //! Input: the contents of `sslKeyPath`, and `sslPassphrase`. Output: the key for rustls, or why it cannot be read.
 
 use aes::cipher::{BlockCipherDecrypt, BlockModeDecrypt as _, InnerIvInit, KeyInit, block_padding::Pkcs7};
+use data_encoding::HEXLOWER_PERMISSIVE;
 use md5::{Digest as _, Md5};
 use pem::Pem;
 use pkcs8::EncryptedPrivateKeyInfoRef;
@@ -71,7 +72,7 @@ fn open_legacy(block: &Pem, passphrase: &str) -> Result<PrivateKeyDer<'static>, 
     let info = block.headers().get("DEK-Info").unwrap_or_default();
     let unknown = || KeyError::Cipher(format!("DEK-Info: {info}"));
     let (cipher, iv) = info.split_once(',').ok_or_else(unknown)?;
-    let iv = from_hex(iv.trim()).filter(|iv| iv.len() >= SALT_LENGTH).ok_or_else(unknown)?;
+    let iv = HEXLOWER_PERMISSIVE.decode(iv.trim().as_bytes()).ok().filter(|iv| iv.len() >= SALT_LENGTH).ok_or_else(unknown)?;
     if passphrase.is_empty() {
         return Err(KeyError::NoPassphrase);
     }
@@ -109,11 +110,4 @@ fn derive_key(passphrase: &[u8], salt: &[u8], length: usize) -> Vec<u8> {
     }
     key.truncate(length);
     key
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
