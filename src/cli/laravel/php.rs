@@ -1,5 +1,8 @@
 //! Evaluates a PHP config file as far as possible without PHP. Input: PHP text, and access to environment variables and
 //! other config files. Output: a tree of values; parts that only PHP could evaluate are marked as unknown.
+//!
+//! The lexer and the parser are our own: config files need a small part of PHP, for which php-rs-parser 0.28 would add 0.9 MB to the
+//! binary and 17 s to its build, and mago-syntax 1.29 some 80 crates and a newer Rust.
 
 mod evaluate;
 mod functions;
