@@ -14,7 +14,7 @@ use tracing::{debug, info};
 use super::presence::member_of;
 use super::recovery::Removal;
 use super::removals::Scope;
-use super::session::{Basis, Promise, Session, Terms, Ticket};
+use super::session::{Basis, Join, Promise, Terms};
 use super::{Hub, Socket};
 use crate::auth::{Denied, Grant};
 use crate::channel::{ChannelKind, ChannelName};
@@ -60,28 +60,22 @@ enum Verdict {
 
 impl<S: Socket> Hub<S> {
     /// Stores what a subscription is based on, and watches over the expiry of its grant.
-    pub(super) fn accept(
-        self: &Arc<Self>,
-        session: &Arc<Session<S>>,
-        channel: &ChannelName,
-        ticket: Ticket,
-        basis: Basis<'_>,
-        ends: Option<Instant>,
-    ) {
-        let Some((terms, watch)) = session.state().accept(channel, ticket, basis, ends) else {
+    pub(super) fn accept(self: &Arc<Self>, join: &Join<S>, basis: Basis<'_>, ends: Option<Instant>) {
+        let Some((terms, watch)) = join.state().accept(&join.channel, join.ticket, basis, ends) else {
             return;
         };
-        self.touch(session.socket.id());
+        self.touch(join.session.socket.id());
         let Some(ends) = ends else {
             return;
         };
-        let (hub, session, channel) = (Arc::clone(self), Arc::clone(session), channel.clone());
-        self.tasks.spawn(async move { watch.run_until_cancelled(hub.watch(&session, &channel, &terms, ends)).await });
+        let (hub, join) = (Arc::clone(self), join.clone());
+        self.tasks.spawn(async move { watch.run_until_cancelled(hub.watch(&join, &terms, ends)).await });
     }
 
     /// Asks again shortly before a grant expires, for as long as it is granted again. A refusal ends it at once; an application
     /// that does not answer is asked again until the expiry, and no answer is awaited any longer.
-    async fn watch(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, terms: &Terms, mut ends: Instant) {
+    async fn watch(self: &Arc<Self>, join: &Join<S>, terms: &Terms, mut ends: Instant) {
+        let Join { session, channel, .. } = join;
         let mut ask_at = ends - lead(ends);
         loop {
             sleep_until(ask_at.min(ends)).await;
@@ -105,7 +99,7 @@ impl<S: Socket> Hub<S> {
             }
         }
         debug!(socket_id = %session.socket.id(), %channel, "a grant has ended");
-        if self.revoke(session, channel, terms.ticket, ENDED) {
+        if self.revoke(join, ENDED) {
             self.metrics.auth.renewal(Renewal::Ended);
         }
     }
@@ -132,11 +126,11 @@ impl<S: Socket> Hub<S> {
     async fn recheck_one(self: &Arc<Self>, id: SocketId, channel: &ChannelName) -> Option<Verdict> {
         let session = self.session(id)?;
         let terms = session.state().terms(channel.as_str()).filter(|terms| !terms.is_brought())?;
-        match self.ask(&session, channel, &terms.headers, true).await {
+        let join = Join { session, channel: channel.clone(), ticket: terms.ticket };
+        match self.ask(&join.session, channel, &terms.headers, true).await {
             Ok(grant) if still_fits(channel, &terms, &grant) => {
                 if grant.ends.is_some() {
-                    let basis = Basis::of(&terms);
-                    self.accept(&session, channel, terms.ticket, basis, grant.ends);
+                    self.accept(&join, Basis::of(&terms), grant.ends);
                 }
                 Some(Verdict::Stays)
             }
@@ -145,7 +139,7 @@ impl<S: Socket> Hub<S> {
                 let status = refused.err().map_or(TAKEN_OUT, |denied| denied.status);
                 let _removal = self.begin_removal(terms.user.as_deref(), Some(channel));
                 self.void(&terms, channel, terms.user.as_deref());
-                self.revoke(&session, channel, terms.ticket, status).then_some(Verdict::Removed)
+                self.revoke(&join, status).then_some(Verdict::Removed)
             }
         }
     }
@@ -221,33 +215,28 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Keeps out, or removes, a user who was removed after the subscribe. Returns whether that was so.
-    pub(super) fn is_removed(
-        self: &Arc<Self>,
-        session: &Session<S>,
-        channel: &ChannelName,
-        ticket: Ticket,
-        (asked, user): (u64, Option<&str>),
-    ) -> bool {
-        match user.and_then(|user| self.removals.since(asked, user, channel)) {
+    /// Keeps out, or removes, a user who was removed after the subscribe, when there had been `removals`. Returns whether that was so.
+    pub(super) fn is_removed(self: &Arc<Self>, join: &Join<S>, removals: u64, user: Option<&str>) -> bool {
+        match user.and_then(|user| self.removals.since(removals, user, &join.channel)) {
             None => false,
             Some(Scope::All) => {
-                session.state().end_for_good();
-                session.socket.terminate();
+                join.state().end_for_good();
+                join.session.socket.terminate();
                 true
             }
             Some(Scope::Channel) => {
-                self.revoke(session, channel, ticket, TAKEN_OUT);
+                self.revoke(join, TAKEN_OUT);
                 true
             }
         }
     }
 
-    /// Ends a subscription on behalf of the server, also one in progress. Returns whether it was that of `ticket`.
-    fn revoke(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, status: u16) -> bool {
+    /// Ends a subscription on behalf of the server, also one in progress. Returns whether it was that of the ticket.
+    fn revoke(self: &Arc<Self>, join: &Join<S>, status: u16) -> bool {
+        let Join { session, channel, ticket } = join;
         let was_in = {
             let mut state = session.state();
-            if !state.is_current(channel, ticket) {
+            if !state.is_current(channel, *ticket) {
                 return false;
             }
             state.take_out(channel)

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tracing::{error, warn};
 
-use super::session::{Session, Ticket};
+use super::session::Join;
 use super::subscribe::Grace;
 use super::{Hub, Message, Observation, Push, Socket};
 use crate::auth::{Denied, Grant};
@@ -45,21 +45,15 @@ const TOO_OFTEN: u16 = 429;
 impl<S: Socket> Hub<S> {
     /// Adds a socket to a presence channel: sends it the member list, and announces it to the others. Returns whether it is in
     /// afterwards.
-    pub(super) async fn enter_presence(
-        self: &Arc<Self>,
-        session: &Session<S>,
-        channel: &ChannelName,
-        ticket: Ticket,
-        member: Member,
-    ) -> bool {
+    pub(super) async fn enter_presence(self: &Arc<Self>, join: &Join<S>, member: Member) -> bool {
+        let Join { session, channel, .. } = join;
         let id = session.socket.id();
         if self.leaves.count(channel, id) >= FLAPS {
             // An unsubscribe during this wait voids the ticket, and nothing is announced.
             self.closing.run_until_cancelled(tokio::time::sleep(CALM)).await;
         }
         let _order = self.presence_locks.lock(channel).await;
-        let is_wanted = session.state().is_current(channel, ticket);
-        if !is_wanted {
+        if !join.is_current() {
             return false;
         }
         if let Some(nodes) = &self.nodes {
@@ -69,11 +63,11 @@ impl<S: Socket> Hub<S> {
         let was_in = session.is_in(channel.as_str());
         if was_in && self.leaves.count(channel, id) >= FLAPS {
             // It asks for the list again and again, or joins as a different user each time.
-            self.turn_away(session, channel, ticket, TOO_OFTEN, Refusal::Users);
+            self.turn_away(join, TOO_OFTEN, Refusal::Users);
             return false;
         }
         if !was_in && self.is_full_for(channel, &member).await {
-            self.turn_away(session, channel, ticket, FULL, Refusal::Members);
+            self.turn_away(join, FULL, Refusal::Members);
             return false;
         }
         let joined = match self.store.join(channel, id, member.clone()).await {
@@ -81,7 +75,7 @@ impl<S: Socket> Hub<S> {
             Err(error) => {
                 error!(%channel, %error, "could not store a presence member");
                 self.prune(channel);
-                self.fail(session, channel, ticket, &Denied::new(500));
+                self.fail(join, &Denied::new(500));
                 return false;
             }
         };
@@ -90,7 +84,7 @@ impl<S: Socket> Hub<S> {
             if let Err(error) = self.store.leave(channel, id).await {
                 error!(%channel, %error, "could not remove a presence member");
             }
-            self.turn_away(session, channel, ticket, FULL, Refusal::Members);
+            self.turn_away(join, FULL, Refusal::Members);
             return false;
         }
         if was_in && self.is_large(channel) {
@@ -98,9 +92,9 @@ impl<S: Socket> Hub<S> {
             self.leave_presence_after(channel.clone(), id, Grace::default());
         }
         if let Some(nodes) = &self.nodes {
-            return self.enter_among_nodes(nodes, session, channel, ticket, &joined, was_in).await;
+            return self.enter_among_nodes(nodes, join, &joined, was_in).await;
         }
-        let has_entered = self.enter_and_list(session, channel, ticket, || joined.members);
+        let has_entered = self.enter_and_list(join, || joined.members);
         if let Some(gone) = &joined.replaced {
             self.announce_leaving(channel, gone, Some(id));
         }
@@ -137,25 +131,19 @@ impl<S: Socket> Hub<S> {
         most > 0 && users_of(members).len() > most
     }
 
-    fn turn_away(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, status: u16, cause: Refusal) {
-        self.prune(channel);
-        let is_wanted = session.state().refuse(channel, ticket);
-        if is_wanted {
-            self.refuse(session, channel.as_str(), status, cause);
+    fn turn_away(self: &Arc<Self>, join: &Join<S>, status: u16, cause: Refusal) {
+        self.prune(&join.channel);
+        if join.refuse() {
+            self.refuse(&join.session, join.channel.as_str(), status, cause);
         }
     }
 
     /// Adds a socket to the channel's room, and sends it a list with all members that have been announced or are about to be.
     /// Returns whether it is in afterwards.
-    pub(super) fn enter_and_list(
-        self: &Arc<Self>,
-        session: &Session<S>,
-        channel: &ChannelName,
-        ticket: Ticket,
-        members: impl FnOnce() -> Members,
-    ) -> bool {
+    pub(super) fn enter_and_list(self: &Arc<Self>, join: &Join<S>, members: impl FnOnce() -> Members) -> bool {
+        let Join { session, channel, .. } = join;
         self.batches.list(channel, session.socket.id());
-        self.enter_and_show(session, channel, ticket, || {
+        self.enter_and_show(join, || {
             let (members, shows_sockets) = (members(), self.options.expose_socket_id);
             let subscribed = Message::Subscribed { channel: channel.as_str(), members: Some(&members), shows_sockets };
             self.emit(&session.socket, &Push::new(subscribed));

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::history::History;
 use super::last::LastEvents;
-use super::session::{Basis, Session};
+use super::session::{Basis, Join, Session};
 use super::{Hub, Message, Observation, Push, PushError, Socket};
 use crate::channel::ChannelKind;
 use crate::event::{CloseReason, SocketId};
@@ -243,13 +243,14 @@ impl<S: Socket> Hub<S> {
         let mut entering = Vec::new();
         for (Stay { channel, terms, .. }, ticket) in saved.stays.into_iter().zip(joined) {
             let Some(terms) = terms else { continue };
-            self.accept(&session, &channel, ticket, Basis::of(&terms), terms.ends);
-            if let (ChannelKind::Presence, Some(member)) = (channel.kind(), terms.member) {
-                let (hub, session) = (Arc::clone(self), Arc::clone(&session));
+            let join = Join { session: Arc::clone(&session), channel, ticket };
+            self.accept(&join, Basis::of(&terms), terms.ends);
+            if let (ChannelKind::Presence, Some(member)) = (join.channel.kind(), terms.member) {
+                let hub = Arc::clone(self);
                 entering.push(self.tasks.spawn(async move {
-                    let again = session.state().begin_again(&channel);
+                    let again = join.state().begin_again(&join.channel);
                     if let Some(ticket) = again {
-                        hub.enter_presence(&session, &channel, ticket, member).await;
+                        hub.enter_presence(&Join { ticket, ..join }, member).await;
                     }
                 }));
             }

@@ -1,4 +1,7 @@
 //! One connected socket: the channels that it is in or about to join.
+//!
+//! Input: subscribes as they begin, succeed, fail and end. Output: [`Ticket`]s that show whether a subscribe still counts, and what
+//! each subscription is based on.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -122,6 +125,36 @@ impl<'a> Basis<'a> {
 /// Proof that a subscribe was started; void once the socket unsubscribes or closes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Ticket(u64);
+
+/// A socket that joins a channel, or is in it: by the subscribe that the ticket stands for.
+pub(super) struct Join<S> {
+    pub(super) session: Arc<Session<S>>,
+    pub(super) channel: ChannelName,
+    pub(super) ticket: Ticket,
+}
+
+impl<S> Clone for Join<S> {
+    fn clone(&self) -> Self {
+        Self { session: Arc::clone(&self.session), channel: self.channel.clone(), ticket: self.ticket }
+    }
+}
+
+impl<S> Join<S> {
+    /// See [`Session::state`].
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.session.state()
+    }
+
+    /// Whether the socket has neither unsubscribed nor disconnected since the subscribe.
+    pub(super) fn is_current(&self) -> bool {
+        self.state().is_current(&self.channel, self.ticket)
+    }
+
+    /// The subscribe is refused; `false`: its ticket is void.
+    pub(super) fn refuse(&self) -> bool {
+        self.state().refuse(&self.channel, self.ticket)
+    }
+}
 
 /// The socket is in, or about to join, as many channels as it may.
 #[derive(Debug, PartialEq, Eq)]

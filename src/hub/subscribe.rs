@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::presence::member_of;
-use super::session::{Basis, Promise, Session, Ticket};
+use super::session::{Basis, Join, Promise, Session};
 use super::{Hub, Message, Observation, Push, Socket};
 use crate::auth::{AuthRequest, Denied, Grant, GrantedBy, Reason, SubscribeHeaders, bytes_of};
 use crate::channel::{ChannelKind, ChannelName, user_of};
@@ -81,12 +81,7 @@ impl<S: Socket> Hub<S> {
     /// application is asked in the background. A refusal is sent to the client as `subscription_error(channel, status)`;
     /// Socket.IO clients are told of success in presence channels only.
     pub fn subscribe(self: &Arc<Self>, id: SocketId, channel: &str, right: impl Into<Right>) {
-        let Some(session) = self.session(id) else {
-            return;
-        };
-        if self.closing.is_cancelled() {
-            return;
-        }
+        let Some(session) = self.session(id).filter(|_| !self.closing.is_cancelled()) else { return };
         let limits = self.limits.load();
         if !session.socket.allowance().may_subscribe() {
             return self.refuse(&session, channel, 429, Refusal::SubscribeRate);
@@ -95,38 +90,17 @@ impl<S: Socket> Hub<S> {
             return self.refuse(&session, shown(channel), 414, Refusal::ChannelName);
         }
         let channel = ChannelName::from(channel);
-        let (headers, brought) = match right.into() {
-            Right::Ask(headers) => (headers, None),
-            Right::Brought(grant) => (Vec::new(), Some(grant)),
-        };
-        if brought.is_some() && !session.state().may_bring(&channel) {
-            return self.refuse(&session, channel.as_str(), 403, Refusal::Unauthorized);
-        }
-        // A signature does not say when the grant expires.
-        let promised = brought.is_some().then(|| session.state().promised(&channel)).flatten();
-        if promised.as_ref().and_then(|promise| promise.ends).is_some_and(|ends| ends <= Instant::now()) {
-            return self.refuse(&session, channel.as_str(), 401, Refusal::Unauthorized);
-        }
-        let brought = brought.map(|grant| match promised {
-            Some(Promise { user, ends }) => Grant { user: user.or(grant.user), ends, ..grant },
-            None => grant,
-        });
-        if user_of(channel.as_str()).is_some() && brought.is_none() {
-            return self.refuse(&session, channel.as_str(), 403, Refusal::Unauthorized);
-        }
         let is_guarded = self.is_guarded(channel.as_str());
-        let bytes = bytes_of(&headers);
-        if is_guarded && bytes > MAX_HEADER_BYTES {
-            let hint = "check what the page puts into auth.headers of Echo; a token takes a few KB at most";
-            warn_throttled!(class = 431, key = channel.as_str(), %channel, bytes, most = MAX_HEADER_BYTES, hint, "subscribe refused: its auth.headers are too large");
-            return self.refuse(&session, channel.as_str(), 431, Refusal::Headers);
-        }
-        if is_guarded && !session.state().has_room_for(&headers) {
-            let hint = "send the same auth.headers with every subscribe";
-            warn_throttled!(class = 432, key = channel.as_str(), %channel, hint, "subscribe refused: the different auth.headers of this socket are too large in total");
-            return self.refuse(&session, channel.as_str(), 431, Refusal::Headers);
-        }
-        let headers = Arc::new(headers);
+        let right = match right.into() {
+            Right::Ask(_) if user_of(channel.as_str()).is_some() => Err((403, Refusal::Unauthorized)),
+            Right::Ask(headers) if is_guarded => may_ask(&session, &channel, &headers).map(|()| (headers, None)),
+            Right::Ask(headers) => Ok((headers, None)),
+            Right::Brought(grant) => still_valid(&session, &channel, grant).map(|grant| (Vec::new(), Some(grant))),
+        };
+        let (headers, brought) = match right {
+            Ok((headers, brought)) => (Arc::new(headers), brought),
+            Err((status, cause)) => return self.refuse(&session, channel.as_str(), status, cause),
+        };
         let removals = self.removals.count();
         let begun = session.state().begin(&channel, limits.subscriptions);
         let Ok(ticket) = begun else {
@@ -136,35 +110,34 @@ impl<S: Socket> Hub<S> {
         if let Some(interest) = self.interests.as_ref().and_then(|interests| interests.declare(&channel)) {
             session.state().keep(&channel, ticket, interest);
         }
-        let hub = Arc::clone(self);
+        let (hub, join) = (Arc::clone(self), Join { session, channel, ticket });
         if is_guarded {
-            let end = session.state().end_of(&channel, ticket);
             self.tasks.spawn(async move {
                 match brought {
-                    None => hub.authorize(&session, &channel, (ticket, removals), &headers, end).await,
-                    Some(grant) => hub.admit(&session, &channel, (ticket, removals), &headers, grant, None).await,
+                    None => hub.authorize(&join, removals, &headers).await,
+                    Some(grant) => hub.admit(&join, removals, &headers, grant, None).await,
                 }
             });
             return;
         }
-        match self.pending(&channel) {
-            None => self.let_in(&session, &channel, ticket),
+        match self.pending(&join.channel) {
+            None => self.let_in(&join),
             Some(heard) => {
                 self.tasks.spawn(async move {
                     // An error means that Redis was lost; every subscriber misses what is sent until it is back.
                     let _ = heard.await;
-                    hub.let_in(&session, &channel, ticket);
+                    hub.let_in(&join);
                 });
             }
         }
     }
 
     /// Adds a socket to a channel that anyone may join.
-    fn let_in(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket) {
-        let is_in = self.enter_and_tell(session, channel, ticket);
-        if is_in && self.is_guarded(channel.as_str()) {
+    fn let_in(self: &Arc<Self>, join: &Join<S>) {
+        let is_in = self.enter_and_tell(join);
+        if is_in && self.is_guarded(join.channel.as_str()) {
             // The rules have changed meanwhile: the channel is guarded now.
-            self.turn_out(session.socket.id(), channel);
+            self.turn_out(join.session.socket.id(), &join.channel);
         }
     }
 
@@ -185,18 +158,11 @@ impl<S: Socket> Hub<S> {
         }
     }
 
-    /// Asks the application and acts on its answer. `end` is cancelled when the socket disconnects or unsubscribes, which
-    /// cancels the request.
-    async fn authorize(
-        self: &Arc<Self>,
-        session: &Arc<Session<S>>,
-        channel: &ChannelName,
-        (ticket, removals): (Ticket, u64),
-        headers: &Arc<SubscribeHeaders>,
-        end: CancellationToken,
-    ) {
-        let id = session.socket.id();
-        let asked = Instant::now();
+    /// Asks the application and acts on its answer. The request is cancelled when the socket disconnects or unsubscribes.
+    async fn authorize(self: &Arc<Self>, join: &Join<S>, removals: u64, headers: &Arc<SubscribeHeaders>) {
+        let Join { session, channel, ticket } = join;
+        let (id, asked) = (session.socket.id(), Instant::now());
+        let end = session.state().end_of(channel, *ticket);
         let question = end.run_until_cancelled(self.ask(session, channel, headers, false));
         let Some(Some(answer)) = self.closing.run_until_cancelled(question).await else {
             return;
@@ -208,8 +174,8 @@ impl<S: Socket> Hub<S> {
             }
         }
         match answer {
-            Ok(grant) => self.admit(session, channel, (ticket, removals), headers, grant, Some(asked.elapsed())).await,
-            Err(denied) => self.fail(session, channel, ticket, &denied),
+            Ok(grant) => self.admit(join, removals, headers, grant, Some(asked.elapsed())).await,
+            Err(denied) => self.fail(join, &denied),
         }
     }
 
@@ -230,15 +196,8 @@ impl<S: Socket> Hub<S> {
 
     /// Lets a socket with a grant in. `removals` is how many removals there had been when it subscribed; `took` is how long the
     /// application took to answer, or `None` for a grant that the client brought.
-    async fn admit(
-        self: &Arc<Self>,
-        session: &Arc<Session<S>>,
-        channel: &ChannelName,
-        (ticket, removals): (Ticket, u64),
-        headers: &Arc<SubscribeHeaders>,
-        grant: Grant,
-        took: Option<Duration>,
-    ) {
+    async fn admit(self: &Arc<Self>, join: &Join<S>, removals: u64, headers: &Arc<SubscribeHeaders>, grant: Grant, took: Option<Duration>) {
+        let channel = &join.channel;
         if let Some(heard) = self.pending(channel) {
             // An error means that Redis was lost, as above.
             let _ = heard.await;
@@ -253,33 +212,32 @@ impl<S: Socket> Hub<S> {
                     let hint = "the callback in routes/channels.php must return an array with the user's data, as in: return ['id' => $user->id, 'name' => $user->name];";
                     warn_throttled!(class = 500, key = channel.as_str(), %channel, %error, hint, "presence channel refused: the answer does not name the user");
                     let denied = Denied::new(500).because(format!("the answer does not name the user: {error}"), hint);
-                    return self.fail(session, channel, ticket, &denied);
+                    return self.fail(join, &denied);
                 }
             },
         };
         // The user may have been removed since the subscribe, in which case the answer is outdated.
-        if self.is_removed(session, channel, ticket, (removals, user.as_deref())) {
+        if self.is_removed(join, removals, user.as_deref()) {
             return;
         }
         let is_in = match &member {
-            None => self.enter_and_tell(session, channel, ticket),
-            Some(member) => self.enter_presence(session, channel, ticket, member.clone()).await,
+            None => self.enter_and_tell(join),
+            Some(member) => self.enter_presence(join, member.clone()).await,
         };
         if is_in {
-            let (socket, by) = (session.socket.id(), if took.is_none() { GrantedBy::Signature } else { grant.by });
+            let (socket, by) = (join.session.socket.id(), if took.is_none() { GrantedBy::Signature } else { grant.by });
             self.observers.tell(|| Observation::Granted { channel: channel.as_str(), socket, by, user: user.as_deref(), took });
             let basis = Basis { headers, user: user.clone(), by, member };
-            self.accept(session, channel, ticket, basis, grant.ends);
+            self.accept(join, basis, grant.ends);
             // From here on a removal finds the subscription; one that came while the socket was joining did not.
-            self.is_removed(session, channel, ticket, (removals, user.as_deref()));
+            self.is_removed(join, removals, user.as_deref());
         }
     }
 
     /// The subscribe failed: tells the client, unless it has unsubscribed.
-    pub(super) fn fail(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket, denied: &Denied) {
-        let is_wanted = session.state().refuse(channel, ticket);
-        if is_wanted {
-            self.refuse_because(session, channel.as_str(), denied.status, Refusal::Unauthorized, denied.reason.as_deref());
+    pub(super) fn fail(self: &Arc<Self>, join: &Join<S>, denied: &Denied) {
+        if join.refuse() {
+            self.refuse_because(&join.session, join.channel.as_str(), denied.status, Refusal::Unauthorized, denied.reason.as_deref());
         }
     }
 
@@ -314,31 +272,26 @@ impl<S: Socket> Hub<S> {
     }
 
     /// Adds a socket to a public or private channel, and tells it so.
-    fn enter_and_tell(self: &Arc<Self>, session: &Session<S>, channel: &ChannelName, ticket: Ticket) -> bool {
-        let is_in = self.enter_and_show(session, channel, ticket, || {
-            let subscribed = Message::Subscribed { channel: channel.as_str(), members: None, shows_sockets: false };
-            self.emit(&session.socket, &Push::new(subscribed));
+    fn enter_and_tell(self: &Arc<Self>, join: &Join<S>) -> bool {
+        let is_in = self.enter_and_show(join, || {
+            let subscribed = Message::Subscribed { channel: join.channel.as_str(), members: None, shows_sockets: false };
+            self.emit(&join.session.socket, &Push::new(subscribed));
         });
         if is_in {
-            self.count_changed(channel);
+            self.count_changed(&join.channel);
         }
         is_in
     }
 
     /// Adds a socket to a channel's room, announces that with `tell`, and sends the earlier events that the socket is to get;
     /// nothing newer is sent before those. Returns whether it is in afterwards.
-    pub(super) fn enter_and_show(
-        self: &Arc<Self>,
-        session: &Session<S>,
-        channel: &ChannelName,
-        ticket: Ticket,
-        tell: impl FnOnce(),
-    ) -> bool {
+    pub(super) fn enter_and_show(self: &Arc<Self>, join: &Join<S>, tell: impl FnOnce()) -> bool {
+        let Join { session, channel, .. } = join;
         let rules = self.rules.load();
         let rule = rules.of(channel.as_str());
         let last = rule.has_last().then(|| self.last());
         let was_in = last.is_some() && session.is_in(channel.as_str());
-        if !self.enter(session, channel, ticket) {
+        if !self.enter(join) {
             return false;
         }
         tell();
@@ -351,12 +304,13 @@ impl<S: Socket> Hub<S> {
 
     /// Adds a socket to a channel's room, if it still wants to join. Both happen under the session's lock, so that a disconnect
     /// either comes first and voids the ticket, or comes later and finds the socket in the room.
-    pub(super) fn enter(&self, session: &Session<S>, channel: &ChannelName, ticket: Ticket) -> bool {
+    fn enter(&self, join: &Join<S>) -> bool {
+        let Join { session, channel, ticket } = join;
         let id = session.socket.id();
         let since = self.recovery.as_ref().map_or(0, |recovery| recovery.history().epochs.number());
         let count = {
             let mut state = session.state();
-            match state.finish(channel, ticket, since) {
+            match state.finish(channel, *ticket, since) {
                 None => return false,
                 Some(false) => return true,
                 Some(true) => self.rooms.join(channel, session.socket.clone()),
@@ -395,4 +349,34 @@ impl<S: Socket> Hub<S> {
             self.leave_presence_after(channel.clone(), id, grace);
         }
     }
+}
+
+/// The grant that a client brought, if it still counts, with what the application said when it signed it.
+fn still_valid<S>(session: &Session<S>, channel: &ChannelName, grant: Grant) -> Result<Grant, (u16, Refusal)> {
+    let state = session.state();
+    if !state.may_bring(channel) {
+        return Err((403, Refusal::Unauthorized));
+    }
+    // A signature does not say when the grant expires.
+    match state.promised(channel) {
+        Some(Promise { ends: Some(ends), .. }) if ends <= Instant::now() => Err((401, Refusal::Unauthorized)),
+        Some(Promise { user, ends }) => Ok(Grant { user: user.or(grant.user), ends, ..grant }),
+        None => Ok(grant),
+    }
+}
+
+/// Whether the application may be asked with these headers, which are kept as long as the subscription lasts.
+fn may_ask<S>(session: &Session<S>, channel: &ChannelName, headers: &SubscribeHeaders) -> Result<(), (u16, Refusal)> {
+    let bytes = bytes_of(headers);
+    if bytes > MAX_HEADER_BYTES {
+        let hint = "check what the page puts into auth.headers of Echo; a token takes a few KB at most";
+        warn_throttled!(class = 431, key = channel.as_str(), %channel, bytes, most = MAX_HEADER_BYTES, hint, "subscribe refused: its auth.headers are too large");
+        return Err((431, Refusal::Headers));
+    }
+    if !session.state().has_room_for(headers) {
+        let hint = "send the same auth.headers with every subscribe";
+        warn_throttled!(class = 432, key = channel.as_str(), %channel, hint, "subscribe refused: the different auth.headers of this socket are too large in total");
+        return Err((431, Refusal::Headers));
+    }
+    Ok(())
 }

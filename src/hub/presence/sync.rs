@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error};
 
 use super::super::nodes::Nodes;
-use super::super::session::{Session, Ticket};
+use super::super::session::Join;
 use super::super::{Hub, Observation, Socket};
 use super::roster::{MemberChange, Roster, Rosters};
 use crate::channel::{ChannelKind, ChannelName, kind_of};
@@ -86,15 +86,8 @@ impl<S: Socket> Hub<S> {
     /// The end of a join. Telling the others, sending the list to the new socket and adding it to the room are one step with
     /// respect to changes from other nodes. `was_in`: the socket was in before, so that if it has gone meanwhile, its leave
     /// follows.
-    pub(super) async fn enter_among_nodes(
-        self: &Arc<Self>,
-        nodes: &Nodes,
-        session: &Session<S>,
-        channel: &ChannelName,
-        ticket: Ticket,
-        joined: &Joined,
-        was_in: bool,
-    ) -> bool {
+    pub(super) async fn enter_among_nodes(self: &Arc<Self>, nodes: &Nodes, join: &Join<S>, joined: &Joined, was_in: bool) -> bool {
+        let Join { session, channel, .. } = join;
         if joined.has_lost {
             self.catch_up();
         }
@@ -104,7 +97,7 @@ impl<S: Socket> Hub<S> {
                 self.announce(channel, news, Some(session.socket.id()));
             }
             self.observe_unnoticed(channel, session.socket.id(), joined, &news);
-            self.enter_and_list(session, channel, ticket, || roster.list(&joined.members))
+            self.enter_and_list(join, || roster.list(&joined.members))
         });
         if !has_entered {
             // It left meanwhile; the store tells all nodes.
