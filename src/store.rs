@@ -3,6 +3,7 @@
 //! Input: joins and leaves from the hub, which serialises those of one channel. Output: who is in the channel now. The backend
 //! is responsible for atomicity: other nodes may change the same channel at the same moment.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -22,6 +23,11 @@ use redis::RedisStore;
 
 /// Members of a channel by socket, in the order of joining.
 pub type Members = Vec<(SocketId, Member)>;
+
+/// The users among members, each once.
+pub(crate) fn users_of(members: &Members) -> HashSet<&str> {
+    members.iter().map(|(_, member)| member.user()).collect()
+}
 
 /// The result of a join.
 #[derive(Debug)]

@@ -17,6 +17,7 @@ use super::params::Params;
 use super::{Api, ApiError};
 use crate::channel::{ChannelKind, ChannelName, is_cached};
 use crate::hub::ClusterWide;
+use crate::store::users_of;
 
 /// Channel attributes that `info` requests, as at Pusher: `info=subscription_count,user_count`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -84,9 +85,7 @@ pub(crate) async fn known_attributes(api: &Api, channel: &ChannelName, wanted: A
 }
 
 async fn user_count(api: &Api, channel: &ChannelName) -> Result<usize, ApiError> {
-    let members = api.hub.members(channel).await?;
-    let users: HashSet<_> = members.iter().map(|(_, member)| member.user()).collect();
-    Ok(users.len())
+    Ok(users_of(&api.hub.members(channel).await?).len())
 }
 
 /// `{"channels":{"news":{"subscription_count":2,"occupied":true}}}`: channels with at least one socket whose names start

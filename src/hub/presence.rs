@@ -8,7 +8,6 @@
 //! same change returns from Redis to every node, in any order relative to the lists. So what clients have been told is kept as a
 //! [`Roster`](roster::Roster), and its changes are announced. On a single node that would cost a second member list in memory.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use tracing::{error, warn};
@@ -20,7 +19,7 @@ use crate::auth::{Denied, Grant};
 use crate::channel::ChannelName;
 use crate::event::SocketId;
 use crate::metrics::Refusal;
-use crate::store::{Left, Member, MemberError, Members, StoreError};
+use crate::store::{Left, Member, MemberError, Members, StoreError, users_of};
 
 mod batches;
 mod leaves;
@@ -215,10 +214,6 @@ impl<S: Socket> Hub<S> {
             Some(_) => self.observers.tell(|| Observation::Left { channel: channel.as_str(), member }),
         }
     }
-}
-
-fn users_of(members: &Members) -> HashSet<&str> {
-    members.iter().map(|(_, member)| member.user()).collect()
 }
 
 pub(super) fn member_of(grant: &Grant) -> Result<Member, MemberError> {

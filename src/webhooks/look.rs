@@ -1,7 +1,5 @@
 //! [`look`]: evaluates marks. Input: marks, due checks, and the current state. Output: the events to send, in order.
 
-use std::collections::HashSet;
-
 use tokio::time::Instant;
 
 use super::feed::{Feed, Marks};
@@ -10,7 +8,7 @@ use super::tracker::{Due, Tracker};
 use super::truth::Truth;
 use crate::channel::{ChannelKind, ChannelName};
 use crate::config::WebhookEvent as Name;
-use crate::store::StoreError;
+use crate::store::{StoreError, users_of};
 
 /// Adds the checks that are due to the marks.
 pub(super) fn gather(tracker: &mut Tracker, mut marks: Marks, now: Instant) -> Marks {
@@ -68,8 +66,7 @@ pub(super) async fn look(
     for channel in whole {
         match truth.members(&channel).await {
             Ok(members) => {
-                let users: HashSet<&str> = members.iter().map(|(_, member)| member.user()).collect();
-                tracker.members(&channel, &users, now, out);
+                tracker.members(&channel, &users_of(&members), now, out);
             }
             Err(error) => {
                 tracker.again(now, Due::Whole(channel));

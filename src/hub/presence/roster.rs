@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::channel::ChannelName;
 use crate::event::SocketId;
-use crate::store::{Member, Members};
+use crate::store::{Member, Members, users_of};
 
 /// Users known to be gone that are remembered: more than leave while a list is on its way.
 const MAX_GONE: usize = 1024;
@@ -217,7 +217,7 @@ impl Roster {
     pub(super) fn list(&self, members: &Members) -> Members {
         let is_here = |user: &str| self.users.get(user).is_some_and(|entry| entry.here.is_some());
         let mut list: Members = members.iter().filter(|(_, member)| is_here(member.user())).cloned().collect();
-        let listed: HashSet<&str> = members.iter().map(|(_, member)| member.user()).collect();
+        let listed = users_of(members);
         let mut others: Vec<_> = self.users.iter().filter(|(user, _)| !listed.contains(&***user)).map(|(_, entry)| entry).collect();
         others.sort_unstable_by_key(|entry| entry.version);
         list.extend(others.into_iter().filter_map(|entry| entry.here.clone()));
