@@ -8,7 +8,6 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use subtle::ConstantTimeEq as _;
 
 use super::params::Params;
 use super::signature::{Signable, Signed, verify};
@@ -48,17 +47,11 @@ impl Client {
         })
     }
 
-    /// Compares in constant time; an empty key matches nothing.
-    fn has_key(&self, given: &str) -> bool {
-        let key = self.key.expose();
-        !key.is_empty() && bool::from(key.as_bytes().ct_eq(given.as_bytes()))
-    }
-
     /// Whether a bearer may read the metrics: a token, or the key if it alone grants access to the API.
     pub(super) fn opens_metrics(&self, bearer: &str) -> bool {
         match &self.token_key {
             Some(key) if TokenKey::is_token(bearer) => key.verify(bearer, &self.app_id).is_ok(),
-            _ => !self.requires_signature && self.has_key(bearer),
+            _ => !self.requires_signature && self.key.is(bearer.as_bytes()),
         }
     }
 
@@ -67,8 +60,8 @@ impl Client {
     pub(super) fn opens_dashboard(&self, given: &str) -> bool {
         match (&self.token_key, &self.secret) {
             (Some(key), _) if TokenKey::is_token(given) => key.verify(given, &self.app_id).is_ok(),
-            (_, Some(secret)) => bool::from(secret.expose().as_bytes().ct_eq(given.as_bytes())),
-            (_, None) => !self.requires_signature && self.has_key(given),
+            (_, Some(secret)) => secret.is(given.as_bytes()),
+            (_, None) => !self.requires_signature && self.key.is(given.as_bytes()),
         }
     }
 
@@ -78,7 +71,7 @@ impl Client {
             return key.verify(token, &self.app_id).map(|()| None).map_err(|error| ApiError::forbidden(error.to_string()).into());
         }
         let auth_key = given.params.get("auth_key");
-        let has_key = given.bearer.as_deref().or(auth_key).is_some_and(|key| self.has_key(key));
+        let has_key = given.bearer.as_deref().or(auth_key).is_some_and(|key| self.key.is(key.as_bytes()));
         let names_app = given.bearer.is_none() && auth_key == Some(self.app_id.as_str());
         match &self.secret {
             Some(secret) if (has_key || names_app) && given.params.get("auth_signature").is_some() => {

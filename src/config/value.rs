@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use subtle::ConstantTimeEq as _;
 
 /// A notation of a plain value.
 pub(super) trait Form {
@@ -101,6 +102,12 @@ impl Secret {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is this text, compared in constant time. Nothing is an empty secret: anyone could send it.
+    #[must_use]
+    pub(crate) fn is(&self, given: &[u8]) -> bool {
+        !self.0.is_empty() && bool::from(self.0.as_bytes().ct_eq(given))
     }
 }
 

@@ -20,7 +20,6 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use subtle::ConstantTimeEq as _;
 use tracing::info;
 
 use super::Dashboard;
@@ -84,8 +83,7 @@ impl Credentials {
     }
 
     fn opens(&self, given: &str) -> bool {
-        let password = self.password.as_ref().map(Secret::expose).filter(|password| !password.is_empty());
-        password.is_some_and(|password| bool::from(password.as_bytes().ct_eq(given.as_bytes())))
+        self.password.as_ref().is_some_and(|password| password.is(given.as_bytes()))
     }
 }
 
