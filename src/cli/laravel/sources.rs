@@ -72,70 +72,73 @@ impl Sources {
         if variables.path.is_none() && variables.error.is_none() && !is_project.iter().any(|name| dir.join(name).exists()) {
             return None;
         }
-        let mut version = version_of(dir);
-        let mut errors = Vec::new();
-        let cache = variables.env("APP_CONFIG_CACHE").string().ok().filter(|path| !path.is_empty());
-        let cache = dir.join(cache.as_deref().unwrap_or("bootstrap/cache/config.php"));
-        let truth = if cache.is_file() {
-            let none = |_: &str| Ok(None);
-            let outside = Outside { variable: &none, config: &|key| Value::Unknown(format!("`config('{key}')`")), has_ascii: true };
-            match read_text(&cache) {
-                Ok(text) => Some((php::evaluate(&text, &outside), cache.display().to_string())),
-                Err(error) => {
-                    errors.push(error);
-                    None
-                }
-            }
-        } else {
-            match ask::ask(dir) {
-                Ok(json) => {
-                    version = json["version"].as_str().and_then(parse_version).or(version);
-                    Some((Value::from(json), "evaluated by PHP".to_owned()))
-                }
-                Err(reason) => {
-                    if dir.join("vendor/autoload.php").is_file() {
-                        errors.push(format!("could not ask PHP, reading the files instead: {reason}"));
-                    }
-                    None
-                }
-            }
+        let (truth, errors) = match evaluated(dir, &variables) {
+            Ok(truth) => (Some(truth), Vec::new()),
+            Err(error) => (None, error.into_iter().chain(variables.error.clone()).collect()),
         };
-        errors.extend(variables.error.clone().filter(|_| truth.is_none()));
+        let version = truth.as_ref().and_then(|truth| truth.version).or_else(|| version_of(dir));
         let files = Files { dir, variables: &variables, version };
         let settings = |name: &str| {
             let (file, parsed) = files.settings(name);
             let is_own = files.own(name).is_some();
             match &truth {
-                Some((all, place)) => Settings { value: all.at(&[name]).clone(), parsed, place: place.clone(), file, is_own },
+                Some(truth) => Settings { value: truth.all.at(&[name]).clone(), parsed, place: truth.place.clone(), file, is_own },
                 None => Settings { value: parsed.clone(), parsed, place: file.clone(), file, is_own },
             }
         };
         let mut app = settings("app");
-        // If `config/app.php` is missing or cannot be evaluated, use the variable that it usually reads.
         if truth.is_none() && !matches!(app.value.at(&["url"]), Value::Text(_)) {
-            let asked = variables.get("APP_URL").ok().flatten().map(|(_, place)| format!("APP_URL in {place}"));
-            let mut array = Array::default();
-            array.put("url".to_owned(), variables.env("APP_URL"), Asked { variable: Some("APP_URL".to_owned()), found: asked });
-            app.value = Value::Array(array);
+            app.value = app_of(&variables);
             app.parsed = app.value.clone();
         }
         let (mut database, broadcasting) = (settings("database"), settings("broadcasting"));
         if database.value == Value::Null {
-            // Only variables are available: use their usual names, without defaults.
-            database.value = files.run("database", VARIABLES);
-            if let (Ok(None), Value::Array(all)) = (variables.get("REDIS_PREFIX"), &mut database.value)
-                && let Value::Array(mut redis) = all.get("redis").clone()
-            {
-                let why = "there is no config/database.php, and no REDIS_PREFIX".to_owned();
-                redis.put("options".to_owned(), Value::Unknown(why), Asked::default());
-                all.put("redis".to_owned(), Value::Array(redis), Asked::default());
-            }
+            database.value = files.database_of_variables();
             database.parsed = database.value.clone();
             database.file = variables.path.as_ref().map_or_else(|| ".env".to_owned(), |path| path.display().to_string());
             database.place.clone_from(&database.file);
         }
         Some(Self { database, broadcasting, app, version, errors, variables })
     }
+}
+
+/// The whole configuration as PHP evaluated it.
+struct Evaluated {
+    all: Value,
+    /// Where it is from.
+    place: String,
+    version: Option<Version>,
+}
+
+/// Laravel's cache of its configuration, or what PHP says now. Without either the files are read; the error is why, if that is
+/// worth telling.
+fn evaluated(dir: &Path, variables: &Variables) -> Result<Evaluated, Option<String>> {
+    let cache = variables.env("APP_CONFIG_CACHE").string().ok().filter(|path| !path.is_empty());
+    let cache = dir.join(cache.as_deref().unwrap_or("bootstrap/cache/config.php"));
+    if cache.is_file() {
+        let text = read_text(&cache).map_err(Some)?;
+        let none = |_: &str| Ok(None);
+        let outside = Outside { variable: &none, config: &|key| Value::Unknown(format!("`config('{key}')`")), has_ascii: true };
+        return Ok(Evaluated { all: php::evaluate(&text, &outside), place: cache.display().to_string(), version: None });
+    }
+    match ask::ask(dir) {
+        Ok(json) => {
+            let version = json["version"].as_str().and_then(parse_version);
+            Ok(Evaluated { all: Value::from(json), place: "evaluated by PHP".to_owned(), version })
+        }
+        Err(reason) => {
+            let is_installed = dir.join("vendor/autoload.php").is_file();
+            Err(is_installed.then(|| format!("could not ask PHP, reading the files instead: {reason}")))
+        }
+    }
+}
+
+/// What `config/app.php` usually makes of the variables, where it is missing or cannot be evaluated.
+fn app_of(variables: &Variables) -> Value {
+    let asked = variables.get("APP_URL").ok().flatten().map(|(_, place)| format!("APP_URL in {place}"));
+    let mut app = Array::default();
+    app.put("url".to_owned(), variables.env("APP_URL"), Asked { variable: Some("APP_URL".to_owned()), found: asked });
+    Value::Array(app)
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
@@ -153,6 +156,19 @@ struct Files<'a> {
 impl Files<'_> {
     fn own(&self, name: &str) -> Option<PathBuf> {
         Some(self.dir.join("config").join(format!("{name}.php"))).filter(|path| path.is_file())
+    }
+
+    /// What `config/database.php` usually makes of the variables, without its defaults.
+    fn database_of_variables(&self) -> Value {
+        let mut database = self.run("database", VARIABLES);
+        if let (Ok(None), Value::Array(all)) = (self.variables.get("REDIS_PREFIX"), &mut database)
+            && let Value::Array(mut redis) = all.get("redis").clone()
+        {
+            let why = "there is no config/database.php, and no REDIS_PREFIX".to_owned();
+            redis.put("options".to_owned(), Value::Unknown(why), Asked::default());
+            all.put("redis".to_owned(), Value::Array(redis), Asked::default());
+        }
+        database
     }
 
     /// Whether Laravel merges its own config files with those of the project.
