@@ -170,37 +170,39 @@ pub(crate) fn entry_name(tree: &Value, path: &str) -> Option<String> {
     (key.strip_prefix('.') != Some(name)).then(|| format!("{name} {text:?}"))
 }
 
+/// Calls `visit` with the path of each value that has a counterpart in the shape, the value, and the counterpart.
+fn each(given: &Value, known: &Value, path: &str, visit: &mut impl FnMut(&str, &Value, &Value)) {
+    visit(path, given, known);
+    match (given, known) {
+        (Value::Object(given), Value::Object(known)) => {
+            let both = given.iter().filter_map(|(key, value)| Some((key, value, known.get(key)?)));
+            both.for_each(|(key, value, known)| each(value, known, &join(path, key), visit));
+        }
+        (Value::Array(items), Value::Array(known)) => {
+            let Some(known) = known.first() else { return };
+            items.iter().enumerate().for_each(|(index, item)| each(item, known, &format!("{path}[{index}]"), visit));
+        }
+        _ => {}
+    }
+}
+
 /// Tables in place of a list of tables and vice versa, with what was expected: in TOML they differ by one pair of brackets.
 pub(crate) fn misplaced(tree: &Value) -> Vec<(String, String)> {
-    fn walk(given: &Value, known: &Value, path: &str, found: &mut Vec<(String, String)>) {
-        let plain = || path.split('.').map(|key| key.split('[').next().unwrap_or(key)).collect::<Vec<_>>().join(".");
-        match (given, known) {
-            (Value::Object(given), Value::Object(known)) => {
-                for (key, value) in given {
-                    if let Some(known) = known.get(key) {
-                        walk(value, known, &join(path, key), found);
-                    }
-                }
-            }
-            (Value::Array(items), Value::Array(known)) => {
-                if let Some(known @ Value::Object(_)) = known.first() {
-                    items.iter().enumerate().for_each(|(index, item)| walk(item, known, &format!("{path}[{index}]"), found));
-                }
-            }
-            (Value::Object(_), Value::Array(known)) if known.first().is_some_and(Value::is_object) => {
-                found.push((path.to_owned(), format!("a list of tables: in TOML `[[{0}]]` above each, instead of `[{0}]`", plain())));
-            }
-            (Value::Array(_), Value::Object(known)) if !known.is_empty() && path.ends_with(']') => {
-                found.push((path.to_owned(), "a table of settings".to_owned()));
-            }
-            (Value::Array(_), Value::Object(known)) if !known.is_empty() => {
-                found.push((path.to_owned(), format!("one table: in TOML `[{0}]`, instead of `[[{0}]]`", plain())));
-            }
-            _ => {}
-        }
-    }
     let mut found = Vec::new();
-    walk(tree, &shape(), "", &mut found);
+    each(tree, &shape(), "", &mut |path, given, known| {
+        let plain = || path.split('.').map(|key| key.split('[').next().unwrap_or(key)).collect::<Vec<_>>().join(".");
+        let expected = match (given, known) {
+            (Value::Object(_), Value::Array(known)) if known.first().is_some_and(Value::is_object) => {
+                format!("a list of tables: in TOML `[[{0}]]` above each, instead of `[{0}]`", plain())
+            }
+            (Value::Array(_), Value::Object(known)) if !known.is_empty() && path.ends_with(']') => "a table of settings".to_owned(),
+            (Value::Array(_), Value::Object(known)) if !known.is_empty() => {
+                format!("one table: in TOML `[{0}]`, instead of `[[{0}]]`", plain())
+            }
+            _ => return,
+        };
+        found.push((path.to_owned(), expected));
+    });
     found
 }
 
@@ -209,30 +211,17 @@ const MANY_SECONDS: f64 = 1000.0;
 
 /// Warns of each duration that is a large number without a unit: the original and Node use milliseconds, this server seconds.
 pub(crate) fn odd_units(tree: &Value) -> Vec<String> {
-    fn walk(given: &Value, known: &Value, path: &str, found: &mut Vec<String>) {
-        match (given, known) {
-            (Value::Object(given), Value::Object(known)) => {
-                let both = given.iter().filter_map(|(key, value)| Some((key, value, known.get(key)?)));
-                both.for_each(|(key, value, known)| walk(value, known, &join(path, key), found));
-            }
-            (Value::Array(items), Value::Array(known)) => {
-                let Some(known) = known.first() else { return };
-                items.iter().enumerate().for_each(|(index, item)| walk(item, known, &format!("{path}[{index}]"), found));
-            }
-            (given, Value::String(known)) if known.parse::<Seconds>().is_ok_and(|time| time.to_string() == *known) => {
-                let number = given.as_f64().or_else(|| given.as_str()?.parse().ok());
-                if let Some(number) = number.filter(|number| *number >= MANY_SECONDS) {
-                    let shown = numbered(path);
-                    found.push(format!(
-                        "`{shown}` is {number} seconds, because numbers without a unit are seconds: write \"{number}ms\" or \"{number}s\""
-                    ));
-                }
-            }
-            _ => {}
-        }
-    }
     let mut found = Vec::new();
-    walk(tree, &shape(), "", &mut found);
+    each(tree, &shape(), "", &mut |path, given, known| {
+        let is_time = known.as_str().is_some_and(|known| known.parse::<Seconds>().is_ok_and(|time| time.to_string() == *known));
+        let number = given.as_f64().or_else(|| given.as_str()?.parse().ok());
+        if let Some(number) = number.filter(|number| is_time && *number >= MANY_SECONDS) {
+            let shown = numbered(path);
+            found.push(format!(
+                "`{shown}` is {number} seconds, because numbers without a unit are seconds: write \"{number}ms\" or \"{number}s\""
+            ));
+        }
+    });
     found
 }
 
