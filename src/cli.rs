@@ -88,6 +88,22 @@ impl ConfigLocation {
     }
 }
 
+/// The flags that select the config file, or none.
+#[derive(Debug, Clone, Default, Args)]
+struct ConfigSource {
+    #[command(flatten)]
+    place: ConfigLocation,
+    /// Read no config file: use the defaults and the environment
+    #[arg(long, conflicts_with = "config")]
+    defaults: bool,
+}
+
+impl ConfigSource {
+    fn options(&self) -> LoadOptions {
+        LoadOptions { defaults: self.defaults, ..self.place.options() }
+    }
+}
+
 /// Runs the command of the process's arguments.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     if std::env::args_os().len() == 1 && welcome::show()? {

@@ -157,12 +157,8 @@ impl ConfigFile {
     }
 
     fn editing(&self) -> String {
-        editing(&self.path)
+        format!("editing `{}`", self.path.display())
     }
-}
-
-fn editing(path: &Path) -> String {
-    format!("editing `{}`", path.display())
 }
 
 /// The id of a client; old files may have numbers.

@@ -4,13 +4,13 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use laravel_echo_server::config::load::{self, LoadOptions, Loaded, Source};
+use laravel_echo_server::config::load::{self, Loaded, Source};
 use laravel_echo_server::config::{Config, schema};
 use laravel_echo_server::server;
 use serde_json::{Map, Value, json};
 
 use super::output::{self, BAD, FAINT, STRONG, paint};
-use super::{ConfigLocation, config_file};
+use super::{ConfigSource, config_file};
 
 /// What is shown in place of a secret that is set.
 const HIDDEN: &str = "***";
@@ -19,10 +19,7 @@ const HIDDEN: &str = "***";
 #[derive(Debug, Args)]
 pub(super) struct Check {
     #[command(flatten)]
-    place: ConfigLocation,
-    /// Read no config file: the defaults, and what the environment says
-    #[arg(long, conflicts_with = "config")]
-    defaults: bool,
+    source: ConfigSource,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -33,7 +30,7 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let mut loaded = load::load(&LoadOptions { defaults: self.defaults, ..self.place.options() })?;
+        let mut loaded = load::load(&self.source.options())?;
         let unusable = unusable_files(&loaded.config);
         let is_usable = unusable.is_empty();
         loaded.warnings.extend(unusable);

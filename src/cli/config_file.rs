@@ -95,21 +95,24 @@ impl Template {
 
     /// Sets a key, uncommenting it if necessary; `false` if there is no such key.
     pub(super) fn set(&mut self, path: &str, value: &Value) -> bool {
-        let (table, key) = path.rsplit_once('.').unwrap_or(("", path));
-        let Some((start, end)) = self.table(table) else { return false };
-        let names_key = |line: &String| line.strip_prefix('#').unwrap_or(line).split_once('=').is_some_and(|(name, _)| name.trim() == key);
-        let Some(offset) = self.lines[start..end].iter().position(names_key) else { return false };
-        self.lines[start + offset] = format!("{key} = {}", toml_value(value));
+        let Some(line) = self.line_of(path) else { return false };
+        self.lines[line] = pair(path.rsplit('.').next().unwrap_or(path), value);
         true
     }
 
     /// Writes a comment above a key.
     pub(super) fn remark(&mut self, path: &str, text: &str) {
+        if let Some(line) = self.line_of(path) {
+            self.lines.insert(line, format!("# {text}"));
+        }
+    }
+
+    /// The line of a key, which may be commented out.
+    fn line_of(&self, path: &str) -> Option<usize> {
         let (table, key) = path.rsplit_once('.').unwrap_or(("", path));
-        let Some((start, end)) = self.table(table) else { return };
+        let (start, end) = self.table(table)?;
         let names_key = |line: &String| line.strip_prefix('#').unwrap_or(line).split_once('=').is_some_and(|(name, _)| name.trim() == key);
-        let Some(offset) = self.lines[start..end].iter().position(names_key) else { return };
-        self.lines.insert(start + offset, format!("# {text}"));
+        Some(start + self.lines[start..end].iter().position(names_key)?)
     }
 
     /// The range of lines of the table `name`: after its header, up to the next header.
@@ -122,48 +125,35 @@ impl Template {
 
     /// Replaces the example at the end of the file with these clients.
     pub(super) fn set_clients(&mut self, clients: &[Value]) {
-        let Some(start) = self.lines.iter().position(|line| line == "#[[clients]]").filter(|_| !clients.is_empty()) else { return };
+        let Some(start) = self.example("clients", clients) else { return };
         self.lines.truncate(start);
-        for client in clients {
-            self.lines.push("[[clients]]".to_owned());
-            for (key, value) in client.as_object().into_iter().flatten() {
-                self.lines.push(format!("{} = {}", toml_key(key), toml_value(value)));
-            }
-            self.lines.push(String::new());
-        }
+        self.lines.extend(tables("clients", clients));
         self.lines.pop();
     }
 
     /// Replaces the example of a webhook with these webhooks.
     pub(super) fn set_webhooks(&mut self, webhooks: &[Value]) {
-        let Some(start) = self.lines.iter().position(|line| line == "#[[webhooks]]").filter(|_| !webhooks.is_empty()) else { return };
-        let len = self.lines[start..].iter().position(String::is_empty).unwrap_or(self.lines.len() - start);
-        let mut lines = Vec::new();
-        for webhook in webhooks {
-            lines.push("[[webhooks]]".to_owned());
-            lines
-                .extend(webhook.as_object().into_iter().flatten().map(|(key, value)| format!("{} = {}", toml_key(key), toml_value(value))));
-        }
-        self.lines.splice(start..start + len, lines);
+        let Some(start) = self.example("webhooks", webhooks) else { return };
+        let len = self.lines[start..].iter().position(String::is_empty).map_or(self.lines.len() - start, |len| len + 1);
+        self.lines.splice(start..start + len, tables("webhooks", webhooks));
     }
 
     /// Inserts channel rules before their examples.
     pub(super) fn set_channels(&mut self, rules: &[Value]) {
-        let Some(start) = self.lines.iter().position(|line| line == "#[[channels]]").filter(|_| !rules.is_empty()) else { return };
-        let mut lines = Vec::new();
-        for rule in rules {
-            lines.push("[[channels]]".to_owned());
-            lines.extend(rule.as_object().into_iter().flatten().map(|(key, value)| format!("{} = {}", toml_key(key), toml_value(value))));
-            lines.push(String::new());
-        }
-        self.lines.splice(start..start, lines);
+        let Some(start) = self.example("channels", rules) else { return };
+        self.lines.splice(start..start, tables("channels", rules));
+    }
+
+    /// The line at which the example of a list of tables begins, unless there is nothing to write there.
+    fn example(&self, name: &str, items: &[Value]) -> Option<usize> {
+        let header = format!("#[[{name}]]");
+        self.lines.iter().position(|line| *line == header).filter(|_| !items.is_empty())
     }
 
     /// Fills in the `headers` table, whose keys are header names.
     pub(super) fn set_headers<'a>(&mut self, headers: impl Iterator<Item = (&'a String, &'a Value)>) {
         let Some((start, _)) = self.table("headers") else { return };
-        let lines = headers.map(|(name, value)| format!("{} = {}", toml_key(name), toml_value(value)));
-        self.lines.splice(start..start, lines.collect::<Vec<_>>());
+        self.lines.splice(start..start, headers.map(|(name, value)| pair(name, value)).collect::<Vec<_>>());
     }
 
     /// Adds a comment below the introduction.
@@ -176,6 +166,19 @@ impl Template {
     pub(super) fn text(&self) -> String {
         self.lines.join("\n") + "\n"
     }
+}
+
+/// The lines of a list of tables, each followed by an empty line.
+fn tables(name: &str, items: &[Value]) -> Vec<String> {
+    let table = |item: &Value| {
+        let pairs = item.as_object().into_iter().flatten().map(|(key, value)| pair(key, value));
+        [format!("[[{name}]]")].into_iter().chain(pairs).chain([String::new()]).collect::<Vec<_>>()
+    };
+    items.iter().flat_map(table).collect()
+}
+
+fn pair(key: &str, value: &Value) -> String {
+    format!("{} = {}", toml_key(key), toml_value(value))
 }
 
 fn toml_key(key: &str) -> String {
@@ -191,7 +194,7 @@ pub(super) fn toml_value(value: &Value) -> String {
         Value::Array(items) => format!("[{}]", items.iter().map(toml_value).collect::<Vec<_>>().join(", ")),
         Value::Object(table) if table.is_empty() => "{}".to_owned(),
         Value::Object(table) => {
-            let pairs: Vec<_> = table.iter().map(|(key, value)| format!("{} = {}", toml_key(key), toml_value(value))).collect();
+            let pairs: Vec<_> = table.iter().map(|(key, value)| pair(key, value)).collect();
             format!("{{ {} }}", pairs.join(", "))
         }
         Value::String(text) => toml_edit::Value::from(text.as_str()).to_string(),

@@ -11,9 +11,9 @@ use clap::Args;
 use futures_util::FutureExt as _;
 use laravel_echo_server::checks::Checks;
 use laravel_echo_server::config::Config;
-use laravel_echo_server::config::load::{self, LoadOptions, Loaded};
+use laravel_echo_server::config::load::{self, Loaded};
 
-use super::ConfigLocation;
+use super::ConfigSource;
 use super::laravel::Project;
 
 mod app;
@@ -37,10 +37,7 @@ const RUN_DOCTOR: &str = "run `laravel-echo-server doctor` on this machine";
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
     #[command(flatten)]
-    place: ConfigLocation,
-    /// Read no config file: the defaults, and what the environment says
-    #[arg(long, conflicts_with = "config")]
-    defaults: bool,
+    source: ConfigSource,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -58,7 +55,7 @@ pub(super) struct Doctor {
 impl Doctor {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut report = Report::new(self.json);
-        match load::load(&LoadOptions { defaults: self.defaults, ..self.place.options() }) {
+        match load::load(&self.source.options()) {
             Ok(loaded) => {
                 configuration(&loaded, &mut report);
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;

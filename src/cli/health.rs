@@ -13,7 +13,7 @@ use laravel_echo_server::config::load::{self, LoadError, LoadOptions, Loaded};
 use laravel_echo_server::config::{Config, Protocol};
 use laravel_echo_server::net::unanswered::last_cause;
 
-use super::{ConfigLocation, output};
+use super::{ConfigSource, output};
 
 /// Timeout of the request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -22,13 +22,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug, Args)]
 pub(super) struct Health {
     #[command(flatten)]
-    place: ConfigLocation,
+    source: ConfigSource,
     /// Check readiness, Redis included, instead of just liveness
     #[arg(long)]
     ready: bool,
-    /// Read no config file: use the defaults and the environment
-    #[arg(long, conflicts_with = "config")]
-    defaults: bool,
 }
 
 impl Health {
@@ -43,7 +40,7 @@ impl Health {
 
     /// Falls back to the defaults: an image's health check must work with a config file and with variables alone.
     fn load(&self) -> Result<Loaded, LoadError> {
-        let options = LoadOptions { defaults: self.defaults, ..self.place.options() };
+        let options = self.source.options();
         let is_named = options.config.is_some() || options.dir.is_some();
         match load::load(&options) {
             Err(LoadError::NotFound(_)) if !is_named => load::load(&LoadOptions { defaults: true, ..options }),

@@ -20,7 +20,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::lock_file::{self, LockFile};
-use super::{ConfigLocation, doctor, output};
+use super::{ConfigSource, doctor, output};
 
 pub(super) mod machine;
 mod port;
@@ -41,16 +41,13 @@ const REDIS_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Args)]
 pub(super) struct Start {
     #[command(flatten)]
-    place: ConfigLocation,
+    source: ConfigSource,
     /// Replace a server that runs with the same config
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_default_value = true, hide_possible_values = true)]
     force: bool,
     /// Log joins, leaves and events
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_default_value = true, hide_possible_values = true)]
     dev: bool,
-    /// Read no config file: use the defaults and the environment
-    #[arg(long, conflicts_with = "config")]
-    defaults: bool,
     /// Show events as they arrive on a page at /demo; reads no config file, like --defaults
     #[arg(long, conflicts_with = "config")]
     demo: bool,
@@ -107,7 +104,7 @@ impl Start {
     }
 
     fn options(&self) -> LoadOptions {
-        LoadOptions { defaults: self.defaults || self.demo, ..self.place.options() }
+        LoadOptions { defaults: self.source.defaults || self.demo, ..self.source.options() }
     }
 
     /// Takes the lock, if one is used (a run without a config file uses none), and returns whether another server was
