@@ -245,9 +245,7 @@ impl Reader {
         };
         if is_text { each(Message::Text(std::str::from_utf8(data).map_err(|_| Violation::Data)?)) } else { each(Message::Binary(data)) }
     }
-}
 
-impl Reader {
     /// Accounts for the bytes that a compressed message gained by decompression.
     fn grow(&mut self, bytes: usize) -> Result<(), Violation> {
         let Some(bytes) = u32::try_from(bytes).ok().and_then(NonZeroU32::new) else { return Ok(()) };
