@@ -41,13 +41,13 @@ use crate::store::{self, OpenError};
 use crate::webhooks::{WebhookError, Webhooks};
 
 pub(crate) mod body;
+mod direct;
 pub(crate) mod drain;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod http;
 pub mod listen;
 mod memory;
-mod one_request;
 pub(crate) mod proxy_protocol;
 pub(crate) mod reload;
 

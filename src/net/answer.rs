@@ -3,7 +3,6 @@
 //! Input: responses, and futures of them. Output: one type for both, for `server::listen`.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::http::Response;
@@ -18,36 +17,8 @@ pub(crate) type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
 pub enum Answer {
     /// Ready now.
     Ready(Response<Body>),
-    /// Ready soon.
+    /// Ready later. A poll that waits for messages may take very long.
     Later(Answering),
-    /// May take very long and needs nothing more of its request: a poll that waits for messages.
-    Waits(Answering),
-}
-
-/// A poll that waits for its response.
-pub struct Waiting {
-    answer: Answering,
-    /// The client asked to close the connection after the response.
-    pub is_last: bool,
-}
-
-impl Waiting {
-    /// A poll that `answer` will complete.
-    #[must_use]
-    pub fn new(answer: Answering, is_last: bool) -> Self {
-        Self { answer, is_last }
-    }
-
-    /// Polls the response.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
-        self.answer.as_mut().poll(cx)
-    }
-}
-
-impl std::fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("is_last", &self.is_last).finish_non_exhaustive()
-    }
 }
 
 /// The connection is to be dropped without a response; a client that polls reconnects at once on its own.
@@ -65,7 +36,6 @@ impl Answer {
                 Self::Ready(response)
             }
             Self::Later(answer) => Self::Later(changed(answer, change)),
-            Self::Waits(answer) => Self::Waits(changed(answer, change)),
         }
     }
 }

@@ -17,7 +17,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
-use super::answer::{Answered, Waiting};
 use super::shared::Writer;
 use super::stream::ClientStream;
 
@@ -30,11 +29,7 @@ pub struct ConnectionHandle {
     since: Instant,
     is_websocket: AtomicBool,
     is_held: AtomicBool,
-    /// A write is waiting for the peer.
-    is_blocked: AtomicBool,
     has_asked: AtomicBool,
-    /// A poll that waits for its response.
-    waiting: Mutex<Option<Waiting>>,
     /// Writes to the stream from outside of its task; unset with TLS.
     writer: OnceLock<Writer>,
     /// Gets the stream once the answer to a websocket handshake is written.
@@ -55,9 +50,7 @@ impl ConnectionHandle {
             since: Instant::now(),
             is_websocket: AtomicBool::new(false),
             is_held: AtomicBool::new(false),
-            is_blocked: AtomicBool::new(false),
             has_asked: AtomicBool::new(false),
-            waiting: Mutex::new(None),
             writer: OnceLock::new(),
             upgrade: Mutex::new(None),
             first_byte: AtomicU16::new(0),
@@ -104,31 +97,6 @@ impl ConnectionHandle {
     /// single system call and packet.
     pub fn hold_answer(&self) {
         self.is_held.store(true, Ordering::Relaxed);
-    }
-
-    /// Stores a poll that waits for its response.
-    pub fn wait(&self, waiting: Waiting) {
-        *self.waiting.lock() = Some(waiting);
-    }
-
-    /// Polls the pending response. Also `Pending` if [`Self::take_waiting`] has taken it.
-    pub fn poll_waiting(&self, cx: &mut Context<'_>) -> Poll<Answered> {
-        let mut waiting = self.waiting.lock();
-        let Some(answer) = &mut *waiting else { return Poll::Pending };
-        let answered = ready!(answer.poll(cx));
-        *waiting = None;
-        Poll::Ready(answered)
-    }
-
-    /// Takes the waiting poll, if there is one.
-    pub fn take_waiting(&self) -> Option<Waiting> {
-        self.waiting.lock().take()
-    }
-
-    /// Whether a write is waiting for the peer.
-    #[must_use]
-    pub fn is_blocked(&self) -> bool {
-        self.is_blocked.load(Ordering::Relaxed)
     }
 
     /// Notes the first byte received.
@@ -187,17 +155,11 @@ impl<S> MonitoredStream<S> {
     fn wrote(&mut self, outcome: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match outcome {
             Poll::Ready(Ok(_)) => {
-                self.unblocked();
+                self.deadline = None;
                 outcome
             }
             Poll::Ready(Err(_)) => outcome,
             Poll::Pending => self.stalled(cx).map(Err),
-        }
-    }
-
-    fn unblocked(&mut self) {
-        if self.deadline.take().is_some() {
-            self.handle.is_blocked.store(false, Ordering::Relaxed);
         }
     }
 
@@ -223,7 +185,6 @@ impl<S> MonitoredStream<S> {
         if self.deadline.is_none() && !self.handle.is_websocket.load(Ordering::Relaxed) {
             self.last_sign = Instant::now();
         }
-        self.handle.is_blocked.store(true, Ordering::Relaxed);
         let due = self.last_sign + self.patience;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         if deadline.deadline() != due {
@@ -280,7 +241,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MonitoredStream<S> {
             // TLS buffers what the kernel does not accept, so its stall shows here.
             Poll::Pending => self.stalled(cx).map(Err),
             outcome @ Poll::Ready(_) => {
-                self.unblocked();
+                self.deadline = None;
                 outcome
             }
         }

@@ -22,8 +22,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::{debug, error};
 
-use super::http::{self, FIRST_REQUEST_TIMEOUT, http};
-use super::one_request::{self, Incoming};
+use super::direct::{self, Incoming};
+use super::http::{FIRST_REQUEST_TIMEOUT, http};
 use super::proxy_protocol;
 use crate::api::dashboard;
 use crate::config::Config;
@@ -72,22 +72,17 @@ impl Front {
     pub(super) fn answer(
         &self,
         request: Request<Body>,
-        connection: &Arc<ConnectionHandle>,
+        connection: &ConnectionHandle,
     ) -> impl Future<Output = Result<Response<Body>, Dropped>> + use<> {
-        let end = http::End::of(&request);
         match self.offer(request, connection) {
             Ok(Answer::Ready(response)) => Either::Left(ready(Ok(response))),
-            Ok(Answer::Later(response)) => Either::Right(Either::Left(response)),
-            Ok(Answer::Waits(answer)) => Either::Right(match end {
-                Some(end) => Either::Right(Either::Left(http::wait(answer, end, connection))),
-                None => Either::Left(answer),
-            }),
+            Ok(Answer::Later(answer)) => Either::Right(Either::Left(answer)),
             Err(mut request) => {
                 if request.uri().path().starts_with(dashboard::PATH) {
                     request.extensions_mut().insert(Peer(connection.peer()));
                 }
                 let response = self.router.clone().oneshot(*request).map(|response| response.map_err(|never| match never {}));
-                Either::Right(Either::Right(Either::Right(response)))
+                Either::Right(Either::Right(response))
             }
         }
     }
@@ -179,23 +174,25 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 /// Serves one connection until it ends; after an upgrade, a websocket continues in its own task.
 async fn connection(accepted: Accepted, peer: SocketAddr, service: Service, settings: Settings, stop: CancellationToken) {
     let is_proxy = settings.proxies.contains(peer.ip());
-    let first = if settings.tls.is_none() { one_request::read_now(&accepted) } else { None };
+    let first = if settings.tls.is_none() { direct::read_now(&accepted) } else { None };
     let is_request = |first: &Bytes| !is_proxy || proxy_protocol::parse(first) == proxy_protocol::Start::Other;
     let (handle, incoming, first) = match first {
         Some(first) if is_request(&first) => (ConnectionHandle::new(peer), Incoming::AtOnce(accepted, settings.stalled_after), first),
         first => {
             // Boxed, so that connections whose request has arrived do not carry this.
-            let first = Box::pin(async {
-                let (handle, mut stream) = watched(accepted, first, peer, is_proxy, settings).await?;
-                let first = one_request::read(&mut stream, &handle).await?;
-                Some((handle, Incoming::Watched(stream), first))
-            });
-            let Some(Some(first)) = stop.run_until_cancelled(first).await else { return };
-            first
+            let stream = Box::pin(watched(accepted, first, peer, is_proxy, settings));
+            let Some(Some((handle, stream))) = stop.run_until_cancelled(stream).await else { return };
+            (handle, Incoming::Watched(stream), Bytes::new())
         }
     };
-    if let Some(stream) = one_request::serve(incoming, first, &handle, &service).await {
-        http(stream, handle, service, stop).await;
+    requests(incoming, first, handle, service, stop).await;
+}
+
+/// Serves the requests of a connection, the first of which begins with `bytes`.
+pub(super) async fn requests(incoming: Incoming, bytes: Bytes, handle: Arc<ConnectionHandle>, service: Service, stop: CancellationToken) {
+    if let Some(stream) = direct::serve(incoming, bytes, &handle, &service, &stop).await {
+        // Boxed, so that a poll that waits does not reserve room for it.
+        Box::pin(http(stream, handle, service, stop)).await;
     }
 }
 

@@ -4,15 +4,18 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::{Server, fault, http};
+use super::direct::Incoming;
+use super::{Server, fault, listen};
 use crate::config::Config;
 use crate::net::connection::ConnectionHandle;
 use crate::net::stream::Stream;
@@ -36,7 +39,8 @@ async fn who_answers_heartbeats_and_never_connects_is_closed_and_leaves_its_plac
     let (ours, theirs) = tokio::io::duplex(4096);
     let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
     let stream = Stream::boxed(ours).monitored(Vec::new(), &handle, CONNECT_TIMEOUT);
-    tokio::spawn(http::http(stream, handle, server.reload.service(), CancellationToken::new()));
+    let (incoming, service) = (Incoming::Watched(stream), server.reload.service());
+    tokio::spawn(listen::requests(incoming, Bytes::new(), handle, service, CancellationToken::new()));
     let (mut client, _) = client_async("ws://x/socket.io/?EIO=4&transport=websocket", theirs).await.unwrap();
     let started = Instant::now();
     let mut heartbeats = 0;
@@ -54,6 +58,52 @@ async fn who_answers_heartbeats_and_never_connects_is_closed_and_leaves_its_plac
     assert_eq!(handshake(&server).await, StatusCode::SERVICE_UNAVAILABLE);
     tokio::time::sleep(CONNECT_TIMEOUT + Duration::from_secs(1)).await;
     assert_eq!(handshake(&server).await, StatusCode::OK);
+}
+
+/// Reads a response and returns its body.
+async fn body_of(client: &mut (impl AsyncRead + Unpin)) -> String {
+    let (mut head, mut line) = (String::new(), Vec::new());
+    while !head.ends_with("\r\n\r\n") {
+        line.push(client.read_u8().await.unwrap());
+        head = String::from_utf8_lossy(&line).into_owned();
+    }
+    assert!(head.starts_with("HTTP/1.1 200 ") && !head.contains("connection: close"), "{head}");
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    let mut body = vec![0; length.parse().unwrap()];
+    client.read_exact(&mut body).await.unwrap();
+    String::from_utf8(body).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_requests_of_a_connection_are_answered_in_order_however_they_arrive() {
+    let mut config: Config = serde_json::from_value(json!({ "host": "127.0.0.1", "limits": { "handshakeHeaders": 40_000 } })).unwrap();
+    config.port = 0;
+    let server = Server::bind(config).await.unwrap();
+    // The last one is too large for the gates' own reader.
+    for (chunk, cookie) in [(usize::MAX, 100), (1, 100), (7, 3_000), (1_000, 7_000), (4_000, 20_000)] {
+        let (ours, mut client) = tokio::io::duplex(64 * 1024);
+        let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
+        let incoming = Incoming::Watched(Stream::boxed(ours).monitored(Vec::new(), &handle, CONNECT_TIMEOUT));
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(listen::requests(incoming, Bytes::new(), handle, server.reload.service(), stop.clone()));
+        let cookie = format!("Cookie: {}\r\n", "x".repeat(cookie));
+        let path = "/socket.io/?EIO=4&transport=polling";
+        client.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n{cookie}\r\n").as_bytes()).await.unwrap();
+        let open = body_of(&mut client).await;
+        let sid = open.split('"').nth(3).unwrap();
+        let poll = format!("GET {path}&sid={sid} HTTP/1.1\r\nHost: x\r\n{cookie}\r\n");
+        let post = |body: &str| format!("POST {path}&sid={sid} HTTP/1.1\r\nContent-Length: {}\r\n{cookie}\r\n{body}", body.len());
+        for part in [post("40"), poll.clone(), poll, post("1")].concat().as_bytes().chunks(chunk) {
+            client.write_all(part).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(body_of(&mut client).await, "ok");
+        assert!(body_of(&mut client).await.starts_with("40{"), "CONNECT is answered");
+        assert!(body_of(&mut client).await.ends_with('2'), "a poll that waits for the ping");
+        assert_eq!(body_of(&mut client).await, "ok", "a request that came while it waited");
+        stop.cancel();
+        serving.await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -193,9 +193,9 @@ impl Gate {
         match parts.method {
             Method::GET => {
                 let encoding = gate.0.compression.and_then(|threshold| compression::accepted(&parts.headers, threshold));
-                // The request head would keep the connection's read buffer alive while the poll waits.
+                // The request's head would keep the buffer alive from which it was read.
                 drop((parts, body));
-                Answer::Waits(Box::pin(async move {
+                Answer::Later(Box::pin(async move {
                     let polled = Arc::clone(&polling).poll().await?;
                     Ok(match polled {
                         Some(payload) => compression::compress(polling.answer(payload), encoding).await,

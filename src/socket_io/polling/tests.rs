@@ -81,7 +81,7 @@ impl Client {
         let connection = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
         match self.gate.answer(request, &connection) {
             Ok(Answer::Ready(response)) => Ok(response),
-            Ok(Answer::Later(response) | Answer::Waits(response)) => response.await,
+            Ok(Answer::Later(response)) => response.await,
             Err(_) => panic!("the gate handles this path"),
         }
     }
