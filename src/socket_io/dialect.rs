@@ -90,9 +90,14 @@ fn member_list(text: &mut Vec<u8>, members: &[(SocketId, Member)], shows_sockets
 
 /// A member as clients see it: `{"user_id":1,"user_info":{…}}`, plus `socketId` if it is to be exposed.
 fn push_member(text: &mut Vec<u8>, member: &Member, socket: Option<SocketId>) {
-    let mut json = String::new();
-    member.push_json(&mut json, socket);
-    push(text, &json);
+    match socket {
+        None => push(text, member.json()),
+        Some(_) => {
+            let mut json = String::new();
+            member.push_json(&mut json, socket);
+            push(text, &json);
+        }
+    }
 }
 
 fn data_bytes(data: &RawValue, offset: Option<Offset>) -> usize {
