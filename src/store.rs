@@ -36,10 +36,10 @@ pub struct Joined {
     pub is_first: bool,
     /// Another user, whose last socket this was until now: a different user has logged in on the same socket.
     pub replaced: Option<Member>,
-    /// Everyone in the channel, the new member last.
-    pub members: Members,
-    /// The version of that list, if the store counts changes for other nodes. Otherwise 0; also 0 when the store could not
-    /// be reached, and the list has only the members that this node knows.
+    /// Everyone in the channel, the new member last, if the list was asked for or the store could not be reached.
+    pub members: Option<Members>,
+    /// The version of that list, or else of the channel after this join, if the store counts changes for other nodes. Otherwise 0; also
+    /// 0 when the store could not be reached, and the list has only the members that this node knows.
     pub version: u64,
     /// Members that this node had written are missing: the store has lost data, and the list may lack other nodes' members too.
     pub has_lost: bool,
@@ -93,11 +93,12 @@ pub async fn open(config: &Config) -> Result<Arc<dyn PresenceStore>, OpenError> 
 /// Keeps the members of presence channels.
 #[async_trait]
 pub trait PresenceStore: Send + Sync + 'static {
-    /// Adds a socket to a channel. A socket that is already there becomes the newest, with its new data.
+    /// Adds a socket to a channel. A socket that is already there becomes the newest, with its new data. `is_listed`: the caller
+    /// wants the members, which may take as long as there are many of them.
     ///
     /// # Errors
     /// [`StoreError`] when the backend rejects the command. If it is unreachable, the result is based on this node's members.
-    async fn join(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError>;
+    async fn join(&self, channel: &ChannelName, socket: SocketId, member: Member, is_listed: bool) -> Result<Joined, StoreError>;
 
     /// Removes a socket from a channel.
     ///

@@ -69,7 +69,8 @@ impl<S: Socket> Hub<S> {
             self.turn_away(join, FULL, Refusal::Members);
             return false;
         }
-        let joined = match self.store.join(channel, id, member.clone()).await {
+        let is_listed = self.nodes.as_ref().is_none_or(|nodes| nodes.presence.rosters.needs_list(channel)) || self.is_limited(channel);
+        let joined = match self.store.join(channel, id, member.clone(), is_listed).await {
             Ok(joined) => joined,
             Err(error) => {
                 error!(%channel, %error, "could not store a presence member");
@@ -78,7 +79,7 @@ impl<S: Socket> Hub<S> {
                 return false;
             }
         };
-        if !was_in && joined.is_first && self.is_overfull(channel, &joined.members) {
+        if !was_in && joined.is_first && joined.members.as_ref().is_some_and(|members| self.is_overfull(channel, members)) {
             // A user joined on another node at the same moment.
             if let Err(error) = self.store.leave(channel, id).await {
                 error!(%channel, %error, "could not remove a presence member");
@@ -91,9 +92,9 @@ impl<S: Socket> Hub<S> {
             self.leave_presence_after(channel.clone(), id, Grace::default());
         }
         if let Some(nodes) = &self.nodes {
-            return self.enter_among_nodes(nodes, join, &joined, was_in).await;
+            return self.enter_among_nodes(nodes, join, &member, &joined, was_in).await;
         }
-        let has_entered = self.enter_and_list(join, || joined.members);
+        let has_entered = self.enter_and_list(join, || joined.members.unwrap_or_default());
         if let Some(gone) = &joined.replaced {
             self.announce_leaving(channel, gone, Some(id));
         }
@@ -122,6 +123,10 @@ impl<S: Socket> Hub<S> {
         let Ok(members) = self.store.members(channel).await else { return false };
         let users = users_of(&members);
         users.len() >= most && !users.contains(member.user())
+    }
+
+    fn is_limited(&self, channel: &ChannelName) -> bool {
+        self.rules.load().of(channel.as_str()).behaviour.max_members > 0
     }
 
     /// Whether a presence channel has more users than it may have.

@@ -41,7 +41,7 @@ impl Channel {
 
 #[async_trait]
 impl PresenceStore for MemoryStore {
-    async fn join(&self, name: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError> {
+    async fn join(&self, name: &ChannelName, socket: SocketId, member: Member, is_listed: bool) -> Result<Joined, StoreError> {
         let mut channels = self.0.lock();
         let channel = channels.entry(name.clone()).or_default();
         // A socket that joins again for the same user is not a first join, so check before the old entry is removed.
@@ -52,7 +52,7 @@ impl PresenceStore for MemoryStore {
         };
         *channel.sockets.entry(member.user().into()).or_default() += 1;
         channel.members.insert(socket, member);
-        Ok(Joined { is_first, replaced, members: channel.snapshot(), version: 0, has_lost: false })
+        Ok(Joined { is_first, replaced, members: is_listed.then(|| channel.snapshot()), version: 0, has_lost: false })
     }
 
     async fn leave(&self, name: &ChannelName, socket: SocketId) -> Result<Left, StoreError> {

@@ -103,6 +103,7 @@ in_both_modes!(
     members_on_all_nodes_see_each_other_once,
     events_and_whispers_reach_every_node_once_and_in_order,
     one_hundred_join_over_two_nodes_at_once,
+    who_joins_a_known_channel_is_shown_it_without_asking_redis,
     the_http_api_answers_for_all_nodes,
     without_redis_the_clients_of_a_node_reach_each_other,
     redis_restarts_empty_under_two_nodes,
@@ -161,6 +162,35 @@ async fn events_and_whispers_reach_every_node_once_and_in_order(mode: &str) {
     bob.event("client-end").await;
     assert!(alice.left_over().is_empty(), "received its own whisper, or something twice: {:?}", alice.left_over());
     assert!(bob.left_over().is_empty(), "the sender was not excluded: {:?}", bob.left_over());
+}
+
+async fn who_joins_a_known_channel_is_shown_it_without_asking_redis(mode: &str) {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let extra = json!({ "subscribers": { "redisMode": mode }, "databaseConfig": { "membersMirror": false } });
+    let nodes = nodes_with(extra, &redis, &laravel).await;
+    let mut clients = vec![join(&nodes[0], 1).await, join(&nodes[1], 2).await];
+    // At first a node may have missed something.
+    until("a join that reads no list", async || {
+        let before = redis.calls("hgetall").await;
+        let user = 1 + u32::try_from(clients.len()).expect("few clients");
+        clients.push(join(&nodes[1], user).await);
+        redis.calls("hgetall").await == before
+    })
+    .await;
+    let newest = u64::try_from(clients.len()).expect("few clients");
+    let (mut last, here) = clients.pop().expect("a client");
+    let (mut first, _) = clients.swap_remove(0);
+    assert_eq!(here, (1..=newest).rev().collect::<Vec<_>>(), "newest first");
+    while first.event("presence:joining").await[1]["user_id"] != newest {}
+    for (client, _) in &mut clients {
+        client.unsubscribe(ROOM).await;
+    }
+    let mut gone = BTreeSet::new();
+    while gone.len() + 2 < here.len() {
+        assert!(gone.insert(last.event("presence:leaving").await[1]["user_id"].to_string()), "{gone:?}");
+    }
+    let (_late, here) = join(&nodes[1], 100_000).await;
+    assert_eq!(here, [100_000, newest, 1]);
 }
 
 async fn one_hundred_join_over_two_nodes_at_once(mode: &str) {

@@ -89,7 +89,7 @@ async fn members_of_a_crashed_process_leave_when_their_lease_expires() {
     let ghost = laravel_echo_server::store::open(&serde_json::from_value(config).unwrap()).await.unwrap();
     let member = laravel_echo_server::store::Member::parse(r#"{"user_id":9}"#).unwrap();
     let socket = laravel_echo_server::event::SocketId::new(1, 2);
-    ghost.join(&ROOM.into(), socket, member).await.unwrap();
+    ghost.join(&ROOM.into(), socket, member, true).await.unwrap();
 
     let server = TestServer::with(&redis, &laravel, json!({ "database": "redis", "presence": { "lease": "2s" } })).await;
     let mut alice = server.client_of(1).await;

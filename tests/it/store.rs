@@ -71,43 +71,43 @@ conformance!(
 async fn a_user_joins_with_the_first_socket_and_leaves_with_the_last(store: Store) {
     let channel = ChannelName::from("presence-room");
     assert_eq!(store.leave(&channel, socket(1)).await.unwrap(), Left::NotThere);
-    let joined = store.join(&channel, socket(1), user(1)).await.unwrap();
+    let joined = store.join(&channel, socket(1), user(1), true).await.unwrap();
     assert!(joined.is_first && joined.replaced.is_none());
-    assert_eq!(joined.members, [(socket(1), user(1))]);
-    let joined = store.join(&channel, socket(2), user(2)).await.unwrap();
+    assert_eq!(joined.members.unwrap(), [(socket(1), user(1))]);
+    let joined = store.join(&channel, socket(2), user(2), true).await.unwrap();
     assert!(joined.is_first);
-    let joined = store.join(&channel, socket(3), user(1)).await.unwrap();
+    let joined = store.join(&channel, socket(3), user(1), true).await.unwrap();
     assert!(!joined.is_first);
-    assert_eq!(joined.members, [(socket(1), user(1)), (socket(2), user(2)), (socket(3), user(1))]);
+    assert_eq!(joined.members.unwrap(), [(socket(1), user(1)), (socket(2), user(2)), (socket(3), user(1))]);
     assert_eq!(store.leave(&channel, socket(1)).await.unwrap(), Left::Remains);
     assert_eq!(store.leave(&channel, socket(1)).await.unwrap(), Left::NotThere);
     assert_eq!(store.leave(&channel, socket(3)).await.unwrap(), Left::Gone(user(1)));
     assert_eq!(store.members(&channel).await.unwrap(), [(socket(2), user(2))]);
     assert_eq!(store.leave(&channel, socket(2)).await.unwrap(), Left::Gone(user(2)));
     assert!(store.members(&channel).await.unwrap().is_empty());
-    assert!(store.join(&channel, socket(4), user(1)).await.unwrap().is_first);
+    assert!(store.join(&channel, socket(4), user(1), true).await.unwrap().is_first);
     assert!(store.members(&"presence-other".into()).await.unwrap().is_empty());
 }
 
 async fn a_repeated_join_makes_a_socket_the_newest(store: Store) {
     let channel = ChannelName::from("presence-room");
-    store.join(&channel, socket(1), member(&json!(1), "old")).await.unwrap();
-    store.join(&channel, socket(2), user(2)).await.unwrap();
-    let joined = store.join(&channel, socket(1), member(&json!(1), "new")).await.unwrap();
+    store.join(&channel, socket(1), member(&json!(1), "old"), true).await.unwrap();
+    store.join(&channel, socket(2), user(2), true).await.unwrap();
+    let joined = store.join(&channel, socket(1), member(&json!(1), "new"), true).await.unwrap();
     assert!(!joined.is_first && joined.replaced.is_none());
-    assert_eq!(joined.members, [(socket(2), user(2)), (socket(1), member(&json!(1), "new"))]);
+    assert_eq!(joined.members.unwrap(), [(socket(2), user(2)), (socket(1), member(&json!(1), "new"))]);
     assert_eq!(store.leave(&channel, socket(1)).await.unwrap(), Left::Gone(member(&json!(1), "new")));
 }
 
 async fn another_user_on_the_same_socket_replaces_the_first(store: Store) {
     let channel = ChannelName::from("presence-room");
-    store.join(&channel, socket(1), user(1)).await.unwrap();
-    let joined = store.join(&channel, socket(1), user(2)).await.unwrap();
+    store.join(&channel, socket(1), user(1), true).await.unwrap();
+    let joined = store.join(&channel, socket(1), user(2), true).await.unwrap();
     assert!(joined.is_first);
     assert_eq!(joined.replaced, Some(user(1)));
-    assert_eq!(joined.members, [(socket(1), user(2))]);
-    store.join(&channel, socket(3), user(2)).await.unwrap();
-    let joined = store.join(&channel, socket(1), user(3)).await.unwrap();
+    assert_eq!(joined.members.unwrap(), [(socket(1), user(2))]);
+    store.join(&channel, socket(3), user(2), true).await.unwrap();
+    let joined = store.join(&channel, socket(1), user(3), true).await.unwrap();
     assert_eq!(joined.replaced, None, "user 2 has another socket here");
     assert_eq!(store.leave(&channel, socket(3)).await.unwrap(), Left::Gone(user(2)));
 }
@@ -117,9 +117,9 @@ async fn any_text_is_a_user_a_channel_or_data(store: Store) {
     for name in odd {
         let channel = ChannelName::from(format!("presence-{name}"));
         for (n, id) in odd.into_iter().enumerate() {
-            let joined = store.join(&channel, socket(n), member(&json!(id), name)).await.unwrap();
+            let joined = store.join(&channel, socket(n), member(&json!(id), name), true).await.unwrap();
             assert!(joined.is_first, "{id:?} in {name:?}");
-            assert_eq!(joined.members.len(), n + 1, "{id:?} in {name:?}");
+            assert_eq!(joined.members.unwrap().len(), n + 1, "{id:?} in {name:?}");
         }
         for (n, id) in odd.into_iter().enumerate() {
             assert_eq!(store.leave(&channel, socket(n)).await.unwrap(), Left::Gone(member(&json!(id), name)));
@@ -127,15 +127,15 @@ async fn any_text_is_a_user_a_channel_or_data(store: Store) {
     }
     let json = r#"{ "user_id" : 1.0, "user_info":{"\u017e\/":[1e2, null]}, "more":"kept" }"#;
     let channel = ChannelName::from("presence-bytes");
-    store.join(&channel, socket(1), Member::parse(json).unwrap()).await.unwrap();
+    store.join(&channel, socket(1), Member::parse(json).unwrap(), true).await.unwrap();
     assert_eq!(listed(&store, &channel).await, [(socket(1), json.to_owned())]);
 }
 
 async fn users_are_equal_if_their_ids_have_the_same_text(store: Store) {
     let channel = ChannelName::from("presence-room");
-    assert!(store.join(&channel, socket(1), member(&json!(1), "")).await.unwrap().is_first);
-    assert!(!store.join(&channel, socket(2), member(&json!("1"), "")).await.unwrap().is_first);
-    assert!(store.join(&channel, socket(3), member(&json!("01"), "")).await.unwrap().is_first);
+    assert!(store.join(&channel, socket(1), member(&json!(1), ""), true).await.unwrap().is_first);
+    assert!(!store.join(&channel, socket(2), member(&json!("1"), ""), true).await.unwrap().is_first);
+    assert!(store.join(&channel, socket(3), member(&json!("01"), ""), true).await.unwrap().is_first);
     assert_eq!(store.leave(&channel, socket(1)).await.unwrap(), Left::Remains);
     assert_eq!(store.leave(&channel, socket(2)).await.unwrap(), Left::Gone(member(&json!("1"), "")));
 }
@@ -152,9 +152,9 @@ async fn five_hundred_join_and_leave_on_twenty_nodes_at_once(store: Store) {
             tokio::spawn(async move {
                 let mut longest = 0;
                 for n in (side..COUNT).step_by(SIDES) {
-                    let joined = store.join(&channel, socket(n), user(n)).await.unwrap();
+                    let joined = store.join(&channel, socket(n), user(n), true).await.unwrap();
                     assert!(joined.is_first);
-                    longest = longest.max(joined.members.len());
+                    longest = longest.max(joined.members.unwrap().len());
                 }
                 longest
             })
@@ -189,7 +189,7 @@ async fn tabs_of_one_user_in_any_order_cause_one_join_and_leave(store: Store) {
         .map(|n| {
             let (store, channel) = (Arc::clone(&store), channel.clone());
             tokio::spawn(async move {
-                let came = store.join(&channel, socket(n), user(1)).await.unwrap().is_first;
+                let came = store.join(&channel, socket(n), user(1), true).await.unwrap().is_first;
                 let went = matches!(store.leave(&channel, socket(n)).await.unwrap(), Left::Gone(_));
                 (usize::from(came), usize::from(went))
             })

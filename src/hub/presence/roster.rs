@@ -7,14 +7,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use parking_lot::Mutex;
 
 use crate::channel::ChannelName;
 use crate::event::SocketId;
-use crate::store::{Member, Members, users_of};
+use crate::store::{Member, Members};
 
-/// Users known to be gone that are remembered: more than leave while a list is on its way.
-const MAX_GONE: usize = 1024;
+/// Maximum number of users who are gone that a complete roster remembers.
+const MAX_GONE: usize = 64;
 
 /// Rosters of all channels that clients of this node are in.
 #[derive(Debug, Default)]
@@ -23,10 +24,15 @@ pub(super) struct Rosters(Mutex<HashMap<ChannelName, Arc<Mutex<Roster>>>>);
 /// The roster of one channel.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    /// The version of the newest list that was applied, which includes all changes up to it.
+    /// The roster includes all changes up to this version: that of the newest list that was applied, or of a later change.
     version: u64,
-    users: HashMap<Box<str>, RosterEntry>,
-    /// At most this many of them are entries of users who are gone.
+    /// The version of the newest change that another node has told; such changes arrive in order.
+    heard: u64,
+    /// Whether a full list was applied, and no change can have been missed since: a socket that joins needs no list from the store.
+    is_complete: bool,
+    /// In the order of joining.
+    users: IndexMap<Box<str>, RosterEntry>,
+    /// How many of them are entries of users who are gone.
     gone: usize,
     /// Removed from [`Rosters`]: no client here uses it any more.
     is_gone: bool,
@@ -34,7 +40,7 @@ pub(super) struct Roster {
 
 /// A user, with the version of the last change. A user who has left since the last list is remembered, so that an older list
 /// does not bring them back.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct RosterEntry {
     version: u64,
     here: Option<(SocketId, Member)>,
@@ -110,6 +116,18 @@ impl Rosters {
         roster.try_lock().map(|roster| roster.users.len().saturating_sub(roster.gone))
     }
 
+    /// Whether a socket that joins the channel is to be shown a list from the store, because the roster may lack something.
+    pub(super) fn needs_list(&self, channel: &ChannelName) -> bool {
+        let roster = self.0.lock().get(channel).cloned();
+        roster.is_none_or(|roster| !roster.lock().is_complete)
+    }
+
+    /// Changes may have been missed: no roster is complete until the next list.
+    pub(super) fn doubt_all(&self) {
+        let rosters: Vec<_> = self.0.lock().values().cloned().collect();
+        rosters.iter().for_each(|roster| roster.lock().is_complete = false);
+    }
+
     /// Whether changes of the channel are applied.
     pub(super) fn is_open(&self, channel: &ChannelName) -> bool {
         self.0.lock().contains_key(channel)
@@ -121,33 +139,53 @@ impl Rosters {
 }
 
 impl Roster {
-    /// Applies one change. Returns it if clients have to be told.
+    /// Applies a change that a node has told. Returns it if clients have to be told.
     pub(super) fn apply(&mut self, version: u64, news: MemberChange) -> Option<MemberChange> {
+        self.heard = self.heard.max(version);
+        let news = self.change(version, news);
+        if self.is_complete && self.gone > MAX_GONE {
+            self.forget_gone();
+        }
+        news
+    }
+
+    /// A socket of this node has joined, as the store says. Changes of other nodes up to this version may still be on their way.
+    /// Returns the changes to announce.
+    pub(super) fn join_here(&mut self, version: u64, socket: SocketId, member: &Member, replaced: Option<&Member>) -> Vec<MemberChange> {
+        let left = replaced.and_then(|member| self.change(version, MemberChange::Leaving(member.clone())));
+        let joined = self.change(version, MemberChange::Joining(socket, member.clone()));
+        left.into_iter().chain(joined).collect()
+    }
+
+    fn change(&mut self, version: u64, news: MemberChange) -> Option<MemberChange> {
         let user = news.member().user();
         let known = self.users.get(user);
         if version <= known.map_or(self.version, |entry| entry.version.max(self.version)) {
             return None;
         }
         let was_here = known.is_some_and(|entry| entry.here.is_some());
+        let was_gone = known.is_some() && !was_here;
         let here = match &news {
             MemberChange::Joining(socket, member) => Some((*socket, member.clone())),
             MemberChange::Leaving(_) => None,
         };
         let is_new = was_here != here.is_some();
-        self.gone += usize::from(here.is_none());
-        self.users.insert(user.into(), RosterEntry { version, here });
-        if self.gone > MAX_GONE {
-            self.forget_gone();
+        if was_gone && is_new {
+            // Back as the last one.
+            self.users.shift_remove(user);
         }
+        self.gone = self.gone + usize::from(here.is_none()) - usize::from(was_gone);
+        self.users.insert(user.into(), RosterEntry { version, here });
         is_new.then_some(news)
     }
 
-    /// Changes arrive in order, so the roster is complete up to the newest one: older lists have nothing to add.
+    /// What nodes tell arrives in order, so a complete roster includes all changes up to the newest one heard: older lists have
+    /// nothing to add.
     fn forget_gone(&mut self) {
-        let newest = self.users.values().map(|entry| entry.version).max();
-        self.version = newest.map_or(self.version, |newest| newest.max(self.version));
-        self.users.retain(|_, entry| entry.here.is_some());
-        self.gone = 0;
+        let complete = self.version.max(self.heard);
+        self.version = complete;
+        self.users.retain(|_, entry| entry.here.is_some() || entry.version > complete);
+        self.gone = self.users.values().filter(|entry| entry.here.is_none()).count();
     }
 
     /// Applies a list. Returns the changes to announce.
@@ -155,16 +193,18 @@ impl Roster {
         if version < self.version || version == 0 {
             return Vec::new();
         }
-        self.version = version;
-        self.gone = 0;
+        (self.version, self.is_complete) = (version, true);
         let (mut news, listed) = self.take_in(version, members);
-        self.users.retain(|user, entry| {
-            let stays = entry.version > version || listed.contains(&**user);
+        let mut rest = (0..self.users.len()).map(|index| index >= listed);
+        self.users.retain(|_, entry| {
+            let is_unlisted = rest.next() == Some(true);
+            let stays = entry.version > version || !is_unlisted;
             if let (false, Some((_, member))) = (stays, &entry.here) {
                 news.push(MemberChange::Leaving(member.clone()));
             }
             stays
         });
+        self.gone = self.users.values().filter(|entry| entry.here.is_none()).count();
         news
     }
 
@@ -177,6 +217,7 @@ impl Roster {
             if known.is_none_or(|entry| entry.here.is_none()) {
                 let version = known.map_or(self.version, |entry| entry.version);
                 news.push(MemberChange::Joining(*socket, member.clone()));
+                self.gone -= usize::from(known.is_some());
                 self.users.insert(member.user().into(), RosterEntry { version, here: Some((*socket, member.clone())) });
             }
         }
@@ -191,37 +232,35 @@ impl Roster {
         self.take_in(version, members).0
     }
 
-    /// Users in a list are present, unless newer changes say otherwise. Returns what is new, and the users in the list.
-    fn take_in<'a>(&mut self, version: u64, members: &'a Members) -> (Vec<MemberChange>, HashSet<&'a str>) {
-        let mut news = Vec::new();
-        let mut listed = HashSet::with_capacity(members.len());
+    /// Users in a list are present, unless newer changes say otherwise. Returns what is new, and how many users are in the list:
+    /// they come first from now on.
+    fn take_in(&mut self, version: u64, members: &Members) -> (Vec<MemberChange>, usize) {
+        let mut seen = HashSet::with_capacity(members.len());
         // The newest socket of a user represents it.
-        for (socket, member) in members.iter().rev() {
-            if !listed.insert(member.user()) {
-                continue;
-            }
+        let newest: Vec<_> = members.iter().rev().filter(|(_, member)| seen.insert(member.user())).collect();
+        let mut news = Vec::new();
+        let mut users = IndexMap::with_capacity(newest.len());
+        for (socket, member) in newest.into_iter().rev() {
             let known = self.users.get(member.user());
-            if known.is_some_and(|entry| entry.version > version) {
-                continue;
-            }
-            if known.is_none_or(|entry| entry.here.is_none()) {
+            if known.is_none_or(|entry| entry.version <= version && entry.here.is_none()) {
                 news.push(MemberChange::Joining(*socket, member.clone()));
             }
-            self.users.insert(member.user().into(), RosterEntry { version, here: Some((*socket, member.clone())) });
+            let newer = known.filter(|entry| entry.version > version).cloned();
+            let entry = newer.unwrap_or_else(|| RosterEntry { version, here: Some((*socket, member.clone())) });
+            users.insert(Box::from(member.user()), entry);
         }
-        news.reverse();
+        let listed = users.len();
+        for (user, entry) in std::mem::take(&mut self.users) {
+            users.entry(user).or_insert(entry);
+        }
+        self.users = users;
+        self.gone = self.users.values().filter(|entry| entry.here.is_none()).count();
         (news, listed)
     }
 
-    /// The roster as a list: in the order of `members`, followed by users who are not in there.
-    pub(super) fn list(&self, members: &Members) -> Members {
-        let is_here = |user: &str| self.users.get(user).is_some_and(|entry| entry.here.is_some());
-        let mut list: Members = members.iter().filter(|(_, member)| is_here(member.user())).cloned().collect();
-        let listed = users_of(members);
-        let mut others: Vec<_> = self.users.iter().filter(|(user, _)| !listed.contains(&***user)).map(|(_, entry)| entry).collect();
-        others.sort_unstable_by_key(|entry| entry.version);
-        list.extend(others.into_iter().filter_map(|entry| entry.here.clone()));
-        list
+    /// The roster as a list, in the order of joining: one entry per user.
+    pub(super) fn list(&self) -> Members {
+        self.users.values().filter_map(|entry| entry.here.clone()).collect()
     }
 }
 
@@ -270,7 +309,7 @@ mod tests {
         // Taken before both changes.
         let taken = list(&[1, 2, 4]);
         assert_eq!(roster.apply_snapshot(11, &taken), [joining(4)]);
-        assert_eq!(roster.list(&taken), list(&[2, 4, 3]));
+        assert_eq!(roster.list(), list(&[2, 4, 3]));
     }
 
     #[test]
@@ -283,7 +322,32 @@ mod tests {
             assert!(roster.apply(version + 1, MemberChange::Leaving(member(user))).is_some());
         }
         assert!(roster.users.len() <= MAX_GONE + 1, "{}", roster.users.len());
-        assert_eq!(roster.list(&list(&[1, 2, 3])), list(&[1]));
+        assert_eq!(roster.list(), list(&[1]));
+    }
+
+    #[test]
+    fn while_the_first_list_is_on_its_way_nobody_is_forgotten() {
+        let mut roster = Roster::default();
+        for user in 1..=2_000 {
+            roster.apply(20 + u64::from(user), MemberChange::Leaving(member(user)));
+        }
+        let all: Vec<u32> = (0..=2_000).collect();
+        assert_eq!(roster.apply_snapshot(20, &list(&all)), [joining(0)]);
+    }
+
+    #[test]
+    fn a_join_here_overtakes_what_others_tell() {
+        let mut roster = Roster::default();
+        roster.apply_snapshot(10, &list(&[1, 2]));
+        assert_eq!(roster.join_here(15, socket(3), &member(3), None), [joining(3)]);
+        for version in 16..200 {
+            roster.join_here(version, socket(3), &member(3), Some(&member(100 + u32::try_from(version).unwrap())));
+        }
+        assert_eq!(roster.apply(12, joining(4)), Some(joining(4)), "told before");
+        assert_eq!(roster.apply(15, joining(3)), None, "its own");
+        assert_eq!(roster.apply(201, MemberChange::Leaving(member(1))), Some(MemberChange::Leaving(member(1))));
+        assert_eq!(roster.join_here(202, socket(9), &member(4), None), [], "of a user who is here");
+        assert_eq!(roster.list().iter().map(|(_, member)| member.user()).collect::<Vec<_>>(), ["2", "3", "4"]);
     }
 
     #[test]
@@ -318,6 +382,8 @@ mod tests {
         Merge,
         /// A list arrives that lacks all but this many members.
         Torn(usize),
+        /// The user joins on this node, with another socket if present.
+        Join(u32),
         /// All pending changes are lost, and then a new list arrives before anything else.
         Outage,
     }
@@ -329,6 +395,7 @@ mod tests {
             2 => Just(Step::Take),
             2 => Just(Step::Merge),
             1 => (0..4_usize).prop_map(Step::Torn),
+            3 => (1..6_u32).prop_map(Step::Join),
             1 => Just(Step::Outage),
         ];
         prop::collection::vec(step, 1..80)
@@ -396,6 +463,15 @@ mod tests {
                     let news = self.roster.apply_partial(self.version, &list(some));
                     self.believe(news);
                 }
+                Step::Join(user) => {
+                    if self.here.contains(&user) {
+                        self.version += 1;
+                    } else {
+                        self.change(user);
+                    }
+                    let news = self.roster.join_here(self.version, socket(user), &member(user), None);
+                    self.believe(news);
+                }
                 Step::Outage => {
                     self.wire.clear();
                     self.taken.push_front((self.version, list(&self.here)));
@@ -424,7 +500,7 @@ mod tests {
             world.here.sort_unstable();
             world.client.sort_unstable();
             prop_assert_eq!(&world.here, &world.client);
-            let mut listed: Vec<u32> = world.roster.list(&list(&[])).iter().map(|(_, member)| member.user().parse().unwrap()).collect();
+            let mut listed: Vec<u32> = world.roster.list().iter().map(|(_, member)| member.user().parse().unwrap()).collect();
             listed.sort_unstable();
             prop_assert_eq!(world.here, listed);
         }

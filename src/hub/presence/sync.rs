@@ -16,7 +16,7 @@ use super::super::{Hub, Observation, Socket};
 use super::roster::{MemberChange, Roster, Rosters};
 use crate::channel::{ChannelKind, ChannelName, kind_of};
 use crate::config::PresenceConfig;
-use crate::event::{Event, SocketId};
+use crate::event::Event;
 use crate::store::{Joined, Member, Members};
 
 /// What this node's clients have been told about members on all nodes.
@@ -43,6 +43,7 @@ impl SharedPresence {
     fn unsettle(&self) -> Instant {
         let until = Instant::now() + self.settling;
         *self.settled.lock() = until;
+        self.rosters.doubt_all();
         until
     }
 
@@ -86,36 +87,43 @@ impl<S: Socket> Hub<S> {
     /// The end of a join. Telling the others, sending the list to the new socket and adding it to the room are one step with
     /// respect to changes from other nodes. `was_in`: the socket was in before, so that if it has gone meanwhile, its leave
     /// follows.
-    pub(super) async fn enter_among_nodes(self: &Arc<Self>, nodes: &Nodes, join: &Join<S>, joined: &Joined, was_in: bool) -> bool {
+    pub(super) async fn enter_among_nodes(
+        self: &Arc<Self>,
+        nodes: &Nodes,
+        join: &Join<S>,
+        member: &Member,
+        joined: &Joined,
+        was_in: bool,
+    ) -> bool {
         let Join { session, channel, .. } = join;
         if joined.has_lost {
             self.catch_up();
         }
+        let id = session.socket.id();
         let has_entered = nodes.presence.rosters.enter(channel, |roster| {
-            let news = nodes.presence.take_up(roster, joined.version, &joined.members);
+            let news = match &joined.members {
+                Some(members) => nodes.presence.take_up(roster, joined.version, members),
+                None => roster.join_here(joined.version, id, member, joined.replaced.as_ref()),
+            };
             for news in &news {
-                self.announce(channel, news, Some(session.socket.id()));
+                self.announce(channel, news, Some(id));
             }
-            self.observe_unnoticed(channel, session.socket.id(), joined, &news);
-            self.enter_and_list(join, || roster.list(&joined.members))
+            // A user who left and returned before this node saw the leave is news only to observers: other nodes may have seen
+            // the leave.
+            let is_told = news.iter().any(|news| matches!(news, MemberChange::Joining(socket, _) if *socket == id));
+            if joined.is_first && !is_told {
+                self.observers.tell(|| Observation::Joined { channel: channel.as_str(), member });
+            }
+            self.enter_and_list(join, || roster.list())
         });
         if !has_entered {
             // It left meanwhile; the store tells all nodes.
-            if !was_in && let Err(error) = self.store.leave(channel, session.socket.id()).await {
+            if !was_in && let Err(error) = self.store.leave(channel, id).await {
                 error!(%channel, %error, "could not remove a presence member");
             }
             self.prune(channel);
         }
         has_entered
-    }
-
-    /// A user who left and returned before this node saw the leave is news only to observers: other nodes may have seen the leave.
-    fn observe_unnoticed(&self, channel: &ChannelName, id: SocketId, joined: &Joined, news: &[MemberChange]) {
-        let is_told = news.iter().any(|news| matches!(news, MemberChange::Joining(socket, _) if *socket == id));
-        let member = joined.members.iter().find(|(socket, _)| *socket == id);
-        if let Some((_, member)) = member.filter(|_| joined.is_first && !is_told) {
-            self.observers.tell(|| Observation::Joined { channel: channel.as_str(), member });
-        }
     }
 
     /// Drops the channel's roster when no client of this node is in the channel. Call this while holding the channel's lock: a

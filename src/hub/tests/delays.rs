@@ -77,9 +77,9 @@ impl Slow {
 
 #[async_trait]
 impl PresenceStore for Slow {
-    async fn join(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError> {
+    async fn join(&self, channel: &ChannelName, socket: SocketId, member: Member, is_listed: bool) -> Result<Joined, StoreError> {
         self.pace.wait(("join", channel.as_str(), Some(socket))).await;
-        let joined = self.store.join(channel, socket, member).await;
+        let joined = self.store.join(channel, socket, member, is_listed).await;
         self.pace.wait(("joined", channel.as_str(), Some(socket))).await;
         joined
     }

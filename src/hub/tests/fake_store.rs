@@ -99,7 +99,7 @@ impl State {
         if is_first {
             self.publish(channel, true, socket, member);
         }
-        Joined { is_first, replaced, members: self.members(channel), version: self.count, has_lost: false }
+        Joined { is_first, replaced, members: Some(self.members(channel)), version: self.count, has_lost: false }
     }
 
     fn leave(&mut self, channel: &ChannelName, socket: SocketId) -> Left {
@@ -208,7 +208,7 @@ impl NodeStore {
         mine.lease
     }
 
-    async fn try_join(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError> {
+    async fn try_join(&self, channel: &ChannelName, socket: SocketId, member: Member, is_listed: bool) -> Result<Joined, StoreError> {
         self.reach("join", channel, Some(socket)).await?;
         let joined = {
             let mut state = self.shared.0.lock();
@@ -217,23 +217,23 @@ impl NodeStore {
         };
         self.reach("joined", channel, Some(socket)).await?;
         let mut mine = self.mine.lock();
-        let is_listed = |socket| joined.members.iter().any(|(listed, _)| *listed == socket);
-        let has_lost = mine.held.keys().any(|(name, socket)| name == channel && !is_listed(*socket));
+        let is_there = |socket| joined.members.iter().flatten().any(|(there, _)| *there == socket);
+        let has_lost = mine.held.keys().any(|(name, socket)| name == channel && !is_there(*socket));
         if has_lost {
             mine.doubt();
             self.lost.notify_one();
         }
-        Ok(Joined { has_lost, ..joined })
+        Ok(Joined { has_lost, members: joined.members.filter(|_| is_listed), ..joined })
     }
 }
 
 #[async_trait]
 impl PresenceStore for NodeStore {
-    async fn join(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError> {
+    async fn join(&self, channel: &ChannelName, socket: SocketId, member: Member, is_listed: bool) -> Result<Joined, StoreError> {
         let key = (channel.clone(), socket);
         self.mine.lock().owed.remove(&key);
         let before = self.mine.lock().held.insert(key.clone(), member.clone());
-        let result = self.try_join(channel, socket, member).await;
+        let result = self.try_join(channel, socket, member, is_listed).await;
         if result.is_err() {
             let mut mine = self.mine.lock();
             mine.held.shift_remove(&key);

@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::RedisStore;
 use super::lease::Renewal;
-use super::scripts::{self, Condition, Join, Listing, Mode};
+use super::scripts::{self, Condition, Join, Mode};
 use crate::channel::ChannelName;
 use crate::event::SocketId;
 use crate::redis_client::{Loss, QueryError};
@@ -21,7 +21,8 @@ const LEASES: usize = 3;
 /// Commands sent in one round trip when many members are repaired.
 const BATCH: usize = 200;
 
-type JoinAnswer = ((bool, u64, String), Listing);
+/// As `join.lua` returns it.
+type JoinAnswer = (bool, u64, String, usize, bool);
 type LeaveAnswer = (u8, String);
 
 impl RedisStore {
@@ -59,18 +60,24 @@ impl RedisStore {
         Err(QueryError::Away(Loss::unreachable(format!("it lost this node's lease {LEASES} times in a row; see its maxmemory-policy"))))
     }
 
-    pub(super) async fn write(&self, channel: &ChannelName, socket: SocketId, member: &Member) -> Result<JoinAnswer, QueryError> {
+    pub(super) async fn write(
+        &self,
+        channel: &ChannelName,
+        socket: SocketId,
+        member: &Member,
+        witness: Option<SocketId>,
+    ) -> Result<JoinAnswer, QueryError> {
         let node = self.index(channel).await?;
         let attempt = async |mode| {
             let mut pipeline = redis::pipe();
-            self.keys.join(&mut pipeline, &Join { channel, socket, member, node: &node, mode });
-            self.keys.list(&mut pipeline, channel);
-            self.client.query(&pipeline).await
+            self.keys.join(&mut pipeline, &Join { channel, socket, member, node: &node, mode, witness });
+            self.client.query::<(JoinAnswer,)>(&pipeline).await
         };
-        match attempt(Mode::Join).await {
-            Err(QueryError::Broken(_)) => attempt(Mode::Again).await,
-            result => result,
-        }
+        let (answer,) = match attempt(Mode::Join).await {
+            Err(QueryError::Broken(_)) => attempt(Mode::Again).await?,
+            result => result?,
+        };
+        Ok(answer)
     }
 
     pub(super) async fn take_out(
@@ -98,7 +105,7 @@ impl RedisStore {
         for batch in members.chunks(BATCH) {
             let mut pipeline = redis::pipe();
             for (socket, member) in batch {
-                self.keys.join(&mut pipeline, &Join { channel, socket: *socket, member, node: &node, mode: Mode::Assert });
+                self.keys.join(&mut pipeline, &Join { channel, socket: *socket, member, node: &node, mode: Mode::Assert, witness: None });
             }
             self.client.query::<redis::Value>(&pipeline).await?;
         }

@@ -1,8 +1,9 @@
--- Adds a socket. KEYS: sockets, users. ARGV: socket, user, node, member, mode, topic.
+-- Adds a socket. KEYS: sockets, users. ARGV: socket, user, node, member, mode, topic, witness.
 -- mode: `join` makes the socket the newest; `again` retries a join whose reply was lost; `assert` keeps the socket's place.
--- Returns whether this is the user's first socket, the version, and the member whose last socket this was, if replaced.
+-- Returns whether this is the user's first socket, the version, the member whose last socket this was, if replaced, the number of
+-- sockets, and whether the witness, another socket, is there.
 local sockets, users = KEYS[1], KEYS[2]
-local socket, user, node, member, mode, topic = unpack(ARGV)
+local socket, user, node, member, mode, topic, witness = unpack(ARGV)
 
 if redis.call('HEXISTS', sockets, 'version') == 0 then
   -- Start at the current time in microseconds, so that versions keep growing even after Redis has lost its data.
@@ -41,4 +42,4 @@ else
 end
 redis.call('HSET', sockets, socket, place .. ' ' .. node .. ' ' .. #user .. ' ' .. user .. member)
 if is_first then publish('joining', member) end
-return { is_first and 1 or 0, version, replaced }
+return { is_first and 1 or 0, version, replaced, redis.call('HLEN', sockets) - 1, redis.call('HEXISTS', sockets, witness) }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 
-use super::scripts::Listing;
 use crate::channel::ChannelName;
 use crate::event::SocketId;
 use crate::store::{Member, Members};
@@ -49,15 +48,17 @@ impl LocalMembers {
         self.0.lock().entry(channel.clone()).or_default().index = Some(Arc::clone(node));
     }
 
-    /// Starts a join; ends with [`Self::wrote`], [`Self::keep_here`] or [`Self::undo`]. Returns the socket's previous member.
-    pub(super) fn hold(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Option<Member> {
+    /// Starts a join; ends with [`Self::wrote`], [`Self::keep_here`] or [`Self::undo`]. Returns the socket's previous member, and
+    /// another socket of this node in the channel, if there is one.
+    pub(super) fn hold(&self, channel: &ChannelName, socket: SocketId, member: Member) -> (Option<Member>, Option<SocketId>) {
         let mut channels = self.0.lock();
         let local = channels.entry(channel.clone()).or_default();
         local.owed.remove(&socket);
         local.joins += 1;
         let before = local.members.shift_remove(&socket);
+        let witness = local.members.keys().next().copied();
         local.members.insert(socket, member);
-        before
+        (before, witness)
     }
 
     /// The join failed, or its result is unknown: restores `before`.
@@ -102,17 +103,20 @@ impl LocalMembers {
         member
     }
 
-    /// The join was written, and `listing` is the channel after it. Returns whether it lacks a member of this node; always
-    /// false while other joins are in progress, because theirs may not be written yet.
-    pub(super) fn wrote(&self, channel: &ChannelName, listing: &Listing) -> bool {
+    /// The join was written, and `missing` is another socket of this node that Redis lacks. Returns whether Redis has lost it;
+    /// always false while other joins are in progress, because theirs may not be written yet.
+    pub(super) fn wrote(&self, channel: &ChannelName, missing: Option<SocketId>) -> bool {
         let mut channels = self.0.lock();
         let Some(local) = channels.get_mut(channel) else { return false };
         local.joins -= 1;
-        if local.joins > 0 {
-            return false;
-        }
-        let is_held = |field: &str| SocketId::parse(field).is_some_and(|socket| local.members.contains_key(&socket));
-        listing.iter().filter(|(field, _)| is_held(field)).count() < local.members.len()
+        local.joins == 0 && missing.is_some_and(|socket| local.members.contains_key(&socket))
+    }
+
+    /// This node's members of the channel, in the order of joining, if there are so many of them: nobody else is there then.
+    pub(super) fn all(&self, channel: &ChannelName, count: usize) -> Option<Members> {
+        let channels = self.0.lock();
+        let local = channels.get(channel).filter(|local| local.members.len() == count && local.owed.is_empty())?;
+        Some(local.members.iter().map(|(&socket, member)| (socket, member.clone())).collect())
     }
 
     /// Whether a socket of the user is in the channel, or waits for its removal.

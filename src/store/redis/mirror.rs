@@ -152,7 +152,7 @@ impl Writer {
 
 fn json_list(listing: &Listing) -> Result<Box<RawValue>, StoreError> {
     let mut json = String::from("[");
-    for (socket, member) in scripts::members(listing)? {
+    for (socket, member) in scripts::members(listing) {
         if json.len() > 1 {
             json.push(',');
         }

@@ -85,6 +85,7 @@ impl Keys {
         self.script(pipeline, JOIN, join.channel);
         pipeline.arg(join.socket.to_string()).arg(join.member.user()).arg(join.node).arg(join.member.json());
         pipeline.arg(join.mode.as_str()).arg(self.topic(join.channel));
+        pipeline.arg(join.witness.map(|socket| socket.to_string()).unwrap_or_default());
     }
 
     /// Appends a leave.
@@ -112,6 +113,8 @@ pub(super) struct Join<'a> {
     pub(super) member: &'a Member,
     pub(super) node: &'a str,
     pub(super) mode: Mode,
+    /// Another socket that should be in the channel.
+    pub(super) witness: Option<SocketId>,
 }
 
 /// Why a socket is put into a channel.
@@ -182,7 +185,7 @@ fn entries(listing: &Listing) -> impl Iterator<Item = (SocketId, Entry<'_>, &str
 }
 
 /// Members in the order of joining.
-pub(super) fn members(listing: &Listing) -> Result<Members, StoreError> {
+pub(super) fn members(listing: &Listing) -> Members {
     let mut found = Vec::with_capacity(listing.len());
     for (socket, entry, _) in entries(listing) {
         match Member::parse(entry.member) {
@@ -191,7 +194,7 @@ pub(super) fn members(listing: &Listing) -> Result<Members, StoreError> {
         }
     }
     found.sort_unstable_by_key(|(place, socket, _)| (*place, *socket));
-    Ok(found.into_iter().map(|(_, socket, member)| (socket, member)).collect())
+    found.into_iter().map(|(_, socket, member)| (socket, member)).collect()
 }
 
 /// Sockets of these nodes, with their raw entries.

@@ -53,17 +53,17 @@ async fn a_leave_after_redis_lost_its_data_takes_effect() {
     let redis = Redis::start().await;
     let store = node(&redis, json!({ "presence": { "lease": "1h" } })).await;
     for (n, name) in [(1, 1), (2, 1), (3, 2)] {
-        assert!(!store.join(&channel(), socket(n), user(name)).await.unwrap().has_lost);
+        assert!(!store.join(&channel(), socket(n), user(name), true).await.unwrap().has_lost);
     }
     redis.flush().await;
     assert_eq!(store.leave(&channel(), socket(1)).await.unwrap(), Left::Remains, "with another socket");
     assert_eq!(store.leave(&channel(), socket(2)).await.unwrap(), Left::Gone(user(1)));
-    assert!(store.join(&channel(), socket(4), user(3)).await.unwrap().has_lost, "user 2 is missing");
+    assert!(store.join(&channel(), socket(4), user(3), true).await.unwrap().has_lost, "user 2 is missing");
     // Repairs start at once, not at the next lease renewal.
     tokio::time::timeout(crate::support::DEADLINE, store.next_maintenance()).await.expect("the store is due at once");
     assert!(store.heartbeat().await.unwrap().has_lost, "the lease is gone, too");
     settle(&store).await;
-    assert!(!store.join(&channel(), socket(5), user(4)).await.unwrap().has_lost);
+    assert!(!store.join(&channel(), socket(5), user(4), true).await.unwrap().has_lost);
     let users: Vec<_> = store.members(&channel()).await.unwrap().into_iter().map(|(_, member)| member.user().to_owned()).collect();
     assert_eq!(users, ["3", "2", "4"]);
 }
@@ -72,12 +72,31 @@ async fn a_leave_after_redis_lost_its_data_takes_effect() {
 async fn nodes_share_members() {
     let redis = Redis::start().await;
     let (one, other) = (node(&redis, json!({})).await, node(&redis, json!({})).await);
-    assert!(one.join(&channel(), socket(1), user(1)).await.unwrap().is_first);
-    let joined = other.join(&channel(), socket(2), user(1)).await.unwrap();
+    assert!(one.join(&channel(), socket(1), user(1), true).await.unwrap().is_first);
+    let joined = other.join(&channel(), socket(2), user(1), true).await.unwrap();
     assert!(!joined.is_first);
-    assert_eq!(joined.members, [(socket(1), user(1)), (socket(2), user(1))]);
+    assert_eq!(joined.members.unwrap(), [(socket(1), user(1)), (socket(2), user(1))]);
     assert_eq!(one.leave(&channel(), socket(1)).await.unwrap(), Left::Remains);
     assert_eq!(other.leave(&channel(), socket(2)).await.unwrap(), Left::Gone(user(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_reads_the_members_only_if_they_are_wanted_and_others_are_there() {
+    let redis = Redis::start().await;
+    let no_copies = json!({ "databaseConfig": { "membersMirror": false } });
+    let (one, other) = (node(&redis, no_copies.clone()).await, node(&redis, no_copies).await);
+    for n in 1..20 {
+        let joined = one.join(&channel(), socket(n), user(n), true).await.unwrap();
+        let members: Vec<_> = (1..=n).map(|n| (socket(n), user(n))).collect();
+        assert_eq!(joined.members.unwrap(), members);
+    }
+    let joined = other.join(&channel(), socket(20), user(20), false).await.unwrap();
+    assert!(joined.is_first && joined.members.is_none());
+    assert_eq!(redis.calls("hgetall").await, 0);
+    let listed = other.join(&channel(), socket(21), user(1), true).await.unwrap();
+    assert!(!listed.is_first && listed.version > joined.version);
+    assert_eq!(listed.members.unwrap().len(), 21);
+    assert_eq!(redis.calls("hgetall").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,9 +106,9 @@ async fn members_of_a_dead_node_leave_once() {
     let lasting = json!({ "presence": { "lease": "30s" } });
     let survivors = [node(&redis, lasting.clone()).await, node(&redis, lasting).await];
     for n in 0..50 {
-        dead.join(&channel(), socket(n), user(n)).await.unwrap();
+        dead.join(&channel(), socket(n), user(n), true).await.unwrap();
     }
-    survivors[0].join(&channel(), socket(100), user(7)).await.unwrap();
+    survivors[0].join(&channel(), socket(100), user(7), true).await.unwrap();
     drop(dead);
     let mut gone = Vec::new();
     until("the lease to run out", async || {
@@ -118,12 +137,12 @@ async fn a_node_wrongly_thought_dead_restores_its_members() {
     let (stopped, survivor) = (node(&redis, json!({})).await, node(&redis, json!({})).await);
     let keeping = keep(&survivor);
     for n in 0..3 {
-        stopped.join(&channel(), socket(n), user(n)).await.unwrap();
+        stopped.join(&channel(), socket(n), user(n), true).await.unwrap();
     }
     until("the members to be removed", async || survivor.members(&channel()).await.unwrap().is_empty()).await;
     // It resumes, and a member leaves and another joins before its lease is renewed.
     assert_eq!(stopped.leave(&channel(), socket(1)).await.unwrap(), Left::Gone(user(1)), "as far as this node knows");
-    stopped.join(&channel(), socket(5), user(5)).await.unwrap();
+    stopped.join(&channel(), socket(5), user(5), true).await.unwrap();
     settle(&stopped).await;
     let keeping_too = keep(&stopped);
     let sockets = async || survivor.members(&channel()).await.unwrap().into_iter().map(|(socket, _)| socket).collect::<Vec<_>>();
@@ -141,9 +160,9 @@ async fn data_lost_by_redis_is_restored_in_order() {
     let mut redis = Redis::start().await;
     let store = node(&redis, json!({ "presence": { "lease": "600ms" } })).await;
     for n in 0..5 {
-        store.join(&channel(), socket(n), user(n)).await.unwrap();
+        store.join(&channel(), socket(n), user(n), true).await.unwrap();
     }
-    store.join(&channel(), socket(0), user(0)).await.unwrap();
+    store.join(&channel(), socket(0), user(0), true).await.unwrap();
     let before = store.members(&channel()).await.unwrap();
     let keeping = keep(&store);
     redis.flush().await;
@@ -161,20 +180,20 @@ async fn without_redis_nothing_hangs_and_nothing_is_lost() {
     // Starting does not need Redis.
     let store = node(&redis, json!({})).await;
     let started = Instant::now();
-    let joined = store.join(&channel(), socket(1), user(1)).await.unwrap();
+    let joined = store.join(&channel(), socket(1), user(1), true).await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     assert!(joined.is_first && joined.version == 0);
-    assert_eq!(joined.members, [(socket(1), user(1))], "what this node knows");
+    assert_eq!(joined.members.unwrap(), [(socket(1), user(1))], "what this node knows");
     store.leave(&channel(), socket(1)).await.unwrap_err();
-    store.join(&channel(), socket(2), user(2)).await.unwrap();
-    let joined = store.join(&channel(), socket(4), user(2)).await.unwrap();
+    store.join(&channel(), socket(2), user(2), true).await.unwrap();
+    let joined = store.join(&channel(), socket(4), user(2), true).await.unwrap();
     assert!(!joined.is_first);
     store.leave(&channel(), socket(4)).await.unwrap_err();
     redis.up().await;
     let keeping = keep(&store);
     until("the member to be written", async || store.members(&channel()).await.is_ok_and(|members| members == [(socket(2), user(2))]))
         .await;
-    store.join(&channel(), socket(3), user(3)).await.unwrap();
+    store.join(&channel(), socket(3), user(3), true).await.unwrap();
     redis.down();
     store.leave(&channel(), socket(2)).await.unwrap_err();
     redis.up().await;
@@ -189,11 +208,11 @@ async fn without_redis_nothing_hangs_and_nothing_is_lost() {
 async fn joins_wait_for_a_short_outage_to_end() {
     let mut redis = Redis::start().await;
     let store = node(&redis, json!({})).await;
-    store.join(&channel(), socket(1), user(1)).await.unwrap();
+    store.join(&channel(), socket(1), user(1), true).await.unwrap();
     redis.down();
     let joining = tokio::spawn({
         let store = std::sync::Arc::clone(&store);
-        async move { store.join(&channel(), socket(2), user(2)).await }
+        async move { store.join(&channel(), socket(2), user(2), true).await }
     });
     redis.up().await;
     assert!(joining.await.unwrap().unwrap().is_first);
@@ -207,7 +226,7 @@ async fn while_redis_hangs_no_join_waits_long() {
     let joins: Vec<_> = (0..20)
         .map(|n| {
             let store = std::sync::Arc::clone(&store);
-            tokio::spawn(async move { store.join(&channel(), socket(n), user(n)).await })
+            tokio::spawn(async move { store.join(&channel(), socket(n), user(n), true).await })
         })
         .collect();
     let started = Instant::now();
@@ -225,7 +244,7 @@ async fn while_redis_hangs_no_join_waits_long() {
 async fn a_clean_shutdown_leaves_nothing_behind() {
     let redis = Redis::start().await;
     let store = node(&redis, json!({ "databaseConfig": { "membersMirror": false } })).await;
-    store.join(&channel(), socket(1), user(1)).await.unwrap();
+    store.join(&channel(), socket(1), user(1), true).await.unwrap();
     store.leave(&channel(), socket(1)).await.unwrap();
     store.close().await;
     assert_eq!(redis.keys("*").await, Vec::<String>::new());
@@ -235,11 +254,11 @@ async fn a_clean_shutdown_leaves_nothing_behind() {
 async fn no_key_remains_of_a_node_id_that_died_by_a_flush() {
     let redis = Redis::start().await;
     let store = node(&redis, json!({ "presence": { "lease": "30s" }, "databaseConfig": { "membersMirror": false } })).await;
-    store.join(&channel(), socket(1), user(1)).await.unwrap();
+    store.join(&channel(), socket(1), user(1), true).await.unwrap();
     redis.flush().await;
     // Written under a lease that this node still believes in.
     let other = ChannelName::from("presence-other");
-    store.join(&other, socket(2), user(2)).await.unwrap();
+    store.join(&other, socket(2), user(2), true).await.unwrap();
     settle(&store).await;
     assert_eq!(store.members(&channel()).await.unwrap(), [(socket(1), user(1))]);
     assert_eq!(store.members(&other).await.unwrap(), [(socket(2), user(2))]);
@@ -261,11 +280,11 @@ async fn nothing_is_indexed_under_a_node_id_without_a_lease() {
         let [lease] = leases.as_slice() else { panic!("one lease: {leases:?}") };
         lease.trim_end_matches(":lease").to_owned()
     };
-    store.join(&channel(), socket(1), user(1)).await.unwrap();
+    store.join(&channel(), socket(1), user(1), true).await.unwrap();
     let old = id().await;
     redis.flush().await;
     let other = ChannelName::from("presence-other");
-    store.join(&other, socket(2), user(2)).await.unwrap();
+    store.join(&other, socket(2), user(2), true).await.unwrap();
     let new = id().await;
     assert_ne!(old, new);
     let written = redis.keys("app_laravel-echo:node:*").await;
@@ -295,7 +314,7 @@ async fn a_node_with_an_expired_lease_still_counts_until_removed() {
     let lasting = json!({ "presence": { "lease": "1h" } });
     let late = node(&redis, lasting.clone()).await;
     let [lease] = redis.keys("app_laravel-echo:node:*:lease").await.try_into().expect("one lease");
-    late.join(&channel(), socket(1), user(1)).await.unwrap();
+    late.join(&channel(), socket(1), user(1), true).await.unwrap();
     let other = node(&redis, lasting).await;
     redis.delete(&lease).await;
     assert_eq!(other.other_nodes().await.unwrap(), 1, "it may live, and is asked");
@@ -311,8 +330,8 @@ async fn a_lost_list_of_nodes_is_restored() {
     let dead = node(&redis, lasting.clone()).await;
     let [lease_of_the_dead] = redis.keys("app_laravel-echo:node:*:lease").await.try_into().expect("one lease");
     let (one, other) = (node(&redis, lasting.clone()).await, node(&redis, lasting).await);
-    dead.join(&channel(), socket(1), user(1)).await.unwrap();
-    one.join(&channel(), socket(2), user(2)).await.unwrap();
+    dead.join(&channel(), socket(1), user(1), true).await.unwrap();
+    one.join(&channel(), socket(2), user(2), true).await.unwrap();
     for store in [&one, &other, &dead] {
         settle(store).await;
         assert_eq!(store.other_nodes().await.unwrap(), 2);
@@ -345,12 +364,12 @@ async fn the_readable_list_is_updated_at_most_once_a_second() {
     // Long, because renewing a lease is a SET, too.
     let store = node(&redis, json!({ "presence": { "lease": "30s" } })).await;
     let member = |n: usize| json!({ "user_id": n, "user_info": "", "socketId": socket(n) });
-    store.join(&channel(), socket(1), user(1)).await.unwrap();
+    store.join(&channel(), socket(1), user(1), true).await.unwrap();
     until("the first write", async || mirrored(&redis).await == Some(json!([member(1)]))).await;
     let started = Instant::now();
     let writes_before = redis.calls("set").await;
     for n in 2..50 {
-        store.join(&channel(), socket(n), user(n)).await.unwrap();
+        store.join(&channel(), socket(n), user(n), true).await.unwrap();
     }
     let all: Vec<_> = (1..50).map(member).collect();
     until("the last write", async || mirrored(&redis).await == Some(json!(all))).await;
@@ -367,7 +386,7 @@ async fn the_readable_list_is_updated_at_most_once_a_second() {
 async fn the_readable_list_can_be_disabled() {
     let redis = Redis::start().await;
     let store = node(&redis, json!({ "databaseConfig": { "membersMirror": false } })).await;
-    store.join(&channel(), socket(1), user(1)).await.unwrap();
+    store.join(&channel(), socket(1), user(1), true).await.unwrap();
     store.close().await;
     assert_eq!(mirrored(&redis).await, None);
 }
@@ -376,7 +395,7 @@ async fn the_readable_list_can_be_disabled() {
 async fn the_list_of_a_dead_node_is_emptied() {
     let redis = Redis::start().await;
     let (dead, survivor) = (node(&redis, json!({})).await, node(&redis, json!({})).await);
-    dead.join(&channel(), socket(1), user(1)).await.unwrap();
+    dead.join(&channel(), socket(1), user(1), true).await.unwrap();
     until("the write", async || mirrored(&redis).await.is_some()).await;
     drop(dead);
     let keeping = keep(&survivor);

@@ -57,8 +57,8 @@ struct Versioned(MemoryStore);
 
 #[async_trait]
 impl PresenceStore for Versioned {
-    async fn join(&self, channel: &ChannelName, socket: SocketId, member: Member) -> Result<Joined, StoreError> {
-        Ok(Joined { version: 1, ..self.0.join(channel, socket, member).await? })
+    async fn join(&self, channel: &ChannelName, socket: SocketId, member: Member, is_listed: bool) -> Result<Joined, StoreError> {
+        Ok(Joined { version: 1, ..self.0.join(channel, socket, member, is_listed).await? })
     }
 
     async fn leave(&self, channel: &ChannelName, socket: SocketId) -> Result<Left, StoreError> {
