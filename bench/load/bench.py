@@ -129,13 +129,13 @@ def sockudo(c):
     return p.pid, ["--proto", "pusher", "--pub", "pusher"]
 
 
-def ours(c, more="", secret="", opts=("--proto", "sio4")):
+def ours(c, more="", secret="", opts=("--proto", "sio4"), database="memory"):
     """laravel-echo-server in Rust, as released, on a config like les's; limits that no app meets are lifted."""
     conf = f"""host = "{c.host}"
 port = {c.port}
 authHost = "http://127.0.0.1:{c.auth}"
 authEndpoint = "/broadcasting/auth"
-database = "memory"
+database = "{database}"
 [limits]
 whispersPerSecond = 0
 {more}[databaseConfig.redis]
@@ -152,6 +152,11 @@ key = "key"
     return p.pid, [*opts, "--auth-port", str(c.auth)]
 
 
+def ours_cluster(c):
+    """A node of a cluster: members in Redis, joins and leaves told by it."""
+    return ours(c, more="[cluster]\nenabled = true\n", database="redis")
+
+
 def ours_pusher(c):
     """The same with Pusher clients, which bring signatures, and events over the HTTP API, as sockudo has them."""
     return ours(c, secret='secret = "secret"\n', opts=("--proto", "pusher", "--pub", "pusher"))
@@ -164,7 +169,7 @@ def ours_http(c):
 
 SERVERS = {
     "ours": ours,
-    "ours-http": ours_http,
+    "ours-http": ours_http, "ours-cluster": ours_cluster,
     "ours-norecovery": lambda c: ours(c, more="[recovery]\nenabled = false\n"),
     "ours-sio3": lambda c: ours(c, opts=("--proto", "sio3")),  # the clients that the original has
     "ours-pusher": ours_pusher,
@@ -191,6 +196,8 @@ SCENARIOS = {
     "connect2000_private": "connect --conns 2000 --private",
     "whisper500_max": "whisper --conns 500 --window 4 --secs 6",
     "presence500": "presence --conns 500",
+    # By hand: some minutes.
+    "presence10000": "presence --conns 10000 --inflight 10000 --joins 2000 --flaps 600 --visits 600 --setup-timeout 300",
     "burst5000x1": "burst --conns 1 --msgs 5000",
     "burst1000x100": "burst --conns 100 --msgs 1000",
 }
@@ -296,7 +303,7 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--out"); ap.add_argument("--table"); ap.add_argument("--runs", type=int, default=3)
     ap.add_argument("--servers", default="ours,les,floor")
-    ap.add_argument("--scenarios", default=",".join(SCENARIOS))
+    ap.add_argument("--scenarios", default=",".join(scenario for scenario in SCENARIOS if scenario != "presence10000"))
     ap.add_argument("--max-other", type=float, default=0.3)
     ap.add_argument("--attempts", type=int, default=3)
     ap.add_argument("--timeout", type=float, default=180)

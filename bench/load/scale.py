@@ -1,21 +1,24 @@
 #!/usr/bin/env python3
-"""Many connections for a while: 10,000 on 1,000 channels for five minutes, while others connect and disconnect.
+"""Many connections for a while: each in a channel and a presence channel that it shares with others, some of which come and go.
 
-    scale.py [--conns 10000] [--groups 1000] [--secs 300] [--rate 500] [--churn 100]
-    scale.py --conns 100000 --groups 10000
+    scale.py [--conns 10000] [--nodes 1] [--share 100] [--secs 300] [--rate 500] [--churn 50] [--settle 130]
+    scale.py --conns 100000 --nodes 6 --rate 50
 
-One `load` for every 25,000 connections holds them and counts every message, each with its own channels and address (127.0.0.1,
-127.0.0.2, ...: an address has 28,000 ports); another one keeps connecting and disconnecting, about --churn connections a second.
-Prints the server's memory every half minute, CPU, latency, and lost messages. Exits with 1 when anything was lost or out of
-order, or when memory at the end is more than a tenth above that after the first half minute.
+Starts --nodes servers on one Redis (several are one cluster), and one `load` for each of them, or more if a process may not have so
+many files. Each `load` has channels of its own, of --share connections, which are spread over the nodes. Besides --conns it has a tenth
+as many guests, of which --churn a second over all are replaced by new users, every other one without saying goodbye. --rate is that of
+events over all channels. In the --settle seconds after them the sessions of those guests end. Prints the memory of each node every half
+minute, and in the end CPU, latency, lost messages, and how many clients believe that too many or too few users are in their presence channel.
+Exits with 1 when there were any, or when the memory at the end is more than a tenth above that after the first half minute.
 """
 import argparse, json, os, resource, subprocess, sys, tempfile, time
 
 import bench
 
 SAMPLE = 30
-PER_LOAD = 25_000  # connections: the ports of an address
+PER_LOAD = 25_000  # connections: an address has 28,000 ports
 SPARE_FILES = 900  # besides the connections
+SETUP = 300  # seconds until all must be connected
 
 
 def rss_mib(pid):
@@ -31,70 +34,79 @@ def cpu_seconds(pid):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in [("conns", 10_000), ("groups", 1_000), ("secs", 300), ("rate", 500), ("churn", 100)]:
+    options = {"conns": 10_000, "nodes": 1, "share": 100, "secs": 300, "rate": 500, "churn": 50, "settle": 130}
+    for name, default in options.items():
         ap.add_argument(f"--{name}", type=int, default=default)
     a = ap.parse_args()
-    files = a.conns + SPARE_FILES
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < files:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-        except (OSError, ValueError):
-            sys.exit(f"{a.conns} connections take {files} open files; `ulimit -Hn` says {resource.getrlimit(resource.RLIMIT_NOFILE)[1]}")
-    ctx = bench.Ctx()
-    ctx.host = "0.0.0.0"
-    loads = []
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    per_process = min(PER_LOAD, hard - SPARE_FILES)
+    if a.conns * 1.1 / a.nodes > hard - SPARE_FILES:
+        sys.exit(f"{a.conns} connections and a tenth of guests on {a.nodes} nodes: a process may have {hard} files (`ulimit -Hn`)")
+    count = max(a.nodes, -(-a.conns * 11 // 10 // per_process))
+    nodes, loads, outs = [], [], []
+    gate = os.path.join(tempfile.mkdtemp(prefix="scale-"), "gate")
     try:
-        redis_pid = ctx.start_redis()
-        pid, _ = bench.ours(ctx)
-        load = [os.path.join(bench.BIN, "load")]
-
-        def server(address):
-            return ["--addr", f"127.0.0.{address}:{ctx.port}", "--pid", str(pid), "--redis", f"127.0.0.1:{ctx.redis}",
-                    "--redis-pid", str(redis_pid), "--proto", "sio4"]
-
-        before = rss_mib(pid)
-        print(f"before: {before:.1f} MiB", flush=True)
-        count = -(-a.conns // PER_LOAD)
-        conns, groups, rate = (str(-(-whole // count)) for whole in (a.conns, a.groups, a.rate))
-        outs = [tempfile.TemporaryFile("w+") for _ in range(count)]
-        for number, out in enumerate(outs):
-            argv = load + ["groups", *server(1 + number), "--conns", conns, "--groups", groups, "--rate", rate, "--secs", str(a.secs),
-                           "--channels", f"of-{number}"]
-            loads.append(subprocess.Popen(argv, stdout=out))
-        begun, churned, samples, next_sample = time.time(), 0, [], time.time() + SAMPLE
-        cpu = cpu_seconds(pid)
-        is_on = lambda: any(load.poll() is None for load in loads)
-        while is_on():
-            turn = time.time()
-            if a.churn:
-                run = subprocess.run(load + ["connect", *server(1 + count), "--conns", str(a.churn)], capture_output=True, text=True)
-                if run.returncode == 0:
-                    churned += a.churn
-                else:
-                    print("churn:", run.stderr.strip()[-200:], flush=True)
-            time.sleep(max(0, turn + 1 - time.time()))
-            if time.time() >= next_sample and is_on():
-                samples.append(rss_mib(pid))
-                print(f"after {time.time() - begun:.0f} s: {samples[-1]:.1f} MiB", flush=True)
-                next_sample += SAMPLE
-        cpu = (cpu_seconds(pid) - cpu) / (time.time() - begun)
+        first = bench.Ctx()
+        nodes.append(first)
+        redis = first.start_redis()
+        nodes += [bench.Ctx() for _ in range(a.nodes - 1)]
+        pids = []
+        for node in nodes:
+            node.redis, node.host = first.redis, "0.0.0.0"
+            pids.append((bench.ours_cluster if a.nodes > 1 else bench.ours)(node)[0])
+        time.sleep(1)
+        show = lambda: " + ".join(f"{rss_mib(pid):.0f}" for pid in pids) + f" = {sum(map(rss_mib, pids)):.0f} MiB, Redis {rss_mib(redis):.0f}"
+        print(f"before: {show()}", flush=True)
+        conns = -(-a.conns // count)
+        for number in range(count):
+            # An address of its own for each: a port is free again at once.
+            addresses = ",".join(f"127.0.0.{1 + number}:{node.port}" for node in nodes)
+            argv = [os.path.join(bench.BIN, "load"), "groups", "--both", "--addr", addresses, "--pid", ",".join(map(str, pids)),
+                    "--redis", f"127.0.0.1:{first.redis}", "--redis-pid", str(redis), "--conns", str(conns), "--guests", str(conns // 10),
+                    "--groups", str(max(1, conns // a.share)), "--secs", str(a.secs), "--rate", str(a.rate / count), "--churn", str(a.churn / count),
+                    "--channels", f"of-{number}", "--gate", gate, "--settle", str(a.settle), "--setup-timeout", str(SETUP), "--quiet", "5"]
+            if number < a.nodes:
+                argv += ["--auth-port", str(nodes[number].auth)]  # of this node
+            outs.append(tempfile.TemporaryFile("w+"))
+            loads.append(subprocess.Popen(argv, stdout=outs[-1]))
+        begun = time.time()
+        is_ready = lambda: all(os.path.exists(f"{gate}.of-{number}") for number in range(count))
+        while not is_ready() and all(load.poll() is None for load in loads):
+            time.sleep(0.1)
+        cpu = lambda: (sum(map(cpu_seconds, pids)), cpu_seconds(redis))
+        at_gate = cpu()
+        print(f"all connected after {time.time() - begun:.0f} s: {show()}; {at_gate[0]:.0f} s of CPU, Redis {at_gate[1]:.0f}", flush=True)
+        time.sleep(3)
+        open(gate, "w").close()
+        begun, before, samples = time.time(), cpu(), []
+        while any(load.poll() is None for load in loads):
+            time.sleep(0.1)
+            elapsed = time.time() - begun
+            if elapsed >= SAMPLE * (1 + len(samples)):
+                samples.append(sum(map(rss_mib, pids)))
+                used = cpu()
+                print(f"after {elapsed:.0f} s: {show()}; CPU {100 * (used[0] - before[0]) / SAMPLE:.0f} %, "
+                      f"Redis {100 * (used[1] - before[1]) / SAMPLE:.0f} % of a core", flush=True)
+                before = used
         results = []
         for out in outs:
             out.seek(0)
             results.append(json.loads(out.read()))
-        deliveries, lost, misordered = (sum(result[key] for result in results) for key in ("deliveries_per_s", "lost", "misordered"))
-        p50, p99 = (max(result["latency_ms"][key] for result in results) for key in ("p50", "p99"))
-        print(f"{a.conns} connections on {a.groups} channels, {churned} more came and went; {deliveries:.0f} deliveries/s, "
-              f"p50 {p50} ms, p99 {p99} ms, lost {lost}, misordered {misordered}, CPU {100 * cpu:.0f} % of a core")
+        print(json.dumps(results), file=sys.stderr)
+        total = {key: sum(result[key] for result in results) for key in ("ready", "closed", "deliveries_per_s", "lost", "misordered", "misinformed", "churned")}
+        worst = {key: {q: max(result[key][q] for result in results) for q in ("p50", "p99", "max")} for key in ("latency_ms", "join_ms")}
+        print(", ".join(f"{key} {value:.0f}" for key, value in total.items()), worst, [result["errors"] for result in results if result["errors"]])
         time.sleep(3)
-        print(f"after all have gone: {rss_mib(pid):.1f} MiB")
+        print(f"after all have gone: {show()}")
         is_flat = len(samples) < 2 or samples[-1] <= samples[0] * 1.1
-        sys.exit(0 if is_flat and not lost and not misordered else 1)
+        sys.exit(0 if is_flat and not any(total[key] for key in ("lost", "misordered", "misinformed", "closed")) else 1)
     finally:
         for load in loads:
             load.kill()
             load.wait()
-        ctx.stop()
+        for node in reversed(nodes):
+            node.stop()
 
 
 if __name__ == "__main__":

@@ -63,6 +63,37 @@ pub(crate) struct Conn {
     probed: bool,
     last_ping: u64,
     socket_id: String,
+    /// The user's number in presence channels.
+    user: u64,
+    /// When a connection that replaces another one was opened, until it is ready.
+    since: u64,
+    /// How many users the client knows of in its presence channel.
+    here: i64,
+}
+
+impl Conn {
+    fn new(chan: u32, user: u64) -> Self {
+        Conn {
+            sock: None,
+            ws: Ws::Connecting,
+            st: St::New,
+            polling: None,
+            chan,
+            partial: Vec::new(),
+            out: Vec::new(),
+            frag: Vec::new(),
+            next_seq: 0,
+            recv: 0,
+            mis: 0,
+            dup: 0,
+            probed: false,
+            last_ping: 0,
+            socket_id: String::new(),
+            user,
+            since: 0,
+            here: 0,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -134,6 +165,9 @@ pub struct Engine {
     probe_seq: u64,
     pub(crate) buf: Vec<u8>,
     pub(crate) now: u64,
+    bytes_in: u64,
+    /// So many of the connections may be opened, the first of which are those of `--conns`; others follow, or replace some.
+    opening: usize,
     next_conn: usize,
     inflight: usize,
     /// When the first connection was opened.
@@ -156,6 +190,10 @@ pub struct Engine {
     last_progress: u64,
     last_delivery: u64,
     hist: Hist,
+    /// From the opening of a connection that replaces another one until it is ready.
+    join_hist: Hist,
+    churned: u64,
+    next_user: u64,
     pad: String,
     finder: FinderRev<'static>,
     body: String,
@@ -243,6 +281,17 @@ pub(crate) fn reset(s: &TcpStream) {
     }
 }
 
+/// A member as the application describes it.
+fn member(user: &str) -> String {
+    format!("{{\"user_id\":\"{user}\",\"user_info\":{{\"name\":\"User {user}\"}}}}")
+}
+
+/// A subscribe, by which the application is told the user.
+fn subscribe_to(head: &str, channel: &str, user: Option<&String>) -> String {
+    let headers = user.map_or(String::new(), |user| format!("\"Authorization\":\"{user}\""));
+    format!("{head}[\"subscribe\",{{\"channel\":\"{channel}\",\"auth\":{{\"headers\":{{{headers}}}}}}}]")
+}
+
 pub fn run(a: Args) -> Result<String, String> {
     let mut e = Engine::new(a).map_err(|e| e.to_string())?;
     e.measure()
@@ -267,28 +316,18 @@ impl Engine {
             })
             .collect();
         let mut conns = Vec::with_capacity(a.conns);
-        for i in 0..a.conns {
+        let opening = a.conns + a.guests;
+        for i in 0..opening + a.joins + usize::from(a.visits > 0) {
             let chan = (i % a.groups) as u32;
-            chans[chan as usize].members.push(i as u32);
-            chans[chan as usize].unprobed += 1;
-            conns.push(Conn {
-                sock: None,
-                ws: Ws::Connecting,
-                st: St::New,
-                polling: (a.via != Via::Websocket).then(Box::default),
-                chan,
-                partial: Vec::new(),
-                out: Vec::new(),
-                frag: Vec::new(),
-                next_seq: 0,
-                recv: 0,
-                mis: 0,
-                dup: 0,
-                probed: false,
-                last_ping: 0,
-                socket_id: String::new(),
-            });
+            if i < a.conns {
+                chans[chan as usize].members.push(i as u32);
+                chans[chan as usize].unprobed += 1;
+            }
+            let mut conn = Conn::new(chan, i as u64);
+            conn.polling = (a.via != Via::Websocket).then(Box::default);
+            conns.push(conn);
         }
+        let next_user = conns.len() as u64;
         let by_name = chans
             .iter()
             .enumerate()
@@ -343,6 +382,8 @@ impl Engine {
             probe_seq: 0,
             buf: vec![0; 256 * 1024],
             now: mono_ns(),
+            bytes_in: 0,
+            opening,
             next_conn: 0,
             inflight: 0,
             began: Instant::now(),
@@ -363,6 +404,9 @@ impl Engine {
             last_progress: mono_ns(),
             last_delivery: 0,
             hist: Hist::new(),
+            join_hist: Hist::new(),
+            churned: 0,
+            next_user,
             pad,
             finder: FinderRev::new(b"seq"),
             body: String::new(),
@@ -465,9 +509,11 @@ impl Engine {
     // ---------------------------------------------------------------- connections
 
     fn open_more(&mut self) {
-        let paced = matches!(self.a.mode, Mode::Idle | Mode::Connect).then_some(self.a.rate).flatten();
+        let paced = matches!(self.a.mode, Mode::Idle | Mode::Connect)
+            .then_some(self.a.rate)
+            .flatten();
         let due = paced.map_or(usize::MAX, |rate| (rate * self.began.elapsed().as_secs_f64()) as usize);
-        while self.next_conn < self.conns.len().min(due) && self.inflight < self.a.inflight {
+        while self.next_conn < self.opening.min(due) && self.inflight < self.a.inflight {
             let i = self.next_conn;
             self.next_conn += 1;
             self.inflight += 1;
@@ -480,8 +526,13 @@ impl Engine {
         }
     }
 
+    /// The members of each channel are spread over the addresses.
+    pub(crate) fn addr(&self, i: usize) -> SocketAddr {
+        self.a.addrs[i / self.a.groups % self.a.addrs.len()]
+    }
+
     pub(crate) fn open_websocket(&mut self, i: usize) {
-        let opened = TcpStream::connect(self.a.addr).and_then(|mut s| {
+        let opened = TcpStream::connect(self.addr(i)).and_then(|mut s| {
             self.poll.registry().register(&mut s, Token(i), BOTH)?;
             Ok(s)
         });
@@ -509,8 +560,30 @@ impl Engine {
         self.error(why);
     }
 
+    /// Ends a connection, if there is one, and opens another one for a new user. Not to be called while events are handled: some
+    /// may be about the old one.
+    fn replace(&mut self, i: usize, says_goodbye: bool) {
+        match self.conns[i].st {
+            St::New => {}
+            St::Open | St::Sub => self.inflight -= 1,
+            St::Ready => self.ready -= 1,
+            St::Closed => self.closed -= 1,
+        }
+        if says_goodbye {
+            self.send(i, ws::TEXT, b"41");
+        }
+        self.conns[i].sock.iter().for_each(reset);
+        self.conns[i] = Conn::new(self.conns[i].chan, self.next_user);
+        self.next_user += 1;
+        self.inflight += 1;
+        self.conns[i].st = St::Open;
+        self.conns[i].since = mono_ns();
+        self.open_websocket(i);
+    }
+
     fn conn_event(&mut self, i: usize, readable: bool, writable: bool) {
         if writable {
+            let addr = self.addr(i);
             let c = &mut self.conns[i];
             if let Some(s) = c.sock.as_ref().filter(|_| c.ws == Ws::Connecting) {
                 if let Ok(Some(e)) = s.take_error() {
@@ -522,7 +595,7 @@ impl Engine {
                 let sid = c.polling.as_ref().map_or(String::new(), |p| format!("&sid={}", p.sid));
                 let req = format!(
                     "GET {}{sid} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nOrigin: http://127.0.0.1\r\nCookie: laravel_session={i}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                    self.a.path, self.a.addr
+                    self.a.path, addr
                 );
                 c.out.extend_from_slice(req.as_bytes());
             }
@@ -591,6 +664,7 @@ impl Engine {
                 }
                 Ok(n) => {
                     self.now = mono_ns();
+                    self.bytes_in += n as u64;
                     self.bytes(i, &buf[..n]);
                     if n < buf.len() {
                         break;
@@ -690,6 +764,9 @@ impl Engine {
 
     #[inline]
     fn delivery(&mut self, i: usize, t: u64, seq: u64) {
+        if i >= self.a.conns {
+            return;
+        }
         if seq >= PROBE {
             self.probe_seen(i);
             return;
@@ -742,6 +819,10 @@ impl Engine {
         }
         c.st = St::Ready;
         c.last_ping = self.now;
+        if c.since > 0 {
+            self.join_hist
+                .add(self.now.saturating_sub(std::mem::take(&mut c.since)));
+        }
         self.inflight -= 1;
         self.ready += 1;
         self.last_progress = self.now;
@@ -767,7 +848,8 @@ impl Engine {
     fn subscribe(&mut self, i: usize) {
         let chan = &self.chans[self.conns[i].chan as usize].name;
         let sid = &self.conns[i].socket_id;
-        let user = format!("{{\"user_id\":\"{i}\",\"user_info\":{{\"name\":\"User {i}\"}}}}");
+        let id = format!("{}-{}", self.a.channels, self.conns[i].user);
+        let user = member(&id);
         let presence = self.a.mode == Mode::Presence;
         let token = self.a.token || (self.a.proto == Proto::Pusher && (self.a.private || presence));
         let mut extra = String::new();
@@ -787,21 +869,31 @@ impl Engine {
         let text = match self.a.proto {
             Proto::Pusher => format!("{{\"event\":\"pusher:subscribe\",\"data\":{{\"channel\":\"{chan}\"{extra}}}}}"),
             _ if token => format!("{}[\"subscribe\",{{\"channel\":\"{chan}\"{extra}}}]", self.event_head()),
-            _ => format!(
-                "{}[\"subscribe\",{{\"channel\":\"{chan}\",\"auth\":{{\"headers\":{{}}}}}}]",
-                self.event_head()
-            ),
+            _ => subscribe_to(&self.event_head(), chan, presence.then_some(&id)),
         };
+        // The list of members is the last answer.
+        let also = (self.a.both).then(|| subscribe_to("42", &format!("presence-{chan}"), Some(&id)));
         let c = &mut self.conns[i];
         c.st = St::Sub;
         if c.polling.is_some() {
             return self.say(i, &text);
         }
         ws::put_frame(&mut c.out, ws::TEXT, text.as_bytes());
-        if self.a.proto != Proto::Pusher && !self.a.ack_join && !presence {
+        if let Some(also) = also {
+            ws::put_frame(&mut c.out, ws::TEXT, also.as_bytes());
+        } else if self.a.proto != Proto::Pusher && !self.a.ack_join && !presence {
             ws::put_frame(&mut c.out, ws::PING, b"fence");
         }
         self.flush(i);
+    }
+
+    /// For a client that has just left its channel.
+    fn subscribe_again(&mut self, i: usize) {
+        if self.conns[i].st == St::Ready {
+            self.ready -= 1;
+            self.inflight += 1;
+        }
+        self.subscribe(i);
     }
 
     fn control(&mut self, i: usize, p: &[u8]) {
@@ -858,9 +950,15 @@ impl Engine {
             Some(b'4') => {
                 let head: String = text.chars().take(80).collect();
                 if head.contains("\"presence:subscribed\"") {
+                    self.conns[i].here = memmem::find_iter(p, "\"user_id\"").count() as i64;
+                    self.last_progress = self.now;
                     self.set_ready(i);
                 } else if head.contains("\"presence:joining\"") {
+                    self.conns[i].here += 1;
                     self.joinings += 1;
+                    self.last_progress = self.now;
+                } else if head.contains("\"presence:leaving\"") {
+                    self.conns[i].here -= 1;
                     self.last_progress = self.now;
                 } else if head.contains("\"channel:joined\"") {
                     if self.a.ack_join && self.a.mode != Mode::Presence {
@@ -1129,11 +1227,12 @@ impl Engine {
                 let head_text = String::from_utf8_lossy(&c.inbuf[..head]);
                 let close = http::header(&head_text, "connection:").is_some_and(|v| v.eq_ignore_ascii_case("close"));
                 let body = String::from_utf8_lossy(&c.inbuf[head..len]).into_owned();
-                ready.push((close, body));
+                let user = http::header(&head_text, "authorization:").map(str::to_owned);
+                ready.push((close, body, user));
                 c.inbuf.drain(..len);
             }
         }
-        for (close, body) in ready {
+        for (close, body, user) in ready {
             self.auth_count += 1;
             let name = body
                 .split('&')
@@ -1143,8 +1242,8 @@ impl Engine {
             let chan = self.by_name.get(name).copied().unwrap_or(u32::MAX);
             let answer = if name.starts_with("presence-") {
                 self.user_count += 1;
-                let u = self.user_count;
-                format!("{{\"channel_data\":{{\"user_id\":{u},\"user_info\":{{\"name\":\"User {u}\"}}}}}}")
+                let user = user.unwrap_or_else(|| self.user_count.to_string());
+                format!("{{\"channel_data\":{}}}", member(&user))
             } else {
                 "true".to_owned()
             };
@@ -1188,17 +1287,13 @@ impl Engine {
         self.began = start;
         let limit = Duration::from_secs_f64(self.a.setup_timeout);
         self.open_more();
-        while self.ready + self.closed < self.conns.len() {
+        while self.ready + self.closed < self.opening {
             self.turn(Duration::from_millis(5), events)?;
             self.open_more();
             if start.elapsed() > limit {
                 return Err(format!(
                     "setup timeout: {} of {} subscribed, {} closed, {} auth requests; {:?}",
-                    self.ready,
-                    self.conns.len(),
-                    self.closed,
-                    self.auth_count,
-                    self.errors
+                    self.ready, self.opening, self.closed, self.auth_count, self.errors
                 ));
             }
         }
@@ -1213,7 +1308,7 @@ impl Engine {
         if self.pubs.is_empty() {
             return Ok(());
         }
-        let live: usize = self.conns.iter().filter(|c| c.st == St::Ready).count();
+        let live: usize = self.conns[..self.a.conns].iter().filter(|c| c.st == St::Ready).count();
         for chan in 0..self.chans.len() as u32 {
             if self.chans[chan as usize].unprobed > 0 {
                 self.probe(chan)?;
@@ -1245,6 +1340,12 @@ impl Engine {
         loop {
             let now = mono_ns();
             let sent = self.seq - first;
+            let due = (now.saturating_sub(start) as f64 / 1e9 * self.a.churn) as u64;
+            while count.is_none() && self.churned < due {
+                let next = self.a.conns + self.churned as usize % self.a.guests;
+                self.replace(next, self.churned % 2 == 0);
+                self.churned += 1;
+            }
             if count.map_or(now >= end, |c| sent >= c) {
                 return Ok(());
             }
@@ -1291,11 +1392,98 @@ impl Engine {
         Ok(())
     }
 
+    /// Tells `--gate` that everything is connected, and waits until it is opened.
+    fn wait_at_gate(&mut self, events: &mut Events) -> Result<(), String> {
+        let Some(gate) = self.a.gate.clone() else { return Ok(()) };
+        std::fs::write(format!("{gate}.{}", self.a.channels), "").map_err(|e| format!("{gate}: {e}"))?;
+        while !std::path::Path::new(&gate).exists() {
+            self.turn(Duration::from_millis(20), events)?;
+        }
+        Ok(())
+    }
+
+    /// Measures one part of a run: until `run` is done, and nothing about members has come for the quiet time.
+    fn phase(
+        &mut self,
+        name: &str,
+        events: &mut Events,
+        run: impl FnOnce(&mut Self, &mut Events) -> Result<(), String>,
+    ) -> Result<serde_json::Value, String> {
+        let round = |v: f64| (v * 100.0).round() / 100.0;
+        let (from, bytes) = (self.mark(), self.bytes_in);
+        run(self, events)?;
+        let took = from.at.elapsed().as_secs_f64();
+        self.last_progress = mono_ns();
+        while (self.now.saturating_sub(self.last_progress) as f64) < self.a.quiet * 1e9 {
+            self.turn(Duration::from_millis(5), events)?;
+        }
+        let to = self.mark();
+        Ok(json!({
+            "phase": name,
+            "s": round(took),
+            "sent_mb": round((self.bytes_in - bytes) as f64 / 1e6),
+            "server_cpu_s": round(to.server - from.server),
+            "own_cpu_s": round(to.own - from.own),
+            "redis_cpu_s": round(to.redis - from.redis),
+            "rss_kib": procstat::rss_kib(&self.a.pids),
+        }))
+    }
+
+    /// What happens to a presence channel that everybody has joined.
+    fn presence_phases(&mut self, events: &mut Events) -> Result<Vec<serde_json::Value>, String> {
+        let mut phases = Vec::new();
+        if self.a.joins > 0 {
+            phases.push(self.phase("joins, one after the other", events, |this, events| {
+                (this.a.inflight, this.opening) = (1, this.opening + this.a.joins);
+                this.setup(events).map(drop)
+            })?);
+        }
+        if self.a.flaps > 0 {
+            let leave = format!("42[\"unsubscribe\",{{\"channel\":\"{}\"}}]", self.chans[0].name);
+            phases.push(self.phase("leaves and joins of one member", events, |this, events| {
+                for _ in 0..this.a.flaps {
+                    this.send(0, ws::TEXT, leave.as_bytes());
+                    this.subscribe_again(0);
+                    this.idle_for(0.02, events)?;
+                }
+                Ok(())
+            })?);
+        }
+        let times: &[u32] = if self.a.visits > 0 { &[20, 5] } else { &[] };
+        for &ms in times {
+            phases.push(
+                self.phase(&format!("visits of {ms} ms by new users"), events, |this, events| {
+                    let visitor = this.conns.len() - 1;
+                    for _ in 0..this.a.visits {
+                        this.replace(visitor, false);
+                        this.idle_for(f64::from(ms) / 1e3, events)?;
+                    }
+                    Ok(())
+                })?,
+            );
+        }
+        Ok(phases)
+    }
+
+    /// How many clients do not know how many users are in their presence channel.
+    fn misinformed(&self) -> usize {
+        let mut users: Vec<i64> = self.chans.iter().map(|chan| chan.members.len() as i64).collect();
+        for guest in self.conns[self.a.conns..].iter().filter(|c| c.st == St::Ready) {
+            users[guest.chan as usize] += 1;
+        }
+        let is_wrong = |c: &&Conn| c.st == St::Ready && c.here != users[c.chan as usize];
+        self.conns.iter().filter(is_wrong).count()
+    }
+
     fn idle_for(&mut self, secs: f64, events: &mut Events) -> Result<(), String> {
         let end = Instant::now() + Duration::from_secs_f64(secs);
         let mut next_ping = mono_ns();
         while Instant::now() < end {
-            self.turn(Duration::from_millis(20), events)?;
+            self.turn(
+                end.saturating_duration_since(Instant::now())
+                    .min(Duration::from_millis(20)),
+                events,
+            )?;
             if self.now > next_ping {
                 next_ping = self.now + 1_000_000_000;
                 self.client_pings();
@@ -1351,6 +1539,8 @@ impl Engine {
                     "cpu_us_per_conn".into(),
                     json!(round((to.server - from.server) * 1e6 / c, 1)),
                 );
+                o.insert("sent_mb".into(), json!(round(self.bytes_in as f64 / 1e6, 1)));
+                o.insert("phases".into(), json!(self.presence_phases(&mut events)?));
             }
             Mode::Idle => {
                 let connect_cpu = to.server - from.server;
@@ -1376,6 +1566,7 @@ impl Engine {
                 );
             }
             Mode::Fanout | Mode::Unicast | Mode::Groups | Mode::Burst | Mode::Whisper => {
+                self.wait_at_gate(&mut events)?;
                 self.sync(&mut events)?;
                 if mode != Mode::Burst {
                     self.measure_from = u64::MAX;
@@ -1454,6 +1645,20 @@ impl Engine {
                     "own_cpu_us_per_delivery".into(),
                     json!(round((to.own - from.own) * 1e6 / n, 3)),
                 );
+                if self.a.both {
+                    self.idle_for(self.a.settle, &mut events)?;
+                    o.insert("setup_s".into(), json!(round(setup_s, 3)));
+                    o.insert("misinformed".into(), json!(self.misinformed()));
+                    o.insert("churned".into(), json!(self.churned));
+                    o.insert(
+                        "join_ms".into(),
+                        json!({
+                            "p50": round(self.join_hist.quantile_ms(0.5), 3),
+                            "p99": round(self.join_hist.quantile_ms(0.99), 3),
+                            "max": round(self.join_hist.max_ms(), 3),
+                        }),
+                    );
+                }
                 if self.pub_errors > 0 {
                     o.insert("publish_errors".into(), json!(self.pub_errors));
                 }

@@ -107,6 +107,7 @@ impl Engine {
     }
 
     fn begin(&mut self, i: usize, kind: Kind, body: Option<String>) {
+        let addr = self.addr(i);
         let Some(polling) = &mut self.conns[i].polling else {
             return;
         };
@@ -133,13 +134,13 @@ impl Engine {
         let connection = if self.a.keep_alive { "keep-alive" } else { "close" };
         let head = format!(
             "{method} {path}&t={time:x}{b64}{sid} HTTP/1.1\r\nUser-Agent: node-XMLHttpRequest\r\nAccept: */*\r\nOrigin: http://127.0.0.1\r\nCookie: laravel_session={i}\r\n{entity}Host: {}\r\nConnection: {connection}\r\n\r\n",
-            self.a.addr
+            addr
         );
         let token = Token(i + if kind == Kind::Get { GET_BASE } else { POST_BASE });
         let registry = self.poll.registry();
         let opened = match polling.kept.pop() {
             Some(mut sock) => registry.reregister(&mut sock, token, BOTH).map(|()| sock),
-            None => TcpStream::connect(self.a.addr).and_then(|mut sock| {
+            None => TcpStream::connect(addr).and_then(|mut sock| {
                 registry.register(&mut sock, token, BOTH)?;
                 Ok(sock)
             }),
