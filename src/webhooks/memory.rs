@@ -108,8 +108,8 @@ impl<T: Truth> Local<T> {
         let now = Instant::now();
         let marks = gather(&mut self.tracker, marks, now);
         let counts = |channel: &str| self.truth.count(channel);
-        let mut told = Vec::new();
-        if let Err(error) = look(&mut self.tracker, &self.truth, counts, marks, &self.feed, now, &mut told).await {
+        let (told, outcome) = look(&mut self.tracker, &self.truth, counts, marks, &self.feed, now).await;
+        if let Err(error) = outcome {
             // This can only fail with members in Redis; the failed checks are scheduled again.
             warn!(%error, "webhooks cannot read members now; changes are sent later");
         }

@@ -298,8 +298,7 @@ impl<'a, T: Truth> Leader<'a, T> {
             if mark_count + event_count > 0 || !marks.is_empty() {
                 let counts = self.common.books.counts(&marks.channels, &live).await?;
                 let count = |channel: &str| counts.get(channel).copied().unwrap_or_default();
-                let mut told = Vec::new();
-                let looked = look(&mut self.tracker, &self.common.truth, count, marks, &self.common.feed, now, &mut told).await;
+                let (told, looked) = look(&mut self.tracker, &self.common.truth, count, marks, &self.common.feed, now).await;
                 let events: Vec<_> = events.iter().filter_map(|event| books::event(event)).collect();
                 let dropped =
                     self.common.books.commit(self.token, &told, &events, (mark_count, event_count)).await?.ok_or(LeadError::Lost)?;
