@@ -14,9 +14,14 @@ use super::inspect::StayView;
 use super::interest::Interest;
 use super::recovery::Stay;
 use super::watchlist::SignedIn;
-use crate::auth::{GrantedBy, SubscribeHeaders, bytes_of};
+use crate::auth::{SubscribeHeaders, bytes_of};
 use crate::channel::ChannelName;
-use crate::store::Member;
+
+mod join;
+mod terms;
+
+pub(super) use join::Join;
+pub(super) use terms::{Basis, Promise, Terms};
 
 /// Maximum bytes of distinct headers that one socket's subscriptions may be based on: they are kept as long as those last.
 const MAX_KEPT_HEADER_BYTES: usize = 128 * 1024;
@@ -71,90 +76,9 @@ struct Subscription {
     interest: Option<Arc<Interest>>,
 }
 
-/// What a subscription is based on, and what it takes to ask for it again.
-#[derive(Debug, Clone)]
-pub(super) struct Terms {
-    pub(super) ticket: Ticket,
-    /// Headers of the last subscribe that was granted.
-    pub(super) headers: Arc<SubscribeHeaders>,
-    /// The user's id, if it is known.
-    pub(super) user: Option<Arc<str>>,
-    /// Who gave the grant.
-    pub(super) by: GrantedBy,
-    /// The member, in a presence channel.
-    pub(super) member: Option<Member>,
-    /// When the grant expires, if it does.
-    pub(super) ends: Option<Instant>,
-}
-
-/// The application's answer for a channel for which it gave the client a signature.
-#[derive(Debug, Clone)]
-pub(super) struct Promise {
-    pub(super) user: Option<Arc<str>>,
-    pub(super) ends: Option<Instant>,
-}
-
-impl Terms {
-    /// The client brought the grant itself, so no one can be asked to renew it.
-    pub(super) fn is_brought(&self) -> bool {
-        self.by == GrantedBy::Signature
-    }
-
-    /// Whether the grant has not expired.
-    pub(super) fn holds(&self, now: Instant) -> bool {
-        self.ends.is_none_or(|ends| ends > now)
-    }
-}
-
-/// What a new grant says about the subscription.
-#[derive(Debug)]
-pub(super) struct Basis<'a> {
-    pub(super) headers: &'a Arc<SubscribeHeaders>,
-    pub(super) user: Option<Arc<str>>,
-    pub(super) by: GrantedBy,
-    pub(super) member: Option<Member>,
-}
-
-impl<'a> Basis<'a> {
-    /// The same as before.
-    pub(super) fn of(terms: &'a Terms) -> Self {
-        Self { headers: &terms.headers, user: terms.user.clone(), by: terms.by, member: terms.member.clone() }
-    }
-}
-
 /// Proof that a subscribe was started; void once the socket unsubscribes or closes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Ticket(u64);
-
-/// A socket that joins a channel, or is in it: by the subscribe that the ticket stands for.
-pub(super) struct Join<S> {
-    pub(super) session: Arc<Session<S>>,
-    pub(super) channel: ChannelName,
-    pub(super) ticket: Ticket,
-}
-
-impl<S> Clone for Join<S> {
-    fn clone(&self) -> Self {
-        Self { session: Arc::clone(&self.session), channel: self.channel.clone(), ticket: self.ticket }
-    }
-}
-
-impl<S> Join<S> {
-    /// See [`Session::state`].
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.session.state()
-    }
-
-    /// Whether the socket has neither unsubscribed nor disconnected since the subscribe.
-    pub(super) fn is_current(&self) -> bool {
-        self.state().is_current(&self.channel, self.ticket)
-    }
-
-    /// The subscribe is refused; `false`: its ticket is void.
-    pub(super) fn refuse(&self) -> bool {
-        self.state().refuse(&self.channel, self.ticket)
-    }
-}
 
 /// The socket is in, or about to join, as many channels as it may.
 #[derive(Debug, PartialEq, Eq)]
