@@ -215,6 +215,39 @@ fn php_is_evaluated() {
 }
 
 #[test]
+fn code_that_only_php_can_run_is_told_or_right() {
+    for (code, prefix) in [
+        ("$a = 'x'; $b = &$a; $b = 'y';", "$a"),
+        ("$a = 'x'; $n = 'a';", "$$n"),
+        ("$a = 1; $a++;", "$a"),
+        ("$a = 1; --$a;", "$a"),
+        ("$a = ['x', 'y']; array_shift($a);", "$a[0]"),
+        ("$a = ['x', 'y']; $b = array_shift($a);", "$a[0]"),
+        ("$a = ['y', 'x']; sort($a);", "$a[0]"),
+        ("parse_str('a=z', $all);", "$all['a']"),
+        ("if (gethostname()) { $a = $b = 'x'; }", "$b ?? 'none'"),
+        ("", "~1"),
+        ("", "`echo x`"),
+        ("", "0o17"),
+        ("", "017"),
+        ("", "9999999999999999999"),
+        ("", "9223372036854775807 + 1"),
+        ("", "'a' < 'b' ? 1 : 2"),
+        ("", "'1.5' * 2"),
+        ("", "-'1.5'"),
+        ("", "(float) '1.50'"),
+        ("", "'10' < '9' ? 1 : 2"),
+    ] {
+        let php = database(&format!("({prefix}).'_'"), "'host' => 'h', 'port' => 1").replacen("<?php", &format!("<?php {code}"), 1);
+        let folder = project("", &php);
+        let (truth, ended) = (truth(&folder, &[]), init(&folder, &[]));
+        if !ended.stderr.contains("could not be read") && !ended.stdout.contains("could not be read") {
+            assert_eq!(written(&folder)["keyPrefix"], truth["keyPrefix"], "{code} {prefix}");
+        }
+    }
+}
+
+#[test]
 fn a_connections_own_prefix_is_ignored() {
     let default = "'host' => 'h', 'port' => 1, 'prefix' => 'own_', 'options' => ['prefix' => 'mine_']";
     assert_as_php("", &database("'all_'", default), &[]);

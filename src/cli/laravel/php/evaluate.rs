@@ -70,13 +70,12 @@ impl Evaluator<'_> {
         for statement in statements {
             match statement {
                 Statement::Return(_) => return Some(Value::Unknown(why.to_owned())),
-                Statement::Expression(Expr::Assign(target, ..)) => {
-                    let mut target = target.as_ref();
-                    while let Expr::Index(inner, _) = target {
-                        target = inner;
-                    }
-                    if let Expr::Variable(name) = target {
-                        self.locals.insert(name.clone(), Value::Unknown(why.to_owned()));
+                Statement::Expression(value) => {
+                    // `$a = $b = 'x'`
+                    let mut value = value;
+                    while let Expr::Assign(target, _, inner) = value {
+                        self.forget(target, why);
+                        value = inner;
                     }
                 }
                 Statement::If { then, otherwise, .. } => {
@@ -92,7 +91,7 @@ impl Evaluator<'_> {
                         return Some(Value::Unknown(why.to_owned()));
                     }
                 }
-                Statement::Expression(_) | Statement::Use { .. } => {}
+                Statement::Use { .. } => {}
             }
         }
         None
@@ -139,13 +138,14 @@ impl Evaluator<'_> {
             Expr::Match(subject, arms) => self.matched(subject, arms)?,
             Expr::Binary(operator, left, right) => self.binary(operator, left, right)?,
             Expr::Not(value) => Value::Bool(!self.evaluate(value)?.truth()?),
-            Expr::Minus(value) => Value::Int(self.evaluate(value)?.int()?.wrapping_neg()),
+            Expr::Minus(value) => functions::operators::operate("-", Value::Int(0), self.evaluate(value)?)?,
             Expr::Cast(kind, value) => {
                 let value = self.evaluate(value)?;
                 match kind.as_str() {
                     "string" | "binary" => Value::Text(value.string()?),
                     "int" | "integer" => Value::Int(value.int()?),
                     "bool" | "boolean" => Value::Bool(value.truth()?),
+                    "float" | "double" => Value::Int(functions::operators::whole(&value)?),
                     "array" => match value {
                         Value::Array(_) | Value::Unknown(_) => value,
                         Value::Null => Value::Array(Array::default()),
@@ -273,9 +273,25 @@ impl Evaluator<'_> {
                 self.evaluate(value.ok_or("`str()`")?)?.string().map(Value::Text)
             }
             name => {
-                let arguments = self.arguments(arguments)?;
-                functions::call(name, arguments, self.outside.has_ascii)
+                let values = self.arguments(arguments)?;
+                let result = functions::call(name, values, self.outside.has_ascii);
+                if let Err(why) = &result {
+                    // It may take them by reference, as `array_shift($list)` does.
+                    arguments.iter().for_each(|argument| self.forget(&argument.value, why));
+                }
+                result
             }
+        }
+    }
+
+    /// The variable in this place may have changed.
+    fn forget(&mut self, place: &Expr, why: &str) {
+        let mut place = place;
+        while let Expr::Index(inner, _) = place {
+            place = inner;
+        }
+        if let Expr::Variable(name) = place {
+            self.locals.insert(name.clone(), Value::Unknown(why.to_owned()));
         }
     }
 

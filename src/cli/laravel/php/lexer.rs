@@ -35,6 +35,9 @@ const SIGNS: [&str; 54] = [
     "=", "<", ">", "!", "&", "|", "@", "^",
 ];
 
+/// A character that is none of the signs; no expression contains it.
+const UNKNOWN: &str = "\0";
+
 /// The tokens of a file. Text outside of PHP tags is skipped.
 pub(super) fn tokens(text: &str) -> Vec<Token> {
     let start = text.find("<?php").map_or(0, |start| start + "<?php".len());
@@ -105,7 +108,7 @@ impl<'a> Lexer<'a> {
             c if c.is_whitespace() => self.at += c.len_utf8(),
             c => match SIGNS.iter().find(|sign| rest.starts_with(**sign)) {
                 Some(sign) => self.push(Kind::Sign(sign), sign.len()),
-                None => self.at += c.len_utf8(),
+                None => self.push(Kind::Sign(UNKNOWN), c.len_utf8()),
             },
         }
         true

@@ -107,7 +107,12 @@ impl Parser<'_> {
             _ => {
                 let value = self.item();
                 self.past_semicolon();
-                statements.push(Statement::Expression(value));
+                if matches!(value, Expr::Assign(..)) {
+                    statements.push(Statement::Expression(value));
+                } else {
+                    // `$count++`, `$a = &$b`, `sort($list)`: it may change any variable in it.
+                    self.push_opaque(start, false, statements);
+                }
             }
         }
         // Skip an unexpected token, so that parsing always makes progress.
@@ -171,12 +176,18 @@ impl Parser<'_> {
         while ["catch", "finally", "else", "elseif", "while"].iter().any(|word| self.is_word(0, word)) {
             self.past_block();
         }
+        let words = &self.tokens[start..self.at];
+        let returns = words.iter().any(|token| matches!(&token.kind, Kind::Name(name) if name.eq_ignore_ascii_case("return")));
+        self.push_opaque(start, returns, statements);
+    }
+
+    /// Adds the tokens since `start` as a statement that is not evaluated.
+    fn push_opaque(&self, start: usize, returns: bool, statements: &mut Vec<Statement>) {
         let tokens = &self.tokens[start..self.at];
         let variables = tokens.iter().filter_map(|token| match &token.kind {
             Kind::Variable(name) => Some(name.clone()),
             _ => None,
         });
-        let returns = tokens.iter().any(|token| matches!(&token.kind, Kind::Name(name) if name.eq_ignore_ascii_case("return")));
         statements.push(Statement::Opaque { variables: variables.collect(), returns, text: self.written(start..self.at) });
     }
 

@@ -32,10 +32,19 @@ pub(super) fn is_equal(left: &Value, right: &Value) -> Result<bool> {
     }
 }
 
+/// The value as a whole number, for arithmetic and comparisons; `Err` for decimals and other text, which PHP treats differently.
+pub(in crate::cli::laravel::php) fn whole(value: &Value) -> Result<i64> {
+    match value {
+        Value::Text(text) => text.trim().parse().map_err(|_| format!("a calculation with `{text}`")),
+        value => value.int(),
+    }
+}
+
 /// Applies a binary operator.
 pub(in crate::cli::laravel::php) fn operate(operator: &str, left: Value, right: Value) -> Result {
     let (left, right) = (given(Some(left))?, given(Some(right))?);
-    let numbers = || Ok::<_, String>((left.int()?, right.int()?));
+    let numbers = || Ok::<_, String>((whole(&left)?, whole(&right)?));
+    let result = |number: Option<i64>| number.map(Value::Int).ok_or_else(|| format!("a number too large for `{operator}`"));
     Ok(match operator {
         "." => Value::Text(left.string()? + &right.string()?),
         "===" => Value::Bool(is_same(&left, &right)?),
@@ -54,10 +63,10 @@ pub(in crate::cli::laravel::php) fn operate(operator: &str, left: Value, right: 
                 }
                 Value::Array(left)
             }
-            (left, right) => Value::Int(left.int()?.wrapping_add(right.int()?)),
+            (left, right) => result(whole(&left)?.checked_add(whole(&right)?))?,
         },
-        "-" => numbers().map(|(left, right)| Value::Int(left.wrapping_sub(right)))?,
-        "*" => numbers().map(|(left, right)| Value::Int(left.wrapping_mul(right)))?,
+        "-" => numbers().and_then(|(left, right)| result(left.checked_sub(right)))?,
+        "*" => numbers().and_then(|(left, right)| result(left.checked_mul(right)))?,
         "<" => numbers().map(|(left, right)| Value::Bool(left < right))?,
         "<=" => numbers().map(|(left, right)| Value::Bool(left <= right))?,
         ">" => numbers().map(|(left, right)| Value::Bool(left > right))?,

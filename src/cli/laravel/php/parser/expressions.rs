@@ -171,7 +171,7 @@ impl Parser<'_> {
         self.at += 1;
         match kind {
             Kind::Variable(name) => Some(Expr::Variable(name)),
-            Kind::Number(text) => Some(number(&text)),
+            Kind::Number(text) => number(&text),
             Kind::Text(pieces) => Some(Expr::Text(pieces.iter().map(|piece| self.part(piece)).collect())),
             Kind::Sign("(") => {
                 let value = self.item();
@@ -327,18 +327,23 @@ impl Parser<'_> {
 /// PHP writes decimals from here on with an exponent.
 const MAX_DECIMAL: f64 = 1e15;
 
-fn number(text: &str) -> Expr {
+/// `None` for a number whose text in PHP is not known here.
+fn number(text: &str) -> Option<Expr> {
     let plain = text.replace('_', "").to_ascii_lowercase();
+    let octal = plain.strip_prefix("0o").or_else(|| plain.strip_prefix('0').filter(|rest| rest.bytes().all(|byte| byte.is_ascii_digit())));
     let parsed = if let Some(hex) = plain.strip_prefix("0x") {
         i64::from_str_radix(hex, 16)
     } else if let Some(binary) = plain.strip_prefix("0b") {
         i64::from_str_radix(binary, 2)
-    } else if plain.len() > 1 && plain.starts_with('0') && plain.bytes().all(|byte| byte.is_ascii_digit()) {
-        i64::from_str_radix(&plain, 8)
+    } else if let Some(octal) = octal.filter(|digits| !digits.is_empty()) {
+        i64::from_str_radix(octal, 8)
     } else {
         plain.parse()
     };
     // Decimals become the text that PHP makes of them, `1.5` of `1.50`: only timeouts and the like use them.
     let decimal = || plain.parse::<f64>().ok().filter(|decimal| decimal.abs() < MAX_DECIMAL).map(|decimal| decimal.to_string());
-    parsed.map_or_else(|_| Expr::Text(vec![Part::Plain(decimal().unwrap_or_else(|| plain.clone()))]), Expr::Int)
+    match parsed {
+        Ok(number) => Some(Expr::Int(number)),
+        Err(_) => Some(Expr::Text(vec![Part::Plain(decimal()?)])),
+    }
 }
