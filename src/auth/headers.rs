@@ -8,15 +8,13 @@ use crate::proxies::TrustedProxies;
 
 /// Names that a client may not set: they belong to the connection or the body, change the meaning of the request, or would
 /// let the client pose as a proxy and so fake its address, host or scheme.
-const DROPPED: [&str; 19] = [
+const DROPPED: [&str; 15] = [
     "accept-encoding",
     "connection",
     "expect",
-    "forwarded",
     "front-end-https",
     "host",
     "keep-alive",
-    "proxy",
     "range",
     "te",
     "trailer",
@@ -24,15 +22,32 @@ const DROPPED: [&str; 19] = [
     "upgrade",
     "x-envoy-external-address",
     "x-host",
-    "x-method-override",
     "x-requested-with",
     "x-rewrite-url",
-    "x-scheme",
 ];
-const DROPPED_PREFIXES: [&str; 9] =
-    ["cf-", "content-", "if-", "proxy-", "remote-", "x-forwarded", "x-http-method", "x-original-", "x-remote-"];
+/// Some proxies forward what they know of the client's certificate (`SSL-Client-Verify`), or mark all of their headers.
+const DROPPED_PREFIXES: [&str; 16] = [
+    "cf-",
+    "cloudfront-",
+    "content-",
+    "if-",
+    "proxy",
+    "remote-",
+    "ssl-",
+    "wl-proxy-",
+    "x-appengine-",
+    "x-client-cert",
+    "x-http-",
+    "x-original-",
+    "x-proxy",
+    "x-remote-",
+    "x-ssl-",
+    "x-url-",
+];
 /// Proxies and CDNs forward the client's address under names such as `True-Client-IP` and `X-Azure-ClientIP`.
-const DROPPED_SUFFIXES: [&str; 4] = ["-ip", "-ipv6", "-clientip", "-socketip"];
+const DROPPED_SUFFIXES: [&str; 9] = ["-addr", "-address", "-clientip", "-ip", "-ipv6", "-override", "-proto", "-scheme", "-socketip"];
+/// `X-Forwarded-For`, `X-Vercel-Forwarded-For`, `CloudFront-Forwarded-Proto`.
+const DROPPED_WITHIN: &str = "forwarded";
 
 /// Names that `auth.forward` cannot forward either, because they belong to the connection or the body.
 const OF_THE_CONNECTION: [&str; 7] = ["connection", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
@@ -106,6 +121,7 @@ fn is_dropped(name: &HeaderName) -> bool {
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     !is_plain
         || DROPPED.contains(&name)
+        || name.contains(DROPPED_WITHIN)
         || DROPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || DROPPED_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
@@ -237,15 +253,43 @@ mod tests {
             "X-Forwarded",
             "Forwarded",
             "Front-End-Https",
+            "X-Scheme",
+            "X-Url-Scheme",
+            "X-HTTP-Host-Override",
+            "X-HTTP-Path-Override",
+            "X-Path-Override",
+            "X-Proxy-User",
+            "X-ProxyUser-Ip",
+            "Proxy-Client-IP",
+            "WL-Proxy-SSL",
+            "X-Vercel-Forwarded-For",
+            "X-Original-Forwarded-For",
+            "CloudFront-Viewer-Address",
+            "CloudFront-Forwarded-Proto",
+            "X-Appengine-Remote-Addr",
+            "X-Remote-Addr",
+            "Client-Address",
+            "SSL-Client-Verify",
+            "X-SSL-Client-S-DN",
+            "X-Client-Cert",
             "X.Real.IP",
             "X!Custom",
         ] {
             let headers = callback_headers(&subscribe(&[(name, "OPTIONS")]), &HeaderMap::new(), &Forward::default());
             assert!(!headers.values().any(|value| value == "OPTIONS"), "{name}");
         }
-        for name in
-            ["Authorization", "Cookie", "X-CSRF-TOKEN", "X-XSRF-TOKEN", "Accept", "Accept-Language", "X-Tenant", "X-Socket-Id", "Origin"]
-        {
+        for name in [
+            "Authorization",
+            "Cookie",
+            "X-CSRF-TOKEN",
+            "X-XSRF-TOKEN",
+            "Accept",
+            "Accept-Language",
+            "X-Tenant",
+            "X-Socket-Id",
+            "X-Client-Version",
+            "Origin",
+        ] {
             let headers = callback_headers(&subscribe(&[(name, "kept")]), &HeaderMap::new(), &Forward::default());
             assert_eq!(headers[name], "kept");
         }
