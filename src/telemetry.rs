@@ -56,6 +56,7 @@ pub fn init(config: &LogConfig, has_status_line: bool) -> Result<(), TelemetryEr
     let set = match config.format {
         LogFormat::Text => tracing::subscriber::set_global_default(builder.event_format(TextLine).finish().with(filter)),
         LogFormat::Json => {
+            let builder = builder.with_writer(move || JsonLine(stderr()));
             tracing::subscriber::set_global_default(builder.json().flatten_event(true).with_timer(Millis).finish().with(filter))
         }
     };
@@ -165,6 +166,28 @@ impl<W: fmt::Write> fmt::Write for OneLine<W> {
     }
 }
 
+/// Escapes what JSON leaves as it is: without this, `docker logs` would show a line differently from its content.
+struct JsonLine<W>(W);
+
+impl<W: Write> Write for JsonLine<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut line = String::with_capacity(bytes.len());
+        for char in String::from_utf8_lossy(bytes).chars() {
+            if char != '\n' && is_deceptive(char) {
+                line.push_str(&format!("\\u{:04x}", u32::from(char)));
+            } else {
+                line.push(char);
+            }
+        }
+        self.0.write_all(line.as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Whether this character can make a terminal or editor show a line differently from its content: control characters, line
 /// and paragraph separators, and characters that change the text direction.
 fn is_deceptive(char: char) -> bool {
@@ -236,5 +259,18 @@ mod tests {
         assert_eq!(text, "- joined news\\n[2026] - \\x1b[2J ü 21\n");
         let channel = "a\u{202e}b\u{2028}c\u{2066}d";
         assert_eq!(line(false, || tracing::info!("joined {channel}")), "- joined a\\u{202e}b\\u{2028}c\\u{2066}d\n");
+    }
+
+    #[test]
+    fn json_lines_cannot_be_forged_either() {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || JsonLine(writer.clone())).finish();
+        let channel = "a\u{202e}b\u{2028}c\u{85}d\u{7f}e\n";
+        tracing::subscriber::with_default(subscriber, || tracing::info!(channel, "joined"));
+        let text = String::from_utf8(captured.0.lock().clone()).unwrap();
+        assert!(text.ends_with("}\n") && text.trim_end().chars().all(|char| !is_deceptive(char)), "{text:?}");
+        assert!(text.contains("a\\u202eb\\u2028c\\u0085d\\u007fe\\n"), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["channel"], channel);
     }
 }
