@@ -177,7 +177,7 @@ impl Environment {
         for (name, path) in &names {
             let unknown = warnings.len();
             let expanded = self.expanded(name, warnings);
-            if (schema::is_secret(path) || path == "clients") && warnings.len() > unknown {
+            if warnings.len() > unknown && self.has_secret(name, path) {
                 let (_, origin) = self.get(name).expect("an unset variable expands to nothing without a word");
                 bad.push(BadVariable { name: name.clone(), origin: origin.clone(), expected: EMPTY_SECRET });
                 continue;
@@ -200,6 +200,12 @@ impl Environment {
         // A key can have two names: the one in the layer with precedence is applied last.
         overrides.sort_by_key(|item| std::cmp::Reverse(self.layers.iter().position(|(origin, _)| *origin == item.origin)));
         Ok(overrides)
+    }
+
+    /// Whether the value of this variable has a secret in it: passwords of lists, or in the address of the application.
+    fn has_secret(&self, name: &str, path: &str) -> bool {
+        let text = self.get(name).map_or("", |(text, _)| text);
+        schema::is_secret(path) || matches!(path, "clients" | "webhooks") || path == "authHost" && text.contains('@')
     }
 
     /// The values of the variables of the original's Docker images, for keys that nothing else sets.

@@ -260,7 +260,7 @@ impl Found {
             if client.app_id.is_empty() {
                 self.refuse(format!("clients[{index}].appId"), "empty", "an id; `laravel-echo-server client:add` creates one");
             }
-            if client.key.expose().is_empty() && client.jwt.is_none() {
+            if client.key.is_blank() && client.jwt.is_none() {
                 self.refuse(format!("clients[{index}].key"), "empty", "a key")
                     .fix(format!("`laravel-echo-server client:add {}` creates a new one", client.app_id));
             }

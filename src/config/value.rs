@@ -109,6 +109,11 @@ impl Secret {
     pub(crate) fn is(&self, given: &[u8]) -> bool {
         !self.0.is_empty() && bool::from(self.0.as_bytes().ct_eq(given))
     }
+
+    /// Whether it is empty, or only whitespace.
+    pub(super) fn is_blank(&self) -> bool {
+        self.0.trim().is_empty()
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -317,10 +322,10 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
     }
 }
 
-/// A secret; an empty one counts as none, because anyone could sign with it.
+/// A secret; one without any letter counts as none, because anyone could sign with it.
 pub(super) fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
     let secret = Option::<Secret>::deserialize(deserializer)?;
-    Ok(secret.filter(|secret| !secret.expose().is_empty()))
+    Ok(secret.filter(|secret| !secret.is_blank()))
 }
 
 /// A whole number, also accepted as a string.

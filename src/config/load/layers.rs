@@ -157,7 +157,11 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
         }
         Value::String(text) if text.contains("${") && schema::is_secret(key) || names_a_variable(text) => {
             let file = file.display();
-            let shown = if schema::is_secret(key) { String::new() } else { format!(", {text:?}") };
+            let shown = if schema::is_secret(key) || text.contains('@') || key.contains(".headers.") {
+                String::new()
+            } else {
+                format!(", {text:?}")
+            };
             let instead = || format!("; write the value itself, or leave the key out and set {}", env::short_variable_of(key));
             let instead = env::names().values().any(|path| path == key).then(instead).unwrap_or_default();
             let key = schema::numbered(key);
@@ -178,7 +182,7 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
     }
 }
 
-/// Whether the text is only a reference to a variable: `$VAR`, `${VAR}`, `env('VAR')`, `process.env.VAR`.
+/// Whether the text has a `${VAR}` in it, or is `$VAR`, `env('VAR')` or `process.env.VAR`.
 pub(in crate::config) fn names_a_variable(text: &str) -> bool {
     let text = text.trim();
     let is_name = |name: &str| {
@@ -186,8 +190,8 @@ pub(in crate::config) fn names_a_variable(text: &str) -> bool {
             && name.starts_with(|c: char| c.is_ascii_uppercase())
             && name.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_'))
     };
-    let braced = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
-    braced.or_else(|| text.strip_prefix('$')).is_some_and(is_name) || text.starts_with("env(") || text.starts_with("process.env.")
+    let mut braced = text.split("${").skip(1).filter_map(|rest| Some(rest.split_once('}')?.0));
+    braced.any(is_name) || text.strip_prefix('$').is_some_and(is_name) || text.starts_with("env(") || text.starts_with("process.env.")
 }
 
 /// The name of the list in a key such as `clients[0].key`.

@@ -74,6 +74,50 @@ fn a_secret_that_looks_like_a_variable_is_told() {
     assert!(!told.iter().any(|warning| warning.contains("plain")), "{told:?}");
 }
 
+#[test]
+fn variables_within_a_value_are_told() {
+    for (line, key) in [
+        ("authHost = 'http://${APP_HOST}:8000'", "authHost"),
+        ("authHost = 'http://user:${APP_PASSWORD}@app'", "authHost"),
+        ("databaseConfig.redis.keyPrefix = '${APP_NAME}_database_'", "databaseConfig.redis.keyPrefix"),
+        (
+            "[[webhooks]]\nurl = 'http://app/'\nkey = 'k'\nsecret = 's'\nheaders = { Authorization = 'Bearer ${TOKEN}' }",
+            "webhooks[1].headers.Authorization",
+        ),
+    ] {
+        let told = match toml(&format!("{line}\n")) {
+            Ok(loaded) => loaded.warnings.join("\n"),
+            Err(error) => error.to_string(),
+        };
+        assert!(told.contains(key) && (told.contains("is used as written") || told.contains("not expanded")), "{line}: {told}");
+        assert!(!told.contains("user:") && !told.contains("Bearer"), "{told}");
+    }
+}
+
+#[test]
+fn blank_secrets_are_none() {
+    let config =
+        toml("[[clients]]\nappId = 'a'\nkey = 'k'\nsecret = '  '\njwt = '\\t'\n".replace("'\\t'", "\"\\t\"").as_str()).unwrap().config;
+    assert!(config.clients[0].secret.is_none() && config.clients[0].jwt.is_none());
+    assert!(toml("[[clients]]\nappId = 'a'\nkey = '  '\n").is_err());
+}
+
+#[test]
+fn an_unset_variable_in_any_secret_refuses_the_start() {
+    for (name, value) in [
+        ("LARAVEL_ECHO_SERVER_WEBHOOKS", r#"[{"url":"http://x/","key":"k","secret":"${NOPE}"}]"#),
+        ("LARAVEL_ECHO_SERVER_WEBHOOKS", r#"[{"url":"http://x/","key":"k","secret":"s","headers":{"Authorization":"Bearer ${NOPE}"}}]"#),
+        ("LARAVEL_ECHO_SERVER_CLIENTS", r#"[{"appId":"a","key":"${NOPE}"}]"#),
+        ("LARAVEL_ECHO_SERVER_AUTH_HOST", "http://user:${NOPE}@app"),
+        ("LARAVEL_ECHO_SERVER_REDIS_URL", "redis://:${NOPE}@redis"),
+        ("LARAVEL_ECHO_SERVER_DASHBOARD_PASSWORD", "${NOPE}"),
+    ] {
+        let error =
+            load_with(&LoadOptions { defaults: true, ..LoadOptions::default() }, &environment(&[(name, value)])).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("not set"), "{name}: {error}");
+    }
+}
+
 /// The file shows optional keys as `#key = example`; a comment has a space after its `#`.
 #[test]
 fn the_commented_defaults_name_every_key() {
