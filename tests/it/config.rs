@@ -104,6 +104,23 @@ const SNIPPETS: &[Snippet] = &[
     (r#"{"socketio": {"pingInterval": "0"}}"#, &[("socketio.pingInterval", "25000")], &["`socketio.pingInterval` is 0"]),
     (r#"{"log": "syslog"}"#, &[("log.level", r#""info""#)], &["`log` is \"syslog\" and is ignored"]),
     (r#"{"auth": "jwt", "limits": 5}"#, &[("auth.jwt.secret", "null")], &["`auth` is \"jwt\"", "`limits` is 5"]),
+    (
+        r#"{"databaseConfig": "redis", "apiOriginAllow": "*", "headers": []}"#,
+        &[("databaseConfig.redis.host", r#""127.0.0.1""#)],
+        &["`databaseConfig` is \"redis\"", "`apiOriginAllow` is \"*\"", "`headers` is []"],
+    ),
+    (r#"{"databaseConfig": {"redis": {"password": false, "username": false}}}"#, &[("databaseConfig.redis.username", "null")], &[]),
+    (
+        r#"{"devMode": 1, "host": false, "protocol": "HTTP", "headers": {"X-Version": 2}}"#,
+        &[("devMode", "true"), ("protocol", r#""http""#)],
+        &[],
+    ),
+    (r#"{"devMode": 0}"#, &[("devMode", "false")], &[]),
+    (
+        r#"{"socketio": {"cookie": {"name": "io", "maxAge": "1h", "path": null}}}"#,
+        &[("socketio.cookie.path", r#""/""#)],
+        &["`socketio.cookie.maxAge` is \"1h\""],
+    ),
     (r#"{"databaseConfig": {"redis": {"database": 2}}}"#, &[], &["did you mean `databaseConfig.redis.db`?"]),
     (r#"{"socketio": {"port": 6002}}"#, &[("port", "6001")], &["did you mean `port`?"]),
     (r#"{"redis": {"prefix": "x_"}}"#, &[], &["did you mean `databaseConfig.redis`?", "did you mean `databaseConfig.redis.keyPrefix`?"]),

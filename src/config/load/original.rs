@@ -6,18 +6,22 @@ use serde_json::{Map, Value, json};
 
 use crate::config::{Config, schema};
 
-/// Tables of the original.
-const ITS_TABLES: [&str; 5] = ["apiOriginAllow", "databaseConfig", "headers", "socketio", "subscribers"];
-
 /// Rewrites the tree.
 pub(super) fn translate(tree: &mut Value, warnings: &mut Vec<String>) {
     let Value::Object(root) = tree else { return };
     drop_misplaced(root, warnings);
+    scalars(root);
     if let Some(Value::Object(socketio)) = root.get_mut("socketio") {
         engine(socketio, warnings);
     }
     if let Some(redis) = root.get_mut("databaseConfig").and_then(|config| config.get_mut("redis")) {
         address(redis);
+        if let Value::Object(options) = redis {
+            // ioredis takes any falsy value for none.
+            options.retain(|key, value| {
+                value != &Value::Bool(false) || !["username", "password", "keyPrefix", "path", "sentinelPassword"].contains(&key.as_str())
+            });
+        }
     }
     if root.get("secureOptions").is_some_and(|value| !value.is_i64()) {
         root.remove("secureOptions");
@@ -31,12 +35,46 @@ pub(super) fn translate(tree: &mut Value, warnings: &mut Vec<String>) {
     }
 }
 
-/// Removes strings, numbers and lists in place of tables that the original does not have. Booleans in place of switchable
-/// tables are handled elsewhere.
+/// Values of another type that JavaScript uses all the same.
+fn scalars(root: &mut Map<String, Value>) {
+    if let Some(mode @ Value::Number(_)) = root.get_mut("devMode") {
+        *mode = Value::Bool(mode.as_f64() != Some(0.0));
+    }
+    if root.get("host") == Some(&Value::Bool(false)) {
+        root.remove("host");
+    }
+    if let Some(Value::String(protocol)) = root.get_mut("protocol") {
+        protocol.make_ascii_lowercase();
+    }
+    if let Some(Value::Object(headers)) = root.get_mut("headers") {
+        for value in headers.values_mut().filter(|value| value.is_number() || value.is_boolean()) {
+            *value = Value::String(value.to_string());
+        }
+    }
+}
+
+/// Removes members of a cookie's table that have the wrong type.
+fn cookie(table: &mut Map<String, Value>, warnings: &mut Vec<String>) {
+    table.retain(|key, value| {
+        let is_usable = match key.as_str() {
+            "name" | "path" | "domain" => value.is_string(),
+            "secure" | "httpOnly" => value.is_boolean(),
+            "maxAge" => value.is_u64(),
+            "sameSite" => value.is_string() || value.is_boolean(),
+            _ => true,
+        };
+        if !is_usable && !value.is_null() {
+            warnings.push(format!("`socketio.cookie.{key}` is {value}, which is ignored"));
+        }
+        is_usable
+    });
+}
+
+/// Removes strings, numbers and lists in place of tables. Booleans in place of switchable tables are handled elsewhere.
 fn drop_misplaced(root: &mut Map<String, Value>, warnings: &mut Vec<String>) {
     let shape = schema::shape();
     root.retain(|key, value| {
-        let is_table = shape.get(key).is_some_and(Value::is_object) && (!ITS_TABLES.contains(&key.as_str()) || key == "socketio");
+        let is_table = shape.get(key).is_some_and(Value::is_object);
         let is_kept = !is_table || matches!(value, Value::Object(_) | Value::Null);
         if !is_kept {
             warnings.push(format!("`{key}` is {value} and is ignored, expected a table of settings"));
@@ -68,6 +106,9 @@ fn engine(socketio: &mut Map<String, Value>, warnings: &mut Vec<String>) {
             socketio.remove(key);
             warnings.push(format!("`socketio.{key}` is 0, which is ignored; {} is used, as in the original", defaults[key]));
         }
+    }
+    if let Some(Value::Object(table)) = socketio.get_mut("cookie") {
+        cookie(table, warnings);
     }
     if socketio.get("cookie") == Some(&Value::Bool(true)) {
         socketio.remove("cookie");
