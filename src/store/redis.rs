@@ -198,7 +198,7 @@ impl PresenceStore for RedisStore {
         let mut undo = Undo { local: &self.local, channel, socket, before, is_armed: true };
         let writing = async {
             let answer = self.write(channel, socket, &member, witness).await?;
-            let (_, version, _, count, has_witness) = answer;
+            let (_, version, _, count, has_witness, _) = answer;
             let is_intact = has_witness || witness.is_none();
             let local = if is_listed && is_intact { self.local.all(channel, count) } else { None };
             let list = match local {
@@ -217,13 +217,16 @@ impl PresenceStore for RedisStore {
             Err(_) => None,
         };
         undo.is_armed = false;
-        let Some(((is_first, version, replaced, ..), is_intact, list)) = written else {
+        let Some(((is_first, version, replaced, _, _, met_foreign), is_intact, list)) = written else {
             let kept = self.local.keep_here(channel, socket, &member);
             let replaced = undo.before.take().filter(|before| !kept.iter().any(|(_, member)| member.user() == before.user()));
             let is_first = !kept.iter().any(|(other, known)| *other != socket && known.user() == member.user());
             self.lost.notify_one();
             return Ok(Joined { is_first, replaced, members: Some(kept), version: 0, has_lost: false });
         };
+        if met_foreign {
+            scripts::warn_of_foreign(channel);
+        }
         let has_lost = self.local.wrote(channel, witness.filter(|_| !is_intact));
         if has_lost {
             self.note_loss();

@@ -22,7 +22,7 @@ const LEASES: usize = 3;
 const BATCH: usize = 200;
 
 /// As `join.lua` returns it.
-type JoinAnswer = (bool, u64, String, usize, bool);
+type JoinAnswer = (bool, u64, String, usize, bool, bool);
 type LeaveAnswer = (u8, String);
 
 impl RedisStore {

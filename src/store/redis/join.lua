@@ -1,16 +1,40 @@
 -- Adds a socket. KEYS: sockets, users. ARGV: socket, user, node, member, mode, topic, witness.
 -- mode: `join` makes the socket the newest; `again` retries a join whose reply was lost; `assert` keeps the socket's place.
+-- What another program wrote in the place of ours is overwritten; a key of another type is renamed to `…:foreign`.
 -- Returns whether this is the user's first socket, the version, the member whose last socket this was, if replaced, the number of
--- sockets, and whether the witness, another socket, is there.
+-- sockets, whether the witness, another socket, is there, and whether something foreign was in the way.
 local sockets, users = KEYS[1], KEYS[2]
 local socket, user, node, member, mode, topic, witness = unpack(ARGV)
+local met_foreign = 0
 
-if redis.call('HEXISTS', sockets, 'version') == 0 then
-  -- Start at the current time in microseconds, so that versions keep growing even after Redis has lost its data.
+-- Calls a command on `key`; when it fails because of foreign data there, calls `replace`, and the command again.
+local function call(replace, command, key, ...)
+  local result = redis.pcall(command, key, ...)
+  local problem = type(result) == 'table' and result.err
+  if not problem then return result end
+  if string.find(problem, 'WRONGTYPE') then
+    redis.call('RENAME', key, key .. ':foreign')
+  elseif not (string.find(problem, 'not an integer') or string.find(problem, 'overflow')) then
+    -- It fails again, as it should.
+    return redis.call(command, key, ...)
+  end
+  met_foreign = 1
+  replace()
+  return redis.call(command, key, ...)
+end
+
+local function start()
+  -- At the current time in microseconds, so that versions keep growing even after Redis has lost its data.
   local now = redis.call('TIME')
   redis.call('HSET', sockets, 'version', now[1] .. string.format('%06d', now[2]))
 end
-local version = string.format('%.0f', redis.call('HINCRBY', sockets, 'version', 1))
+
+local function count(field, by)
+  return call(function() redis.call('HDEL', users, field) end, 'HINCRBY', users, field, by)
+end
+
+if call(function() end, 'HEXISTS', sockets, 'version') == 0 then start() end
+local version = string.format('%.0f', call(start, 'HINCRBY', sockets, 'version', 1))
 
 local function publish(name, json)
   if topic ~= '' then
@@ -21,13 +45,14 @@ end
 
 local place, is_new, replaced = version, true, ''
 local old = redis.call('HGET', sockets, socket)
-if old then
-  local old_place, length, at = string.match(old, '^(%d+) %S+ (%d+) ()')
+local old_place, length, at
+if old then old_place, length, at = string.match(old, '^(%d+) %S+ (%d+) ()') end
+if length then
   local old_user = string.sub(old, at, at + length - 1)
   if old_user == user then
     is_new = false
     if mode == 'assert' then place = old_place end
-  elseif redis.call('HINCRBY', users, old_user, -1) <= 0 then
+  elseif count(old_user, -1) <= 0 then
     redis.call('HDEL', users, old_user)
     replaced = string.sub(old, at + length)
     publish('leaving', replaced)
@@ -36,10 +61,11 @@ end
 
 local is_first
 if is_new then
-  is_first = redis.call('HINCRBY', users, user, 1) == 1
+  is_first = count(user, 1) == 1
 else
   is_first = mode == 'again' and redis.call('HGET', users, user) == '1'
 end
 redis.call('HSET', sockets, socket, place .. ' ' .. node .. ' ' .. #user .. ' ' .. user .. member)
 if is_first then publish('joining', member) end
-return { is_first and 1 or 0, version, replaced, redis.call('HLEN', sockets) - 1, redis.call('HEXISTS', sockets, witness) }
+return { is_first and 1 or 0, version, replaced, redis.call('HLEN', sockets) - 1, redis.call('HEXISTS', sockets, witness),
+  met_foreign }

@@ -6,9 +6,12 @@
 local sockets, users = KEYS[1], KEYS[2]
 local socket, expected, user, topic, node = unpack(ARGV)
 
-local old = redis.call('HGET', sockets, socket)
-if not old then
-  if user ~= '' and redis.call('HEXISTS', users, user) == 0 then return { 2, '' } end
+local old = redis.pcall('HGET', sockets, socket)
+-- Something foreign is in its place; the next join puts it aside.
+if type(old) == 'table' and not string.find(old.err, 'WRONGTYPE') then old = redis.call('HGET', sockets, socket) end
+local is_ours = type(old) == 'string' and string.find(old, '^%d+ %S+ %d+ ')
+if not is_ours then
+  if user ~= '' and not old and redis.call('HEXISTS', users, user) == 0 then return { 2, '' } end
   return { 0, '' }
 end
 if expected ~= '' and old ~= expected then return { 0, '' } end
@@ -18,9 +21,13 @@ if node ~= '' and owner ~= node then return { 1, '' } end
 local old_user, member = string.sub(old, at, at + length - 1), string.sub(old, at + length)
 redis.call('HDEL', sockets, socket)
 local version = string.format('%.0f', redis.call('HINCRBY', sockets, 'version', 1))
-local is_gone = redis.call('HINCRBY', users, old_user, -1) <= 0
+local left = redis.pcall('HINCRBY', users, old_user, -1)
+-- A count that is none, since another program has overwritten it, is that of a user who is gone.
+local is_foreign = type(left) == 'table' and (string.find(left.err, 'WRONGTYPE') or string.find(left.err, 'not an integer'))
+if type(left) == 'table' and not is_foreign then left = redis.call('HINCRBY', users, old_user, -1) end
+local is_gone = is_foreign or left <= 0
 if is_gone then
-  redis.call('HDEL', users, old_user)
+  if not is_foreign then redis.call('HDEL', users, old_user) end
   if topic ~= '' then
     redis.call('PUBLISH', topic, '{"event":"presence:leaving","data":' .. member ..
       ',"socket":"' .. socket .. '","presence":' .. version .. '}')

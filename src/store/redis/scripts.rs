@@ -171,13 +171,20 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// What to do about data of others among ours.
+const FOREIGN: &str = "does another program, or another version, write to this key? databaseConfig.redis.keyPrefix keeps them apart";
+
+/// Warns that a join has overwritten or renamed something foreign.
+pub(super) fn warn_of_foreign(channel: &ChannelName) {
+    warn_throttled!(class = 2, key = channel.as_str(), %channel, hint = FOREIGN, "put aside what another program wrote in the place of presence members");
+}
+
 /// Entries of sockets. Foreign entries, such as those of another version or program, are skipped with a warning.
 fn entries(listing: &Listing) -> impl Iterator<Item = (SocketId, Entry<'_>, &str)> {
     listing.iter().filter(|(field, _)| field != VERSION).filter_map(|(field, text)| {
         let entry = SocketId::parse(field).zip(Entry::parse(text));
         if entry.is_none() {
-            let hint = "does another program, or another version, write to this key? databaseConfig.redis.keyPrefix keeps them apart";
-            warn_throttled!(class = 0, key = field, field, hint, "skipped a foreign entry among presence members");
+            warn_throttled!(class = 0, key = field, field, hint = FOREIGN, "skipped a foreign entry among presence members");
         }
         let (socket, entry) = entry?;
         Some((socket, entry, text.as_str()))
