@@ -27,6 +27,9 @@ pub(crate) enum TokenError {
     /// Not a token, signed with another key, or with an algorithm that does not match the key.
     #[error("the token is not signed with the key of this application")]
     Untrusted,
+    /// It demands an extension that is not supported.
+    #[error("the token's header has `crit`, and no such extension is supported")]
+    Critical,
     /// It has expired.
     #[error("the token has expired (exp)")]
     Expired,
@@ -96,7 +99,9 @@ impl TokenKey {
     /// # Errors
     /// [`TokenError`] with the reason.
     pub(crate) fn verify(&self, token: &str, app_id: &str) -> Result<(), TokenError> {
-        decode_header(token).map_err(|_| TokenError::Untrusted)?;
+        if decode_header(token).map_err(|_| TokenError::Untrusted)?.crit.is_some() {
+            return Err(TokenError::Critical);
+        }
         let token = decode::<Claims>(token, &self.key, &self.validation).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => TokenError::Expired,
             ErrorKind::ImmatureSignature => TokenError::Early,
@@ -206,5 +211,17 @@ mod tests {
         let error = TokenKey::new("app", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----").err().unwrap();
         assert_eq!(error.to_string(), "clients: `jwt` of `app` is not a PEM public key (RSA of 2048 bits or more, EC or Ed25519)");
         assert!(TokenKey::new("app", include_str!("../../fixtures/jwt/rsa-1024.pub.pem")).is_err());
+    }
+
+    #[test]
+    fn a_token_that_demands_to_be_understood_is_refused() {
+        let key = TokenKey::new("app", SECRET).unwrap();
+        for (crit, expected) in
+            [(None, Ok(())), (Some(vec!["b64".to_owned()]), Err(TokenError::Critical)), (Some(Vec::new()), Err(TokenError::Critical))]
+        {
+            let header = Header { crit, ..Header::new(Algorithm::HS256) };
+            let token = encode(&header, &json!({ "exp": FAR, "apps": ["app"] }), &EncodingKey::from_secret(SECRET.as_bytes())).unwrap();
+            assert_eq!(key.verify(&token, "app"), expected);
+        }
     }
 }

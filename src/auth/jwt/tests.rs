@@ -92,7 +92,7 @@ async fn a_token_that_demands_to_be_understood_is_refused() {
         jwt.algorithm = Some("HS256".to_owned());
     });
     let claims = json!({ "channels": ["private-a"] });
-    for (crit, expected) in [(None, 200), (Some(vec!["exp".to_owned()]), 403)] {
+    for (crit, expected) in [(None, 200), (Some(vec!["exp".to_owned()]), 403), (Some(Vec::new()), 403)] {
         let header = Header { crit, ..Header::new(Algorithm::HS256) };
         let token = encode(&header, &claims, &private_key(Algorithm::HS256)).unwrap();
         assert_eq!(status(&authorizer, "private-a", &token).await, expected);
