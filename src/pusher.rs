@@ -5,13 +5,17 @@
 //!
 //! Source: <https://pusher.com/docs/channels/library_auth_reference/pusher-websockets-protocol>, and pusher-js.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::auth::Authorizer;
 use crate::client::{Client, Connections};
 use crate::config::Config;
 use crate::config::value::Secret;
+use crate::event::SocketId;
 use crate::hub::Hub;
 
 mod dialect;
@@ -50,6 +54,27 @@ struct Shared {
     authorizer: Arc<dyn Authorizer>,
     activity_timeout: Duration,
     connections: Connections,
+    /// The application whose key each client has connected with.
+    apps: Mutex<HashMap<SocketId, Arc<App>>>,
+}
+
+/// Keeps the application of a client in [`Shared::apps`].
+struct Registered {
+    shared: Arc<Shared>,
+    socket: SocketId,
+}
+
+impl Registered {
+    fn new(shared: &Arc<Shared>, socket: SocketId, app: &Arc<App>) -> Self {
+        shared.apps.lock().insert(socket, Arc::clone(app));
+        Self { shared: Arc::clone(shared), socket }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.shared.apps.lock().remove(&self.socket);
+    }
 }
 
 /// An entry of `clients` that Pusher clients may use.
@@ -63,7 +88,8 @@ impl Pusher {
     /// Reads `pusher` and the settings of [`Connections`].
     #[must_use]
     pub fn new(config: &Config, hub: Arc<Hub<Client>>, authorizer: Arc<dyn Authorizer>) -> Self {
-        Self(Arc::new(Shared { hub, authorizer, activity_timeout: config.pusher.activity_timeout, connections: Connections::new(config) }))
+        let activity_timeout = config.pusher.activity_timeout;
+        Self(Arc::new(Shared { hub, authorizer, activity_timeout, connections: Connections::new(config), apps: Mutex::default() }))
     }
 
     /// Ends all remaining connections and waits until they are gone.

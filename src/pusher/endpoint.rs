@@ -1,7 +1,7 @@
 //! `POST {pusher.path}/broadcasting/auth`: signs channel authorizations for applications whose broadcaster (`redis`) cannot
 //! sign them.
 //!
-//! Input: what pusher-js sends to `authEndpoint`, `socket_id=…&channel_name=…`, with the page's cookie or token. Output: the
+//! Input: what pusher-js sends to `authEndpoint`, `socket_id=…&channel_name=…` (or the same as JSON), with the page's cookie or token. Output: the
 //! application's answer, signed: `{"auth":"key:…","channel_data":"…"}`, or the status with which it refused.
 
 use std::net::IpAddr;
@@ -53,7 +53,11 @@ async fn sign(gate: &Gate, request: Request<Body>, peer: IpAddr) -> Response<Bod
     let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
         return refused(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
     };
-    let field = |name: &str| form_urlencoded::parse(&body).find_map(|(key, value)| (key == name).then(|| value.into_owned()));
+    let json: serde_json::Value = if is_json(&parts.headers) { serde_json::from_slice(&body).unwrap_or_default() } else { json!(null) };
+    let field = |name: &str| {
+        let of_form = || form_urlencoded::parse(&body).find_map(|(key, value)| (key == name).then(|| value.into_owned()));
+        json.get(name).and_then(serde_json::Value::as_str).map(str::to_owned).or_else(of_form)
+    };
     let (Some(socket), Some(channel)) = (field("socket_id").and_then(|id| SocketId::parse(&id)), field("channel_name")) else {
         return refused(StatusCode::BAD_REQUEST, "socket_id and channel_name are needed");
     };
@@ -65,7 +69,9 @@ async fn sign(gate: &Gate, request: Request<Body>, peer: IpAddr) -> Response<Bod
     if !channel.kind().is_guarded() || user_of(channel.as_str()).is_some() || shared.hub.socket(socket).is_none() {
         return refused(StatusCode::FORBIDDEN, "no such socket on this node, or the channel needs no signature");
     }
-    let Some(app) = gate.app() else {
+    // A client accepts only what is signed with the key that it has connected with.
+    let own = shared.apps.lock().get(&socket).cloned();
+    let Some(app) = own.as_ref().or_else(|| gate.app()) else {
         return refused(StatusCode::NOT_FOUND, "no entry of `clients` has a key and a secret");
     };
     let passed = |name: &&str| Some(((*name).to_owned(), parts.headers.get(*name)?.to_str().ok()?.to_owned()));
@@ -100,6 +106,12 @@ async fn sign(gate: &Gate, request: Request<Body>, peer: IpAddr) -> Response<Bod
         }
         _ => refused(StatusCode::INTERNAL_SERVER_ERROR, "the application's answer does not name the user"),
     }
+}
+
+/// Authorizers of one's own, as in Laravel's documentation, send JSON with axios.
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.trim_start().to_ascii_lowercase().starts_with("application/json")
 }
 
 fn refused(status: StatusCode, message: &str) -> Response<Body> {

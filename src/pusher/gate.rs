@@ -142,7 +142,7 @@ impl Gate {
         &self.0.origins
     }
 
-    /// The application whose key signs for clients of the `broadcasting/auth` endpoint: the first one.
+    /// The application whose key signs at the `broadcasting/auth` endpoint for clients of other protocols: the first one.
     pub(super) fn app(&self) -> Option<&Arc<App>> {
         self.0.apps.first()
     }

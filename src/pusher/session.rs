@@ -15,7 +15,7 @@ use tracing::debug;
 use super::dialect::{self, Protocol7};
 use super::message::{Said, SignIn, Subscribe, User};
 use super::signature::{Auth, signable};
-use super::{App, Shared, code};
+use super::{App, Registered, Shared, code};
 use crate::admission::Slot;
 use crate::auth::Grant;
 use crate::channel::{ChannelKind, kind_of, user_of};
@@ -37,6 +37,7 @@ pub(super) struct Session {
     client: Client,
     shared: Arc<Shared>,
     app: Arc<App>,
+    _registered: Registered,
     _slot: Slot,
     is_known: bool,
     /// The user who has signed in.
@@ -53,10 +54,12 @@ impl Session {
     pub(super) fn new(shared: Arc<Shared>, app: Arc<App>, origin: Origin, slot: Slot) -> Self {
         let client = Client::new(&Protocol7, origin, shared.hub.allowance(), shared.connections.outbox);
         let heard = Instant::now();
+        let registered = Registered::new(&shared, client.id(), &app);
         Self {
             client,
             shared,
             app,
+            _registered: registered,
             _slot: slot,
             is_known: false,
             user: None,

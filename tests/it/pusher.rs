@@ -45,7 +45,11 @@ impl Pusher {
     }
 
     async fn connect_with(server: &TestServer, headers: &[(&'static str, &str)]) -> Self {
-        let mut client = Self::open(server, &format!("/app/{KEY}?protocol=7&client=js&version=8.6.0"), headers).await;
+        Self::connect_by(server, KEY, headers).await
+    }
+
+    async fn connect_by(server: &TestServer, key: &str, headers: &[(&'static str, &str)]) -> Self {
+        let mut client = Self::open(server, &format!("/app/{key}?protocol=7&client=js&version=8.6.0"), headers).await;
         let established = client.hear().await;
         assert_eq!(established["event"], "pusher:connection_established");
         let data: Value =
@@ -274,6 +278,26 @@ async fn an_application_that_cannot_sign_is_asked_by_callback() {
     let succeeded = client.hear().await;
     let data: Value = serde_json::from_str(succeeded["data"].as_str().unwrap()).unwrap();
     assert_eq!(data["presence"]["ids"], json!(["5"]));
+}
+
+#[tokio::test]
+async fn the_endpoint_signs_with_the_key_of_each_client_and_takes_json() {
+    let laravel = Laravel::start().await;
+    let clients =
+        json!([{ "appId": "app", "key": KEY, "secret": SECRET }, { "appId": "other", "key": "other-key", "secret": "other-secret" }]);
+    let server = server(&laravel, json!({ "clients": clients })).await;
+    for key in [KEY, "other-key"] {
+        let mut client = Pusher::connect_by(&server, key, &[]).await;
+        let body = json!({ "socket_id": client.id, "channel_name": "presence-room" }).to_string();
+        let request = reqwest::Client::new().post(server.url("/broadcasting/auth")).header("cookie", "user=5");
+        let signed = request.header("content-type", "application/json").body(body).send().await.unwrap();
+        assert_eq!(signed.status(), 200);
+        let signed: Value = serde_json::from_slice(&signed.bytes().await.unwrap()).unwrap();
+        assert!(signed["auth"].as_str().unwrap().starts_with(&format!("{key}:")), "{signed}");
+        let subscribe = json!({ "channel": "presence-room", "auth": signed["auth"], "channel_data": signed["channel_data"] });
+        client.say(json!({ "event": "pusher:subscribe", "data": subscribe })).await;
+        assert_eq!(client.hear().await["event"], "pusher_internal:subscription_succeeded", "{key}");
+    }
 }
 
 #[tokio::test]
