@@ -37,6 +37,14 @@ pub enum Cause {
     Certificate(&'static str),
     /// What answers at that address does not speak Redis' protocol.
     NotRedis,
+    /// It is a replica, and takes no writes.
+    ReadOnly,
+    /// It responds, but cannot serve commands now: it loads its data, has lost its master, or its cluster has.
+    NotReady,
+    /// It has no memory left.
+    Full,
+    /// It refuses writes because it cannot save them.
+    Disk,
 }
 
 impl Loss {
@@ -53,7 +61,7 @@ impl From<&RedisError> for Loss {
         let reason = match (cause, detail) {
             // The operating system's own words say more; the client puts others around them.
             (Cause::Unreachable | Cause::Certificate(_), detail) => detail.unwrap_or_else(|| error.to_string()),
-            (Cause::WrongPassword | Cause::NoPermission, Some(detail)) => format!("{}: {detail}", cause.sentence()),
+            (Cause::WrongPassword | Cause::NoPermission | Cause::NotReady, Some(detail)) => format!("{}: {detail}", cause.sentence()),
             _ => cause.sentence().to_owned(),
         };
         Self { reason, cause }
@@ -74,11 +82,16 @@ impl Cause {
             Some("NOAUTH") => Self::NoPassword,
             Some("WRONGPASS") => Self::WrongPassword,
             Some("NOPERM") => Self::NoPermission,
+            Some("READONLY") => Self::ReadOnly,
+            Some("LOADING" | "MASTERDOWN" | "CLUSTERDOWN") => Self::NotReady,
+            Some("OOM") => Self::Full,
+            Some("MISCONF") => Self::Disk,
             _ if error.kind() == ErrorKind::AuthenticationFailed => Self::WrongPassword,
             _ if error.kind() == ErrorKind::MasterNameNotFoundBySentinel => Self::UnknownMaster,
             _ => match error.to_string() {
                 // What scripts may not do, and the first connection to a cluster, have other codes.
                 text if text.contains("ACL failure") || text.contains("executing the script can't") => Self::NoPermission,
+                text if text.contains("used memory > 'maxmemory'") => Self::Full,
                 text if text.contains("Password authentication failed") => Self::WrongPassword,
                 text if text.contains("Parse error") => Self::NotRedis,
                 text if text.contains("DB index is out of range") => Self::NoDatabase,
@@ -101,13 +114,17 @@ impl Cause {
             Self::NoPermission => "the Redis user lacks a permission (NOPERM)",
             Self::Certificate(_) => "the certificate of Redis is not accepted",
             Self::NotRedis => "the server at that address does not speak the Redis protocol",
+            Self::ReadOnly => "Redis is a read-only replica (READONLY)",
+            Self::NotReady => "Redis is not ready",
+            Self::Full => "Redis is full (OOM): its `maxmemory` is reached",
+            Self::Disk => "Redis cannot write to its disk (MISCONF): its log says why",
         }
     }
 
     /// Whether Redis responded with a refusal.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
-        matches!(self, Self::NoPassword | Self::WrongPassword | Self::NoPermission | Self::NoDatabase)
+        matches!(self, Self::NoPassword | Self::WrongPassword | Self::NoPermission | Self::NoDatabase | Self::Full | Self::Disk)
     }
 
     /// How to fix it, for the Redis of these settings.
@@ -151,6 +168,19 @@ impl Cause {
                 "another program listens there, such as an HTTP server: set `databaseConfig.redis.host` and `port` to those of Redis, \
                  and `databaseConfig.redis.tls` if that port speaks TLS"
             }
+            Self::ReadOnly if !config.sentinels.is_empty() => {
+                "the sentinels still name a server that is no master any more; laravel-echo-server asks them again by itself"
+            }
+            Self::ReadOnly => {
+                return format!(
+                    "after a failover set `databaseConfig.redis.host` to the new master (`{} info replication` names it) and restart; with \
+                     `databaseConfig.redis.sentinels` that is found by itself",
+                    cli(config)
+                );
+            }
+            Self::NotReady => "it loads its data, or waits for its master or its cluster; its log says how far it is",
+            Self::Full => "`redis-cli info memory` says what it uses; raise its `maxmemory`, or remove what fills it",
+            Self::Disk => "`redis-cli info persistence` shows the last save; make room on its disk, or let it write there",
         };
         hint.to_owned()
     }

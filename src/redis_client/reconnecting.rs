@@ -3,7 +3,7 @@
 //! Input: pipelines. Output: their replies, or an error within a bounded time: queries wait during a short outage, and
 //! fail at once during a longer one.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
@@ -35,6 +35,8 @@ pub struct ReconnectingClient {
     state: Mutex<State>,
     /// Counts connections: data written over an older one may be lost.
     generation: AtomicU64,
+    /// Redis accepts connections, but has refused the last commands as a server that is not ready: the outage ends when some succeed.
+    is_doubtful: AtomicBool,
     /// Notified when a connection breaks.
     pub broken: Notify,
 }
@@ -86,23 +88,15 @@ fn sentence(error: &RedisError) -> String {
     answer(error).map_or_else(|| error.to_string(), |answer| answer.to_string())
 }
 
-/// What to do about an answer that is no fault of the connection or the user.
-fn refusal_hint(words: &str) -> &'static str {
-    let says = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
-    if says(&["OOM", "used memory > 'maxmemory'"]) {
-        "Redis is full: `redis-cli info memory`; raise its `maxmemory`, or remove what fills it"
-    } else if says(&["MISCONF"]) {
-        "Redis cannot write to its disk; its log says why"
-    } else {
-        "Redis responds, but refuses the command: the reason says why"
-    }
-}
+/// What to do about an answer that is no fault of the connection, the user or the machine of Redis.
+const OTHER_REFUSAL: &str = "Redis responds, but refuses the command: the reason says why";
 
 impl ReconnectingClient {
     /// A client that connects on first use. `name` says what it is for, `without` what does not work without it.
     #[must_use]
     pub fn new(redis: Redis, name: &'static str, without: &'static str) -> Self {
-        Self { name, without, instead: None, redis, state: Mutex::default(), generation: AtomicU64::new(0), broken: Notify::new() }
+        let (state, generation, is_doubtful, broken) = (Mutex::default(), AtomicU64::new(0), AtomicBool::new(false), Notify::new());
+        Self { name, without, instead: None, redis, state, generation, is_doubtful, broken }
     }
 
     /// The same client, with something else to do about a Redis that is not there.
@@ -117,7 +111,7 @@ impl ReconnectingClient {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Whether the last attempt to connect failed.
+    /// Whether the last attempt to connect failed, or Redis is not ready for commands.
     pub async fn is_down(&self) -> bool {
         self.state.lock().await.outage.is_some()
     }
@@ -136,7 +130,7 @@ impl ReconnectingClient {
             QueryError::Broken(error) | QueryError::Late(error) => Cause::of(error),
             QueryError::Refused(error) => match Cause::of(error) {
                 cause if cause.is_refusal() => cause,
-                _ => return refusal_hint(&sentence(error)).to_owned(),
+                _ => return OTHER_REFUSAL.to_owned(),
             },
         };
         self.hint_about(cause)
@@ -157,7 +151,10 @@ impl ReconnectingClient {
     pub async fn query<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, QueryError> {
         let (mut connection, generation) = self.connection().await?;
         match pipeline.query_async(&mut connection).await {
-            Ok(answer) => Ok(answer),
+            Ok(answer) => {
+                self.note_success().await;
+                Ok(answer)
+            }
             Err(error) if is_refusal(&error) => Err(QueryError::Refused(error)),
             Err(error) => {
                 self.discard(generation, &error).await;
@@ -183,14 +180,19 @@ impl ReconnectingClient {
         }
         if state.outage.as_ref().is_none_or(|outage| outage.tried.elapsed() >= RETRY) {
             match self.redis.connect().await {
+                // Reads would succeed on a replica, which says nothing about the writes that it has refused.
+                Ok(connection) if self.is_still_read_only(&state, &connection).await => {
+                    let loss = Loss { reason: Cause::ReadOnly.sentence().to_owned(), cause: Cause::ReadOnly };
+                    self.note_outage(&mut state, loss, Duration::ZERO);
+                }
                 Ok(connection) => {
-                    if state.outage.take().is_some() {
-                        info!(redis = self.redis.address(), connection = self.name, "Redis is back");
+                    if !self.is_doubtful.load(Ordering::Acquire) {
+                        self.end_outage(&mut state);
                     }
                     state.connection = Some(connection.clone());
                     return Ok(Some((connection, self.generation.fetch_add(1, Ordering::AcqRel) + 1)));
                 }
-                Err(error) => self.note_outage(&mut state, &error, Duration::ZERO),
+                Err(error) => self.note_outage(&mut state, Loss::from(&error), Duration::ZERO),
             }
         }
         match &state.outage {
@@ -200,9 +202,8 @@ impl ReconnectingClient {
     }
 
     /// `before`: how long the outage has lasted already, if this is the first sign of it.
-    fn note_outage(&self, state: &mut State, error: &RedisError, before: Duration) {
+    fn note_outage(&self, state: &mut State, loss: Loss, before: Duration) {
         let now = Instant::now();
-        let loss = Loss::from(error);
         let (since, mut reminders) = match state.outage.take() {
             Some(outage) => (outage.since, outage.reminders),
             None => (now.checked_sub(before).unwrap_or(now), Reminders::every(REMINDER_INTERVAL)),
@@ -220,10 +221,40 @@ impl ReconnectingClient {
         if state.connection.is_some() && self.generation() == generation {
             state.connection = None;
             if error.is_timeout() {
-                self.note_outage(&mut state, error, ANSWER_TIMEOUT);
+                self.note_outage(&mut state, Loss::from(error), ANSWER_TIMEOUT);
+            } else if matches!(error.kind(), ErrorKind::Server(_)) {
+                // A new connection would succeed, and its commands fail again: without an outage these would follow at once.
+                self.is_doubtful.store(true, Ordering::Release);
+                self.note_outage(&mut state, Loss::from(error), Duration::ZERO);
             }
             self.broken.notify_one();
         }
+    }
+
+    fn end_outage(&self, state: &mut State) {
+        if state.outage.take().is_some() {
+            info!(redis = self.redis.address(), connection = self.name, "Redis is back");
+        }
+    }
+
+    /// Commands have succeeded: Redis is ready again if it was not.
+    async fn note_success(&self) {
+        if self.is_doubtful.load(Ordering::Acquire) {
+            let mut state = self.state.lock().await;
+            self.is_doubtful.store(false, Ordering::Release);
+            self.end_outage(&mut state);
+        }
+    }
+
+    /// Whether a server that was a read-only replica still is one. One that does not tell is tried.
+    async fn is_still_read_only(&self, state: &State, connection: &Connection) -> bool {
+        let was_read_only = state.outage.as_ref().is_some_and(|outage| outage.loss.cause == Cause::ReadOnly);
+        if !was_read_only || self.is_cluster() {
+            return false;
+        }
+        let mut connection = connection.clone();
+        let info = redis::cmd("INFO").arg("replication").query_async::<String>(&mut connection).await;
+        info.is_ok_and(|info| info.contains("role:slave") && !info.contains("slave_read_only:0"))
     }
 }
 

@@ -35,8 +35,8 @@ use local_members::LocalMembers;
 use mirror::Mirror;
 use scripts::{Condition, Keys, Listing};
 
-/// How long a join waits for Redis. After this, or when Redis is known to be unreachable, the join is answered from this node's
-/// own members, and the member is written once Redis is back.
+/// How long a join waits for Redis. After this, or when Redis is known to be unreachable or refuses, the join is answered from this
+/// node's own members, and the member is written once Redis takes it.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// What to do without a Redis. Needed by files of the original, where `database` is `redis` unless they say otherwise.
 const WITHOUT_REDIS: &str =
@@ -212,7 +212,7 @@ impl PresenceStore for RedisStore {
             Ok::<_, QueryError>((answer, is_intact, list))
         };
         let written = match tokio::time::timeout(JOIN_TIMEOUT, writing).await {
-            Ok(Err(error @ QueryError::Refused(_))) => return Err(error.into()),
+            // The heartbeat logs why Redis refuses, as it does when it is full.
             Ok(written) => written.ok(),
             Err(_) => None,
         };

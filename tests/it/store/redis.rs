@@ -240,6 +240,41 @@ async fn while_redis_hangs_no_join_waits_long() {
     keeping.abort();
 }
 
+/// After a failover the address may lead to a replica, which accepts connections and refuses every write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_replica_is_asked_now_and_then_until_it_is_the_master() {
+    let redis = Redis::start().await;
+    let store = node(&redis, json!({})).await;
+    store.join(&channel(), socket(1), user(1), true).await.unwrap();
+    redis.run(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let keeping = keep(&store);
+    let started = Instant::now();
+    let joined = store.join(&channel(), socket(2), user(2), true).await.unwrap();
+    assert_eq!((joined.version, joined.members.map(|members| members.len())), (0, Some(2)), "what this node knows");
+    // Each new connection asks for the role first.
+    until("some attempts", async || redis.calls("info").await > 10).await;
+    let (attempts, quarters) = (redis.calls("eval").await + redis.calls("evalsha").await, started.elapsed().as_millis() / 250);
+    assert!(u128::from(attempts) < 20 + 2 * quarters, "{attempts} scripts in {:?}", started.elapsed());
+    redis.run(&["REPLICAOF", "NO", "ONE"]).await;
+    until("both members", async || store.members(&channel()).await.is_ok_and(|members| members.len() == 2)).await;
+    keeping.abort();
+}
+
+/// It is as good as away: presence channels work with what the node knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_is_full_members_are_kept_here() {
+    let redis = Redis::start().await;
+    let store = node(&redis, json!({})).await;
+    store.join(&channel(), socket(1), user(1), true).await.unwrap();
+    redis.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let joined = store.join(&channel(), socket(2), user(2), true).await.unwrap();
+    assert_eq!((joined.is_first, joined.version, joined.members.map(|members| members.len())), (true, 0, Some(2)));
+    let keeping = keep(&store);
+    redis.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    until("both members", async || store.members(&channel()).await.is_ok_and(|members| members.len() == 2)).await;
+    keeping.abort();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clean_shutdown_leaves_nothing_behind() {
     let redis = Redis::start().await;

@@ -74,6 +74,13 @@ impl Redis {
         line.map_or(0, |line| line.split(',').next().and_then(|count| count.parse().ok()).expect("a count"))
     }
 
+    /// Runs an administrator's command.
+    pub(crate) async fn run(&self, command: &[&str]) -> String {
+        let mut connection = self.connect().await.expect("redis-server runs");
+        let command = command.iter().fold(redis::Cmd::new(), |mut all, part| std::mem::take(all.arg(part)));
+        command.query_async(&mut connection).await.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
     /// Names of keys, sorted.
     pub(crate) async fn keys(&self, pattern: &str) -> Vec<String> {
         let mut connection = self.connect().await.expect("redis-server runs");
