@@ -18,8 +18,25 @@ const NOT_LOGGED_IN: [u16; 2] = [401, 403];
 /// What to do when a client that is not logged in sent nothing to log in with.
 const NO_CREDENTIALS: &str = "this client sent no cookie and no token: with socket.io-client 3 and 4 set withCredentials: true (or transports: ['websocket']) in Echo's options, or send a Bearer token in auth.headers";
 
+/// What to do when a token was sent to a route, or a channel, that asks for a session.
+const TOKEN_ONLY: &str = "this client sent a token and no cookie: give the broadcasting route the middleware of that token (Broadcast::routes(['middleware' => ['auth:sanctum']]), since Laravel 11 withBroadcasting in bootstrap/app.php), or the channel its guard (Broadcast::channel(…, ['guards' => ['sanctum']])); otherwise no `Broadcast::channel()` fits this name, or its callback refuses this user";
+
+/// How PHP begins the errors that it prints into a page when `display_errors` is on.
+const PHP_ERRORS: [&str; 5] = ["Warning</b>:", "Notice</b>:", "Deprecated</b>:", "Fatal error</b>:", "Parse error</b>:"];
+
 /// What this server answers to a callback: `authHost` leads to it, or to another one.
 const OWN_NOT_FOUND: &str = r#"{"error":"Not Found"}"#;
+
+/// What a callback carried to log in with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credentials {
+    /// Neither a cookie nor a token.
+    Nothing,
+    /// `Authorization`, and no cookie.
+    Token,
+    /// A cookie.
+    Cookie,
+}
 
 /// The application's response to a callback.
 #[derive(Debug, Clone, Copy, Default)]
@@ -100,7 +117,7 @@ impl Answer<'_> {
         is_typed && !is_json(body) || body.starts_with('<')
     }
 
-    /// A summary of the body for a log line: the `message` of JSON, the title of a page, or the first line.
+    /// A summary of the body for a log line: the `message` of JSON, the title of a page or its first text, or the first line.
     #[must_use]
     pub fn summary(self) -> String {
         let body = self.body.trim_start();
@@ -119,8 +136,9 @@ impl Answer<'_> {
             let title = body[start..].split('<').next()?.split_whitespace().collect::<Vec<_>>().join(" ");
             (!title.is_empty()).then_some(title)
         };
+        let text = || body.starts_with('<').then(|| body.lines().map(without_tags).find(|line| !line.is_empty())).flatten();
         let line = || body.lines().next().unwrap_or_default().to_owned();
-        shortened(&message().or_else(title).unwrap_or_else(line))
+        shortened(&message().or_else(title).or_else(text).unwrap_or_else(line))
     }
 
     /// Where a redirect leads to, for a log line.
@@ -130,23 +148,23 @@ impl Answer<'_> {
     }
 
     /// Laravel's `auth` middleware redirects who is not logged in to the login page, unless the request asks for JSON.
-    fn redirect_hint(self, has_credentials: bool) -> &'static str {
+    fn redirect_hint(self, sent: Credentials) -> &'static str {
         let location = self.location.unwrap_or_default();
         let path = location.split_once("://").map_or(location, |(_, rest)| rest.find('/').map_or("", |at| &rest[at..]));
         if location.starts_with("https://") && path.ends_with("/broadcasting/auth") {
             "the application redirects to https: write the address that it redirects to in authHost"
         } else if !path.contains("login") {
             "redirects are not followed: use the final address in authHost and authEndpoint; if it leads to a login page, the user is not logged in"
-        } else if has_credentials {
+        } else if sent != Credentials::Nothing {
             "the application takes this user for a guest: the session has ended, its cookie belongs to another site, or the broadcasting route has another guard or middleware than the pages (Broadcast::routes(['middleware' => […]]))"
         } else {
             NO_CREDENTIALS
         }
     }
 
-    /// What a refusal usually means, and how to fix it. `has_credentials`: the callback carried a cookie or a token.
+    /// What a refusal usually means, and how to fix it.
     #[must_use]
-    pub fn hint(self, has_credentials: bool) -> &'static str {
+    pub fn hint(self, sent: Credentials) -> &'static str {
         match self.status {
             200 if self.is_encoded() => {
                 "its body is encoded although the request asked for identity: make the proxy in front of it respect Accept-Encoding"
@@ -157,12 +175,19 @@ impl Answer<'_> {
             200 if self.text().is_empty() => {
                 "it answered 200 with an empty body, which grants nothing: a custom route must return true; Laravel answers like this with BROADCAST_CONNECTION (or BROADCAST_DRIVER) log or null: set redis, or the driver that you use"
             }
+            200 if PHP_ERRORS.iter().any(|error| self.body.contains(error)) => {
+                "PHP prints an error before the answer: fix what it names, and set display_errors = Off in php.ini"
+            }
             200 => "it answered 200, but with a web page, false or null: is the user logged in, and is this the broadcasting route?",
             400 if WANTS_TLS.iter().any(|text| self.body.contains(text)) => "the server there speaks https: write https:// in authHost",
-            301 | 302 | 303 | 307 | 308 => self.redirect_hint(has_credentials),
-            status if NOT_LOGGED_IN.contains(&status) && !has_credentials => NO_CREDENTIALS,
+            301 | 302 | 303 | 307 | 308 => self.redirect_hint(sent),
+            status if NOT_LOGGED_IN.contains(&status) && sent == Credentials::Nothing => NO_CREDENTIALS,
+            403 if sent == Credentials::Token => TOKEN_ONLY,
+            401 if sent == Credentials::Token => {
+                "the token is not accepted: it has expired, or is for another guard than that of the broadcasting route (auth:sanctum, auth:api)"
+            }
             401 => {
-                "not logged in: is the cookie of this site still valid? For Sanctum, Laravel has to know the page too: auth.forward = [\"Origin\"] (or \"Referer\")"
+                "not logged in: is the cookie of this site still valid? For Sanctum, Laravel has to know the page too: auth.forward = [\"Origin\"] (or \"Referer\"), and its host with the port in SANCTUM_STATEFUL_DOMAINS"
             }
             403 => {
                 "no `Broadcast::channel()` in routes/channels.php fits this name (written there without `private-` or `presence-`), its callback refuses this user, or the session cookie belongs to another user or site"
@@ -178,6 +203,9 @@ impl Answer<'_> {
                 "CSRF token missing or old: send X-CSRF-TOKEN (Sanctum: X-XSRF-TOKEN, with auth.forward = [\"Origin\"]) in auth.headers, or exclude the route from CSRF verification"
             }
             429 => "Laravel's rate limit: raise it for the broadcasting route",
+            502 | 504 => {
+                "the proxy in front of the application got no answer from PHP: is PHP-FPM running, and are enough of its workers free (pm.max_children)? The proxy's error log says more"
+            }
             503 => "the application is in maintenance mode (`php artisan up` ends it), or the proxy in front of it cannot reach it",
             500..=599 => "the application failed: see storage/logs/laravel.log",
             _ => "only 200 grants a subscription",
@@ -203,6 +231,17 @@ fn end(expires_in: &serde_json::Value, now: Instant) -> Option<Option<Instant>> 
 /// Whether the body is JSON. PHP sends `text/html` by default, so JSON from a plain script is accepted despite that type.
 fn is_json(body: &str) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(body).is_ok()
+}
+
+/// The text of a line of HTML.
+fn without_tags(line: &str) -> String {
+    let mut is_tag = false;
+    let mut is_text = |letter: char| {
+        let was_tag = is_tag;
+        is_tag = if is_tag { letter != '>' } else { letter == '<' };
+        !was_tag && !is_tag
+    };
+    line.chars().filter(|&letter| is_text(letter)).collect::<String>().trim().to_owned()
 }
 
 /// Truncates to a length that fits a log line.
@@ -261,7 +300,7 @@ mod tests {
         assert!(judge(200, None, "\u{feff}true").is_ok());
         let answer = Answer { status: 200, body: "\u{fffd}", is_unreadable: true, ..Answer::default() };
         assert_eq!(answer.judge().unwrap_err().status, 403);
-        assert!(answer.hint(true).contains("cannot be read"));
+        assert!(answer.hint(Credentials::Cookie).contains("cannot be read"));
     }
 
     #[test]
@@ -291,32 +330,44 @@ mod tests {
         assert_eq!(summary("{\n  \"message\": \"\"\n}"), r#"{"message":""}"#);
         assert_eq!(summary("<!DOCTYPE html>\n<html>\n<head><Title>\n  Page\n Expired</title>"), "Page Expired");
         assert_eq!(summary("\n<html>\n<body>"), "<html>");
+        assert_eq!(
+            summary("<br />\n<b>Warning</b>:  foo in <b>/x.php</b> on line <b>3</b><br />\n{}"),
+            "Warning:  foo in /x.php on line 3"
+        );
         assert_eq!(summary("{\"message\":\"\"}"), "{\"message\":\"\"}");
         assert_eq!(summary(&"ž".repeat(500)).chars().count(), 200);
     }
 
     #[test]
     fn hints_name_the_likely_cause() {
-        let hint = |status, body, has_credentials| Answer { status, body, ..Answer::default() }.hint(has_credentials);
+        use Credentials::{Cookie, Nothing, Token};
+        let hint = |status, body, sent| Answer { status, body, ..Answer::default() }.hint(sent);
         for status in NOT_LOGGED_IN {
-            assert!(hint(status, "", false).contains("withCredentials: true"));
-            assert!(!hint(status, "", true).contains("withCredentials"));
+            assert!(hint(status, "", Nothing).contains("withCredentials: true"));
+            assert!(!hint(status, "", Token).contains("withCredentials"));
+            assert!(!hint(status, "", Cookie).contains("withCredentials"));
         }
-        assert!(hint(200, "", true).contains("BROADCAST_CONNECTION"));
-        assert!(hint(419, "", true).contains("X-XSRF-TOKEN"));
-        assert!(hint(400, "<center>The plain HTTP request was sent to HTTPS port</center>", true).contains("write https://"));
-        assert_eq!(hint(400, "", true), "only 200 grants a subscription");
-        assert!(hint(503, "", true).contains("php artisan up"));
-        assert!(hint(404, r#"{"error":"Not Found"}"#, true).contains("of a laravel-echo-server"));
-        let redirect = |location, has_credentials| {
+        assert!(hint(401, "", Token).contains("the token is not accepted"));
+        assert!(hint(401, "", Cookie).contains("SANCTUM_STATEFUL_DOMAINS"));
+        assert!(hint(403, "", Token).contains("'guards' => ['sanctum']"));
+        assert!(hint(403, "", Cookie).contains("session cookie"));
+        assert!(hint(200, "", Cookie).contains("BROADCAST_CONNECTION"));
+        assert!(hint(200, "<br />\n<b>Warning</b>:  foo in <b>/x.php</b> on line <b>3</b><br />\n{}", Cookie).contains("display_errors"));
+        assert!(hint(419, "", Cookie).contains("X-XSRF-TOKEN"));
+        assert!(hint(400, "<center>The plain HTTP request was sent to HTTPS port</center>", Cookie).contains("write https://"));
+        assert_eq!(hint(400, "", Cookie), "only 200 grants a subscription");
+        assert!(hint(502, "<title>502 Bad Gateway</title>", Cookie).contains("PHP-FPM"));
+        assert!(hint(503, "", Cookie).contains("php artisan up"));
+        assert!(hint(404, r#"{"error":"Not Found"}"#, Cookie).contains("of a laravel-echo-server"));
+        let redirect = |location, sent| {
             let answer = Answer { status: 302, location: Some(location), ..Answer::default() };
             assert_eq!(answer.target().as_deref(), Some(location));
-            answer.hint(has_credentials)
+            answer.hint(sent)
         };
-        assert!(redirect("http://app.test/login", false).contains("withCredentials: true"));
-        assert!(redirect("/login", true).contains("another guard"));
-        assert!(redirect("https://app.test/broadcasting/auth", true).contains("redirects to https"));
-        assert!(redirect("http://login.test/en/broadcasting/auth", true).contains("final address"));
+        assert!(redirect("http://app.test/login", Nothing).contains("withCredentials: true"));
+        assert!(redirect("/login", Token).contains("another guard"));
+        assert!(redirect("https://app.test/broadcasting/auth", Cookie).contains("redirects to https"));
+        assert!(redirect("http://login.test/en/broadcasting/auth", Cookie).contains("final address"));
         assert_eq!(Answer { status: 201, location: Some("/x"), ..Answer::default() }.target(), None);
     }
 }

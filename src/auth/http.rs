@@ -12,7 +12,7 @@ use http::header::{self, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tracing::info;
 
-use super::answer::Answer;
+use super::answer::{Answer, Credentials};
 use super::headers::{Forward, callback_headers};
 use super::host::AuthHosts;
 use super::shield::{Application, Call, Reply, Target};
@@ -247,8 +247,7 @@ impl Application for HttpApplication {
                         return Reply::Refused(denied);
                     }
                     let (answer, status) = (received.answer(), received.status);
-                    let has_credentials = call.headers.iter().any(|(name, _)| [header::COOKIE, header::AUTHORIZATION].contains(name));
-                    let (location, body, hint) = (answer.target(), answer.summary(), answer.hint(has_credentials));
+                    let (location, body, hint) = (answer.target(), answer.summary(), answer.hint(credentials(call)));
                     warn_throttled!(class = status, key = channel.as_str(), %channel, %url, location, body, hint, "Client can not be authenticated, got HTTP status {status}");
                     Reply::Refused(denied.because(body, hint))
                 }
@@ -259,6 +258,17 @@ impl Application for HttpApplication {
                 Reply::Unanswered { may_retry: is_unanswered, cause, hint }
             }
         }
+    }
+}
+
+fn credentials(call: &Call) -> Credentials {
+    let has = |wanted| call.headers.iter().any(|(name, _)| *name == wanted);
+    if has(header::COOKIE) {
+        Credentials::Cookie
+    } else if has(header::AUTHORIZATION) {
+        Credentials::Token
+    } else {
+        Credentials::Nothing
     }
 }
 

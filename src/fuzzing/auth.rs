@@ -6,7 +6,7 @@ use http::HeaderMap;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Map, Value};
 
-use crate::auth::answer::Answer;
+use crate::auth::answer::{Answer, Credentials};
 use crate::auth::jwt::JwtAuthorizer;
 use crate::auth::{AuthRequest, Authorizer as _};
 use crate::channel::{ChannelKind, ChannelName};
@@ -28,7 +28,7 @@ pub fn auth_answer(bytes: &[u8]) {
     let (status, content_type) = head.split_once(' ').map_or((head, None), |(status, kind)| (status, Some(kind)));
     let status = status.parse().unwrap_or(200);
     let answer = Answer { status, content_type, body, ..Answer::default() };
-    assert!(answer.summary().chars().count() <= 200 && !answer.hint(true).is_empty());
+    assert!(answer.summary().chars().count() <= 200 && !answer.hint(Credentials::Cookie).is_empty());
     let grant = match answer.judge() {
         Ok(grant) => grant,
         Err(denied) => return assert!(denied.status == status || status == 200 && denied.status == 403),

@@ -2,7 +2,7 @@
 
 use http::header::{AUTHORIZATION, HeaderValue};
 use laravel_echo_server::auth;
-use laravel_echo_server::auth::answer::Answer;
+use laravel_echo_server::auth::answer::{Answer, Credentials};
 use laravel_echo_server::auth::host::AuthHosts;
 use laravel_echo_server::channel::Pattern;
 use laravel_echo_server::config::Config;
@@ -86,7 +86,13 @@ pub(super) async fn callback(config: &Config, report: &mut Report) {
     for base in hosts.bases() {
         asked += 1;
         let url = format!("{base}{}", config.auth_endpoint);
-        let (status, message, fix) = ask(&client, base, &url, hosts.credentials(base)).await;
+        let (status, message, mut fix) = ask(&client, base, &url, hosts.credentials(base)).await;
+        if message.starts_with("answers 404")
+            && let Some(endpoint) = other_endpoint(&config.auth_endpoint)
+            && ask(&client, base, &format!("{base}{endpoint}"), hosts.credentials(base)).await.0 == Status::Ok
+        {
+            fix = format!("{base}{endpoint} is there: authEndpoint = {endpoint:?}");
+        }
         report.add("auth", status, format!("{url} {message}"), fix);
     }
     if asked == 0 {
@@ -95,6 +101,15 @@ pub(super) async fn callback(config: &Config, report: &mut Report) {
             "`authHost` has wildcards only",
             "add an address without a wildcard as the first entry, for pages that send neither Referer nor Origin",
         );
+    }
+}
+
+/// Where else applications have the route: below `/api`, for tokens, or not.
+fn other_endpoint(endpoint: &str) -> Option<String> {
+    const API: &str = "/api";
+    match endpoint.strip_prefix(API) {
+        Some(rest) if rest.starts_with('/') => Some(rest.to_owned()),
+        _ => endpoint.starts_with('/').then(|| format!("{API}{endpoint}")),
     }
 }
 
@@ -134,8 +149,8 @@ async fn ask(client: &reqwest::Client, base: &str, url: &str, credentials: Optio
 /// Judges the application by its response for the unknown channel.
 fn judge(answer: Answer<'_>) -> (Status, String, String) {
     let Answer { status, body, .. } = answer;
-    // `true`, because hints about missing credentials do not apply: doctor has none.
-    let hint = || answer.hint(true).to_owned();
+    // Hints about missing credentials do not apply: doctor has none.
+    let hint = || answer.hint(Credentials::Cookie).to_owned();
     let says = |text: &str| format!("answers {status}{text}");
     match status {
         403 => (Status::Ok, says(" to an unknown channel, as it should"), String::new()),
