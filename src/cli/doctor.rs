@@ -77,7 +77,7 @@ impl Doctor {
         machine::ports(loaded, report).await;
         machine::certificate(config, report);
         let default = if config.limits.connections > 0 { config.limits.connections } else { 1000 };
-        machine::open_files(self.connections.unwrap_or(default), report);
+        machine::open_files(config.port, self.connections.unwrap_or(default), report);
         set_up(config, &project, dir, report).await;
         webhooks::examine(config, self.webhooks, report).await;
         redis::examine(config, &project, Duration::from_secs(self.listen), report).await;

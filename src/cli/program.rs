@@ -57,6 +57,13 @@ impl Program {
         self.is_ours() && !["--no-lock", "--lockfile", "--demo", "--defaults"].iter().any(|option| self.command.contains(option))
     }
 
+    /// How many files it may open, if it is this server and `/proc` tells.
+    pub(crate) fn most_open_files(&self) -> Option<u64> {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.process)).ok().filter(|_| self.is_ours())?;
+        let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+        soft.split_whitespace().next()?.parse().ok()
+    }
+
     /// Says how to stop it.
     pub(crate) fn how_to_stop(&self) -> String {
         let process = self.process;

@@ -31,6 +31,7 @@ use key::KeyError;
 
 pub use error::TlsError;
 pub use trust::Trust;
+pub use validity::Untimely;
 
 /// Accepts TLS connections.
 pub type Acceptor = tokio_rustls::TlsAcceptor;
@@ -199,6 +200,13 @@ impl Tls {
         // After a proxy or network restart all clients reconnect at once; resumed TLS sessions skip the signature.
         server.ticketer = ring::Ticketer::new().map_err(TlsError::Tickets)?;
         Ok(Acceptor::from(Arc::new(server)))
+    }
+
+    /// Whether the certificate is expired, not valid yet, or about to expire.
+    #[must_use]
+    pub fn untimely(&self) -> Option<Untimely> {
+        let (current, source) = (self.current.load(), self.source.load());
+        validity::complaint(current.cert.first()?, source.files.keys.certificate, &source.files.certificate)
     }
 
     /// Reads the files that `config` names, without using them yet.

@@ -12,10 +12,15 @@ pub(crate) struct Certificate(pub(crate) PathBuf);
 
 impl Certificate {
     pub(crate) fn new(name: &str) -> Self {
+        Self::for_days(name, 30)
+    }
+
+    pub(crate) fn for_days(name: &str, days: u32) -> Self {
         let folder = std::env::temp_dir().join(format!("echo-it-tls-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a temporary folder");
+        let days = days.to_string();
         let arguments =
-            ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=localhost", "-keyout", "key", "-out", "crt"];
+            ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", &days, "-subj", "/CN=localhost", "-keyout", "key", "-out", "crt"];
         let made = Command::new("openssl").args(arguments).current_dir(&folder).output().expect("this test needs the command openssl");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         Self(folder)

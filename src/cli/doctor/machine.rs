@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use laravel_echo_server::config::load::Loaded;
 use laravel_echo_server::config::{Config, Protocol};
-use laravel_echo_server::net::tls::Tls;
+use laravel_echo_server::net::tls::{Tls, Untimely};
 use laravel_echo_server::server::listen::{Address, ListenError};
 
 use super::report::Report;
 use crate::cli::lock_file::{self, Found};
 use crate::cli::program::Program;
 use crate::cli::start::machine::{OWN_FILES, most_open_files};
+
+/// What to do about a certificate at the end of its time.
+const RENEW: &str =
+    "renew it, for instance with `certbot renew`, or correct this machine's clock; a running server takes changed files by itself";
 
 /// Timeout for a response from the server on the port.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -111,7 +115,11 @@ fn served(loaded: &Loaded, port: u16, report: &mut Report) {
 /// Checks that certificate and key can be used.
 pub(super) fn certificate(config: &Config, report: &mut Report) {
     match Tls::new(config) {
-        Ok(Some(_)) => report.ok("tls", format!("{} and {} match", config.ssl_cert_path, config.ssl_key_path)),
+        Ok(Some(tls)) => match tls.untimely() {
+            Some(Untimely::Now(text)) => report.problem("tls", text, RENEW),
+            Some(Untimely::Soon(text)) => report.warning("tls", text, RENEW),
+            None => report.ok("tls", format!("{} and {} match", config.ssl_cert_path, config.ssl_key_path)),
+        },
         Ok(None) => {}
         Err(error) => {
             let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
@@ -120,16 +128,23 @@ pub(super) fn certificate(config: &Config, report: &mut Report) {
     }
 }
 
-/// Checks the limit of open files: each connection needs one.
-pub(super) fn open_files(connections: u64, report: &mut Report) {
-    let needed = connections.saturating_add(OWN_FILES);
+/// Checks the limit of open files: each connection needs one. A server that runs on `port` has its own limit, of systemd or Docker.
+pub(super) fn open_files(port: u16, connections: u64, report: &mut Report) {
+    let running = Program::listening_on(port).and_then(|program| program.most_open_files());
     // `start` raises the soft limit to this hard limit.
-    match most_open_files() {
+    let limit = if running.is_some() { running } else { most_open_files() };
+    allowed(limit, if running.is_some() { " by the server that runs" } else { "" }, connections, report);
+}
+
+fn allowed(limit: Option<u64>, to_whom: &str, connections: u64, report: &mut Report) {
+    let needed = connections.saturating_add(OWN_FILES);
+    match limit {
         Some(limit) if limit < needed => {
             let fix = format!(
                 "`ulimit -Hn {needed}` as root before the start, LimitNOFILE={needed} in a systemd unit, or --ulimit nofile={needed} for docker"
             );
-            report.warning("files", format!("at most {limit} open files are allowed, but {connections} connections need {needed}"), fix);
+            let message = format!("at most {limit} open files may be used{to_whom}, but {connections} connections need {needed}");
+            report.warning("files", message, fix);
         }
         Some(limit) => report.ok("files", format!("the limit of {limit} open files is enough for {connections} connections")),
         None => report.ok("files", "open files are not limited"),
@@ -144,13 +159,12 @@ mod tests {
     #[test]
     fn a_low_limit_of_open_files_is_told_with_the_number_that_is_needed() {
         let mut report = Report::new(true);
-        open_files(u64::MAX, &mut report);
-        // No machine allows that many, unless it has no limit.
-        if most_open_files().is_some() {
-            assert_eq!(report.findings()[0].status, Status::Warning);
-            assert!(report.findings()[0].fix.contains("ulimit -Hn"), "{report:?}");
+        allowed(Some(64), "", 1000, &mut report);
+        assert_eq!(report.findings()[0].status, Status::Warning);
+        assert!(report.findings()[0].fix.contains("ulimit -Hn 1200"), "{report:?}");
+        for limit in [Some(1200), None] {
+            allowed(limit, "", 1000, &mut report);
+            assert_eq!(report.findings().last().unwrap().status, Status::Ok);
         }
-        open_files(0, &mut report);
-        assert_eq!(report.findings().last().unwrap().status, Status::Ok);
     }
 }

@@ -167,14 +167,14 @@ fn fault(error: &RedisError, address: &str, settings: &RedisConfig) -> Fault {
     Fault { message, fix: fix_of(error, settings) }
 }
 
-/// Checks that the Redis user may write where members are kept; nothing is left there.
+/// Checks that Redis lets this user write where members are kept; nothing is left there.
 async fn members(connection: &mut MultiplexedConnection, settings: &RedisConfig, address: &str, report: &mut Report) {
     let key = format!("{}laravel-echo:doctor", settings.key_prefix);
     let tried = redis::cmd("EVAL").arg("redis.call('SET', KEYS[1], '', 'PX', 1)").arg(1).arg(&key).exec_async(connection).await;
+    let Err(error) = tried else { return };
+    let Loss { reason, cause } = Loss::from(&error);
     // Another node of a Redis Cluster may have that key, which is no fault.
-    if let Err(error) = tried
-        && let Loss { reason, cause: Cause::NoPermission } = Loss::from(&error)
-    {
+    if cause != Cause::Unreachable {
         report.problem("redis", format!("{address} refuses the keys of presence members: {reason}"), fix_of(&error, settings));
     }
 }

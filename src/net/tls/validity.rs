@@ -35,15 +35,36 @@ pub(super) fn at(certificate: &CertificateDer<'_>, now: SystemTime) -> Option<Va
     })
 }
 
+/// What is wrong with the time of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Untimely {
+    /// Clients accept it, but not for long.
+    Soon(String),
+    /// Clients refuse it now.
+    Now(String),
+}
+
+/// A certificate that is not valid now or expires soon, in words.
+pub(super) fn complaint(certificate: &CertificateDer<'_>, key: &str, path: &str) -> Option<Untimely> {
+    let date = |time| humantime::format_rfc3339_seconds(time).to_string();
+    match at(certificate, SystemTime::now())? {
+        Validity::Expired { at } => {
+            Some(Untimely::Now(format!("{key}: the certificate in `{path}` expired at {}; clients refuse it", date(at))))
+        }
+        Validity::NotYet { from } => {
+            let from = date(from);
+            Some(Untimely::Now(format!("{key}: the certificate in `{path}` is valid from {from} on; until then clients refuse it")))
+        }
+        Validity::EndsSoon { at } => Some(Untimely::Soon(format!("{key}: the certificate in `{path}` expires at {}", date(at)))),
+        Validity::Valid => None,
+    }
+}
+
 /// Logs a certificate that is not valid now or expires soon.
 pub(super) fn check(certificate: &CertificateDer<'_>, key: &str, path: &str) {
-    let date = |time| humantime::format_rfc3339_seconds(time).to_string();
-    match at(certificate, SystemTime::now()) {
-        Some(Validity::Expired { at }) => error!("{key}: the certificate in `{path}` expired at {}; clients refuse it", date(at)),
-        Some(Validity::NotYet { from }) => {
-            error!("{key}: the certificate in `{path}` is valid from {} on; until then clients refuse it", date(from));
-        }
-        Some(Validity::EndsSoon { at }) => warn!("{key}: the certificate in `{path}` expires at {}", date(at)),
-        Some(Validity::Valid) | None => {}
+    match complaint(certificate, key, path) {
+        Some(Untimely::Now(text)) => error!("{text}"),
+        Some(Untimely::Soon(text)) => warn!("{text}"),
+        None => {}
     }
 }

@@ -11,13 +11,19 @@ use crate::tls::Certificate;
 
 /// An application that gives every request the same answer.
 fn app(answer: &'static str) -> String {
+    app_by_path(move |_| answer)
+}
+
+/// An application whose answer depends on the path.
+fn app_by_path(answer: impl Fn(&str) -> &'static str + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("binding a free port");
     let url = format!("http://{}", listener.local_addr().expect("a bound listener has an address"));
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut request = [0; 4096];
             let read = stream.read(&mut request);
-            let reply = format!("HTTP/1.1 {answer}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}");
+            let path = String::from_utf8_lossy(&request).split(' ').nth(1).unwrap_or_default().to_owned();
+            let reply = format!("HTTP/1.1 {}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}", answer(&path));
             // The caller may already have closed the connection.
             let _ = read.and_then(|_| stream.write_all(reply.as_bytes()));
         }
@@ -115,6 +121,55 @@ fn each_fault_is_reported_with_a_fix() {
         let text = problem.unwrap_or_else(|| panic!("no problem with {check} in {report:#}")).to_string();
         assert_eq!(code, 1, "{report:#}");
         super::assert_holds(&text, &parts);
+    }
+}
+
+#[test]
+fn a_certificate_that_expires_soon_is_reported() {
+    let (folder, redis) = (Folder::new(), Redis::start(free_port(), &[]));
+    for (days, status) in [(1, "warning"), (30, "ok")] {
+        let certificate = Certificate::for_days(&format!("doctor-{days}"), days);
+        let [crt, key] = ["crt", "key"].map(|name| certificate.0.join(name).display().to_string());
+        config(&folder, &app(REFUSES), &redis, "");
+        let tls = format!("protocol = \"https\"\nsslCertPath = {crt:?}\nsslKeyPath = {key:?}\n");
+        folder.write("laravel-echo-server.toml", &(tls + &folder.read("laravel-echo-server.toml")));
+        let (_, report) = examine(&folder, "0");
+        assert_eq!(finding(&report, "tls").0, status, "{report:#}");
+    }
+}
+
+/// Many applications have the route for tokens below `/api`.
+#[test]
+fn a_broadcasting_route_below_api_is_found() {
+    let (folder, redis) = (Folder::new(), Redis::start(free_port(), &[]));
+    let host = app_by_path(|path| if path == "/api/broadcasting/auth" { "401 Unauthorized" } else { "404 Not Found" });
+    config(&folder, &host, &redis, "");
+    let (code, report) = examine(&folder, "0");
+    assert_eq!(code, 1, "{report:#}");
+    let (status, text) = finding(&report, "auth");
+    assert_eq!(status, "problem");
+    super::assert_holds(&text, &["answers 404", "authEndpoint = \"/api/broadcasting/auth\""]);
+}
+
+/// With members in Redis a server that answers is not enough.
+#[test]
+fn a_redis_that_takes_no_members_is_a_problem() {
+    let folder = Folder::new();
+    for (options, parts) in [
+        (&["--maxmemory", "1"][..], ["Redis is full (OOM): its `maxmemory` is reached", "raise its `maxmemory`"]),
+        (
+            &["--replicaof", "127.0.0.1", "1"],
+            ["Redis is a read-only replica (READONLY)", "set `databaseConfig.redis.host` to the new master"],
+        ),
+    ] {
+        let redis = Redis::start(free_port(), options);
+        config(&folder, &app(REFUSES), &redis, "");
+        folder.write("laravel-echo-server.toml", &format!("database = \"redis\"\n{}", folder.read("laravel-echo-server.toml")));
+        let (code, report) = examine(&folder, "0");
+        assert_eq!(code, 1, "{report:#}");
+        let findings = report["findings"].as_array().expect("findings are a list").iter();
+        let problem = findings.filter(|finding| finding["check"] == "redis").find(|finding| finding["status"] == "problem");
+        super::assert_holds(&problem.unwrap_or_else(|| panic!("no problem in {report:#}")).to_string(), &parts);
     }
 }
 
