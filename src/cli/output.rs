@@ -1,7 +1,9 @@
-//! Output for people: plain lines on stdout, warnings and errors on stderr. Colours are used only on a terminal.
+//! Output for people: plain lines on stdout, warnings and errors on stderr. Colours are used only on a terminal. A server whose
+//! log is JSON writes all of it into the log, for programs that read both streams.
 
 use std::fmt::Display;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Style};
 
@@ -21,14 +23,32 @@ pub(crate) fn paint(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
+/// Whether lines and errors go into the log.
+static GOES_INTO_LOG: AtomicBool = AtomicBool::new(false);
+
+/// From here on, lines and errors go into the log.
+pub(crate) fn go_into_log() {
+    GOES_INTO_LOG.store(true, Ordering::Relaxed);
+}
+
+fn goes_into_log() -> bool {
+    GOES_INTO_LOG.load(Ordering::Relaxed)
+}
+
 /// Prints a line.
 pub(crate) fn line(text: impl Display) {
+    if goes_into_log() {
+        return tracing::info!("{}", in_one_line(&anstream::adapter::strip_str(&text.to_string()).to_string()));
+    }
     // A closed pipe (`start | head`) must not end the server.
     let _ = writeln!(anstream::stdout(), "{text}");
 }
 
 /// Prints a completed step, with the original's check mark.
 pub(crate) fn done(text: impl Display) {
+    if goes_into_log() {
+        return line(text);
+    }
     line(format!("{}  {text}", paint(GOOD, '✔')));
 }
 
@@ -39,6 +59,9 @@ pub(crate) fn warning(text: impl Display) {
 
 /// Prints why the command failed, with all causes.
 pub(crate) fn error(error: &anyhow::Error) {
+    if goes_into_log() {
+        return tracing::error!("{}", in_one_line(&format!("{error:#}")));
+    }
     let _ = writeln!(anstream::stderr(), "{} {error:#}", paint(BAD, "Error:"));
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use laravel_echo_server::config::load::{self, LoadOptions, Loaded, Source};
-use laravel_echo_server::config::{Config, Subscribers};
+use laravel_echo_server::config::{Config, LogFormat, Subscribers};
 use laravel_echo_server::demo::Demo;
 use laravel_echo_server::readiness::RedisState;
 use laravel_echo_server::server::Reload;
@@ -64,12 +64,20 @@ pub(super) struct Start {
 
 impl Start {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        output::line(output::paint(output::STRONG, "\nL A R A V E L  E C H O  S E R V E R\n"));
-        output::line(format!("version {}\n", env!("CARGO_PKG_VERSION")));
-
-        let mut loaded = self.load()?;
+        let loaded = self.load();
+        let is_json = loaded.as_ref().is_ok_and(|loaded| loaded.config.log.format == LogFormat::Json);
+        let version = env!("CARGO_PKG_VERSION");
+        if !is_json {
+            output::line(output::paint(output::STRONG, "\nL A R A V E L  E C H O  S E R V E R\n"));
+            output::line(format!("version {version}\n"));
+        }
+        let mut loaded = loaded?;
         let watches = self.watch && std::io::stderr().is_terminal();
         telemetry::init(&loaded.config.log, watches)?;
+        if is_json {
+            output::go_into_log();
+            tracing::info!(version, "starting laravel-echo-server");
+        }
         if self.watch && !watches {
             tracing::warn!("--watch: stderr is not a terminal, so there is no status line");
         }

@@ -249,7 +249,7 @@ impl<S: Socket> Hub<S> {
         self.metrics.refusal(cause);
         let socket = session.socket.id();
         self.observers.tell(|| Observation::Refused { channel, socket, cause, status: Some(status), reason });
-        debug!(socket_id = %socket, channel, status, ?cause, "subscribe refused");
+        debug!(socket_id = %socket, channel, status, cause = cause.as_str(), "subscribe refused");
         let hint = match (cause, cause.limit()) {
             (Refusal::Members, _) => Some(self.rules.load().of(channel).full()),
             (Refusal::Users, _) => Some(USERS.to_owned()),
@@ -264,10 +264,12 @@ impl<S: Socket> Hub<S> {
 
     /// Logs that a rule refused a client's request: each time in devMode, otherwise throttled.
     pub(super) fn tell_of_limit(&self, id: SocketId, channel: &str, cause: Refusal, hint: &str) {
+        // The label of the metric, so that the one leads to the other.
+        let (class, cause) = (cause as u16, cause.as_str());
         if self.options.dev_mode {
-            info!(socket_id = %id, channel, ?cause, hint, "refused");
+            info!(socket_id = %id, channel, cause, hint, "refused");
         } else {
-            warn_throttled!(class = cause as u16, key = channel, socket_id = %id, channel, ?cause, hint, "refused");
+            warn_throttled!(class = class, key = channel, socket_id = %id, channel, cause, hint, "refused");
         }
     }
 

@@ -250,14 +250,28 @@ fn a_log_filter_in_the_environment_takes_precedence() {
 
 #[test]
 fn logs_can_be_json() {
-    let (folder, _) = Folder::with_config();
+    let (folder, port) = Folder::with_config();
     folder.write("laravel-echo-server.toml", &(folder.read("laravel-echo-server.toml") + "[unknown]\n[log]\nformat = \"json\"\n"));
     let mut running = folder.start(&[]);
     running.wait_for("unknown key");
-    let line = running.seen.iter().find(|line| line.contains("unknown key")).unwrap();
-    let json: serde_json::Value = serde_json::from_str(line).expect("the line is JSON");
-    assert_eq!(json["level"], "WARN");
-    assert!(json["message"].as_str().unwrap().contains("unknown key `unknown`"), "{json}");
+    running.signal(Signal::TERM);
+    running.end();
+    // Programs that collect logs read both streams.
+    let parse = |line: &String| serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
+    let lines: Vec<_> = running.seen.iter().map(parse).collect();
+    let said =
+        |text: &str| lines.iter().find(|line| line["message"].as_str().unwrap().contains(text)).unwrap_or_else(|| panic!("{lines:#?}"));
+    assert_eq!(said("unknown key `unknown`")["level"], "WARN");
+    assert_eq!(said("starting laravel-echo-server")["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!((&said("Running at ")["level"], &said("Server ready!")["level"]), (&"INFO".into(), &"INFO".into()));
+
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let ended = folder.run(&["start"]);
+    let lines: Vec<_> = ended.stdout.lines().chain(ended.stderr.lines()).map(str::to_owned).collect();
+    assert!(
+        lines.iter().map(parse).any(|line| line["level"] == "ERROR" && line["message"].to_string().contains("EADDRINUSE")),
+        "{lines:#?}"
+    );
 }
 
 #[test]
