@@ -105,6 +105,9 @@ pub(super) struct Configure {
 /// The suggested address if none is known.
 const UNKNOWN_HOST: &str = "http://localhost";
 
+/// Where `php artisan serve` listens unless told otherwise.
+const ARTISAN_SERVE: &str = "http://127.0.0.1:8000";
+
 /// The answers to "Where does Laravel publish?".
 const REDIS: &str = "to an existing Redis";
 const HTTP: &str = "over HTTP, by its pusher or reverb driver";
@@ -156,6 +159,14 @@ impl Configure {
             output::line(format!("appId: {}\nkey: {}", shown("appId"), shown("key")));
         }
         output::line(paint(GOOD, format!("Configuration file saved: {}. `{}` runs it.", path.display(), run_command(&path))));
+        let hosts = answers.get("authHost").cloned().unwrap_or_default();
+        let closed = hosts.as_str().or_else(|| hosts.get(0)?.as_str()).filter(|url| laravel::is_loopback(url) && !laravel::is_open(url));
+        if let Some(url) = closed {
+            output::line(paint(
+                CAUTION,
+                format!("Nothing listens at {url} (`authHost`) now: start the application, or correct the address in {}.", path.display()),
+            ));
+        }
         for Unread { key, reason } in left {
             output::warning(format!("`{key}` could not be read and has its default: {reason}; set it in {}", path.display()));
         }
@@ -322,7 +333,9 @@ impl Configure {
         Ok(match (self.auth_host.as_slice(), project.text("authHost")) {
             // Laravel's default, which may never have been set; `artisan serve` uses another port.
             ([], Some(found)) if laravel::is_bare_localhost(found) => {
-                prompt.text("Address of the Laravel application (`php artisan serve`: http://127.0.0.1:8000)", found, is_url)?.into()
+                let is_served = prompt.is_answered() && !laravel::is_open(found) && laravel::is_open(ARTISAN_SERVE);
+                let question = format!("Address of the Laravel application (`php artisan serve`: {ARTISAN_SERVE})");
+                prompt.text(&question, if is_served { ARTISAN_SERVE } else { found }, is_url)?.into()
             }
             ([], Some(found)) => found.into(),
             ([], None) => prompt.text("Address of the Laravel application", UNKNOWN_HOST, is_url)?.into(),

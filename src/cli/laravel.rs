@@ -1,7 +1,9 @@
 //! The Laravel project around the config file. Input: its folder. Output: the settings that can be read from it, each with
 //! its source, those that cannot be read, and where the project broadcasts to.
 
+use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::Path;
+use std::time::Duration;
 
 use laravel_echo_server::config::RedisServerConfig;
 use laravel_echo_server::config::env::Environment;
@@ -150,6 +152,26 @@ pub(super) fn origin_of(url: &str) -> Option<String> {
 /// Whether a URL is this machine without a port, the value of APP_URL until it is set.
 pub(super) fn is_bare_localhost(url: &str) -> bool {
     matches!(url.trim_end_matches('/'), "http://localhost" | "http://127.0.0.1")
+}
+
+/// Whether a URL names this machine.
+pub(super) fn is_loopback(url: &str) -> bool {
+    origin_of(url).is_some_and(|origin| {
+        let host = origin.split_once("://").map_or("", |(_, host)| host);
+        host.starts_with("localhost") || host.starts_with("127.") || host.starts_with("[::1]")
+    })
+}
+
+/// Whether a program listens at a URL on this machine.
+pub(super) fn is_open(url: &str) -> bool {
+    /// More than enough for this machine.
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    let Some(origin) = origin_of(url) else { return false };
+    let Some((scheme, host)) = origin.split_once("://") else { return false };
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let address = if has_port { host.to_owned() } else { format!("{host}:{}", if scheme == "https" { 443 } else { 80 }) };
+    let mut addresses = address.to_socket_addrs().into_iter().flatten();
+    addresses.any(|address| TcpStream::connect_timeout(&address, TIMEOUT).is_ok())
 }
 
 /// The `allowedOrigins` for the pages of an application at this URL. On a developer's machine, pages are opened under more

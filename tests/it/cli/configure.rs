@@ -84,6 +84,18 @@ fn a_project_with_another_broadcast_driver_is_reported() {
     }
 }
 
+/// Laravel's APP_URL is `http://localhost` until it is set, where often nothing listens.
+#[test]
+fn an_auth_host_where_nothing_listens_is_reported() {
+    let folder = Folder::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let said = || folder.run(&["init", "--no-interaction", "--force", "--auth-host", &url]).stdout;
+    assert!(!said().contains("Nothing listens"));
+    drop(listener);
+    assert_holds(&said(), &[&format!("Nothing listens at {url} (`authHost`)"), "laravel-echo-server.toml"]);
+}
+
 #[test]
 fn every_question_has_a_flag() {
     let folder = Folder::new();
