@@ -56,9 +56,11 @@ fn explained(error: BindError) -> anyhow::Error {
                 Some(program) => (program.to_string(), program.how_to_stop()),
                 None => ("another program".to_owned(), format!("`ss -ltnp 'sport = :{port}'` shows which one (run it as root)")),
             };
+            // A demo has no file to set it in.
+            let variable = if port_key == "port" { ", such as LARAVEL_ECHO_SERVER_PORT=6002 before the command" } else { "" };
             anyhow::anyhow!(
                 "EADDRINUSE: address already in use: `{port_key}` is {port} on {host}, and {other} has it\n  {fix}\n  \
-                 or set another `{port_key}` here"
+                 or set another `{port_key}` here{variable}"
             )
         }
         io::ErrorKind::PermissionDenied if port < 1024 => {

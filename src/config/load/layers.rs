@@ -118,7 +118,15 @@ impl Layers {
             Some(value) => value.to_string(),
             None => "not usable".to_owned(),
         };
-        self.problem(key, value, expected(message))
+        let mut problem = self.problem(key, value, expected(message));
+        // The warning about such a text is not shown beside an error.
+        if schema::at(&self.tree, key).and_then(Value::as_str).is_some_and(names_a_variable) {
+            problem.remedy = Some(format!(
+                "variables are not expanded in a config file: write the value itself, or leave the key out and set {}",
+                env::short_variable_of(key)
+            ));
+        }
+        problem
     }
 
     fn problem(&self, key: &str, value: String, expected: String) -> Problem {
