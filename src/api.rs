@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::http::HeaderValue;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
+use axum::http::{HeaderValue, Uri};
 use axum::response::{Html, Response};
 use axum::routing::{MethodRouter, get, post};
 
@@ -25,6 +25,7 @@ pub(crate) mod dashboard;
 pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod health;
+mod lost;
 pub(crate) mod metrics;
 pub(crate) mod moderation;
 pub(crate) mod openapi;
@@ -118,7 +119,7 @@ pub(crate) fn router(config: &Config, api: Api) -> Router {
     }
     let mut router = Router::new().route("/", reads(get(async || Html("OK")))).merge(moderation::routes());
     // Equals `path` in the options of Pusher's and Laravel's libraries.
-    let prefix = config.pusher.prefix();
+    let (prefix, paths) = (config.pusher.prefix(), lost::Paths::new(config));
     for (path, route) in routes {
         if !prefix.is_empty() && config.serves_pusher() && path.starts_with("/apps/") {
             router = router.route(&format!("{prefix}{path}"), route.clone());
@@ -128,7 +129,10 @@ pub(crate) fn router(config: &Config, api: Api) -> Router {
     }
     router
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        .fallback(async || ApiError::not_found())
+        .fallback(move |uri: Uri| {
+            paths.tell(&uri);
+            async { ApiError::not_found() }
+        })
         .layer(axum::middleware::from_fn(params::checked_path))
         .layer(axum::middleware::from_fn_with_state(cors::Cors::new(config), cors::cors))
         .layer(axum::middleware::map_response(with_charset))
