@@ -16,7 +16,7 @@ const REFUSED_BY_BODY: u16 = 403;
 const NOT_LOGGED_IN: [u16; 2] = [401, 403];
 
 /// What to do when a client that is not logged in sent nothing to log in with.
-const NO_CREDENTIALS: &str = "this client sent no cookie and no token: with socket.io-client 3 and 4 set withCredentials: true (or transports: ['websocket']) in Echo's options, or send a Bearer token in auth.headers";
+const NO_CREDENTIALS: &str = "this client sent no cookie and no token: with socket.io-client 3 and 4 set withCredentials: true (or transports: ['websocket']) in Echo's options, or send a Bearer token in auth.headers; where this server has another subdomain than the page, SESSION_DOMAIN=.example.com in Laravel's .env covers both";
 
 /// What to do when a token was sent to a route, or a channel, that asks for a session.
 const TOKEN_ONLY: &str = "this client sent a token and no cookie: give the broadcasting route the middleware of that token (Broadcast::routes(['middleware' => ['auth:sanctum']]), since Laravel 11 withBroadcasting in bootstrap/app.php), or the channel its guard (Broadcast::channel(…, ['guards' => ['sanctum']])); otherwise no `Broadcast::channel()` fits this name, or its callback refuses this user";
