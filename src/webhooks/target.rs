@@ -1,5 +1,6 @@
 //! [`Target`]: one resolved entry of `[[webhooks]]`. Input: the settings. Output: whether it wants an event, and how to send it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -69,13 +70,24 @@ pub(super) struct Target {
 impl Target {
     /// All configured targets.
     pub(super) fn all(config: &Config, rules: &Arc<ArcSwap<Rules>>) -> Result<Arc<[Self]>, WebhookError> {
-        config.all_webhooks().map(|webhook| Self::new(&webhook, config, rules)).collect()
+        let mut targets = config.all_webhooks().map(|webhook| Self::new(&webhook, config, rules)).collect::<Result<Vec<_>, _>>()?;
+        // Each has a queue of its own, also where several have the same URL and signature.
+        let mut known = HashMap::new();
+        for target in &mut targets {
+            let count = known.entry(target.id.clone()).or_insert(0_u32);
+            *count += 1;
+            if *count > 1 {
+                target.id = format!("{}-{count}", target.id);
+            }
+        }
+        Ok(targets.into())
     }
 
     fn new(webhook: &Webhook<'_>, config: &Config, rules: &Arc<ArcSwap<Rules>>) -> Result<Self, WebhookError> {
         let entry = webhook.config;
         let place = match entry.target {
-            WebhookTarget::Http => entry.url.clone(),
+            // Several applications may be told at one URL. Not the secret, which changes.
+            WebhookTarget::Http => format!("{}\n{}", entry.url, webhook.credentials(config).map_or("", |(key, _)| key)),
             WebhookTarget::Queue => format!("queue:{}:{}", entry.queue, entry.job.as_deref().unwrap_or_default()),
         };
         Ok(Self {

@@ -290,3 +290,22 @@ async fn restarts_and_redis_outages_cause_no_events() {
     assert_eq!(short(&events)[1..], ["1", "2", "3"].map(|user| format!("member_added presence-room {user}")));
     tokio::time::timeout(Duration::from_secs(20), async { drop(node) }).await.expect("it ends");
 }
+
+#[tokio::test]
+async fn targets_with_the_same_url_have_a_queue_each() {
+    let (redis, laravel, receiver) = (Redis::start().await, Laravel::start().await, Receiver::start().await);
+    let entry = |key: &str, event: &str| json!({ "url": receiver.url, "key": key, "secret": SECRET, "events": [event] });
+    let webhooks = [entry("one", "channel_occupied"), entry("two", "member_added"), entry("two", "subscription_count")];
+    let node = node(&redis, &laravel, &receiver, json!({ "webhooks": webhooks })).await;
+    let mut ann = join(&node, 1, "presence-room").await;
+    ann.subscribe("news").await;
+    told(&receiver, 4).await;
+    let mut all: Vec<_> = Vec::new();
+    for delivery in receiver.deliveries() {
+        let names =
+            delivery.body["events"].as_array().expect("a list").iter().map(|event| event["name"].as_str().expect("a name").to_owned());
+        all.extend(names.map(|name| format!("{} {name}", delivery.header("x-pusher-key"))));
+    }
+    all.sort_unstable();
+    assert_eq!(all, ["one channel_occupied", "one channel_occupied", "two member_added", "two subscription_count"]);
+}
