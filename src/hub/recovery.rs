@@ -153,16 +153,17 @@ impl<S: Socket> Hub<S> {
             return Return::Afresh;
         };
         self.touch(id);
-        let Some(fresh) = fresh(&mut saved.stale, offset, |stale| history.epochs.is_before(stale, saved.since)) else {
+        let fresh = fresh(&mut saved.stale, offset, |stale| history.epochs.is_before(stale, saved.since));
+        let position = fresh.and_then(|fresh| match fresh {
+            // One that cannot be placed says nothing about what the client has received.
+            Some(offset) => Some(history.epochs.position(offset)?.max(saved.since)),
+            None if history.epochs.knows_since(saved.since) => Some(saved.since),
+            None => Some(0),
+        });
+        let Some(position) = position else {
             drop((history, last));
             self.tell_gap(id);
             return Return::Afresh;
-        };
-        // A client whose offset is from before this session, or from another server, has received nothing since.
-        let position = match fresh.and_then(|offset| history.epochs.position(offset)) {
-            Some(position) => position.max(saved.since),
-            None if history.epochs.knows_since(saved.since) => saved.since,
-            None => 0,
         };
         if self.restore(recovery, (last, history), id, (saved, removals), position, connect).is_some() {
             Return::Back

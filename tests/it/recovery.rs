@@ -167,6 +167,21 @@ async fn a_forged_private_id_starts_a_new_session() {
 }
 
 #[tokio::test]
+async fn an_offset_that_cannot_be_placed_starts_a_new_session() {
+    let (server, _laravel) = server(json!({})).await;
+    let long = format!("{}-1", "9".repeat(400));
+    for forged in ["", "-", "x", "deadbeef-7", "ffffffffffffffff-18446744073709551615", &long] {
+        let mut before = client(&server).await;
+        publish(&server, "news", 0, None).await;
+        numbers(&mut before, 1).await;
+        let (id, pid) = (before.id.clone(), before.pid.clone());
+        lose(&server, before).await;
+        let after = Client::come_back(server.address, &pid, Some(forged)).await;
+        assert_ne!(after.id, id, "{forged}: what it has received is unknown, and nothing may come twice");
+    }
+}
+
+#[tokio::test]
 async fn a_thousand_concurrent_resumes_share_one_session() {
     let (server, _laravel) = server(json!({})).await;
     let before = client(&server).await;
