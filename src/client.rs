@@ -132,7 +132,10 @@ impl Client {
         let queued = match push.keep {
             Keep::All => self.outbox().queue(frame.clone()),
             Keep::Latest(key) => self.outbox().queue_latest(key, frame.clone()),
-            Keep::Volatile(key) => self.outbox().queue_volatile(key, frame.clone()),
+            Keep::Volatile(key) => {
+                let queued = self.outbox().queue_volatile(key, frame.clone()).map_err(refused)?;
+                return queued.map(Some).ok_or(PushError::Dropped);
+            }
         };
         queued.map(Some).map_err(refused)
     }

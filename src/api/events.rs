@@ -14,7 +14,7 @@ use crate::api::{Api, ApiError};
 use crate::channel::ChannelName;
 use crate::cluster::Reach;
 use crate::event::Event;
-use crate::metrics::{Outcome, Source};
+use crate::metrics::Source;
 
 pub(crate) mod body;
 
@@ -26,7 +26,7 @@ use body::HttpEvent;
 /// 400 for a body that is not an event, and the errors of [`Posted`].
 pub(crate) async fn events(State(api): State<Api>, request: Request) -> Result<Json<Value>, ApiError> {
     let body = posted(&api, request).await?;
-    let event = counted(&api, body::event(&body, &api))?;
+    let event = noted(&api, body::event(&body, &api))?;
     let reach = publish(&api, std::slice::from_ref(&event)).await?;
     let mut answer = json!({ "message": "ok" });
     if let Some(wanted) = event.info {
@@ -45,7 +45,7 @@ pub(crate) async fn events(State(api): State<Api>, request: Request) -> Result<J
 /// 400 for a body that is not a batch, and the errors of [`Posted`].
 pub(crate) async fn batch(State(api): State<Api>, request: Request) -> Result<Json<Value>, ApiError> {
     let body = posted(&api, request).await?;
-    let events = counted(&api, body::batch(&body, &api))?;
+    let events = noted(&api, body::batch(&body, &api))?;
     let reach = publish(&api, &events).await?;
     if events.iter().all(|event| event.info.is_none()) {
         return Ok(Json(with_reach(json!({}), reach)));
@@ -67,16 +67,18 @@ fn with_reach(mut answer: Value, reach: Reach) -> Value {
 }
 
 async fn posted(api: &Api, request: Request) -> Result<Bytes, ApiError> {
-    let Posted(body) = Posted::from_request(request, api).await.inspect_err(|error| {
-        if !error.is_about_credentials() {
-            api.hub.metrics().event(Source::Http, Outcome::Malformed);
-        }
-    })?;
-    Ok(body)
+    noted(api, Posted::from_request(request, api).await).map(|Posted(body)| body)
 }
 
-fn counted<T>(api: &Api, read: Result<T, ApiError>) -> Result<T, ApiError> {
-    read.inspect_err(|_| api.hub.metrics().event(Source::Http, Outcome::Malformed))
+/// Counts a request from which no event can be read, and tells the dashboard.
+fn noted<T>(api: &Api, read: Result<T, ApiError>) -> Result<T, ApiError> {
+    read.inspect_err(|error| {
+        if error.is_about_credentials() {
+            api.hub.tell_dropped(None, Source::Http, &error.message());
+        } else {
+            api.hub.drop_message(None, Source::Http, &error.message());
+        }
+    })
 }
 
 /// Publishes the event in a body, for a caller that is authorized already.
@@ -92,5 +94,6 @@ async fn publish(api: &Api, events: &[HttpEvent]) -> Result<Reach, ApiError> {
         let HttpEvent { name, data, except, .. } = event;
         event.channels.iter().map(move |channel| Event { channel, name: name.as_str().into(), data, except: *except, user: None })
     });
-    Ok(api.hub.publish_everywhere(&each.collect::<Vec<_>>(), Source::Http).await?)
+    let sent = api.hub.publish_everywhere(&each.collect::<Vec<_>>(), Source::Http).await.map_err(ApiError::from);
+    sent.inspect_err(|error| api.hub.tell_dropped(None, Source::Http, &error.message()))
 }

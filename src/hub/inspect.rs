@@ -10,7 +10,7 @@ use super::{Hub, Socket};
 use crate::auth::GrantedBy;
 use crate::channel::ChannelName;
 use crate::event::SocketId;
-use crate::metrics::Refusal;
+use crate::metrics::{Refusal, Source};
 
 /// Status for a client that is removed from a channel.
 const TAKEN_OUT: u16 = 403;
@@ -91,6 +91,7 @@ impl<S: Socket> Hub<S> {
     /// An event was published without the prefix `databaseConfig.redis.keyPrefix`, and reaches no client.
     pub fn saw_outside_prefix(&self, channel: &str) {
         self.hints.saw_outside(channel);
+        self.tell_dropped(Some(channel), Source::Redis, &"outside of databaseConfig.redis.keyPrefix");
     }
 
     /// The Redis channel of an event that was published without the prefix, if one was seen.

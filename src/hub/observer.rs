@@ -107,8 +107,19 @@ pub enum Observation<'a> {
         source: Source,
         /// How many sockets it was queued for.
         delivered: usize,
+        /// How many sockets do not get it, because they do not keep up.
+        dropped: usize,
         /// Whether the socket that the event leaves out was in the channel.
         has_left_out: bool,
+    },
+    /// A message was sent to no one: it is not an event, or cannot be one.
+    Dropped {
+        /// The channel, if it is known.
+        channel: Option<&'a str>,
+        /// Where it came from.
+        source: Source,
+        /// Why.
+        why: &'a str,
     },
     /// A client of this node whispered.
     Whispered {
@@ -184,6 +195,10 @@ impl Observers {
         let list = self.list.load();
         self.any.store(!list.is_empty(), Ordering::Relaxed);
         self.wants_unheard.store(list.iter().any(|observer| observer.wants_unheard()), Ordering::Relaxed);
+    }
+
+    pub(super) fn has_any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
     }
 
     pub(super) fn want_unheard_in(&self, channel: &str) -> bool {

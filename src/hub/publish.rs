@@ -32,10 +32,18 @@ const FLUSHED_AT_ONCE: usize = 4;
 /// Maximum number of sockets that one task writes to, so that it yields after some 500 microseconds.
 const FLUSHED_TOGETHER: usize = 128;
 
+/// How many sockets an event reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Reached {
+    /// Those that it was queued for.
+    pub(super) delivered: usize,
+    /// Those that it was dropped for, because they do not keep up.
+    pub(super) dropped: usize,
+}
+
 /// The outcome of queueing an event for many sockets.
 pub(super) struct FanOut<S> {
-    /// How many sockets it was queued for.
-    delivered: usize,
+    reached: Reached,
     /// Those of them that need [`Socket::flush`].
     deferred: Vec<S>,
     /// Sockets whose queue is full.
@@ -44,7 +52,7 @@ pub(super) struct FanOut<S> {
 
 impl<S> Default for FanOut<S> {
     fn default() -> Self {
-        Self { delivered: 0, deferred: Vec::new(), slow: Vec::new() }
+        Self { reached: Reached::default(), deferred: Vec::new(), slow: Vec::new() }
     }
 }
 
@@ -52,9 +60,13 @@ impl<S: Socket> FanOut<S> {
     /// Queues a push for these sockets but `except`.
     fn push(&mut self, receivers: &Snapshot<S>, push: &Push<'_>, except: Option<SocketId>) {
         for (id, socket) in receivers.iter() {
-            if Some(id) != except && self.queued(socket, socket.defer(push)) {
-                self.delivered += 1;
+            if Some(id) == except {
+                continue;
             }
+            let outcome = socket.defer(push);
+            self.reached.delivered += usize::from(outcome.is_ok());
+            self.reached.dropped += usize::from(matches!(outcome, Err(PushError::Full | PushError::Dropped)));
+            self.queued(socket, outcome);
         }
     }
 
@@ -65,14 +77,13 @@ impl<S: Socket> FanOut<S> {
         }
     }
 
-    /// Notes what is left to do for a socket. Returns whether the push was queued.
-    fn queued(&mut self, socket: &S, outcome: Result<bool, PushError>) -> bool {
+    /// Notes what is left to do for a socket.
+    fn queued(&mut self, socket: &S, outcome: Result<bool, PushError>) {
         match outcome {
             Ok(true) => self.deferred.push(socket.clone()),
             Err(PushError::Full) => self.slow.push(socket.clone()),
-            Ok(false) | Err(PushError::Closed) => {}
+            Ok(false) | Err(PushError::Closed | PushError::Dropped) => {}
         }
-        outcome.is_ok()
     }
 }
 
@@ -154,21 +165,22 @@ impl<S: Socket> Hub<S> {
             info!("Event: {}", event.name);
         }
         *is_counted = is_wanted;
-        let delivered = if is_wanted { self.send(event, &rule, source == Source::Redis) } else { 0 };
+        let reached = if is_wanted { self.send(event, &rule, source == Source::Redis) } else { Reached::default() };
+        let Reached { delivered, dropped } = reached;
         if delivered > 0 {
             self.metrics.deliveries.inc_by(delivered as u64);
         }
-        self.metrics.event(source, if delivered > 0 { Outcome::Delivered } else { Outcome::NoSubscribers });
+        self.metrics.event(source, if reached == Reached::default() { Outcome::NoSubscribers } else { Outcome::Delivered });
         self.observers.tell(|| {
             let is_in = |except| self.session(except).is_some_and(|session| session.is_in(channel));
-            Observation::Published { event, source, delivered, has_left_out: event.except.is_some_and(is_in) }
+            Observation::Published { event, source, delivered, dropped, has_left_out: event.except.is_some_and(is_in) }
         });
         Ok(delivered)
     }
 
     /// Sends an event to the sockets in its channel, and in flat mode to all sockets, and keeps it for clients that resume.
-    /// Returns how many sockets it was queued for. `is_heard_by_all`: other nodes receive it at the same position.
-    pub(super) fn send(self: &Arc<Self>, event: &Event<'_>, rule: &Rule<'_>, is_heard_by_all: bool) -> usize {
+    /// `is_heard_by_all`: other nodes receive it at the same position.
+    pub(super) fn send(self: &Arc<Self>, event: &Event<'_>, rule: &Rule<'_>, is_heard_by_all: bool) -> Reached {
         let channel = event.channel;
         let is_stamped = rule.stamps() && is_whisper(&event.name);
         let mut fan_out = FanOut::default();
@@ -215,6 +227,20 @@ impl<S: Socket> Hub<S> {
         self.finish(fan_out)
     }
 
+    /// A message is not sent to anyone: it is not an event, or its name cannot be one. Its channel is known, unless that cannot be read.
+    pub fn drop_message(&self, channel: Option<&str>, source: Source, why: &dyn std::fmt::Display) {
+        self.metrics.event(source, Outcome::Malformed);
+        self.tell_dropped(channel, source, why);
+    }
+
+    /// Tells the observers why a message is not sent to anyone.
+    pub fn tell_dropped(&self, channel: Option<&str>, source: Source, why: &dyn std::fmt::Display) {
+        if self.observers.has_any() {
+            let why = why.to_string();
+            self.observers.tell(|| Observation::Dropped { channel, source, why: &why });
+        }
+    }
+
     /// Whether events of a channel are sent to any socket, and otherwise whether a client may resume that needs them.
     fn wanted_by(&self, rule: &Rule<'_>, channel: &str) -> (bool, bool) {
         if self.has_audience(rule, channel) {
@@ -248,22 +274,22 @@ impl<S: Socket> Hub<S> {
         near.into_iter().map(|(name, _)| name).collect()
     }
 
-    /// Queues a push for all sockets in a channel but `except`. Returns how many there were.
-    pub(super) fn fan_out(self: &Arc<Self>, channel: &str, push: &Push<'_>, except: Option<SocketId>) -> usize {
-        let Some(snapshot) = self.rooms.snapshot(channel) else { return 0 };
+    /// Queues a push for all sockets in a channel but `except`.
+    pub(super) fn fan_out(self: &Arc<Self>, channel: &str, push: &Push<'_>, except: Option<SocketId>) {
+        let Some(snapshot) = self.rooms.snapshot(channel) else { return };
         let mut fan_out = FanOut::default();
         fan_out.push(&snapshot, push, except);
-        self.finish(fan_out)
+        self.finish(fan_out);
     }
 
-    /// Writes what was queued, and closes clients whose queue is full. Returns how many sockets the event was queued for.
-    pub(super) fn finish(self: &Arc<Self>, fan_out: FanOut<S>) -> usize {
-        let FanOut { delivered, deferred, slow } = fan_out;
+    /// Writes what was queued, and closes clients whose queue is full. Returns how many sockets the event reached.
+    pub(super) fn finish(self: &Arc<Self>, fan_out: FanOut<S>) -> Reached {
+        let FanOut { reached, deferred, slow } = fan_out;
         flush(deferred);
         for socket in slow {
             self.evict(socket.id(), &socket);
         }
-        delivered
+        reached
     }
 
     /// Queues a push for one socket.

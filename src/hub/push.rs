@@ -159,6 +159,8 @@ pub enum PushError {
     Full,
     /// The client is disconnected.
     Closed,
+    /// It waits as [`Keep::Volatile`], and was dropped.
+    Dropped,
 }
 
 /// A handle on one connected client; clones are handles on the same client.

@@ -207,6 +207,7 @@ impl Observer for Feed {
             | Observation::TurnedAway { .. }
             | Observation::Granted { .. }
             | Observation::Published { .. }
+            | Observation::Dropped { .. }
             | Observation::Returned { .. }
             | Observation::Afresh { .. }
             | Observation::Gap => {}

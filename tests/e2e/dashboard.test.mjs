@@ -110,6 +110,9 @@ describe('the dashboard', { skip: isOriginal }, () => {
     const text = await page.locator('#trace').textContent();
     assert.doesNotMatch(text, /laravel_session|XSRF|Bearer/);
 
+    assert.equal((await fetch(`${stack.echo.url}/apps/nobody/events`, { method: 'POST', body: '{}' })).ok, false);
+    await page.locator('#trace [data-kind=dropped]', { hasText: 'Unauthorized' }).first().getByText('reached no client').waitFor();
+
     await page.evaluate((id) => (location.hash = `who/${id}`), ann.socketId);
     await page.locator('#found tr', { hasText: 'private-orders.77' }).getByText("Laravel's answer").waitFor();
     await page.getByRole('tab', { name: 'Trace' }).click();

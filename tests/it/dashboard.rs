@@ -307,6 +307,44 @@ async fn the_trace_shows_where_an_event_went() {
 }
 
 #[tokio::test]
+async fn messages_that_are_dropped_are_shown_with_the_reason() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let server = TestServer::with(&redis, &laravel, acting()).await;
+    let page = Page::sign_in(&server, PASSWORD).await.expect("it opens");
+    let mut stream = page.stream("groups=dropped").await;
+    let _ann = server.client_in("news").await;
+    redis.heard("news").await;
+    let dropped = |entry: Value| {
+        assert_eq!(entry["kind"], "dropped");
+        (entry["channel"].clone(), entry["source"].clone(), entry["why"].as_str().expect("a reason").to_owned())
+    };
+    redis.publish_text("news", "hello").await;
+    let (channel, source, why) = dropped(stream.kind("dropped").await);
+    assert!((channel, source) == (json!("news"), json!("redis")) && why.contains("not a JSON object"), "{why}");
+    redis.publish("news", "connect", &json!(1), None).await;
+    let (channel, _, why) = dropped(stream.kind("dropped").await);
+    assert!(channel == "news" && why.contains("`connect` is reserved"), "{why}");
+    for (path, body, reason) in [
+        (format!("/apps/app/events?auth_key={KEY}"), json!({ "channel": "news", "data": 1 }), "`name` is missing"),
+        (
+            format!("/apps/app/batch_events?auth_key={KEY}"),
+            json!({ "batch": [{ "channel": "news", "name": "disconnect", "data": 1 }] }),
+            "reserved",
+        ),
+        ("/apps/app/events?auth_key=wrong".to_owned(), json!({ "channel": "news", "name": "sent", "data": 1 }), "Unauthorized"),
+    ] {
+        assert!(request(&server, Method::POST, &path, &[], Some(body)).await.status().is_client_error());
+        let (channel, source, why) = dropped(stream.kind("dropped").await);
+        assert!((channel, source) == (Value::Null, json!("http")) && why.contains(reason), "{why}");
+    }
+    let why = page.get("/dashboard/api/why?channel=news").await.to_string();
+    assert!(
+        why.contains("was dropped: event name `connect` is reserved") && why.contains("before its channel was known: Unauthorized"),
+        "{why}"
+    );
+}
+
+#[tokio::test]
 async fn a_refused_subscribe_is_shown_with_its_reason_and_no_credentials() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let server = TestServer::with(&redis, &laravel, acting()).await;

@@ -6,7 +6,7 @@ use crate::auth_jwt::{SECRET, token};
 use crate::pusher::Pusher;
 use crate::support::polling::Polling;
 use crate::support::server::KEY;
-use crate::support::{Client, DEADLINE, Laravel, Redis, SlowApp, TestServer, until};
+use crate::support::{Client, DEADLINE, Laravel, Redis, SlowApp, TestServer, metrics, until};
 
 async fn server(laravel: &Laravel, channels: Value) -> TestServer {
     crate::pusher::server(laravel, json!({ "channels": channels, "auth": { "jwt": { "algorithm": "HS256", "secret": SECRET } } })).await
@@ -285,6 +285,9 @@ async fn volatile_events_close_no_client() {
         (count, last) = (count + 1, number);
     }
     assert!(count < 1_000, "{count}");
+    // What was dropped does not count as delivered.
+    let metrics = metrics(server.address).await;
+    assert!(metrics.contains(&format!("laravel_echo_deliveries_total {}\n", count + 1)), "{count}: {metrics}");
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ pub(super) type About<'a> = (Option<&'a str>, Option<SocketId>, Option<&'a str>)
 pub(super) enum Group {
     Delivered,
     Unheard,
+    Dropped,
     Whispers,
     Subscribes,
     Refusals,
@@ -33,9 +34,10 @@ pub(super) enum Group {
 }
 
 impl Group {
-    pub(super) const ALL: [(&'static str, Self); 7] = [
+    pub(super) const ALL: [(&'static str, Self); 8] = [
         ("delivered", Self::Delivered),
         ("unheard", Self::Unheard),
+        ("dropped", Self::Dropped),
         ("whispers", Self::Whispers),
         ("subscribes", Self::Subscribes),
         ("refusals", Self::Refusals),
@@ -45,6 +47,7 @@ impl Group {
 
     pub(super) const fn of(observation: &Observation<'_>) -> Self {
         match observation {
+            Observation::Dropped { .. } | Observation::Published { dropped: 1.., .. } => Self::Dropped,
             Observation::Published { delivered: 0, .. } => Self::Unheard,
             Observation::Published { .. } => Self::Delivered,
             Observation::Whispered { .. } => Self::Whispers,
@@ -99,6 +102,12 @@ pub(super) struct Entry {
     /// Number of sockets that received it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) delivered: Option<usize>,
+    /// Number of sockets that do not keep up, and for which it was dropped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dropped: Option<usize>,
+    /// Why it was not sent to anyone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) why: Option<String>,
     /// The excluded socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     except: Option<SocketId>,
@@ -169,6 +178,7 @@ pub(super) fn about<'a>(observation: &Observation<'a>) -> About<'a> {
         Observation::Joined { channel, member } | Observation::Left { channel, member } => (Some(channel), None, Some(member.user())),
         Observation::Published { event, .. } => (Some(event.channel), None, None),
         Observation::CacheMiss { channel } => (Some(channel), None, None),
+        Observation::Dropped { channel, .. } => (channel, None, None),
     }
 }
 
@@ -224,13 +234,17 @@ impl Entry {
             },
             Observation::Joined { .. } => Self { kind: "joined", ..base },
             Observation::Left { .. } => Self { kind: "gone", ..base },
-            Observation::Published { event, source, delivered, has_left_out } => Self {
+            Observation::Dropped { source, why, .. } => {
+                Self { kind: "dropped", source: Some(source.as_str()), why: Some(cut(why)), ..base }
+            }
+            Observation::Published { event, source, delivered, dropped, has_left_out } => Self {
                 kind: "event",
                 name: Some(cut(&event.name)),
                 source: Some(source.as_str()),
                 size: Some(event.data.get().len()),
                 data: Some(shown(event.data.get())),
                 delivered: Some(delivered),
+                dropped: Some(dropped).filter(|dropped| *dropped > 0),
                 except: event.except,
                 has_left_out,
                 ..base
@@ -249,7 +263,7 @@ impl Entry {
 
     /// Its memory, including all texts.
     pub(super) fn bytes(&self) -> usize {
-        let texts = [&self.channel, &self.user, &self.name, &self.data, &self.answer, &self.hint, &self.origin];
+        let texts = [&self.channel, &self.user, &self.name, &self.data, &self.answer, &self.hint, &self.origin, &self.why];
         size_of::<Self>() + texts.into_iter().flatten().map(String::capacity).sum::<usize>()
     }
 
@@ -277,14 +291,29 @@ mod tests {
         let text = "x".repeat(1 << 20);
         let data = serde_json::value::to_raw_value(&text).unwrap();
         let event = Event { channel: &text, name: text.as_str().into(), data: &data, except: None, user: None };
-        let published = Observation::Published { event: &event, source: Source::Redis, delivered: 0, has_left_out: false };
+        let published = Observation::Published { event: &event, source: Source::Redis, delivered: 0, dropped: 0, has_left_out: false };
         let entry = Entry::new(1, &published);
         assert_eq!(entry.size, Some(text.len() + 2));
         assert!(entry.bytes() < 4096, "{} bytes", entry.bytes());
         let near = Near::from((text.clone(), text.clone()));
         assert_eq!(near.channel.len() + near.hint.len(), 2 * MAX_TEXT);
+        let dropped = Observation::Dropped { channel: Some(&text), source: Source::Redis, why: &text };
+        assert!(Entry::new(1, &dropped).bytes() < 4096);
         let turned = Observation::TurnedAway { cause: Refusal::Origin, origin: Some(&text) };
         assert!(Entry::new(1, &turned).bytes() < 4096);
+    }
+
+    #[test]
+    fn an_event_that_slow_clients_miss_is_among_the_dropped_ones() {
+        let data = serde_json::value::to_raw_value(&1).unwrap();
+        let event = Event { channel: "news", name: "sent".into(), data: &data, except: None, user: None };
+        let group = |delivered, dropped| {
+            Group::of(&Observation::Published { event: &event, source: Source::Redis, delivered, dropped, has_left_out: false })
+        };
+        assert_eq!(
+            [group(0, 0), group(1, 0), group(0, 1), group(2, 1)],
+            [Group::Unheard, Group::Delivered, Group::Dropped, Group::Dropped]
+        );
     }
 
     #[test]

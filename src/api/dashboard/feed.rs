@@ -160,7 +160,7 @@ impl Feed {
     fn look(&self, entries: &[Arc<Entry>]) {
         let mut looks = self.looks.lock();
         let mut left = MAX_LOOKS;
-        for entry in entries.iter().filter(|entry| entry.delivered == Some(0) && !entry.has_left_out) {
+        for entry in entries.iter().filter(|entry| entry.delivered == Some(0) && entry.dropped.is_none() && !entry.has_left_out) {
             let Some(channel) = entry.channel.as_deref().filter(|_| entry.near.get().is_none()) else { continue };
             let known = looks.get(channel).filter(|(when, _)| when.elapsed() < LOOK_LASTS).map(|(_, near)| near.clone());
             let near = match known {
@@ -289,7 +289,10 @@ mod tests {
         let text = "x".repeat(1 << 12);
         let data = serde_json::value::to_raw_value(&text).unwrap();
         let event = Event { channel: &text, name: text.as_str().into(), data: &data, except: None, user: None };
-        feed.observe_at(second, &Observation::Published { event: &event, source: Source::Redis, delivered: 0, has_left_out: false });
+        feed.observe_at(
+            second,
+            &Observation::Published { event: &event, source: Source::Redis, delivered: 0, dropped: 0, has_left_out: false },
+        );
     }
 
     #[tokio::test]

@@ -74,6 +74,7 @@ pub(super) async fn why(_: Session, State(dashboard): State<Dashboard>, params: 
         let kept = dashboard.feed.recent(None);
         let has_refusals = refusals(&kept, channel, if count > 0 { Weight::Doubt } else { Weight::Wrong }, &mut findings);
         subscribers(&settings, channel, count, has_refusals, &mut findings);
+        dropped(&kept, channel, &mut findings);
         events(&kept, channel, event, is_prefix_wrong, &mut findings);
     }
     findings.0.sort_by_key(|finding| finding.weight as u8);
@@ -242,6 +243,28 @@ fn last_part(name: &str) -> &str {
     name.rsplit(['\\', '.']).next().unwrap_or(name)
 }
 
+/// Reports messages to the channel, and to one that is not known, that were sent to no one.
+fn dropped(kept: &[Arc<Entry>], channel: &str, findings: &mut Findings) {
+    for wanted in [Some(channel), None] {
+        let mut told = Vec::new();
+        let of_channel = kept.iter().rev().filter(|entry| entry.kind() == "dropped" && entry.channel.as_deref() == wanted);
+        for why in of_channel.filter_map(|entry| entry.why.as_deref()) {
+            if told.len() >= MAX_REFUSALS {
+                break;
+            }
+            if told.contains(&why) {
+                continue;
+            }
+            told.push(why);
+            if wanted.is_some() {
+                findings.add(Weight::Wrong, format!("a message to {channel:?} was dropped: {why}"), "");
+            } else {
+                findings.add(Weight::Doubt, format!("a message was dropped before its channel was known: {why}"), "");
+            }
+        }
+    }
+}
+
 fn events(kept: &[Arc<Entry>], channel: &str, event: &str, is_prefix_wrong: bool, findings: &mut Findings) {
     let is_event = |entry: &&Arc<Entry>| matches!(entry.kind(), "event" | "whisper");
     let of_channel: Vec<_> = kept.iter().rev().filter(is_event).filter(|entry| entry.channel.as_deref() == Some(channel)).collect();
@@ -282,7 +305,15 @@ fn events(kept: &[Arc<Entry>], channel: &str, event: &str, is_prefix_wrong: bool
     };
     let name = found.name.as_deref().unwrap_or_default();
     let delivered = found.delivered.unwrap_or(1);
+    if let Some(dropped) = found.dropped {
+        findings.add(
+            Weight::Wrong,
+            format!("\"{name}\" was dropped for {dropped} of those subscribed, who do not keep up"),
+            "they are closed and come back, or with `deliver = \"volatile\"` miss it; see limits.clientQueue",
+        );
+    }
     match (delivered, found.has_left_out) {
+        (0, _) if found.dropped.is_some() => {}
         (0, true) => findings.add(
             Weight::Wrong,
             format!("\"{name}\" came, and the only one subscribed was the socket that caused it"),

@@ -40,6 +40,7 @@ impl Observer for Diary {
             Observation::Published { event, delivered, has_left_out, .. } => {
                 format!("{} to {}: {delivered}, left out {has_left_out}", event.name, event.channel)
             }
+            Observation::Dropped { channel, why, .. } => format!("dropped for {channel:?}: {why}"),
             Observation::Whispered { channel, socket, name, .. } => format!("{socket} whispered {name} to {channel}"),
             Observation::Returned { socket, replayed } => format!("{socket} is back, {replayed} replayed"),
             Observation::Afresh { socket } => format!("{socket} starts afresh"),

@@ -8,14 +8,14 @@ use tracing::{debug, warn};
 
 use crate::cluster::envelope::{MessageError, message_of};
 use crate::hub::{Hub, Socket};
-use crate::metrics::{Outcome, Source};
+use crate::metrics::Source;
 use crate::warn_throttled;
 
 /// Passes a message of a channel (without prefix) to the hub. Returns how many sockets it reached.
 pub(in crate::ingress) fn receive<S: Socket>(hub: &Arc<Hub<S>>, source: Source, channel: &str, payload: &[u8]) -> usize {
     let received = hub.receive(channel, source, || message_of(channel, payload));
     received.unwrap_or_else(|error| {
-        hub.metrics().event(source, Outcome::Malformed);
+        hub.drop_message(Some(channel), source, &error);
         match &error {
             // Other programs may use the same Redis for their own channels.
             MessageError::Malformed(cause) if hub.subscription_count(channel) > 0 => {

@@ -8,7 +8,7 @@ use super::reply::Reply;
 use crate::cluster::BusError;
 use crate::hub::Socket;
 use crate::ingress::redis::{PRESENCE_UPDATES, receive, without_prefix};
-use crate::metrics::{Outcome, Source};
+use crate::metrics::Source;
 
 /// Laravel's script for several channels since 5.8 (`RedisBroadcaster::broadcastMultipleChannelsScript`), without whitespace:
 /// the payload is the first argument, the others are the channels.
@@ -45,7 +45,7 @@ impl<S: Socket> Shared<S> {
     /// The channel without prefix; `None` for one that has no events.
     fn name_of<'a>(&self, channel: &'a [u8]) -> Option<&'a str> {
         let Ok(channel) = std::str::from_utf8(channel) else {
-            self.hub.metrics().event(Source::RedisServer, Outcome::Malformed);
+            self.hub.drop_message(None, Source::RedisServer, &"the name of the channel is not UTF-8");
             return None;
         };
         // A publisher that uses no prefix means the same channel.

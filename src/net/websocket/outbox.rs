@@ -212,19 +212,19 @@ impl Outbox {
         Ok(Queued(state))
     }
 
-    /// Like [`Self::queue`], but drops the new frame if one of its kind is queued, or if the queue is full.
+    /// Like [`Self::queue`], but drops the new frame if one of its kind is queued, or if the queue is full; `None` then.
     ///
     /// # Errors
     /// [`SendError::Closed`] after the end.
-    pub fn queue_volatile(&self, kind: u64, frame: Bytes) -> Result<Queued<'_>, SendError> {
+    pub fn queue_volatile(&self, kind: u64, frame: Bytes) -> Result<Option<Queued<'_>>, SendError> {
         let mut state = self.state.lock();
         match state.check(&self.limits, frame.len()) {
             Err(SendError::Closed) => return Err(SendError::Closed),
-            Err(SendError::Full) => {}
-            Ok(()) if state.kinds.as_ref().is_some_and(|kinds| kinds.waiting.contains_key(&kind)) => {}
+            Err(SendError::Full) => return Ok(None),
+            Ok(()) if state.kinds.as_ref().is_some_and(|kinds| kinds.waiting.contains_key(&kind)) => return Ok(None),
             Ok(()) => state.put(kind, frame),
         }
-        Ok(Queued(state))
+        Ok(Some(Queued(state)))
     }
 
     /// Writes the frames since [`Queued::defer`], in one system call. What the socket does not accept is left to the client's task.

@@ -178,7 +178,7 @@ function wantedStream() {
   const query = new URLSearchParams();
   if (view.name === 'channels' && view.argument) {
     query.set('channel', `=${view.argument}`);
-    query.set('groups', 'delivered,unheard,whispers');
+    query.set('groups', 'delivered,unheard,dropped,whispers');
   } else if (view.name === 'trace') {
     query.set('groups', [...shownGroups].join(','));
     query.set('channel', $('filter-channel').value.trim());
@@ -337,6 +337,7 @@ function draw(tile) {
 const GROUPS = [
   ['delivered', 'Delivered'],
   ['unheard', 'Reached no client'],
+  ['dropped', 'Dropped'],
   ['whispers', 'Whispers'],
   ['subscribes', 'Subscribes'],
   ['refusals', 'Refusals, gaps'],
@@ -460,9 +461,11 @@ function words(entry) {
   const on = (name) => [h('span', { class: 'event mono' }, name), ' on ', channel];
   switch (entry.kind) {
     case 'event': {
+      if (entry.dropped) return ['event', 'warn', on(entry.name), `delivered to ${number.format(entry.delivered)}, dropped for ${plural(entry.dropped, 'slow client')}`, 'warn'];
       if (entry.delivered > 0) return ['event', '', on(entry.name), `delivered to ${number.format(entry.delivered)}`, 'good'];
       return ['event', 'warn', on(entry.name), entry.has_left_out ? 'only its sender is there' : me.clustered ? 'no client on this node' : 'reached no client', 'warn'];
     }
+    case 'dropped': return ['dropped', 'bad', entry.channel === undefined ? ['a message'] : ['a message to ', channel], 'reached no client', 'bad'];
     case 'whisper': return ['whisper', '', [...on(entry.name), ' by ', user ?? socket], 'relayed', ''];
     case 'subscribed': return ['subscribe', '', [socket, ' is in ', channel], plural(entry.count, 'socket') + ' here', ''];
     case 'granted': return ['grant', 'good', [socket, ' to ', channel, user ? [', ', ...user] : null].flat(), `${entry.by === 'application' ? 'Laravel said yes' : `by ${GRANTS[entry.by]}`}${entry.took === undefined ? '' : `, ${entry.took} ms`}`, 'good'];
@@ -486,6 +489,7 @@ const CAUSES = {
   malformed: 'a malformed message', channel_name: 'the name of the channel is too long', subscriptions: 'too many channels',
   subscribe_rate: 'subscribes too fast', headers: 'headers are too large', origin: 'the origin of its page is not allowed', connections: 'too many clients', connections_per_ip: 'too many clients of one address',
   draining: 'the server is stopping', whisper: 'the whisper is not allowed', whisper_size: 'the whisper is too large',
+  members: 'the channel is full', users: 'joins and leaves again and again', message_size: 'the message is too large',
   whisper_rate: 'whispers too fast', whisper_queue: 'no room on the way to the other nodes',
 };
 
@@ -496,6 +500,7 @@ function row(entry) {
   if (entry.node) more.push(entry.node);
   if (entry.kind === 'event') more.push(SOURCES[entry.source] ?? entry.source, bytes(entry.size));
   if (entry.kind === 'whisper') more.push(bytes(entry.size));
+  if (entry.kind === 'dropped') more.push(SOURCES[entry.source] ?? entry.source, entry.why);
   if (entry.except && entry.has_left_out) more.push(`not to ${short(entry.except)}`);
   if (entry.answer) more.push(entry.answer);
   else if (CAUSES[entry.cause]) more.push(CAUSES[entry.cause]);
