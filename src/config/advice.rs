@@ -1,8 +1,8 @@
 //! Warnings about valid but unwise settings. Input: a resolved [`Config`]. Output: warnings for the start, each with key and fix.
 
-use super::validate::is_loopback;
-use super::{ChannelAuth, Config, Database, SameSite};
-use crate::channel::Pattern;
+use super::validate::{is_loopback, may_be_guarded, may_begin_with};
+use super::{ChannelAuth, ChannelRule, Config, Database, SameSite, WebhookEvent, Whispers};
+use crate::channel::{CACHED_PREFIXES, Pattern};
 
 /// Minimum bytes of a secret that signs tokens: the size of the smallest hash (RFC 7518, 3.2).
 const SECRET: usize = 32;
@@ -32,6 +32,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         .chain(cookie(config))
         .chain(sqlite(config))
         .chain(channels(config))
+        .chain(prefixed(config))
         .collect()
 }
 
@@ -101,7 +102,59 @@ fn channels(config: &Config) -> impl Iterator<Item = String> {
                 event.as_str()
             )
         });
-        [open, hidden, unsent].into_iter().flatten().collect::<Vec<_>>()
+        let never = rule.webhooks.iter().flatten().find_map(|event| Some((event, never_sent(rule, *event)?))).map(|(event, why)| {
+            format!(
+                "`channels[{number}].webhooks` (pattern {:?}) has {:?}, which is never sent for these channels: {why}",
+                rule.pattern,
+                event.as_str()
+            )
+        });
+        [open, hidden, never.or(unsent)].into_iter().flatten().collect::<Vec<_>>()
+    })
+}
+
+/// Why an event of webhooks never happens in the channels of a rule.
+fn never_sent(rule: &ChannelRule, event: WebhookEvent) -> Option<&'static str> {
+    let pattern = rule.pattern.as_str();
+    let may_begin_with = |begin: &&str| may_begin_with(pattern, begin);
+    match event {
+        WebhookEvent::Connected | WebhookEvent::Disconnected => {
+            Some("it belongs to no channel, so no rule keeps it back or asks for it; `events` of a `[[webhooks]]` does")
+        }
+        WebhookEvent::MemberAdded | WebhookEvent::MemberRemoved if !may_begin_with(&"presence-") => {
+            Some("only channels that begin with `presence-` have members; `channel_occupied` and `channel_vacated` are sent for all")
+        }
+        WebhookEvent::SubscriptionCount if Pattern::new(pattern).head().starts_with("presence-") => {
+            Some("presence channels have `member_added` and `member_removed` instead")
+        }
+        WebhookEvent::CacheMiss if !CACHED_PREFIXES.iter().any(may_begin_with) => Some("only cache channels, such as `cache-…`, cause it"),
+        WebhookEvent::ClientEvent if !may_be_guarded(pattern) => Some("whispers go through private and presence channels alone"),
+        WebhookEvent::ClientEvent if rule.whispers == Some(Whispers::Off) => Some("`whispers` is \"off\" in this rule"),
+        WebhookEvent::ClientEvent if rule.auth == Some(ChannelAuth::None) => Some("whispers are off with `auth = \"none\"`"),
+        _ => None,
+    }
+}
+
+/// Patterns that have Redis's prefix, which is not part of the names of channels.
+fn prefixed(config: &Config) -> impl Iterator<Item = String> {
+    let prefix = config.database_config.redis.key_prefix.as_str();
+    let rules = config.channels.iter().enumerate().map(|(index, rule)| (format!("channels[{}].pattern", index + 1), &rule.pattern));
+    let flat = config.flat_channels.iter().map(|pattern| ("flatChannels".to_owned(), pattern));
+    let of_webhooks = config.all_webhooks().flat_map(|webhook| {
+        // Counted from 1, as in all that is shown.
+        let path = match webhook.place {
+            (None, index) => format!("webhooks[{}]", index + 1),
+            (Some(client), index) => format!("clients[{}].webhooks[{}]", client + 1, index + 1),
+        };
+        webhook.config.channels.iter().map(move |pattern| (format!("{path}.channels"), pattern))
+    });
+    let all = rules.chain(flat).chain(of_webhooks);
+    all.filter(move |(_, pattern)| !prefix.is_empty() && pattern.starts_with(prefix)).map(move |(key, pattern)| {
+        let rest = &pattern[prefix.len()..];
+        format!(
+            "`{key}` is {pattern:?}, but the prefix {prefix:?} of `databaseConfig.redis.keyPrefix` is not part of the names of channels: \
+             write {rest:?}"
+        )
     })
 }
 
@@ -169,6 +222,46 @@ mod tests {
         assert_eq!(channels(json!([{ "pattern": "private-doc.{id}" }, { "pattern": "private-*" }])), Vec::<String>::new());
         let unsent = channels(json!([{ "pattern": "private-*", "webhooks": ["client_event"] }]));
         assert!(unsent.len() == 1 && unsent[0].contains("\"client_event\", but no target gets it"), "{unsent:?}");
+    }
+
+    #[test]
+    fn webhook_events_that_a_rule_can_never_cause_are_told() {
+        let every = json!([{ "url": "http://app/", "key": "k", "secret": "s", "events": ["channel_occupied", "member_added", "client_event",
+            "cache_miss", "subscription_count", "connected"] }]);
+        for (pattern, extra, event, is_told) in [
+            ("private-doc.*", json!({}), "member_added", true),
+            ("presence-room.*", json!({}), "member_added", false),
+            ("*", json!({}), "member_added", false),
+            ("presence-room.*", json!({}), "subscription_count", true),
+            ("pre*", json!({}), "subscription_count", false),
+            ("news.*", json!({}), "cache_miss", true),
+            ("private-cache-*", json!({}), "cache_miss", false),
+            ("news.*", json!({}), "client_event", true),
+            ("private-*", json!({ "whispers": "off" }), "client_event", true),
+            ("private-*", json!({}), "client_event", false),
+            ("private-*", json!({}), "connected", true),
+            ("news.*", json!({}), "channel_occupied", false),
+        ] {
+            let mut rule = json!({ "pattern": pattern, "webhooks": [event] });
+            rule.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            let found = warnings(json!({ "channels": [rule], "webhooks": every }));
+            assert_eq!(found.len(), usize::from(is_told), "{pattern} {event}: {found:?}");
+            assert!(!is_told || found[0].contains("never sent for these channels"), "{pattern} {event}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn patterns_with_the_prefix_of_redis_are_told() {
+        let found = warnings(json!({
+            "databaseConfig": { "redis": { "keyPrefix": "app_" } },
+            "channels": [{ "pattern": "app_private-doc.*", "last": 3 }, { "pattern": "private-*" }],
+            "flatChannels": ["app_news", "news"],
+            "webhooks": [{ "url": "http://app/", "key": "k", "secret": "s", "channels": ["*", "app_presence-*"] }],
+        }));
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[0].starts_with("`channels[1].pattern` is \"app_private-doc.*\"") && found[0].ends_with("write \"private-doc.*\""));
+        assert!(found[1].starts_with("`flatChannels` is") && found[2].starts_with("`webhooks[1].channels` is"), "{found:?}");
+        assert_eq!(warnings(json!({ "flatChannels": ["app_news"] })), Vec::<String>::new());
     }
 
     #[test]

@@ -144,6 +144,8 @@ pub fn is_secret(path: &str) -> bool {
     let last = path.rsplit('.').next().unwrap_or(path);
     matches!(last, "password" | "sentinelPassword" | "sslPassphrase" | "passphrase" | "secret" | "key" | "url")
         || (last == "jwt" && path.starts_with("clients"))
+        // They may carry a token.
+        || (path.contains("webhooks") && path.contains(".headers."))
 }
 
 /// `clients[0].key` counted from 1: `clients[1].key`.
@@ -423,6 +425,8 @@ mod tests {
         ] {
             assert!(is_secret(path), "{path}");
         }
+        assert!(is_secret("webhooks[0].headers.Authorization") && is_secret("clients.webhooks.headers.X-Tenant"));
+        assert!(!is_secret("headers.X-Frame-Options") && !is_secret("webhooks[0].headers") && !is_secret("webhooks[0].events"));
         assert!(!is_secret("sslKeyPath"));
         assert!(!is_secret("databaseConfig.redis.keyPrefix"));
     }

@@ -13,6 +13,7 @@ mod form;
 mod problem;
 mod webhooks;
 
+pub(super) use channels::{may_be_guarded, may_begin_with};
 pub(super) use form::is_loopback;
 use form::{is_auth_endpoint, is_auth_host, is_of_the_api, is_origin, is_path};
 use problem::UNSET;
@@ -202,6 +203,8 @@ impl Found {
             if pattern.is_empty() || pattern.contains("private-") || pattern.contains("presence-") {
                 self.refuse("flatChannels", quoted(pattern), "names of public channels, `*` for any text")
                     .fix("channels with `private-` or `presence-` in their name need authorisation and are never flat");
+            } else {
+                self.pattern("flatChannels", pattern);
             }
         }
         for origin in &config.allowed_origins {

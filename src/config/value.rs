@@ -77,7 +77,7 @@ forms!(Port(u16), Toggle(bool), Seconds(Duration), ByteSize(u64), OneOrMany(Vec<
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Port(pub u16);
 
-/// A boolean; also accepts `"true"`, `"1"`, `"on"`, `"yes"` and their opposites.
+/// A boolean; also accepts `1`, `"true"`, `"1"`, `"on"`, `"yes"` and their opposites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Toggle(pub(super) bool);
 
@@ -273,6 +273,20 @@ impl<'de> Deserialize<'de> for Toggle {
                 Ok(Toggle(value))
             }
 
+            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Toggle, E> {
+                match value {
+                    0 | 1 => Ok(Toggle(value == 1)),
+                    _ => Err(E::invalid_value(Unexpected::Unsigned(value), &self)),
+                }
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Toggle, E> {
+                match u64::try_from(value) {
+                    Ok(value) => self.visit_u64(value),
+                    Err(_) => Err(E::invalid_value(Unexpected::Signed(value), &self)),
+                }
+            }
+
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Toggle, E> {
                 text.parse().map_err(|()| E::invalid_value(Unexpected::Str(text), &self))
             }
@@ -393,6 +407,20 @@ mod tests {
         assert_eq!("tcp://10.0.0.1:6379/".parse(), Ok(Port(6379)));
         for wrong in ["", "0", "65536", "abc", "x6001", "-1"] {
             assert_eq!(wrong.parse::<Port>(), Err(()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn toggles_are_booleans_numbers_or_words() {
+        let toggle = |json: &str| serde_json::from_str(json).map(|Toggle(is_on)| is_on).ok();
+        for on in ["true", "1", "\"true\"", "\"1\"", "\"On\"", "\"yes\""] {
+            assert_eq!(toggle(on), Some(true), "{on}");
+        }
+        for off in ["false", "0", "\"false\"", "\"0\"", "\"off\"", "\"\""] {
+            assert_eq!(toggle(off), Some(false), "{off}");
+        }
+        for wrong in ["2", "-1", "1.0", "\"maybe\"", "[]", "{}"] {
+            assert_eq!(toggle(wrong), None, "{wrong}");
         }
     }
 

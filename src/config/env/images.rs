@@ -117,7 +117,7 @@ pub(super) fn overrides(
         _ => None,
     };
     let mut found: Vec<Override> = Vec::new();
-    let mut silent = Vec::new();
+    let (mut silent, mut alone) = (Vec::new(), Vec::new());
     let mut take = |name: &str, path: &str, value: Option<Value>| {
         if is_set(path) || found.iter().any(|item| item.path == path) {
             return;
@@ -138,10 +138,13 @@ pub(super) fn overrides(
                 take(name, path, to_value(path, text));
             }
         }
-        if let Some((id, key)) = image.client
-            && let (Some(app_id), Some(key)) = (get(id), get(key))
-        {
-            take(id, "clients", Some(json!([{"appId": app_id, "key": key}])));
+        if let Some((id, key)) = image.client {
+            match (get(id), get(key)) {
+                (Some(app_id), Some(key)) => take(id, "clients", Some(json!([{"appId": app_id, "key": key}]))),
+                (Some(_), None) => alone.push((id, key)),
+                (None, Some(_)) => alone.push((key, id)),
+                (None, None) => {}
+            }
         }
     }
     for (mark, path, text) in silent.into_iter().filter(|(_, path, _)| !has_file && !is_set(path)) {
@@ -153,6 +156,9 @@ pub(super) fn overrides(
             found.push(Override { path: path.to_owned(), name: mark.to_owned(), origin: Origin::Process, value });
         }
     }
+    warnings.extend(alone.iter().filter(|_| !is_set("clients")).map(|(name, missing)| {
+        format!("ignored `{name}`: it adds a client of the HTTP API only together with `{missing}`, which is not set")
+    }));
     // In that image one variable sets both.
     if let Some(origin) = found.iter().position(|item| item.name == "LARAVEL_ECHO_ALLOW_ORIGIN")
         && !is_set("apiOriginAllow.allowCors")
@@ -250,6 +256,23 @@ mod tests {
         assert_eq!(loaded.config.database_config.redis.host, "cache");
         assert_eq!(loaded.config.clients[0].app_id, "shop");
         assert!(loaded.config.dev_mode);
+    }
+
+    #[test]
+    fn half_a_client_is_told() {
+        for (name, missing) in [
+            ("LARAVEL_ECHO_CLIENT_APP_ID", "LARAVEL_ECHO_CLIENT_APP_KEY"),
+            ("ECHO_APP_ID", "ECHO_APP_KEY"),
+            ("ECHO_APP_KEY", "ECHO_APP_ID"),
+            ("CLIENT_APP_ID", "CLIENT_APP_KEY"),
+        ] {
+            let Loaded { config, warnings, .. } = load(&[(name, "shop")]);
+            assert!(config.clients.is_empty());
+            assert!(
+                warnings.iter().any(|line| line.contains(&format!("`{name}`")) && line.contains(&format!("`{missing}`"))),
+                "{warnings:?}"
+            );
+        }
     }
 
     #[test]

@@ -20,7 +20,8 @@ impl Found {
         }
     }
 
-    fn pattern(&mut self, key: &str, pattern: &str) {
+    /// The pattern of a rule, or one that selects channels elsewhere.
+    pub(super) fn pattern(&mut self, key: &str, pattern: &str) {
         let rest = Pattern::new(pattern).widened();
         if pattern.is_empty() || rest.contains(['{', '}']) {
             self.refuse(key, quoted(pattern), "names of channels, `*` for any text, `{name}` for one segment")
@@ -81,13 +82,13 @@ impl Found {
 }
 
 /// Whether the pattern may match a channel that needs authorisation.
-fn may_be_guarded(pattern: &str) -> bool {
+pub(in crate::config) fn may_be_guarded(pattern: &str) -> bool {
     let pattern = Pattern::new(pattern);
     pattern.head().is_empty() || may_begin_with(pattern.as_str(), "private-") || kind_of(pattern.as_str()) != ChannelKind::Public
 }
 
 /// Whether the pattern may match a channel that begins with `begin`.
-fn may_begin_with(pattern: &str, begin: &str) -> bool {
+pub(in crate::config) fn may_begin_with(pattern: &str, begin: &str) -> bool {
     let pattern = Pattern::new(pattern);
     let (head, is_whole) = (pattern.head(), pattern.head().len() == pattern.as_str().len());
     head.starts_with(begin) || !is_whole && begin.starts_with(head)

@@ -33,6 +33,9 @@ impl Found {
         if entry.channels.is_empty() {
             self.refuse(format!("{path}.channels"), "empty", "patterns such as `presence-*`; leave it out for all channels");
         }
+        for pattern in &entry.channels {
+            self.pattern(&format!("{path}.channels"), pattern);
+        }
         match entry.target {
             WebhookTarget::Http => self.http_webhook(webhook, config),
             WebhookTarget::Queue => {
