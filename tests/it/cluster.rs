@@ -104,6 +104,7 @@ in_both_modes!(
     events_and_whispers_reach_every_node_once_and_in_order,
     one_hundred_join_over_two_nodes_at_once,
     who_joins_a_known_channel_is_shown_it_without_asking_redis,
+    the_data_of_a_users_newest_tab_is_shown_on_all_nodes,
     the_http_api_answers_for_all_nodes,
     without_redis_the_clients_of_a_node_reach_each_other,
     redis_restarts_empty_under_two_nodes,
@@ -191,6 +192,30 @@ async fn who_joins_a_known_channel_is_shown_it_without_asking_redis(mode: &str) 
     }
     let (_late, here) = join(&nodes[1], 100_000).await;
     assert_eq!(here, [100_000, newest, 1]);
+}
+
+async fn the_data_of_a_users_newest_tab_is_shown_on_all_nodes(mode: &str) {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let [one, other] = nodes(mode, &redis, &laravel).await;
+    let mut clients = vec![join(&one, 1).await.0, join(&one, 2).await.0];
+    for turn in 0_u64.. {
+        let mut tab = Client::connect(other.address, &[("cookie", &format!("user=1&info={turn}"))]).await;
+        tab.subscribe(ROOM).await;
+        tab.event("presence:subscribed").await;
+        let before = redis.calls("hgetall").await;
+        let mut late = one.client_of(3).await;
+        late.subscribe(ROOM).await;
+        let shown = late.event("presence:subscribed").await[1].clone();
+        let is_from_redis = redis.calls("hgetall").await > before;
+        assert_eq!(shown[1], json!({ "user_id": 1, "user_info": turn }), "from Redis: {is_from_redis}");
+        clients.extend([tab, late]);
+        if !is_from_redis {
+            break;
+        }
+    }
+    for user in [2, 3] {
+        assert_eq!(clients[0].event("presence:joining").await[1]["user_id"], user, "a tab is no news");
+    }
 }
 
 async fn one_hundred_join_over_two_nodes_at_once(mode: &str) {

@@ -170,8 +170,8 @@ impl Roster {
             MemberChange::Leaving(_) => None,
         };
         let is_new = was_here != here.is_some();
-        if was_gone && is_new {
-            // Back as the last one.
+        if here.is_some() {
+            // The newest socket of a user represents it.
             self.users.shift_remove(user);
         }
         self.gone = self.gone + usize::from(here.is_none()) - usize::from(was_gone);
@@ -298,6 +298,15 @@ mod tests {
         assert_eq!(roster.apply(12, MemberChange::Leaving(member(2))), Some(MemberChange::Leaving(member(2))));
         assert_eq!(roster.apply(12, MemberChange::Leaving(member(2))), None);
         assert_eq!(roster.apply(13, MemberChange::Leaving(member(3))), None, "nobody knew of it");
+    }
+
+    #[test]
+    fn the_newest_socket_of_a_user_represents_it() {
+        let mut roster = Roster::default();
+        roster.apply_snapshot(10, &list(&[1, 2]));
+        let renamed = Member::parse(r#"{"user_id":1,"user_info":"new"}"#).unwrap();
+        assert_eq!(roster.apply(11, MemberChange::Joining(socket(3), renamed.clone())), None, "the user is there");
+        assert_eq!(roster.list(), [(socket(2), member(2)), (socket(3), renamed)]);
     }
 
     #[test]

@@ -66,6 +66,7 @@ else
   is_first = mode == 'again' and redis.call('HGET', users, user) == '1'
 end
 redis.call('HSET', sockets, socket, place .. ' ' .. node .. ' ' .. #user .. ' ' .. user .. member)
-if is_first then publish('joining', member) end
+-- Nodes show others the data of a user's newest socket.
+if is_first or mode ~= 'assert' then publish('joining', member) end
 return { is_first and 1 or 0, version, replaced, redis.call('HLEN', sockets) - 1, redis.call('HEXISTS', sockets, witness),
   met_foreign }

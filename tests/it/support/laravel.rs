@@ -23,7 +23,8 @@ struct Inner {
     released: Notify,
 }
 
-/// Grants every channel whose name does not contain `forbidden`. The user of a presence channel is the cookie `user=<id>`.
+/// Grants every channel whose name does not contain `forbidden`. The user of a presence channel is the cookie `user=<id>`, also with
+/// `&info=<JSON>`.
 #[derive(Clone)]
 pub(crate) struct Laravel {
     pub(crate) url: String,
@@ -71,7 +72,9 @@ async fn answer(State(app): State<Arc<Inner>>, headers: HeaderMap, body: String)
     }
     match cookie.strip_prefix("user=") {
         Some(user) if channel.starts_with("presence-") => {
-            format!(r#"{{"channel_data":{{"user_id":{user},"user_info":{{"id":{user}}}}}}}"#).into_response()
+            let (user, info) = user.split_once("&info=").map_or((user, None), |(user, info)| (user, Some(info.to_owned())));
+            let info = info.unwrap_or_else(|| format!(r#"{{"id":{user}}}"#));
+            format!(r#"{{"channel_data":{{"user_id":{user},"user_info":{info}}}}}"#).into_response()
         }
         _ => "true".into_response(),
     }
