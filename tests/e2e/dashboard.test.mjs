@@ -135,7 +135,7 @@ describe('the dashboard', { skip: isOriginal }, () => {
     await form.getByLabel('Channel').fill('Offers');
     await form.getByLabel('Event').fill('OrderShipped');
     await page.keyboard.press('Enter');
-    await page.locator('#findings .wrong').getByText('clients are in "offers"').waitFor();
+    await page.locator('#findings .wrong').getByText('but some are in "offers"').waitFor();
     // It updates live.
     await form.getByLabel('Channel').fill('later');
     await page.keyboard.press('Enter');
