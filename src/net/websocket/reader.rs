@@ -125,6 +125,9 @@ impl Head {
             },
             length => (length.into(), rest),
         };
+        if !matches!(first & OPCODE, CONTINUATION | TEXT_OPCODE | BINARY | CLOSE | PING | PONG) {
+            return Err(Violation::Protocol);
+        }
         let payload = usize::try_from(length).ok().filter(|length| *length <= max_bytes).ok_or(Violation::TooLarge)?;
         if second & MASKED == 0 {
             return Err(Violation::Protocol);
@@ -394,6 +397,7 @@ mod tests {
     fn a_message_that_is_too_large_is_refused_by_its_header() {
         assert_eq!(read(&[0x82, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], false).1, Err(Violation::TooLarge));
         assert_eq!(read(&[0x82, 0xfe, 3, 0xe9], false).1, Err(Violation::TooLarge));
+        assert_eq!(read(&[0x8b, 0xfe, 3, 0xe9], false).1, Err(Violation::Protocol), "an unknown kind of frame, however large");
         assert_eq!(read(&[0x82, 0xfe, 3, 0xe8], false).1, Ok(()));
         let parts = [frame(0x02, &[0; 600]), frame(0x80, &[0; 401])].concat();
         assert_eq!(read(&parts, false), (vec![], Err(Violation::TooLarge)));
