@@ -7,7 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -34,12 +34,7 @@ pub struct ConnectionHandle {
     writer: OnceLock<Writer>,
     /// Gets the stream once the answer to a websocket handshake is written.
     upgrade: Mutex<Option<oneshot::Sender<ClientStream>>>,
-    /// The first byte received, plus [`A_BYTE`]; 0 before there is one.
-    first_byte: AtomicU16,
 }
-
-/// Distinguishes a received byte 0 from no byte.
-const A_BYTE: u16 = 0x100;
 
 impl ConnectionHandle {
     /// Creates the handle of a connection from `peer`.
@@ -53,7 +48,6 @@ impl ConnectionHandle {
             has_asked: AtomicBool::new(false),
             writer: OnceLock::new(),
             upgrade: Mutex::new(None),
-            first_byte: AtomicU16::new(0),
         })
     }
 
@@ -97,18 +91,6 @@ impl ConnectionHandle {
     /// single system call and packet.
     pub fn hold_answer(&self) {
         self.is_held.store(true, Ordering::Relaxed);
-    }
-
-    /// Notes the first byte received.
-    pub(crate) fn begins_with(&self, byte: u8) {
-        self.first_byte.store(A_BYTE + u16::from(byte), Ordering::Relaxed);
-    }
-
-    /// The first byte received, if there is one.
-    #[must_use]
-    pub fn first_byte(&self) -> Option<u8> {
-        let byte = self.first_byte.load(Ordering::Relaxed);
-        (byte >= A_BYTE).then_some((byte - A_BYTE) as u8)
     }
 
     /// Notes that a request has arrived.

@@ -30,6 +30,7 @@ use crate::net::accept::{self, Accepted};
 use crate::net::answer::{Answer, Answered, Answering};
 use crate::net::connection::ConnectionHandle;
 use crate::net::stream::{ClientStream, Stream};
+use crate::warn_throttled;
 
 /// Maximum size of a request that is handled here.
 const MAX_REQUEST_BYTES: usize = 8 * 1024;
@@ -42,6 +43,9 @@ const READ_BYTES: usize = 4 * 1024;
 
 /// How many bytes of a following request are read while a response is awaited. Reading is needed to notice a disconnect.
 const AHEAD_BYTES: usize = 256;
+
+/// The first byte of a TLS connection.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// A connection that may have brought its first request.
 pub(super) enum Incoming {
@@ -109,11 +113,7 @@ pub(super) async fn serve(
 ) -> Option<ClientStream> {
     let mut deadline = handle.since() + FIRST_REQUEST_TIMEOUT;
     loop {
-        if let Some(first) = bytes.first() {
-            handle.begins_with(*first);
-        }
-        let front = service.load_full();
-        let (request, end, rest) = match parse(&bytes, |path| front.takes(path)) {
+        let (request, end, rest) = match parse(&bytes, |path| service.load().takes(path)) {
             Ok(request) => request,
             Err(Unread::Part) => {
                 let mut stream = connection.watched(handle)?;
@@ -125,16 +125,21 @@ pub(super) async fn serve(
                 (connection, bytes) = (Incoming::Watched(stream), more.ok()?);
                 continue;
             }
-            Err(Unread::Other) => return Some(connection.watched(handle)?.again(&bytes)),
+            Err(Unread::Other) => {
+                if bytes.first() == Some(&TLS_HANDSHAKE) {
+                    speaks_tls(handle);
+                }
+                return Some(connection.watched(handle)?.again(&bytes));
+            }
         };
         handle.asked();
         // A websocket writes to the stream by the handle.
         if request.headers().contains_key(header::UPGRADE) {
             connection = Incoming::Watched(connection.watched(handle)?);
         }
-        let Ok(answer) = front.offer(request, handle) else { return Some(connection.watched(handle)?.again(&bytes)) };
+        let Ok(answer) = service.load().offer(request, handle) else { return Some(connection.watched(handle)?.again(&bytes)) };
         // A poll that waits keeps nothing of its request.
-        drop((std::mem::replace(&mut bytes, rest), front));
+        bytes = rest;
         let response = match answer {
             Answer::Ready(response) => response,
             Answer::Later(mut answer) => match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
@@ -158,6 +163,12 @@ pub(super) async fn serve(
         }
         deadline = Instant::now() + HEADER_TIMEOUT;
     }
+}
+
+fn speaks_tls(handle: &ConnectionHandle) {
+    let hint = "pages on https connect with https here, too: set protocol = \"https\" with sslCertPath and sslKeyPath, or terminate TLS in \
+                a proxy and set Echo's `host` to it";
+    warn_throttled!(class = 0, key = &handle.peer().ip(), peer = %handle.peer(), hint, "a client speaks TLS to a port of plain HTTP");
 }
 
 /// Waits for a response; `None` if the client disconnects. Bytes that it sends meanwhile are added to `ahead`.

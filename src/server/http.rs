@@ -17,7 +17,6 @@ use super::body;
 use super::listen::Service;
 use crate::net::connection::ConnectionHandle;
 use crate::net::stream::ClientStream;
-use crate::warn_throttled;
 
 /// Time for the head of a request to arrive, and between two requests of a connection. Longer than the usual keep-alive
 /// timeout of proxies (60 s for nginx), so that the proxy closes an idle connection and not this server.
@@ -28,9 +27,6 @@ pub(super) const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Buffer limit for a request's head. hyper answers 431 beyond it, at the latest at twice this size.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
-
-/// The first byte of a TLS connection.
-const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Serves HTTP on a connection until it ends.
 pub(super) async fn http(stream: ClientStream, handle: Arc<ConnectionHandle>, service: Service, stop: CancellationToken) {
@@ -60,7 +56,7 @@ pub(super) async fn http(stream: ClientStream, handle: Arc<ConnectionHandle>, se
                 if is_new && !handle.has_asked() {
                     return;
                 }
-                Pin::new(&mut connection).graceful_shutdown();
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
                 is_stopping = true;
             }
         }
@@ -73,14 +69,7 @@ pub(super) async fn http(stream: ClientStream, handle: Arc<ConnectionHandle>, se
                 drop(upgrade.send(parts.io.into_inner().again(&parts.read_buf)));
             }
         }
-        Err(error) => {
-            if error.is_parse() && handle.first_byte() == Some(TLS_HANDSHAKE) {
-                let hint = "pages on https connect with https here, too: set protocol = \"https\" with sslCertPath and sslKeyPath, or \
-                            terminate TLS in a proxy and set Echo's `host` to it";
-                warn_throttled!(class = 0, key = &handle.peer().ip(), peer = %handle.peer(), hint, "a client speaks TLS to a port of plain HTTP");
-            }
-            debug!(%error, "connection ended");
-        }
+        Err(error) => debug!(%error, "connection ended"),
     }
 }
 
