@@ -26,8 +26,6 @@ pub(super) struct Rosters(Mutex<HashMap<ChannelName, Arc<Mutex<Roster>>>>);
 pub(super) struct Roster {
     /// The roster includes all changes up to this version: that of the newest list that was applied, or of a later change.
     version: u64,
-    /// The version of the newest change that another node has told; such changes arrive in order.
-    heard: u64,
     /// Whether a full list was applied, and no change can have been missed since: a socket that joins needs no list from the store.
     is_complete: bool,
     /// In the order of joining.
@@ -141,10 +139,9 @@ impl Rosters {
 impl Roster {
     /// Applies a change that a node has told. Returns it if clients have to be told.
     pub(super) fn apply(&mut self, version: u64, news: MemberChange) -> Option<MemberChange> {
-        self.heard = self.heard.max(version);
         let news = self.change(version, news);
         if self.is_complete && self.gone > MAX_GONE {
-            self.forget_gone();
+            self.forget_gone(version);
         }
         news
     }
@@ -179,10 +176,10 @@ impl Roster {
         is_new.then_some(news)
     }
 
-    /// What nodes tell arrives in order, so a complete roster includes all changes up to the newest one heard: older lists have
-    /// nothing to add.
-    fn forget_gone(&mut self) {
-        let complete = self.version.max(self.heard);
+    /// What nodes tell arrives in order, so a complete roster includes all changes before the `newest` one heard: older lists have
+    /// nothing to add. Another change of the same version may follow: when a socket joins as another user, one leaves and one joins.
+    fn forget_gone(&mut self, newest: u64) {
+        let complete = self.version.max(newest.saturating_sub(1));
         self.version = complete;
         self.users.retain(|_, entry| entry.here.is_some() || entry.version > complete);
         self.gone = self.users.values().filter(|entry| entry.here.is_none()).count();
@@ -332,6 +329,19 @@ mod tests {
         }
         assert!(roster.users.len() <= MAX_GONE + 1, "{}", roster.users.len());
         assert_eq!(roster.list(), list(&[1]));
+    }
+
+    #[test]
+    fn who_replaces_another_user_is_announced_though_that_one_is_forgotten() {
+        let mut roster = Roster::default();
+        let most = u32::try_from(MAX_GONE).unwrap();
+        roster.apply_snapshot(10, &list(&(0..=most).collect::<Vec<_>>()));
+        for user in 0..=most {
+            // One socket that joins again as another user: both changes have the version of that join.
+            let version = 11 + u64::from(user);
+            assert_eq!(roster.apply(version, MemberChange::Leaving(member(user))), Some(MemberChange::Leaving(member(user))));
+            assert_eq!(roster.apply(version, joining(1_000 + user)), Some(joining(1_000 + user)));
+        }
     }
 
     #[test]
