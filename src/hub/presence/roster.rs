@@ -33,7 +33,7 @@ pub(super) struct Roster {
     /// How many of them are entries of users who are gone.
     gone: usize,
     /// Removed from [`Rosters`]: no client here uses it any more.
-    is_gone: bool,
+    is_dropped: bool,
 }
 
 /// A user, with the version of the last change. A user who has left since the last list is remembered, so that an older list
@@ -81,7 +81,7 @@ impl Rosters {
         loop {
             let roster = Arc::clone(self.0.lock().entry(channel.clone()).or_default());
             let mut roster = roster.lock();
-            if !roster.is_gone {
+            if !roster.is_dropped {
                 return change(&mut roster);
             }
         }
@@ -102,7 +102,7 @@ impl Rosters {
         // A join holds the roster until its socket is in the room.
         let mut roster = roster.lock();
         if is_empty() {
-            roster.is_gone = true;
+            roster.is_dropped = true;
             rosters.remove(channel);
         }
     }
@@ -182,7 +182,7 @@ impl Roster {
         let complete = self.version.max(newest.saturating_sub(1));
         self.version = complete;
         self.users.retain(|_, entry| entry.here.is_some() || entry.version > complete);
-        self.gone = self.users.values().filter(|entry| entry.here.is_none()).count();
+        self.count_gone();
     }
 
     /// Applies a list. Returns the changes to announce.
@@ -191,18 +191,7 @@ impl Roster {
             return Vec::new();
         }
         (self.version, self.is_complete) = (version, true);
-        let (mut news, listed) = self.take_in(version, members);
-        let mut rest = (0..self.users.len()).map(|index| index >= listed);
-        self.users.retain(|_, entry| {
-            let is_unlisted = rest.next() == Some(true);
-            let stays = entry.version > version || !is_unlisted;
-            if let (false, Some((_, member))) = (stays, &entry.here) {
-                news.push(MemberChange::Leaving(member.clone()));
-            }
-            stays
-        });
-        self.gone = self.users.values().filter(|entry| entry.here.is_none()).count();
-        news
+        self.take_in(version, members, |unlisted| unlisted.version > version)
     }
 
     /// Adds members who joined here while the store is unreachable: they count as present until newer changes say otherwise.
@@ -226,12 +215,12 @@ impl Roster {
         if version < self.version || version == 0 {
             return Vec::new();
         }
-        self.take_in(version, members).0
+        self.take_in(version, members, |_| true)
     }
 
-    /// Users in a list are present, unless newer changes say otherwise. Returns what is new, and how many users are in the list:
-    /// they come first from now on.
-    fn take_in(&mut self, version: u64, members: &Members) -> (Vec<MemberChange>, usize) {
+    /// Users in a list are present, unless newer changes say otherwise, and come first from now on. `stays`: whether an entry that
+    /// the list lacks is kept. Returns the changes to announce.
+    fn take_in(&mut self, version: u64, members: &Members, stays: impl Fn(&RosterEntry) -> bool) -> Vec<MemberChange> {
         let mut seen = HashSet::with_capacity(members.len());
         // The newest socket of a user represents it.
         let newest: Vec<_> = members.iter().rev().filter(|(_, member)| seen.insert(member.user())).collect();
@@ -246,13 +235,23 @@ impl Roster {
             let entry = newer.unwrap_or_else(|| RosterEntry { version, here: Some((*socket, member.clone())) });
             users.insert(Box::from(member.user()), entry);
         }
-        let listed = users.len();
         for (user, entry) in std::mem::take(&mut self.users) {
-            users.entry(user).or_insert(entry);
+            if users.contains_key(&user) {
+                continue;
+            }
+            if stays(&entry) {
+                users.insert(user, entry);
+            } else if let Some((_, member)) = entry.here {
+                news.push(MemberChange::Leaving(member));
+            }
         }
         self.users = users;
+        self.count_gone();
+        news
+    }
+
+    fn count_gone(&mut self) {
         self.gone = self.users.values().filter(|entry| entry.here.is_none()).count();
-        (news, listed)
     }
 
     /// The roster as a list, in the order of joining: one entry per user.
