@@ -65,11 +65,12 @@ impl<S: Socket> Hub<S> {
             self.turn_away(join, TOO_OFTEN, Refusal::Users);
             return false;
         }
-        if !was_in && self.is_full_for(channel, &member).await {
+        let most = self.rules.load().of(channel.as_str()).behaviour.max_members;
+        if !was_in && most > 0 && self.is_full_for(channel, &member, most).await {
             self.turn_away(join, FULL, Refusal::Members);
             return false;
         }
-        let is_listed = self.nodes.as_ref().is_none_or(|nodes| nodes.presence.rosters.needs_list(channel)) || self.is_limited(channel);
+        let is_listed = most > 0 || self.nodes.as_ref().is_none_or(|nodes| nodes.presence.rosters.needs_list(channel));
         let joined = match self.store.join(channel, id, member.clone(), is_listed).await {
             Ok(joined) => joined,
             Err(error) => {
@@ -79,7 +80,8 @@ impl<S: Socket> Hub<S> {
                 return false;
             }
         };
-        if !was_in && joined.is_first && joined.members.as_ref().is_some_and(|members| self.is_overfull(channel, members)) {
+        let is_overfull = || joined.members.as_ref().is_some_and(|members| users_of(members).len() > most);
+        if !was_in && most > 0 && joined.is_first && is_overfull() {
             // A user joined on another node at the same moment.
             if let Err(error) = self.store.leave(channel, id).await {
                 error!(%channel, %error, "could not remove a presence member");
@@ -114,25 +116,11 @@ impl<S: Socket> Hub<S> {
     }
 
     /// Whether a presence channel has as many users as it may have, and this user is not one of them.
-    async fn is_full_for(&self, channel: &ChannelName, member: &Member) -> bool {
-        let most = self.rules.load().of(channel.as_str()).behaviour.max_members;
-        if most == 0 {
-            return false;
-        }
+    async fn is_full_for(&self, channel: &ChannelName, member: &Member, most: usize) -> bool {
         // If the store is unreachable, the join that follows reports it.
         let Ok(members) = self.store.members(channel).await else { return false };
         let users = users_of(&members);
         users.len() >= most && !users.contains(member.user())
-    }
-
-    fn is_limited(&self, channel: &ChannelName) -> bool {
-        self.rules.load().of(channel.as_str()).behaviour.max_members > 0
-    }
-
-    /// Whether a presence channel has more users than it may have.
-    fn is_overfull(&self, channel: &ChannelName, members: &Members) -> bool {
-        let most = self.rules.load().of(channel.as_str()).behaviour.max_members;
-        most > 0 && users_of(members).len() > most
     }
 
     fn turn_away(self: &Arc<Self>, join: &Join<S>, status: u16, cause: Refusal) {
