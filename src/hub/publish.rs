@@ -33,7 +33,7 @@ const FLUSHED_AT_ONCE: usize = 4;
 const FLUSHED_TOGETHER: usize = 128;
 
 /// How many sockets an event reached.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Reached {
     /// Those that it was queued for.
     pub(super) delivered: usize,
@@ -165,12 +165,11 @@ impl<S: Socket> Hub<S> {
             info!("Event: {}", event.name);
         }
         *is_counted = is_wanted;
-        let reached = if is_wanted { self.send(event, &rule, source == Source::Redis) } else { Reached::default() };
-        let Reached { delivered, dropped } = reached;
+        let Reached { delivered, dropped } = if is_wanted { self.send(event, &rule, source == Source::Redis) } else { Reached::default() };
         if delivered > 0 {
             self.metrics.deliveries.inc_by(delivered as u64);
         }
-        self.metrics.event(source, if reached == Reached::default() { Outcome::NoSubscribers } else { Outcome::Delivered });
+        self.metrics.event(source, if delivered + dropped == 0 { Outcome::NoSubscribers } else { Outcome::Delivered });
         self.observers.tell(|| {
             let is_in = |except| self.session(except).is_some_and(|session| session.is_in(channel));
             Observation::Published { event, source, delivered, dropped, has_left_out: event.except.is_some_and(is_in) }

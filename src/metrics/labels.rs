@@ -18,7 +18,7 @@ pub enum Source {
 /// The outcome of a received event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// It was sent to at least one socket.
+    /// It was sent to at least one socket, or dropped for some that do not keep up.
     Delivered,
     /// No socket was subscribed to its channel.
     NoSubscribers,
