@@ -96,7 +96,7 @@ impl State {
         if let Some(replaced) = &replaced {
             self.publish(channel, false, socket, replaced);
         }
-        if is_first {
+        if is_first || !keeps_place {
             self.publish(channel, true, socket, member);
         }
         Joined { is_first, replaced, members: Some(self.members(channel)), version: self.count, has_lost: false }
