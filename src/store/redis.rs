@@ -29,7 +29,7 @@ mod local_members;
 mod mirror;
 mod scripts;
 
-use changes::gone;
+use changes::{Written, gone};
 use lease::{Lease, Renewal};
 use local_members::LocalMembers;
 use mirror::Mirror;
@@ -183,6 +183,21 @@ impl RedisStore {
         let (listing,) = self.client.query(&pipeline).await?;
         Ok(listing)
     }
+
+    /// The members of a channel, with the version of the list.
+    async fn list(&self, channel: &ChannelName) -> Result<(u64, Members), QueryError> {
+        let listing = self.listing(channel).await?;
+        Ok((scripts::version(&listing), scripts::members(&listing)))
+    }
+
+    /// As [`Self::list`], after a join: Redis is not asked if all members are this node's.
+    async fn list_after(&self, channel: &ChannelName, join: &Written) -> Result<(u64, Members), QueryError> {
+        let local = if join.missing.is_none() { self.local.all(channel, join.sockets) } else { None };
+        match local {
+            Some(members) => Ok((join.version, members)),
+            None => self.list(channel).await,
+        }
+    }
 }
 
 impl From<QueryError> for StoreError {
@@ -197,27 +212,14 @@ impl PresenceStore for RedisStore {
         let (before, witness) = self.local.hold(channel, socket, member.clone());
         let mut undo = Undo { local: &self.local, channel, socket, before, is_armed: true };
         let writing = async {
-            let answer = self.write(channel, socket, &member, witness).await?;
-            let (_, version, _, count, has_witness, _) = answer;
-            let is_intact = has_witness || witness.is_none();
-            let local = if is_listed && is_intact { self.local.all(channel, count) } else { None };
-            let list = match local {
-                Some(members) => Some((version, members)),
-                None if is_listed => {
-                    let listing = self.listing(channel).await?;
-                    Some((scripts::version(&listing), scripts::members(&listing)))
-                }
-                None => None,
-            };
-            Ok::<_, QueryError>((answer, is_intact, list))
+            let written = self.write(channel, socket, &member, witness).await?;
+            let list = if is_listed { Some(self.list_after(channel, &written).await?) } else { None };
+            Ok::<_, QueryError>((written, list))
         };
-        let written = match tokio::time::timeout(JOIN_TIMEOUT, writing).await {
-            // The heartbeat logs why Redis refuses, as it does when it is full.
-            Ok(written) => written.ok(),
-            Err(_) => None,
-        };
+        // The heartbeat logs why Redis refuses, as it does when it is full.
+        let written = tokio::time::timeout(JOIN_TIMEOUT, writing).await.ok().and_then(Result::ok);
         undo.is_armed = false;
-        let Some(((is_first, version, replaced, _, _, met_foreign), is_intact, list)) = written else {
+        let Some((Written { is_first, version, replaced, missing, met_foreign, .. }, list)) = written else {
             let kept = self.local.keep_here(channel, socket, &member);
             let replaced = undo.before.take().filter(|before| !kept.iter().any(|(_, member)| member.user() == before.user()));
             let is_first = !kept.iter().any(|(other, known)| *other != socket && known.user() == member.user());
@@ -227,7 +229,7 @@ impl PresenceStore for RedisStore {
         if met_foreign {
             scripts::warn_of_foreign(channel);
         }
-        let has_lost = self.local.wrote(channel, witness.filter(|_| !is_intact));
+        let has_lost = self.local.wrote(channel, missing);
         if has_lost {
             self.note_loss();
         }
@@ -263,8 +265,7 @@ impl PresenceStore for RedisStore {
     }
 
     async fn versioned(&self, channel: &ChannelName) -> Result<(u64, Members), StoreError> {
-        let listing = self.listing(channel).await?;
-        Ok((scripts::version(&listing), scripts::members(&listing)))
+        Ok(self.list(channel).await?)
     }
 
     async fn next_maintenance(&self) {

@@ -23,6 +23,23 @@ const BATCH: usize = 200;
 
 /// As `join.lua` returns it.
 type JoinAnswer = (bool, u64, String, usize, bool, bool);
+
+/// A join that Redis has taken.
+pub(super) struct Written {
+    /// Whether this is the user's first socket.
+    pub(super) is_first: bool,
+    /// The version of the channel after it.
+    pub(super) version: u64,
+    /// JSON of the member whose last socket this was, or empty.
+    pub(super) replaced: String,
+    /// How many sockets are in the channel now.
+    pub(super) sockets: usize,
+    /// Another socket of this node that should be in the channel, and is not.
+    pub(super) missing: Option<SocketId>,
+    /// Something of another program was in the way.
+    pub(super) met_foreign: bool,
+}
+
 type LeaveAnswer = (u8, String);
 
 impl RedisStore {
@@ -66,18 +83,18 @@ impl RedisStore {
         socket: SocketId,
         member: &Member,
         witness: Option<SocketId>,
-    ) -> Result<JoinAnswer, QueryError> {
+    ) -> Result<Written, QueryError> {
         let node = self.index(channel).await?;
         let attempt = async |mode| {
             let mut pipeline = redis::pipe();
             self.keys.join(&mut pipeline, &Join { channel, socket, member, node: &node, mode, witness });
             self.client.query::<(JoinAnswer,)>(&pipeline).await
         };
-        let (answer,) = match attempt(Mode::Join).await {
+        let ((is_first, version, replaced, sockets, has_witness, met_foreign),) = match attempt(Mode::Join).await {
             Err(QueryError::Broken(_)) => attempt(Mode::Again).await?,
             result => result?,
         };
-        Ok(answer)
+        Ok(Written { is_first, version, replaced, sockets, missing: witness.filter(|_| !has_witness), met_foreign })
     }
 
     pub(super) async fn take_out(
