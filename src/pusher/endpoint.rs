@@ -1,8 +1,8 @@
 //! `POST {pusher.path}/broadcasting/auth`: signs channel authorizations for applications whose broadcaster (`redis`) cannot
 //! sign them.
 //!
-//! Input: what pusher-js sends to `authEndpoint`, `socket_id=…&channel_name=…` (or the same as JSON), with the page's cookie or token. Output: the
-//! application's answer, signed: `{"auth":"key:…","channel_data":"…"}`, or the status with which it refused.
+//! Input: what pusher-js sends to `authEndpoint`, `socket_id=…&channel_name=…` (or the same as JSON), with the page's cookie or
+//! token. Output: the application's answer, signed: `{"auth":"key:…","channel_data":"…"}`, or the status with which it refused.
 
 use std::net::IpAddr;
 
