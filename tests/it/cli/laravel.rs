@@ -458,9 +458,12 @@ fn the_config_file_decides_which_variable_counts() {
 
 #[test]
 fn an_unset_address_is_asked_for() {
+    // On a developer's machine `php artisan serve` may run, which is suggested then.
+    let is_open = |host: &str, port| std::net::TcpStream::connect((host, port)).is_ok();
+    let suggested = if is_open("127.0.0.1", 8000) && !is_open("localhost", 80) { "http://127.0.0.1:8000" } else { "http://localhost" };
     for (env, lines, expected) in [
         ("APP_URL=http://localhost\n", "\n\n\n\nhttp://127.0.0.1:8000\n", "http://127.0.0.1:8000"),
-        ("APP_URL=http://localhost\n", "\n", "http://localhost"),
+        ("APP_URL=http://localhost\n", "\n", suggested),
         ("APP_URL=https://shop.test\n", "\n\n\n\nhttps\n", "https://shop.test"),
     ] {
         let folder = project(env, &database(OLD, DEFAULT));
