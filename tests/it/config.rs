@@ -117,9 +117,9 @@ const SNIPPETS: &[Snippet] = &[
     ),
     (r#"{"devMode": 0}"#, &[("devMode", "false")], &[]),
     (
-        r#"{"socketio": {"cookie": {"name": "io", "maxAge": "1h", "path": null}}}"#,
-        &[("socketio.cookie.path", r#""/""#)],
-        &["`socketio.cookie.maxAge` is \"1h\""],
+        r#"{"socketio": {"cookie": {"name": "io", "maxAge": "1h", "path": null, "secure": "true"}}}"#,
+        &[("socketio.cookie.path", r#""/""#), ("socketio.cookie.secure", "true")],
+        &["`socketio.cookie.maxAge` is \"1h\", which is ignored: expected a whole number"],
     ),
     (r#"{"databaseConfig": {"redis": {"database": 2}}}"#, &[], &["did you mean `databaseConfig.redis.db`?"]),
     (r#"{"socketio": {"port": 6002}}"#, &[("port", "6001")], &["did you mean `port`?"]),

@@ -248,7 +248,7 @@ fn unknown_key(path: &str, message: &str) -> Option<String> {
 }
 
 /// What serde expected, in words for users of config files.
-fn expected(message: &str) -> String {
+pub(super) fn expected(message: &str) -> String {
     if let Some(field) = message.strip_prefix("missing field ") {
         return format!("a value for {field}");
     }
@@ -258,7 +258,7 @@ fn expected(message: &str) -> String {
         "a string" | "string or map" => "text".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "path string" => "a path".to_owned(),
-        "i64" => "a whole number, 0 or more".to_owned(),
+        "i64" | "u64" => "a whole number, 0 or more".to_owned(),
         other => other.to_owned(),
     }
 }

@@ -2,9 +2,11 @@
 //! Input: the tree of a JSON file. Output: the equivalent tree for this server, with a warning for each ignored value: no
 //! value that the original accepts may prevent the start.
 
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
-use crate::config::{Config, schema};
+use super::layers::expected;
+use crate::config::{Config, Cookie, schema};
 
 /// Rewrites the tree.
 pub(super) fn translate(tree: &mut Value, warnings: &mut Vec<String>) {
@@ -53,20 +55,18 @@ fn scalars(root: &mut Map<String, Value>) {
     }
 }
 
-/// Removes members of a cookie's table that have the wrong type.
+/// Removes members of a cookie's table that cannot be used. An unknown `sameSite` stays, and refuses the start: without it the
+/// cookie would be sent where it should not be.
 fn cookie(table: &mut Map<String, Value>, warnings: &mut Vec<String>) {
     table.retain(|key, value| {
-        let is_usable = match key.as_str() {
-            "name" | "path" | "domain" => value.is_string(),
-            "secure" | "httpOnly" => value.is_boolean(),
-            "maxAge" => value.is_u64(),
-            "sameSite" => value.is_string() || value.is_boolean(),
-            _ => true,
-        };
-        if !is_usable && !value.is_null() {
-            warnings.push(format!("`socketio.cookie.{key}` is {value}, which is ignored"));
+        let Err(error) = Cookie::deserialize(json!({ (key): value })) else { return true };
+        if key == "sameSite" && value.is_string() {
+            return true;
         }
-        is_usable
+        if !value.is_null() {
+            warnings.push(format!("`socketio.cookie.{key}` is {value}, which is ignored: expected {}", expected(&error.to_string())));
+        }
+        false
     });
 }
 
