@@ -121,10 +121,7 @@ impl Layers {
         let mut problem = self.problem(key, value, expected(message));
         // The warning about such a text is not shown beside an error.
         if schema::at(&self.tree, key).and_then(Value::as_str).is_some_and(names_a_variable) {
-            problem.remedy = Some(format!(
-                "variables are not expanded in a config file: write the value itself, or leave the key out and set {}",
-                env::short_variable_of(key)
-            ));
+            problem.remedy = Some(format!("variables are not expanded in a config file: {}", instead_of_variable(key)));
         }
         problem
     }
@@ -165,16 +162,10 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
         }
         Value::String(text) if text.contains("${") && schema::is_secret(key) || names_a_variable(text) => {
             let file = file.display();
-            let shown = if schema::is_secret(key) || text.contains('@') || key.contains(".headers.") {
-                String::new()
-            } else {
-                format!(", {text:?}")
-            };
-            let instead = || format!("; write the value itself, or leave the key out and set {}", env::short_variable_of(key));
-            let instead = env::names().values().any(|path| path == key).then(instead).unwrap_or_default();
-            let key = schema::numbered(key);
+            let shown = if schema::is_secret(key) || text.contains('@') { String::new() } else { format!(", {text:?}") };
+            let (shown_key, instead) = (schema::numbered(key), instead_of_variable(key));
             warnings.push(format!(
-                "`{key}` in {file} is used as written{shown}: variables are only replaced in the environment and in .env{instead}"
+                "`{shown_key}` in {file} is used as written{shown}: variables are only replaced in the environment and in .env; {instead}"
             ));
         }
         Value::String(text) if key == "databaseConfig.redis.host" && text.contains("://") => {
@@ -188,6 +179,14 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
         }
         _ => {}
     }
+}
+
+/// What to do about a variable in a file.
+fn instead_of_variable(key: &str) -> String {
+    // Not all keys have a variable: entries of lists have none.
+    let is_named = env::names().values().any(|path| path == key);
+    let or = is_named.then(|| format!(", or leave the key out and set {}", env::short_variable_of(key)));
+    format!("write the value itself{}", or.unwrap_or_default())
 }
 
 /// Whether the text has a `${VAR}` in it, or is `$VAR`, `env('VAR')` or `process.env.VAR`.

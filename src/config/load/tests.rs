@@ -264,6 +264,8 @@ fn a_value_of_the_wrong_kind_is_told_with_key_value_and_source() {
     assert!(port.ends_with(TOML_FILE), "{port}");
     let unexpanded = message("[databaseConfig.redis]\nport = '${REDIS_PORT}'");
     assert!(unexpanded.ends_with("or leave the key out and set LARAVEL_ECHO_SERVER_REDIS_PORT"), "{unexpanded}");
+    let without_variable = message("[[channels]]\npattern = 'news'\nlast = '${LAST}'");
+    assert!(without_variable.ends_with("not expanded in a config file: write the value itself"), "{without_variable}");
     assert!(message("port = 70000").contains("`port` is 70000, expected a port"));
     assert!(message("database = 'mysql'").contains("`database` is \"mysql\", expected one of `memory`, `redis`, `sqlite`"));
     assert!(message("[auth]\ntimeout = 'soon'").contains("`auth.timeout` is \"soon\", expected a duration"));
