@@ -1,5 +1,6 @@
 //! Warnings about valid but unwise settings. Input: a resolved [`Config`]. Output: warnings for the start, each with key and fix.
 
+use super::schema::numbered;
 use super::validate::{is_loopback, may_be_guarded, may_begin_with};
 use super::{ChannelAuth, ChannelRule, Config, Database, SameSite, WebhookEvent, Whispers};
 use crate::channel::{CACHED_PREFIXES, Pattern};
@@ -119,7 +120,7 @@ fn never_sent(rule: &ChannelRule, event: WebhookEvent) -> Option<&'static str> {
     let may_begin_with = |begin: &&str| may_begin_with(pattern, begin);
     match event {
         WebhookEvent::Connected | WebhookEvent::Disconnected => {
-            Some("it belongs to no channel, so no rule keeps it back or asks for it; `events` of a `[[webhooks]]` does")
+            Some("it belongs to no channel, so rules do not apply to it: add it to `events` of a `[[webhooks]]`")
         }
         WebhookEvent::MemberAdded | WebhookEvent::MemberRemoved if !may_begin_with(&"presence-") => {
             Some("only channels that begin with `presence-` have members; `channel_occupied` and `channel_vacated` are sent for all")
@@ -128,7 +129,7 @@ fn never_sent(rule: &ChannelRule, event: WebhookEvent) -> Option<&'static str> {
             Some("presence channels have `member_added` and `member_removed` instead")
         }
         WebhookEvent::CacheMiss if !CACHED_PREFIXES.iter().any(may_begin_with) => Some("only cache channels, such as `cache-…`, cause it"),
-        WebhookEvent::ClientEvent if !may_be_guarded(pattern) => Some("whispers go through private and presence channels alone"),
+        WebhookEvent::ClientEvent if !may_be_guarded(pattern) => Some("only private and presence channels take whispers"),
         WebhookEvent::ClientEvent if rule.whispers == Some(Whispers::Off) => Some("`whispers` is \"off\" in this rule"),
         WebhookEvent::ClientEvent if rule.auth == Some(ChannelAuth::None) => Some("whispers are off with `auth = \"none\"`"),
         _ => None,
@@ -141,11 +142,7 @@ fn prefixed(config: &Config) -> impl Iterator<Item = String> {
     let rules = config.channels.iter().enumerate().map(|(index, rule)| (format!("channels[{}].pattern", index + 1), &rule.pattern));
     let flat = config.flat_channels.iter().map(|pattern| ("flatChannels".to_owned(), pattern));
     let of_webhooks = config.all_webhooks().flat_map(|webhook| {
-        // Counted from 1, as in all that is shown.
-        let path = match webhook.place {
-            (None, index) => format!("webhooks[{}]", index + 1),
-            (Some(client), index) => format!("clients[{}].webhooks[{}]", client + 1, index + 1),
-        };
+        let path = numbered(&webhook.path());
         webhook.config.channels.iter().map(move |pattern| (format!("{path}.channels"), pattern))
     });
     let all = rules.chain(flat).chain(of_webhooks);
