@@ -1,12 +1,14 @@
 //! The Laravel project around the config file. Input: its folder. Output: the settings that can be read from it, each with
 //! its source, those that cannot be read, and where the project broadcasts to.
 
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
 use laravel_echo_server::config::RedisServerConfig;
 use laravel_echo_server::config::env::Environment;
+use laravel_echo_server::config::validate;
+use reqwest::Url;
 use serde_json::Value as Json;
 
 #[cfg(unix)]
@@ -122,7 +124,7 @@ impl Project {
     /// Whether Laravel publishes to (what looks like) this server's own endpoint instead of a Redis. It must be a separate
     /// connection, because cache and queue need a real Redis on the default one.
     pub(super) fn publishes_to(&self, endpoint: &RedisServerConfig) -> bool {
-        let is_here = |host: &str| matches!(host, "localhost" | "::1" | "[::1]") || host.starts_with("127.") || host == endpoint.host;
+        let is_here = |host: &str| validate::is_loopback(host) || host == endpoint.host;
         self.broadcaster.as_ref().and_then(Broadcaster::redis_connection).is_some_and(|name| name != DEFAULT_CONNECTION)
             && self.text("databaseConfig.redis.port").and_then(|port| port.parse().ok()) == Some(endpoint.port)
             && self.text("databaseConfig.redis.host").is_some_and(is_here)
@@ -156,35 +158,27 @@ pub(super) fn is_bare_localhost(url: &str) -> bool {
 
 /// Whether a URL names this machine.
 pub(super) fn is_loopback(url: &str) -> bool {
-    origin_of(url).is_some_and(|origin| {
-        let host = origin.split_once("://").map_or("", |(_, host)| host);
-        host.starts_with("localhost") || host.starts_with("127.") || host.starts_with("[::1]")
-    })
+    Url::parse(url).is_ok_and(|url| url.host_str().is_some_and(validate::is_loopback))
 }
 
 /// Whether a program listens at a URL on this machine.
 pub(super) fn is_open(url: &str) -> bool {
     /// More than enough for this machine.
     const TIMEOUT: Duration = Duration::from_secs(1);
-    let Some(origin) = origin_of(url) else { return false };
-    let Some((scheme, host)) = origin.split_once("://") else { return false };
-    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-    let address = if has_port { host.to_owned() } else { format!("{host}:{}", if scheme == "https" { 443 } else { 80 }) };
-    let mut addresses = address.to_socket_addrs().into_iter().flatten();
-    addresses.any(|address| TcpStream::connect_timeout(&address, TIMEOUT).is_ok())
+    let addresses = Url::parse(url).ok().and_then(|url| url.socket_addrs(|| None).ok()).unwrap_or_default();
+    addresses.iter().any(|address| TcpStream::connect_timeout(address, TIMEOUT).is_ok())
 }
 
 /// The `allowedOrigins` for the pages of an application at this URL. On a developer's machine, pages are opened under more
 /// names and ports: `artisan serve` uses port 8000, whatever APP_URL says.
 pub(super) fn origins_of(url: &str) -> Vec<String> {
     let Some(origin) = origin_of(url) else { return Vec::new() };
-    let is_local = |host: &str| host == "localhost" || host.starts_with("127.") || host == "[::1]";
     let Some((scheme, host)) = origin.split_once("://") else { return vec![origin] };
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    if !is_local(name) {
+    if !validate::is_loopback(name) {
         // A leading dot stands for all subdomains in `authHost`.
         return vec![if host.starts_with('.') { format!("{scheme}://*{host}") } else { origin }];
     }

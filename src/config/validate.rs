@@ -14,7 +14,7 @@ mod problem;
 mod webhooks;
 
 pub(super) use channels::{may_be_guarded, may_begin_with};
-pub(super) use form::is_loopback;
+pub use form::is_loopback;
 use form::{is_auth_endpoint, is_auth_host, is_of_the_api, is_origin, is_path};
 use problem::UNSET;
 

@@ -1,4 +1,4 @@
-//! Tests of the origins of an application's pages; `tests/it/cli/laravel.rs` tests reading projects.
+//! Tests of the URLs of an application; `tests/it/cli/laravel.rs` tests reading projects.
 
 use super::*;
 
@@ -20,4 +20,15 @@ fn an_application_on_this_machine_has_many_origins() {
     assert_eq!(origins_of("http://[::1]:8000")[4..], ["http://[::1]", "http://[::1]:*"]);
     assert_eq!(origins_of("https://.shop.test"), ["https://*.shop.test"]);
     assert_eq!(origins_of("shop.test"), [""; 0]);
+}
+
+#[test]
+fn only_this_machine_is_local() {
+    for url in ["http://localhost", "https://LOCALHOST/x", "http://127.0.0.1:8000", "http://user:word@127.0.0.2", "http://[::1]:8000"] {
+        assert!(is_loopback(url), "{url}");
+    }
+    for url in ["http://localhost.example.com", "http://127.example.com", "http://localhost@shop.test", "http://shop.test", "localhost"] {
+        assert!(!is_loopback(url), "{url}");
+    }
+    assert_eq!(origins_of("http://127.example.com"), ["http://127.example.com"]);
 }

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use crate::config::ApiClient;
 
 /// Whether only this machine can reach the host.
-pub(in crate::config) fn is_loopback(host: &str) -> bool {
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
