@@ -41,6 +41,12 @@ impl Arguments {
         let [text] = self.take([parameter])?;
         given(text)?.string()
     }
+
+    /// The only two arguments, as strings.
+    fn two_texts(self, parameters: [&str; 2]) -> Result<(String, String)> {
+        let [first, second] = self.take(parameters)?;
+        Ok((given(first)?.string()?, given(second)?.string()?))
+    }
 }
 
 fn given(value: Option<Value>) -> Result {
@@ -104,6 +110,7 @@ pub(super) fn call(name: &str, arguments: Arguments, has_ascii: bool) -> Result 
         "kebab_case" => return text::call("kebab", arguments, has_ascii),
         "str_finish" => return text::call("finish", arguments, has_ascii),
         "str_start" => return text::call("start", arguments, has_ascii),
+        "str_replace" => return text::call("replace", arguments, has_ascii),
         "strtolower" => Value::Text(arguments.text("string")?.to_ascii_lowercase()),
         "strtoupper" => Value::Text(arguments.text("string")?.to_ascii_uppercase()),
         "mb_strtolower" => Value::Text(arguments.text("string")?.to_lowercase()),
@@ -152,13 +159,8 @@ pub(super) fn call(name: &str, arguments: Arguments, has_ascii: bool) -> Result 
             };
             Value::Bool(is_blank == (name == "blank"))
         }
-        "str_replace" => {
-            let [search, replace, subject] = arguments.take(["search", "replace", "subject"])?;
-            replaced(given(search)?, given(replace)?, &given(subject)?.string()?)?
-        }
         "str_contains" | "str_starts_with" | "str_ends_with" => {
-            let [text, needle] = arguments.take(["haystack", "needle"])?;
-            let (text, needle) = (given(text)?.string()?, given(needle)?.string()?);
+            let (text, needle) = arguments.two_texts(["haystack", "needle"])?;
             Value::Bool(match name {
                 "str_contains" => text.contains(&needle),
                 "str_starts_with" => text.starts_with(&needle),

@@ -28,8 +28,7 @@ pub(in crate::cli::laravel::php) fn call(name: &str, arguments: Arguments, has_a
         "upper" => Value::Text(arguments.text("value")?.to_uppercase()),
         "ucfirst" => Value::Text(first_letter(&arguments.text("string")?, |c| c.to_uppercase().next().unwrap_or(c))),
         "finish" | "start" => {
-            let [value, cap] = arguments.take(["value", if name == "finish" { "cap" } else { "prefix" }])?;
-            let (value, cap) = (given(value)?.string()?, given(cap)?.string()?);
+            let (value, cap) = arguments.two_texts(["value", if name == "finish" { "cap" } else { "prefix" }])?;
             let mut bare = value.as_str();
             while let Some(rest) =
                 if name == "finish" { bare.strip_suffix(&cap) } else { bare.strip_prefix(&cap) }.filter(|_| !cap.is_empty())
@@ -43,8 +42,7 @@ pub(in crate::cli::laravel::php) fn call(name: &str, arguments: Arguments, has_a
             replaced(given(search)?, given(replace)?, &given(subject)?.string()?)?
         }
         "contains" | "startswith" | "endswith" => {
-            let [text, needle] = arguments.take(["haystack", "needles"])?;
-            let (text, needle) = (given(text)?.string()?, given(needle)?.string()?);
+            let (text, needle) = arguments.two_texts(["haystack", "needles"])?;
             let is_in = match name {
                 "contains" => text.contains(&needle),
                 "startswith" => text.starts_with(&needle),
@@ -53,8 +51,7 @@ pub(in crate::cli::laravel::php) fn call(name: &str, arguments: Arguments, has_a
             Value::Bool(is_in && !needle.is_empty())
         }
         "after" | "before" => {
-            let [text, search] = arguments.take(["subject", "search"])?;
-            let (text, search) = (given(text)?.string()?, given(search)?.string()?);
+            let (text, search) = arguments.two_texts(["subject", "search"])?;
             let parts = text.split_once(&search).filter(|_| !search.is_empty());
             Value::text(parts.map_or(text.as_str(), |(before, after)| if name == "after" { after } else { before }))
         }
