@@ -8,7 +8,7 @@ use crate::proxies::TrustedProxies;
 
 /// Names that a client may not set: they belong to the connection or the body, change the meaning of the request, or would
 /// let the client pose as a proxy and so fake its address, host or scheme.
-const DROPPED: [&str; 15] = [
+const DROPPED: [&str; 14] = [
     "accept-encoding",
     "connection",
     "expect",
@@ -20,13 +20,12 @@ const DROPPED: [&str; 15] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
-    "x-envoy-external-address",
     "x-host",
     "x-requested-with",
     "x-rewrite-url",
 ];
 /// Some proxies forward what they know of the client's certificate (`SSL-Client-Verify`), or mark all of their headers.
-const DROPPED_PREFIXES: [&str; 16] = [
+const DROPPED_PREFIXES: [&str; 15] = [
     "cf-",
     "cloudfront-",
     "content-",
@@ -42,7 +41,6 @@ const DROPPED_PREFIXES: [&str; 16] = [
     "x-proxy",
     "x-remote-",
     "x-ssl-",
-    "x-url-",
 ];
 /// Proxies and CDNs forward the client's address under names such as `True-Client-IP` and `X-Azure-ClientIP`.
 const DROPPED_SUFFIXES: [&str; 9] = ["-addr", "-address", "-clientip", "-ip", "-ipv6", "-override", "-proto", "-scheme", "-socketip"];
@@ -269,6 +267,7 @@ mod tests {
             "X-Appengine-Remote-Addr",
             "X-Remote-Addr",
             "Client-Address",
+            "X-Envoy-External-Address",
             "SSL-Client-Verify",
             "X-SSL-Client-S-DN",
             "X-Client-Cert",
