@@ -25,9 +25,9 @@ pub(crate) mod dashboard;
 pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod health;
-mod lost;
 pub(crate) mod metrics;
 pub(crate) mod moderation;
+mod not_found;
 pub(crate) mod openapi;
 pub(crate) mod params;
 pub(crate) mod signature;
@@ -119,7 +119,7 @@ pub(crate) fn router(config: &Config, api: Api) -> Router {
     }
     let mut router = Router::new().route("/", reads(get(async || Html("OK")))).merge(moderation::routes());
     // Equals `path` in the options of Pusher's and Laravel's libraries.
-    let (prefix, paths) = (config.pusher.prefix(), lost::Paths::new(config));
+    let (prefix, paths) = (config.pusher.prefix(), not_found::Paths::new(config));
     for (path, route) in routes {
         if !prefix.is_empty() && config.serves_pusher() && path.starts_with("/apps/") {
             router = router.route(&format!("{prefix}{path}"), route.clone());
@@ -130,7 +130,7 @@ pub(crate) fn router(config: &Config, api: Api) -> Router {
     router
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .fallback(move |uri: Uri| {
-            paths.tell(&uri);
+            paths.warn_of(&uri);
             async { ApiError::not_found() }
         })
         .layer(axum::middleware::from_fn(params::checked_path))

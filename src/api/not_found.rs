@@ -1,4 +1,4 @@
-//! Clients that look for this server under another path. Input: a request for a path that does not exist. Output: a throttled
+//! Clients that ask for another path than the configured one. Input: a request for a path that does not exist. Output: a throttled
 //! warning that names the setting; the answer stays 404.
 
 use axum::http::Uri;
@@ -19,15 +19,16 @@ impl Paths {
         let pusher = if config.serves_pusher() {
             format!("the client's `wsPath` and `pusher.path` ({:?}) differ: set one to the other", config.pusher.prefix())
         } else if config.pusher.enabled {
-            "Pusher's protocol needs an entry of `clients` with a key and a secret".to_owned()
+            "Pusher's protocol needs an entry of `clients` with a key and a secret: those of PUSHER_APP_… or REVERB_APP_… in Laravel's .env"
+                .to_owned()
         } else {
-            "Pusher's protocol is off: `pusher.enabled` is false".to_owned()
+            "Pusher's protocol is off: set `pusher.enabled` to true".to_owned()
         };
         Self { socket_io: config.socketio.path.clone(), pusher }
     }
 
     /// Warns about a client of a protocol that this server speaks.
-    pub(super) fn tell(&self, uri: &Uri) {
+    pub(super) fn warn_of(&self, uri: &Uri) {
         let path = uri.path();
         if let Some(hint) = self.hint(path, uri.query().unwrap_or_default()) {
             warn_throttled!(class = 404, key = path, path, hint, "a client asks for a path that is not served");
@@ -56,7 +57,9 @@ mod tests {
         assert!(other.contains("(\"/ws\")") && other.contains("`socketio.path` (\"/socket.io\")"), "{other}");
         assert!(hint(served.clone(), "/ws/app/k", "protocol=7&client=js").unwrap().contains("`pusher.path` (\"\")"));
         assert!(hint(serde_json::json!({}), "/app/k", "protocol=7").unwrap().contains("a key and a secret"));
-        assert!(hint(serde_json::json!({ "pusher": { "enabled": false } }), "/app/k", "protocol=7").unwrap().contains("is false"));
+        assert!(
+            hint(serde_json::json!({ "pusher": { "enabled": false } }), "/app/k", "protocol=7").unwrap().contains("set `pusher.enabled`")
+        );
         for (path, query) in [("/wp-login.php", ""), ("/app/k", ""), ("/x", "protocol=7"), ("/x", "EIO=4")] {
             assert_eq!(hint(served.clone(), path, query), None, "{path}?{query}");
         }

@@ -308,8 +308,8 @@ fn events(kept: &[Arc<Entry>], channel: &str, event: &str, is_prefix_wrong: bool
     if let Some(dropped) = found.dropped {
         findings.add(
             Weight::Wrong,
-            format!("\"{name}\" was dropped for {dropped} of those subscribed, who do not keep up"),
-            "they are closed and come back, or with `deliver = \"volatile\"` miss it; see limits.clientQueue",
+            format!("\"{name}\" was dropped for {dropped} of the clients subscribed, which do not keep up"),
+            "they are disconnected and reconnect, or with `deliver = \"volatile\"` miss it; a larger limits.clientQueue bridges short delays",
         );
     }
     match (delivered, found.has_left_out) {

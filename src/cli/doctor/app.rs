@@ -91,7 +91,7 @@ pub(super) async fn callback(config: &Config, report: &mut Report) {
             && let Some(endpoint) = other_endpoint(&config.auth_endpoint)
             && ask(&client, base, &format!("{base}{endpoint}"), hosts.credentials(base)).await.0 == Status::Ok
         {
-            fix = format!("{base}{endpoint} is there: authEndpoint = {endpoint:?}");
+            fix = format!("the application has the route at {base}{endpoint}: set authEndpoint = {endpoint:?}");
         }
         report.add("auth", status, format!("{url} {message}"), fix);
     }
