@@ -336,7 +336,7 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
     }
 }
 
-/// A secret; one without any letter counts as none, because anyone could sign with it.
+/// A secret; an empty one, or one of whitespace only, counts as none, because anyone could sign with it.
 pub(super) fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
     let secret = Option::<Secret>::deserialize(deserializer)?;
     Ok(secret.filter(|secret| !secret.is_blank()))
