@@ -48,6 +48,10 @@ fn channel() -> ChannelName {
     "presence-room".into()
 }
 
+async fn until_written(store: &Store, count: usize) {
+    until("all members", async || store.members(&channel()).await.is_ok_and(|members| members.len() == count)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leave_after_redis_lost_its_data_takes_effect() {
     let redis = Redis::start().await;
@@ -236,7 +240,7 @@ async fn while_redis_hangs_no_join_waits_long() {
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     redis.resume();
     let keeping = keep(&store);
-    until("all members", async || store.members(&channel()).await.is_ok_and(|members| members.len() == 20)).await;
+    until_written(&store, 20).await;
     keeping.abort();
 }
 
@@ -256,7 +260,7 @@ async fn a_read_only_replica_is_asked_now_and_then_until_it_is_the_master() {
     let (attempts, quarters) = (redis.calls("eval").await + redis.calls("evalsha").await, started.elapsed().as_millis() / 250);
     assert!(u128::from(attempts) < 20 + 2 * quarters, "{attempts} scripts in {:?}", started.elapsed());
     redis.run(&["REPLICAOF", "NO", "ONE"]).await;
-    until("both members", async || store.members(&channel()).await.is_ok_and(|members| members.len() == 2)).await;
+    until_written(&store, 2).await;
     keeping.abort();
 }
 
@@ -271,7 +275,7 @@ async fn while_redis_is_full_members_are_kept_here() {
     assert_eq!((joined.is_first, joined.version, joined.members.map(|members| members.len())), (true, 0, Some(2)));
     let keeping = keep(&store);
     redis.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    until("both members", async || store.members(&channel()).await.is_ok_and(|members| members.len() == 2)).await;
+    until_written(&store, 2).await;
     keeping.abort();
 }
 
