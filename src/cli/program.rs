@@ -94,7 +94,7 @@ fn listener(line: &str, port: u16) -> Option<&str> {
     (is_port && *state == LISTENS).then_some(inode)
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 
@@ -105,6 +105,7 @@ mod tests {
         let found = Program::listening_on(port).unwrap();
         assert_eq!(found.process, std::process::id() as i32);
         assert!(!found.is_original());
+        assert_eq!(found.most_open_files(), rustix::process::getrlimit(rustix::process::Resource::Nofile).current);
         drop(listener);
         assert!(Program::listening_on(port).is_none());
     }
