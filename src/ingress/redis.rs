@@ -148,7 +148,7 @@ impl<S: Socket> RedisIngress<S> {
             };
             loop {
                 tokio::time::sleep(PING_INTERVAL).await;
-                match tokio::time::timeout(PING_TIMEOUT, redis::cmd("PING").exec_async(&mut connection)).await {
+                match tokio::time::timeout(PING_TIMEOUT, connection.ping()).await {
                     Ok(Ok(())) => {}
                     // Redis may have closed only this connection: open another one.
                     Ok(Err(_)) => break,

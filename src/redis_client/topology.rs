@@ -62,6 +62,20 @@ pub enum Connection {
     Cluster(ClusterConnection),
 }
 
+impl Connection {
+    /// Checks that Redis responds.
+    ///
+    /// # Errors
+    /// When it does not, or does not serve this connection.
+    pub(crate) async fn ping(&mut self) -> RedisResult<()> {
+        match redis::cmd("PING").exec_async(self).await {
+            // A Redis that cannot save refuses PING as it does writes, but still serves reads and subscriptions.
+            Err(error) if Cause::of(&error) == Cause::Disk => Ok(()),
+            outcome => outcome,
+        }
+    }
+}
+
 impl Redis {
     /// Reads the settings; does not connect yet.
     ///
@@ -219,7 +233,7 @@ impl Topology {
                 Self::Cluster { client, .. } => Connection::Cluster(client.get_async_connection().await?),
             };
             // The kernel accepts connections even for a suspended server, so check that it responds.
-            redis::cmd("PING").exec_async(&mut connection).await?;
+            connection.ping().await?;
             Ok(connection)
         };
         within(connect).await

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Laravel, Redis, TestServer, until};
+use crate::support::{Laravel, Redis, TestServer, metrics, until};
 
 #[tokio::test]
 async fn a_redis_that_hangs_is_not_ready() {
@@ -14,6 +14,23 @@ async fn a_redis_that_hangs_is_not_ready() {
     until("not ready", async || ready().await == 503).await;
     redis.resume();
     until("ready again", async || ready().await == 200).await;
+}
+
+/// It answers even PING with MISCONF.
+#[tokio::test]
+async fn a_redis_that_cannot_save_still_delivers_events() {
+    let (mut redis, laravel) = (Redis::not_yet(), Laravel::start().await);
+    redis.up_with(&["--dir", "/proc", "--save", "900", "1"]).await;
+    let server = TestServer::with(&redis, &laravel, json!({})).await;
+    redis.run(&["BGSAVE"]).await;
+    let refused_pings = async || {
+        let stats = redis.run(&["INFO", "commandstats"]).await;
+        let ping = stats.lines().find(|line| line.starts_with("cmdstat_ping:"));
+        ping.and_then(|line| line.split_once("rejected_calls=")?.1.split(',').next()?.parse::<u32>().ok()).unwrap_or(0)
+    };
+    until("some refused PINGs", async || refused_pings().await >= 3).await;
+    let metrics = metrics(server.address).await;
+    assert!(metrics.contains("\nlaravel_echo_redis_losses_total 0\n"), "{metrics}");
 }
 
 #[tokio::test]
