@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -57,6 +58,8 @@ pub(crate) struct RedisStore {
     trusted: Mutex<WriteEpoch>,
     /// Notified when Redis turns out to lack members of this node.
     lost: Notify,
+    /// Somebody has left whom Redis never had: this node's clients still see them.
+    has_untold: AtomicBool,
     is_clustered: bool,
 }
 
@@ -110,6 +113,7 @@ impl RedisStore {
             local: LocalMembers::default(),
             orphans: Mutex::default(),
             lost: Notify::new(),
+            has_untold: AtomicBool::new(false),
             is_clustered: config.cluster.enabled,
         })
     }
@@ -153,7 +157,7 @@ impl RedisStore {
         unreconciled.sort_unstable();
         unreconciled.dedup();
         *self.orphans.lock() = orphans;
-        Ok(Heartbeat { unreconciled, has_lost: is_new_id })
+        Ok(Heartbeat { unreconciled, has_lost: self.has_untold.swap(false, Ordering::AcqRel) || is_new_id })
     }
 
     /// Redis has lost members that were written (it was flushed, for example): write everything again at once.
@@ -313,6 +317,10 @@ impl PresenceStore for RedisStore {
         }
         if has_changed {
             self.mirror.changed(channel);
+        }
+        if self.local.take_untold(channel) {
+            self.has_untold.store(true, Ordering::Release);
+            self.lost.notify_one();
         }
         if self.local.forget(channel) {
             let mut pipeline = redis::pipe();

@@ -105,6 +105,7 @@ in_both_modes!(
     one_hundred_join_over_two_nodes_at_once,
     who_joins_a_known_channel_is_shown_it_without_asking_redis,
     the_data_of_a_users_newest_tab_is_shown_on_all_nodes,
+    who_came_and_left_while_redis_was_full_is_not_shown_any_more,
     the_http_api_answers_for_all_nodes,
     without_redis_the_clients_of_a_node_reach_each_other,
     redis_restarts_empty_under_two_nodes,
@@ -192,6 +193,20 @@ async fn who_joins_a_known_channel_is_shown_it_without_asking_redis(mode: &str) 
     }
     let (_late, here) = join(&nodes[1], 100_000).await;
     assert_eq!(here, [100_000, newest, 1]);
+}
+
+async fn who_came_and_left_while_redis_was_full_is_not_shown_any_more(mode: &str) {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let [one, _other] = nodes(mode, &redis, &laravel).await;
+    let (mut first, _) = join(&one, 1).await;
+    redis.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let (mut second, here) = join(&one, 2).await;
+    assert_eq!(here.len(), 2);
+    assert_eq!(first.event("presence:joining").await[1]["user_id"], 2);
+    second.unsubscribe(ROOM).await;
+    one.subscribed(ROOM, 1).await;
+    redis.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    assert_eq!(first.event("presence:leaving").await[1]["user_id"], 2);
 }
 
 async fn the_data_of_a_users_newest_tab_is_shown_on_all_nodes(mode: &str) {

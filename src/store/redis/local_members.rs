@@ -2,7 +2,7 @@
 //!
 //! Input: joins and leaves as they start and end. Output: the channels that have to be repaired in Redis.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -25,6 +25,10 @@ struct LocalChannel {
     owed: HashMap<SocketId, Option<Member>>,
     /// Redis may have lost some of the members.
     is_doubtful: bool,
+    /// Sockets that joined while Redis took no members, and have not been written yet.
+    kept: HashSet<SocketId>,
+    /// One of these has left: Redis never had it, so it does not tell the nodes.
+    has_untold: bool,
     /// The id of this node whose index contains the channel.
     index: Option<Arc<str>>,
 }
@@ -85,6 +89,7 @@ impl LocalMembers {
         let local = channels.entry(channel.clone()).or_default();
         local.joins -= 1;
         local.is_doubtful = true;
+        local.kept.insert(socket);
         // Another join of the same socket may have been undone in the meantime.
         local.members.entry(socket).or_insert_with(|| member.clone());
         local.owed.remove(&socket);
@@ -96,6 +101,7 @@ impl LocalMembers {
         let mut channels = self.0.lock();
         let local = channels.entry(channel.clone()).or_default();
         let member = local.members.shift_remove(&socket);
+        local.has_untold |= local.kept.remove(&socket);
         let owed = local.owed.entry(socket).or_default();
         if owed.is_none() {
             owed.clone_from(&member);
@@ -165,7 +171,13 @@ impl LocalMembers {
             && local.index.as_ref() == Some(node)
         {
             local.is_doubtful = false;
+            local.kept.clear();
         }
+    }
+
+    /// Whether somebody has left since the last call whom Redis never had.
+    pub(super) fn take_untold(&self, channel: &ChannelName) -> bool {
+        self.0.lock().get_mut(channel).is_some_and(|local| std::mem::take(&mut local.has_untold))
     }
 
     /// Forgets the channel if it is empty, and returns whether it was.
