@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::hub::{Hub, Observer, Socket};
 use crate::metrics::Metrics;
+use crate::redis_client::REMINDER_INTERVAL;
 use crate::telemetry::reminders::Reminders;
 
 mod books;
@@ -93,7 +94,7 @@ impl Webhooks {
             let delivery = &config.webhooks_delivery;
             let (feed, metrics) = (Arc::clone(&feed), Arc::clone(metrics));
             let (grace, retry_for) = (delivery.grace, delivery.retry_for);
-            let refusals = Mutex::new(Reminders::every(WARN_INTERVAL));
+            let refusals = Mutex::new(Reminders::every(REMINDER_INTERVAL));
             let common = shared::Common { books, truth, feed, targets, metrics, refusals, grace, retry_for };
             shared::start(common, &mut tasks, &last);
         } else {

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use tracing::{error, warn};
+use tracing::{debug, error};
 
 use super::session::Join;
 use super::subscribe::Grace;
@@ -179,7 +179,8 @@ impl<S: Socket> Hub<S> {
 
     async fn leave_presence_now(self: &Arc<Self>, channel: &ChannelName, id: SocketId) {
         if let Err(error) = self.leave_presence(channel, id).await {
-            warn!(%channel, %error, "could not remove a presence member yet");
+            // The store retries, and logs the cause.
+            debug!(%channel, %error, "could not remove a presence member yet");
         }
     }
 

@@ -105,6 +105,12 @@ impl ReconnectingClient {
         Self { instead, ..self }
     }
 
+    /// The address of Redis, without credentials.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.redis.address()
+    }
+
     /// Changes with every new connection.
     #[must_use]
     pub fn generation(&self) -> u64 {

@@ -21,7 +21,8 @@ use super::{Heartbeat, Joined, Left, Member, Members, PresenceStore, StoreError}
 use crate::channel::ChannelName;
 use crate::config::Config;
 use crate::event::SocketId;
-use crate::redis_client::{QueryError, ReconnectingClient, Redis, RedisConfigError, reconnecting};
+use crate::redis_client::{QueryError, REMINDER_INTERVAL, ReconnectingClient, Redis, RedisConfigError, reconnecting};
+use crate::telemetry::reminders::Reminders;
 use crate::warn_throttled;
 
 mod changes;
@@ -60,8 +61,15 @@ pub(crate) struct RedisStore {
     lost: Notify,
     /// Somebody has left whom Redis never had: this node's clients still see them.
     has_untold: AtomicBool,
+    /// Why Redis refuses members.
+    refusals: Mutex<Reminders<String>>,
     is_clustered: bool,
 }
+
+/// An error of Redis with its whole text.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.full_text())]
+struct Failure(QueryError);
 
 /// Written members count as stored as long as neither of these changes.
 #[derive(Debug, PartialEq, Eq)]
@@ -114,6 +122,7 @@ impl RedisStore {
             orphans: Mutex::default(),
             lost: Notify::new(),
             has_untold: AtomicBool::new(false),
+            refusals: Mutex::new(Reminders::every(REMINDER_INTERVAL)),
             is_clustered: config.cluster.enabled,
         })
     }
@@ -202,11 +211,62 @@ impl RedisStore {
             None => self.list(channel).await,
         }
     }
+
+    /// Logs that Redis refuses members, as it does when it is full. The client logs a lost connection.
+    fn note_refusal(&self, error: &QueryError) {
+        let (reason, hint) = (error.full_text(), self.client.hint(error));
+        if matches!(error, QueryError::Refused(_)) && self.refusals.lock().is_due(reason.clone()) {
+            let redis = self.client.address();
+            warn!(redis, reason, hint, "presence lists show only this node's members, which are not shared; retrying");
+        }
+    }
+
+    /// Redis has taken what it may have refused before.
+    fn note_success(&self) {
+        if self.refusals.lock().clear() {
+            info!(redis = self.client.address(), "Redis takes presence members again");
+        }
+    }
+
+    /// Writes again what Redis lacks of a channel, and removes what it has too much.
+    async fn repair(&self, channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
+        let repairs = self.local.repairs(channel);
+        let mut has_changed = !repairs.members.is_empty() || !repairs.owed.is_empty();
+        if !repairs.members.is_empty() {
+            let node = self.assert(channel, &repairs.members).await?;
+            self.local.reconciled(channel, &node);
+            self.note_success();
+        }
+        let left = self.take_all(channel, repairs.owed.iter().map(|(socket, _)| (*socket, Condition::None))).await?;
+        let mut all_gone = Vec::new();
+        for ((socket, member), left) in repairs.owed.into_iter().zip(left) {
+            self.local.confirm_removed(channel, socket);
+            all_gone.extend(gone(self.make_up(channel, left, member)));
+        }
+        let nodes = self.orphans.lock().remove(channel);
+        if let Some(nodes) = nodes {
+            all_gone.extend(self.take_orphans(channel, &nodes).await?);
+            has_changed = true;
+        }
+        if has_changed {
+            self.mirror.changed(channel);
+        }
+        if self.local.take_untold(channel) {
+            self.has_untold.store(true, Ordering::Release);
+            self.lost.notify_one();
+        }
+        if self.local.forget(channel) {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("SREM").arg(self.keys.index(&self.lease.node())).arg(channel.as_str());
+            self.client.query::<()>(&pipeline).await?;
+        }
+        Ok(all_gone)
+    }
 }
 
 impl From<QueryError> for StoreError {
     fn from(error: QueryError) -> Self {
-        Self(error.full_text().into())
+        Self(Box::new(Failure(error)))
     }
 }
 
@@ -220,7 +280,7 @@ impl PresenceStore for RedisStore {
             let list = if is_listed { Some(self.list_after(channel, &written).await?) } else { None };
             Ok::<_, QueryError>((written, list))
         };
-        // The heartbeat logs why Redis refuses, as it does when it is full.
+        // The next heartbeat, or the reconciliation after it, logs why Redis refuses, as it does when it is full.
         let written = tokio::time::timeout(JOIN_TIMEOUT, writing).await.ok().and_then(Result::ok);
         undo.is_armed = false;
         let Some((Written { is_first, version, replaced, missing, met_foreign, .. }, list)) = written else {
@@ -282,52 +342,29 @@ impl PresenceStore for RedisStore {
     }
 
     async fn heartbeat(&self) -> Result<Heartbeat, StoreError> {
-        let beat = self.beat().await;
-        // The client itself logs a lost connection.
-        if let Err(error @ QueryError::Refused(_)) = &beat {
-            let (reason, hint) = (error.full_text(), self.client.hint(error));
-            warn_throttled!(
-                class = 0,
-                key = "",
-                reason,
-                hint,
-                "presence lists show only this node's members, which are not shared; retrying"
-            );
+        match self.beat().await {
+            Ok(beat) => {
+                if beat.unreconciled.is_empty() {
+                    self.note_success();
+                }
+                Ok(beat)
+            }
+            Err(error) => {
+                self.note_refusal(&error);
+                Err(error.into())
+            }
         }
-        Ok(beat?)
     }
 
     async fn reconcile(&self, channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
-        let repairs = self.local.repairs(channel);
-        let mut has_changed = !repairs.members.is_empty() || !repairs.owed.is_empty();
-        if !repairs.members.is_empty() {
-            let node = self.assert(channel, &repairs.members).await?;
-            self.local.reconciled(channel, &node);
+        let outcome = self.repair(channel).await;
+        if let Err(error) = &outcome {
+            match error.0.downcast_ref() {
+                Some(Failure(error)) => self.note_refusal(error),
+                None => warn_throttled!(class = 0, key = channel.as_str(), %channel, %error, "could not repair presence members; retrying"),
+            }
         }
-        let left = self.take_all(channel, repairs.owed.iter().map(|(socket, _)| (*socket, Condition::None))).await?;
-        let mut all_gone = Vec::new();
-        for ((socket, member), left) in repairs.owed.into_iter().zip(left) {
-            self.local.confirm_removed(channel, socket);
-            all_gone.extend(gone(self.make_up(channel, left, member)));
-        }
-        let nodes = self.orphans.lock().remove(channel);
-        if let Some(nodes) = nodes {
-            all_gone.extend(self.take_orphans(channel, &nodes).await?);
-            has_changed = true;
-        }
-        if has_changed {
-            self.mirror.changed(channel);
-        }
-        if self.local.take_untold(channel) {
-            self.has_untold.store(true, Ordering::Release);
-            self.lost.notify_one();
-        }
-        if self.local.forget(channel) {
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("SREM").arg(self.keys.index(&self.lease.node())).arg(channel.as_str());
-            self.client.query::<()>(&pipeline).await?;
-        }
-        Ok(all_gone)
+        outcome
     }
 
     async fn other_nodes(&self) -> Result<usize, StoreError> {

@@ -32,9 +32,16 @@ impl<R: Eq + Hash> Reminders<R> {
         is_due
     }
 
-    /// What failed works again: the next failure is logged.
-    pub(crate) fn clear(&mut self) {
-        self.logged.clear();
+    /// What failed works again: the next failure is logged. Returns whether one was.
+    pub(crate) fn clear(&mut self) -> bool {
+        self.clear_if(|_| true)
+    }
+
+    /// As [`Self::clear`], for the reasons that are over.
+    pub(crate) fn clear_if(&mut self, is_over: impl Fn(&R) -> bool) -> bool {
+        let before = self.logged.len();
+        self.logged.retain(|reason, _| !is_over(reason));
+        self.logged.len() < before
     }
 }
 
@@ -56,7 +63,8 @@ mod tests {
         assert!(due_after(1, "unreachable").await, "a reminder");
         assert!(!due_after(3, "no password").await);
         assert!(due_after(1, "no password").await);
-        reminders.clear();
+        assert!(reminders.clear());
+        assert!(!reminders.clear());
         assert!(reminders.is_due("unreachable"));
     }
 }

@@ -41,6 +41,11 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum number of counts in one report.
 const COUNTS: usize = 5_000;
 
+/// What webhooks do in Redis, for the log.
+const WRITE_CHANGES: &str = "write changes to Redis";
+const WRITE_QUEUED: &str = "write queued webhooks to Redis";
+const TAKE_LEASE: &str = "take their lease from Redis";
+
 /// Shared by the tasks.
 pub(super) struct Common<T> {
     pub(super) books: Books,
@@ -55,14 +60,21 @@ pub(super) struct Common<T> {
 }
 
 impl<T> Common<T> {
-    /// Logs that `what`, such as `could not write changes to Redis`, failed and will be retried.
+    /// Logs that `what` failed and will be retried.
     fn complain(&self, what: &'static str, error: &QueryError) {
         let reason = error.full_text();
         // The client logs a lost connection itself, and when Redis is back.
         if !matches!(error, QueryError::Refused(_)) {
-            debug!(reason, "webhooks {what}; retrying");
+            debug!(reason, "webhooks could not {what}; retrying");
         } else if self.refusals.lock().is_due((what, reason.clone())) {
-            warn!(reason, hint = self.books.hint(error), "webhooks {what}; retrying");
+            warn!(reason, hint = self.books.hint(error), "webhooks could not {what}; retrying");
+        }
+    }
+
+    /// Logs that `what` works again if it had failed.
+    fn works(&self, what: &'static str) {
+        if self.refusals.lock().clear_if(|(failed, _)| *failed == what) {
+            info!("webhooks can {what} again");
         }
     }
 
@@ -145,6 +157,7 @@ async fn send<T: Truth>(common: &Common<T>, report: &Report, last: &Cancellation
     loop {
         match common.books.report(report).await {
             Ok((was_known, dropped)) => {
+                common.works(WRITE_CHANGES);
                 if dropped > 0 {
                     common.metrics.webhooks.dropped.inc_by(dropped);
                     warn!(events = dropped, "webhook events dropped: too many are queued for the leading node");
@@ -153,7 +166,7 @@ async fn send<T: Truth>(common: &Common<T>, report: &Report, last: &Cancellation
             }
             // Retried unchanged, so that it counts once. Changes in the meantime are collected in the feed, which is bounded.
             Err(error) if !last.is_cancelled() => {
-                common.complain("could not write changes to Redis", &error);
+                common.complain(WRITE_CHANGES, &error);
                 sleep(RETRY).await;
             }
             Err(error) => {
@@ -192,6 +205,7 @@ async fn lead<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, reporte
     while !last.is_cancelled() {
         match common.books.pull(&token, false).await {
             Ok(Some(pulled)) => {
+                common.works(TAKE_LEASE);
                 debug!("this node sends the webhooks");
                 let outcome = Box::pin(Leader::new(&common, &token).run(pulled, &reported)).await;
                 match outcome {
@@ -203,16 +217,19 @@ async fn lead<T: Truth>(common: Arc<Common<T>>, last: CancellationToken, reporte
                     }
                     Err(error) => {
                         match &error {
-                            LeadError::Redis(error) => common.complain("could not write queued webhooks to Redis", error),
+                            LeadError::Redis(error) => common.complain(WRITE_QUEUED, error),
                             _ => info!(%error, "this node no longer sends the webhooks"),
                         }
                         last.run_until_cancelled(sleep(RETRY)).await;
                     }
                 }
             }
-            Ok(None) => drop(last.run_until_cancelled(sleep(common.books.lease / 8)).await),
+            Ok(None) => {
+                common.works(TAKE_LEASE);
+                last.run_until_cancelled(sleep(common.books.lease / 8)).await;
+            }
             Err(error) => {
-                common.complain("could not take their lease from Redis", &error);
+                common.complain(TAKE_LEASE, &error);
                 last.run_until_cancelled(sleep(RETRY)).await;
             }
         }
@@ -302,6 +319,7 @@ impl<'a, T: Truth> Leader<'a, T> {
                 let events: Vec<_> = events.iter().filter_map(|event| books::event(event)).collect();
                 let dropped =
                     self.common.books.commit(self.token, &told, &events, (mark_count, event_count)).await?.ok_or(LeadError::Lost)?;
+                self.common.works(WRITE_QUEUED);
                 self.common.note_dropped(dropped);
                 looked?;
             }

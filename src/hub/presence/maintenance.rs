@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use tracing::{debug, error};
+use tracing::debug;
 
 use super::super::{Hub, Socket};
 use crate::channel::ChannelName;
@@ -48,7 +48,8 @@ impl<S: Socket> Hub<S> {
         let _order = self.presence_locks.lock(&channel).await;
         match self.store.reconcile(&channel).await {
             Ok(gone) => gone.iter().for_each(|member| self.announce_leaving(&channel, member, None)),
-            Err(error) => error!(%channel, %error, "could not repair presence members; retrying"),
+            // The store has logged the cause, and retries.
+            Err(error) => debug!(%channel, %error, "could not repair presence members; retrying"),
         }
     }
 }
