@@ -179,8 +179,12 @@ impl Cause {
                 );
             }
             Self::NotReady => "it loads its data, or waits for its master or its cluster; its log says how far it is",
-            Self::Full => "`redis-cli info memory` says what it uses; raise its `maxmemory`, or remove what fills it",
-            Self::Disk => "`redis-cli info persistence` shows the last save; make room on its disk, or let it write there",
+            Self::Full => {
+                return format!("`{} info memory` says what it uses; raise its `maxmemory`, or remove what fills it", cli(config));
+            }
+            Self::Disk => {
+                return format!("`{} info persistence` shows the last save; make room on its disk, or let it write there", cli(config));
+            }
         };
         hint.to_owned()
     }
