@@ -4,10 +4,11 @@
 //! fail at once during a longer one.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
 use tokio::sync::{Mutex, Notify};
+use tracing::field::display;
 use tracing::{info, warn};
 
 use super::REMINDER_INTERVAL;
@@ -216,7 +217,8 @@ impl ReconnectingClient {
         };
         if reminders.is_due(loss.cause) {
             let (redis, connection, hint) = (self.redis.address(), self.name, self.hint_about(loss.cause));
-            warn!(redis, connection, reason = loss.reason, hint, "{} until Redis is back", self.without);
+            let since = display(humantime::format_rfc3339_seconds(SystemTime::now() - since.elapsed()));
+            warn!(redis, connection, reason = loss.reason, since, hint, "{} until Redis is back", self.without);
         }
         state.outage = Some(Outage { since, tried: now, loss, reminders });
     }
