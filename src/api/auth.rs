@@ -68,7 +68,8 @@ impl Client {
     /// Checks the credentials of a request. `Some`: a valid signature, with which the body is still to be compared.
     fn admit(&self, given: &Given<'_>) -> Result<Option<Signed>, Denial> {
         if let (Some(key), Some(token)) = (&self.token_key, given.bearer.as_deref().filter(|text| TokenKey::is_token(text))) {
-            return key.verify(token, &self.app_id).map(|()| None).map_err(|error| ApiError::forbidden(error.to_string()).into());
+            let verified = key.verify(token, &self.app_id).map(|()| None);
+            return verified.map_err(|error| Denial { hint: Some(error.hint()), error: ApiError::forbidden(error.to_string()) });
         }
         let auth_key = given.params.get("auth_key");
         let has_key = given.bearer.as_deref().or(auth_key).is_some_and(|key| self.key.is(key.as_bytes()));
@@ -79,9 +80,10 @@ impl Client {
                 signed.map(Some).map_err(|error| Denial { hint: error.hint(), error: ApiError::forbidden(error.to_string()) })
             }
             _ if !has_key => Err(ApiError::unauthorized().into()),
-            _ if self.requires_signature => {
-                Err(ApiError::forbidden("auth_signature is missing, and this application requires signatures").into())
-            }
+            _ if self.requires_signature => Err(Denial {
+                error: ApiError::forbidden("auth_signature is missing, and this application requires signatures"),
+                hint: Some("sign requests as Pusher's libraries do, or remove `requireSignature` from this entry of `clients`"),
+            }),
             _ => Ok(None),
         }
     }

@@ -44,6 +44,21 @@ pub(crate) enum TokenError {
     OtherApp,
 }
 
+impl TokenError {
+    /// How to fix it.
+    pub(crate) const fn hint(self) -> &'static str {
+        match self {
+            Self::Untrusted => "sign it with the `jwt` of this entry of `clients`, or with the private key of that public key",
+            Self::Critical => "make tokens without `crit` in their header",
+            Self::Expired => "make a new token for each request, and compare the clocks of both machines",
+            Self::Early => "compare the clocks of both machines",
+            Self::Claims | Self::OtherApp => {
+                "a token holds {\"exp\":1893456000,\"apps\":[\"…\"]}, with the `appId` of this entry of `clients`"
+            }
+        }
+    }
+}
+
 /// Verifies the tokens of one client.
 pub(crate) struct TokenKey {
     key: DecodingKey,

@@ -257,7 +257,7 @@ fn without_blanks<'a>(path: &str, text: &'a str) -> &'a str {
 }
 
 /// The error for a secret that refers to a variable that is not set: an empty secret would let anyone in.
-const EMPTY_SECRET: &str = "a secret: a `${…}` in it refers to a variable that is not set";
+const EMPTY_SECRET: &str = "every variable in it (`${…}`) to be set, and one is not set";
 
 /// A variable whose text is not the list, table or secret that its key needs.
 #[derive(Debug, Clone, PartialEq, Eq)]

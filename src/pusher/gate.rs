@@ -109,7 +109,7 @@ impl Gate {
         let shared = &self.0.pusher.0;
         let headers = request.headers();
         let Some(app) = self.0.apps.iter().find(|app| app.key == key) else {
-            let hint = "if it is one of yours, add an entry to `clients` with its key and its secret: PUSHER_APP_KEY and PUSHER_APP_SECRET (or REVERB_…) in Laravel's .env";
+            let hint = "if it is one of yours, it needs an entry of `clients` with its key and its secret: PUSHER_APP_KEY and PUSHER_APP_SECRET (or REVERB_…) in Laravel's .env";
             warn_throttled!(class = 0, key = key, key, hint, "a Pusher client asks for an unknown application");
             return Err((code::NO_APP, format!("App key {key} does not exist")));
         };
