@@ -11,7 +11,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
@@ -47,36 +47,44 @@ const AHEAD_BYTES: usize = 256;
 /// The first byte of a TLS connection.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// A connection that may have brought its first request.
-pub(super) enum Incoming {
-    /// It has; the runtime does not watch the connection yet.
-    AtOnce(Accepted, Duration),
-    /// All others.
-    Watched(ClientStream),
+/// A connection whose requests are for the gates so far.
+pub(super) struct Connection {
+    incoming: Incoming,
+    /// What has been read of the next request.
+    bytes: Bytes,
+    pub(super) handle: Arc<ConnectionHandle>,
+    pub(super) service: Service,
+    /// Cancelled to stop serving requests.
+    pub(super) stop: CancellationToken,
+}
+
+/// The stream of a connection; neither is there once the connection goes elsewhere.
+struct Incoming {
+    /// A connection that brought its first request, with the patience of [`Stream::plain`]; the runtime does not watch it yet.
+    accepted: Option<(Accepted, Duration)>,
+    stream: Option<ClientStream>,
 }
 
 impl Incoming {
-    fn watched(self, handle: &Arc<ConnectionHandle>) -> Option<ClientStream> {
-        match self {
-            Self::AtOnce(stream, patience) => match stream.watched() {
-                Ok(stream) => Some(Stream::plain(stream, Vec::new(), handle, patience)),
-                Err(error) => {
-                    debug!(%error, "connection ended");
-                    None
-                }
-            },
-            Self::Watched(stream) => Some(stream),
+    /// The stream, watched by the runtime from now on. `None` if it cannot be.
+    fn watched(&mut self, handle: &Arc<ConnectionHandle>) -> Option<&mut ClientStream> {
+        if let Some((accepted, patience)) = self.accepted.take() {
+            match accepted.watched() {
+                Ok(stream) => self.stream = Some(Stream::plain(stream, Vec::new(), handle, patience)),
+                Err(error) => debug!(%error, "connection ended"),
+            }
         }
+        self.stream.as_mut()
     }
 
     /// Sends the end of a connection without TLS.
     fn send_last(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::AtOnce(stream, _) => stream.send_last(pieces),
-            Self::Watched(stream) => match stream.get_ref().get_ref() {
-                Stream::Plain(stream) => accept::send_last(stream.tcp(), pieces),
-                Stream::Boxed(_) => Err(io::ErrorKind::WouldBlock.into()),
-            },
+        if let Some((accepted, _)) = &self.accepted {
+            return accepted.send_last(pieces);
+        }
+        match self.stream.as_ref().map(|stream| stream.get_ref().get_ref()) {
+            Some(Stream::Plain(stream)) => accept::send_last(stream.tcp(), pieces),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 }
@@ -88,80 +96,156 @@ pub(super) fn read_now(stream: &Accepted) -> Option<Bytes> {
     Some(Bytes::copy_from_slice(bytes))
 }
 
-/// Reads more of a request that begins with `begun`. Fails when the connection ends.
-async fn read_on(stream: &mut ClientStream, begun: Bytes) -> io::Result<Bytes> {
-    poll_fn(|cx| {
-        let mut room = [MaybeUninit::uninit(); READ_BYTES];
-        let mut room = ReadBuf::uninit(&mut room);
-        ready!(Pin::new(&mut *stream).poll_read(cx, &mut room))?;
-        Poll::Ready(match room.filled() {
-            [] => Err(io::ErrorKind::UnexpectedEof.into()),
-            read if begun.is_empty() => Ok(Bytes::copy_from_slice(read)),
-            read => Ok([&begun, read].concat().into()),
-        })
-    })
-    .await
+/// Appends up to `SIZE` bytes of the stream to `bytes`; `None` at its end.
+fn poll_more<const SIZE: usize>(stream: &mut ClientStream, bytes: &mut Bytes, cx: &mut Context<'_>) -> Poll<Option<()>> {
+    let mut room = [MaybeUninit::uninit(); SIZE];
+    let mut room = ReadBuf::uninit(&mut room);
+    let outcome = ready!(Pin::new(stream).poll_read(cx, &mut room));
+    *bytes = match room.filled() {
+        [] => return Poll::Ready(None),
+        read if bytes.is_empty() => Bytes::copy_from_slice(read),
+        read => [bytes, read].concat().into(),
+    };
+    Poll::Ready(outcome.ok())
 }
 
-/// Serves the requests of a connection that brought `bytes`. Returns the stream at the first request that is not for a gate.
-pub(super) async fn serve(
-    mut connection: Incoming,
-    mut bytes: Bytes,
-    handle: &Arc<ConnectionHandle>,
-    service: &Service,
-    stop: &CancellationToken,
-) -> Option<ClientStream> {
-    let mut deadline = handle.since() + FIRST_REQUEST_TIMEOUT;
-    loop {
-        let (request, end, rest) = match parse(&bytes, |path| service.load().takes(path)) {
-            Ok(request) => request,
-            Err(Unread::Part) => {
-                let mut stream = connection.watched(handle)?;
-                let more = stop.run_until_cancelled(timeout_at(deadline, read_on(&mut stream, bytes))).await?;
-                let Ok(more) = more else {
-                    debug!(peer = %handle.peer(), "no request came");
-                    return None;
-                };
-                (connection, bytes) = (Incoming::Watched(stream), more.ok()?);
-                continue;
-            }
-            Err(Unread::Other) => {
-                if bytes.first() == Some(&TLS_HANDSHAKE) {
-                    speaks_tls(handle);
+impl Connection {
+    /// A connection that brought the first `bytes` of a request. A write may wait for `patience` while the peer sends nothing.
+    pub(super) fn accepted(
+        (stream, patience): (Accepted, Duration),
+        bytes: Bytes,
+        handle: Arc<ConnectionHandle>,
+        service: Service,
+        stop: CancellationToken,
+    ) -> Self {
+        let incoming = Incoming { accepted: Some((stream, patience)), stream: None };
+        Self { incoming, bytes, handle, service, stop }
+    }
+
+    /// Any other connection.
+    pub(super) const fn watched(stream: ClientStream, handle: Arc<ConnectionHandle>, service: Service, stop: CancellationToken) -> Self {
+        let incoming = Incoming { accepted: None, stream: Some(stream) };
+        Self { incoming, bytes: Bytes::new(), handle, service, stop }
+    }
+
+    /// Serves requests for the gates. Returns the stream at the first other request, and `None` when the connection ends.
+    pub(super) async fn serve(&mut self) -> Option<ClientStream> {
+        let mut deadline = self.handle.since() + FIRST_REQUEST_TIMEOUT;
+        loop {
+            let (answer, end) = match self.offer() {
+                Ok(answer) => answer,
+                Err(Unread::Part) => {
+                    self.read_on(deadline).await?;
+                    continue;
                 }
-                return Some(connection.watched(handle)?.again(&bytes));
+                Err(Unread::Other) => return self.take_stream(),
+            };
+            let response = match answer {
+                Answer::Ready(response) => response,
+                Answer::Later(answer) => self.answered(answer).await?.ok()?,
+            };
+            let end = if self.stop.is_cancelled() { End::Closed } else { end };
+            match self.respond(response, end).await {
+                Ok(End::Kept) => deadline = Instant::now() + HEADER_TIMEOUT,
+                Ok(End::Closed) => return None,
+                Err(error) => {
+                    debug!(%error, "connection ended");
+                    return None;
+                }
             }
-        };
-        handle.asked();
+        }
+    }
+
+    /// Offers the next request to the gates. Not part of [`Self::serve`], so that a poll that waits keeps nothing of its request.
+    fn offer(&mut self) -> Result<(Answer, End), Unread> {
+        let parsed = parse(&self.bytes, |path| self.service.load().takes(path));
+        if parsed.is_err() && self.bytes.first() == Some(&TLS_HANDSHAKE) {
+            speaks_tls(&self.handle);
+        }
+        let (request, end, rest) = parsed?;
+        self.handle.asked();
         // A websocket writes to the stream by the handle.
         if request.headers().contains_key(header::UPGRADE) {
-            connection = Incoming::Watched(connection.watched(handle)?);
+            self.incoming.watched(&self.handle);
         }
-        let Ok(answer) = service.load().offer(request, handle) else { return Some(connection.watched(handle)?.again(&bytes)) };
-        // A poll that waits keeps nothing of its request.
-        bytes = rest;
-        let response = match answer {
-            Answer::Ready(response) => response,
-            Answer::Later(mut answer) => match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
-                Poll::Ready(answered) => answered.ok()?,
-                Poll::Pending => {
-                    let mut stream = connection.watched(handle)?;
-                    let response = answered(&mut stream, &mut bytes, answer).await?.ok()?;
-                    connection = Incoming::Watched(stream);
-                    response
+        let answer = self.service.load().offer(request, &self.handle).map_err(|_| Unread::Other)?;
+        self.bytes = rest;
+        Ok((answer, end))
+    }
+
+    /// The stream, which returns once more what has been read of the next request.
+    fn take_stream(&mut self) -> Option<ClientStream> {
+        self.incoming.watched(&self.handle)?;
+        Some(self.incoming.stream.take()?.again(&std::mem::take(&mut self.bytes)))
+    }
+
+    /// Reads more of a request; `None` when the connection ends.
+    async fn read_on(&mut self, deadline: Instant) -> Option<()> {
+        let stream = self.incoming.watched(&self.handle)?;
+        let more = poll_fn(|cx| poll_more::<READ_BYTES>(stream, &mut self.bytes, cx));
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            more = timeout_at(deadline, more) => more.unwrap_or_else(|_| {
+                debug!(peer = %self.handle.peer(), "no request came");
+                None
+            }),
+        }
+    }
+
+    /// Waits for a response; `None` if the client disconnects. Bytes that it sends meanwhile are part of its next request.
+    async fn answered(&mut self, mut answer: Answering) -> Option<Answered> {
+        poll_fn(|cx| {
+            if let Poll::Ready(answered) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Some(answered));
+            }
+            let Some(stream) = self.incoming.watched(&self.handle) else { return Poll::Ready(None) };
+            while self.bytes.is_empty() {
+                if ready!(poll_more::<AHEAD_BYTES>(stream, &mut self.bytes, cx)).is_none() {
+                    return Poll::Ready(None);
                 }
-            },
-        };
-        let end = if stop.is_cancelled() { End::Closed } else { end };
-        match respond(connection, response, end, &bytes, handle).await {
-            Ok(Some(stream)) => connection = Incoming::Watched(stream),
-            Ok(None) => return None,
-            Err(error) => {
-                debug!(%error, "connection ended");
-                return None;
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Writes a response, and ends the connection or starts the websocket, whose first bytes may have been read. Returns what became
+    /// of the connection.
+    async fn respond(&mut self, response: Response<Body>, end: End) -> io::Result<End> {
+        let (parts, body) = response.into_parts();
+        let mut body: Bytes = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        let upgrade = self.handle.take_upgrade();
+        let is_last = upgrade.is_none()
+            && (end == End::Closed || parts.headers.get(header::CONNECTION).is_some_and(|value| names_close(value.as_bytes())));
+        let mut head = head(&parts, upgrade.is_none().then_some(is_last), body.len());
+        let mut sent = 0;
+        if is_last {
+            sent = match self.incoming.send_last(&[IoSlice::new(&head), IoSlice::new(&body)]) {
+                Ok(sent) if sent == head.len() + body.len() => return Ok(End::Closed),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                sent => sent.unwrap_or(0),
+            };
+        }
+        let Some(stream) = self.incoming.watched(&self.handle) else { return Ok(End::Closed) };
+        let of_head = sent.min(head.len());
+        head.advance(of_head);
+        body.advance(sent - of_head);
+        stream.write_all_buf(&mut head.chain(body)).await?;
+        match upgrade {
+            Some(upgrade) => {
+                if let Some(stream) = self.take_stream() {
+                    // An error means that the server is ending.
+                    drop(upgrade.send(stream));
+                }
+            }
+            None if is_last => stream.shutdown().await?,
+            None => {
+                stream.flush().await?;
+                return Ok(End::Kept);
             }
         }
-        deadline = Instant::now() + HEADER_TIMEOUT;
+        Ok(End::Closed)
     }
 }
 
@@ -169,25 +253,6 @@ fn speaks_tls(handle: &ConnectionHandle) {
     let hint = "pages on https connect with https here, too: set protocol = \"https\" with sslCertPath and sslKeyPath, or terminate TLS in \
                 a proxy and set Echo's `host` to it";
     warn_throttled!(class = 0, key = &handle.peer().ip(), peer = %handle.peer(), hint, "a client speaks TLS to a port of plain HTTP");
-}
-
-/// Waits for a response; `None` if the client disconnects. Bytes that it sends meanwhile are added to `ahead`.
-async fn answered(stream: &mut ClientStream, ahead: &mut Bytes, mut answer: Answering) -> Option<Answered> {
-    poll_fn(|cx| {
-        if let Poll::Ready(answered) = answer.as_mut().poll(cx) {
-            return Poll::Ready(Some(answered));
-        }
-        while ahead.is_empty() {
-            let mut room = [MaybeUninit::uninit(); AHEAD_BYTES];
-            let mut room = ReadBuf::uninit(&mut room);
-            match ready!(Pin::new(&mut *stream).poll_read(cx, &mut room)) {
-                Ok(()) if !room.filled().is_empty() => *ahead = Bytes::copy_from_slice(room.filled()),
-                _ => return Poll::Ready(None),
-            }
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 /// What happens to a connection after a response.
@@ -267,46 +332,6 @@ fn names_close(value: &[u8]) -> bool {
     value.split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
-/// Writes a response, and ends the connection or starts the websocket, whose first bytes may be `ahead`. Returns the stream if the
-/// connection is kept.
-async fn respond(
-    connection: Incoming,
-    response: Response<Body>,
-    end: End,
-    ahead: &Bytes,
-    handle: &Arc<ConnectionHandle>,
-) -> io::Result<Option<ClientStream>> {
-    let (parts, body) = response.into_parts();
-    let mut body: Bytes = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    let upgrade = handle.take_upgrade();
-    let is_last = upgrade.is_none()
-        && (end == End::Closed || parts.headers.get(header::CONNECTION).is_some_and(|value| names_close(value.as_bytes())));
-    let mut head = head(&parts, upgrade.is_none().then_some(is_last), body.len());
-    let mut sent = 0;
-    if is_last {
-        sent = match connection.send_last(&[IoSlice::new(&head), IoSlice::new(&body)]) {
-            Ok(sent) if sent == head.len() + body.len() => return Ok(None),
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-            sent => sent.unwrap_or(0),
-        };
-    }
-    let Some(mut stream) = connection.watched(handle) else { return Ok(None) };
-    let of_head = sent.min(head.len());
-    head.advance(of_head);
-    body.advance(sent - of_head);
-    stream.write_all_buf(&mut head.chain(body)).await?;
-    match upgrade {
-        // An error means that the server is ending.
-        Some(upgrade) => drop(upgrade.send(stream.again(ahead))),
-        None if is_last => stream.shutdown().await?,
-        None => {
-            stream.flush().await?;
-            return Ok(Some(stream));
-        }
-    }
-    Ok(None)
-}
-
 /// The head of a response with a body of `length` bytes. `is_last` tells whether the connection ends after it, and is `None` for the
 /// answer to a websocket's handshake.
 fn head(parts: &http::response::Parts, is_last: Option<bool>, length: usize) -> Bytes {
@@ -327,6 +352,7 @@ fn head(parts: &http::response::Parts, is_last: Option<bool>, length: usize) -> 
     line(&[b"date: ", httpdate::fmt_http_date(SystemTime::now()).as_bytes(), b"\r\n\r\n"]);
     head.freeze()
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use bytes::Bytes;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::direct::Incoming;
+use super::direct::Connection;
 use super::{Server, listen};
 use crate::config::Config;
 use crate::fuzzing::block_on;
@@ -136,8 +135,7 @@ async fn converse(server: &Server, sent: &[u8]) -> Vec<u8> {
     let (ours, theirs) = tokio::io::duplex(16 * 1024);
     let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
     let stream = Stream::boxed(ours).monitored(Vec::new(), &handle, DISCONNECT_TIMEOUT);
-    let (incoming, service) = (Incoming::Watched(stream), server.reload.service());
-    let serving = tokio::spawn(listen::requests(incoming, Bytes::new(), handle, service, CancellationToken::new()));
+    let serving = tokio::spawn(listen::requests(Connection::watched(stream, handle, server.reload.service(), CancellationToken::new())));
     let (mut reader, mut writer) = tokio::io::split(theirs);
     let writing = async {
         // The server may close the connection before everything is written.

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::{debug, error};
 
-use super::direct::{self, Incoming};
+use super::direct::{self, Connection};
 use super::http::{FIRST_REQUEST_TIMEOUT, http};
 use super::proxy_protocol;
 use crate::api::dashboard;
@@ -172,27 +172,43 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 }
 
 /// Serves one connection until it ends; after an upgrade, a websocket continues in its own task.
-async fn connection(accepted: Accepted, peer: SocketAddr, service: Service, settings: Settings, stop: CancellationToken) {
-    let is_proxy = settings.proxies.contains(peer.ip());
-    let first = if settings.tls.is_none() { direct::read_now(&accepted) } else { None };
-    let is_request = |first: &Bytes| !is_proxy || proxy_protocol::parse(first) == proxy_protocol::Start::Other;
-    let (handle, incoming, first) = match first {
-        Some(first) if is_request(&first) => (ConnectionHandle::new(peer), Incoming::AtOnce(accepted, settings.stalled_after), first),
-        first => {
-            // Boxed, so that connections whose request has arrived do not carry this.
-            let stream = Box::pin(watched(accepted, first, peer, is_proxy, settings));
-            let Some(Some((handle, stream))) = stop.run_until_cancelled(stream).await else { return };
-            (handle, Incoming::Watched(stream), Bytes::new())
-        }
-    };
-    requests(incoming, first, handle, service, stop).await;
+#[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+fn connection(
+    accepted: Accepted,
+    peer: SocketAddr,
+    service: Service,
+    settings: Settings,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let is_proxy = settings.proxies.contains(peer.ip());
+        let first = if settings.tls.is_none() { direct::read_now(&accepted) } else { None };
+        let is_request = |first: &Bytes| !is_proxy || proxy_protocol::parse(first) == proxy_protocol::Start::Other;
+        let connection = match first {
+            Some(first) if is_request(&first) => {
+                let accepted = (accepted, settings.stalled_after);
+                Connection::accepted(accepted, first, ConnectionHandle::new(peer), service, stop)
+            }
+            first => {
+                // Boxed, so that connections whose request has arrived do not carry this.
+                let stream = Box::pin(watched(accepted, first, peer, is_proxy, settings));
+                let Some(Some((handle, stream))) = stop.run_until_cancelled(stream).await else { return };
+                Connection::watched(stream, handle, service, stop)
+            }
+        };
+        requests(connection).await;
+    }
 }
 
-/// Serves the requests of a connection, the first of which begins with `bytes`.
-pub(super) async fn requests(incoming: Incoming, bytes: Bytes, handle: Arc<ConnectionHandle>, service: Service, stop: CancellationToken) {
-    if let Some(stream) = direct::serve(incoming, bytes, &handle, &service, &stop).await {
-        // Boxed, so that a poll that waits does not reserve room for it.
-        Box::pin(http(stream, handle, service, stop)).await;
+/// Serves the requests of a connection.
+#[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+pub(super) fn requests(mut connection: Connection) -> impl Future<Output = ()> + Send {
+    async move {
+        if let Some(stream) = connection.serve().await {
+            let Connection { handle, service, stop, .. } = connection;
+            // Boxed, so that a poll that waits does not reserve room for it.
+            Box::pin(http(stream, handle, service, stop)).await;
+        }
     }
 }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,7 +13,7 @@ use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::direct::Incoming;
+use super::direct::Connection;
 use super::{Server, fault, listen};
 use crate::config::Config;
 use crate::net::connection::ConnectionHandle;
@@ -39,8 +38,7 @@ async fn who_answers_heartbeats_and_never_connects_is_closed_and_leaves_its_plac
     let (ours, theirs) = tokio::io::duplex(4096);
     let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
     let stream = Stream::boxed(ours).monitored(Vec::new(), &handle, CONNECT_TIMEOUT);
-    let (incoming, service) = (Incoming::Watched(stream), server.reload.service());
-    tokio::spawn(listen::requests(incoming, Bytes::new(), handle, service, CancellationToken::new()));
+    tokio::spawn(listen::requests(Connection::watched(stream, handle, server.reload.service(), CancellationToken::new())));
     let (mut client, _) = client_async("ws://x/socket.io/?EIO=4&transport=websocket", theirs).await.unwrap();
     let started = Instant::now();
     let mut heartbeats = 0;
@@ -83,9 +81,9 @@ async fn the_requests_of_a_connection_are_answered_in_order_however_they_arrive(
     for (chunk, cookie) in [(usize::MAX, 100), (1, 100), (7, 3_000), (1_000, 7_000), (4_000, 20_000)] {
         let (ours, mut client) = tokio::io::duplex(64 * 1024);
         let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
-        let incoming = Incoming::Watched(Stream::boxed(ours).monitored(Vec::new(), &handle, CONNECT_TIMEOUT));
+        let stream = Stream::boxed(ours).monitored(Vec::new(), &handle, CONNECT_TIMEOUT);
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(listen::requests(incoming, Bytes::new(), handle, server.reload.service(), stop.clone()));
+        let serving = tokio::spawn(listen::requests(Connection::watched(stream, handle, server.reload.service(), stop.clone())));
         let cookie = format!("Cookie: {}\r\n", "x".repeat(cookie));
         let path = "/socket.io/?EIO=4&transport=polling";
         client.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n{cookie}\r\n").as_bytes()).await.unwrap();
