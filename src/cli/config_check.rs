@@ -12,9 +12,6 @@ use serde_json::{Map, Value, json};
 use super::output::{self, BAD, FAINT, STRONG, paint};
 use super::{ConfigSource, config_file};
 
-/// What is shown in place of a secret that is set.
-const HIDDEN: &str = "***";
-
 /// Flags of `config check`.
 #[derive(Debug, Args)]
 pub(super) struct Check {
@@ -74,12 +71,8 @@ fn rows(loaded: &Loaded) -> Vec<Row> {
 /// The value with every secret in it masked.
 fn masked(path: &str, value: Value) -> Value {
     match value {
-        Value::String(text) if !text.is_empty() && schema::is_secret(path) => HIDDEN.into(),
-        Value::String(text) if path == "authHost" && text.contains('@') => {
-            let (before, host) = text.rsplit_once('@').unwrap_or_default();
-            let scheme = before.find("://").map_or("", |at| &before[..at + 3]);
-            format!("{scheme}{HIDDEN}@{host}").into()
-        }
+        Value::String(text) if !text.is_empty() && schema::is_secret(path) => schema::HIDDEN.into(),
+        Value::String(text) => schema::without_userinfo(&text).into(),
         Value::Array(items) => items.into_iter().map(|item| masked(path, item)).collect(),
         Value::Object(table) => {
             let table = table.into_iter().map(|(key, value)| (key.clone(), masked(&format!("{path}.{key}"), value)));

@@ -3,10 +3,19 @@
 //! Input: a parsed file. Output: key paths such as `databaseConfig.redis.port` for variable names and `config check`, and a
 //! warning about each unknown key of a file, with the most similar known one.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::value::{Seconds, Secret};
 use super::{ApiClient, ChannelAuth, ChannelRule, Config, Deliver, RedisNode, WebhookConfig, Whispers};
+
+/// Shown in place of secrets.
+pub const HIDDEN: &str = "***";
+
+/// What is expected of keys that have keys of their own, and of those with several values.
+pub(super) const TABLE: &str = "a table of settings";
+pub(super) const LIST: &str = "a list";
 
 /// Options of socket.io and engine.io 2 to 4 that the original supports and that have no effect here.
 const SOCKETIO_WITHOUT_EFFECT: &[&str] = &[
@@ -148,6 +157,29 @@ pub fn is_secret(path: &str) -> bool {
         || (path.contains("webhooks") && path.contains(".headers."))
 }
 
+/// The text with the user and password of a URL hidden, also where the scheme is missing.
+pub fn without_userinfo(text: &str) -> Cow<'_, str> {
+    let scheme = text.find("://").map(|at| at + 3);
+    let start = scheme.unwrap_or_else(|| usize::from(text.starts_with('"')));
+    let end = text.rfind('@').unwrap_or(0);
+    match text.get(start..end) {
+        Some(userinfo) if end > 0 && (scheme.is_some() || userinfo.contains(':')) => {
+            format!("{}{HIDDEN}{}", &text[..start], &text[end..]).into()
+        }
+        _ => text.into(),
+    }
+}
+
+/// What a value in place of a table or a list is, without what it may have in it.
+pub(crate) fn kind_of(value: &Value) -> Cow<'static, str> {
+    match value {
+        Value::String(_) => "a text".into(),
+        Value::Array(_) => "a list".into(),
+        Value::Object(_) => "a table".into(),
+        other => other.to_string().into(),
+    }
+}
+
 /// `clients[0].key` counted from 1: `clients[1].key`.
 pub(crate) fn numbered(path: &str) -> String {
     let mut parts = path.split('[');
@@ -197,7 +229,7 @@ pub(crate) fn misplaced(tree: &Value) -> Vec<(String, String)> {
             (Value::Object(_), Value::Array(known)) if known.first().is_some_and(Value::is_object) => {
                 format!("a list of tables: in TOML `[[{0}]]` above each, instead of `[{0}]`", plain())
             }
-            (Value::Array(_), Value::Object(known)) if !known.is_empty() && path.ends_with(']') => "a table of settings".to_owned(),
+            (Value::Array(_), Value::Object(known)) if !known.is_empty() && path.ends_with(']') => TABLE.to_owned(),
             (Value::Array(_), Value::Object(known)) if !known.is_empty() => {
                 format!("one table: in TOML `[{0}]`, instead of `[[{0}]]`", plain())
             }

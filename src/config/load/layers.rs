@@ -110,15 +110,18 @@ impl Layers {
         if let Some(expected) = unknown_key(key, message) {
             return self.problem(key, "unknown".to_owned(), expected);
         }
+        let expected = expected(message);
+        // Tables and lists may have secrets in them, and so may what stands in place of one.
+        let is_whole = matches!(expected.as_str(), schema::TABLE | schema::LIST);
         let value = match schema::at(&self.tree, key) {
-            Some(_) if schema::is_secret(key) => "of the wrong kind".to_owned(),
-            Some(Value::Object(_)) if message.starts_with("missing") => "incomplete".to_owned(),
-            // It may contain secrets.
-            Some(Value::Object(_)) => "a table".to_owned(),
-            Some(value) => value.to_string(),
-            None => "not usable".to_owned(),
+            Some(_) if schema::is_secret(key) => "of the wrong kind".into(),
+            Some(Value::Object(_)) if message.starts_with("missing") => "incomplete".into(),
+            Some(value @ (Value::Object(_) | Value::Array(_))) => schema::kind_of(value),
+            Some(value) if is_whole => schema::kind_of(value),
+            Some(value) => value.to_string().into(),
+            None => "not usable".into(),
         };
-        let mut problem = self.problem(key, value, expected(message));
+        let mut problem = self.problem(key, value.into_owned(), expected);
         // The warning about such a text is not shown beside an error.
         if schema::at(&self.tree, key).and_then(Value::as_str).is_some_and(names_a_variable) {
             problem.remedy = Some(format!("variables are not expanded in a config file: {}", instead_of_variable(key)));
@@ -162,7 +165,7 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
         }
         Value::String(text) if text.contains("${") && schema::is_secret(key) || names_a_variable(text) => {
             let file = file.display();
-            let shown = if schema::is_secret(key) || text.contains('@') { String::new() } else { format!(", {text:?}") };
+            let shown = if schema::is_secret(key) { String::new() } else { format!(", {:?}", schema::without_userinfo(text)) };
             let (shown_key, instead) = (schema::numbered(key), instead_of_variable(key));
             warnings.push(format!(
                 "`{shown_key}` in {file} is used as written{shown}: variables are only replaced in the environment and in .env; {instead}"
@@ -175,7 +178,8 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
             } else {
                 "write it as `databaseConfig.redis.url`"
             };
-            warnings.push(format!("`{key}` is {text:?}, which is not a host name or an address: {instead}"));
+            let shown = schema::without_userinfo(text);
+            warnings.push(format!("`{key}` is {shown:?}, which is not a host name or an address: {instead}"));
         }
         _ => {}
     }
@@ -252,8 +256,8 @@ pub(super) fn expected(message: &str) -> String {
         return format!("a value for {field}");
     }
     match message.rsplit_once("expected ").map_or(message, |(_, expected)| expected) {
-        kind if kind.starts_with("struct ") || kind == "a map" => "a table of settings".to_owned(),
-        "a sequence" => "a list".to_owned(),
+        kind if kind.starts_with("struct ") || kind == "a map" => schema::TABLE.to_owned(),
+        "a sequence" => schema::LIST.to_owned(),
         "a string" | "string or map" => "text".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "path string" => "a path".to_owned(),

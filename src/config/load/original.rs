@@ -77,7 +77,7 @@ fn drop_misplaced(root: &mut Map<String, Value>, warnings: &mut Vec<String>) {
         let is_table = shape.get(key).is_some_and(Value::is_object);
         let is_kept = !is_table || matches!(value, Value::Object(_) | Value::Null);
         if !is_kept {
-            warnings.push(format!("`{key}` is {value} and is ignored, expected a table of settings"));
+            warnings.push(format!("`{key}` is {} and is ignored, expected {}", schema::kind_of(value), schema::TABLE));
         }
         is_kept
     });

@@ -95,6 +95,34 @@ fn variables_within_a_value_are_told() {
 }
 
 #[test]
+fn what_stands_in_the_wrong_place_shows_no_secret() {
+    for json in [
+        r#"{"databaseConfig":"redis://:s3cr3t@host"}"#,
+        r#"{"databaseConfig":{"sqlite":"s3cr3t"}}"#,
+        r#"{"databaseConfig":{"publishPresence":"redis://:s3cr3t@host"}}"#,
+        r#"{"databaseConfig":{"redis":{"host":"tls://:s3cr3t@host"}}}"#,
+        r#"{"databaseConfig":{"redis":{"sentinels":"redis://:s3cr3t@host"}}}"#,
+        r#"{"database":"redis://:s3cr3t@host"}"#,
+        r#"{"subscribers":["redis://:s3cr3t@host"]}"#,
+        r#"{"authHost":["http://user:s3cr3t@app:port"]}"#,
+        r#"{"authHost":"http://user:s3cr3t@${APP}"}"#,
+        r#"{"auth":{"jwt":"s3cr3t"}}"#,
+        r#"{"clients":"s3cr3t"}"#,
+        r#"{"clients":["s3cr3t"]}"#,
+        r#"{"clients":[["s3cr3t"]]}"#,
+        r#"{"webhooks":["http://user:s3cr3t@app"]}"#,
+        r#"{"dashboard":"s3cr3t"}"#,
+    ] {
+        let told = match Folder::new(&[(JSON_FILE, json)]).load(&[]) {
+            Ok(loaded) => loaded.warnings.join("\n"),
+            Err(error) => error.to_string(),
+        };
+        assert!(told.contains("expected") || told.contains("host name") || told.contains("as written"), "{json}: {told}");
+        assert!(!told.contains("s3cr3t"), "{told}");
+    }
+}
+
+#[test]
 fn blank_secrets_are_none() {
     let config =
         toml("[[clients]]\nappId = 'a'\nkey = 'k'\nsecret = '  '\njwt = '\\t'\n".replace("'\\t'", "\"\\t\"").as_str()).unwrap().config;
@@ -270,7 +298,7 @@ fn a_value_of_the_wrong_kind_is_told_with_key_value_and_source() {
     assert!(message("database = 'mysql'").contains("`database` is \"mysql\", expected one of `memory`, `redis`, `sqlite`"));
     assert!(message("[auth]\ntimeout = 'soon'").contains("`auth.timeout` is \"soon\", expected a duration"));
     assert!(message("[[clients]]\nkey = 'k'").contains("expected a value for `appId`"));
-    assert!(message("subscribers = 'http'").contains("`subscribers` is \"http\", expected a table of settings"));
+    assert!(message("subscribers = 'http'").contains("`subscribers` is a text, expected a table of settings"));
     assert!(message("clients = 5").contains("`clients` is 5, expected a list\n"));
     assert!(!message("[databaseConfig.redis]\npassword = ['hunter2']").contains("hunter2"));
 }
@@ -288,7 +316,7 @@ fn all_values_of_the_wrong_kind_are_told_at_once() {
         "`auth.timeout` is \"soon\"",
         "`auth.queueTimeout` is \"x\"",
         "`clients[1]` is incomplete, expected a value for `appId`",
-        "`clients[2].appId` is [], expected text",
+        "`clients[2].appId` is a list, expected text",
         "`clients[2].webhooks[1].event` is unknown, expected `events`",
         "`clients[2].webhooks[1].url` is of the wrong kind, expected text",
         "`webhooks[1].events[1]` is \"member_joined\", expected one of `channel_occupied`",
