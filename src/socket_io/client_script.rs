@@ -35,6 +35,8 @@ pub(super) struct ClientScript {
     folders: Vec<PathBuf>,
     /// By name. All responses share the memory of a file: whoever asks for it and does not read it must not cost a copy.
     found: Mutex<HashMap<&'static str, Arc<Found>>>,
+    /// Held while a file is read: many may ask for it at once before it is known.
+    reading: tokio::sync::Mutex<()>,
 }
 
 /// What changes when a file does.
@@ -67,7 +69,7 @@ impl ClientScript {
                 packages.flat_map(|package| [package.join("dist"), package]).collect()
             }
         };
-        Self { folders, found: Mutex::default() }
+        Self { folders, found: Mutex::default(), reading: tokio::sync::Mutex::default() }
     }
 
     /// Whether a path below the endpoint, such as `socket.io.js`, names one of the files.
@@ -102,6 +104,10 @@ impl ClientScript {
             if let Some(found) = self.known(name, Some(&on_disk)) {
                 return Some(found);
             }
+            let _reading = self.reading.lock().await;
+            if let Some(found) = self.known(name, Some(&on_disk)) {
+                return Some(found);
+            }
             if let Ok(content) = tokio::fs::read(&on_disk.path).await {
                 return Some(self.keep(name, Some(on_disk), content.into()));
             }
@@ -126,6 +132,8 @@ impl ClientScript {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::join_all;
+
     use super::*;
 
     #[tokio::test]
@@ -135,8 +143,10 @@ mod tests {
         let path = folder.join("socket.io.js");
         std::fs::write(&path, "one").unwrap();
         let script = ClientScript::new(Some(folder.clone()));
-        let [first, second] = [script.find("socket.io.js").await.unwrap(), script.find("socket.io.js").await.unwrap()];
-        assert!(Arc::ptr_eq(&first, &second));
+        let at_once = join_all((0..50).map(|_| script.find("socket.io.js"))).await;
+        assert!(at_once.iter().all(|found| Arc::ptr_eq(found.as_ref().unwrap(), at_once[0].as_ref().unwrap())));
+        let first = script.find("socket.io.js").await.unwrap();
+        assert!(Arc::ptr_eq(&first, &script.find("socket.io.js").await.unwrap()));
         std::fs::write(&path, "another").unwrap();
         let third = script.find("socket.io.js").await.unwrap();
         assert_eq!((&*third.content, third.etag == first.etag), (&b"another"[..], false));
