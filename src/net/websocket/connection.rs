@@ -187,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
         }
     }
 
-    /// Handles all messages that have arrived.
+    /// Handles the messages that have arrived; if they are many, the rest of them in the task's next turn.
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
         let mut room = [MaybeUninit::uninit(); READ_BYTES];
         loop {
@@ -211,6 +211,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Protocol> Connection<S, P> {
                 protocol.heard(Instant::now());
                 Ok(())
             })?;
+            // What a client sends without pause keeps neither its own answers nor other clients waiting.
+            if arrived.remaining() == 0 {
+                cx.waker().wake_by_ref();
+                return Ok(());
+            }
         }
     }
 
@@ -364,6 +369,25 @@ mod tests {
         fn closing(&self) -> Option<CancellationToken> {
             None
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_without_pause_takes_turns_with_others() {
+        let (ours, mut theirs) = tokio::io::duplex(1024 * 1024);
+        // Pings, masked with zeros, more than answers fit in the outbox.
+        theirs.write_all(&b"\x89\x80\0\0\0\0".repeat(50_000)).await.unwrap();
+        let outbox = Outbox::new(Limits { frames: 5_000, bytes: 100_000 });
+        let connection = Connection::new(ours, None, Busy { outbox, events: Cell::new(0) }, 100, false);
+        let serving = tokio::spawn(connection.run());
+        let mut pongs = 0;
+        while pongs < 50_000 {
+            tokio::task::yield_now().await;
+            let mut heard = [0; 2 * 5_000];
+            let bytes = theirs.read(&mut heard).await.unwrap();
+            assert!(bytes > 0, "the connection ended after {pongs} answers");
+            pongs += bytes / 2;
+        }
+        serving.abort();
     }
 
     #[tokio::test]
