@@ -20,6 +20,7 @@ use axum::http::{Method, Request, Response, StatusCode, Uri, Version};
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -146,13 +147,18 @@ impl Connection {
             };
             let end = if self.stop.is_cancelled() { End::Closed } else { end };
             match self.respond(response, end).await {
-                Ok(End::Kept) => deadline = Instant::now() + HEADER_TIMEOUT,
+                Ok(End::Kept) => {}
                 Ok(End::Closed) => return None,
                 Err(error) => {
                     debug!(%error, "connection ended");
                     return None;
                 }
             }
+            // Requests that came together do not keep other clients waiting.
+            if !self.bytes.is_empty() {
+                yield_now().await;
+            }
+            deadline = Instant::now() + HEADER_TIMEOUT;
         }
     }
 

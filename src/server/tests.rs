@@ -104,6 +104,28 @@ async fn the_requests_of_a_connection_are_answered_in_order_however_they_arrive(
     }
 }
 
+#[tokio::test]
+async fn requests_that_come_together_are_answered_in_turn_with_those_of_others() {
+    let mut config: Config = serde_json::from_value(json!({ "host": "127.0.0.1" })).unwrap();
+    config.port = 0;
+    let server = Server::bind(config).await.unwrap();
+    let (ours, mut client) = tokio::io::duplex(64 * 1024);
+    let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
+    let stream = Stream::boxed(ours).monitored(Vec::new(), &handle, CONNECT_TIMEOUT);
+    client.write_all(&b"OPTIONS /socket.io/ HTTP/1.1\r\n\r\n".repeat(50)).await.unwrap();
+    client.shutdown().await.unwrap();
+    let serving = tokio::spawn(listen::requests(Connection::watched(stream, handle, server.reload.service(), CancellationToken::new())));
+    let mut turns = 0;
+    while !serving.is_finished() {
+        tokio::task::yield_now().await;
+        turns += 1;
+    }
+    let mut answers = String::new();
+    client.read_to_string(&mut answers).await.unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 50);
+    assert!(turns >= 50, "{turns} turns");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_panic_is_told_from_an_end() {
     let mut tasks = JoinSet::new();
