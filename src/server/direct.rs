@@ -25,6 +25,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::body::BODY_TIMEOUT;
 use super::http::{FIRST_REQUEST_TIMEOUT, HEADER_TIMEOUT};
 use super::listen::Service;
 use crate::net::accept::{self, Accepted};
@@ -131,11 +132,14 @@ impl Connection {
 
     /// Serves requests for the gates. Returns the stream at the first other request, and `None` when the connection ends.
     pub(super) async fn serve(&mut self) -> Option<ClientStream> {
-        let mut deadline = self.handle.since() + FIRST_REQUEST_TIMEOUT;
+        let (mut deadline, mut has_head) = (self.handle.since() + FIRST_REQUEST_TIMEOUT, false);
         loop {
             let (answer, end) = match self.offer() {
                 Ok(answer) => answer,
-                Err(Unread::Part) => {
+                Err(part @ (Unread::Head | Unread::Body)) => {
+                    if part == Unread::Body && !std::mem::replace(&mut has_head, true) {
+                        deadline = Instant::now() + BODY_TIMEOUT;
+                    }
                     self.read_on(deadline).await?;
                     continue;
                 }
@@ -158,7 +162,7 @@ impl Connection {
             if !self.bytes.is_empty() {
                 yield_now().await;
             }
-            deadline = Instant::now() + HEADER_TIMEOUT;
+            (deadline, has_head) = (Instant::now() + HEADER_TIMEOUT, false);
         }
     }
 
@@ -271,10 +275,12 @@ enum End {
 }
 
 /// Bytes that are no whole request for a gate.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unread {
     /// They may be the beginning of one.
-    Part,
+    Head,
+    /// The rest of its body is missing.
+    Body,
     /// Anything else.
     Other,
 }
@@ -287,18 +293,18 @@ fn parse(bytes: &Bytes, is_taken: impl FnOnce(&str) -> bool) -> Result<(Request<
     if head.path.is_some_and(|path| !is_taken(path.split('?').next().unwrap_or_default())) {
         return Err(Unread::Other);
     }
-    let size = match status {
+    let (size, part) = match status {
         httparse::Status::Complete(length) => match request_of(bytes, &head) {
             Some((mut request, end, body)) if length.saturating_add(body) <= bytes.len() => {
                 *request.body_mut() = Body::from(bytes.slice(length..length + body));
                 return Ok((request, end, bytes.slice(length + body..)));
             }
-            Some((.., body)) => length.saturating_add(body),
+            Some((.., body)) => (length.saturating_add(body), Unread::Body),
             None => return Err(Unread::Other),
         },
-        httparse::Status::Partial => bytes.len() + 1,
+        httparse::Status::Partial => (bytes.len() + 1, Unread::Head),
     };
-    Err(if size <= MAX_REQUEST_BYTES { Unread::Part } else { Unread::Other })
+    Err(if size <= MAX_REQUEST_BYTES { part } else { Unread::Other })
 }
 
 /// The request with this `head`, which was parsed from `bytes`, what happens after it, and the size of its body. `None` if it is one
@@ -387,16 +393,17 @@ mod tests {
     fn the_rest_of_a_request_is_waited_for_unless_it_is_too_large() {
         let text = "POST /socket.io/?EIO=4 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n40x";
         for end in 0..text.len() {
-            assert!(matches!(parsed(&text[..end]), Err(Unread::Part)), "{}", &text[..end]);
+            let part = if text[..end].contains("\r\n\r\n") { Unread::Body } else { Unread::Head };
+            assert_eq!(parsed(&text[..end]).unwrap_err(), part, "{}", &text[..end]);
         }
         let head = |length: usize| format!("POST /socket.io/ HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
         let most = MAX_REQUEST_BYTES - head(MAX_REQUEST_BYTES).len();
-        assert!(matches!(parsed(&head(most)), Err(Unread::Part)));
+        assert!(matches!(parsed(&head(most)), Err(Unread::Body)));
         for length in [most + 1, usize::MAX] {
             assert!(matches!(parsed(&head(length)), Err(Unread::Other)), "{length}");
         }
         let cookie = |bytes: usize| parsed(&format!("GET /socket.io/ HTTP/1.1\r\nCookie: {}", "x".repeat(bytes)));
-        assert!(matches!(cookie(MAX_REQUEST_BYTES / 2), Err(Unread::Part)));
+        assert!(matches!(cookie(MAX_REQUEST_BYTES / 2), Err(Unread::Head)));
         assert!(matches!(cookie(MAX_REQUEST_BYTES), Err(Unread::Other)));
     }
 

@@ -13,6 +13,7 @@ use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
+use super::body::BODY_TIMEOUT;
 use super::direct::Connection;
 use super::{Server, fault, listen};
 use crate::config::Config;
@@ -101,6 +102,34 @@ async fn the_requests_of_a_connection_are_answered_in_order_however_they_arrive(
         assert_eq!(body_of(&mut client).await, "ok", "a request that came while it waited");
         stop.cancel();
         serving.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_has_as_much_time_on_a_kept_connection_as_on_a_new_one() {
+    let mut config: Config = serde_json::from_value(json!({ "host": "127.0.0.1" })).unwrap();
+    config.port = 0;
+    let server = Server::bind(config).await.unwrap();
+    for idle in [0, 70] {
+        let (ours, mut client) = tokio::io::duplex(64 * 1024);
+        let handle = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
+        let stream = Stream::boxed(ours).monitored(Vec::new(), &handle, CONNECT_TIMEOUT);
+        let serving =
+            tokio::spawn(listen::requests(Connection::watched(stream, handle, server.reload.service(), CancellationToken::new())));
+        if idle > 0 {
+            client.write_all(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\n\r\n").await.unwrap();
+            body_of(&mut client).await;
+            tokio::time::sleep(Duration::from_secs(idle)).await;
+        }
+        let preflight = b"OPTIONS /socket.io/ HTTP/1.1\r\nContent-Length: 3\r\n\r\n1";
+        client.write_all(preflight).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        client.write_all(b"23").await.unwrap();
+        assert_eq!(body_of(&mut client).await, "");
+        client.write_all(preflight).await.unwrap();
+        let started = Instant::now();
+        serving.await.unwrap();
+        assert_eq!(started.elapsed(), BODY_TIMEOUT);
     }
 }
 
