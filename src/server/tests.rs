@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
@@ -153,6 +153,29 @@ async fn requests_that_come_together_are_answered_in_turn_with_those_of_others()
     client.read_to_string(&mut answers).await.unwrap();
     assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 50);
     assert!(turns >= 50, "{turns} turns");
+}
+
+#[tokio::test]
+async fn the_packets_of_a_large_post_are_handled_in_turn_with_those_of_others() {
+    let mut config: Config = serde_json::from_value(json!({ "host": "127.0.0.1" })).unwrap();
+    config.port = 0;
+    let server = Server::bind(config).await.unwrap();
+    let connection = ConnectionHandle::new(([127, 0, 0, 1], 1).into());
+    let answer = async |request: Request<Body>| server.reload.service().load().answer(request, &connection).await.unwrap();
+    let path = "/socket.io/?EIO=4&transport=polling";
+    let open = answer(Request::get(path).body(Body::empty()).unwrap()).await;
+    let open = axum::body::to_bytes(open.into_body(), usize::MAX).await.unwrap();
+    let sid = std::str::from_utf8(&open).unwrap().split('"').nth(3).unwrap().to_owned();
+    let post = Request::post(format!("{path}&sid={sid}")).body(Body::from(["3"; 640].join("\u{1e}"))).unwrap();
+    let mut posting = Box::pin(answer(post));
+    let mut turns = 0;
+    let answer = loop {
+        turns += 1;
+        if let Some(answer) = posting.as_mut().now_or_never() {
+            break answer;
+        }
+    };
+    assert_eq!((answer.status(), turns), (StatusCode::OK, 11));
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use axum::http::{Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use parking_lot::{Mutex, MutexGuard};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, yield_now};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -27,6 +27,9 @@ use crate::net::websocket::End;
 
 /// The NOOP packet, as a frame.
 const NOOP: Bytes = Bytes::from_static(b"\x81\x016");
+
+/// How many packets of one POST are handled before other clients have their turn. More than most bodies have.
+const PACKETS_PER_TURN: usize = 64;
 
 /// All polling sessions, by the secret key that their requests carry.
 #[derive(Default)]
@@ -279,7 +282,7 @@ impl Polling {
                 return Err(StatusCode::BAD_REQUEST);
             }
         };
-        let taken = self.take(&body, is_binary);
+        let taken = self.take(&body, is_binary).await;
         drop(posting);
         self.session.heard(Instant::now());
         match taken {
@@ -297,9 +300,12 @@ impl Polling {
         }
     }
 
-    fn take(&self, body: &[u8], is_binary: bool) -> Result<(), CloseReason> {
+    async fn take(&self, body: &[u8], is_binary: bool) -> Result<(), CloseReason> {
         let packets = payload::decode(self.session.version(), body, is_binary).map_err(|payload::Malformed| CloseReason::ParseError)?;
-        for packet in packets {
+        for (index, packet) in packets.into_iter().enumerate() {
+            if index % PACKETS_PER_TURN == PACKETS_PER_TURN - 1 {
+                yield_now().await;
+            }
             match packet {
                 Packet::Text(text) => self.session.text(text)?,
                 Packet::Binary(data) => self.session.binary(data)?,
