@@ -161,6 +161,8 @@ impl<S: Socket> Hub<S> {
         let is_unannounced = self.batches.holds_join_of(&channel, id);
         let hub = Arc::clone(self);
         self.tasks.spawn(async move {
+            // Not before: whoever makes a slow client leave may hold the roster.
+            hub.doubt_if_empty(&channel);
             if is_unannounced {
                 hub.leave_presence_now(&channel, id).await;
             }

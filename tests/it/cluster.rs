@@ -113,6 +113,27 @@ in_both_modes!(
     members_join_while_redis_is_away,
 );
 
+#[tokio::test]
+async fn who_joined_while_a_node_did_not_listen_is_listed() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    // With recovery, the channels of disconnected clients would be listened to.
+    let extra = json!({
+        "subscribers": { "redisMode": "exact" },
+        "presence": { "leaveGrace": "1m" },
+        "recovery": { "enabled": false },
+    });
+    let [one, other] = nodes_with(extra, &redis, &laravel).await;
+    let (alice, _) = join(&one, 1).await;
+    let (_bob, here) = join(&other, 2).await;
+    assert_eq!(here, [2, 1]);
+    drop(alice);
+    until("one to stop listening", async || redis.subscribers(&[format!("app_{ROOM}")]).await == [1]).await;
+    let (_carol, here) = join(&other, 3).await;
+    assert_eq!(here, [3, 2, 1]);
+    let (_dave, here) = join(&one, 4).await;
+    assert_eq!(here, [4, 3, 2, 1]);
+}
+
 async fn members_on_all_nodes_see_each_other_once(mode: &str) {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes(mode, &redis, &laravel).await;

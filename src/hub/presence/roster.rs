@@ -120,6 +120,11 @@ impl Rosters {
         roster.is_none_or(|roster| !roster.lock().is_complete)
     }
 
+    /// Changes of the channel may be missed: its roster is not complete until the next list.
+    pub(super) fn doubt(&self, channel: &str) {
+        self.visit(channel, |roster| roster.is_complete = false);
+    }
+
     /// Changes may have been missed: no roster is complete until the next list.
     pub(super) fn doubt_all(&self) {
         let rosters: Vec<_> = self.0.lock().values().cloned().collect();

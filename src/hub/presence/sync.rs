@@ -134,6 +134,16 @@ impl<S: Socket> Hub<S> {
         }
     }
 
+    /// The channel's roster stays until the grace of a member is over, but without a socket in the channel, this node may no longer
+    /// receive the channel's changes.
+    pub(super) fn doubt_if_empty(&self, channel: &ChannelName) {
+        if let Some(nodes) = &self.nodes
+            && self.rooms.count(channel.as_str()) == 0
+        {
+            nodes.presence.rosters.doubt(channel.as_str());
+        }
+    }
+
     /// Changes may have been missed, or the store has lost members: fetches the member lists of all channels that clients here
     /// are in, once every node has put its own members back. Until then a user who is missing from a list does not count as
     /// gone. A single node misses nothing.
@@ -152,6 +162,7 @@ impl<S: Socket> Hub<S> {
                 hub.maintain().await;
                 for channel in nodes.presence.rosters.channels() {
                     hub.look_up(nodes, &channel).await;
+                    hub.doubt_if_empty(&channel);
                 }
                 debug!("presence channels are up to date with the other nodes");
             };
