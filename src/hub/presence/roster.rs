@@ -32,6 +32,9 @@ pub(super) struct Roster {
     users: IndexMap<Box<str>, RosterEntry>,
     /// How many of them are entries of users who are gone.
     gone: usize,
+    /// A socket was sent it. Before, nobody here knows anything by it: a client that has resumed its session on this node is in the room
+    /// already, and waits for its list.
+    is_shown: bool,
     /// Removed from [`Rosters`]: no client here uses it any more.
     is_dropped: bool,
 }
@@ -178,7 +181,7 @@ impl Roster {
         }
         self.gone = self.gone + usize::from(here.is_none()) - usize::from(was_gone);
         self.users.insert(user.into(), RosterEntry { version, here });
-        is_new.then_some(news)
+        (is_new && self.is_shown).then_some(news)
     }
 
     /// What nodes tell arrives in order, so a complete roster includes all changes before the `newest` one heard: older lists have
@@ -212,7 +215,7 @@ impl Roster {
                 self.users.insert(member.user().into(), RosterEntry { version, here: Some((*socket, member.clone())) });
             }
         }
-        news
+        self.to_tell(news)
     }
 
     /// Applies a list that may be incomplete: it makes no user leave. Returns the changes to announce.
@@ -252,15 +255,24 @@ impl Roster {
         }
         self.users = users;
         self.count_gone();
-        news
+        self.to_tell(news)
+    }
+
+    fn to_tell(&self, news: Vec<MemberChange>) -> Vec<MemberChange> {
+        if self.is_shown { news } else { Vec::new() }
     }
 
     fn count_gone(&mut self) {
         self.gone = self.users.values().filter(|entry| entry.here.is_none()).count();
     }
 
-    /// The roster as a list, in the order of joining: one entry per user.
-    pub(super) fn list(&self) -> Members {
+    /// The roster as a list, in the order of joining: one entry per user. Whoever is sent it is to be told of changes from now on.
+    pub(super) fn show(&mut self) -> Members {
+        self.is_shown = true;
+        self.list()
+    }
+
+    fn list(&self) -> Members {
         self.users.values().filter_map(|entry| entry.here.clone()).collect()
     }
 }
@@ -281,6 +293,11 @@ mod tests {
         SocketId::parse(&format!("1.{n}")).unwrap()
     }
 
+    /// A roster that a client knows.
+    fn shown() -> Roster {
+        Roster { is_shown: true, ..Roster::default() }
+    }
+
     fn joining(user: u32) -> MemberChange {
         MemberChange::Joining(socket(user), member(user))
     }
@@ -291,7 +308,7 @@ mod tests {
 
     #[test]
     fn nothing_is_told_twice() {
-        let mut roster = Roster::default();
+        let mut roster = shown();
         assert_eq!(roster.apply_snapshot(10, &list(&[1])), [joining(1)]);
         assert_eq!(roster.apply(10, joining(1)), None, "it is in the list");
         assert_eq!(roster.apply(11, joining(2)), Some(joining(2)));
@@ -302,8 +319,18 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_socket_of_a_user_represents_it() {
+    fn before_anybody_was_shown_it_nothing_is_told() {
         let mut roster = Roster::default();
+        assert_eq!(roster.apply(12, joining(2)), None);
+        assert_eq!(roster.apply_snapshot(11, &list(&[1])), []);
+        assert_eq!(roster.join_here(13, socket(3), &member(3), None), []);
+        assert_eq!(roster.show(), list(&[1, 2, 3]));
+        assert_eq!(roster.apply(14, joining(4)), Some(joining(4)));
+    }
+
+    #[test]
+    fn the_newest_socket_of_a_user_represents_it() {
+        let mut roster = shown();
         roster.apply_snapshot(10, &list(&[1, 2]));
         let renamed = Member::parse(r#"{"user_id":1,"user_info":"new"}"#).unwrap();
         assert_eq!(roster.apply(11, MemberChange::Joining(socket(3), renamed.clone())), None, "the user is there");
@@ -312,7 +339,7 @@ mod tests {
 
     #[test]
     fn news_that_overtake_a_list_count() {
-        let mut roster = Roster::default();
+        let mut roster = shown();
         roster.apply_snapshot(10, &list(&[1, 2]));
         roster.apply(13, MemberChange::Leaving(member(1)));
         roster.apply(12, joining(3));
@@ -324,7 +351,7 @@ mod tests {
 
     #[test]
     fn who_is_gone_is_forgotten_in_the_end() {
-        let mut roster = Roster::default();
+        let mut roster = shown();
         roster.apply_snapshot(10, &list(&[1]));
         for version in 0..5_000 {
             let (user, version) = (u32::try_from(version).unwrap() + 2, version * 2 + 20);
@@ -337,7 +364,7 @@ mod tests {
 
     #[test]
     fn who_replaces_another_user_is_announced_though_that_one_is_forgotten() {
-        let mut roster = Roster::default();
+        let mut roster = shown();
         let most = u32::try_from(MAX_GONE).unwrap();
         roster.apply_snapshot(10, &list(&(0..=most).collect::<Vec<_>>()));
         for user in 0..=most {
@@ -350,7 +377,7 @@ mod tests {
 
     #[test]
     fn while_the_first_list_is_on_its_way_nobody_is_forgotten() {
-        let mut roster = Roster::default();
+        let mut roster = shown();
         for user in 1..=2_000 {
             roster.apply(20 + u64::from(user), MemberChange::Leaving(member(user)));
         }
@@ -360,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_join_here_overtakes_what_others_tell() {
-        let mut roster = Roster::default();
+        let mut roster = shown();
         roster.apply_snapshot(10, &list(&[1, 2]));
         assert_eq!(roster.join_here(15, socket(3), &member(3), None), [joining(3)]);
         for version in 16..200 {
@@ -375,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_list_makes_up_for_missed_news() {
-        let mut roster = Roster::default();
+        let mut roster = shown();
         roster.apply_snapshot(10, &list(&[1, 2]));
         assert_eq!(roster.apply_snapshot(20, &list(&[2, 3])), [joining(3), MemberChange::Leaving(member(1))]);
         assert_eq!(roster.apply_snapshot(15, &list(&[1])), [], "an older list says nothing");
@@ -384,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_list_that_lacks_somebody_takes_nobody_away() {
-        let mut roster = Roster::default();
+        let mut roster = shown();
         roster.apply_snapshot(10, &list(&[1, 2]));
         assert_eq!(roster.apply_partial(20, &list(&[3])), [joining(3)]);
         assert_eq!(roster.apply(19, MemberChange::Leaving(member(1))), Some(MemberChange::Leaving(member(1))), "it still counts");
@@ -508,7 +535,7 @@ mod tests {
         #[test]
         fn in_the_end_everyone_believes_the_truth(steps in steps()) {
             // One user is in the channel from the beginning, as the client itself would be.
-            let mut world = World { version: 1, here: vec![0], ..World::default() };
+            let mut world = World { version: 1, here: vec![0], roster: shown(), ..World::default() };
             world.run(Step::Take);
             world.run(Step::Merge);
             steps.into_iter().for_each(|step| world.run(step));

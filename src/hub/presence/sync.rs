@@ -114,7 +114,7 @@ impl<S: Socket> Hub<S> {
             if joined.is_first && !is_told {
                 self.observers.tell(|| Observation::Joined { channel: channel.as_str(), member });
             }
-            self.enter_and_list(join, || roster.list())
+            self.enter_and_list(join, || roster.show())
         });
         if !has_entered {
             // It left meanwhile; the store tells all nodes.

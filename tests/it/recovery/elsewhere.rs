@@ -186,6 +186,30 @@ async fn a_client_that_resumes_on_another_node_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_member_who_resumes_on_another_node_is_not_told_of_those_who_were_there() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let [one, other] = nodes(&redis, &laravel).await;
+    let mut stays = one.client_of(1).await;
+    let mut moves = one.client_of(2).await;
+    for client in [&mut stays, &mut moves] {
+        client.subscribe("presence-room").await;
+        client.event("presence:subscribed").await;
+    }
+    written(&redis, 2, "presence-room").await;
+    // Nobody on that node is in the channel yet.
+    let mut moved = Client::come_back(other.address, &moves.pid, None).await;
+    assert_eq!(moved.id, moves.id);
+    assert_eq!(moved.event("presence:subscribed").await[1].as_array().map(Vec::len), Some(2));
+    assert!(moved.left_over().is_empty(), "{:?}", moved.left_over());
+    let mut late = one.client_of(3).await;
+    late.subscribe("presence-room").await;
+    for client in [&mut stays, &mut moved] {
+        while client.event("presence:joining").await[1]["user_id"] != 3 {}
+        assert!(client.left_over().is_empty(), "{:?}", client.left_over());
+    }
+}
+
+#[tokio::test]
 async fn a_resumed_client_gets_no_events_from_before_its_subscribe() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes(&redis, &laravel).await;
