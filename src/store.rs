@@ -50,8 +50,8 @@ pub struct Joined {
 pub struct Heartbeat {
     /// Channels to [`PresenceStore::reconcile`].
     pub unreconciled: Vec<ChannelName>,
-    /// The store has lost this node's lease, and maybe others': lists may lack members until every node has reconciled. Or somebody has
-    /// left of whom the store has told no node.
+    /// The store has lost this node's lease or members, and maybe others': lists may lack members until every node has reconciled. Or
+    /// somebody has left of whom the store has told no node.
     pub has_lost: bool,
 }
 

@@ -59,8 +59,8 @@ pub(crate) struct RedisStore {
     trusted: Mutex<WriteEpoch>,
     /// Notified when Redis turns out to lack members of this node.
     lost: Notify,
-    /// Somebody has left whom Redis never had: this node's clients still see them.
-    has_untold: AtomicBool,
+    /// Since the last heartbeat Redis has turned out to lack members, or somebody has left whom it never had: the nodes' lists may be wrong.
+    is_behind: AtomicBool,
     /// Why Redis refuses members.
     refusals: Mutex<Reminders<String>>,
     is_clustered: bool,
@@ -121,7 +121,7 @@ impl RedisStore {
             local: LocalMembers::default(),
             orphans: Mutex::default(),
             lost: Notify::new(),
-            has_untold: AtomicBool::new(false),
+            is_behind: AtomicBool::new(false),
             refusals: Mutex::new(Reminders::every(REMINDER_INTERVAL)),
             is_clustered: config.cluster.enabled,
         })
@@ -154,6 +154,7 @@ impl RedisStore {
         if is_new_connection {
             self.local.invalidate();
         }
+        self.look_for_losses().await?;
         let dead = self.lease.dead(&self.client, &self.keys).await?;
         let mut orphans: HashMap<ChannelName, Vec<String>> = HashMap::new();
         for (node, channels) in dead {
@@ -166,12 +167,18 @@ impl RedisStore {
         unreconciled.sort_unstable();
         unreconciled.dedup();
         *self.orphans.lock() = orphans;
-        Ok(Heartbeat { unreconciled, has_lost: self.has_untold.swap(false, Ordering::AcqRel) || is_new_id })
+        Ok(Heartbeat { unreconciled, has_lost: self.is_behind.swap(false, Ordering::AcqRel) || is_new_id })
     }
 
     /// Redis has lost members that were written (it was flushed, for example): write everything again at once.
     fn note_loss(&self) {
         self.local.invalidate();
+        self.fall_behind();
+    }
+
+    /// Has the nodes' lists read again.
+    fn fall_behind(&self) {
+        self.is_behind.store(true, Ordering::Release);
         self.lost.notify_one();
     }
 
@@ -252,8 +259,7 @@ impl RedisStore {
             self.mirror.changed(channel);
         }
         if self.local.take_untold(channel) {
-            self.has_untold.store(true, Ordering::Release);
-            self.lost.notify_one();
+            self.fall_behind();
         }
         if self.local.forget(channel) {
             let mut pipeline = redis::pipe();

@@ -134,6 +134,36 @@ async fn who_joined_while_a_node_did_not_listen_is_listed() {
     assert_eq!(here, [4, 3, 2, 1]);
 }
 
+#[tokio::test]
+async fn a_leave_is_told_after_redis_has_lost_the_channel_alone() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let [one, other] = nodes_with(json!({ "databaseConfig": { "membersMirror": false } }), &redis, &laravel).await;
+    let ((mut alice, _), (mut bob, _), (mut dave, _)) = (join(&one, 1).await, join(&one, 2).await, join(&other, 4).await);
+    let (mut erin, _) = join(&other, 5).await;
+    let mut tabs = Vec::new();
+    until("a join that reads no list", async || {
+        let before = redis.calls("hgetall").await;
+        tabs.push(join(&one, 2).await);
+        redis.calls("hgetall").await == before
+    })
+    .await;
+    dave.unsubscribe(ROOM).await;
+    for client in [&mut bob, &mut erin] {
+        assert_eq!(client.event("presence:leaving").await[1]["user_id"], 4);
+    }
+    // As a Redis does that makes room for other data. The lease stays.
+    for part in ["sockets", "users"] {
+        redis.delete(&format!("app_laravel-echo:{{{ROOM}}}:{part}")).await;
+    }
+    alice.unsubscribe(ROOM).await;
+    for client in [&mut bob, &mut erin] {
+        assert_eq!(client.event("presence:leaving").await[1]["user_id"], 1);
+    }
+    let (_carol, mut here) = join(&one, 3).await;
+    here.sort_unstable();
+    assert_eq!(here, [2, 3, 5]);
+}
+
 async fn members_on_all_nodes_see_each_other_once(mode: &str) {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes(mode, &redis, &laravel).await;

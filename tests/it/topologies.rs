@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
 
+use laravel_echo_server::channel::ChannelName;
 use laravel_echo_server::config::RedisConfig;
+use laravel_echo_server::event::SocketId;
 use laravel_echo_server::redis_client::{Cause, Loss, Redis};
+use laravel_echo_server::store::{Heartbeat, Member};
 use serde_json::{Value, json};
 
 use crate::support::{Client, Laravel, TestServer, free_port, until};
@@ -228,6 +231,26 @@ async fn a_redis_cluster_of_three() {
     .await;
     drop(bob);
     assert_eq!(alice.event("presence:leaving").await[1]["user_id"], 2);
+}
+
+#[tokio::test]
+async fn in_a_redis_cluster_nothing_is_lost_that_is_there() {
+    let (nodes, seeds) = cluster_of_three().await;
+    let config = json!({ "database": "redis", "databaseConfig": { "membersMirror": false, "redis": { "cluster": seeds } } });
+    let store = laravel_echo_server::store::open(&serde_json::from_value(config).expect("valid settings")).await.expect("a store");
+    until("a lease", async || store.heartbeat().await.is_ok()).await;
+    let channels: Vec<ChannelName> = (0..20).map(|n| format!("presence-{n}").into()).collect();
+    for channel in &channels {
+        let member = Member::parse(r#"{"user_id":1}"#).expect("a member");
+        store.join(channel, SocketId::new(1, 1), member, true).await.expect("a join");
+    }
+    assert_eq!(store.heartbeat().await.expect("a heartbeat"), Heartbeat::default());
+    // The others do not have it.
+    for node in &nodes {
+        node.ask::<u64>("DEL laravel-echo:{presence-0}:sockets").await;
+    }
+    let beat = store.heartbeat().await.expect("a heartbeat");
+    assert_eq!((beat.unreconciled, beat.has_lost), (channels[..1].to_vec(), true));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use futures_util::{TryStreamExt as _, stream};
 use redis::Pipeline;
 use tracing::info;
 
@@ -18,8 +19,11 @@ use crate::store::{Left, Member, StoreError};
 /// How many leases in a row may expire while a channel is indexed before the write fails.
 const LEASES: usize = 3;
 
-/// Commands sent in one round trip when many members are repaired.
+/// Commands sent in one round trip when many members are repaired or looked for.
 const BATCH: usize = 200;
+
+/// Round trips at once when members are looked for.
+const AT_ONCE: usize = 16;
 
 /// As `join.lua` returns it.
 type JoinAnswer = (bool, u64, String, usize, bool, bool);
@@ -148,6 +152,30 @@ impl RedisStore {
             }
         }
         Ok(all)
+    }
+
+    /// Looks whether Redis still has the members of this node: one of each channel, for what it loses of a channel is the channel.
+    pub(super) async fn look_for_losses(&self) -> Result<(), QueryError> {
+        let witnesses = self.local.witnesses();
+        // Channels may live on different servers of a Redis Cluster.
+        let batches = witnesses.chunks(if self.client.is_cluster() { 1 } else { BATCH });
+        stream::iter(batches.map(Ok)).try_for_each_concurrent(AT_ONCE, |batch| self.look_for(batch)).await
+    }
+
+    async fn look_for(&self, witnesses: &[(ChannelName, SocketId)]) -> Result<(), QueryError> {
+        let mut pipeline = redis::pipe();
+        witnesses.iter().for_each(|(channel, socket)| self.keys.has(&mut pipeline, channel, *socket));
+        let found: Vec<bool> = match self.client.query(&pipeline).await {
+            // Something foreign is in the place of one of them: writing the members again puts it aside.
+            Err(QueryError::Refused(_)) => vec![false; witnesses.len()],
+            found => found?,
+        };
+        for ((channel, socket), is_there) in witnesses.iter().zip(found) {
+            if !is_there && self.local.is_missing(channel, *socket) {
+                self.fall_behind();
+            }
+        }
+        Ok(())
     }
 
     /// Removes the members of dead nodes. All surviving nodes try; the script lets only one succeed for each member.

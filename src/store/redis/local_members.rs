@@ -148,6 +148,20 @@ impl LocalMembers {
         }
     }
 
+    /// One member of each channel whose members should all be in Redis.
+    pub(super) fn witnesses(&self) -> Vec<(ChannelName, SocketId)> {
+        let channels = self.0.lock();
+        let settled = channels.iter().filter(|(_, local)| !local.is_doubtful && local.joins == 0);
+        settled.filter_map(|(channel, local)| Some((channel.clone(), *local.members.keys().next()?))).collect()
+    }
+
+    /// Redis lacks a socket of the channel. Returns whether it has lost it, as in [`Self::wrote`].
+    pub(super) fn is_missing(&self, channel: &ChannelName, socket: SocketId) -> bool {
+        let mut channels = self.0.lock();
+        let lost = channels.get_mut(channel).filter(|local| local.joins == 0 && local.members.contains_key(&socket));
+        lost.map(|local| local.is_doubtful = true).is_some()
+    }
+
     /// Channels that have to be repaired, and empty ones that can be forgotten.
     pub(super) fn unreconciled(&self) -> Vec<ChannelName> {
         let channels = self.0.lock();

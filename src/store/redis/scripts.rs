@@ -75,6 +75,11 @@ impl Keys {
         pipeline.cmd("HMGET").arg(self.channel(channel, "users")).arg(users);
     }
 
+    /// Appends the query whether a socket is in a channel.
+    pub(super) fn has(&self, pipeline: &mut Pipeline, channel: &ChannelName, socket: SocketId) {
+        pipeline.cmd("HEXISTS").arg(self.channel(channel, "sockets")).arg(socket.to_string());
+    }
+
     /// Appends the query for a channel's version; nil when the channel is empty.
     pub(super) fn version(&self, pipeline: &mut Pipeline, channel: &ChannelName) {
         pipeline.cmd("HGET").arg(self.channel(channel, "sockets")).arg(VERSION);

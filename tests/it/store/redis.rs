@@ -48,6 +48,10 @@ fn channel() -> ChannelName {
     "presence-room".into()
 }
 
+/// The keys of that channel.
+const SOCKETS: &str = "app_laravel-echo:{presence-room}:sockets";
+const USERS: &str = "app_laravel-echo:{presence-room}:users";
+
 async fn until_written(store: &Store, count: usize) {
     until("all members", async || store.members(&channel()).await.is_ok_and(|members| members.len() == count)).await;
 }
@@ -282,6 +286,19 @@ async fn while_redis_is_full_members_are_kept_here() {
     redis.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
     until_written(&store, 2).await;
     keeping.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_redis_loses_of_a_quiet_channel_is_written_again() {
+    let redis = Redis::start().await;
+    let store = node(&redis, json!({ "presence": { "lease": "1h" } })).await;
+    store.join(&channel(), socket(1), user(1), true).await.unwrap();
+    assert_eq!(settle(&store).await, []);
+    redis.run(&["DEL", SOCKETS, USERS]).await;
+    let beat = store.heartbeat().await.unwrap();
+    assert_eq!((beat.unreconciled, beat.has_lost), (vec![channel()], true), "other nodes' members may be gone, too");
+    settle(&store).await;
+    assert_eq!(store.members(&channel()).await.unwrap(), [(socket(1), user(1))]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
