@@ -153,6 +153,10 @@ impl RedisStore {
         };
         if is_new_connection {
             self.local.invalidate();
+            let mut ask = redis::pipe();
+            ask.cmd("SMEMBERS").arg(self.keys.index(&self.lease.node()));
+            let (indexed,): (Vec<String>,) = self.client.query(&ask).await?;
+            self.local.doubt_all(indexed.into_iter().map(ChannelName::from));
         }
         self.look_for_losses().await?;
         let dead = self.lease.dead(&self.client, &self.keys).await?;
@@ -238,14 +242,14 @@ impl RedisStore {
     /// Writes again what Redis lacks of a channel, and removes what it has too much.
     async fn repair(&self, channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
         let repairs = self.local.repairs(channel);
-        let mut has_changed = !repairs.members.is_empty() || !repairs.owed.is_empty();
+        let mut has_changed = repairs.is_doubtful || !repairs.owed.is_empty();
         if !repairs.members.is_empty() {
             let node = self.assert(channel, &repairs.members).await?;
             self.local.reconciled(channel, &node);
             self.note_success();
         }
+        let mut all_gone = if repairs.is_doubtful { self.take_strays(channel).await? } else { Vec::new() };
         let left = self.take_all(channel, repairs.owed.iter().map(|(socket, _)| (*socket, Condition::None))).await?;
-        let mut all_gone = Vec::new();
         for ((socket, member), left) in repairs.owed.into_iter().zip(left) {
             self.local.confirm_removed(channel, socket);
             all_gone.extend(gone(self.make_up(channel, left, member)));

@@ -178,6 +178,15 @@ impl RedisStore {
         Ok(())
     }
 
+    /// Removes what Redis has of this node in a channel though it has left, as when Redis has gone back to older data.
+    pub(super) async fn take_strays(&self, channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
+        let listing = self.listing(channel).await?;
+        let mut strays = scripts::of_nodes(&listing, &[self.lease.node().to_string()])?;
+        strays.retain(|(socket, _)| !self.local.has(channel, *socket));
+        let left = self.take_all(channel, strays.into_iter().map(|(socket, entry)| (socket, Condition::Entry(entry)))).await?;
+        Ok(left.into_iter().filter_map(gone).collect())
+    }
+
     /// Removes the members of dead nodes. All surviving nodes try; the script lets only one succeed for each member.
     pub(super) async fn take_orphans(&self, channel: &ChannelName, nodes: &[String]) -> Result<Vec<Member>, StoreError> {
         let listing = self.listing(channel).await?;

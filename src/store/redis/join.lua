@@ -23,18 +23,17 @@ local function call(replace, command, key, ...)
   return redis.call(command, key, ...)
 end
 
-local function start()
-  -- At the current time in microseconds, so that versions keep growing even after Redis has lost its data.
-  local now = redis.call('TIME')
-  redis.call('HSET', sockets, 'version', now[1] .. string.format('%06d', now[2]))
-end
-
 local function count(field, by)
   return call(function() redis.call('HDEL', users, field) end, 'HINCRBY', users, field, by)
 end
 
-if call(function() end, 'HEXISTS', sockets, 'version') == 0 then start() end
-local version = string.format('%.0f', call(start, 'HINCRBY', sockets, 'version', 1))
+local last = call(function() end, 'HGET', sockets, 'version')
+local old = redis.call('HGET', sockets, socket)
+local old_place, length, at
+if old then old_place, length, at = string.match(old, '^(%d+) %S+ (%d+) ()') end
+if last and not tonumber(last) then met_foreign = 1 end
+local version = next_version(last)
+redis.call('HSET', sockets, 'version', version)
 
 local function publish(name, json)
   if topic ~= '' then
@@ -44,9 +43,6 @@ local function publish(name, json)
 end
 
 local place, is_new, replaced = version, true, ''
-local old = redis.call('HGET', sockets, socket)
-local old_place, length, at
-if old then old_place, length, at = string.match(old, '^(%d+) %S+ (%d+) ()') end
 if length then
   local old_user = string.sub(old, at, at + length - 1)
   if old_user == user then

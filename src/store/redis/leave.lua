@@ -20,7 +20,8 @@ local owner, length, at = string.match(old, '^%d+ (%S+) (%d+) ()')
 if node ~= '' and owner ~= node then return { 1, '' } end
 local old_user, member = string.sub(old, at, at + length - 1), string.sub(old, at + length)
 redis.call('HDEL', sockets, socket)
-local version = string.format('%.0f', redis.call('HINCRBY', sockets, 'version', 1))
+local version = next_version(redis.call('HGET', sockets, 'version'))
+redis.call('HSET', sockets, 'version', version)
 local left = redis.pcall('HINCRBY', users, old_user, -1)
 -- A count that is none, since another program has overwritten it, is that of a user who is gone.
 local is_foreign = type(left) == 'table' and (string.find(left.err, 'WRONGTYPE') or string.find(left.err, 'not an integer'))

@@ -36,6 +36,8 @@ struct LocalChannel {
 /// What has to be repaired in a channel.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
+    /// Redis may lack members, or have some who have left.
+    pub(super) is_doubtful: bool,
     /// Members to write again, in the order of joining.
     pub(super) members: Vec<(SocketId, Member)>,
     /// Sockets to remove.
@@ -148,6 +150,12 @@ impl LocalMembers {
         }
     }
 
+    /// Redis may have members of these channels who have left.
+    pub(super) fn doubt_all(&self, channels: impl Iterator<Item = ChannelName>) {
+        let mut local = self.0.lock();
+        channels.for_each(|channel| local.entry(channel).or_default().is_doubtful = true);
+    }
+
     /// One member of each channel whose members should all be in Redis.
     pub(super) fn witnesses(&self) -> Vec<(ChannelName, SocketId)> {
         let channels = self.0.lock();
@@ -162,6 +170,11 @@ impl LocalMembers {
         lost.map(|local| local.is_doubtful = true).is_some()
     }
 
+    /// Whether a socket is in the channel.
+    pub(super) fn has(&self, channel: &ChannelName, socket: SocketId) -> bool {
+        self.0.lock().get(channel).is_some_and(|local| local.members.contains_key(&socket))
+    }
+
     /// Channels that have to be repaired, and empty ones that can be forgotten.
     pub(super) fn unreconciled(&self) -> Vec<ChannelName> {
         let channels = self.0.lock();
@@ -174,6 +187,7 @@ impl LocalMembers {
         let Some(local) = channels.get(channel) else { return Repairs::default() };
         let members = local.members.iter().filter(|_| local.is_doubtful);
         Repairs {
+            is_doubtful: local.is_doubtful,
             members: members.map(|(&socket, member)| (socket, member.clone())).collect(),
             owed: local.owed.iter().map(|(&socket, member)| (socket, member.clone())).collect(),
         }

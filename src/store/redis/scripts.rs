@@ -11,8 +11,8 @@ use crate::event::SocketId;
 use crate::store::{Member, Members, StoreError};
 use crate::warn_throttled;
 
-const JOIN: &str = include_str!("join.lua");
-const LEAVE: &str = include_str!("leave.lua");
+const JOIN: &str = concat!(include_str!("shared.lua"), include_str!("join.lua"));
+const LEAVE: &str = concat!(include_str!("shared.lua"), include_str!("leave.lua"));
 const INDEX: &str = include_str!("index.lua");
 
 /// The field of `sockets` that holds the version instead of a socket.

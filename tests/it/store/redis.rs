@@ -302,6 +302,35 @@ async fn what_redis_loses_of_a_quiet_channel_is_written_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_goes_back_to_older_data_brings_nobody_back() {
+    const SAVE: &str = "for _, key in ipairs(redis.call('KEYS', 'app_laravel-echo:*')) do redis.call('SET', 'old:' .. key, redis.call('DUMP', key)) end";
+    const GO_BACK: &str = "for _, key in ipairs(redis.call('KEYS', 'old:*')) do \
+        redis.call('RESTORE', string.sub(key, 5), 0, redis.call('GET', key), 'REPLACE') end";
+    let redis = Redis::start().await;
+    let store = node(&redis, json!({ "presence": { "lease": "1h" } })).await;
+    let other = ChannelName::from("presence-other");
+    store.join(&channel(), socket(1), user(1), true).await.unwrap();
+    store.join(&channel(), socket(2), user(2), true).await.unwrap();
+    store.join(&other, socket(2), user(2), true).await.unwrap();
+    redis.eval::<()>(SAVE, &[], &[]).await;
+    store.leave(&other, socket(2)).await.unwrap();
+    store.leave(&channel(), socket(2)).await.unwrap();
+    let mut newest = 0;
+    for n in 3..100 {
+        newest = store.join(&channel(), socket(n), user(n), false).await.unwrap().version;
+        store.leave(&channel(), socket(n)).await.unwrap();
+    }
+    settle(&store).await;
+    redis.eval::<()>(GO_BACK, &[], &[]).await;
+    redis.run(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    until("a connection", async || store.members(&channel()).await.is_ok()).await;
+    settle(&store).await;
+    assert_eq!(store.members(&channel()).await.unwrap(), [(socket(1), user(1))]);
+    assert_eq!(store.members(&other).await.unwrap(), []);
+    assert!(store.join(&channel(), socket(3), user(3), false).await.unwrap().version > newest, "others would take it for old");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_clean_shutdown_leaves_nothing_behind() {
     let redis = Redis::start().await;
     let store = node(&redis, json!({ "databaseConfig": { "membersMirror": false } })).await;
