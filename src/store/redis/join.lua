@@ -28,6 +28,12 @@ local function count(field, by)
 end
 
 local last = call(function() end, 'HGET', sockets, 'version')
+if not last then
+  -- Counts without sockets are those of members whom Redis has lost.
+  if redis.call('TYPE', users).ok == 'hash' then redis.call('DEL', users) end
+elseif redis.call('EXISTS', users) == 0 then
+  redis.call('DEL', sockets)
+end
 local old = redis.call('HGET', sockets, socket)
 local old_place, length, at
 if old then old_place, length, at = string.match(old, '^(%d+) %S+ (%d+) ()') end

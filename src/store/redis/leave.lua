@@ -10,6 +10,11 @@ local old = redis.pcall('HGET', sockets, socket)
 -- Something foreign is in its place; the next join puts it aside.
 if type(old) == 'table' and not string.find(old.err, 'WRONGTYPE') then old = redis.call('HGET', sockets, socket) end
 local is_ours = type(old) == 'string' and string.find(old, '^%d+ %S+ %d+ ')
+-- Sockets without counts: Redis has lost them, and the nodes write their members again.
+if is_ours and redis.call('EXISTS', users) == 0 then
+  redis.call('DEL', sockets)
+  is_ours = false
+end
 if not is_ours then
   if user ~= '' and not old and redis.call('HEXISTS', users, user) == 0 then return { 2, '' } end
   return { 0, '' }

@@ -302,6 +302,26 @@ async fn what_redis_loses_of_a_quiet_channel_is_written_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_half_lost_channel_nothing_counts() {
+    let redis = Redis::start().await;
+    let lasting = json!({ "presence": { "lease": "1h" } });
+    let (one, other) = (node(&redis, lasting.clone()).await, node(&redis, lasting).await);
+    other.join(&channel(), socket(3), user(2), true).await.unwrap();
+    for part in [USERS, SOCKETS] {
+        one.join(&channel(), socket(1), user(1), true).await.unwrap();
+        one.join(&channel(), socket(2), user(1), true).await.unwrap();
+        // As a Redis does that makes room for other data.
+        redis.delete(part).await;
+        assert_eq!(one.leave(&channel(), socket(1)).await.unwrap(), Left::Remains, "{part}");
+        settle(&one).await;
+        settle(&other).await;
+        assert_eq!(one.members(&channel()).await.unwrap().len(), 2, "{part}");
+        assert_eq!(one.leave(&channel(), socket(2)).await.unwrap(), Left::Gone(user(1)), "{part}");
+        assert_eq!(one.members(&channel()).await.unwrap(), [(socket(3), user(2))], "{part}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_goes_back_to_older_data_brings_nobody_back() {
     const SAVE: &str = "for _, key in ipairs(redis.call('KEYS', 'app_laravel-echo:*')) do redis.call('SET', 'old:' .. key, redis.call('DUMP', key)) end";
     const GO_BACK: &str = "for _, key in ipairs(redis.call('KEYS', 'old:*')) do \
