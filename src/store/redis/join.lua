@@ -1,5 +1,6 @@
 -- Adds a socket. KEYS: sockets, users. ARGV: socket, user, node, member, mode, topic, witness.
--- mode: `join` makes the socket the newest; `again` retries a join whose reply was lost; `assert` keeps the socket's place.
+-- mode: `join` makes the socket the newest; `again` retries a join whose reply was lost; `assert` keeps the socket's place, and leaves
+-- it to another node that has taken it over.
 -- What another program wrote in the place of ours is overwritten; a key of another type is renamed to `…:foreign`.
 -- Returns whether this is the user's first socket, the version, the member whose last socket this was, if replaced, the number of
 -- sockets, whether the witness, another socket, is there, and whether something foreign was in the way.
@@ -35,8 +36,11 @@ elseif redis.call('EXISTS', users) == 0 then
   redis.call('DEL', sockets)
 end
 local old = redis.call('HGET', sockets, socket)
-local old_place, length, at
-if old then old_place, length, at = string.match(old, '^(%d+) %S+ (%d+) ()') end
+local old_place, owner, length, at
+if old then old_place, owner, length, at = string.match(old, '^(%d+) (%S+) (%d+) ()') end
+if mode == 'assert' and owner and not is_same_node(owner, node) then
+  return { 0, last, '', redis.call('HLEN', sockets) - 1, redis.call('HEXISTS', sockets, witness), met_foreign }
+end
 if last and not tonumber(last) then met_foreign = 1 end
 local version = next_version(last)
 redis.call('HSET', sockets, 'version', version)

@@ -3,7 +3,7 @@
 //! Input: the store's connection. Output: the node's id, and the channels that nodes without a lease left behind.
 //!
 //! A node whose lease has expired takes a new id and writes its members again under it. A dead id is never used again,
-//! so a node that removes the members of a dead id cannot hit new ones.
+//! so a node that removes the members of a dead id cannot hit new ones. The ids of one node differ in what follows the `-`.
 //!
 //! All ids are in one set. A Redis Cluster can lose that set and keep the leases: a node that does not find itself in the
 //! set writes back all ids it knows.
@@ -54,7 +54,8 @@ pub(super) enum Renewal {
 impl Lease {
     pub(super) fn new(config: &PresenceConfig) -> Self {
         let interval = config.heartbeat();
-        let state = RwLock::new(State { node: new_id(), renewed: None, known: BTreeSet::new() });
+        let node = format!("{:016x}-1", rand::random::<u64>()).into();
+        let state = RwLock::new(State { node, renewed: None, known: BTreeSet::new() });
         Self { duration: config.lease - interval, interval, state, renewing: tokio::sync::Mutex::default() }
     }
 
@@ -111,7 +112,7 @@ impl Lease {
             self.state.write().renewed = Some(started);
             return Ok(Renewal::Kept);
         }
-        let node = new_id();
+        let node = next_id(&node);
         let mut begin = redis::pipe();
         begin.cmd("SET").arg(keys.lease(&node)).arg(std::process::id()).arg("PX").arg(duration);
         client.query::<()>(&begin).await?;
@@ -193,6 +194,7 @@ async fn enter(nodes: &BTreeSet<String>, client: &ReconnectingClient, keys: &Key
     client.query(&enter).await
 }
 
-fn new_id() -> Arc<str> {
-    format!("{:016x}", rand::random::<u64>()).into()
+fn next_id(id: &str) -> Arc<str> {
+    let (node, lease) = id.split_once('-').unwrap_or((id, ""));
+    format!("{node}-{}", lease.parse::<u64>().unwrap_or_default() + 1).into()
 }

@@ -22,7 +22,7 @@ end
 if expected ~= '' and old ~= expected then return { 0, '' } end
 
 local owner, length, at = string.match(old, '^%d+ (%S+) (%d+) ()')
-if node ~= '' and owner ~= node then return { 1, '' } end
+if node ~= '' and not is_same_node(owner, node) then return { 1, '' } end
 local old_user, member = string.sub(old, at, at + length - 1), string.sub(old, at + length)
 redis.call('HDEL', sockets, socket)
 local version = next_version(redis.call('HGET', sockets, 'version'))

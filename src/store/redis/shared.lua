@@ -10,3 +10,8 @@ local function next_version(last)
   return string.format('%.0f', math.max(now[1] * 1000000 + now[2], last + 1))
 end
 
+-- Whether two ids are those of one node, which has a new one with each lease: see `lease.rs`.
+local function is_same_node(one, other)
+  return string.match(one, '^[^-]+') == string.match(other, '^[^-]+')
+end
+

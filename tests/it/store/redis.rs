@@ -351,6 +351,23 @@ async fn a_redis_that_goes_back_to_older_data_brings_nobody_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_cut_off_takes_no_socket_back_that_another_has_taken_over() {
+    let redis = Redis::start().await;
+    let lasting = json!({ "presence": { "lease": "1h" } });
+    let (one, other) = (node(&redis, lasting.clone()).await, node(&redis, lasting).await);
+    one.join(&channel(), socket(1), user(1), true).await.unwrap();
+    // It has come back there; the first node has not heard of that.
+    other.join(&channel(), socket(1), user(1), true).await.unwrap();
+    redis.run(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    for store in [&one, &other] {
+        until("a connection", async || store.members(&channel()).await.is_ok()).await;
+    }
+    settle(&one).await;
+    assert_eq!(one.release(&channel(), socket(1)).await.unwrap(), Left::Remains);
+    assert_eq!(other.members(&channel()).await.unwrap(), [(socket(1), user(1))]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_clean_shutdown_leaves_nothing_behind() {
     let redis = Redis::start().await;
     let store = node(&redis, json!({ "databaseConfig": { "membersMirror": false } })).await;
