@@ -377,6 +377,12 @@ impl PresenceStore for RedisStore {
         outcome
     }
 
+    fn doubt(&self, channel: &ChannelName, user: &str) {
+        if self.local.doubt_user(channel, user) {
+            self.lost.notify_one();
+        }
+    }
+
     async fn other_nodes(&self) -> Result<usize, StoreError> {
         Ok(self.lease.others(&self.client, &self.keys).await?.len())
     }

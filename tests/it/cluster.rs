@@ -164,6 +164,26 @@ async fn a_leave_is_told_after_redis_has_lost_the_channel_alone() {
     assert_eq!(here, [2, 3, 5]);
 }
 
+#[tokio::test]
+async fn who_is_wrongly_told_to_have_left_is_put_back() {
+    const TELL: &str = "redis.call('HDEL', KEYS[1], ARGV[1]) redis.call('HDEL', KEYS[2], '1') \
+        local version = redis.call('HINCRBY', KEYS[1], 'version', 1) \
+        redis.call('PUBLISH', 'app_presence-room', \
+            '{\"event\":\"presence:leaving\",\"data\":{\"user_id\":1},\"socket\":\"1.1\",\"presence\":' .. version .. '}')";
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let extra = json!({ "presence": { "lease": "1h" } });
+    let [one, other] = nodes_with(extra, &redis, &laravel).await;
+    // Two, for a node looks for one of its members now and then.
+    let ((_first, _), (alice, _), (mut bob, _)) = (join(&one, 3).await, join(&one, 1).await, join(&other, 2).await);
+    let keys = ["sockets", "users"].map(|part| format!("app_laravel-echo:{{{ROOM}}}:{part}"));
+    redis.eval::<()>(TELL, &[&keys[0], &keys[1]], &[&alice.id]).await;
+    assert_eq!(bob.event("presence:leaving").await[1]["user_id"], 1);
+    assert_eq!(bob.event("presence:joining").await[1]["user_id"], 1);
+    let (_carol, mut here) = join(&other, 4).await;
+    here.sort_unstable();
+    assert_eq!(here, [1, 2, 3, 4]);
+}
+
 async fn members_on_all_nodes_see_each_other_once(mode: &str) {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let [one, other] = nodes(mode, &redis, &laravel).await;

@@ -170,6 +170,13 @@ impl LocalMembers {
         lost.map(|local| local.is_doubtful = true).is_some()
     }
 
+    /// The user is said to have left: if a socket is in the channel, Redis has lost it. Returns whether that is so.
+    pub(super) fn doubt_user(&self, channel: &ChannelName, user: &str) -> bool {
+        let mut channels = self.0.lock();
+        let lost = channels.get_mut(channel).filter(|local| local.members.values().any(|member| member.user() == user));
+        lost.map(|local| local.is_doubtful = true).is_some()
+    }
+
     /// Whether a socket is in the channel.
     pub(super) fn has(&self, channel: &ChannelName, socket: SocketId) -> bool {
         self.0.lock().get(channel).is_some_and(|local| local.members.contains_key(&socket))
