@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Authorizer;
 use crate::channel::{CACHED_PREFIXES, ChannelName, Pattern};
 use crate::cluster::Bus;
-use crate::config::{Config, Limits, RedisMode};
+use crate::config::{Config, Database, Limits, RedisMode};
 use crate::event::{CloseReason, SocketId};
 use crate::metrics::Metrics;
 use crate::store::{Members, PresenceStore, StoreError};
@@ -54,7 +54,7 @@ mod whisper;
 use hints::Hints;
 use nodes::Nodes;
 use observer::Observers;
-use presence::{Batches, ChannelLocks, Leaves};
+use presence::{Batches, ChannelLocks, Leaves, SharedPresence};
 use rooms::{Room, Rooms};
 use session::Session;
 use subscribe::Grace;
@@ -103,7 +103,9 @@ pub struct Hub<S> {
     presence_locks: ChannelLocks,
     leaves: Leaves,
     batches: Batches,
-    /// With other nodes: the bus to them, and what is known about them. `None` for a single node.
+    /// What clients have been told of members that Redis keeps; `None` if this process keeps them.
+    shared: Option<SharedPresence>,
+    /// With other nodes: the bus to them. `None` for a single node.
     nodes: Option<Nodes>,
     /// The channels that this node subscribes to in Redis; `None` if it subscribes by pattern, or not at all.
     interests: Option<Arc<InterestSet>>,
@@ -162,7 +164,8 @@ impl<S: Socket> Hub<S> {
             presence_locks: ChannelLocks::default(),
             leaves: Leaves::default(),
             batches: Batches::default(),
-            nodes: bus.map(|bus| Nodes::new(bus, &config.presence)),
+            shared: (bus.is_some() || config.database == Database::Redis).then(|| SharedPresence::new(&config.presence)),
+            nodes: bus.map(Nodes::new),
             interests: is_exact.then(|| InterestSet::new(heard)),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),

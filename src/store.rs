@@ -161,9 +161,11 @@ pub trait PresenceStore: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Clients have been told that the user left the channel. If a socket of the user is there on this node, the store has lost it, and
-    /// needs a [`Self::heartbeat`].
-    fn doubt(&self, _channel: &ChannelName, _user: &str) {}
+    /// The user is said to have left the channel. Returns whether a socket of the user is there on this node: then the store has lost it,
+    /// and needs a [`Self::heartbeat`].
+    fn doubt(&self, _channel: &ChannelName, _user: &str) -> bool {
+        false
+    }
 
     /// The number of other nodes, including dead ones whose members have not been removed yet.
     ///

@@ -8,19 +8,16 @@ use std::sync::{Arc, OnceLock};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use super::presence::SharedPresence;
 use super::rules::Rule;
 use super::{Hub, Socket};
 use crate::cluster::control::{DashboardNote, Message};
 use crate::cluster::{Bus, BusError, Reach};
-use crate::config::PresenceConfig;
 use crate::event::Event;
 use crate::metrics::Source;
 
 /// What a hub has in addition when there are other nodes.
 pub(super) struct Nodes {
     pub(super) bus: Bus,
-    pub(super) presence: SharedPresence,
     /// Receives the notes of other dashboards, if there is a dashboard here.
     dashboard: OnceLock<mpsc::Sender<DashboardNote>>,
 }
@@ -29,8 +26,8 @@ pub(super) struct Nodes {
 const MAX_NOTES: usize = 256;
 
 impl Nodes {
-    pub(super) fn new(bus: Bus, config: &PresenceConfig) -> Self {
-        Self { bus, presence: SharedPresence::new(config), dashboard: OnceLock::new() }
+    pub(super) fn new(bus: Bus) -> Self {
+        Self { bus, dashboard: OnceLock::new() }
     }
 
     pub(super) fn hear_dashboard(&self, to: Option<u64>, note: DashboardNote) {

@@ -4,9 +4,9 @@
 //! [`PresenceStore`](crate::store::PresenceStore), member lists for sockets that join, and joins and leaves for the others, which
 //! in large channels are told in [`batches`].
 //!
-//! On a single node the store's answers are announced as they arrive: the lock of the channel keeps them in order. Among nodes the
-//! same change returns from Redis to every node, in any order relative to the lists. So what clients have been told is kept as a
-//! [`Roster`](roster::Roster), and its changes are announced. On a single node that would cost a second member list in memory.
+//! With the members in this process, the store's answers are announced as they arrive: the lock of the channel keeps them in order.
+//! Redis may lose members and have those of other nodes, and among nodes the same change returns from it to every node, in any order
+//! relative to the lists. So what clients have been told is kept as a [`Roster`](roster::Roster), and its changes are announced.
 
 use std::sync::Arc;
 
@@ -55,8 +55,8 @@ impl<S: Socket> Hub<S> {
         if !join.is_current() {
             return false;
         }
-        if let Some(nodes) = &self.nodes {
-            nodes.presence.rosters.open(channel);
+        if let Some(shared) = &self.shared {
+            shared.rosters.open(channel);
         }
         // If the socket was in before and disconnects from here on, its leave gets the lock after this join.
         let was_in = session.is_in(channel.as_str());
@@ -70,7 +70,7 @@ impl<S: Socket> Hub<S> {
             self.turn_away(join, FULL, Refusal::Members);
             return false;
         }
-        let is_listed = most > 0 || self.nodes.as_ref().is_none_or(|nodes| nodes.presence.rosters.needs_list(channel));
+        let is_listed = most > 0 || self.shared.as_ref().is_none_or(|shared| shared.rosters.needs_list(channel));
         let joined = match self.store.join(channel, id, member.clone(), is_listed).await {
             Ok(joined) => joined,
             Err(error) => {
@@ -93,8 +93,8 @@ impl<S: Socket> Hub<S> {
             // Counts as having left and joined: it gets another list, and for the others it may be another user.
             self.leave_presence_after(channel.clone(), id, Grace::default());
         }
-        if let Some(nodes) = &self.nodes {
-            return self.enter_among_nodes(nodes, join, &member, &joined, was_in).await;
+        if let Some(shared) = &self.shared {
+            return self.enter_shared(shared, join, &member, &joined, was_in).await;
         }
         let has_entered = self.enter_and_list(join, || joined.members.unwrap_or_default());
         if let Some(gone) = &joined.replaced {
@@ -144,7 +144,7 @@ impl<S: Socket> Hub<S> {
 
     /// Whether each join and leave is sent to many sockets, here or on all nodes.
     fn is_large(&self, channel: &ChannelName) -> bool {
-        let everywhere = self.nodes.as_ref().and_then(|nodes| nodes.presence.rosters.count(channel.as_str()));
+        let everywhere = self.shared.as_ref().and_then(|shared| shared.rosters.count(channel.as_str()));
         everywhere.unwrap_or(0).max(self.rooms.count(channel.as_str())) >= LARGE_CHANNEL
     }
 
@@ -202,12 +202,19 @@ impl<S: Socket> Hub<S> {
     }
 
     /// Tells clients that this node's change to the store made a user leave. Among nodes the store has PUBLISHed the change, which
-    /// announces it when it arrives, unless this node has no client in the channel any more: then only the observers are told.
+    /// announces it when it arrives. Where this node has no client in the channel any more, only the observers are told.
     pub(super) fn announce_leaving(self: &Arc<Self>, channel: &ChannelName, member: &Member, except: Option<SocketId>) {
-        match &self.nodes {
+        match &self.shared {
             None => self.announce(channel, &MemberChange::Leaving(member.clone()), except),
-            Some(nodes) if nodes.presence.rosters.is_open(channel) => {}
-            Some(_) => self.observers.tell(|| Observation::Left { channel: channel.as_str(), member }),
+            Some(shared) if !shared.rosters.is_open(channel) => {
+                self.observers.tell(|| Observation::Left { channel: channel.as_str(), member });
+            }
+            Some(shared) if self.nodes.is_none() => shared.rosters.visit(channel.as_str(), |roster| {
+                if let Some(news) = self.leave_alone(roster, channel, member) {
+                    self.announce(channel, &news, except);
+                }
+            }),
+            Some(_) => {}
         }
     }
 }

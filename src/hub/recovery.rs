@@ -113,7 +113,9 @@ impl<S: Socket> Hub<S> {
             self.observers.tell(|| Observation::Gap);
         }
         self.touch_all();
-        self.catch_up();
+        if self.nodes.is_some() {
+            self.catch_up();
+        }
     }
 
     /// Tells a client that can resume the newest offset, for one that has received no event for long: the last offset that it knows

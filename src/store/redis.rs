@@ -287,6 +287,8 @@ impl PresenceStore for RedisStore {
         let mut undo = Undo { local: &self.local, channel, socket, before, is_armed: true };
         let writing = async {
             let written = self.write(channel, socket, &member, witness).await?;
+            // Without `cluster.enabled` no node tells of its members.
+            let is_listed = is_listed || !self.is_clustered && !self.local.are_all(channel, written.sockets);
             let list = if is_listed { Some(self.list_after(channel, &written).await?) } else { None };
             Ok::<_, QueryError>((written, list))
         };
@@ -377,10 +379,12 @@ impl PresenceStore for RedisStore {
         outcome
     }
 
-    fn doubt(&self, channel: &ChannelName, user: &str) {
-        if self.local.doubt_user(channel, user) {
+    fn doubt(&self, channel: &ChannelName, user: &str) -> bool {
+        let is_there = self.local.doubt_user(channel, user);
+        if is_there {
             self.lost.notify_one();
         }
+        is_there
     }
 
     async fn other_nodes(&self) -> Result<usize, StoreError> {

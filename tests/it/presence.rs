@@ -78,6 +78,41 @@ async fn joins_succeed_while_redis_is_unreachable() {
 }
 
 #[tokio::test]
+async fn what_redis_loses_is_no_news_on_a_single_node() {
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let extra = json!({ "database": "redis", "databaseConfig": { "membersMirror": false }, "presence": { "lease": "1h" } });
+    let server = TestServer::with(&redis, &laravel, extra).await;
+    let mut clients = Vec::new();
+    for user in 1..=3 {
+        let mut client = server.client_of(user).await;
+        client.subscribe(ROOM).await;
+        client.event("presence:subscribed").await;
+        clients.push(client);
+    }
+    let [alice, bob, carol] = clients.as_mut_slice() else { panic!("three") };
+    for part in ["sockets", "users"] {
+        redis.delete(&format!("laravel-echo:{{{ROOM}}}:{part}")).await;
+        let mut tab = server.client_of(2).await;
+        tab.subscribe(ROOM).await;
+        let here = tab.event("presence:subscribed").await;
+        let mut users: Vec<_> = here[1].as_array().expect("a list").iter().map(|member| member["user_id"].to_string()).collect();
+        users.sort_unstable();
+        assert_eq!(users, ["1", "2", "3"], "{part}");
+    }
+    bob.unsubscribe(ROOM).await;
+    carol.unsubscribe(ROOM).await;
+    assert_eq!(alice.event("presence:joining").await[1]["user_id"], 2);
+    assert_eq!(alice.event("presence:joining").await[1]["user_id"], 3);
+    let mut gone = [0; 2];
+    for user in &mut gone {
+        *user = alice.event("presence:leaving").await[1]["user_id"].as_u64().expect("an id");
+    }
+    gone.sort_unstable();
+    assert_eq!(gone, [2, 3]);
+    assert!(alice.left_over().is_empty(), "{:?}", alice.left_over());
+}
+
+#[tokio::test]
 async fn members_of_a_crashed_process_leave_when_their_lease_expires() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     // A lease that is not renewed, as a killed process leaves it behind.

@@ -162,6 +162,13 @@ impl Roster {
         left.into_iter().chain(joined).collect()
     }
 
+    /// A user has left, on a single node: nothing else changes the channel meanwhile. Returns the change if clients have to be told.
+    pub(super) fn leave_here(&mut self, member: &Member) -> Option<MemberChange> {
+        self.users.get(member.user())?.here.as_ref()?;
+        let (_, gone) = self.users.shift_remove(member.user())?.here?;
+        self.is_shown.then_some(MemberChange::Leaving(gone))
+    }
+
     fn change(&mut self, version: u64, news: MemberChange) -> Option<MemberChange> {
         let user = news.member().user();
         let known = self.users.get(user);

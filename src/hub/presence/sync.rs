@@ -1,4 +1,4 @@
-//! Presence channels among nodes: applies what other nodes change, and catches up on what may have been missed.
+//! Presence channels whose members Redis keeps: applies what other nodes change, and catches up on what may have been missed.
 //!
 //! Input: changes that the store PUBLISHes and every node receives, and lists from the store. Output: what is new in them, for
 //! this node's clients, each change once.
@@ -10,14 +10,13 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error};
 
-use super::super::nodes::Nodes;
 use super::super::session::Join;
 use super::super::{Hub, Observation, Socket};
 use super::roster::{MemberChange, Roster, Rosters};
 use crate::channel::{ChannelKind, ChannelName, kind_of};
 use crate::config::PresenceConfig;
 use crate::event::Event;
-use crate::store::{Joined, Member, Members};
+use crate::store::{Joined, Left, Member, Members};
 
 /// What this node's clients have been told about members on all nodes.
 pub(in crate::hub) struct SharedPresence {
@@ -68,14 +67,14 @@ impl<S: Socket> Hub<S> {
     /// Applies a change that a node made to a presence channel; `version` is the channel's version with that change. `false`:
     /// this is no such change, or this is a single node, which announces its changes itself.
     pub(in crate::hub) fn apply_change(self: &Arc<Self>, event: &Event<'_>, version: u64) -> bool {
-        let Some(nodes) = &self.nodes else { return false };
+        let Some(shared) = self.shared.as_ref().filter(|_| self.nodes.is_some()) else { return false };
         let news = |member| match (&*event.name, event.except) {
             ("presence:joining", Some(socket)) => Some(MemberChange::Joining(socket, member)),
             ("presence:leaving", _) => Some(MemberChange::Leaving(member)),
             _ => None,
         };
         let Some(news) = Member::parse(event.data.get()).ok().and_then(news) else { return false };
-        nodes.presence.rosters.visit(event.channel, |roster| {
+        shared.rosters.visit(event.channel, |roster| {
             if let Some(news) = roster.apply(version, news) {
                 // A socket may be told of itself: it was thought gone, and is back.
                 self.announce(&event.channel.into(), &news, None);
@@ -84,12 +83,12 @@ impl<S: Socket> Hub<S> {
         true
     }
 
-    /// The end of a join. Telling the others, sending the list to the new socket and adding it to the room are one step with
-    /// respect to changes from other nodes. `was_in`: the socket was in before, so that if it has gone meanwhile, its leave
-    /// follows.
-    pub(super) async fn enter_among_nodes(
+    /// The end of a join, where Redis keeps the members. Telling the others, sending the list to the new socket and adding it to the
+    /// room are one step with respect to changes from other nodes. `was_in`: the socket was in before, so that if it has gone
+    /// meanwhile, its leave follows.
+    pub(super) async fn enter_shared(
         self: &Arc<Self>,
-        nodes: &Nodes,
+        shared: &SharedPresence,
         join: &Join<S>,
         member: &Member,
         joined: &Joined,
@@ -100,11 +99,14 @@ impl<S: Socket> Hub<S> {
             self.catch_up();
         }
         let id = session.socket.id();
-        let has_entered = nodes.presence.rosters.enter(channel, |roster| {
-            let news = match &joined.members {
-                Some(members) => nodes.presence.take_up(roster, joined.version, members),
-                None => roster.join_here(joined.version, id, member, joined.replaced.as_ref()),
-            };
+        let has_entered = shared.rosters.enter(channel, |roster| {
+            // Among nodes the store has told of it, with a version.
+            let (told, gone) = if self.nodes.is_some() { (joined.replaced.as_ref(), None) } else { (None, joined.replaced.as_ref()) };
+            let mut news: Vec<_> = gone.and_then(|gone| self.leave_alone(roster, channel, gone)).into_iter().collect();
+            news.extend(match &joined.members {
+                Some(members) => shared.take_up(roster, joined.version, members),
+                None => roster.join_here(joined.version, id, member, told),
+            });
             for news in &news {
                 self.announce(channel, news, Some(id));
             }
@@ -117,51 +119,61 @@ impl<S: Socket> Hub<S> {
             self.enter_and_list(join, || roster.show())
         });
         if !has_entered {
-            // It left meanwhile; the store tells all nodes.
-            if !was_in && let Err(error) = self.store.leave(channel, id).await {
-                error!(%channel, %error, "could not remove a presence member");
+            // It left meanwhile.
+            if !was_in {
+                match self.store.leave(channel, id).await {
+                    Ok(Left::Gone(member)) => self.announce_leaving(channel, &member, None),
+                    Ok(_) => {}
+                    Err(error) => error!(%channel, %error, "could not remove a presence member"),
+                }
             }
             self.prune(channel);
         }
         has_entered
     }
 
+    /// A user has left, as the store of a single node says. Returns the change to announce.
+    pub(super) fn leave_alone(&self, roster: &mut Roster, channel: &ChannelName, member: &Member) -> Option<MemberChange> {
+        // Redis may have lost another socket of the user.
+        if self.store.doubt(channel, member.user()) { None } else { roster.leave_here(member) }
+    }
+
     /// Drops the channel's roster when no client of this node is in the channel. Call this while holding the channel's lock: a
     /// socket that is about to join has opened the roster already.
     pub(in crate::hub) fn prune(&self, channel: &ChannelName) {
-        if let Some(nodes) = &self.nodes {
-            nodes.presence.rosters.prune(channel, || self.rooms.count(channel.as_str()) == 0);
+        if let Some(shared) = &self.shared {
+            shared.rosters.prune(channel, || self.rooms.count(channel.as_str()) == 0);
         }
     }
 
     /// The channel's roster stays until the grace of a member is over, but without a socket in the channel, this node may no longer
     /// receive the channel's changes.
     pub(super) fn doubt_if_empty(&self, channel: &ChannelName) {
-        if let Some(nodes) = &self.nodes
+        if let Some(shared) = self.shared.as_ref().filter(|_| self.nodes.is_some())
             && self.rooms.count(channel.as_str()) == 0
         {
-            nodes.presence.rosters.doubt(channel.as_str());
+            shared.rosters.doubt(channel.as_str());
         }
     }
 
     /// Changes may have been missed, or the store has lost members: fetches the member lists of all channels that clients here
     /// are in, once every node has put its own members back. Until then a user who is missing from a list does not count as
-    /// gone. A single node misses nothing.
+    /// gone.
     pub fn catch_up(self: &Arc<Self>) {
-        let Some(until) = self.nodes.as_ref().map(|nodes| nodes.presence.unsettle()) else { return };
+        let Some(until) = self.shared.as_ref().map(SharedPresence::unsettle) else { return };
         let hub = Arc::clone(self);
         self.tasks.spawn(async move {
             let catching_up = async {
-                let Some(nodes) = &hub.nodes else { return };
+                let Some(shared) = &hub.shared else { return };
                 sleep_until(until).await;
-                if nodes.presence.settled() > until {
+                if shared.settled() > until {
                     // Something else was lost meanwhile, and a later call catches up on both.
                     return;
                 }
                 // This node's members first, or the lists would lack them.
                 hub.maintain().await;
-                for channel in nodes.presence.rosters.channels() {
-                    hub.look_up(nodes, &channel).await;
+                for channel in shared.rosters.channels() {
+                    hub.look_up(shared, &channel).await;
                     hub.doubt_if_empty(&channel);
                 }
                 debug!("presence channels are up to date with the other nodes");
@@ -170,20 +182,25 @@ impl<S: Socket> Hub<S> {
         });
     }
 
-    async fn look_up(self: &Arc<Self>, nodes: &Nodes, channel: &ChannelName) {
+    async fn look_up(self: &Arc<Self>, shared: &SharedPresence, channel: &ChannelName) {
         /// Delay between two attempts while the store is unreachable.
         const RETRY: Duration = Duration::from_secs(1);
         loop {
-            match self.store.versioned(channel).await {
-                Ok((version, members)) => {
-                    return nodes.presence.rosters.visit(channel.as_str(), |roster| {
-                        for news in nodes.presence.take_up(roster, version, &members) {
+            let looked = {
+                // What a single node tells of its own leaves has no version: no list may be older.
+                let _order = if self.nodes.is_none() { Some(self.presence_locks.lock(channel).await) } else { None };
+                self.store.versioned(channel).await.map(|(version, members)| {
+                    shared.rosters.visit(channel.as_str(), |roster| {
+                        for news in shared.take_up(roster, version, &members) {
                             self.announce(channel, &news, None);
                         }
                     });
-                }
-                Err(_) => tokio::time::sleep(RETRY).await,
+                })
+            };
+            if looked.is_ok() {
+                return;
             }
+            tokio::time::sleep(RETRY).await;
         }
     }
 }

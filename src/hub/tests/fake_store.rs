@@ -149,7 +149,7 @@ pub(super) struct NodeStore {
 struct Mine {
     lease: u64,
     held: IndexMap<(ChannelName, SocketId), Member>,
-    owed: BTreeSet<(ChannelName, SocketId)>,
+    owed: BTreeMap<(ChannelName, SocketId), Option<Member>>,
     doubtful: BTreeSet<ChannelName>,
     network: Network,
 }
@@ -242,7 +242,7 @@ impl PresenceStore for NodeStore {
                     mine.held.insert(key, member);
                     mine.doubtful.insert(channel.clone());
                 }
-                None => drop(mine.owed.insert(key)),
+                None => drop(mine.owed.insert(key, None)),
             }
         }
         result
@@ -250,8 +250,8 @@ impl PresenceStore for NodeStore {
 
     async fn leave(&self, channel: &ChannelName, socket: SocketId) -> Result<Left, StoreError> {
         let key = (channel.clone(), socket);
-        self.mine.lock().held.shift_remove(&key);
-        self.mine.lock().owed.insert(key.clone());
+        let member = self.mine.lock().held.shift_remove(&key);
+        self.mine.lock().owed.insert(key.clone(), member);
         self.reach("leave", channel, Some(socket)).await?;
         let left = self.shared.0.lock().leave(channel, socket);
         self.reach("left", channel, Some(socket)).await?;
@@ -293,13 +293,14 @@ impl PresenceStore for NodeStore {
             mine.doubt();
         }
         let mut unreconciled = mine.doubtful.clone();
-        unreconciled.extend(mine.owed.iter().map(|(channel, _)| channel.clone()));
+        unreconciled.extend(mine.owed.keys().map(|(channel, _)| channel.clone()));
         unreconciled.extend(state.channels.keys().filter(|channel| !state.ghosts(channel).is_empty()).cloned());
         Ok(Heartbeat { unreconciled: unreconciled.into_iter().collect(), has_lost: lease != before })
     }
 
     async fn reconcile(&self, channel: &ChannelName) -> Result<Vec<Member>, StoreError> {
         self.reach("settle", channel, None).await?;
+        let mut gone = Vec::new();
         {
             let mut state = self.shared.0.lock();
             let lease = self.ensure_lease(&mut state);
@@ -309,10 +310,14 @@ impl PresenceStore for NodeStore {
                     state.join(channel, *socket, lease, member, true);
                 }
             }
-            let owed: Vec<_> = mine.owed.iter().filter(|(name, _)| name == channel).cloned().collect();
-            for key in owed {
-                state.leave(channel, key.1);
-                mine.owed.remove(&key);
+            let owed: Vec<_> = mine.owed.extract_if(.., |(name, _), _| name == channel).collect();
+            for ((_, socket), member) in owed {
+                gone.extend(match state.leave(channel, socket) {
+                    Left::Gone(member) => Some(member),
+                    Left::Remains => None,
+                    // The answer to the first attempt was lost.
+                    Left::NotThere => member,
+                });
             }
         }
         let ghosts = self.shared.0.lock().ghosts(channel);
@@ -320,12 +325,23 @@ impl PresenceStore for NodeStore {
         let mut state = self.shared.0.lock();
         for ghost in ghosts {
             // It may have returned meanwhile.
-            if state.entries(channel).contains(&ghost) {
-                state.leave(channel, ghost.socket);
+            if state.entries(channel).contains(&ghost)
+                && let Left::Gone(member) = state.leave(channel, ghost.socket)
+            {
+                gone.push(member);
             }
         }
-        // Every node receives these changes by its channel.
-        Ok(Vec::new())
+        Ok(gone)
+    }
+
+    fn doubt(&self, channel: &ChannelName, user: &str) -> bool {
+        let mut mine = self.mine.lock();
+        let is_there = mine.held.iter().any(|((name, _), member)| name == channel && member.user() == user);
+        if is_there {
+            mine.doubtful.insert(channel.clone());
+            self.lost.notify_one();
+        }
+        is_there
     }
 
     async fn close(&self) {

@@ -16,7 +16,7 @@ use super::delays::{Pace, Slow, Told, told};
 use super::fake_store::{Change, LEASE, NodeStore, Shared};
 use super::page::{Gone, Page};
 use crate::cluster::Bus;
-use crate::config::Config;
+use crate::config::{Config, Database};
 use crate::event::Event;
 use crate::hub::{Hub, Socket as _};
 use crate::metrics::Metrics;
@@ -86,6 +86,13 @@ impl World {
         world
     }
 
+    /// The same, with members that a store outside the nodes keeps, even if there is one node.
+    pub(super) fn with_redis(mut self) -> Self {
+        self.config.database = Database::Redis;
+        self.nodes = (0..self.nodes.len()).map(|node| self.node(node)).collect();
+        self
+    }
+
     /// The same, with nodes that gather changes of any channel for up to a second.
     pub(super) fn gathering(mut self) -> Self {
         self.is_gathering = true;
@@ -95,7 +102,8 @@ impl World {
 
     fn node(&self, number: usize) -> Node {
         let bus = Bus::open(&self.config).unwrap();
-        let store = bus.is_some().then(|| Arc::new(NodeStore::new(&self.shared, self.seed)));
+        let is_shared = bus.is_some() || self.config.database == Database::Redis;
+        let store = is_shared.then(|| Arc::new(NodeStore::new(&self.shared, self.seed)));
         let dynamic: Arc<dyn PresenceStore> = match &store {
             Some(store) => Arc::clone(store) as Arc<dyn PresenceStore>,
             None => Arc::new(Slow::new(self.seed)),
@@ -112,7 +120,7 @@ impl World {
 
     /// Starts to receive changes of the other nodes, as the ingress does when it has connected.
     fn listen(&self, number: usize, node: &mut Node) {
-        if node.store.is_some() {
+        if self.config.cluster.enabled {
             let (hub, pace, mut wire) = (Arc::clone(&node.hub), Pace::new(self.seed), self.shared.wire(number));
             node.hearing = Some(tokio::spawn(async move {
                 while let Some(change) = wire.recv().await {

@@ -203,6 +203,13 @@ proptest! {
     }
 
     #[test]
+    fn on_one_node_with_redis_every_page_knows_who_is_here(
+        seed: u64, grace in graces(), steps in prop::collection::vec(prop_oneof![5 => of_pages(), 1 => of_nodes()], 1..60),
+    ) {
+        in_paused_time(async { walk_in(World::new(1, grace, seed).with_redis(), steps).await });
+    }
+
+    #[test]
     fn on_three_nodes_every_page_knows_who_is_here(
         seed: u64, grace in graces(), steps in prop::collection::vec(prop_oneof![5 => of_pages(), 1 => of_nodes()], 1..80),
     ) {

@@ -44,6 +44,12 @@ pub(super) struct Repairs {
     pub(super) owed: Vec<(SocketId, Option<Member>)>,
 }
 
+impl LocalChannel {
+    fn are_all(&self, count: usize) -> bool {
+        self.members.len() == count && self.owed.is_empty()
+    }
+}
+
 impl LocalMembers {
     /// Whether the channel is in the index of this node's id.
     pub(super) fn is_indexed(&self, channel: &ChannelName, node: &Arc<str>) -> bool {
@@ -120,10 +126,15 @@ impl LocalMembers {
         local.joins == 0 && missing.is_some_and(|socket| local.members.contains_key(&socket))
     }
 
-    /// This node's members of the channel, in the order of joining, if there are so many of them: nobody else is there then.
+    /// Whether this node has so many members in the channel: nobody else is there then.
+    pub(super) fn are_all(&self, channel: &ChannelName, count: usize) -> bool {
+        self.0.lock().get(channel).is_some_and(|local| local.are_all(count))
+    }
+
+    /// This node's members of the channel, in the order of joining, if nobody else is there.
     pub(super) fn all(&self, channel: &ChannelName, count: usize) -> Option<Members> {
         let channels = self.0.lock();
-        let local = channels.get(channel).filter(|local| local.members.len() == count && local.owed.is_empty())?;
+        let local = channels.get(channel).filter(|local| local.are_all(count))?;
         Some(local.members.iter().map(|(&socket, member)| (socket, member.clone())).collect())
     }
 

@@ -91,7 +91,7 @@ async fn nodes_share_members() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_join_reads_the_members_only_if_they_are_wanted_and_others_are_there() {
     let redis = Redis::start().await;
-    let no_copies = json!({ "databaseConfig": { "membersMirror": false } });
+    let no_copies = json!({ "cluster": { "enabled": true }, "databaseConfig": { "membersMirror": false } });
     let (one, other) = (node(&redis, no_copies.clone()).await, node(&redis, no_copies).await);
     for n in 1..20 {
         let joined = one.join(&channel(), socket(n), user(n), true).await.unwrap();
@@ -323,7 +323,8 @@ async fn of_a_half_lost_channel_nothing_counts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_goes_back_to_older_data_brings_nobody_back() {
-    const SAVE: &str = "for _, key in ipairs(redis.call('KEYS', 'app_laravel-echo:*')) do redis.call('SET', 'old:' .. key, redis.call('DUMP', key)) end";
+    const SAVE: &str =
+        "for _, key in ipairs(redis.call('KEYS', 'app_laravel-echo:*')) do redis.call('SET', 'old:' .. key, redis.call('DUMP', key)) end";
     const GO_BACK: &str = "for _, key in ipairs(redis.call('KEYS', 'old:*')) do \
         redis.call('RESTORE', string.sub(key, 5), 0, redis.call('GET', key), 'REPLACE') end";
     let redis = Redis::start().await;
