@@ -107,12 +107,14 @@ impl Lease {
         let duration = milliseconds(self.duration);
         let mut renew = redis::pipe();
         renew.cmd("PEXPIRE").arg(keys.lease(&node)).arg(duration);
-        let (is_kept,): (bool,) = client.query(&renew).await?;
-        if is_kept {
+        let (lives,): (bool,) = client.query(&renew).await?;
+        // Before the first time nothing is lost, also where the answer to an attempt was.
+        let is_first = !self.was_taken();
+        if lives && !is_first {
             self.state.write().renewed = Some(started);
             return Ok(Renewal::Kept);
         }
-        let node = next_id(&node);
+        let node = if is_first { node } else { next_id(&node) };
         let mut begin = redis::pipe();
         begin.cmd("SET").arg(keys.lease(&node)).arg(std::process::id()).arg("PX").arg(duration);
         client.query::<()>(&begin).await?;

@@ -57,6 +57,18 @@ async fn until_written(store: &Store, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_first_lease_is_no_loss() {
+    let redis = Redis::start().await;
+    let settings = json!({ "database": "redis", "databaseConfig": { "redis": { "port": redis.port } } });
+    let (joins_first, beats_first) = (open(settings.clone()).await, open(settings).await);
+    joins_first.join(&channel(), socket(1), user(1), true).await.unwrap();
+    assert!(!joins_first.heartbeat().await.unwrap().has_lost);
+    assert!(!beats_first.heartbeat().await.unwrap().has_lost);
+    redis.flush().await;
+    assert!(beats_first.heartbeat().await.unwrap().has_lost, "the next one is");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_leave_after_redis_lost_its_data_takes_effect() {
     let redis = Redis::start().await;
     let store = node(&redis, json!({ "presence": { "lease": "1h" } })).await;
