@@ -118,6 +118,10 @@ pub struct Stop {
     pub serving: CancellationToken,
 }
 
+/// How long a client may be connected without a byte before it is accepted all the same. Its timeouts begin then.
+#[cfg(target_os = "linux")]
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// Accepts and serves connections until told to stop, then waits for requests in progress.
 pub async fn serve(listener: TcpListener, service: Service, settings: Settings, stop: Stop) {
     set_options(&listener, settings.stalled_after);
@@ -150,13 +154,14 @@ pub async fn serve(listener: TcpListener, service: Service, settings: Settings, 
 }
 
 /// Sets options that every connection inherits from its listener, which saves two system calls per connection. Nagle's
-/// algorithm would delay small frames. Errors are ignored: the server works without either option.
+/// algorithm would delay small frames. Connections are accepted with their first bytes: in HTTP and TLS the client speaks first, and
+/// one that polls opens a connection for each request, which would wake the server twice. Errors are ignored: it works without.
 fn set_options(listener: &TcpListener, stalled_after: Duration) {
     let socket = SockRef::from(listener);
     let _ = socket.set_tcp_nodelay(true);
     // On other systems the heartbeat alone finds peers that stopped reading.
     #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_user_timeout(Some(stalled_after));
+    let _ = (socket.set_tcp_user_timeout(Some(stalled_after)), memory::defer_accept(listener, SILENCE));
     #[cfg(not(target_os = "linux"))]
     let _ = stalled_after;
 }
@@ -271,13 +276,28 @@ async fn encrypted(stream: Replay<TcpStream>, acceptor: tls::Acceptor, peer: Soc
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_connection_is_accepted_with_its_first_bytes() {
+        let listener = crate::net::listen::bind(Some("127.0.0.1"), 0).await.unwrap();
+        set_options(&listener, Duration::from_secs(45));
+        let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(b"G").await.unwrap();
+        let (_, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
+    }
 
     #[tokio::test]
     async fn connections_inherit_the_options_of_their_listener() {
         let listener = crate::net::listen::bind(Some("127.0.0.1"), 0).await.unwrap();
         set_options(&listener, Duration::from_secs(45));
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(b"G").await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         assert!(stream.nodelay().unwrap());
         #[cfg(target_os = "linux")]
