@@ -6,7 +6,7 @@ mod cli;
 
 #[cfg(target_env = "musl")]
 #[global_allocator]
-static ALLOCATOR: memory::Allocator = memory::Allocator;
+static ALLOCATOR: system::memory::Allocator = system::memory::Allocator;
 
 fn main() -> ExitCode {
     match cli::run() {

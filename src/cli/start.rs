@@ -89,7 +89,7 @@ impl Start {
 
         let (mut lock, replaced) = self.lock(&loaded)?;
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime.enable_all().on_thread_park(memory::before_sleep).build().context("starting the runtime")?;
+        let runtime = runtime.enable_all().on_thread_park(system::memory::before_sleep).build().context("starting the runtime")?;
         let demo = self.demo.then(|| Demo::add_to(&mut loaded.config));
         let sources = std::mem::take(&mut loaded.sources);
         let dir = loaded.path.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();

@@ -161,7 +161,7 @@ fn set_options(listener: &TcpListener, stalled_after: Duration) {
     let _ = socket.set_tcp_nodelay(true);
     // On other systems the heartbeat alone finds peers that stopped reading.
     #[cfg(target_os = "linux")]
-    let _ = (socket.set_tcp_user_timeout(Some(stalled_after)), memory::defer_accept(listener, SILENCE));
+    let _ = (socket.set_tcp_user_timeout(Some(stalled_after)), system::listener::defer_accept(listener, SILENCE));
     #[cfg(not(target_os = "linux"))]
     let _ = stalled_after;
 }

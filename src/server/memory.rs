@@ -1,5 +1,5 @@
 //! Has the allocator give memory back when many clients have gone. Input: a hub, how many clients it has. Output: calls of
-//! [`give_back`](::memory::give_back).
+//! [`give_back`](system::memory::give_back).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(crate) async fn watch<S: Socket>(hub: Arc<Hub<S>>, stopping: CancellationTok
                 debug!(count, most, "most clients have gone: giving memory back");
                 most = count;
                 hub.shrink();
-                let _ = tokio::task::spawn_blocking(memory::give_back).await;
+                let _ = tokio::task::spawn_blocking(system::memory::give_back).await;
                 wake_workers();
             }
         }

@@ -1,8 +1,6 @@
 //! The allocator, and how it gives free memory back to the system: by themselves, the C library's and mimalloc keep nearly all of it.
 //!
 //! Input: calls of [`give_back`], and of [`before_sleep`] by each thread that allocates. Output: a smaller process.
-//!
-//! Besides, [`defer_accept`], the other thing that takes unsafe code.
 
 #[cfg(target_env = "musl")]
 pub use mimalloc::MiMalloc as Allocator;
@@ -51,22 +49,4 @@ pub fn before_sleep() {
             libmimalloc_sys::mi_collect(true);
         }
     }
-}
-
-/// Has the kernel keep a new connection of a TCP listener until its client has sent something, or until some seconds have passed,
-/// about `patience`.
-///
-/// # Errors
-/// The system's, for example for a listener that is not of TCP.
-#[cfg(target_os = "linux")]
-pub fn defer_accept(listener: impl std::os::fd::AsFd, patience: std::time::Duration) -> std::io::Result<()> {
-    use std::os::fd::AsRawFd as _;
-
-    let seconds = libc::c_int::try_from(patience.as_secs()).unwrap_or(libc::c_int::MAX);
-    let size = size_of_val(&seconds) as libc::socklen_t;
-    let descriptor = listener.as_fd();
-    // SAFETY: the descriptor is open as long as it is borrowed, and the option takes an int.
-    let outcome =
-        unsafe { libc::setsockopt(descriptor.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, (&raw const seconds).cast(), size) };
-    if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
