@@ -182,9 +182,6 @@ impl<S: Socket> Hub<S> {
             MemberChange::Joining(_, member) => Observation::Joined { channel: name, member },
             MemberChange::Leaving(member) => Observation::Left { channel: name, member },
         });
-        if let MemberChange::Leaving(member) = change {
-            self.store.doubt(channel, member.user());
-        }
         match self.batches.add(channel, self.rooms.count(name), change, except) {
             Added::Gathered { is_full: false } => {}
             Added::Gathered { is_full: true } => {

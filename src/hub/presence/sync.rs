@@ -15,7 +15,7 @@ use super::super::{Hub, Observation, Socket};
 use super::roster::{MemberChange, Roster, Rosters};
 use crate::channel::{ChannelKind, ChannelName, kind_of};
 use crate::config::PresenceConfig;
-use crate::event::Event;
+use crate::event::{Event, SocketId};
 use crate::store::{Joined, Left, Member, Members};
 
 /// What this node's clients have been told about members on all nodes.
@@ -77,7 +77,7 @@ impl<S: Socket> Hub<S> {
         shared.rosters.visit(event.channel, |roster| {
             if let Some(news) = roster.apply(version, news) {
                 // A socket may be told of itself: it was thought gone, and is back.
-                self.announce(&event.channel.into(), &news, None);
+                self.take_news(&event.channel.into(), &news, None);
             }
         });
         true
@@ -108,7 +108,7 @@ impl<S: Socket> Hub<S> {
                 None => roster.join_here(joined.version, id, member, told),
             });
             for news in &news {
-                self.announce(channel, news, Some(id));
+                self.take_news(channel, news, Some(id));
             }
             // A user who left and returned before this node saw the leave is news only to observers: other nodes may have seen
             // the leave.
@@ -130,6 +130,14 @@ impl<S: Socket> Hub<S> {
             self.prune(channel);
         }
         has_entered
+    }
+
+    /// Announces what the store or another node says. Who is said to have left and is here is put back, and announced again.
+    fn take_news(self: &Arc<Self>, channel: &ChannelName, news: &MemberChange, except: Option<SocketId>) {
+        if let MemberChange::Leaving(member) = news {
+            self.store.doubt(channel, member.user());
+        }
+        self.announce(channel, news, except);
     }
 
     /// A user has left, as the store of a single node says. Returns the change to announce.
@@ -192,7 +200,7 @@ impl<S: Socket> Hub<S> {
                 self.store.versioned(channel).await.map(|(version, members)| {
                     shared.rosters.visit(channel.as_str(), |roster| {
                         for news in shared.take_up(roster, version, &members) {
-                            self.announce(channel, &news, None);
+                            self.take_news(channel, &news, None);
                         }
                     });
                 })
