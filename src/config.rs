@@ -27,6 +27,7 @@ mod pusher;
 mod recovery;
 mod redis_server;
 pub mod schema;
+pub mod secrets;
 mod shutdown;
 mod socketio;
 mod subscribers;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use laravel_echo_server::config::load::{self, Loaded, Source};
-use laravel_echo_server::config::{Config, schema};
+use laravel_echo_server::config::{Config, schema, secrets};
 use laravel_echo_server::server;
 use serde_json::{Map, Value, json};
 
@@ -71,8 +71,8 @@ fn rows(loaded: &Loaded) -> Vec<Row> {
 /// The value with every secret in it masked.
 fn masked(path: &str, value: Value) -> Value {
     match value {
-        Value::String(text) if !text.is_empty() && schema::is_secret(path) => schema::HIDDEN.into(),
-        Value::String(text) => schema::without_userinfo(&text).into(),
+        Value::String(text) if !text.is_empty() && secrets::is_secret(path) => secrets::HIDDEN.into(),
+        Value::String(text) => secrets::without_userinfo(&text).into(),
         Value::Array(items) => items.into_iter().map(|item| masked(path, item)).collect(),
         Value::Object(table) => {
             let table = table.into_iter().map(|(key, value)| (key.clone(), masked(&format!("{path}.{key}"), value)));

@@ -419,7 +419,7 @@ pub(super) fn show(project: &Project) {
     }
     output::line("Found in the Laravel project:");
     for finding in &project.findings {
-        let secret = laravel_echo_server::config::schema::is_secret(finding.key);
+        let secret = laravel_echo_server::config::secrets::is_secret(finding.key);
         let value = match finding.value.as_str() {
             _ if secret => "***".to_owned(),
             Some("") => "\"\"".to_owned(),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::schema;
+use super::{schema, secrets};
 use crate::files;
 
 mod dotenv;
@@ -205,7 +205,7 @@ impl Environment {
     /// Whether the value of this variable has a secret in it: passwords of lists, or in the address of the application.
     fn has_secret(&self, name: &str, path: &str) -> bool {
         let text = self.get(name).map_or("", |(text, _)| text);
-        schema::is_secret(path) || matches!(path, "clients" | "webhooks") || path == "authHost" && text.contains('@')
+        secrets::is_secret(path) || matches!(path, "clients" | "webhooks") || path == "authHost" && text.contains('@')
     }
 
     /// The values of the variables of the original's Docker images, for keys that nothing else sets.
@@ -253,7 +253,7 @@ impl Environment {
 /// Trims the text: env files with CRLF or with comments leave whitespace at its end. Secrets and the prefix may contain
 /// spaces at the ends, so only line ends are removed from them.
 fn without_blanks<'a>(path: &str, text: &'a str) -> &'a str {
-    if schema::is_secret(path) || path == "databaseConfig.redis.keyPrefix" { text.trim_end_matches(['\r', '\n']) } else { text.trim() }
+    if secrets::is_secret(path) || path == "databaseConfig.redis.keyPrefix" { text.trim_end_matches(['\r', '\n']) } else { text.trim() }
 }
 
 /// The error for a secret that refers to a variable that is not set: an empty secret would let anyone in.

@@ -3,15 +3,10 @@
 //! Input: a parsed file. Output: key paths such as `databaseConfig.redis.port` for variable names and `config check`, and a
 //! warning about each unknown key of a file, with the most similar known one.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value};
 
 use super::value::{Seconds, Secret};
 use super::{ApiClient, ChannelAuth, ChannelRule, Config, Deliver, RedisNode, WebhookConfig, Whispers};
-
-/// Shown in place of secrets.
-pub const HIDDEN: &str = "***";
 
 /// What is expected of keys that have keys of their own, and of those with several values.
 pub(super) const TABLE: &str = "a table of settings";
@@ -146,38 +141,6 @@ pub(crate) fn pointer(path: &str) -> String {
 /// The value of a key such as `clients[0].key`.
 pub(crate) fn at<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
     tree.pointer(&pointer(path))
-}
-
-/// Whether the value at `path` must not be shown.
-pub fn is_secret(path: &str) -> bool {
-    let last = path.rsplit('.').next().unwrap_or(path);
-    matches!(last, "password" | "sentinelPassword" | "sslPassphrase" | "passphrase" | "secret" | "key" | "url")
-        || (last == "jwt" && path.starts_with("clients"))
-        // They may carry a token.
-        || (path.contains("webhooks") && path.contains(".headers."))
-}
-
-/// The text with the user and password of a URL hidden, also where the scheme is missing.
-pub fn without_userinfo(text: &str) -> Cow<'_, str> {
-    let scheme = text.find("://").map(|at| at + 3);
-    let start = scheme.unwrap_or_else(|| usize::from(text.starts_with('"')));
-    let end = text.rfind('@').unwrap_or(0);
-    match text.get(start..end) {
-        Some(userinfo) if end > 0 && (scheme.is_some() || userinfo.contains(':')) => {
-            format!("{}{HIDDEN}{}", &text[..start], &text[end..]).into()
-        }
-        _ => text.into(),
-    }
-}
-
-/// What a value in place of a table or a list is, without what it may have in it.
-pub(crate) fn kind_of(value: &Value) -> Cow<'static, str> {
-    match value {
-        Value::String(_) => "a text".into(),
-        Value::Array(_) => "a list".into(),
-        Value::Object(_) => "a table".into(),
-        other => other.to_string().into(),
-    }
 }
 
 /// `clients[0].key` counted from 1: `clients[1].key`.
@@ -443,23 +406,5 @@ mod tests {
         assert_eq!(found[4].1, "a table of settings");
         assert!(found[0].1.contains("`[[channels]]`") && found[1].1.contains("`[[clients.webhooks]]`"), "{found:?}");
         assert!(found[2].1.contains("`[auth]`"), "{found:?}");
-    }
-
-    #[test]
-    fn secrets_are_known_by_their_key() {
-        for path in [
-            "databaseConfig.redis.password",
-            "clients[0].key",
-            "clients[0].jwt",
-            "auth.jwt.secret",
-            "sslPassphrase",
-            "redisServer.tls.passphrase",
-        ] {
-            assert!(is_secret(path), "{path}");
-        }
-        assert!(is_secret("webhooks[0].headers.Authorization") && is_secret("clients.webhooks.headers.X-Tenant"));
-        assert!(!is_secret("headers.X-Frame-Options") && !is_secret("webhooks[0].headers") && !is_secret("webhooks[0].events"));
-        assert!(!is_secret("sslKeyPath"));
-        assert!(!is_secret("databaseConfig.redis.keyPrefix"));
     }
 }

@@ -102,12 +102,12 @@ const SNIPPETS: &[Snippet] = &[
     (r#"{"socketio": {"transports": ["flashsocket"]}}"#, &[("socketio.transports", r#"["polling","websocket"]"#)], &["flashsocket"]),
     (r#"{"socketio": {"pingTimeout": 0}}"#, &[("socketio.pingTimeout", "20000")], &["`socketio.pingTimeout` is 0"]),
     (r#"{"socketio": {"pingInterval": "0"}}"#, &[("socketio.pingInterval", "25000")], &["`socketio.pingInterval` is 0"]),
-    (r#"{"log": "syslog"}"#, &[("log.level", r#""info""#)], &["`log` is a text and is ignored"]),
-    (r#"{"auth": "jwt", "limits": 5}"#, &[("auth.jwt.secret", "null")], &["`auth` is a text", "`limits` is 5"]),
+    (r#"{"log": "syslog"}"#, &[("log.level", r#""info""#)], &["`log` is text and is ignored"]),
+    (r#"{"auth": "jwt", "limits": 5}"#, &[("auth.jwt.secret", "null")], &["`auth` is text", "`limits` is 5"]),
     (
         r#"{"databaseConfig": "redis", "apiOriginAllow": "*", "headers": []}"#,
         &[("databaseConfig.redis.host", r#""127.0.0.1""#)],
-        &["`databaseConfig` is a text", "`apiOriginAllow` is a text", "`headers` is a list"],
+        &["`databaseConfig` is text", "`apiOriginAllow` is text", "`headers` is a list"],
     ),
     (r#"{"databaseConfig": {"redis": {"password": false, "username": false}}}"#, &[("databaseConfig.redis.username", "null")], &[]),
     (

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::Source;
 use crate::config::env::{self, BadVariable, Environment};
 use crate::config::validate::{Problem, Problems};
-use crate::config::{Config, schema};
+use crate::config::{Config, schema, secrets};
 
 /// The values so far and their sources.
 pub(super) struct Layers {
@@ -114,10 +114,10 @@ impl Layers {
         // Tables and lists may have secrets in them, and so may what stands in place of one.
         let is_whole = matches!(expected.as_str(), schema::TABLE | schema::LIST);
         let value = match schema::at(&self.tree, key) {
-            Some(_) if schema::is_secret(key) => "of the wrong kind".into(),
+            Some(_) if secrets::is_secret(key) => "of the wrong kind".into(),
             Some(Value::Object(_)) if message.starts_with("missing") => "incomplete".into(),
-            Some(value @ (Value::Object(_) | Value::Array(_))) => schema::kind_of(value),
-            Some(value) if is_whole => schema::kind_of(value),
+            Some(value @ (Value::Object(_) | Value::Array(_))) => secrets::kind_of(value),
+            Some(value) if is_whole => secrets::kind_of(value),
             Some(value) => value.to_string().into(),
             None => "not usable".into(),
         };
@@ -163,9 +163,9 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
                 literal_variables(value, &format!("{key}[{index}]"), file, warnings);
             }
         }
-        Value::String(text) if text.contains("${") && schema::is_secret(key) || names_a_variable(text) => {
+        Value::String(text) if text.contains("${") && secrets::is_secret(key) || names_a_variable(text) => {
             let file = file.display();
-            let shown = if schema::is_secret(key) { String::new() } else { format!(", {:?}", schema::without_userinfo(text)) };
+            let shown = if secrets::is_secret(key) { String::new() } else { format!(", {:?}", secrets::without_userinfo(text)) };
             let (shown_key, instead) = (schema::numbered(key), instead_of_variable(key));
             warnings.push(format!(
                 "`{shown_key}` in {file} is used as written{shown}: variables are only replaced in the environment and in .env; {instead}"
@@ -178,7 +178,7 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
             } else {
                 "write it as `databaseConfig.redis.url`"
             };
-            let shown = schema::without_userinfo(text);
+            let shown = secrets::without_userinfo(text);
             warnings.push(format!("`{key}` is {shown:?}, which is not a host name or an address: {instead}"));
         }
         _ => {}

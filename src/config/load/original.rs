@@ -6,7 +6,7 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
 use super::layers::expected;
-use crate::config::{Config, Cookie, schema};
+use crate::config::{Config, Cookie, schema, secrets};
 
 /// Rewrites the tree.
 pub(super) fn translate(tree: &mut Value, warnings: &mut Vec<String>) {
@@ -77,7 +77,7 @@ fn drop_misplaced(root: &mut Map<String, Value>, warnings: &mut Vec<String>) {
         let is_table = shape.get(key).is_some_and(Value::is_object);
         let is_kept = !is_table || matches!(value, Value::Object(_) | Value::Null);
         if !is_kept {
-            warnings.push(format!("`{key}` is {} and is ignored, expected {}", schema::kind_of(value), schema::TABLE));
+            warnings.push(format!("`{key}` is {} and is ignored, expected {}", secrets::kind_of(value), schema::TABLE));
         }
         is_kept
     });

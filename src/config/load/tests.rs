@@ -298,7 +298,7 @@ fn a_value_of_the_wrong_kind_is_told_with_key_value_and_source() {
     assert!(message("database = 'mysql'").contains("`database` is \"mysql\", expected one of `memory`, `redis`, `sqlite`"));
     assert!(message("[auth]\ntimeout = 'soon'").contains("`auth.timeout` is \"soon\", expected a duration"));
     assert!(message("[[clients]]\nkey = 'k'").contains("expected a value for `appId`"));
-    assert!(message("subscribers = 'http'").contains("`subscribers` is a text, expected a table of settings"));
+    assert!(message("subscribers = 'http'").contains("`subscribers` is text, expected a table of settings"));
     assert!(message("clients = 5").contains("`clients` is 5, expected a list\n"));
     assert!(!message("[databaseConfig.redis]\npassword = ['hunter2']").contains("hunter2"));
 }

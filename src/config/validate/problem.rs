@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::config::schema;
+use crate::config::{schema, secrets};
 
 /// Value of a key that has to be set and is not.
 pub(super) const UNSET: &str = "unset";
@@ -32,7 +32,7 @@ impl fmt::Display for Problem {
         if let Some(entry) = &self.entry {
             write!(f, " ({entry})")?;
         }
-        write!(f, " is {}, expected {}", schema::without_userinfo(&self.value), self.expected)?;
+        write!(f, " is {}, expected {}", secrets::without_userinfo(&self.value), self.expected)?;
         if let Some(source) = &self.source {
             // For a rule the source is a whole phrase, `taken from …`.
             match source.starts_with("taken from ") {
