@@ -145,13 +145,16 @@ impl Environment {
     /// The value with every `${VAR}` expanded; `None` if the variable is not set or the result is empty.
     pub fn expanded(&self, name: &str, warnings: &mut Vec<String>) -> Option<(String, &Origin)> {
         let (text, origin) = self.get(name)?;
-        let value = self.expand(name, text, MAX_EXPANSIONS, warnings);
+        let mut gaps = Vec::new();
+        let value = self.expand(name, text, MAX_EXPANSIONS, &mut gaps);
+        warnings.extend(gaps.into_iter().map(|gap| format!("{gap}; that part is left empty")));
         // Laravel's default .env has REDIS_PASSWORD=null, which means none.
         (!value.is_empty() && value != "null" && value != "(null)").then_some((value, origin))
     }
 
-    /// Compat: the original replaces the whole value with the variable's; here the text around it is kept.
-    fn expand(&self, name: &str, text: &str, depth: u8, warnings: &mut Vec<String>) -> String {
+    /// Compat: the original replaces the whole value with the variable's; here the text around it is kept, and what is left empty
+    /// is added to `gaps`.
+    fn expand(&self, name: &str, text: &str, depth: u8, gaps: &mut Vec<String>) -> String {
         let mut out = String::new();
         let mut rest = text;
         while let Some(start) = rest.find("${") {
@@ -159,9 +162,9 @@ impl Environment {
             out.push_str(&rest[..start]);
             let inner = &rest[start + 2..start + len];
             match self.get(inner) {
-                Some((value, _)) if depth > 0 => out.push_str(&self.expand(name, value, depth - 1, warnings)),
-                Some(_) => warnings.push(format!("`{name}` refers to itself through `${{{inner}}}`; that part is left empty")),
-                None => warnings.push(format!("`{name}` refers to `${{{inner}}}`, which is not set; that part is left empty")),
+                Some((value, _)) if depth > 0 => out.push_str(&self.expand(name, value, depth - 1, gaps)),
+                Some(_) => gaps.push(format!("`{name}` refers to itself through `${{{inner}}}`")),
+                None => gaps.push(format!("`{name}` refers to `${{{inner}}}`, which is not set")),
             }
             rest = &rest[start + len + 1..];
         }
@@ -175,14 +178,17 @@ impl Environment {
         let shape = schema::shape();
         let (mut overrides, mut bad) = (Vec::new(), Vec::new());
         for (name, path) in &names {
-            let unknown = warnings.len();
-            let expanded = self.expanded(name, warnings);
-            if warnings.len() > unknown && self.has_secret(name, path) {
-                let (_, origin) = self.get(name).expect("an unset variable expands to nothing without a word");
-                bad.push(BadVariable { name: name.clone(), origin: origin.clone(), expected: EMPTY_SECRET });
+            let Some((text, origin)) = self.get(name) else { continue };
+            let bad_variable = |expected, remedy| BadVariable { name: name.clone(), origin: origin.clone(), expected, remedy };
+            let mut gaps = Vec::new();
+            if has_secret(path, text) {
+                self.expand(name, text, MAX_EXPANSIONS, &mut gaps);
+            }
+            if !gaps.is_empty() {
+                bad.push(bad_variable(WHOLE_SECRET, Some(gaps.join("\n    "))));
                 continue;
             }
-            let Some((text, origin)) = expanded else { continue };
+            let Some((text, _)) = self.expanded(name, warnings) else { continue };
             let text = without_blanks(path, &text);
             if text.is_empty() {
                 continue;
@@ -190,7 +196,7 @@ impl Environment {
             let kind = schema::at(&shape, path).unwrap_or(&Value::Null);
             match to_value(kind, text) {
                 Ok(value) => overrides.push(Override { path: path.clone(), name: name.clone(), origin: origin.clone(), value }),
-                Err(expected) => bad.push(BadVariable { name: name.clone(), origin: origin.clone(), expected }),
+                Err(expected) => bad.push(bad_variable(expected, None)),
             }
         }
         if !bad.is_empty() {
@@ -200,12 +206,6 @@ impl Environment {
         // A key can have two names: the one in the layer with precedence is applied last.
         overrides.sort_by_key(|item| std::cmp::Reverse(self.layers.iter().position(|(origin, _)| *origin == item.origin)));
         Ok(overrides)
-    }
-
-    /// Whether the value of this variable has a secret in it: passwords of lists, or in the address of the application.
-    fn has_secret(&self, name: &str, path: &str) -> bool {
-        let text = self.get(name).map_or("", |(text, _)| text);
-        secrets::is_secret(path) || matches!(path, "clients" | "webhooks") || path == "authHost" && text.contains('@')
     }
 
     /// The values of the variables of the original's Docker images, for keys that nothing else sets.
@@ -256,8 +256,13 @@ fn without_blanks<'a>(path: &str, text: &'a str) -> &'a str {
     if secrets::is_secret(path) || path == "databaseConfig.redis.keyPrefix" { text.trim_end_matches(['\r', '\n']) } else { text.trim() }
 }
 
-/// The error for a secret that refers to a variable that is not set: an empty secret would let anyone in.
-const EMPTY_SECRET: &str = "every variable in it (`${…}`) to be set, and one is not set";
+/// Whether the text for a key has a secret in it: passwords of lists, or in the address of the application.
+fn has_secret(path: &str, text: &str) -> bool {
+    secrets::is_secret(path) || matches!(path, "clients" | "webhooks") || path == "authHost" && text.contains('@')
+}
+
+/// What is expected where a part of a secret would be left empty: an empty one would let anyone in.
+const WHOLE_SECRET: &str = "every variable in it (`${…}`) to be set";
 
 /// A variable whose text is not the list, table or secret that its key needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -265,6 +270,8 @@ pub(super) struct BadVariable {
     pub(super) name: String,
     pub(super) origin: Origin,
     pub(super) expected: &'static str,
+    /// How to fix it, if `expected` does not make that clear.
+    pub(super) remedy: Option<String>,
 }
 
 /// Whether Kubernetes or Docker links set this for a service named `laravel-echo-server`.

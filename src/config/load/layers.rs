@@ -40,7 +40,7 @@ impl Layers {
                 // The value may contain keys and passwords.
                 value: "malformed".to_owned(),
                 expected: bad.expected.to_owned(),
-                remedy: None,
+                remedy: bad.remedy,
                 source: Some(bad.origin.to_string()),
             };
             Problems(bad.into_iter().map(problem).collect())

@@ -142,7 +142,7 @@ fn an_unset_variable_in_any_secret_refuses_the_start() {
     ] {
         let error =
             load_with(&LoadOptions { defaults: true, ..LoadOptions::default() }, &environment(&[(name, value)])).unwrap_err().to_string();
-        assert!(error.contains(name) && error.contains("not set"), "{name}: {error}");
+        assert!(error.contains(&format!("`{name}` refers to `${{NOPE}}`, which is not set")), "{name}: {error}");
     }
 }
 
