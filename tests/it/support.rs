@@ -1,6 +1,8 @@
 //! Test fixtures: a server, a Redis, a fake Laravel application, an Echo client.
 
+use std::fs::File;
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::time::Duration;
 
 pub(crate) mod client;
@@ -37,8 +39,21 @@ pub(crate) async fn until(what: &str, mut probe: impl AsyncFnMut() -> bool) {
     assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "timed out waiting for {what}");
 }
 
-/// A port on which nothing listens at the moment.
+/// Below the ports that systems give to connections, and to listeners that ask for any.
+const PORTS: std::ops::Range<u16> = 10_000..32_768;
+
+/// A port on which nothing listens. Tests are processes that run side by side, and start servers on it later, or again: no other is
+/// given it until this one has ended.
 pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("a bound listener has an address").port()
+    static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let folder = std::env::temp_dir().join("echo-ports");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    loop {
+        let port = rand::random_range(PORTS);
+        let file = File::create(folder.join(port.to_string())).expect("a file to lock");
+        if file.try_lock().is_ok() && std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            TAKEN.lock().expect("no test panics here").push(file);
+            return port;
+        }
+    }
 }
