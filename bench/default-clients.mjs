@@ -8,46 +8,28 @@
  * Input: ECHO_BIN or target/release/laravel-echo-server; clients and the original from tests/compat; redis-server.
  * Output: a Markdown table. CPU is that of the server's process, memory is its growth.
  */
-import { fork, spawn } from 'node:child_process';
+import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import { cpu, freePort, memory } from './lib/server.mjs';
+import { connectClient, pause, require, startEcho, startRedis } from './lib/servers.mjs';
+import { cpu, memory } from './lib/server.mjs';
 
 const SELF = fileURLToPath(import.meta.url);
-const ROOT = path.join(path.dirname(SELF), '..');
-const require = createRequire(path.join(ROOT, 'tests/compat/package.json'));
+const OURS = process.env.ECHO_BIN ?? path.join(path.dirname(SELF), '../target/release/laravel-echo-server');
 const KINDS = { default: 'polling, then websocket (default)', websocket: 'websocket at once', polling: 'polling alone' };
 /** Clients that connect at the same time. */
 const CROWD = 50;
 const EVENTS_PER_SECOND = 20;
 const SETTLE_MS = 2000;
 
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
 /** The process with the clients: connects on demand, and counts events. */
 async function clients(port, count, library, kind) {
-  const io = require(library);
   const transports = kind === 'default' ? ['polling', 'websocket'] : [kind];
   let received = 0;
-  const one = () =>
-    new Promise((resolve, reject) => {
-      const socket = io(`http://127.0.0.1:${port}`, { forceNew: true, reconnection: false, transports });
-      socket.on('connect_error', reject);
-      socket.on('disconnect', () => reject(new Error('a client was disconnected')));
-      socket.on('tick', () => received++);
-      socket.on('connect', () => {
-        socket.emit('subscribe', { channel: 'news', auth: { headers: {} } });
-        const { engine } = socket.io;
-        if (kind !== 'default' || engine.transport.name === 'websocket') resolve();
-        else engine.on('upgrade', () => resolve());
-      });
-    });
+  const listen = (socket) => socket.on('tick', () => received++);
+  const one = () => connectClient({ port, library }, transports, kind === 'default', listen);
   process.on('message', async (message) => {
     if (message === 'connect') {
       for (let left = count; left > 0; left -= CROWD) await Promise.all(Array.from({ length: Math.min(CROWD, left) }, one));
@@ -56,33 +38,13 @@ async function clients(port, count, library, kind) {
   });
 }
 
-async function start(port, program, args, options) {
-  const child = spawn(program, args, { stdio: 'ignore', ...options });
-  for (const end = Date.now() + 20_000; ; await pause(20)) {
-    if (child.exitCode !== null || Date.now() > end) throw new Error(`${program} does not listen`);
-    const socket = connect(port, '127.0.0.1');
-    const isUp = await Promise.race([once(socket, 'connect').then(() => true), once(socket, 'error').then(() => false)]).catch(() => false);
-    socket.destroy();
-    if (isUp) return child;
-  }
-}
-
 const usage = (pid) => ({ cpu: cpu(pid) * 1e6, kib: memory(pid) / 1024 });
 
 async function measure(isOurs, kind, count, seconds) {
-  const folder = mkdtempSync(path.join(tmpdir(), 'echo-clients-'));
-  const [port, redisPort] = [await freePort(), await freePort()];
-  const settings = {
-    authHost: 'http://127.0.0.1:1', clients: [], database: 'redis', databaseConfig: { redis: { host: '127.0.0.1', port: redisPort } },
-    devMode: false, host: '127.0.0.1', port: String(port), protocol: 'http', socketio: {}, subscribers: { http: true, redis: true },
-  };
-  writeFileSync(path.join(folder, 'laravel-echo-server.json'), JSON.stringify(settings));
-  const redis = await start(redisPort, 'redis-server', ['--port', String(redisPort), '--bind', '127.0.0.1', '--save', ''], { cwd: folder });
-  const original = () => ['node', [require.resolve('laravel-echo-server/bin/server.js'), 'start', '--force']];
-  const ours = () => [process.env.ECHO_BIN ?? path.join(ROOT, 'target/release/laravel-echo-server'), ['start', '--dir', folder]];
-  const server = await start(port, ...(isOurs ? ours() : original()), { cwd: folder });
-  const crowd = fork(SELF, ['clients', port, count, isOurs ? 'sio-4' : 'sio-2', kind]);
-  const publisher = new (require('ioredis'))(redisPort, '127.0.0.1');
+  const redis = await startRedis();
+  const server = await startEcho(isOurs ? OURS : 'original', redis.port);
+  const crowd = fork(SELF, ['clients', server.port, count, server.library, kind]);
+  const publisher = new (require('ioredis'))(redis.port, '127.0.0.1');
   const ask = async (what) => {
     crowd.send(what);
     return (await once(crowd, 'message'))[0];
@@ -110,10 +72,7 @@ async function measure(isOurs, kind, count, seconds) {
   } finally {
     publisher.disconnect();
     crowd.kill();
-    server.kill('SIGKILL');
-    redis.kill();
-    await Promise.all([once(server, 'exit'), once(redis, 'exit')]);
-    rmSync(folder, { recursive: true, force: true });
+    await Promise.all([server.stop(), redis.stop()]);
   }
 }
 
