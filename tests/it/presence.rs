@@ -78,6 +78,34 @@ async fn joins_succeed_while_redis_is_unreachable() {
 }
 
 #[tokio::test]
+async fn a_redis_that_goes_back_to_older_data_makes_nobody_leave_on_a_single_node() {
+    const SAVE: &str =
+        "for _, key in ipairs(redis.call('KEYS', 'laravel-echo:*')) do redis.call('SET', 'old:' .. key, redis.call('DUMP', key)) end";
+    const GO_BACK: &str = "for _, key in ipairs(redis.call('KEYS', 'old:*')) do \
+        redis.call('RESTORE', string.sub(key, 5), 0, redis.call('GET', key), 'REPLACE') end";
+    let (redis, laravel) = (Redis::start().await, Laravel::start().await);
+    let extra = json!({ "database": "redis", "databaseConfig": { "membersMirror": false }, "presence": { "lease": "1h" } });
+    let server = TestServer::with(&redis, &laravel, extra).await;
+    let join = async |user| {
+        let mut client = server.client_of(user).await;
+        client.subscribe(ROOM).await;
+        let here = client.event("presence:subscribed").await[1].as_array().expect("a list").len();
+        (client, here)
+    };
+    let (mut alice, _) = join(1).await;
+    redis.eval::<()>(SAVE, &[], &[]).await;
+    let (_bob, _) = join(2).await;
+    redis.eval::<()>(GO_BACK, &[], &[]).await;
+    for user in [3, 4] {
+        let (mut client, here) = join(user).await;
+        assert_eq!(here, 3);
+        client.unsubscribe(ROOM).await;
+        assert_eq!(alice.event("presence:leaving").await[1]["user_id"], user);
+    }
+    assert!(!alice.left_over().contains(&"presence:leaving"), "{:?}", alice.left_over());
+}
+
+#[tokio::test]
 async fn what_redis_loses_is_no_news_on_a_single_node() {
     let (redis, laravel) = (Redis::start().await, Laravel::start().await);
     let extra = json!({ "database": "redis", "databaseConfig": { "membersMirror": false }, "presence": { "lease": "1h" } });

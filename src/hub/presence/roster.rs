@@ -200,13 +200,13 @@ impl Roster {
         self.count_gone();
     }
 
-    /// Applies a list. Returns the changes to announce.
-    pub(super) fn apply_snapshot(&mut self, version: u64, members: &Members) -> Vec<MemberChange> {
+    /// Applies a list. `is_here`: whether a user is in the channel though the list lacks them. Returns the changes to announce.
+    pub(super) fn apply_snapshot(&mut self, version: u64, members: &Members, is_here: impl Fn(&str) -> bool) -> Vec<MemberChange> {
         if version < self.version || version == 0 {
             return Vec::new();
         }
         (self.version, self.is_complete) = (version, true);
-        self.take_in(version, members, |unlisted| unlisted.version > version)
+        self.take_in(version, members, |user, unlisted| unlisted.version > version || unlisted.here.is_some() && is_here(user))
     }
 
     /// Adds members who joined here while the store is unreachable: they count as present until newer changes say otherwise.
@@ -230,12 +230,12 @@ impl Roster {
         if version < self.version || version == 0 {
             return Vec::new();
         }
-        self.take_in(version, members, |_| true)
+        self.take_in(version, members, |_, _| true)
     }
 
     /// Users in a list are present, unless newer changes say otherwise, and come first from now on. `stays`: whether an entry that
     /// the list lacks is kept. Returns the changes to announce.
-    fn take_in(&mut self, version: u64, members: &Members, stays: impl Fn(&RosterEntry) -> bool) -> Vec<MemberChange> {
+    fn take_in(&mut self, version: u64, members: &Members, stays: impl Fn(&str, &RosterEntry) -> bool) -> Vec<MemberChange> {
         let mut seen = HashSet::with_capacity(members.len());
         // The newest socket of a user represents it.
         let newest: Vec<_> = members.iter().rev().filter(|(_, member)| seen.insert(member.user())).collect();
@@ -254,7 +254,7 @@ impl Roster {
             if users.contains_key(&user) {
                 continue;
             }
-            if stays(&entry) {
+            if stays(&user, &entry) {
                 users.insert(user, entry);
             } else if let Some((_, member)) = entry.here {
                 news.push(MemberChange::Leaving(member));
@@ -305,6 +305,9 @@ mod tests {
         Roster { is_shown: true, ..Roster::default() }
     }
 
+    /// No user is in the channel but for those in the list.
+    const NOBODY: fn(&str) -> bool = |_| false;
+
     fn joining(user: u32) -> MemberChange {
         MemberChange::Joining(socket(user), member(user))
     }
@@ -316,10 +319,10 @@ mod tests {
     #[test]
     fn nothing_is_told_twice() {
         let mut roster = shown();
-        assert_eq!(roster.apply_snapshot(10, &list(&[1])), [joining(1)]);
+        assert_eq!(roster.apply_snapshot(10, &list(&[1]), NOBODY), [joining(1)]);
         assert_eq!(roster.apply(10, joining(1)), None, "it is in the list");
         assert_eq!(roster.apply(11, joining(2)), Some(joining(2)));
-        assert_eq!(roster.apply_snapshot(11, &list(&[1, 2])), []);
+        assert_eq!(roster.apply_snapshot(11, &list(&[1, 2]), NOBODY), []);
         assert_eq!(roster.apply(12, MemberChange::Leaving(member(2))), Some(MemberChange::Leaving(member(2))));
         assert_eq!(roster.apply(12, MemberChange::Leaving(member(2))), None);
         assert_eq!(roster.apply(13, MemberChange::Leaving(member(3))), None, "nobody knew of it");
@@ -329,7 +332,7 @@ mod tests {
     fn before_anybody_was_shown_it_nothing_is_told() {
         let mut roster = Roster::default();
         assert_eq!(roster.apply(12, joining(2)), None);
-        assert_eq!(roster.apply_snapshot(11, &list(&[1])), []);
+        assert_eq!(roster.apply_snapshot(11, &list(&[1]), NOBODY), []);
         assert_eq!(roster.join_here(13, socket(3), &member(3), None), []);
         assert_eq!(roster.show(), list(&[1, 2, 3]));
         assert_eq!(roster.apply(14, joining(4)), Some(joining(4)));
@@ -338,7 +341,7 @@ mod tests {
     #[test]
     fn the_newest_socket_of_a_user_represents_it() {
         let mut roster = shown();
-        roster.apply_snapshot(10, &list(&[1, 2]));
+        roster.apply_snapshot(10, &list(&[1, 2]), NOBODY);
         let renamed = Member::parse(r#"{"user_id":1,"user_info":"new"}"#).unwrap();
         assert_eq!(roster.apply(11, MemberChange::Joining(socket(3), renamed.clone())), None, "the user is there");
         assert_eq!(roster.list(), [(socket(2), member(2)), (socket(3), renamed)]);
@@ -347,19 +350,19 @@ mod tests {
     #[test]
     fn news_that_overtake_a_list_count() {
         let mut roster = shown();
-        roster.apply_snapshot(10, &list(&[1, 2]));
+        roster.apply_snapshot(10, &list(&[1, 2]), NOBODY);
         roster.apply(13, MemberChange::Leaving(member(1)));
         roster.apply(12, joining(3));
         // Taken before both changes.
         let taken = list(&[1, 2, 4]);
-        assert_eq!(roster.apply_snapshot(11, &taken), [joining(4)]);
+        assert_eq!(roster.apply_snapshot(11, &taken, NOBODY), [joining(4)]);
         assert_eq!(roster.list(), list(&[2, 4, 3]));
     }
 
     #[test]
     fn who_is_gone_is_forgotten_in_the_end() {
         let mut roster = shown();
-        roster.apply_snapshot(10, &list(&[1]));
+        roster.apply_snapshot(10, &list(&[1]), NOBODY);
         for version in 0..5_000 {
             let (user, version) = (u32::try_from(version).unwrap() + 2, version * 2 + 20);
             assert!(roster.apply(version, joining(user)).is_some());
@@ -373,7 +376,7 @@ mod tests {
     fn who_replaces_another_user_is_announced_though_that_one_is_forgotten() {
         let mut roster = shown();
         let most = u32::try_from(MAX_GONE).unwrap();
-        roster.apply_snapshot(10, &list(&(0..=most).collect::<Vec<_>>()));
+        roster.apply_snapshot(10, &list(&(0..=most).collect::<Vec<_>>()), NOBODY);
         for user in 0..=most {
             // One socket that joins again as another user: both changes have the version of that join.
             let version = 11 + u64::from(user);
@@ -389,13 +392,13 @@ mod tests {
             roster.apply(20 + u64::from(user), MemberChange::Leaving(member(user)));
         }
         let all: Vec<u32> = (0..=2_000).collect();
-        assert_eq!(roster.apply_snapshot(20, &list(&all)), [joining(0)]);
+        assert_eq!(roster.apply_snapshot(20, &list(&all), NOBODY), [joining(0)]);
     }
 
     #[test]
     fn a_join_here_overtakes_what_others_tell() {
         let mut roster = shown();
-        roster.apply_snapshot(10, &list(&[1, 2]));
+        roster.apply_snapshot(10, &list(&[1, 2]), NOBODY);
         assert_eq!(roster.join_here(15, socket(3), &member(3), None), [joining(3)]);
         for version in 16..200 {
             roster.join_here(version, socket(3), &member(3), Some(&member(100 + u32::try_from(version).unwrap())));
@@ -410,20 +413,20 @@ mod tests {
     #[test]
     fn a_list_makes_up_for_missed_news() {
         let mut roster = shown();
-        roster.apply_snapshot(10, &list(&[1, 2]));
-        assert_eq!(roster.apply_snapshot(20, &list(&[2, 3])), [joining(3), MemberChange::Leaving(member(1))]);
-        assert_eq!(roster.apply_snapshot(15, &list(&[1])), [], "an older list says nothing");
-        assert_eq!(roster.apply_snapshot(0, &list(&[])), [], "nor does a store that has lost everything");
+        roster.apply_snapshot(10, &list(&[1, 2]), NOBODY);
+        assert_eq!(roster.apply_snapshot(20, &list(&[2, 3]), NOBODY), [joining(3), MemberChange::Leaving(member(1))]);
+        assert_eq!(roster.apply_snapshot(15, &list(&[1]), NOBODY), [], "an older list says nothing");
+        assert_eq!(roster.apply_snapshot(0, &list(&[]), NOBODY), [], "nor does a store that has lost everything");
     }
 
     #[test]
     fn a_list_that_lacks_somebody_takes_nobody_away() {
         let mut roster = shown();
-        roster.apply_snapshot(10, &list(&[1, 2]));
+        roster.apply_snapshot(10, &list(&[1, 2]), NOBODY);
         assert_eq!(roster.apply_partial(20, &list(&[3])), [joining(3)]);
         assert_eq!(roster.apply(19, MemberChange::Leaving(member(1))), Some(MemberChange::Leaving(member(1))), "it still counts");
         assert_eq!(roster.apply(21, joining(2)), None, "put back, which is no news");
-        assert_eq!(roster.apply_snapshot(22, &list(&[2])), [MemberChange::Leaving(member(3))]);
+        assert_eq!(roster.apply_snapshot(22, &list(&[2]), NOBODY), [MemberChange::Leaving(member(3))]);
     }
 
     /// What happens to one node's roster of a channel.
@@ -493,7 +496,7 @@ mod tests {
 
         fn apply_snapshot(&mut self) {
             let Some((version, members)) = self.taken.pop_front() else { return };
-            let news = self.roster.apply_snapshot(version, &members);
+            let news = self.roster.apply_snapshot(version, &members, NOBODY);
             self.believe(news);
         }
 

@@ -46,14 +46,14 @@ impl SharedPresence {
         until
     }
 
-    /// Applies a list. Returns the changes to announce.
-    fn take_up(&self, roster: &mut Roster, version: u64, members: &Members) -> Vec<MemberChange> {
+    /// Applies a list. `is_here`: whether a user is in the channel though the list lacks them. Returns the changes to announce.
+    fn take_up(&self, roster: &mut Roster, version: u64, members: &Members, is_here: impl Fn(&str) -> bool) -> Vec<MemberChange> {
         if version == 0 {
             roster.add_here(members)
         } else if Instant::now() < self.settled() {
             roster.apply_partial(version, members)
         } else {
-            roster.apply_snapshot(version, members)
+            roster.apply_snapshot(version, members, is_here)
         }
     }
 }
@@ -104,7 +104,7 @@ impl<S: Socket> Hub<S> {
             let (told, gone) = if self.nodes.is_some() { (joined.replaced.as_ref(), None) } else { (None, joined.replaced.as_ref()) };
             let mut news: Vec<_> = gone.and_then(|gone| self.leave_alone(roster, channel, gone)).into_iter().collect();
             news.extend(match &joined.members {
-                Some(members) => shared.take_up(roster, joined.version, members),
+                Some(members) => shared.take_up(roster, joined.version, members, |user| self.is_here(channel, user)),
                 None => roster.join_here(joined.version, id, member, told),
             });
             for news in &news {
@@ -138,6 +138,11 @@ impl<S: Socket> Hub<S> {
             self.store.doubt(channel, member.user());
         }
         self.announce(channel, news, except);
+    }
+
+    /// Whether a user whom a list of the store lacks is in the channel: Redis may have gone back to older data. Only a single node knows.
+    fn is_here(&self, channel: &ChannelName, user: &str) -> bool {
+        self.nodes.is_none() && self.store.doubt(channel, user)
     }
 
     /// A user has left, as the store of a single node says. Returns the change to announce.
@@ -199,7 +204,7 @@ impl<S: Socket> Hub<S> {
                 let _order = if self.nodes.is_none() { Some(self.presence_locks.lock(channel).await) } else { None };
                 self.store.versioned(channel).await.map(|(version, members)| {
                     shared.rosters.visit(channel.as_str(), |roster| {
-                        for news in shared.take_up(roster, version, &members) {
+                        for news in shared.take_up(roster, version, &members, |user| self.is_here(channel, user)) {
                             self.take_news(channel, &news, None);
                         }
                     });
