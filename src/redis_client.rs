@@ -37,7 +37,7 @@ pub enum RedisConfigError {
     #[error("databaseConfig.redis: invalid address, URL or certificate")]
     Address(#[from] redis::RedisError),
     /// The certificate authority.
-    #[error("databaseConfig.redis.tls.ca: cannot read `{path}`")]
+    #[error("databaseConfig.redis.tls.ca: cannot read `{}`", crate::config::secrets::shown_path(.path))]
     Ca {
         /// The configured path.
         path: PathBuf,

@@ -38,7 +38,7 @@ const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum AuthClientError {
     /// `auth.tls.ca` is not a readable certificate.
-    #[error("auth.tls.ca: `{path}` is not a readable PEM certificate")]
+    #[error("auth.tls.ca: `{}` is not a readable PEM certificate", crate::config::secrets::shown_path(.path))]
     Ca {
         /// The configured path.
         path: String,

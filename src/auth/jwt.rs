@@ -41,7 +41,7 @@ pub enum JwtError {
     #[error("auth.jwt.algorithm: `{0}` is not supported")]
     Algorithm(String),
     /// `auth.jwt.publicKey`.
-    #[error("auth.jwt.publicKey: `{path}` is not a PEM public key for {algorithm:?}")]
+    #[error("auth.jwt.publicKey: `{}` is not a PEM public key for {algorithm:?}", crate::config::secrets::shown_path(.path))]
     PublicKey {
         /// The configured path.
         path: PathBuf,
@@ -52,7 +52,7 @@ pub enum JwtError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// `auth.jwt.jwks` as a file.
-    #[error("auth.jwt.jwks: `{path}` is not a JWKS with a key for {algorithm:?}")]
+    #[error("auth.jwt.jwks: `{}` is not a JWKS with a key for {algorithm:?}", crate::config::secrets::shown_path(.path))]
     Jwks {
         /// The configured path.
         path: PathBuf,

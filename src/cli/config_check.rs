@@ -72,7 +72,7 @@ fn rows(loaded: &Loaded) -> Vec<Row> {
 fn masked(path: &str, value: Value) -> Value {
     match value {
         Value::String(text) if !text.is_empty() && secrets::is_secret(path) => secrets::HIDDEN.into(),
-        Value::String(text) => secrets::without_userinfo(&text).into(),
+        Value::String(text) => secrets::without_secrets(&text).into(),
         Value::Array(items) => items.into_iter().map(|item| masked(path, item)).collect(),
         Value::Object(table) => {
             let table = table.into_iter().map(|(key, value)| (key.clone(), masked(&format!("{path}.{key}"), value)));

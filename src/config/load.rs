@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::env::{Environment, Origin};
-use super::{Config, advice, schema, validate};
+use super::{Config, advice, schema, secrets, validate};
 use crate::files;
 
 mod alone;
@@ -161,7 +161,7 @@ fn missing_script(config: &Config) -> Option<String> {
     let folder = config.socketio.client_path.as_ref().filter(|folder| !folder.join("socket.io.js").is_file())?;
     Some(format!(
         "`socketio.clientPath` is \"{}\", where no socket.io.js can be read; the folder `dist` of the npm package socket.io-client has one",
-        folder.display()
+        secrets::shown_path(folder)
     ))
 }
 

@@ -1,11 +1,15 @@
 //! What must not be shown of a configuration. Input: keys and values. Output: text for logs, errors and `config check`.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use serde_json::Value;
 
 /// Shown in place of secrets.
 pub const HIDDEN: &str = "***";
+
+/// How the text of a certificate or key begins.
+const PEM: &str = "-----BEGIN ";
 
 /// Whether the value at `path` must not be shown.
 pub fn is_secret(path: &str) -> bool {
@@ -16,8 +20,11 @@ pub fn is_secret(path: &str) -> bool {
         || (path.contains("webhooks") && path.contains(".headers."))
 }
 
-/// The text with the user and password of a URL hidden, also where the scheme is missing.
-pub fn without_userinfo(text: &str) -> Cow<'_, str> {
+/// The text without the key of a PEM file, and with the user and password of a URL hidden, also where the scheme is missing.
+pub fn without_secrets(text: &str) -> Cow<'_, str> {
+    if let Some(at) = text.find(PEM) {
+        return format!("{}{HIDDEN}", &text[..at + PEM.len()]).into();
+    }
     let scheme = text.find("://").map(|at| at + 3);
     let start = scheme.unwrap_or_else(|| usize::from(text.starts_with('"')));
     let end = text.rfind('@').unwrap_or(0);
@@ -27,6 +34,11 @@ pub fn without_userinfo(text: &str) -> Cow<'_, str> {
         }
         _ => text.into(),
     }
+}
+
+/// The path of a file for an error: the text of a key may stand in its place.
+pub fn shown_path(path: &(impl AsRef<Path> + ?Sized)) -> String {
+    without_secrets(&path.as_ref().to_string_lossy()).into_owned()
 }
 
 /// What a value in place of a table or a list is, without what it may have in it.
@@ -63,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn users_and_passwords_of_urls_are_hidden() {
+    fn passwords_of_urls_and_keys_are_hidden() {
         for (text, shown) in [
             ("redis://user:p@ss@redis:6379/1", "redis://***@redis:6379/1"),
             ("https://token@app.test", "https://***@app.test"),
@@ -71,8 +83,9 @@ mod tests {
             ("\"user:password@redis\"", "\"***@redis\""),
             ("https://app.test/broadcasting/auth", "https://app.test/broadcasting/auth"),
             ("ops@app.test", "ops@app.test"),
+            ("-----BEGIN PRIVATE KEY-----\nMIGH", "-----BEGIN ***"),
         ] {
-            assert_eq!(without_userinfo(text), shown);
+            assert_eq!(without_secrets(text), shown);
         }
     }
 

@@ -165,7 +165,7 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
         }
         Value::String(text) if text.contains("${") && secrets::is_secret(key) || names_a_variable(text) => {
             let file = file.display();
-            let shown = if secrets::is_secret(key) { String::new() } else { format!(", {:?}", secrets::without_userinfo(text)) };
+            let shown = if secrets::is_secret(key) { String::new() } else { format!(", {:?}", secrets::without_secrets(text)) };
             let (shown_key, instead) = (schema::numbered(key), instead_of_variable(key));
             warnings.push(format!(
                 "`{shown_key}` in {file} is used as written{shown}: variables are only replaced in the environment and in .env; {instead}"
@@ -178,7 +178,7 @@ fn literal_variables(tree: &Value, key: &str, file: &Path, warnings: &mut Vec<St
             } else {
                 "write it as `databaseConfig.redis.url`"
             };
-            let shown = secrets::without_userinfo(text);
+            let shown = secrets::without_secrets(text);
             warnings.push(format!("`{key}` is {shown:?}, which is not a host name or an address: {instead}"));
         }
         _ => {}

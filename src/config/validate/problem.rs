@@ -32,7 +32,7 @@ impl fmt::Display for Problem {
         if let Some(entry) = &self.entry {
             write!(f, " ({entry})")?;
         }
-        write!(f, " is {}, expected {}", secrets::without_userinfo(&self.value), self.expected)?;
+        write!(f, " is {}, expected {}", secrets::without_secrets(&self.value), self.expected)?;
         if let Some(source) = &self.source {
             // For a rule the source is a whole phrase, `taken from …`.
             match source.starts_with("taken from ") {

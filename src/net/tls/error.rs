@@ -3,11 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::config::secrets::shown_path;
+
 /// A certificate or key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("{key}: cannot read `{path}`")]
+    #[error("{key}: cannot read `{}`", shown_path(.path))]
     Read {
         /// The setting that names the file.
         key: &'static str,
