@@ -184,6 +184,7 @@ impl Environment {
             if has_secret(path, text) {
                 self.expand(name, text, MAX_EXPANSIONS, &mut gaps);
             }
+            gaps.dedup();
             if !gaps.is_empty() {
                 bad.push(bad_variable(WHOLE_SECRET, Some(gaps.join("\n    "))));
                 continue;

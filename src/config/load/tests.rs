@@ -143,11 +143,12 @@ fn an_unset_variable_in_any_secret_refuses_the_start() {
         ("LARAVEL_ECHO_SERVER_CLIENTS", r#"[{"appId":"a","key":"${NOPE}"}]"#),
         ("LARAVEL_ECHO_SERVER_AUTH_HOST", "http://user:${NOPE}@app"),
         ("LARAVEL_ECHO_SERVER_REDIS_URL", "redis://:${NOPE}@redis"),
-        ("LARAVEL_ECHO_SERVER_DASHBOARD_PASSWORD", "${NOPE}"),
+        ("LARAVEL_ECHO_SERVER_DASHBOARD_PASSWORD", "${NOPE}-${NOPE}"),
     ] {
         let error =
             load_with(&LoadOptions { defaults: true, ..LoadOptions::default() }, &environment(&[(name, value)])).unwrap_err().to_string();
-        assert!(error.contains(&format!("`{name}` refers to `${{NOPE}}`, which is not set")), "{name}: {error}");
+        let told = format!("`{name}` refers to `${{NOPE}}`, which is not set");
+        assert_eq!(error.matches(&told).count(), 1, "{name}: {error}");
     }
 }
 
