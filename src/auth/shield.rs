@@ -243,6 +243,8 @@ impl<A: Application> Authorizer for Shield<A> {
         if let Some(cache) = &self.0.cache {
             cache.forget(channel);
         }
+        // Who asks from now on needs an answer from after the removal. Those who wait keep their question, and the hub refuses them.
+        self.0.open.lock().questions.clear();
     }
 }
 

@@ -143,6 +143,20 @@ async fn equal_calls_are_one() {
 }
 
 #[tokio::test]
+async fn no_answer_from_before_a_removal_is_shared_after_it() {
+    let setup = setup(0, Duration::ZERO, |_| {});
+    let before = tokio::spawn(subscribe(Arc::clone(&setup.shield), "private-a".to_owned(), String::new(), false));
+    setup.until("the call", |setup| setup.asked() == 1).await;
+    setup.shield.removed(Some("1"), None);
+    let after = tokio::spawn(subscribe(Arc::clone(&setup.shield), "private-a".to_owned(), String::new(), false));
+    setup.until("a call of its own", |setup| setup.asked() == 2).await;
+    setup.answers.add_permits(2);
+    before.await.unwrap().unwrap();
+    after.await.unwrap().unwrap();
+    assert!(setup.shield.0.open.lock().questions.is_empty());
+}
+
+#[tokio::test]
 async fn a_question_lives_as_long_as_somebody_wants_to_know() {
     let setup = setup(0, Duration::ZERO, |config| config.max_concurrent = 1);
     let first = tokio::spawn(subscribe(Arc::clone(&setup.shield), "private-a".to_owned(), String::new(), false));
