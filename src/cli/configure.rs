@@ -273,7 +273,8 @@ impl Configure {
 
         match pusher.and_then(Connection::application) {
             Some([id, key, secret]) if self.add_client != Some(false) => {
-                answers.set("clients", json!({"appId": id, "key": key, "secret": secret}));
+                // Pages have the key, and Laravel signs what it sends.
+                answers.set("clients", json!({"appId": id, "key": key, "secret": secret, "requireSignature": true}));
             }
             _ if confirm(self.add_client, "Create an id and a key for the HTTP API?")? => answers.set("clients", client::random_client()),
             _ => {}

@@ -283,7 +283,7 @@ fn app_and_port_of_a_reverb_or_pusher_project_are_used() {
         assert_eq!(ended.code, 0, "{}", ended.stderr);
         assert!(!ended.stdout.contains("broadcasts to") && !ended.stdout.contains("shop secret"), "{}", ended.stdout);
         let config = toml(&folder.read("laravel-echo-server.toml"));
-        let client = json!([{ "appId": "12", "key": "shop-key", "secret": "shop secret" }]);
+        let client = json!([{ "appId": "12", "key": "shop-key", "secret": "shop secret", "requireSignature": true }]);
         assert_eq!((&config["clients"], &config["port"]), (&client, &json!(port)), "{env}");
         assert_eq!((&config["subscribers"]["redis"], &config["redisServer"]["enabled"]), (&json!(false), &json!(false)));
         assert_eq!(config["subscribers"]["http"], true);
@@ -300,6 +300,6 @@ fn the_projects_config_file_decides_which_app_is_used() {
     folder.write("config/broadcasting.php", broadcasting);
     assert_eq!(folder.run(&["init", "--no-interaction"]).code, 0);
     let config = toml(&folder.read("laravel-echo-server.toml"));
-    assert_eq!(config["clients"], json!([{ "appId": "7", "key": "right", "secret": "s" }]));
+    assert_eq!(config["clients"], json!([{ "appId": "7", "key": "right", "secret": "s", "requireSignature": true }]));
     assert_eq!(config["port"], 7001);
 }
