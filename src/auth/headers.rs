@@ -8,39 +8,58 @@ use crate::proxies::TrustedProxies;
 
 /// Names that a client may not set: they belong to the connection or the body, change the meaning of the request, or would
 /// let the client pose as a proxy and so fake its address, host or scheme.
-const DROPPED: [&str; 14] = [
+const DROPPED: [&str; 23] = [
     "accept-encoding",
     "connection",
     "expect",
+    "fastly-ssl",
     "front-end-https",
     "host",
+    "http-host",
+    "https",
     "keep-alive",
     "range",
     "te",
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "via",
+    "x-arr-ssl",
     "x-host",
+    "x-https",
+    "x-port",
     "x-requested-with",
     "x-rewrite-url",
+    "x-server-name",
+    "x-server-port",
 ];
-/// Some proxies forward what they know of the client's certificate (`SSL-Client-Verify`), or mark all of their headers.
-const DROPPED_PREFIXES: [&str; 15] = [
+/// Some proxies forward what they know of the client's certificate (`SSL-Client-Verify`) or of the user whom they have asked to log in
+/// (`X-Auth-Request-User`, `X-WEBAUTH-USER`), or mark all of their headers.
+const DROPPED_PREFIXES: [&str; 24] = [
     "cf-",
     "cloudfront-",
     "content-",
     "if-",
     "proxy",
     "remote-",
+    "sec-",
     "ssl-",
+    "tailscale-",
     "wl-proxy-",
+    "x-amzn-oidc-",
     "x-appengine-",
+    "x-auth-request-",
+    "x-authenticated-",
     "x-client-cert",
+    "x-envoy-",
+    "x-goog-",
     "x-http-",
+    "x-ms-client-principal",
     "x-original-",
     "x-proxy",
     "x-remote-",
     "x-ssl-",
+    "x-webauth-",
 ];
 /// Proxies and CDNs forward the client's address under names such as `True-Client-IP` and `X-Azure-ClientIP`.
 const DROPPED_SUFFIXES: [&str; 9] = ["-addr", "-address", "-clientip", "-ip", "-ipv6", "-override", "-proto", "-scheme", "-socketip"];
@@ -271,6 +290,21 @@ mod tests {
             "SSL-Client-Verify",
             "X-SSL-Client-S-DN",
             "X-Client-Cert",
+            "X-Auth-Request-User",
+            "X-Authenticated-User",
+            "X-WEBAUTH-USER",
+            "X-MS-CLIENT-PRINCIPAL-NAME",
+            "X-Goog-Authenticated-User-Email",
+            "X-Amzn-Oidc-Identity",
+            "Tailscale-User-Login",
+            "X-Envoy-Peer-Metadata",
+            "X-ARR-SSL",
+            "Fastly-SSL",
+            "X-HTTPS",
+            "Https",
+            "Via",
+            "X-Server-Port",
+            "Sec-Fetch-Site",
             "X.Real.IP",
             "X!Custom",
         ] {
@@ -285,6 +319,7 @@ mod tests {
             "Accept",
             "Accept-Language",
             "X-Tenant",
+            "X-Auth-Token",
             "X-Socket-Id",
             "X-Client-Version",
             "Origin",
